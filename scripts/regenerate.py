@@ -1,0 +1,132 @@
+"""Regenerates the client from Intercom's OpenAPI description.
+
+    python scripts/regenerate.py                    # from the committed openapi/upstream.yaml
+    python scripts/regenerate.py PATH-OR-URL        # from a full description, YAML or JSON
+    python scripts/regenerate.py --check            # writes nothing; fails where files differ
+
+Writes openapi/upstream.yaml, openapi/data-events.yaml and generated/, whole or not at all, and
+says what changed. Exits with 0, or with 1 and one sentence that says what is wrong and where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from regeneration import RegenerationError, correcting, document, generating, reporting, slicing
+from regeneration.publishing import differences, publish
+
+_PARTS = ("openapi/upstream.yaml", "openapi/data-events.yaml", "generated")
+_UPSTREAM_HEADING = """\
+The data-events part of Intercom's OpenAPI description (MIT, (c) Intercom): facts only.
+Written by scripts/regenerate.py from the full description; never edited by hand."""
+_FRAGMENT_HEADING = """\
+What the client is generated from: upstream.yaml with corrections.yaml applied.
+Written by scripts/regenerate.py; never edited by hand."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options.project.resolve(), options.source, check=options.check)
+    except RegenerationError as error:
+        print(f"regenerate: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(project: Path, location: str | None, *, check: bool) -> int:
+    upstream = project / "openapi" / "upstream.yaml"
+    try:
+        # Beside what it replaces, so that publishing is a rename.
+        workspace = tempfile.TemporaryDirectory(prefix=".regenerate-", dir=project)
+    except OSError as error:
+        raise RegenerationError(f"{project}: cannot be written: {error.strerror}") from error
+    with workspace as folder:
+        staged = Path(folder)
+        _stage(staged, project, location or str(upstream))
+        if check:
+            return _compare(staged, project)
+        before = _facts(project)
+        publish(staged, project, _PARTS)
+    print(reporting.changes(before, _facts(project)))
+    return 0
+
+
+def _stage(staged: Path, project: Path, location: str) -> None:
+    """Makes everything that a regeneration writes, below another folder."""
+    openapi = project / "openapi"
+    source = document.read(location)
+    corrections = document.read(str(openapi / "corrections.yaml"))
+    recorded = None
+    if Path(location).absolute() == (openapi / "upstream.yaml").absolute():
+        # A slice of the slice, which says itself what it was cut from.
+        recorded = source.content.get("info", {}).get("x-source")
+    sliced = slicing.slice_description(
+        source, correcting.referenced_schemas(corrections), recorded
+    )
+    corrected = correcting.correct(sliced, corrections)
+    (staged / "openapi").mkdir()
+    fragment = staged / "openapi" / "data-events.yaml"
+    (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
+    fragment.write_bytes(document.dump(corrected, _FRAGMENT_HEADING))
+    generating.validate(corrected, f"{location}, corrected")
+    (staged / "generated").mkdir()
+    generating.generate(
+        fragment, openapi / "generator.yaml", openapi / "templates", staged / "generated"
+    )
+
+
+def _compare(staged: Path, project: Path) -> int:
+    found = differences(staged, project, _PARTS)
+    if found:
+        print("\n".join(found), file=sys.stderr)
+        print(
+            "regenerate: what is committed is not what the description, the corrections and the "
+            "generator give; run `nox -s regenerate`",
+            file=sys.stderr,
+        )
+        return 1
+    print("No drift: openapi/ and generated/ are what the pipeline gives.")
+    return 0
+
+
+def _facts(project: Path) -> reporting.Facts:
+    try:
+        sliced = document.read(str(project / "openapi" / "upstream.yaml")).content
+        return reporting.facts(sliced, project / "generated")
+    except (RegenerationError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        # Nothing there yet, or damaged: everything is new then.
+        return reporting.facts(None, project / "generated")
+
+
+def _parser() -> argparse.ArgumentParser:
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="PATH-OR-URL",
+        help="Intercom's full description, any version; without it, the committed slice",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 and name what differs"
+    )
+    parser.add_argument(
+        "--project",
+        type=Path,
+        default=Path(__file__).parent.parent,
+        metavar="FOLDER",
+        help="the project to regenerate (default: the one that this script is in)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Putting a finished regeneration in the project's place, whole or not at all, and comparing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from regeneration import RegenerationError
+
+
+def publish(staged: Path, project: Path, parts: tuple[str, ...]) -> None:
+    """Replaces parts of the project (files or folders) by those that were staged.
+
+    The old ones are moved aside first and brought back if anything fails. Staged files must be on
+    the project's file system, so that each replacement is one rename.
+
+    Raises:
+        RegenerationError: A part cannot be written; the project is as it was.
+    """
+    aside = staged / "replaced"
+    undo: list[tuple[Path, Path | None]] = []
+    part = ""
+    try:
+        aside.mkdir()
+        for index, part in enumerate(parts):
+            target, old = project / part, aside / str(index)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(target):
+                os.rename(target, old)
+                undo.append((target, old))
+            else:
+                undo.append((target, None))
+            os.rename(staged / part, target)
+    except BaseException as error:
+        for target, old in reversed(undo):
+            _remove(target)
+            if old is not None:
+                os.rename(old, target)
+        if isinstance(error, OSError):
+            raise RegenerationError(
+                f"{project / part}: cannot be written: {error.strerror}; nothing was changed"
+            ) from error
+        raise
+
+
+def differences(staged: Path, project: Path, parts: tuple[str, ...]) -> list[str]:
+    """Says of each file below the parts how what is committed differs from what was staged."""
+    said = []
+    for part in parts:
+        expected, actual = set(_files(staged, part)), set(_files(project, part))
+        said += [f"missing: {name}" for name in expected - actual]
+        said += [f"extra: {name}" for name in actual - expected]
+        said += [
+            f"differs: {name}"
+            for name in expected & actual
+            if (staged / name).read_bytes() != (project / name).read_bytes()
+        ]
+    return sorted(said, key=lambda line: line.partition(": ")[::-1])
+
+
+def _files(root: Path, part: str) -> Iterator[str]:
+    path = root / part
+    if path.is_file():
+        yield part
+    for child in path.rglob("*"):
+        # Compiled modules are written by whoever imports the package, and belong to nobody.
+        if child.name != "__pycache__" and child.parent.name != "__pycache__" and not child.is_dir():
+            yield child.relative_to(root).as_posix()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

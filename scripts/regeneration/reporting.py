@@ -1,0 +1,137 @@
+"""Telling a person what a regeneration changed: in the API, and in Python."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+#: What a heading of the report covers, as a set of lines; the report is the difference of two.
+Facts = dict[str, set[str]]
+
+_VERSIONS = "Versions"
+_METHODS = ("get", "post")
+
+
+def facts(document: Json | None, generated: Path) -> Facts:
+    """Returns what there is to say of a slice (none: nothing yet) and a generated package."""
+    found: Facts = {
+        _VERSIONS: set(),
+        "Operations": set(),
+        "Parameters": set(),
+        "Schemas": set(),
+        "Python": set(_python(generated)),
+    }
+    if document is None:
+        return found
+    schemas = document["components"]["schemas"]
+    found[_VERSIONS] = {
+        f"described: {document['info']['version']}",
+        *(f"accepted: {version}" for version in schemas.get("intercom_version", {}).get("enum", ())),
+    }
+    for path, item in document["paths"].items():
+        for method in _METHODS:
+            if method not in item:
+                continue
+            name = f"{method.upper()} {path}"
+            answers = ", ".join(sorted(item[method]["responses"]))
+            found["Operations"].add(f"{name} ({item[method]['operationId']}): {answers}")
+            found["Parameters"].update(
+                f"{name}: {parameter['name']} in {parameter['in']}: {_type(parameter['schema'])}"
+                for parameter in item[method]["parameters"]
+            )
+    for name, schema in schemas.items():
+        if name != "intercom_version":
+            found["Schemas"].update(_fields(name, schema))
+    return found
+
+
+def changes(before: Facts, after: Facts) -> str:
+    """Returns the report: one line for each fact that went (-) or came (+), below its heading."""
+    lines: list[str] = []
+    changed = [heading for heading in after if before[heading] != after[heading]]
+    for heading in changed:
+        lines.append(f"{heading}:")
+        gone, new = before[heading] - after[heading], after[heading] - before[heading]
+        # A fact that changed has its two lines next to each other.
+        marked = sorted([(fact, "-") for fact in gone] + [(fact, "+") for fact in new], key=_order)
+        lines += [f"  {sign} {fact}" for fact, sign in marked]
+    if not changed:
+        return "Nothing changed."
+    if changed == [_VERSIONS]:
+        lines.append("Only the versions changed.")
+    return "\n".join(lines)
+
+
+def _order(marked: tuple[str, str]) -> tuple[str, str, str]:
+    fact, sign = marked
+    return (fact.partition(": ")[0], "-+"["-+".index(sign)], fact)
+
+
+def _fields(name: str, schema: Json) -> Iterator[str]:
+    yield f"{name}: {_type(schema)}"
+    required = schema.get("required", ())
+    for field, value in schema.get("properties", {}).items():
+        mark = ", required" if field in required else ""
+        yield f"{name}.{field}: {_type(value)}{mark}"
+        for part in (value, value.get("items", {})):
+            if part.get("properties"):
+                yield from _fields(f"{name}.{field}", part)
+
+
+def _type(schema: Json) -> str:
+    """A schema in a few words, complete enough that every change of it shows."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    words = [str(schema.get("type", "any"))]
+    for keyword, value in schema.items():
+        if keyword in ("type", "properties", "required"):
+            continue
+        if keyword in ("oneOf", "anyOf", "allOf"):
+            value = "[" + "; ".join(_alternative(part) for part in value) + "]"
+        elif isinstance(value, dict):
+            value = _type(value)
+        words.append(f"{keyword} {value}")
+    return ", ".join(words)
+
+
+def _alternative(schema: Json) -> str:
+    names = ", ".join(schema.get("properties", ()))
+    required = ", ".join(schema.get("required", ()))
+    return " ".join(
+        part
+        for part in (_type(schema), f"of {names}" * bool(names), f"needs {required}" * bool(required))
+        if part
+    )
+
+
+def _python(root: Path) -> Iterator[str]:
+    """The public names of the modules below a folder, with their signatures."""
+    for module in sorted(root.rglob("*.py")):
+        parts = module.relative_to(root).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        try:
+            tree = ast.parse(module.read_bytes())
+        except (SyntaxError, ValueError):
+            yield f"{name}: does not parse"
+            continue
+        for node in tree.body:
+            match node:
+                case ast.ClassDef(name=found) if not found.startswith("_"):
+                    yield f"{name}.{found}: class"
+                    for member in node.body:
+                        match member:
+                            case ast.AnnAssign(target=ast.Name(id=field)) if field[0] != "_":
+                                yield f"{name}.{found}.{field}: {ast.unparse(member.annotation)}"
+                case ast.FunctionDef(name=found) | ast.AsyncFunctionDef(name=found):
+                    if not found.startswith("_"):
+                        returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+                        yield f"{name}.{found}: ({ast.unparse(node.args)}){returns}"
+                case ast.AnnAssign(target=ast.Name(id=found)) | ast.Assign(
+                    targets=[ast.Name(id=found)]
+                ):
+                    # One letter is a type variable.
+                    if len(found) > 1 and not found.startswith("_"):
+                        yield f"{name}.{found}: name"

@@ -1,0 +1,392 @@
+"""Cutting the data-events operations out of Intercom's full description.
+
+A slice holds facts only: operations, parameters and schemas with the keywords that shape requests
+and answers. Prose, examples and defaults stay behind: text from outside never reaches the
+generated code, and a client that sent the server's own defaults would only freeze them. What is
+left is checked word by word, since names become Python identifiers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from regeneration import RegenerationError
+from regeneration.document import Source
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+#: The operations that the client is made of: path, then method.
+OPERATIONS = (("/events", "post"), ("/events", "get"), ("/events/summaries", "post"))
+
+_TYPES = {"string", "number", "integer", "boolean", "array", "object", "null"}
+#: Keywords whose value is copied as it is, once it is known to be harmless.
+_PLAIN_KEYWORDS = (
+    "nullable",
+    "readOnly",
+    "writeOnly",
+    "deprecated",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+)
+_NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_.$@-]*")
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
+_MEDIA_TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+-]+")
+_STATUS = re.compile(r"[1-5](\d\d|XX)|default")
+_VERSION = re.compile(r"\d+\.\d+|Preview|Unstable")
+_OPENAPI = re.compile(r"3\.[01]\.\d+")
+_SERVER = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._/-]*)?")
+#: A slice has a few hundred nodes; YAML aliases can blow a small file up to billions.
+_MAX_NODES = 50_000
+
+
+def slice_description(source: Source, schemas: Iterable[str], recorded: Json | None = None) -> Json:
+    """Returns the data-events part of an OpenAPI description.
+
+    Args:
+        source: The description as read.
+        schemas: Names of schemas to keep although no operation refers to them. The corrections
+            refer to them; a missing one is left to the corrections to name.
+        recorded: What the slice says of its source, where `source` is a slice itself.
+
+    Raises:
+        RegenerationError: The description is not OpenAPI 3, lacks one of the operations, or has
+            something in them that cannot be used; names the file and the place.
+    """
+    return _Slicer(source).run(schemas, recorded)
+
+
+class _Slicer:
+    """One pass over one description; holds the place for messages and the references still to do."""
+
+    def __init__(self, source: Source) -> None:
+        self._file = source.name
+        self._root = source.content
+        self._sha256 = source.sha256
+        self._pending: list[tuple[str, str]] = []
+        self._nodes = 0
+
+    def run(self, schemas: Iterable[str], recorded: Json | None) -> Json:
+        openapi = self._root.get("openapi")
+        if not (isinstance(openapi, str) and _OPENAPI.fullmatch(openapi)):
+            what = "Swagger 2" if "swagger" in self._root else f"`openapi: {openapi!r}`"
+            raise self._error("#/openapi", f"expected an OpenAPI 3.0 or 3.1 description, not {what}")
+        info = self._mapping(self._root.get("info"), "#/info")
+        version = self._word(info.get("version"), _VERSION, "#/info/version", "an API version")
+        try:
+            paths = self._paths()
+            components = self._components(schemas)
+        except RecursionError as error:
+            raise self._error("#", "nested too deeply, or a YAML alias that holds itself") from error
+        return {
+            "openapi": openapi if openapi.startswith("3.0.") else "3.0.3",
+            "info": {
+                "title": "Intercom API",
+                "version": version,
+                "x-source": recorded or {"sha256": self._sha256},
+            },
+            "servers": self._servers(),
+            "security": self._security(),
+            "paths": paths,
+            "components": {
+                "schemas": components,
+                "securitySchemes": self._security_schemes(),
+            },
+        }
+
+    # Operations.
+
+    def _paths(self) -> Json:
+        paths = self._mapping(self._root.get("paths"), "#/paths")
+        kept: Json = {}
+        items = {
+            path: self._mapping(paths.get(path, {}), f"#/paths/{_escape(path)}")
+            for path, _ in OPERATIONS
+        }
+        absent = [f"{m.upper()} {path}" for path, m in OPERATIONS if m not in items[path]]
+        if len(absent) == len(OPERATIONS):
+            raise self._error("#/paths", "no data-events operations: neither /events nor /events/summaries")
+        if absent:
+            raise self._error("#/paths", f"lacks the operation {' and '.join(absent)}")
+        for path, method in OPERATIONS:
+            at = f"#/paths/{_escape(path)}"
+            operation = self._operation(items[path][method], f"{at}/{method}")
+            shared = self._list(items[path].get("parameters", []), f"{at}/parameters")
+            for index, node in enumerate(shared):
+                operation["parameters"].append(self._parameter(node, f"{at}/parameters/{index}"))
+            kept.setdefault(path, {})[method] = operation
+        return kept
+
+    def _operation(self, node: object, at: str) -> Json:
+        node = self._mapping(node, at)
+        tags = self._list(node.get("tags", []), f"{at}/tags")
+        kept: Json = {
+            "tags": [self._word(tag, _TAG, f"{at}/tags", "a tag") for tag in tags],
+            "operationId": self._word(
+                node.get("operationId"), _NAME, f"{at}/operationId", "an operationId"
+            ),
+            "parameters": [
+                self._parameter(parameter, f"{at}/parameters/{index}")
+                for index, parameter in enumerate(
+                    self._list(node.get("parameters", []), f"{at}/parameters")
+                )
+            ],
+        }
+        if "requestBody" in node:
+            body, place = self._resolved(node["requestBody"], f"{at}/requestBody")
+            kept["requestBody"] = {
+                **({"required": True} if body.get("required") is True else {}),
+                "content": self._content(body.get("content"), f"{place}/content"),
+            }
+        responses = self._mapping(node.get("responses"), f"{at}/responses")
+        kept["responses"] = {
+            self._word(str(status), _STATUS, f"{at}/responses", "a status"): self._response(
+                response, f"{at}/responses/{status}"
+            )
+            for status, response in responses.items()
+        }
+        return kept
+
+    def _parameter(self, node: object, at: str) -> Json:
+        node, at = self._resolved(node, at)
+        kept: Json = {
+            "name": self._word(node.get("name"), _NAME, f"{at}/name", "a parameter's name"),
+            "in": self._word(node.get("in"), _NAME, f"{at}/in", "a parameter's place"),
+        }
+        if node.get("required") is True:
+            kept["required"] = True
+        if isinstance(node.get("style"), str):
+            kept["style"] = self._word(node["style"], _NAME, f"{at}/style", "a style")
+        if isinstance(node.get("explode"), bool):
+            kept["explode"] = node["explode"]
+        kept["schema"] = self._schema(node.get("schema", {}), f"{at}/schema")
+        return kept
+
+    def _response(self, node: object, at: str) -> Json:
+        node, at = self._resolved(node, at)
+        kept: Json = {"description": ""}
+        if node.get("content"):
+            kept["content"] = self._content(node["content"], f"{at}/content")
+        return kept
+
+    def _content(self, node: object, at: str) -> Json:
+        return {
+            self._word(media, _MEDIA_TYPE, at, "a media type"): {
+                "schema": self._schema(
+                    self._mapping(value, f"{at}/{_escape(str(media))}").get("schema", {}),
+                    f"{at}/{_escape(str(media))}/schema",
+                )
+            }
+            for media, value in self._mapping(node, at).items()
+        }
+
+    # Schemas.
+
+    def _schema(self, node: object, at: str) -> Json:
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise self._error(at, f"the data-events part has more than {_MAX_NODES:,} schemas")
+        node = self._mapping(node, at)
+        if "$ref" in node:
+            return {"$ref": self._refer(node["$ref"], f"{at}/$ref")}
+        kept: Json = {}
+        if "type" in node:
+            kept.update(self._type(node["type"], f"{at}/type"))
+        if "format" in node:
+            kept["format"] = self._word(node["format"], _NAME, f"{at}/format", "a format")
+        if "enum" in node or "const" in node:
+            kept["enum"] = self._enum(node.get("enum", [node.get("const")]), f"{at}/enum")
+        for keyword in _PLAIN_KEYWORDS:
+            if isinstance(node.get(keyword), bool | int | float):
+                kept[keyword] = node[keyword]
+        if "properties" in node:
+            properties = self._mapping(node["properties"], f"{at}/properties")
+            kept["properties"] = {
+                self._word(name, _NAME, f"{at}/properties", "a property"): self._schema(
+                    value, f"{at}/properties/{name}"
+                )
+                for name, value in properties.items()
+            }
+        if node.get("required"):
+            kept["required"] = [
+                self._word(name, _NAME, f"{at}/required", "a property")
+                for name in self._list(node["required"], f"{at}/required")
+            ]
+        for keyword in ("items", "not"):
+            if keyword in node:
+                kept[keyword] = self._schema(node[keyword], f"{at}/{keyword}")
+        if isinstance(node.get("additionalProperties"), bool):
+            kept["additionalProperties"] = node["additionalProperties"]
+        elif "additionalProperties" in node:
+            kept["additionalProperties"] = self._schema(
+                node["additionalProperties"], f"{at}/additionalProperties"
+            )
+        for keyword in ("oneOf", "anyOf", "allOf"):
+            if keyword in node:
+                kept[keyword] = [
+                    self._schema(value, f"{at}/{keyword}/{index}")
+                    for index, value in enumerate(self._list(node[keyword], f"{at}/{keyword}"))
+                ]
+        return kept
+
+    def _type(self, node: object, at: str) -> Json:
+        """A type; OpenAPI 3.1's lists of types in the words of 3.0, which the corrections speak."""
+        names = node if isinstance(node, list) else [node]
+        for name in names:
+            if not (isinstance(name, str) and name in _TYPES):
+                raise self._error(at, f"{_shown(name)} is not a JSON type")
+        kept: Json = {"nullable": True} if "null" in names else {}
+        named = [name for name in names if name != "null"]
+        if len(named) == 1:
+            return {"type": named[0], **kept}
+        return {"anyOf": [{"type": name} for name in named], **kept} if named else kept
+
+    def _enum(self, node: object, at: str) -> list[str | int | bool | None]:
+        values = self._list(node, at)
+        for value in values:
+            # A float is a version that lost its quotes: 2.10 would be 2.1 from here on.
+            if isinstance(value, float) or not isinstance(value, str | int | None):
+                raise self._error(at, f"{value!r} is not a string, an integer, a boolean or null")
+            if isinstance(value, str) and not value.isprintable():
+                raise self._error(at, f"{value!r} has a control character in it")
+        return values
+
+    # References.
+
+    def _components(self, schemas: Iterable[str]) -> Json:
+        kept: Json = {}
+        held = self._mapping(
+            self._mapping(self._root.get("components", {}), "#/components").get("schemas", {}),
+            "#/components/schemas",
+        )
+        for name in schemas:
+            if name in held:
+                self._pending.append((name, f"#/components/schemas/{name}"))
+        while self._pending:
+            name, at = self._pending.pop()
+            if name not in kept:
+                kept[name] = self._schema(held[name], f"#/components/schemas/{name}")
+                self._check_no_cycle(kept, name, at)
+        return dict(sorted(kept.items()))
+
+    def _refer(self, reference: object, at: str) -> str:
+        """Notes that a schema is needed and returns the reference to it."""
+        prefix = "#/components/schemas/"
+        if not (isinstance(reference, str) and reference.startswith(prefix)):
+            raise self._error(at, f"{reference!r} does not point to {prefix}…")
+        name = self._word(reference.removeprefix(prefix), _NAME, at, "a schema's name")
+        self._target(reference, at)
+        self._pending.append((name, at))
+        return reference
+
+    def _check_no_cycle(self, kept: Json, name: str, at: str) -> None:
+        """A schema that is nothing but a reference may not lead back to itself."""
+        seen = [name]
+        while (reference := kept.get(seen[-1], {}).get("$ref")) is not None:
+            seen.append(reference.rsplit("/", 1)[-1])
+            if seen[-1] in seen[:-1]:
+                raise self._error(at, f"a cycle of $refs: {' → '.join(seen)}")
+
+    def _resolved(self, node: object, at: str) -> tuple[Json, str]:
+        """Follows references of parameters, bodies and responses, which the slice writes in place."""
+        seen: list[str] = []
+        while isinstance(node, dict) and "$ref" in node:
+            reference = node["$ref"]
+            if reference in seen:
+                raise self._error(at, f"a cycle of $refs: {' → '.join([*seen, reference])}")
+            node = self._target(reference, f"{at}/$ref")
+            seen.append(reference)
+            at = reference
+        return self._mapping(node, at), at
+
+    def _target(self, reference: object, at: str) -> object:
+        if not (isinstance(reference, str) and reference.startswith("#/")):
+            raise self._error(at, f"{reference!r} does not point into this document")
+        node: object = self._root
+        for part in reference[2:].split("/"):
+            key = part.replace("~1", "/").replace("~0", "~")
+            if not (isinstance(node, dict) and key in node):
+                raise self._error(at, f"{reference!r} points to nothing")
+            node = node[key]
+        return node
+
+    # The rest.
+
+    def _servers(self) -> list[Json]:
+        servers = self._list(self._root.get("servers", []), "#/servers")
+        return [
+            {
+                "url": self._word(
+                    self._mapping(server, f"#/servers/{index}").get("url"),
+                    _SERVER,
+                    f"#/servers/{index}/url",
+                    "an https address",
+                )
+            }
+            for index, server in enumerate(servers)
+        ]
+
+    def _security(self) -> list[Json]:
+        return [
+            {
+                self._word(name, _NAME, f"#/security/{index}", "a security scheme"): []
+                for name in self._mapping(requirement, f"#/security/{index}")
+            }
+            for index, requirement in enumerate(
+                self._list(self._root.get("security", []), "#/security")
+            )
+        ]
+
+    def _security_schemes(self) -> Json:
+        kept: Json = {}
+        for requirement in self._security():
+            for name in requirement:
+                at = f"#/components/securitySchemes/{name}"
+                node = self._mapping(self._target(at, "#/security"), at)
+                kept[name] = {
+                    key: self._word(node[key], _NAME, f"{at}/{key}", "a word")
+                    for key in ("type", "scheme", "in", "name", "bearerFormat")
+                    if key in node
+                }
+        return kept
+
+    # Checks.
+
+    def _mapping(self, node: object, at: str) -> Json:
+        return self._of_type(node, at, dict, "a mapping")
+
+    def _list(self, node: object, at: str) -> list[Any]:
+        return self._of_type(node, at, list, "a list")
+
+    def _of_type(self, node: object, at: str, kind: type[T], what: str) -> T:
+        if not isinstance(node, kind):
+            raise self._error(at, f"expected {what}, not {_shown(node)}")
+        return node
+
+    def _word(self, value: object, pattern: re.Pattern[str], at: str, what: str) -> str:
+        if not isinstance(value, str):
+            raise self._error(at, f"expected {what}, not {_shown(value)}")
+        if not pattern.fullmatch(value):
+            raise self._error(at, f"{_shown(value)} cannot be used as {what}")
+        return value
+
+    def _error(self, at: str, what: str) -> RegenerationError:
+        return RegenerationError(f"{self._file}: {at}: {what}")
+
+
+def _escape(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
