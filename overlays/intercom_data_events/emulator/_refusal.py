@@ -1,0 +1,46 @@
+"""The refusals of the emulated API, in the shape that Intercom documents for every failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+JSON = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
+
+
+class Refusal(Exception):
+    """A request that is answered with an `error.list`, and has changed nothing."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.field = field
+        self.headers = dict(headers or {})
+
+    def document(self, request_id: str) -> dict[str, JSON]:
+        """The body of the answer."""
+        error: dict[str, JSON] = {"code": self.code, "message": self.message}
+        if self.field is not None:
+            error["field"] = self.field
+        return {"type": "error.list", "request_id": request_id, "errors": [error]}
+
+
+# Intercom documents these two codes and the key `field`; which of its endpoints sends which
+# message is not documented, so the messages are ours (inferred).
+def missing(field: str, message: str | None = None) -> Refusal:
+    """A 400 for something that the request lacks."""
+    return Refusal(400, "parameter_not_found", message or f"{field} is required", field=field)
+
+
+def invalid(field: str, message: str) -> Refusal:
+    """A 400 for something that the request has wrong."""
+    return Refusal(400, "parameter_invalid", message, field=field)

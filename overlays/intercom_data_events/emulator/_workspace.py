@@ -1,0 +1,355 @@
+"""What one emulated workspace holds: its contacts, their events, and how often each happened."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+
+import attrs
+
+from ._refusal import Refusal
+
+# Documented: metadata is flat but for rich links and monetary amounts.
+MetadataValue = str | int | float | dict[str, str | int]
+
+LISTED_FOR = 90 * 24 * 60 * 60
+"""Seconds for which an event can be listed (documented); summaries count older ones too."""
+
+ACTIVE_NAMES = 120
+"""Distinct event names that a workspace can have (documented)."""
+
+# A cursor packs two positions into one number, as the documented cursors are numbers too.
+_POSITIONS = 10**9
+
+
+@attrs.frozen(kw_only=True)
+class EmulatedContact:
+    """A person whom the emulated workspaces know.
+
+    Args:
+        user_id: Your identifier for the person.
+        email: The person's e-mail address; several contacts may share one.
+        id: Intercom's identifier (`intercom_user_id` in lists). The emulator makes one up
+            where it is None.
+
+    Example:
+        >>> EmulatedContact(user_id="314159", email="frodo@example.com").email
+        'frodo@example.com'
+    """
+
+    user_id: str | None = None
+    email: str | None = None
+    id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class EmulatedEvent:
+    """An event as the emulator stores it and lists it.
+
+    Attributes:
+        event_name: The name, spelled as the workspace first saw it, without `.` and `$`.
+        created_at: When it happened, in Unix seconds.
+        user_id: Of its contact, where known.
+        id: The event's own identifier, in the shape of a UUID.
+        intercom_user_id: Intercom's identifier of its contact.
+        email: Of its contact, where known.
+        metadata: What was sent with it, the first 10 keys only.
+
+    Example:
+        >>> event = EmulatedEvent(
+        ...     event_name="invited-friend", created_at=1671028894, user_id="314159",
+        ...     id="00000001-0000-4000-8000-000000000000", intercom_user_id="63a0979a5eeebeaf28dd56ba",
+        ...     email=None, metadata={"invite_code": "ADDAFRIEND"},
+        ... )
+        >>> event.metadata["invite_code"]
+        'ADDAFRIEND'
+    """
+
+    event_name: str
+    created_at: int
+    user_id: str | None
+    id: str
+    intercom_user_id: str
+    email: str | None
+    metadata: Mapping[str, MetadataValue]
+
+
+@attrs.frozen(kw_only=True)
+class EmulatedWorkspace:
+    """What one access token's workspace held when it was asked for.
+
+    Attributes:
+        contacts: Those known beforehand, then those created on sight.
+        events: In the order in which they arrived, duplicates left out.
+
+    Example:
+        >>> EmulatedWorkspace(contacts=(EmulatedContact(user_id="314159"),), events=()).events
+        ()
+    """
+
+    contacts: tuple[EmulatedContact, ...]
+    events: tuple[EmulatedEvent, ...]
+
+
+@attrs.define
+class Tally:
+    """How often, when first and when last one contact's event happened."""
+
+    name: str
+    count: int
+    first: int
+    last: int
+
+    def add(self, count: int, first: int, last: int) -> None:
+        """Count further occurrences; the times only widen."""
+        self.count += count
+        self.first = min(self.first, first)
+        self.last = max(self.last, last)
+
+
+@attrs.frozen
+class _Occurrence:
+    number: int  # across all workspaces, in order of arrival
+    name: str
+    created_at: int
+    metadata: dict[str, MetadataValue]
+
+
+@attrs.frozen
+class Page:
+    """One page of a contact's events, newest first, and the cursors that lead on from it."""
+
+    events: list[EmulatedEvent]
+    before: int | None
+    since: int
+
+
+@attrs.define(eq=False)
+class Contact:
+    """A person and what happened to them."""
+
+    id: str
+    user_id: str | None = None
+    email: str | None = None
+    tallies: dict[str, Tally] = attrs.field(factory=dict)
+    _arrived: list[_Occurrence] = attrs.field(factory=list, init=False)
+    _timeline: list[tuple[int, int]] = attrs.field(factory=list, init=False)
+    _seen: set[tuple[str, int]] = attrs.field(factory=set, init=False)
+
+    @property
+    def arrivals(self) -> Iterator[tuple[int, EmulatedEvent]]:
+        """The stored events with their number, in the order of their arrival."""
+        return ((event.number, self._shown(event)) for event in self._arrived)
+
+    def knows(self, key: str, created_at: int) -> bool:
+        """Whether an event of that name and second is stored already."""
+        return (key, created_at) in self._seen
+
+    def store(self, key: str, occurrence: _Occurrence) -> None:
+        """Keep an event, in its place among those of other seconds and of the same."""
+        self._seen.add((key, occurrence.created_at))
+        insort(self._timeline, (occurrence.created_at, len(self._arrived)))
+        self._arrived.append(occurrence)
+        self.count(key, Tally(occurrence.name, 1, occurrence.created_at, occurrence.created_at))
+
+    def count(self, key: str, tally: Tally) -> None:
+        """Add to what the summary says."""
+        if (known := self.tallies.get(key)) is None:
+            self.tallies[key] = attrs.evolve(tally)
+        else:
+            known.add(tally.count, tally.first, tally.last)
+
+    def page(self, *, size: int, newer_than: int, before: int | None, since: int) -> Page:
+        """Up to `size` events, newest first.
+
+        A listing is a snapshot: `before` says where the page before ended, and how many events
+        there were when the first page was given. What arrives between two pages, whatever its
+        `created_at`, is left to the `since` cursor, which is the same on every page. So pages
+        and later questions with `since` together give each event once.
+
+        Raises:
+            Refusal: A cursor that this contact's pages have not given.
+        """
+        horizon, end = len(self._arrived), len(self._timeline)
+        if before is not None:
+            horizon, last = divmod(before, _POSITIONS)
+            if not last < horizon <= len(self._arrived):
+                raise Refusal(400, "parameter_invalid", "before is no cursor", field="before")
+            end = bisect_left(self._timeline, (self._arrived[last].created_at, last))
+        if since > len(self._arrived):
+            raise Refusal(400, "parameter_invalid", "since is no cursor", field="since")
+        found: list[int] = []
+        for position in range(end - 1, -1, -1):
+            created_at, arrival = self._timeline[position]
+            if created_at <= newer_than or len(found) > size:
+                break
+            if since <= arrival < horizon:
+                found.append(arrival)
+        listed = [self._shown(self._arrived[arrival]) for arrival in found[:size]]
+        more = len(found) > size
+        return Page(listed, horizon * _POSITIONS + found[size - 1] if more else None, horizon)
+
+    def _shown(self, event: _Occurrence) -> EmulatedEvent:
+        return EmulatedEvent(
+            event_name=event.name,
+            created_at=event.created_at,
+            user_id=self.user_id,
+            id=f"{event.number:08x}-0000-4000-8000-000000000000",
+            intercom_user_id=self.id,
+            email=self.email,
+            metadata=deepcopy(event.metadata),
+        )
+
+
+class Workspace:
+    """The contacts of one workspace, and the names of its events.
+
+    Args:
+        on_sight: Whether events create the contacts that they name.
+        contacts: Those known beforehand, each with an id.
+        contact_ids: Made-up ids for contacts created on sight.
+        event_numbers: Numbers for events, in order of arrival.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_sight: bool,
+        contacts: Iterable[EmulatedContact],
+        contact_ids: Iterator[str],
+        event_numbers: Iterator[int],
+    ) -> None:
+        self._on_sight = on_sight
+        self._contact_ids = contact_ids
+        self._event_numbers = event_numbers
+        self._contacts: list[Contact] = []
+        self._by_user_id: dict[str, Contact] = {}
+        self._by_id: dict[str, Contact] = {}
+        self._by_email: dict[str, list[Contact]] = {}
+        self._spellings: dict[str, str] = {}
+        for contact in contacts:
+            self.add(contact)
+
+    @property
+    def contacts(self) -> tuple[EmulatedContact, ...]:
+        """The people known, in the order in which they became so."""
+        return tuple(
+            EmulatedContact(user_id=contact.user_id, email=contact.email, id=contact.id)
+            for contact in self._contacts
+        )
+
+    @property
+    def arrivals(self) -> list[tuple[int, EmulatedEvent]]:
+        """Everything stored, each with its number, in the order of arrival."""
+        every = (arrival for contact in self._contacts for arrival in contact.arrivals)
+        return sorted(every, key=lambda arrival: arrival[0])
+
+    def knows(self, contact: EmulatedContact) -> bool:
+        """Whether somebody here has that contact's `user_id` or `id`."""
+        return contact.user_id in self._by_user_id or contact.id in self._by_id
+
+    def add(self, who: EmulatedContact) -> Contact:
+        """Make somebody known who has neither `user_id` nor `id` in common with anybody here."""
+        contact = Contact(next(self._contact_ids) if who.id is None else who.id)
+        self._contacts.append(contact)
+        self._by_id[contact.id] = contact
+        self._identify(contact, user_id=who.user_id, email=who.email)
+        return contact
+
+    def find(self, who: EmulatedContact) -> Contact:
+        """The contact meant; of several identities the strongest decides: user_id, id, email.
+
+        Raises:
+            Refusal: Nobody is meant, or several contacts with one e-mail address.
+        """
+        if (contact := self._lookup(who)) is None:
+            # Observed code and message.
+            raise Refusal(404, "not_found", "User Not Found")
+        return contact
+
+    def record(
+        self,
+        who: EmulatedContact,
+        name: str,
+        created_at: int,
+        metadata: dict[str, MetadataValue],
+    ) -> None:
+        """Store an event, unless it is a duplicate.
+
+        Raises:
+            Refusal: As `find`, where contacts are not created on sight; one name too many.
+        """
+        (name,) = self._spell([name])
+        contact = self._sight(who)
+        key = name.casefold()
+        # Documented: workspace, contact, name and time make an event, not its metadata.
+        if not contact.knows(key, created_at):
+            number = next(self._event_numbers)
+            contact.store(key, _Occurrence(number, name, created_at, metadata))
+
+    def summarise(self, who: EmulatedContact, tallies: Iterable[Tally]) -> None:
+        """Add to the counts of a contact's events, all of them or none.
+
+        Raises:
+            Refusal: As `record`.
+        """
+        counted = list(tallies)
+        names = self._spell([tally.name for tally in counted])
+        contact = self._sight(who)
+        for name, tally in zip(names, counted, strict=True):
+            contact.count(name.casefold(), attrs.evolve(tally, name=name))
+
+    def _lookup(self, who: EmulatedContact) -> Contact | None:
+        if who.user_id is not None:
+            return self._by_user_id.get(who.user_id)
+        if who.id is not None:
+            return self._by_id.get(who.id)
+        named = self._by_email.get(who.email or "", [])
+        if len(named) > 1:
+            raise Refusal(409, "conflict", "Multiple contacts have this email", field="email")
+        return named[0] if named else None
+
+    def _sight(self, who: EmulatedContact) -> Contact:
+        """The contact meant, created or completed from the identities given.
+
+        Inferred, as the API creates nobody: an identity is added to a contact that lacks it and
+        never replaces one, so people who are known apart stay apart.
+        """
+        contact = self._lookup(who)
+        if not self._on_sight:
+            return self.find(who) if contact is None else contact
+        if contact is None:
+            weaker = [self._by_id.get(who.id or ""), *self._by_email.get(who.email or "", [])]
+            contact = next((one for one in weaker if one and one.user_id is None), None)
+        if contact is None:
+            return self.add(attrs.evolve(who, id=None) if who.id in self._by_id else who)
+        if who.id is not None:
+            self._by_id.setdefault(who.id, contact)
+        email = None if who.email in self._by_email else who.email
+        self._identify(contact, user_id=who.user_id, email=email)
+        return contact
+
+    def _identify(self, contact: Contact, *, user_id: str | None, email: str | None) -> None:
+        if contact.user_id is None and user_id is not None:
+            contact.user_id = user_id
+            self._by_user_id[user_id] = contact
+        if contact.email is None and email is not None:
+            contact.email = email
+            self._by_email.setdefault(email, []).append(contact)
+
+    def _spell(self, names: list[str]) -> list[str]:
+        """The names as this workspace spells them, new ones taken up.
+
+        Documented: names are case-insensitive, and `.` and `$` become `-`. Inferred: the first
+        spelling is the one that is kept.
+        """
+        hyphenated = [name.translate({ord("."): "-", ord("$"): "-"}) for name in names]
+        spellings = dict(self._spellings)
+        for name in hyphenated:
+            spellings.setdefault(name.casefold(), name)
+        if len(spellings) > ACTIVE_NAMES:
+            # Code and message as observed (neo4j-contrib/training-v3, pull request 56).
+            raise Refusal(422, "422", f"Cannot have more than {ACTIVE_NAMES} active event names")
+        self._spellings = spellings
+        return [spellings[name.casefold()] for name in hyphenated]
