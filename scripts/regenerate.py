@@ -66,9 +66,7 @@ def _stage(staged: Path, project: Path, location: str) -> None:
     if Path(location).absolute() == (openapi / "upstream.yaml").absolute():
         # A slice of the slice, which says itself what it was cut from.
         recorded = source.content.get("info", {}).get("x-source")
-    sliced = slicing.slice_description(
-        source, correcting.referenced_schemas(corrections), recorded
-    )
+    sliced = slicing.slice_description(source, correcting.referenced_schemas(corrections), recorded)
     corrected = correcting.correct(sliced, corrections)
     (staged / "openapi").mkdir()
     fragment = staged / "openapi" / "data-events.yaml"
@@ -105,7 +103,6 @@ def _facts(project: Path) -> reporting.Facts:
 
 
 def _parser() -> argparse.ArgumentParser:
-    assert __doc__
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -36,24 +36,43 @@ _DATE_SUFFIXES = ("_date", "_at")
 # ISO 4217, as of 2026: currencies whose minor unit is not a hundredth.
 _DECIMALS = {
     **dict.fromkeys(
-        "bif clp djf gnf isk jpy kmf krw pyg rwf ugx uyi vnd vuv xaf xof xpf".split(), 0
+        [
+            "bif",
+            "clp",
+            "djf",
+            "gnf",
+            "isk",
+            "jpy",
+            "kmf",
+            "krw",
+            "pyg",
+            "rwf",
+            "ugx",
+            "uyi",
+            "vnd",
+            "vuv",
+            "xaf",
+            "xof",
+            "xpf",
+        ],
+        0,
     ),
-    **dict.fromkeys("bhd iqd jod kwd lyd omr tnd".split(), 3),
-    **dict.fromkeys("clf uyw".split(), 4),
+    **dict.fromkeys(["bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"], 3),
+    **dict.fromkeys(["clf", "uyw"], 4),
 }
 
 
-def _check_url(_: object, __: object, url: object) -> None:
+def _check_url(_: object, __: object, url: str) -> None:
     if not (isinstance(url, str) and url.lower().startswith(("http://", "https://"))):
         raise MetadataError(f"url is {url!r}: a rich link needs an http or https address")
 
 
-def _check_value(_: object, __: object, value: object) -> None:
+def _check_value(_: object, __: object, value: str) -> None:
     if not isinstance(value, str):
         raise MetadataError(f"value is {value!r}: a rich link's value is the text to show")
 
 
-def _check_amount(_: object, __: object, amount: object) -> None:
+def _check_amount(_: object, __: object, amount: int) -> None:
     if type(amount) is not int or amount < 0:
         raise MetadataError(
             f"amount is {amount!r}: it is a whole number of minor currency units, not below 0; "
@@ -61,9 +80,12 @@ def _check_amount(_: object, __: object, amount: object) -> None:
         )
 
 
-def _check_currency(_: object, __: object, currency: object) -> None:
+def _check_currency(_: object, __: object, currency: str) -> None:
     if not (
-        isinstance(currency, str) and len(currency) == 3 and currency.isascii() and currency.isalpha()
+        isinstance(currency, str)
+        and len(currency) == 3
+        and currency.isascii()
+        and currency.isalpha()
     ):
         raise MetadataError(
             f'currency is {currency!r}: it is three letters as in ISO 4217, "eur" say'
@@ -170,14 +192,16 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
     if len(metadata) > MAX_KEYS:
         key = list(metadata)[MAX_KEYS]
         raise MetadataError(
-            f"metadata has {len(metadata)} keys, and Intercom keeps the first {MAX_KEYS}: leave out "
-            f"{key!r} and what follows it, or have them dropped with drop_excess_metadata=True",
+            f"metadata has {len(metadata)} keys, and Intercom keeps the first {MAX_KEYS}: leave "
+            f"out {key!r} and what follows it, or pass drop_excess_metadata=True",
             key=key,
         )
     encoded = {}
     for key, value in metadata.items():
         if not isinstance(key, str) or not key.strip() or not _is_unicode(key):
-            raise MetadataError(f"metadata has the key {key!r}: a key is text, and not empty", key=key)
+            raise MetadataError(
+                f"metadata has the key {key!r}: a key is text, and not empty", key=key
+            )
         encoded[key] = _encode(key, value)
     return encoded
 
@@ -210,7 +234,9 @@ def to_json(value: object) -> object:
 def _encode(key: str, value: object) -> JSONValue:
     if isinstance(value, str):
         if not _is_unicode(value):
-            raise _refused(key, "is text with a lone surrogate in it, which UTF-8 cannot hold", value)
+            raise _refused(
+                key, "is text with a lone surrogate in it, which UTF-8 cannot hold", value
+            )
         return value
     if isinstance(value, bool):
         raise _refused(key, "is a bool, which the API has no type for: send 'yes' or 1, say", value)
@@ -246,14 +272,14 @@ def _encode(key: str, value: object) -> JSONValue:
     )
 
 
-def _number(key: str, value: int | float) -> int | float:
+def _number(key: str, value: float) -> int | float:
     if isinstance(value, float) and not math.isfinite(value):
         raise _refused(key, "is no number that JSON knows: leave the key out", value)
     # To Intercom a number below such a key is a time, so it has to be one.
     return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else value
 
 
-def _seconds(key: str, value: datetime | int | float) -> int:
+def _seconds(key: str, value: datetime | float) -> int:
     try:
         return timestamps.to_unix(value, f"metadata[{key!r}]")
     except TimestampError as error:

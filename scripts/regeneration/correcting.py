@@ -52,8 +52,8 @@ def correct(document: Json, corrections: Source) -> Json:
             apply_overlay(corrected, {"actions": [copy.deepcopy(action)]})
         elif SOME_VERSIONS not in action:
             raise RegenerationError(
-                f"{at}: matches nothing in this version of the description; mend the target, remove "
-                f"the action, or mark it with {SOME_VERSIONS}"
+                f"{at}: matches nothing in this version of the description; mend the target, "
+                f"remove the action, or mark it with {SOME_VERSIONS}"
             )
     return corrected
 

@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import yaml
@@ -25,7 +25,7 @@ _DOWNLOAD_SECONDS = 60
 class _CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # either base
     """SafeLoader, resolving plain scalars as YAML 1.2's JSON-compatible schema does."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
 
 for _tag, _pattern, _first in (
@@ -43,15 +43,17 @@ for _tag, _pattern, _first in (
 class _BlockDumper(yaml.SafeDumper):
     """Dumps blocks as people write them: indented lists, literal text, no aliases."""
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        return super().increase_indent(flow, False)
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+        super().increase_indent(flow, indentless=False)
 
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
         return True
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    )
 
 
 _BlockDumper.add_representer(str, _represent_text)
@@ -83,7 +85,9 @@ def read(location: str) -> Source:
         raise RegenerationError(f"{location}: larger than {_MAX_BYTES:,} bytes")
     content = _parse(data, location)
     if not isinstance(content, dict):
-        raise RegenerationError(f"{location}: holds no mapping at its top, so it is no OpenAPI document")
+        raise RegenerationError(
+            f"{location}: holds no mapping at its top, so it is no OpenAPI document"
+        )
     return Source(location, hashlib.sha256(data).hexdigest(), content)
 
 
@@ -122,7 +126,7 @@ def _parse(data: bytes, location: str) -> object:
     try:
         if text.lstrip().startswith("{"):
             return json.loads(text)
-        return yaml.load(text, Loader=_CoreLoader)
+        return yaml.load(text, Loader=_CoreLoader)  # noqa: S506  # a SafeLoader
     except json.JSONDecodeError as error:
         raise RegenerationError(
             f"{location}:{error.lineno}:{error.colno}: not JSON: {error.msg}"

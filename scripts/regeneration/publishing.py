@@ -28,16 +28,16 @@ def publish(staged: Path, project: Path, parts: tuple[str, ...]) -> None:
             target, old = project / part, aside / str(index)
             target.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(target):
-                os.rename(target, old)
+                target.rename(old)
                 undo.append((target, old))
             else:
                 undo.append((target, None))
-            os.rename(staged / part, target)
+            (staged / part).rename(target)
     except BaseException as error:
-        for target, old in reversed(undo):
-            _remove(target)
-            if old is not None:
-                os.rename(old, target)
+        for replaced, kept in reversed(undo):
+            _remove(replaced)
+            if kept is not None:
+                kept.rename(replaced)
         if isinstance(error, OSError):
             raise RegenerationError(
                 f"{project / part}: cannot be written: {error.strerror}; nothing was changed"
@@ -66,7 +66,11 @@ def _files(root: Path, part: str) -> Iterator[str]:
         yield part
     for child in path.rglob("*"):
         # Compiled modules are written by whoever imports the package, and belong to nobody.
-        if child.name != "__pycache__" and child.parent.name != "__pycache__" and not child.is_dir():
+        if (
+            child.name != "__pycache__"
+            and child.parent.name != "__pycache__"
+            and not child.is_dir()
+        ):
             yield child.relative_to(root).as_posix()
 
 

@@ -29,7 +29,10 @@ def facts(document: Json | None, generated: Path) -> Facts:
     schemas = document["components"]["schemas"]
     found[_VERSIONS] = {
         f"described: {document['info']['version']}",
-        *(f"accepted: {version}" for version in schemas.get("intercom_version", {}).get("enum", ())),
+        *(
+            f"accepted: {version}"
+            for version in schemas.get("intercom_version", {}).get("enum", ())
+        ),
     }
     for path, item in document["paths"].items():
         for method in _METHODS:
@@ -62,6 +65,8 @@ def changes(before: Facts, after: Facts) -> str:
         return "Nothing changed."
     if changed == [_VERSIONS]:
         lines.append("Only the versions changed.")
+    elif "Python" not in changed:
+        lines.append("The corrections level this: no Python name or signature changed.")
     return "\n".join(lines)
 
 
@@ -102,7 +107,11 @@ def _alternative(schema: Json) -> str:
     required = ", ".join(schema.get("required", ()))
     return " ".join(
         part
-        for part in (_type(schema), f"of {names}" * bool(names), f"needs {required}" * bool(required))
+        for part in (
+            _type(schema),
+            f"of {names}" * bool(names),
+            f"needs {required}" * bool(required),
+        )
         if part
     )
 
@@ -129,8 +138,9 @@ def _python(root: Path) -> Iterator[str]:
                     if not found.startswith("_"):
                         returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
                         yield f"{name}.{found}: ({ast.unparse(node.args)}){returns}"
-                case ast.AnnAssign(target=ast.Name(id=found)) | ast.Assign(
-                    targets=[ast.Name(id=found)]
+                case (
+                    ast.AnnAssign(target=ast.Name(id=found))
+                    | ast.Assign(targets=[ast.Name(id=found)])
                 ):
                     # One letter is a type variable.
                     if len(found) > 1 and not found.startswith("_"):

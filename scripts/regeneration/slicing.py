@@ -64,7 +64,7 @@ def slice_description(source: Source, schemas: Iterable[str], recorded: Json | N
 
 
 class _Slicer:
-    """One pass over one description; holds the place for messages and the references still to do."""
+    """One pass over one description; holds the references that are still to follow."""
 
     def __init__(self, source: Source) -> None:
         self._file = source.name
@@ -77,14 +77,18 @@ class _Slicer:
         openapi = self._root.get("openapi")
         if not (isinstance(openapi, str) and _OPENAPI.fullmatch(openapi)):
             what = "Swagger 2" if "swagger" in self._root else f"`openapi: {openapi!r}`"
-            raise self._error("#/openapi", f"expected an OpenAPI 3.0 or 3.1 description, not {what}")
+            raise self._error(
+                "#/openapi", f"expected an OpenAPI 3.0 or 3.1 description, not {what}"
+            )
         info = self._mapping(self._root.get("info"), "#/info")
         version = self._word(info.get("version"), _VERSION, "#/info/version", "an API version")
         try:
             paths = self._paths()
             components = self._components(schemas)
         except RecursionError as error:
-            raise self._error("#", "nested too deeply, or a YAML alias that holds itself") from error
+            raise self._error(
+                "#", "nested too deeply, or a YAML alias that holds itself"
+            ) from error
         return {
             "openapi": openapi if openapi.startswith("3.0.") else "3.0.3",
             "info": {
@@ -112,7 +116,9 @@ class _Slicer:
         }
         absent = [f"{m.upper()} {path}" for path, m in OPERATIONS if m not in items[path]]
         if len(absent) == len(OPERATIONS):
-            raise self._error("#/paths", "no data-events operations: neither /events nor /events/summaries")
+            raise self._error(
+                "#/paths", "no data-events operations: neither /events nor /events/summaries"
+            )
         if absent:
             raise self._error("#/paths", f"lacks the operation {' and '.join(absent)}")
         for path, method in OPERATIONS:
@@ -295,7 +301,7 @@ class _Slicer:
                 raise self._error(at, f"a cycle of $refs: {' → '.join(seen)}")
 
     def _resolved(self, node: object, at: str) -> tuple[Json, str]:
-        """Follows references of parameters, bodies and responses, which the slice writes in place."""
+        """Follows a reference of a parameter, body or response; the slice writes those in place."""
         seen: list[str] = []
         while isinstance(node, dict) and "$ref" in node:
             reference = node["$ref"]

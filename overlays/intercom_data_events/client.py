@@ -1,0 +1,490 @@
+"""The clients: keyword arguments become an event or a query, which an operation performs.
+
+Blocking and async clients are twins; whatever one decides, the other decides too, in the modules
+below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+
+import httpx
+
+from intercom_data_events import operations
+from intercom_data_events.contact import AsyncContact, Contact, one_identity
+from intercom_data_events.errors import APIResponse, ConfigurationError
+from intercom_data_events.event import Event
+from intercom_data_events.pagination import AsyncEventList, EventList
+from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
+from intercom_data_events.sending import Pool
+from intercom_data_events.settings import (
+    AccessToken,
+    Region,
+    Settings,
+    resolve_enabled,
+    resolve_token,
+)
+from intercom_data_events.summary import ContactSummary
+
+if TYPE_CHECKING:
+    from intercom_data_events.metadata import Metadata
+    from intercom_data_events.operations import Operation
+    from intercom_data_events.rate_limit import RateLimit
+    from intercom_data_events.timestamps import Timestamp
+    from intercom_data_events.version import IntercomVersion
+
+T = TypeVar("T")
+
+
+class DataEventsClient:
+    """Submits, lists and summarises data events, blocking; safe to share between threads.
+
+    Connections are made when first needed and kept; ``close()`` or a ``with`` block closes them.
+
+    Args:
+        access_token: The access token of the workspace, or a function that returns the one to use
+            now. Left out, it is ``INTERCOM_ACCESS_TOKEN`` from the environment.
+        version: The API version that every request is made for. Left out, it is
+            ``INTERCOM_VERSION`` from the environment, else the version that this package was
+            generated from.
+        region: Where the workspace's data is kept: "us", "eu" or "au". Left out, it is
+            ``INTERCOM_REGION`` from the environment, else "us".
+        base_url: The API's address, instead of a region's. Left out, ``INTERCOM_BASE_URL`` from
+            the environment counts before ``INTERCOM_REGION``.
+        timeout: Seconds to wait in each phase of a request: to connect, to send, for each read.
+        headers: Further headers of every request.
+        enabled: Whether anything is sent. If not, everything is checked and logged all the same,
+            and listings are empty. Left out, it is off where ``INTERCOM_DISABLED`` is 1.
+        transport: An httpx transport to send through, such as ``Emulator().transport()``.
+        http_client: Your own ``httpx.Client``, with your proxies, certificates and hooks; it is
+            never closed here.
+
+    Raises:
+        ConfigurationError: A setting that cannot be used; names it and the remedy.
+
+    Example:
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("placed-order", user_id="314159", metadata={"plan": "pro"})
+        >>> client.summary(user_id="314159").events[0].count
+        1
+    """
+
+    def __init__(
+        self,
+        access_token: AccessToken | None = None,
+        *,
+        version: IntercomVersion | str | None = None,
+        region: Region | None = None,
+        base_url: str | None = None,
+        timeout: float | httpx.Timeout = 30,
+        headers: Mapping[str, str] | None = None,
+        enabled: bool | None = None,
+        transport: httpx.BaseTransport | None = None,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        self._settings = Settings.resolve(
+            version=version, region=region, base_url=base_url, timeout=timeout, headers=headers
+        )
+        _check_connections(httpx.Client, transport, http_client)
+        on = resolve_enabled(enabled)
+        token = resolve_token(access_token) if on else None
+        self._pool = Pool(token, transport, http_client, enabled=on)
+        self._is_view = False
+
+    def create(
+        self,
+        event_name: str,
+        *,
+        user_id: str | None = None,
+        email: str | None = None,
+        id: str | None = None,
+        created_at: Timestamp | None = None,
+        metadata: Metadata | None = None,
+        drop_excess_metadata: bool = False,
+    ) -> None:
+        """Submits an event; the arguments are those of :class:`Event`.
+
+        Raises:
+            InvalidInputError: An argument that the API would refuse; nothing was sent.
+            APIConnectionError: No whole answer came.
+            APIStatusError: Intercom refuses it; ``NotFoundError`` where there is no such contact.
+        """
+        self.send(
+            Event(
+                event_name,
+                user_id=user_id,
+                email=email,
+                id=id,
+                created_at=created_at,
+                metadata=metadata,
+                drop_excess_metadata=drop_excess_metadata,
+            )
+        )
+
+    def send(self, event: Event) -> None:
+        """Submits an event that has been made before; raises as :meth:`create` does."""
+        self._perform(operations.create(event))
+
+    def list(
+        self,
+        *,
+        user_id: str | None = None,
+        email: str | None = None,
+        intercom_user_id: str | None = None,
+        per_page: int | None = None,
+        since: str | None = None,
+    ) -> EventList:
+        """Lists a contact's events of the last 90 days, newest first, page after page, lazily.
+
+        Args:
+            user_id: Your own identifier of the contact.
+            email: The contact's e-mail address.
+            intercom_user_id: Intercom's identifier of the contact, which leads have too. Exactly
+                one of the three is needed; none with `since`.
+            per_page: How many events a page holds; Intercom's default is 15.
+            since: A cursor from ``page.since`` of an earlier listing: list what is newer.
+
+        Raises:
+            InvalidInputError: An argument that the API would refuse; nothing was sent. All other
+                errors come while iterating.
+        """
+        first = operations.list_page(
+            user_id=user_id,
+            email=email,
+            intercom_user_id=intercom_user_id,
+            per_page=per_page,
+            since=since,
+        )
+        return EventList(
+            lambda query: self._perform(first if query is None else operations.next_page(query)),
+            first.sends,
+        )
+
+    def summary(
+        self,
+        *,
+        user_id: str | None = None,
+        email: str | None = None,
+        intercom_user_id: str | None = None,
+    ) -> ContactSummary:
+        """Counts a contact's events by name, those older than 90 days included.
+
+        Raises:
+            IdentityError: Not exactly one identity; nothing was sent.
+            APIConnectionError: No whole answer came.
+            APIStatusError: Intercom refuses it; ``NotFoundError`` where there is no such contact.
+            InvalidResponseError: An answer that is not as described.
+        """
+        return self._perform(
+            operations.summary(user_id=user_id, email=email, intercom_user_id=intercom_user_id)
+        ).parsed
+
+    def create_summary(
+        self, *, user_id: str, event_name: str, count: int, first: Timestamp, last: Timestamp
+    ) -> None:
+        """Adds events that happened elsewhere to a contact's summary, without listing each.
+
+        It is not known to be safe to repeat: after an error whose ``may_have_been_processed`` is
+        true, look at the summary first.
+
+        Args:
+            user_id: Your own identifier of the contact.
+            event_name: What happened.
+            count: How many times, 1 or more.
+            first: When it happened first; as ``created_at`` of :class:`Event`.
+            last: When it happened last.
+
+        Raises:
+            InvalidInputError: An argument that the API would refuse; nothing was sent.
+            APIConnectionError: No whole answer came.
+            APIStatusError: Intercom refuses it.
+        """
+        self._perform(
+            operations.create_summary(
+                user_id=user_id, event_name=event_name, count=count, first=first, last=last
+            )
+        )
+
+    def contact(
+        self, *, user_id: str | None = None, email: str | None = None, id: str | None = None
+    ) -> Contact:
+        """Binds the verbs to one contact.
+
+        Args:
+            user_id: Your own identifier of the contact.
+            email: The contact's e-mail address.
+            id: Intercom's identifier of the contact; the only one that a lead has.
+
+        Raises:
+            IdentityError: Not exactly one of them.
+        """
+        return Contact(self, one_identity(user_id=user_id, email=email, id=id))
+
+    def with_options(
+        self,
+        *,
+        version: IntercomVersion | str | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Returns a view of this client with other options, on the same connections.
+
+        What is left out stays; headers are added to those that are set. Closing a view does
+        nothing: the connections are the client's.
+
+        Raises:
+            ConfigurationError: An option that cannot be used.
+        """
+        view = object.__new__(type(self))
+        view._settings = self._settings.changed(version=version, timeout=timeout, headers=headers)
+        view._pool = self._pool
+        view._is_view = True
+        return view
+
+    @property
+    def with_raw_response(self) -> RawDataEventsClient:
+        """The same verbs, each returning the whole :class:`APIResponse`."""
+        return RawDataEventsClient(self._perform)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The app's rate limit as an answer said last, or None before any did."""
+        return self._pool.rate_limit
+
+    def close(self) -> None:
+        """Closes the connections, unless they are your own ``http_client``'s or this is a view."""
+        if not self._is_view:
+            self._pool.close()
+
+    def __enter__(self) -> Self:
+        """Enters a block that closes the client at its end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the client."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Shows the settings, never the token."""
+        return f"{type(self).__name__}({self._settings!r})"
+
+    def __getstate__(self) -> dict[str, object]:
+        """A pickle holds the settings, never the token."""
+        return _state(self._settings, self._pool)
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Unpickles with the token that the environment holds."""
+        self._settings, self._pool = _restored(state)
+        self._is_view = False
+
+    def _perform(self, operation: Operation[T]) -> APIResponse[T]:
+        return operation.perform(self._pool, self._settings)
+
+
+class AsyncDataEventsClient:
+    """Submits, lists and summarises data events, awaiting, under asyncio and trio.
+
+    The twin of :class:`DataEventsClient`: the same arguments, verbs and errors. Every verb but
+    ``list`` is awaited, ``list`` is iterated with ``async for``, and ``aclose()`` or an
+    ``async with`` block closes the connections. A function given as `access_token` may be async,
+    too. As with httpx, a client belongs to the event loop that it is first used in.
+
+    Example:
+        >>> import asyncio
+        >>> from intercom_data_events.emulator import Emulator
+        >>> async def main():
+        ...     transport = Emulator().transport()
+        ...     async with AsyncDataEventsClient("token", transport=transport) as client:
+        ...         await client.create("placed-order", user_id="314159")
+        ...         return [event.event_name async for event in client.list(user_id="314159")]
+        >>> asyncio.run(main())
+        ['placed-order']
+    """
+
+    def __init__(
+        self,
+        access_token: AccessToken | None = None,
+        *,
+        version: IntercomVersion | str | None = None,
+        region: Region | None = None,
+        base_url: str | None = None,
+        timeout: float | httpx.Timeout = 30,
+        headers: Mapping[str, str] | None = None,
+        enabled: bool | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._settings = Settings.resolve(
+            version=version, region=region, base_url=base_url, timeout=timeout, headers=headers
+        )
+        _check_connections(httpx.AsyncClient, transport, http_client)
+        on = resolve_enabled(enabled)
+        token = resolve_token(access_token) if on else None
+        self._pool = Pool(token, transport, http_client, enabled=on)
+        self._is_view = False
+
+    async def create(
+        self,
+        event_name: str,
+        *,
+        user_id: str | None = None,
+        email: str | None = None,
+        id: str | None = None,
+        created_at: Timestamp | None = None,
+        metadata: Metadata | None = None,
+        drop_excess_metadata: bool = False,
+    ) -> None:
+        """Submits an event; see :meth:`DataEventsClient.create`."""
+        await self.send(
+            Event(
+                event_name,
+                user_id=user_id,
+                email=email,
+                id=id,
+                created_at=created_at,
+                metadata=metadata,
+                drop_excess_metadata=drop_excess_metadata,
+            )
+        )
+
+    async def send(self, event: Event) -> None:
+        """Submits an event that has been made before; see :meth:`DataEventsClient.send`."""
+        await self._perform(operations.create(event))
+
+    def list(
+        self,
+        *,
+        user_id: str | None = None,
+        email: str | None = None,
+        intercom_user_id: str | None = None,
+        per_page: int | None = None,
+        since: str | None = None,
+    ) -> AsyncEventList:
+        """Lists a contact's events for ``async for``; see :meth:`DataEventsClient.list`."""
+        first = operations.list_page(
+            user_id=user_id,
+            email=email,
+            intercom_user_id=intercom_user_id,
+            per_page=per_page,
+            since=since,
+        )
+        return AsyncEventList(
+            lambda query: self._perform(first if query is None else operations.next_page(query)),
+            first.sends,
+        )
+
+    async def summary(
+        self,
+        *,
+        user_id: str | None = None,
+        email: str | None = None,
+        intercom_user_id: str | None = None,
+    ) -> ContactSummary:
+        """Counts a contact's events by name; see :meth:`DataEventsClient.summary`."""
+        response = await self._perform(
+            operations.summary(user_id=user_id, email=email, intercom_user_id=intercom_user_id)
+        )
+        return response.parsed
+
+    async def create_summary(
+        self, *, user_id: str, event_name: str, count: int, first: Timestamp, last: Timestamp
+    ) -> None:
+        """Adds events from elsewhere; see :meth:`DataEventsClient.create_summary`."""
+        await self._perform(
+            operations.create_summary(
+                user_id=user_id, event_name=event_name, count=count, first=first, last=last
+            )
+        )
+
+    def contact(
+        self, *, user_id: str | None = None, email: str | None = None, id: str | None = None
+    ) -> AsyncContact:
+        """Binds the verbs to one contact; see :meth:`DataEventsClient.contact`."""
+        return AsyncContact(self, one_identity(user_id=user_id, email=email, id=id))
+
+    def with_options(
+        self,
+        *,
+        version: IntercomVersion | str | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Returns a view with other options; see :meth:`DataEventsClient.with_options`."""
+        view = object.__new__(type(self))
+        view._settings = self._settings.changed(version=version, timeout=timeout, headers=headers)
+        view._pool = self._pool
+        view._is_view = True
+        return view
+
+    @property
+    def with_raw_response(self) -> AsyncRawDataEventsClient:
+        """The same verbs, each returning the whole :class:`APIResponse`."""
+        return AsyncRawDataEventsClient(self._perform)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The app's rate limit as an answer said last, or None before any did."""
+        return self._pool.rate_limit
+
+    async def aclose(self) -> None:
+        """Closes the connections, unless they are your own ``http_client``'s or this is a view."""
+        if not self._is_view:
+            await self._pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Enters a block that closes the client at its end."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the client."""
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        """Shows the settings, never the token."""
+        return f"{type(self).__name__}({self._settings!r})"
+
+    def __getstate__(self) -> dict[str, object]:
+        """A pickle holds the settings, never the token."""
+        return _state(self._settings, self._pool)
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Unpickles with the token that the environment holds."""
+        self._settings, self._pool = _restored(state)
+        self._is_view = False
+
+    async def _perform(self, operation: Operation[T]) -> APIResponse[T]:
+        return await operation.aperform(self._pool, self._settings)
+
+
+def _check_connections(kind: type, transport: object, http_client: object) -> None:
+    if transport is not None and http_client is not None:
+        raise ConfigurationError("transport and http_client both say how to send: pass one of them")
+    if http_client is not None and not isinstance(http_client, kind):
+        raise ConfigurationError(
+            f"http_client is a {type(http_client).__name__}: this client needs an {kind.__name__}"
+        )
+
+
+def _state(settings: Settings, pool: Pool) -> dict[str, object]:
+    if pool.given:
+        raise TypeError("a client with a transport or an http_client of yours cannot be pickled")
+    return {"settings": settings, "enabled": pool.enabled}
+
+
+def _restored(state: dict[str, object]) -> tuple[Settings, Pool]:
+    enabled = bool(state["enabled"])
+    token = resolve_token(None) if enabled else None
+    return cast("Settings", state["settings"]), Pool(token, None, None, enabled=enabled)

@@ -1,0 +1,244 @@
+"""An event on its way to Intercom, and one as Intercom lists it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from intercom_data_events import metadata as _metadata
+from intercom_data_events import timestamps
+from intercom_data_events.errors import IdentityError, InvalidInputError
+
+if TYPE_CHECKING:
+    from intercom_data_events.metadata import Metadata
+    from intercom_data_events.timestamps import Timestamp
+    from intercom_data_events_api.models import DataEvent
+
+_FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
+
+
+@frozen(init=False)
+class Event:
+    """Something that a contact did, validated and stamped when it is made.
+
+    `created_at` is fixed here, once: Intercom tells events apart by workspace, contact, name and
+    second, so that sending the same `Event` again is the same event to it.
+
+    Args:
+        event_name: What happened; a good name is a past-tense verb and a noun: ``placed-order``.
+            Intercom ignores case and turns ``.`` and ``$`` into ``-``.
+        user_id: Your own identifier of the contact.
+        email: The contact's e-mail address, where it identifies contacts.
+        id: Intercom's identifier of the contact; the only one that a lead has.
+        created_at: When it happened; now, where it is left out. An aware datetime, whole Unix
+            seconds, or ISO 8601 text with an offset.
+        metadata: Up to 10 keys that say more; see :mod:`intercom_data_events.metadata`.
+        drop_excess_metadata: Whether to drop the keys after the tenth, as Intercom would, instead
+            of raising an error. Their order decides.
+
+    Attributes:
+        created_at: An aware datetime in UTC, whole seconds.
+        metadata: The metadata in Python values, a copy.
+
+    Raises:
+        IdentityError: None of user_id, email and id, or one that is empty or no text.
+        TimestampError: A `created_at` that the API would misread.
+        MetadataError: Metadata that the API does not take; names the key.
+        InvalidInputError: An event name that is empty or no text.
+
+    Example:
+        >>> event = Event("invited-friend", user_id="314159", created_at=1671028894)
+        >>> event.to_dict()
+        {'event_name': 'invited-friend', 'created_at': 1671028894, 'user_id': '314159'}
+    """
+
+    event_name: str
+    created_at: datetime
+    user_id: str | None
+    id: str | None
+    email: str | None
+    metadata: Mapping[str, object] = field(hash=False)
+
+    def __init__(
+        self,
+        event_name: str,
+        *,
+        user_id: str | None = None,
+        email: str | None = None,
+        id: str | None = None,
+        created_at: Timestamp | None = None,
+        metadata: Metadata | None = None,
+        drop_excess_metadata: bool = False,
+    ) -> None:
+        check_event_name(event_name)
+        identities = check_identities({"user_id": user_id, "email": email, "id": id})
+        if not identities:
+            raise IdentityError(
+                f"event {event_name!r} says not whose it is: give user_id, email or id"
+            )
+        stamp = (
+            int(time.time()) if created_at is None else timestamps.to_unix(created_at, "created_at")
+        )
+        if metadata and drop_excess_metadata and isinstance(metadata, Mapping):
+            metadata = dict(list(metadata.items())[: _metadata.MAX_KEYS])
+        self.__attrs_init__(
+            event_name=event_name,
+            created_at=timestamps.from_unix(stamp),
+            user_id=user_id,
+            id=id,
+            email=email,
+            # Encoding checks it; decoding what was encoded gives every spelling the same value.
+            metadata={} if metadata is None else _metadata.decode(_metadata.encode(metadata)),
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the event as the API's JSON, field for field; what it lacks is left out."""
+        fields: dict[str, object] = {
+            "event_name": self.event_name,
+            "created_at": int(self.created_at.timestamp()),
+        }
+        if self.user_id is not None:
+            fields["user_id"] = self.user_id
+        if self.id is not None:
+            fields["id"] = self.id
+        if self.email is not None:
+            fields["email"] = self.email
+        if self.metadata:
+            fields["metadata"] = {
+                key: _metadata.to_json(value) for key, value in self.metadata.items()
+            }
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, object]) -> Event:
+        """Makes an event from the API's JSON; the reverse of :meth:`to_dict`.
+
+        Without `created_at` it is stamped with the present second.
+
+        Raises:
+            InvalidInputError: A field that events do not have, no event name, or a value that
+                making an `Event` would refuse; the error is the same then.
+        """
+        if not isinstance(fields, Mapping):
+            raise InvalidInputError(f"an event is a mapping of its fields, not {fields!r:.60}")
+        unknown = [name for name in fields if name not in _FIELDS]
+        if unknown:
+            raise InvalidInputError(
+                f"an event has no field {unknown[0]!r}: its fields are {', '.join(_FIELDS)}"
+            )
+        if "event_name" not in fields:
+            raise InvalidInputError("the event lacks its event_name")
+        return cls(**fields)  # type: ignore[arg-type]  # the constructor checks each value
+
+
+@frozen
+class ListedEvent:
+    """An event as Intercom lists it.
+
+    Attributes:
+        event_name: What happened.
+        created_at: When it happened, an aware datetime in UTC.
+        id: The event's own identifier; of an :class:`Event` it is the contact's.
+        user_id: Your own identifier of the contact; None for a lead.
+        intercom_user_id: Intercom's identifier of the contact.
+        email: The contact's e-mail address.
+        metadata: The metadata in Python values; what is none of the documented types is there as
+            JSON has it.
+        additional_properties: Fields that the API's description does not know, as they came.
+    """
+
+    event_name: str
+    created_at: datetime
+    id: str | None
+    user_id: str | None
+    intercom_user_id: str | None
+    email: str | None
+    metadata: Mapping[str, object] = field(hash=False)
+    additional_properties: Mapping[str, object] = field(hash=False)
+
+    @classmethod
+    def from_api(cls, event: DataEvent) -> ListedEvent:
+        """Converts the generated model.
+
+        Raises:
+            ValueError: `created_at` is beyond what a datetime can hold.
+            TypeError: It is no number, or the metadata no object.
+        """
+        data = event.metadata
+        return cls(
+            event.event_name,
+            timestamps.from_unix(event.created_at),
+            event.id or None,
+            event.user_id or None,
+            event.intercom_user_id or None,
+            event.email or None,
+            _metadata.decode(data.additional_properties) if data else {},
+            event.additional_properties,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the event as the API's JSON, as it was listed; what it lacks is left out."""
+        fields: dict[str, object] = {
+            "type": "event",
+            "event_name": self.event_name,
+            "created_at": int(self.created_at.timestamp()),
+            "user_id": self.user_id,
+            "id": self.id,
+            "intercom_user_id": self.intercom_user_id,
+            "email": self.email,
+            **self.additional_properties,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        if self.metadata:
+            given["metadata"] = {
+                key: _metadata.to_json(value) for key, value in self.metadata.items()
+            }
+        return given
+
+
+def check_event_name(event_name: object) -> str:
+    """Returns the name of an event.
+
+    Raises:
+        InvalidInputError: It is empty or no text.
+    """
+    if not isinstance(event_name, str) or not event_name.strip():
+        raise InvalidInputError(f"event_name is {event_name!r}: it is text, 'placed-order' say")
+    _check_unicode("event_name", event_name, InvalidInputError)
+    return event_name
+
+
+def check_identities(given: Mapping[str, object]) -> dict[str, str]:
+    """Returns those of several identities that were given.
+
+    Raises:
+        IdentityError: One is empty or no text.
+    """
+    found: dict[str, str] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise IdentityError(
+                f"{name} is {value!r}, a {type(value).__name__}: identities are text, "
+                f"so pass {str(value)!r}"
+            )
+        if not value.strip():
+            raise IdentityError(f"{name} is empty: leave it out, or say whose event it is")
+        _check_unicode(name, value, IdentityError)
+        found[name] = value
+    return found
+
+
+def _check_unicode(name: str, text: str, kind: type[InvalidInputError]) -> None:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise kind(
+                f"{name} is {text!r}, which has a lone surrogate in it that UTF-8 cannot hold"
+            ) from error

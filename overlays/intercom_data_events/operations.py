@@ -1,0 +1,302 @@
+"""What each verb of the clients asks of the generated functions, for both kinds of client.
+
+An operation is made from checked arguments, says which generated function to call with what, and
+how to read the answer. The clients only perform it, blocking or awaiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
+from urllib.parse import parse_qsl, urlencode
+
+from attrs import frozen
+
+from intercom_data_events import timestamps
+from intercom_data_events.errors import (
+    APIResponse,
+    IdentityError,
+    IntercomError,
+    InvalidInputError,
+    InvalidResponseError,
+)
+from intercom_data_events.event import Event, check_event_name, check_identities
+from intercom_data_events.pagination import Page, check_cursor
+from intercom_data_events.sending import Answer, View
+from intercom_data_events.summary import ContactSummary
+from intercom_data_events_api.errors import UnexpectedStatus
+
+if TYPE_CHECKING:
+    from intercom_data_events.sending import Pool
+    from intercom_data_events.settings import Settings
+    from intercom_data_events.timestamps import Timestamp
+    from intercom_data_events_api.types import Response
+
+
+class _Generated(Protocol):
+    """What all generated models can do."""
+
+    @classmethod
+    def from_dict(cls, src_dict: Mapping[str, Any]) -> Self: ...
+
+
+T = TypeVar("T")
+_Model = TypeVar("_Model", bound=_Generated)
+
+# What reading runs into where an answer is not as described: the generated code and the standard
+# library raise these, and nothing tells them from each other.
+_MISREAD = (
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    UnexpectedStatus,
+    ValueError,
+)
+
+
+@frozen
+class Operation(Generic[T]):
+    """One call of a generated function.
+
+    Attributes:
+        blocking: The function, with its arguments but for the client.
+        awaiting: Its async twin, likewise.
+        read: Makes of the parsed answer what the verb returns.
+        asked: The `type` of the answer that is asked for, where there are several.
+        query: The query to send instead of the one that the function makes.
+        sends: The query that is sent in either case, to know it again.
+    """
+
+    blocking: Callable[..., Response[object]]
+    awaiting: Callable[..., Awaitable[Response[object]]]
+    read: Callable[[object], T]
+    asked: str | None = None
+    query: str | None = None
+    sends: str = ""
+
+    def perform(self, pool: Pool, settings: Settings) -> APIResponse[T]:
+        """Performs it, blocking."""
+        view = View(pool, settings, self.asked, self.query)
+        try:
+            return self._response(self.blocking(client=view.for_generated()))
+        except IntercomError:
+            raise
+        except _MISREAD as error:
+            if view.answer is None:
+                raise
+            raise _unreadable(view.answer, error) from error
+
+    async def aperform(self, pool: Pool, settings: Settings) -> APIResponse[T]:
+        """Performs it, awaiting."""
+        view = View(pool, settings, self.asked, self.query)
+        try:
+            return self._response(await self.awaiting(client=view.for_generated()))
+        except IntercomError:
+            raise
+        except _MISREAD as error:
+            if view.answer is None:
+                raise
+            raise _unreadable(view.answer, error) from error
+
+    def _response(self, response: Response[object]) -> APIResponse[T]:
+        return APIResponse(
+            int(response.status_code),
+            response.headers,  # type: ignore[arg-type]  # httpx's own, which the annotation widens
+            response.content,
+            self.read(response.parsed),
+        )
+
+
+def create(event: Event) -> Operation[None]:
+    """Submits an event.
+
+    Raises:
+        InvalidInputError: `event` is none.
+    """
+    from intercom_data_events_api.api.data_events import create_data_event
+    from intercom_data_events_api.models import CreateDataEventRequest
+
+    if not isinstance(event, Event):
+        raise InvalidInputError(
+            f"send takes an Event, not a {type(event).__name__}; Event.from_dict makes one"
+        )
+    body = CreateDataEventRequest.from_dict(event.to_dict())
+    return Operation(
+        partial(create_data_event.sync_detailed, body=body),
+        partial(create_data_event.asyncio_detailed, body=body),
+        _nothing,
+    )
+
+
+def create_summary(
+    *, user_id: str, event_name: str, count: int, first: Timestamp, last: Timestamp
+) -> Operation[None]:
+    """Imports a summary.
+
+    Raises:
+        IdentityError: No user_id.
+        InvalidInputError: No event name, a count below 1, or times in the wrong order.
+        TimestampError: A time that the API would misread.
+    """
+    from intercom_data_events_api.api.data_events import create_data_event_summaries
+    from intercom_data_events_api.models import CreateDataEventSummariesRequest
+
+    if not check_identities({"user_id": user_id}):
+        raise IdentityError("a summary is imported for a user_id: give it")
+    check_event_name(event_name)
+    if type(count) is not int or count < 1:
+        raise InvalidInputError(f"count is {count!r}: it is a whole number, 1 or more")
+    begin, end = timestamps.to_unix(first, "first"), timestamps.to_unix(last, "last")
+    if begin > end:
+        raise InvalidInputError(f"first is later than last: {first!r} > {last!r}")
+    body = CreateDataEventSummariesRequest.from_dict(
+        {
+            "user_id": user_id,
+            "event_summaries": {
+                "event_name": event_name,
+                "count": count,
+                "first": begin,
+                "last": end,
+            },
+        }
+    )
+    return Operation(
+        partial(create_data_event_summaries.sync_detailed, body=body),
+        partial(create_data_event_summaries.asyncio_detailed, body=body),
+        _nothing,
+    )
+
+
+def list_page(
+    *,
+    user_id: str | None,
+    email: str | None,
+    intercom_user_id: str | None,
+    per_page: int | None,
+    since: str | None,
+) -> Operation[Page]:
+    """Lists the first page of a contact's events, or of what came since a cursor was given.
+
+    Raises:
+        IdentityError: Not exactly one identity (none is needed with `since`, which has it).
+        InvalidInputError: A page size below 1, or a cursor that is none.
+    """
+    if per_page is not None and (type(per_page) is not int or per_page < 1):
+        raise InvalidInputError(f"per_page is {per_page!r}: it is a whole number, 1 or more")
+    cursor = None if since is None else check_cursor(since, per_page)
+    identity = _one_of(
+        {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id},
+        optional=cursor is not None,
+    )
+    for name, value in parse_qsl(cursor or ""):
+        if identity.get(name, value) != value:
+            raise IdentityError(
+                f"{name} is {identity[name]!r}, and the since cursor is for {value!r}"
+            )
+    return _listing(identity, per_page=per_page, query=cursor)
+
+
+def next_page(query: str) -> Operation[Page]:
+    """Lists the page that an answer's query leads to."""
+    return _listing({}, query=query)
+
+
+def summary(
+    *, user_id: str | None, email: str | None, intercom_user_id: str | None
+) -> Operation[ContactSummary]:
+    """Summarises a contact's events.
+
+    Raises:
+        IdentityError: Not exactly one identity.
+    """
+    identity = _one_of({"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id})
+    return _query(identity, "event.summary", _read_summary, summary=True)
+
+
+def _listing(
+    identity: Mapping[str, str], *, per_page: int | None = None, query: str | None = None
+) -> Operation[Page]:
+    sizes = {} if per_page is None else {"per_page": per_page}
+    return _query(identity, "event.list", _read_page, query=query, **sizes)
+
+
+def _query(
+    identity: Mapping[str, str],
+    asked: Literal["event.list", "event.summary"],
+    read: Callable[[object], T],
+    *,
+    query: str | None = None,
+    **options: int,
+) -> Operation[T]:
+    from intercom_data_events_api.api.data_events import list_data_events
+
+    arguments: dict[str, str | int] = {"type_": "user", **identity, **options}
+    return Operation(
+        partial(list_data_events.sync_detailed, **arguments),  # type: ignore[arg-type]
+        partial(list_data_events.asyncio_detailed, **arguments),  # type: ignore[arg-type]
+        read,
+        asked,
+        query,
+        urlencode(arguments) if query is None else query,
+    )
+
+
+def _one_of(given: Mapping[str, str | None], *, optional: bool = False) -> dict[str, str]:
+    found = check_identities(given)
+    if len(found) == 1 or (optional and not found):
+        return found
+    names = ", ".join(given)
+    said = f"{' and '.join(found)} are given" if found else "none is given"
+    raise IdentityError(f"a query is about one contact, so exactly one of {names}: {said}")
+
+
+def _nothing(_: object) -> None:
+    """Reads an answer that has nothing in it to read."""
+
+
+def _read_page(parsed: object) -> Page:
+    from intercom_data_events_api.models import DataEvent, DataEventList, DataEventListPages
+
+    listed = _expected(parsed, DataEventList)
+    # The generated parser hands on as it came what it cannot make a model of.
+    for event in listed.events or ():
+        _expected(event, DataEvent)
+    if listed.pages:
+        _expected(listed.pages, DataEventListPages)
+    return Page.from_api(listed)
+
+
+def _read_summary(parsed: object) -> ContactSummary:
+    from intercom_data_events_api.models import DataEventSummary, DataEventSummaryItem
+
+    summarised = _expected(parsed, DataEventSummary)
+    for item in summarised.events or ():
+        if item is not None:
+            _expected(item, DataEventSummaryItem)
+    return ContactSummary.from_api(summarised)
+
+
+def _expected(parsed: object, kind: type[_Model]) -> _Model:
+    """Returns what was parsed if it is of the kind, or raises what making one of it raises."""
+    if not isinstance(parsed, kind):
+        if isinstance(parsed, dict):
+            kind.from_dict(parsed)
+        raise TypeError(f"expected a {kind.__name__}, not {parsed!r:.200}")
+    return parsed
+
+
+def _unreadable(answer: Answer, error: Exception) -> InvalidResponseError:
+    """Says what is wrong with an answer that reading failed on."""
+    if isinstance(error, UnexpectedStatus):
+        reason = "with a status that is not described"
+    elif isinstance(error, KeyError):
+        reason = f"with a body that lacks {error}"
+    else:
+        reason = f"with a body that is not as described: {str(error) or type(error).__name__}"
+    return InvalidResponseError(
+        f"Intercom reports success ({answer.status_code}) {reason}",
+        APIResponse(answer.status_code, answer.headers, answer.content, None),
+        may_have_been_processed=answer.takes_effect,
+    )

@@ -1,0 +1,182 @@
+"""Listings: pages as the API has them, and events one after another across them.
+
+Of the address of a next page only the query is used, on the client's own origin and path: the
+access token never goes to a host that an answer named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from attrs import field, frozen
+
+from intercom_data_events.errors import APIResponse, InvalidInputError, PaginationError
+from intercom_data_events.event import ListedEvent
+
+if TYPE_CHECKING:
+    from intercom_data_events_api.models import DataEventList
+
+# What may stand in a query as it is, and "%", so that what is encoded already stays so.
+_QUERY_SAFE = "!$%&'()*+,-./:;=?@_~"
+
+
+@frozen
+class Page:
+    """Some of a contact's events, newest first.
+
+    Attributes:
+        events: The events of this page.
+        since: An opaque cursor for ``list(since=…)``, which lists what is newer, later. None where
+            the answer has none.
+        next: An opaque cursor of the next page, or None on the last.
+    """
+
+    events: tuple[ListedEvent, ...]
+    since: str | None
+    next: str | None = field(repr=False)
+
+    @classmethod
+    def from_api(cls, listed: DataEventList) -> Page:
+        """Converts the generated model.
+
+        Raises:
+            AttributeError, TypeError, ValueError: Something in it is not as described.
+        """
+        pages = listed.pages
+        return cls(
+            tuple(ListedEvent.from_api(event) for event in listed.events or ()),
+            _query(pages.since) if pages else None,
+            _query(pages.next_) if pages else None,
+        )
+
+
+class EventList:
+    """A contact's events, newest first; iterating asks for page after page, as far as it gets.
+
+    Each iteration starts anew from the first page.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("invited-friend", user_id="314159")
+        >>> [event.event_name for event in client.list(user_id="314159")]
+        ['invited-friend']
+    """
+
+    def __init__(self, fetch: Callable[[str | None], APIResponse[Page]], start: str) -> None:
+        self._fetch = fetch
+        self._start = start
+
+    def __iter__(self) -> Iterator[ListedEvent]:
+        """Iterates over the events of all pages."""
+        for page in self.pages():
+            yield from page.events
+
+    def pages(self) -> Iterator[Page]:
+        """Iterates over the pages.
+
+        Raises:
+            PaginationError: A next page that has been there already.
+        """
+        trail = _Trail(self._start)
+        response = self._fetch(None)
+        yield response.parsed
+        while (query := trail.follow(response)) is not None:
+            response = self._fetch(query)
+            yield response.parsed
+
+
+class AsyncEventList:
+    """A contact's events, newest first; iterating asks for page after page, as far as it gets.
+
+    Each iteration starts anew from the first page: ``async for event in client.list(…)``.
+    """
+
+    def __init__(
+        self, fetch: Callable[[str | None], Awaitable[APIResponse[Page]]], start: str
+    ) -> None:
+        self._fetch = fetch
+        self._start = start
+
+    async def __aiter__(self) -> AsyncIterator[ListedEvent]:
+        """Iterates over the events of all pages."""
+        async for page in self.pages():
+            for event in page.events:
+                yield event
+
+    async def pages(self) -> AsyncIterator[Page]:
+        """Iterates over the pages.
+
+        Raises:
+            PaginationError: A next page that has been there already.
+        """
+        trail = _Trail(self._start)
+        response = await self._fetch(None)
+        yield response.parsed
+        while (query := trail.follow(response)) is not None:
+            response = await self._fetch(query)
+            yield response.parsed
+
+
+class _Trail:
+    """The queries that a listing has come by, so that it does not go in a circle."""
+
+    def __init__(self, start: str) -> None:
+        self._seen = {_parameters(start)}
+
+    def follow(self, response: APIResponse[Page]) -> str | None:
+        """Returns the query of the page after this one, or None after the last.
+
+        Raises:
+            PaginationError: It has been there already.
+        """
+        query = response.parsed.next
+        if query is None:
+            return None
+        parameters = _parameters(query)
+        if parameters in self._seen:
+            raise PaginationError(
+                f"the listing goes in a circle: page {len(self._seen)} leads to one that was "
+                "listed before; the events so far are whole",
+                APIResponse(response.status_code, response.headers, response.content, None),
+            )
+        self._seen.add(parameters)
+        return query
+
+
+def _parameters(query: str) -> frozenset[tuple[str, str]]:
+    """A query in whatever order; servers turn parameters round."""
+    return frozenset(parse_qsl(query, keep_blank_values=True))
+
+
+def check_cursor(since: object, per_page: int | None) -> str:
+    """Returns the query that a cursor stands for.
+
+    Raises:
+        InvalidInputError: It is none, or comes with a page size, which it has itself.
+    """
+    query = _query(since) if isinstance(since, str) else None
+    if query is None or "since" not in dict(parse_qsl(query, keep_blank_values=True)):
+        raise InvalidInputError(
+            f"since is {since!r}: it is the cursor that page.since of an earlier listing holds"
+        )
+    if per_page is not None:
+        raise InvalidInputError("per_page cannot change what a since cursor lists: leave one out")
+    return query
+
+
+def _query(address: object) -> str | None:
+    """The query of an address that an answer has, or of a cursor, which is nothing but a query."""
+    if not address:
+        return None
+    if not isinstance(address, str):
+        raise TypeError(f"the address of a page is {address!r:.60}, not text")
+    query = urlsplit(address).query if "?" in address else address
+    if not query or "://" in query.split("=")[0]:
+        raise ValueError(
+            f"the address of a page, {address!r:.200}, has no query to ask for it with"
+        )
+    return quote(query, safe=_QUERY_SAFE)

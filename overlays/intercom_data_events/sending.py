@@ -1,0 +1,379 @@
+"""From a generated endpoint function to httpx: the version pin, authentication and typed errors.
+
+A generated function is handed a *view* of the client for each call. Its connection is our sender:
+one generator without I/O, :func:`exchange`, decides what happens, and two thin loops do what it
+says, one blocking, one awaiting. Failures are raised here, so that the generated parser only sees
+answers of the described kind.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import logging
+import threading
+from collections.abc import AsyncGenerator, Generator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import httpx
+from attrs import frozen
+
+from intercom_data_events.__about__ import __version__
+from intercom_data_events.errors import (
+    APIConnectionError,
+    APIResponse,
+    APITimeoutError,
+    ConfigurationError,
+    status_error,
+)
+from intercom_data_events.rate_limit import RateLimit
+from intercom_data_events.settings import AccessToken, Settings, check_token
+
+if TYPE_CHECKING:
+    from intercom_data_events_api import AuthenticatedClient
+
+log = logging.getLogger("intercom_data_events")
+
+_USER_AGENT = f"intercom-data-events/{__version__} python-httpx/{httpx.__version__}"
+# Nothing of the request was sent, or nothing of it was understood as one.
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+
+
+@frozen
+class Send:
+    """A step of an exchange: send this request, read the whole answer, and hand it back."""
+
+    request: httpx.Request
+
+
+#: What an exchange asks of its loop. Each is answered with a response, or an exception thrown in.
+Exchange: TypeAlias = Generator[Send, httpx.Response, httpx.Response]
+
+
+class BearerToken(httpx.Auth):
+    """Puts the access token on a request, asking for it anew each time where it is a function.
+
+    Always passed to httpx explicitly, so that neither the authentication of a caller's own client
+    nor credentials in an address take its place.
+    """
+
+    def __init__(self, token: AccessToken | None) -> None:
+        self._token = token
+
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
+        """Authenticates for a blocking client."""
+        token = self._token() if callable(self._token) else self._token
+        if token is not None and not isinstance(token, str) and hasattr(token, "__await__"):
+            raise ConfigurationError(
+                "access_token is an async function, which only AsyncDataEventsClient can await"
+            )
+        self._authenticate(request, token)
+        yield request
+
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Authenticates for an async client; the function may be async, too."""
+        token = self._token() if callable(self._token) else self._token
+        if token is not None and not isinstance(token, str) and hasattr(token, "__await__"):
+            token = await token
+        self._authenticate(request, token)
+        yield request
+
+    def _authenticate(self, request: httpx.Request, token: object) -> None:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {check_token(token)}"
+
+
+class Pool:
+    """What a client and all its views share: connections, and what the answers have told.
+
+    Connections are made when first needed, so that making a client costs nothing and does nothing.
+    """
+
+    def __init__(
+        self,
+        access_token: AccessToken | None,
+        transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None,
+        http_client: httpx.Client | httpx.AsyncClient | None,
+        enabled: bool,
+    ) -> None:
+        self.auth = BearerToken(access_token if enabled else None)
+        self.enabled = enabled
+        self.given = transport is not None or http_client is not None
+        self._transport = transport if enabled else _Nowhere()
+        self._client = http_client if enabled else None
+        self._owned = self._client is None
+        self._lock = threading.Lock()
+        self._headers: Mapping[str, str] | None = None
+        self._warned = False
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The rate limit as last seen in an answer."""
+        return None if self._headers is None else RateLimit.from_headers(self._headers)
+
+    def blocking(self) -> httpx.Client:
+        """The connections of a blocking client."""
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    transport = cast("httpx.BaseTransport | None", self._transport)
+                    self._client = httpx.Client(transport=transport)
+        return cast("httpx.Client", self._client)
+
+    def awaiting(self) -> httpx.AsyncClient:
+        """The connections of an async client."""
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    transport = cast("httpx.AsyncBaseTransport | None", self._transport)
+                    self._client = httpx.AsyncClient(transport=transport)
+        return cast("httpx.AsyncClient", self._client)
+
+    def close(self) -> None:
+        """Closes the connections, unless they are the caller's own."""
+        if self._owned:
+            self.blocking().close()
+
+    async def aclose(self) -> None:
+        """Closes the connections, unless they are the caller's own."""
+        if self._owned:
+            await self.awaiting().aclose()
+
+    def note(self, response: httpx.Response, version: str) -> None:
+        """Remembers what an answer says of the rate limit, and looks at its version."""
+        headers = response.headers
+        if "x-ratelimit-limit" in headers:
+            self._headers = headers
+        # Observed: answers echo the version that they were made for.
+        echoed = headers.get("intercom-version")
+        if echoed is not None and echoed != version and not self._warned:
+            self._warned = True
+            log.warning(
+                "Intercom answered for API version %s where %s was asked for", echoed, version
+            )
+
+
+class Answer:
+    """A described answer, as the generated functions read it.
+
+    List and summary are told apart by their `type` alone, so it is set to what was asked for: what
+    was asked for decides how an answer is read, whatever it calls itself.
+    """
+
+    __slots__ = ("_asked", "content", "headers", "status_code", "takes_effect")
+
+    def __init__(self, response: httpx.Response, asked: str | None) -> None:
+        self.takes_effect = _takes_effect(response.request)
+        self.status_code = response.status_code
+        self.headers = response.headers
+        self.content = response.content
+        self._asked = asked
+
+    def json(self) -> object:
+        """Decodes the body."""
+        decoded = jsonlib.loads(self.content)
+        if self._asked is not None:
+            if not isinstance(decoded, dict):
+                raise TypeError("it is no JSON object")
+            decoded["type"] = self._asked
+        return decoded
+
+
+class View:
+    """The client as one call of a generated function sees it; it never closes the pool.
+
+    Args:
+        pool: The connections to use.
+        settings: What requests are made with.
+        asked: The `type` of the answer that is asked for, where there are several.
+        query: The query to send instead of the one that the function makes, percent-encoded.
+
+    Attributes:
+        answer: The answer, once there is one.
+    """
+
+    #: The generated parser raises an error where it would return None for an undescribed status.
+    raise_on_unexpected_status = True
+
+    def __init__(
+        self, pool: Pool, settings: Settings, asked: str | None = None, query: str | None = None
+    ) -> None:
+        self.answer: Answer | None = None
+        self._pool = pool
+        self._settings = settings
+        self._asked = asked
+        self._query = query
+
+    def for_generated(self) -> AuthenticatedClient:
+        """The view, in the type that generated functions ask for; they use no more of it."""
+        return cast("AuthenticatedClient", self)
+
+    def get_httpx_client(self) -> _BlockingConnection:
+        """Called by the generated functions."""
+        return _BlockingConnection(self)
+
+    def get_async_httpx_client(self) -> _AwaitingConnection:
+        """Called by the generated functions."""
+        return _AwaitingConnection(self)
+
+    def send(self, described: Mapping[str, Any]) -> Answer:
+        """Sends what a generated function describes."""
+        http = self._pool.blocking()
+        steps = exchange(self._request(http, described), self._pool, self._settings.version)
+        return self._answered(run(steps, http, self._pool.auth))
+
+    async def asend(self, described: Mapping[str, Any]) -> Answer:
+        """Sends what a generated function describes."""
+        http = self._pool.awaiting()
+        steps = exchange(self._request(http, described), self._pool, self._settings.version)
+        return self._answered(await arun(steps, http, self._pool.auth))
+
+    def _request(
+        self, http: httpx.Client | httpx.AsyncClient, described: Mapping[str, Any]
+    ) -> httpx.Request:
+        settings = self._settings
+        headers = {
+            **described.get("headers", {}),
+            "Accept": "application/json",
+            "User-Agent": _USER_AGENT,
+            **settings.headers,
+            # Last, so that nothing overrides the pin.
+            "Intercom-Version": settings.version,
+        }
+        request = http.build_request(
+            described["method"].upper(),
+            # A whole address, whatever the base of a caller's own client.
+            settings.base_url + described["url"],
+            params=described.get("params"),
+            json=described.get("json"),
+            headers=headers,
+            timeout=settings.timeout,
+        )
+        if self._query is not None:
+            request.url = request.url.copy_with(query=self._query.encode("ascii"))
+        return request
+
+    def _answered(self, response: httpx.Response) -> Answer:
+        self.answer = Answer(response, self._asked)
+        return self.answer
+
+
+class _BlockingConnection:
+    """What a generated function takes for an ``httpx.Client``."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def request(self, **described: Any) -> Answer:
+        return self._view.send(described)
+
+
+class _AwaitingConnection:
+    """What a generated function takes for an ``httpx.AsyncClient``."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    async def request(self, **described: Any) -> Answer:
+        return await self._view.asend(described)
+
+
+def exchange(request: httpx.Request, pool: Pool, version: str) -> Exchange:
+    """Decides how a request is made; yields the steps and returns the answer to parse.
+
+    Raises:
+        APIConnectionError: No whole answer came.
+        APIStatusError: The answer reports a failure.
+    """
+    what = f"{request.method} {request.url.path}"
+    takes_effect = _takes_effect(request)
+    try:
+        response = yield Send(request)
+    except httpx.RequestError as error:
+        # Before it becomes a cause: tracebacks and their collectors look into it.
+        error.request = httpx.Request(request.method, request.url.copy_with(query=None))
+        raise _connection_error(error, what, takes_effect) from error
+    log.debug("%s %d", what, response.status_code)
+    pool.note(response, version)
+    if not response.is_success:
+        raise status_error(_snapshot(response), what, sent=takes_effect)
+    return response
+
+
+def run(steps: Exchange, http: httpx.Client, auth: httpx.Auth) -> httpx.Response:
+    """Does what an exchange says, blocking."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                response = http.send(step.request, auth=auth, follow_redirects=False)
+            except Exception as error:  # noqa: BLE001  # the exchange decides
+                step = steps.throw(error)
+            else:
+                step = steps.send(response)
+    except StopIteration as done:
+        return cast("httpx.Response", done.value)
+
+
+async def arun(steps: Exchange, http: httpx.AsyncClient, auth: httpx.Auth) -> httpx.Response:
+    """Does what an exchange says, awaiting."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                response = await http.send(step.request, auth=auth, follow_redirects=False)
+            except Exception as error:  # noqa: BLE001  # the exchange decides
+                step = steps.throw(error)
+            else:
+                step = steps.send(response)
+    except StopIteration as done:
+        return cast("httpx.Response", done.value)
+
+
+def _takes_effect(request: httpx.Request) -> bool:
+    return request.method != "GET"
+
+
+def _snapshot(response: httpx.Response) -> APIResponse[None]:
+    """What an error keeps of an answer; the request, with its headers, is not part of it."""
+    return APIResponse(response.status_code, response.headers, response.content, None)
+
+
+def _connection_error(
+    error: httpx.RequestError, what: str, takes_effect: bool
+) -> APIConnectionError:
+    possible = takes_effect and not isinstance(error, _NOT_SENT)
+    reason = str(error) or type(error).__name__
+    after = "; it may have been processed all the same" if possible else ""
+    if isinstance(error, httpx.TimeoutException):
+        return APITimeoutError(
+            f"{what}: no answer in time ({reason}){after}", may_have_been_processed=possible
+        )
+    return APIConnectionError(f"{what}: {reason}{after}", may_have_been_processed=possible)
+
+
+class _Nowhere(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Where requests of a disabled client go: answered as if nothing had ever happened."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        log.info("%s %s not sent: the client is disabled", request.method, request.url.path)
+        if request.method == "GET":
+            return httpx.Response(200, json={"events": []})
+        return httpx.Response(200 if request.url.path.endswith("/summaries") else 202)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return self.handle_request(request)

@@ -1,0 +1,212 @@
+"""What a caller and the environment set: token, version, address, timeout, headers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal, TypeAlias
+
+import httpx
+from attrs import evolve, field, frozen
+
+from intercom_data_events.errors import ConfigurationError
+from intercom_data_events.version import API_VERSION, check_version
+
+#: An access token, or a function that returns the one to use now, for tokens that rotate.
+AccessToken: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
+#: Where a workspace's data is kept.
+Region: TypeAlias = Literal["us", "eu", "au"]
+
+#: Where the API is for each region, as the description's servers have it.
+HOSTS: Mapping[str, str] = {
+    "us": "https://api.intercom.io",
+    "eu": "https://api.eu.intercom.io",
+    "au": "https://api.au.intercom.io",
+}
+
+_RESERVED = {
+    "authorization": "pass access_token= instead",
+    "intercom-version": "pass version= instead",
+    "content-type": "bodies are always JSON",
+    "content-length": "it follows from the body",
+    "host": "pass base_url= instead",
+}
+_SWITCHES = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
+    ("", "0", "false", "no", "off"), False
+)
+
+
+@frozen
+class Settings:
+    """What requests are made with; the options of one call make a changed copy.
+
+    Attributes:
+        base_url: Where the API is, without a slash at its end.
+        version: The value of ``Intercom-Version``.
+        timeout: Seconds, for each phase of a try: to connect, to write, to wait for each read.
+        headers: Further headers of every request.
+    """
+
+    base_url: str
+    version: str
+    timeout: float | httpx.Timeout
+    headers: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def resolve(
+        cls,
+        *,
+        version: str | None,
+        region: str | None,
+        base_url: str | None,
+        timeout: float | httpx.Timeout,
+        headers: Mapping[str, str] | None,
+    ) -> Settings:
+        """Fills in from the environment what the caller left out, and checks it all.
+
+        Raises:
+            ConfigurationError: A setting that cannot be used; names it, and where it came from.
+        """
+        return cls(
+            base_url=_address(base_url, region),
+            version=_from("INTERCOM_VERSION", version, check_version) or API_VERSION,
+            timeout=_check_timeout(timeout),
+            headers=_check_headers(headers or {}),
+        )
+
+    def changed(
+        self,
+        *,
+        version: str | None,
+        timeout: float | httpx.Timeout | None,
+        headers: Mapping[str, str] | None,
+    ) -> Settings:
+        """Returns a copy with what is not None in place of what was; headers are added.
+
+        Raises:
+            ConfigurationError: A setting that cannot be used.
+        """
+        return evolve(
+            self,
+            version=self.version if version is None else check_version(version),
+            timeout=self.timeout if timeout is None else _check_timeout(timeout),
+            headers={**self.headers, **_check_headers(headers or {})},
+        )
+
+
+def resolve_token(access_token: AccessToken | None) -> AccessToken:
+    """Returns the access token to use, from the environment where none is given.
+
+    Raises:
+        ConfigurationError: There is none, or it cannot stand in a header.
+    """
+    if callable(access_token):
+        return access_token
+    token = access_token
+    if token is None:
+        token = os.environ.get("INTERCOM_ACCESS_TOKEN")
+    if token is None:
+        raise ConfigurationError(
+            "no access token: pass access_token=, or set INTERCOM_ACCESS_TOKEN in the environment"
+        )
+    return check_token(token)
+
+
+def resolve_enabled(enabled: bool | None) -> bool:
+    """Whether anything is to be sent: as given, else unless INTERCOM_DISABLED says otherwise.
+
+    Raises:
+        ConfigurationError: INTERCOM_DISABLED is neither yes nor no.
+    """
+    if enabled is not None:
+        return enabled
+    switch = os.environ.get("INTERCOM_DISABLED", "")
+    disabled = _SWITCHES.get(switch.strip().lower())
+    if disabled is None:
+        raise ConfigurationError(f"INTERCOM_DISABLED is {switch!r}: set it to 1 or to 0")
+    return not disabled
+
+
+def check_token(token: object) -> str:
+    """Returns an access token that can stand in a header; messages never show it.
+
+    Raises:
+        ConfigurationError: It is no text, empty, or has something else in it than visible ASCII.
+    """
+    if not isinstance(token, str):
+        raise ConfigurationError(f"the access token is a {type(token).__name__}, not text")
+    if not token:
+        raise ConfigurationError("the access token is empty")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigurationError(
+            "the access token has a blank, a line break or another character in it that no token "
+            "has: was it cut out, or read from a file with its line end?"
+        )
+    return token
+
+
+def _address(base_url: str | None, region: str | None) -> str:
+    if base_url is not None and region is not None:
+        raise ConfigurationError("base_url and region both say where the API is: pass one of them")
+    if base_url is None and region is None:
+        # Of the two in the environment, the more exact one counts.
+        base_url = os.environ.get("INTERCOM_BASE_URL") or None
+        if base_url is None:
+            region = os.environ.get("INTERCOM_REGION") or "us"
+    if base_url is not None:
+        return _check_address(base_url)
+    if region is None or region not in HOSTS:
+        raise ConfigurationError(f"region is {region!r}: it is one of {', '.join(HOSTS)}")
+    return HOSTS[region]
+
+
+def _check_address(base_url: str) -> str:
+    try:
+        url = httpx.URL(base_url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ConfigurationError(
+            f"base_url is {base_url!r}, which is no address: {error}"
+        ) from error
+    if url.userinfo:
+        raise ConfigurationError("base_url has credentials in it: pass access_token= instead")
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+        raise ConfigurationError(
+            f"base_url is {base_url!r}: it is an http or https address without query and fragment, "
+            f"such as {HOSTS['us']}"
+        )
+    return str(url).rstrip("/")
+
+
+def _check_timeout(timeout: float | httpx.Timeout) -> float | httpx.Timeout:
+    if isinstance(timeout, httpx.Timeout):
+        return timeout
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise ConfigurationError(
+            f"timeout is {timeout!r}: it is a number of seconds above 0, or an httpx.Timeout"
+        )
+    return timeout
+
+
+def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        remedy = _RESERVED.get(str(name).lower())
+        if remedy:
+            raise ConfigurationError(f"headers cannot set {name!r}: {remedy}")
+        if not all(isinstance(t, str) and t.isascii() and t.isprintable() for t in (name, value)):
+            raise ConfigurationError(
+                f"the header {name!r} cannot be sent: names and values are visible ASCII text"
+            )
+    return dict(headers)
+
+
+def _from(variable: str, given: str | None, check: Callable[[object], str]) -> str | None:
+    """Checks a setting that was given, or else what the environment holds of it."""
+    if given is not None:
+        return check(given)
+    found = os.environ.get(variable)
+    if not found:
+        return None
+    try:
+        return check(found)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{variable} in the environment: {error}") from error

@@ -1,0 +1,86 @@
+"""How often, and when first and last, a contact did something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from intercom_data_events import timestamps
+
+if TYPE_CHECKING:
+    from intercom_data_events_api.models import DataEventSummary, DataEventSummaryItem
+
+
+@frozen
+class EventSummary:
+    """A contact's events of one name.
+
+    Attributes:
+        name: What happened.
+        count: How many times, or None where the answer does not say.
+        first: When it happened first, an aware datetime in UTC, or None.
+        last: When it happened last, likewise.
+        description: What the event's name means, or None.
+        additional_properties: Fields that the API's description does not know, as they came.
+    """
+
+    name: str | None
+    count: int | None
+    first: datetime | None
+    last: datetime | None
+    description: str | None
+    additional_properties: Mapping[str, object] = field(hash=False)
+
+    @classmethod
+    def from_api(cls, item: DataEventSummaryItem) -> EventSummary:
+        """Converts the generated model.
+
+        Raises:
+            ValueError: A time that is none.
+            TypeError: A time that is neither text nor a number.
+        """
+        return cls(
+            item.name or None,
+            item.count if isinstance(item.count, int) else None,
+            timestamps.read(item.first or None),
+            timestamps.read(item.last or None),
+            item.description or None,
+            item.additional_properties,
+        )
+
+
+@frozen
+class ContactSummary:
+    """A contact's events, counted by name.
+
+    Attributes:
+        events: One item for each name that the contact has events of, old ones included.
+        user_id: Your own identifier of the contact, or None.
+        email: The contact's e-mail address, or None.
+        intercom_user_id: Intercom's identifier of the contact, or None.
+        additional_properties: Fields that the API's description does not know, as they came.
+    """
+
+    events: tuple[EventSummary, ...]
+    user_id: str | None
+    email: str | None
+    intercom_user_id: str | None
+    additional_properties: Mapping[str, object] = field(hash=False)
+
+    @classmethod
+    def from_api(cls, summary: DataEventSummary) -> ContactSummary:
+        """Converts the generated model; items that are null are left out.
+
+        Raises:
+            AttributeError, TypeError, ValueError: Something in it is not as described.
+        """
+        return cls(
+            tuple(EventSummary.from_api(item) for item in summary.events or () if item is not None),
+            summary.user_id or None,
+            summary.email or None,
+            summary.intercom_user_id or None,
+            summary.additional_properties,
+        )
