@@ -1,0 +1,149 @@
+"""Sessions for people and for CI; `nox --list` says what there is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests", "lint", "typecheck", "drift", "demo"]
+nox.options.error_on_external_run = True
+nox.options.default_venv_backend = "virtualenv"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+GENERATE = ("--require-hashes", "--requirement", "scripts/requirements.txt")
+
+
+def _group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def _found(version: str) -> Path | None:
+    """Finds a real interpreter; pyenv's shims answer even for versions that are not active."""
+    name = f"python{version}"
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    installed = sorted(
+        pyenv.glob(f"versions/{version}.*/bin"),
+        key=lambda path: [int(part) for part in path.parent.name.split(".") if part.isdigit()],
+    )
+    for folder in [*folders, *reversed(installed)]:
+        executable = shutil.which(name, path=folder)
+        if executable is None:
+            continue
+        probe = subprocess.run(
+            [executable, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if probe.stdout.strip() == version:
+            return Path(executable)
+    return None
+
+
+FOUND = {version: path for version in PYTHONS if (path := _found(version)) is not None}
+MISSING = [version for version in PYTHONS if version not in FOUND]
+# Where nox looks first: the real ones, before any shim.
+os.environ["PATH"] = os.pathsep.join([*(str(p.parent) for p in FOUND.values()), os.environ["PATH"]])
+#: The oldest, for everything whose result does not depend on it.
+PYTHON = next(iter(FOUND), f"{sys.version_info[0]}.{sys.version_info[1]}")
+
+
+def _install_wheel(session: nox.Session) -> None:
+    """Installs the package as users get it: built, not from the source tree."""
+    with tempfile.TemporaryDirectory() as folder:
+        session.run(
+            "python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ".",
+        )  # fmt: skip
+        (wheel,) = Path(folder).glob("*.whl")
+        session.install(str(wheel))
+        # Where an environment is reused, a wheel of the same version would be taken for installed.
+        session.install("--force-reinstall", "--no-deps", str(wheel))
+
+
+@nox.session(python=list(FOUND) or False)
+def tests(session: nox.Session) -> None:
+    """Runs the tests against the built wheel, on each supported Python that is here."""
+    for version in MISSING:
+        session.warn(f"Python {version} is not on this machine: not tested with it.")
+    session.install(*GENERATE)
+    session.install(*_group("test"))
+    _install_wheel(session)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    if not session.posargs:
+        session.run("coverage", "report")
+
+
+@nox.session(python=PYTHON)
+def lint(session: nox.Session) -> None:
+    """Checks style and docstrings; says what `ruff check --fix` and `ruff format` would change."""
+    session.install(*GENERATE)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=PYTHON)
+def typecheck(session: nox.Session) -> None:
+    """Checks types with mypy --strict and pyright, also of real uses and the README's examples."""
+    session.install(*_group("typecheck"), *_group("test"))
+    _install_wheel(session)
+    session.run("python", "scripts/extract_examples.py", "README.md", "build/readme")
+    session.run(
+        "mypy", "-p", "intercom_data_events", "-p", "intercom_data_events_api",
+        env={"MYPYPATH": "overlays:generated".replace(":", os.pathsep)},
+    )  # fmt: skip
+    session.run("mypy", "tests/typing", "build/readme")
+    session.run("pyright", "overlays", "tests/typing", "build/readme")
+
+
+@nox.session(python=PYTHON)
+def regenerate(session: nox.Session) -> None:
+    """Regenerates the client: nox -s regenerate [-- PATH-OR-URL]."""
+    session.install(*GENERATE)
+    session.run("python", "scripts/regenerate.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def drift(session: nox.Session) -> None:
+    """Fails where openapi/ or generated/ is not what the pipeline gives, and names the files."""
+    session.install(*GENERATE)
+    session.run("python", "scripts/regenerate.py", "--check")
+
+
+@nox.session(python=PYTHON)
+def demo(session: nox.Session) -> None:
+    """Sends, lists and summarises events against the bundled emulator, and shows the requests."""
+    _install_wheel(session)
+    session.run("python", "scripts/demo.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def bench(session: nox.Session) -> None:
+    """Measures import, cold start and reading, beside bare httpx and the official SDK."""
+    session.install(*_group("bench"))
+    _install_wheel(session)
+    session.run("python", "scripts/benchmark.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def lock(session: nox.Session) -> None:
+    """Writes scripts/requirements.txt anew: the exact pins of pyproject.toml with all they need."""
+    session.install("uv")
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, "requirements.in")
+        wanted.write_text("\n".join(_group("generate")), encoding="utf-8")
+        session.run(
+            "uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes",
+            "--python-version", PYTHONS[0], "--no-header", "--no-annotate", "--no-emit-index-url",
+            "--output-file", "scripts/requirements.txt", str(wanted),
+        )  # fmt: skip

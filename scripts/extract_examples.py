@@ -1,0 +1,37 @@
+"""Writes each Python example of a Markdown file into a module of its own, for type checkers.
+
+    python scripts/extract_examples.py README.md FOLDER
+
+The folder is made anew. Line numbers stay those of the Markdown file, so that what a checker says
+of example 3 can be looked up there.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+_EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def examples(markdown: str) -> list[tuple[int, str]]:
+    """Returns the examples, each with the number of its first line."""
+    return [
+        (markdown.count("\n", 0, match.start(1)) + 1, match[1])
+        for match in _EXAMPLE.finditer(markdown)
+    ]
+
+
+def main() -> None:
+    source, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for number, (line, code) in enumerate(examples(source.read_text(encoding="utf-8")), 1):
+        module = folder / f"example_{number}.py"
+        module.write_text("\n" * (line - 1) + code, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

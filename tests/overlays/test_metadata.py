@@ -1,0 +1,242 @@
+"""Metadata is what the API's table of types has, and an error that names the key otherwise."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from intercom_data_events import Event, MetadataError, MonetaryAmount, RichLink
+
+CONTACTED = datetime(2014, 2, 10, 12, 44, 32, tzinfo=UTC)
+# The types of the API's table: in Python, and as the table shows them.
+TABLE = [
+    ("source", "desktop", "desktop"),
+    ("load", 3.67, 3.67),
+    ("seats", 4, 4),
+    ("contact_date", CONTACTED, 1392036272),
+    ("contacted_at", CONTACTED, 1392036272),
+    ("contacted_at", 1392036272, 1392036272),
+    ("article", "https://example.org/ab1de.html", "https://example.org/ab1de.html"),
+    (
+        "article",
+        RichLink(url="https://example.org/ab1de.html", value="the dude abides"),
+        {"url": "https://example.org/ab1de.html", "value": "the dude abides"},
+    ),
+    ("price", MonetaryAmount(34999, "eur"), {"amount": 34999, "currency": "eur"}),
+]
+
+
+def event(**metadata):
+    return Event("placed-order", user_id="314159", created_at=1389913941, metadata=metadata)
+
+
+@pytest.mark.parametrize(("key", "value", "wire"), TABLE)
+def test_each_type_of_the_table_is_sent_as_the_table_shows(key, value, wire):
+    assert event(**{key: value}).to_dict()["metadata"] == {key: wire}
+
+
+@pytest.mark.parametrize(("key", "value", "wire"), TABLE)
+def test_each_type_of_the_table_can_be_given_as_its_json(key, value, wire):
+    assert event(**{key: wire}) == event(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("order", {"id": 1}, "a key of its own"),
+        ("order", {"url": "https://example.org", "value": "1", "more": 1}, "a key of its own"),
+        ("order", {"url": "ftp://example.org", "value": "1"}, "a key of its own"),
+        ("order", {"amount": 29.99, "currency": "usd"}, "a key of its own"),
+        ("order", {"amount": 2999, "currency": "dollars"}, "a key of its own"),
+        ("order", {}, "a key of its own"),
+        ("tags", ["a", "b"], "join it"),
+        ("tags", ("a",), "join it"),
+        ("tags", {"a"}, "join it"),
+        ("paid", True, "bool"),
+        ("paid_at", False, "bool"),
+        ("coupon", None, "leave the key out"),
+        ("load", math.nan, "leave the key out"),
+        ("load", math.inf, "leave the key out"),
+        ("contacted", CONTACTED, "'contacted_at'"),
+        ("contacted_at", datetime(2014, 2, 10), "time zone"),  # noqa: DTZ001  # what is tested
+        ("contacted_at", 1392036272000, "divide it by 1000"),
+        ("contacted_at", 1392036272.5, "whole seconds"),
+        ("contact_date", date(2014, 2, 10), "aware datetime"),
+        ("price", Decimal("29.99"), "none of the API's types"),
+        ("price", b"29.99", "none of the API's types"),
+        ("name", "\ud800", "surrogate"),
+    ],
+    ids=repr,
+)
+def test_what_the_api_does_not_take_is_refused_by_key_and_with_a_remedy(key, value, remedy):
+    with pytest.raises(MetadataError, match=remedy) as caught:
+        event(**{key: value})
+
+    assert caught.value.key == key
+    assert repr(key) in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["", " ", 1, None, "\udfff"])
+def test_a_key_is_text_and_not_empty(key):
+    with pytest.raises(MetadataError, match="key") as caught:
+        event(**{"a": 1}).from_dict({"event_name": "a", "user_id": "1", "metadata": {key: "a"}})
+
+    assert caught.value.key == key
+
+
+def test_metadata_is_a_mapping():
+    with pytest.raises(MetadataError, match="mapping"):
+        Event("placed-order", user_id="1", metadata=[("a", 1)])
+
+
+def test_the_eleventh_key_is_an_error_that_names_it():
+    with pytest.raises(MetadataError, match="drop_excess_metadata=True") as caught:
+        event(**{f"key_{number}": number for number in range(12)})
+
+    assert caught.value.key == "key_10"
+
+
+def test_excess_keys_are_dropped_on_request_in_their_order():
+    keys = [f"key_{number}" for number in range(9, -3, -1)]
+
+    kept = Event(
+        "placed-order", user_id="1", metadata=dict.fromkeys(keys, "a"), drop_excess_metadata=True
+    )
+
+    assert list(kept.metadata) == keys[:10]
+
+
+def test_dropped_keys_may_hold_anything():
+    metadata = {**dict.fromkeys("abcdefghij", 1), "k": None}
+
+    kept = Event("placed-order", user_id="1", metadata=metadata, drop_excess_metadata=True)
+
+    assert list(kept.metadata) == list("abcdefghij")
+
+
+def test_metadata_is_a_copy():
+    given_metadata = {"plan": "pro"}
+    made = Event("placed-order", user_id="1", metadata=given_metadata)
+    given_metadata["plan"] = "free"
+
+    assert made.metadata == {"plan": "pro"}
+
+
+def test_whole_numbers_of_other_libraries_are_numbers():
+    class Whole:
+        def __index__(self):
+            return 4
+
+        __int__ = __index__
+
+    assert event(seats=Whole()).to_dict()["metadata"] == {"seats": 4}
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "minor"),
+    [
+        ("29.99", "usd", 2999),
+        (Decimal("29.99"), "usd", 2999),
+        (29, "eur", 2900),
+        ("0.10", "EUR", 10),
+        ("2999", "jpy", 2999),
+        ("1.234", "kwd", 1234),
+        ("1.2345", "clf", 12345),
+        ("0", "usd", 0),
+        ("1e3", "usd", 100000),
+    ],
+)
+def test_an_amount_of_major_units_becomes_minor_ones_by_iso_4217(amount, currency, minor):
+    assert MonetaryAmount.from_decimal(amount, currency) == MonetaryAmount(minor, currency)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "why"),
+    [
+        (29.99, "usd", "float"),
+        (True, "usd", "bool"),
+        ("29.999", "usd", "2 decimals"),
+        ("1.5", "jpy", "0 decimals"),
+        ("-1", "usd", "not below 0"),
+        ("a lot", "usd", "no amount"),
+        ("nan", "usd", "no amount"),
+        ("inf", "usd", "no amount"),
+        ("1", "us", "three letters"),
+        ("1", "üsd", "three letters"),
+        ("1", None, "three letters"),
+        ("1e999999999", "usd", "no amount"),
+    ],
+)
+def test_an_inexact_amount_is_refused(amount, currency, why):
+    with pytest.raises(MetadataError, match=why):
+        MonetaryAmount.from_decimal(amount, currency)
+
+
+@pytest.mark.parametrize("amount", [29.99, -1, "2999", True, None])
+def test_an_amount_is_a_whole_number_of_minor_units(amount):
+    with pytest.raises(MetadataError, match="minor currency units"):
+        MonetaryAmount(amount, "usd")
+
+
+@pytest.mark.parametrize("url", ["example.org", "ftp://example.org", "javascript:alert(1)", 1])
+def test_a_rich_link_is_an_http_address(url):
+    with pytest.raises(MetadataError, match="http or https"):
+        RichLink(url=url, value="1")
+
+
+def test_the_text_of_a_rich_link_is_text():
+    with pytest.raises(MetadataError, match="text to show"):
+        RichLink(url="https://example.org", value=1)
+
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+DATE_KEYS = st.builds("{}{}".format, KEYS, st.sampled_from(["_at", "_date"]))
+OTHER_KEYS = KEYS.filter(lambda key: not key.endswith(("_at", "_date")))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+LINKS = st.builds(RichLink, url=TEXT.map("https://{}".format), value=TEXT)
+AMOUNTS = st.builds(
+    MonetaryAmount,
+    st.integers(0),
+    st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=3, max_size=3),
+)
+MOMENTS = st.integers(-62_135_596_800, 99_999_999_999).map(
+    lambda seconds: datetime.fromtimestamp(seconds, UTC)
+)
+METADATA = st.lists(
+    st.tuples(OTHER_KEYS, TEXT | NUMBERS | LINKS | AMOUNTS)
+    | st.tuples(DATE_KEYS, TEXT | MOMENTS | LINKS | AMOUNTS),
+    max_size=10,
+).map(dict)
+
+
+@given(METADATA)
+def test_what_is_sent_reads_back_as_it_was_given(metadata):
+    sent = json.loads(json.dumps(event(**metadata).to_dict()))
+
+    assert Event.from_dict(sent).metadata == metadata
+    assert Event.from_dict(sent).to_dict() == sent
+    assert list(sent.get("metadata", {})) == list(metadata)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(KEYS | DATE_KEYS, JSON | MOMENTS | LINKS, max_size=12))
+def test_anything_else_is_an_error_of_ours_or_json_that_can_be_sent(metadata):
+    try:
+        made = event(**metadata)
+    except MetadataError:
+        return
+    json.dumps(made.to_dict(), allow_nan=False, ensure_ascii=False).encode()
+    assert pickle.loads(pickle.dumps(made)) == made
