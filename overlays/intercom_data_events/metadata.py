@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MAX_KEYS = 10
 
 _DATE_SUFFIXES = ("_date", "_at")
+# Inferred: readers of JSON hold whole numbers in 64 bits at most.
+_BEYOND = 2**63
 # ISO 4217, as of 2026: currencies whose minor unit is not a hundredth.
 _DECIMALS = {
     **dict.fromkeys(
@@ -73,9 +75,9 @@ def _check_value(_: object, __: object, value: str) -> None:
 
 
 def _check_amount(_: object, __: object, amount: int) -> None:
-    if type(amount) is not int or amount < 0:
+    if type(amount) is not int or not 0 <= amount < _BEYOND:
         raise MetadataError(
-            f"amount is {amount!r}: it is a whole number of minor currency units, not below 0; "
+            f"amount is {amount!r}: it is a whole number of minor currency units, from 0 to 64 bits; "
             'for "29.99" use MonetaryAmount.from_decimal("29.99", "usd")'
         )
 
@@ -146,7 +148,7 @@ class MonetaryAmount:
             >>> MonetaryAmount.from_decimal("2999", "jpy")
             MonetaryAmount(amount=2999, currency='jpy')
         """
-        from decimal import Decimal, InvalidOperation
+        from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Underflow
 
         _check_currency(None, None, currency)
         if isinstance(amount, bool) or not isinstance(amount, Decimal | str | int):
@@ -155,10 +157,12 @@ class MonetaryAmount:
                 "pass a Decimal, or text such as '29.99', which are exact"
             )
         decimals = _DECIMALS.get(currency.lower(), 2)
+        # Nothing is rounded on the way: what does not fit is an error.
+        exact = Context(prec=60, Emax=60, traps=[Inexact, InvalidOperation, Overflow, Underflow])
         try:
-            minor = Decimal(amount).scaleb(decimals)
+            minor = Decimal(amount).scaleb(decimals, exact)
             whole = int(minor)
-        except (InvalidOperation, ValueError, OverflowError) as error:
+        except (ArithmeticError, ValueError) as error:
             raise MetadataError(f"amount is {amount!r}, which is no amount of money") from error
         if minor != whole:
             raise MetadataError(
@@ -275,6 +279,8 @@ def _encode(key: str, value: object) -> JSONValue:
 def _number(key: str, value: float) -> int | float:
     if isinstance(value, float) and not math.isfinite(value):
         raise _refused(key, "is no number that JSON knows: leave the key out", value)
+    if isinstance(value, int) and not -_BEYOND <= value < _BEYOND:
+        raise _refused(key, "is a number of more than 64 bits: send it as text", value)
     # To Intercom a number below such a key is a time, so it has to be one.
     return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else value
 
@@ -329,5 +335,8 @@ def _refused(key: str, why: str, value: object) -> MetadataError:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # An integer of so many digits that Python does not print it.
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:59]}…"
