@@ -85,7 +85,7 @@ class Event:
         )
         if metadata and drop_excess_metadata and isinstance(metadata, Mapping):
             metadata = dict(list(metadata.items())[: _metadata.MAX_KEYS])
-        self.__attrs_init__(
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # attrs makes it
             event_name=event_name,
             created_at=timestamps.from_unix(stamp),
             user_id=user_id,

@@ -19,7 +19,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from operator import index
+from typing import TYPE_CHECKING, SupportsIndex, TypeAlias
 
 from attrs import field, frozen
 
@@ -77,7 +78,7 @@ def _check_value(_: object, __: object, value: str) -> None:
 def _check_amount(_: object, __: object, amount: int) -> None:
     if type(amount) is not int or not 0 <= amount < _BEYOND:
         raise MetadataError(
-            f"amount is {amount!r}: it is a whole number of minor currency units, from 0 to 64 bits; "
+            f"amount is {amount!r}: it is a whole number of minor currency units, 0 to 64 bits; "
             'for "29.99" use MonetaryAmount.from_decimal("29.99", "usd")'
         )
 
@@ -266,9 +267,9 @@ def _encode(key: str, value: object) -> JSONValue:
         raise _refused(key, "is a list, which the API does not take: join it to text, say", value)
     if isinstance(value, date):
         raise _refused(key, "is a date without a time: make it an aware datetime", value)
-    if hasattr(value, "__index__"):
+    if isinstance(value, SupportsIndex):
         # numpy's integers, for one, are no ints.
-        return _number(key, int(value))
+        return _number(key, index(value))
     raise _refused(
         key,
         "is none of the API's types: text, a number, a datetime, a RichLink or a MonetaryAmount",

@@ -6,7 +6,7 @@ how to read the answer. The clients only perform it, blocking or awaiting.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from intercom_data_events.sending import Pool
     from intercom_data_events.settings import Settings
     from intercom_data_events.timestamps import Timestamp
-    from intercom_data_events_api.types import Response
 
 
 class _Generated(Protocol):
@@ -39,6 +38,19 @@ class _Generated(Protocol):
 
     @classmethod
     def from_dict(cls, src_dict: Mapping[str, Any]) -> Self: ...
+
+
+class _Response(Protocol):
+    """What all generated functions return."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> MutableMapping[str, str]: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def parsed(self) -> object: ...
 
 
 T = TypeVar("T")
@@ -69,8 +81,8 @@ class Operation(Generic[T]):
         sends: The query that is sent in either case, to know it again.
     """
 
-    blocking: Callable[..., Response[object]]
-    awaiting: Callable[..., Awaitable[Response[object]]]
+    blocking: Callable[..., _Response]
+    awaiting: Callable[..., Awaitable[_Response]]
     read: Callable[[object], T]
     asked: str | None = None
     query: str | None = None
@@ -100,7 +112,7 @@ class Operation(Generic[T]):
                 raise
             raise _unreadable(view.answer, error) from error
 
-    def _response(self, response: Response[object]) -> APIResponse[T]:
+    def _response(self, response: _Response) -> APIResponse[T]:
         return APIResponse(
             int(response.status_code),
             response.headers,  # type: ignore[arg-type]  # httpx's own, which the annotation widens

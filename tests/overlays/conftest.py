@@ -10,6 +10,7 @@ import anyio
 import attrs
 import httpx
 import pytest
+
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient, EventList
 from intercom_data_events.emulator import Emulator
 

@@ -7,6 +7,7 @@ import pickle
 
 import attrs
 import pytest
+
 from intercom_data_events import (
     Event,
     IdentityError,

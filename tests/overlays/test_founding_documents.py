@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+
 from intercom_data_events import API_VERSION, AuthenticationError, Event, MonetaryAmount, RichLink
 
 ACCEPTED = httpx.Response(202)

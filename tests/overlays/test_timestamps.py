@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from intercom_data_events import Event, TimestampError
 
 MOMENT = datetime(2014, 1, 16, 23, 12, 21, tzinfo=UTC)

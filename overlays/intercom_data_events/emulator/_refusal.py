@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
-JSON = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """A request that is answered with an `error.list`, and has changed nothing."""
 
     def __init__(
@@ -36,11 +37,11 @@ class Refusal(Exception):
 
 # Intercom documents these two codes and the key `field`; which of its endpoints sends which
 # message is not documented, so the messages are ours (inferred).
-def missing(field: str, message: str | None = None) -> Refusal:
+def missing(field: str, message: str | None = None) -> RefusalError:
     """A 400 for something that the request lacks."""
-    return Refusal(400, "parameter_not_found", message or f"{field} is required", field=field)
+    return RefusalError(400, "parameter_not_found", message or f"{field} is required", field=field)
 
 
-def invalid(field: str, message: str) -> Refusal:
+def invalid(field: str, message: str) -> RefusalError:
     """A 400 for something that the request has wrong."""
-    return Refusal(400, "parameter_invalid", message, field=field)
+    return RefusalError(400, "parameter_invalid", message, field=field)

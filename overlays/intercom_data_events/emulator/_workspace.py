@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from typing import TypeAlias
 
 import attrs
 
-from ._refusal import Refusal
+from ._refusal import RefusalError
 
 # Documented: metadata is flat but for rich links and monetary amounts.
-MetadataValue = str | int | float | dict[str, str | int]
+MetadataValue: TypeAlias = str | int | float | dict[str, str | int]
 
 LISTED_FOR = 90 * 24 * 60 * 60
 """Seconds for which an event can be listed (documented); summaries count older ones too."""
@@ -58,9 +60,9 @@ class EmulatedEvent:
 
     Example:
         >>> event = EmulatedEvent(
-        ...     event_name="invited-friend", created_at=1671028894, user_id="314159",
-        ...     id="00000001-0000-4000-8000-000000000000", intercom_user_id="63a0979a5eeebeaf28dd56ba",
-        ...     email=None, metadata={"invite_code": "ADDAFRIEND"},
+        ...     event_name="invited-friend", created_at=1671028894,
+        ...     id="00000001-0000-4000-8000-000000000000", user_id="314159", email=None,
+        ...     intercom_user_id="63a0979a5eeebeaf28dd56ba", metadata={"invite_code": "ADDAFRIEND"},
         ... )
         >>> event.metadata["invite_code"]
         'ADDAFRIEND'
@@ -132,10 +134,10 @@ class Contact:
     id: str
     user_id: str | None = None
     email: str | None = None
-    tallies: dict[str, Tally] = attrs.field(factory=dict)
-    _arrived: list[_Occurrence] = attrs.field(factory=list, init=False)
-    _timeline: list[tuple[int, int]] = attrs.field(factory=list, init=False)
-    _seen: set[tuple[str, int]] = attrs.field(factory=set, init=False)
+    tallies: dict[str, Tally] = attrs.field(factory=dict[str, Tally])
+    _arrived: list[_Occurrence] = attrs.field(factory=list[_Occurrence], init=False)
+    _timeline: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]], init=False)
+    _seen: set[tuple[str, int]] = attrs.field(factory=set[tuple[str, int]], init=False)
 
     @property
     def arrivals(self) -> Iterator[tuple[int, EmulatedEvent]]:
@@ -160,7 +162,7 @@ class Contact:
         else:
             known.add(tally.count, tally.first, tally.last)
 
-    def page(self, *, size: int, newer_than: int, before: int | None, since: int) -> Page:
+    def page(self, *, size: int, newer_than: float, before: int | None, since: int) -> Page:
         """Up to `size` events, newest first.
 
         A listing is a snapshot: `before` says where the page before ended, and how many events
@@ -169,16 +171,16 @@ class Contact:
         and later questions with `since` together give each event once.
 
         Raises:
-            Refusal: A cursor that this contact's pages have not given.
+            RefusalError: A cursor that this contact's pages have not given.
         """
         horizon, end = len(self._arrived), len(self._timeline)
         if before is not None:
             horizon, last = divmod(before, _POSITIONS)
             if not last < horizon <= len(self._arrived):
-                raise Refusal(400, "parameter_invalid", "before is no cursor", field="before")
+                raise RefusalError(400, "parameter_invalid", "before is no cursor", field="before")
             end = bisect_left(self._timeline, (self._arrived[last].created_at, last))
         if since > len(self._arrived):
-            raise Refusal(400, "parameter_invalid", "since is no cursor", field="since")
+            raise RefusalError(400, "parameter_invalid", "since is no cursor", field="since")
         found: list[int] = []
         for position in range(end - 1, -1, -1):
             created_at, arrival = self._timeline[position]
@@ -202,14 +204,42 @@ class Contact:
         )
 
 
+@attrs.define
+class RateWindow:
+    """The requests of the present window.
+
+    Args:
+        limit: Requests in one window.
+        seconds: How long a window is. Inferred: windows lie on multiples of it.
+    """
+
+    limit: int
+    seconds: float
+    _window: int = attrs.field(default=0, init=False)
+    _used: int = attrs.field(default=0, init=False)
+
+    def count(self, now: float) -> dict[str, str]:
+        """Count one request, and say so in the documented headers."""
+        window = math.floor(now / self.seconds)
+        if window != self._window:
+            self._window, self._used = window, 0
+        self._used += 1
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(max(0, self.limit - self._used)),
+            "X-RateLimit-Reset": str(math.ceil((window + 1) * self.seconds)),
+        }
+
+
 class Workspace:
-    """The contacts of one workspace, and the names of its events.
+    """The contacts of one workspace, the names of its events, and its rate limit.
 
     Args:
         on_sight: Whether events create the contacts that they name.
         contacts: Those known beforehand, each with an id.
         contact_ids: Made-up ids for contacts created on sight.
         event_numbers: Numbers for events, in order of arrival.
+        rate: What the requests to it count against.
     """
 
     def __init__(
@@ -219,7 +249,9 @@ class Workspace:
         contacts: Iterable[EmulatedContact],
         contact_ids: Iterator[str],
         event_numbers: Iterator[int],
+        rate: RateWindow,
     ) -> None:
+        self.rate = rate
         self._on_sight = on_sight
         self._contact_ids = contact_ids
         self._event_numbers = event_numbers
@@ -261,11 +293,11 @@ class Workspace:
         """The contact meant; of several identities the strongest decides: user_id, id, email.
 
         Raises:
-            Refusal: Nobody is meant, or several contacts with one e-mail address.
+            RefusalError: Nobody is meant, or several contacts with one e-mail address.
         """
         if (contact := self._lookup(who)) is None:
             # Observed code and message.
-            raise Refusal(404, "not_found", "User Not Found")
+            raise RefusalError(404, "not_found", "User Not Found")
         return contact
 
     def record(
@@ -278,27 +310,30 @@ class Workspace:
         """Store an event, unless it is a duplicate.
 
         Raises:
-            Refusal: As `find`, where contacts are not created on sight; one name too many.
+            RefusalError: As `find`, where contacts are not created on sight; one name too many.
         """
-        (name,) = self._spell([name])
+        spellings = self._spellings_with([name])
         contact = self._sight(who)
-        key = name.casefold()
+        self._spellings = spellings
+        key = _key(name)
         # Documented: workspace, contact, name and time make an event, not its metadata.
         if not contact.knows(key, created_at):
             number = next(self._event_numbers)
-            contact.store(key, _Occurrence(number, name, created_at, metadata))
+            contact.store(key, _Occurrence(number, spellings[key], created_at, metadata))
 
     def summarise(self, who: EmulatedContact, tallies: Iterable[Tally]) -> None:
         """Add to the counts of a contact's events, all of them or none.
 
         Raises:
-            Refusal: As `record`.
+            RefusalError: As `record`.
         """
         counted = list(tallies)
-        names = self._spell([tally.name for tally in counted])
+        spellings = self._spellings_with([tally.name for tally in counted])
         contact = self._sight(who)
-        for name, tally in zip(names, counted, strict=True):
-            contact.count(name.casefold(), attrs.evolve(tally, name=name))
+        self._spellings = spellings
+        for tally in counted:
+            key = _key(tally.name)
+            contact.count(key, attrs.evolve(tally, name=spellings[key]))
 
     def _lookup(self, who: EmulatedContact) -> Contact | None:
         if who.user_id is not None:
@@ -307,7 +342,7 @@ class Workspace:
             return self._by_id.get(who.id)
         named = self._by_email.get(who.email or "", [])
         if len(named) > 1:
-            raise Refusal(409, "conflict", "Multiple contacts have this email", field="email")
+            raise RefusalError(409, "conflict", "Multiple contacts have this email", field="email")
         return named[0] if named else None
 
     def _sight(self, who: EmulatedContact) -> Contact:
@@ -316,12 +351,13 @@ class Workspace:
         Inferred, as the API creates nobody: an identity is added to a contact that lacks it and
         never replaces one, so people who are known apart stay apart.
         """
-        contact = self._lookup(who)
         if not self._on_sight:
-            return self.find(who) if contact is None else contact
-        if contact is None:
+            return self.find(who)
+        if (contact := self._lookup(who)) is None:
             weaker = [self._by_id.get(who.id or ""), *self._by_email.get(who.email or "", [])]
-            contact = next((one for one in weaker if one and one.user_id is None), None)
+            contact = next(
+                (one for one in weaker if one and None in (who.user_id, one.user_id)), None
+            )
         if contact is None:
             return self.add(attrs.evolve(who, id=None) if who.id in self._by_id else who)
         if who.id is not None:
@@ -338,18 +374,27 @@ class Workspace:
             contact.email = email
             self._by_email.setdefault(email, []).append(contact)
 
-    def _spell(self, names: list[str]) -> list[str]:
-        """The names as this workspace spells them, new ones taken up.
+    def _spellings_with(self, names: Iterable[str]) -> dict[str, str]:
+        """How this workspace spells its names, once these are among them.
 
-        Documented: names are case-insensitive, and `.` and `$` become `-`. Inferred: the first
-        spelling is the one that is kept.
+        Inferred: the first spelling is the one that is kept.
         """
-        hyphenated = [name.translate({ord("."): "-", ord("$"): "-"}) for name in names]
         spellings = dict(self._spellings)
-        for name in hyphenated:
-            spellings.setdefault(name.casefold(), name)
+        for name in names:
+            spellings.setdefault(_key(name), _hyphenated(name))
         if len(spellings) > ACTIVE_NAMES:
             # Code and message as observed (neo4j-contrib/training-v3, pull request 56).
-            raise Refusal(422, "422", f"Cannot have more than {ACTIVE_NAMES} active event names")
-        self._spellings = spellings
-        return [spellings[name.casefold()] for name in hyphenated]
+            raise RefusalError(
+                422, "422", f"Cannot have more than {ACTIVE_NAMES} active event names"
+            )
+        return spellings
+
+
+def _hyphenated(name: str) -> str:
+    # Documented.
+    return name.replace(".", "-").replace("$", "-")
+
+
+def _key(name: str) -> str:
+    # Documented: names are case-insensitive.
+    return _hyphenated(name).casefold()

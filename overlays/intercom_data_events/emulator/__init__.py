@@ -1,0 +1,46 @@
+"""A stateful stand-in for Intercom's three data-event endpoints, for tests and trials.
+
+It imitates what Intercom documents of `POST /events`, `GET /events` (as a list and as a summary)
+and `POST /events/summaries`: the access token and the version header, the checks of a request and
+the failures that follow, contacts and the identities that name them, de-duplication, the limits on
+names and metadata keys, the 90 days for which events can be listed, pages and their cursors,
+counts, and the headers that tell of the rate limit. What is observed or inferred rather than
+documented is marked so beside the code.
+
+It does not imitate: rate limits being enforced, server errors, slowness and whatever else goes
+wrong on the way; permissions of tokens (403); delays until an event or its metadata shows;
+compressed bodies; the archiving and the descriptions of events; anything about contacts but their
+identities; differences between API versions, which have none for these endpoints that matter here.
+
+    >>> import httpx
+    >>> from intercom_data_events.emulator import Emulator
+    >>> emulator = Emulator()
+    >>> with httpx.Client(transport=emulator.transport()) as client:
+    ...     client.post(
+    ...         "https://api.intercom.io/events",
+    ...         headers={"Authorization": "Bearer any token is a workspace of its own"},
+    ...         json={"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"},
+    ...     )
+    <Response [202 Accepted]>
+    >>> emulator.events[0].user_id
+    '314159'
+
+`Emulator.serve` does the same on a real socket, and so does `python -m
+intercom_data_events.emulator`; the pytest plugin has it as the fixtures `intercom_emulator` and
+`intercom_emulator_url`.
+"""
+
+from ._emulator import Emulator, RecordedRequest
+from ._server import EmulatorServer
+from ._transport import EmulatorTransport
+from ._workspace import EmulatedContact, EmulatedEvent, EmulatedWorkspace
+
+__all__ = [
+    "EmulatedContact",
+    "EmulatedEvent",
+    "EmulatedWorkspace",
+    "Emulator",
+    "EmulatorServer",
+    "EmulatorTransport",
+    "RecordedRequest",
+]

@@ -1,0 +1,129 @@
+"""The emulator as a command: `python -m intercom_data_events.emulator`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from queue import SimpleQueue
+
+import attrs
+
+from intercom_data_events_api import API_VERSION
+
+from ._emulator import Emulator
+from ._workspace import EmulatedContact
+
+_EXAMPLE = """\
+example:
+  python -m intercom_data_events.emulator --port 8125 --contact user_id=314159,email=a@b.co
+
+  curl -i http://127.0.0.1:8125/events \\
+    -H 'Authorization: Bearer token' -H 'Content-Type: application/json' \\
+    -d '{"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"}'
+
+  curl 'http://127.0.0.1:8125/events?type=user&user_id=314159&summary=true' \\
+    -H 'Authorization: Bearer token'
+
+Everything is forgotten when it stops, which it does on Ctrl-C.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until interrupted or terminated.
+
+    Args:
+        arguments: Those of the command line, where None.
+
+    Returns:
+        The exit code: 0 when stopped, 1 where the address cannot be had.
+
+    Raises:
+        SystemExit: The arguments make no sense, or ask for help.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        emulator = Emulator(
+            contacts=options.contact,
+            tokens=options.token,
+            version=options.version,
+            record=False,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    # A queue, as its `put` is the one that may be called while its `get` is interrupted.
+    signals: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: signals.put(number))
+    with ExitStack() as serving:
+        try:
+            url = serving.enter_context(emulator.serve(options.host, options.port))
+        except OSError as error:
+            reason = error.strerror or error
+            sys.stderr.write(f"Cannot listen on {options.host}:{options.port}: {reason}.\n")
+            return 1
+        sys.stdout.write(f"Emulating Intercom's data events at {url}\n")
+        # Whoever starts this in the background waits for the line, through a pipe.
+        sys.stdout.flush()
+        signals.get()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m intercom_data_events.emulator",
+        description="Serve a stand-in for Intercom's data-event endpoints.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=_port, default=0, help="port to listen on (default: a free one)"
+    )
+    parser.add_argument(
+        "--token",
+        action="append",
+        help="access token to accept, each a workspace of its own; repeatable (default: any)",
+    )
+    parser.add_argument(
+        "--contact",
+        action="append",
+        type=_contact,
+        metavar="FIELD=VALUE,…",
+        help="somebody known, by user_id, email or id, or several of them; anybody else is then "
+        "answered with 404; repeatable (default: everybody is created on sight)",
+    )
+    parser.add_argument(
+        "--version",
+        default=API_VERSION,
+        help="API version used where a request names none (default: %(default)s)",
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def _contact(text: str) -> EmulatedContact:
+    known = attrs.fields_dict(EmulatedContact)
+    fields: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        if name not in known or not value or name in fields:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not FIELD=VALUE,… with a field of {', '.join(known)}"
+            )
+        fields[name] = value
+    return EmulatedContact(**fields)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

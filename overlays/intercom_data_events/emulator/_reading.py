@@ -1,0 +1,232 @@
+"""Reads requests of the three endpoints, and refuses those that the documentation rules out."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import attrs
+import httpx
+
+from ._refusal import JSON, RefusalError, invalid, missing
+from ._workspace import EmulatedContact, MetadataValue, Tally
+
+BODY_LIMIT = 1024 * 1024
+"""Bytes of a request's body that are read (inferred: one event needs far less)."""
+
+METADATA_KEYS = 10
+"""Metadata keys that an event keeps (documented)."""
+
+PER_PAGE = 15
+"""Events on a page where the request does not say (documented)."""
+
+# Seconds reach this number in the year 5138, milliseconds reached it in 1973.
+_MILLISECONDS = 10**11
+
+_IDENTITIES = ("user_id", "email", "intercom_user_id")
+
+
+@attrs.frozen
+class NewEvent:
+    """What a request to create an event says."""
+
+    who: EmulatedContact
+    name: str
+    created_at: int
+    metadata: dict[str, MetadataValue]
+
+
+@attrs.frozen
+class NewSummary:
+    """What a request to create event summaries says."""
+
+    who: EmulatedContact
+    tallies: list[Tally]
+
+
+@attrs.frozen
+class Question:
+    """What a request to list or summarise somebody's events asks for."""
+
+    who: EmulatedContact
+    identity: tuple[str, str]
+    summary: bool
+    per_page: int | None
+    before: int | None
+    since: int | None
+
+
+def read_event(body: bytes) -> NewEvent:
+    """An event to be stored, its metadata cut to the first keys.
+
+    Raises:
+        RefusalError: Anything missing or wrong.
+    """
+    fields = _read_object(body)
+    who = EmulatedContact(
+        user_id=_read_identity(fields, "user_id"),
+        id=_read_identity(fields, "id"),
+        email=_read_identity(fields, "email"),
+    )
+    if who == EmulatedContact():
+        raise missing("user_id", "At least one of user_id, id, email is required")
+    return NewEvent(
+        who, _read_name(fields), _read_time(fields, "created_at"), _read_metadata(fields)
+    )
+
+
+def read_summary(body: bytes) -> NewSummary:
+    """Counts to be added for one contact.
+
+    Raises:
+        RefusalError: Anything missing or wrong.
+    """
+    fields = _read_object(body)
+    user_id = _read_identity(fields, "user_id")
+    if user_id is None:
+        raise missing("user_id")
+    summaries = fields.get("event_summaries")
+    if summaries is None:
+        raise missing("event_summaries")
+    # The documented schema is one object, the prose beside it says a list: both are taken.
+    several = summaries if isinstance(summaries, list) else [summaries]
+    if not several:
+        raise invalid("event_summaries", "event_summaries is empty")
+    return NewSummary(EmulatedContact(user_id=user_id), [_read_tally(one) for one in several])
+
+
+def read_question(query: httpx.QueryParams) -> Question:
+    """Whose events to list or to summarise, and how.
+
+    Raises:
+        RefusalError: Anything missing or wrong.
+    """
+    if (kind := query.get("type")) is None:
+        raise missing("type")
+    if kind != "user":
+        raise invalid("type", "type must be user")
+    identities = [(name, value) for name, value in query.multi_items() if name in _IDENTITIES]
+    if not identities:
+        raise missing("user_id", f"One of {', '.join(_IDENTITIES)} is required")
+    if len(identities) > 1:
+        raise invalid(identities[1][0], f"Only one of {', '.join(_IDENTITIES)} can be given")
+    ((name, value),) = identities
+    if not value:
+        raise invalid(name, f"{name} is empty")
+    # Other words are inferred to be refused: the parameter is documented as a boolean.
+    summary = query.get("summary", "false")
+    if summary not in ("true", "false"):
+        raise invalid("summary", "summary must be true or false")
+    per_page = _read_number(query, "per_page")
+    if per_page == 0:
+        raise invalid("per_page", "per_page must be positive")
+    who = {
+        "user_id": EmulatedContact(user_id=value),
+        "email": EmulatedContact(email=value),
+        "intercom_user_id": EmulatedContact(id=value),
+    }[name]
+    return Question(
+        who,
+        (name, value),
+        summary == "true",
+        per_page,
+        _read_number(query, "before"),
+        _read_number(query, "since"),
+    )
+
+
+def _read_object(body: bytes) -> dict[str, JSON]:
+    try:
+        document: JSON = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RefusalError(400, "bad_request", "The body is not JSON") from error
+    if not isinstance(document, dict):
+        raise RefusalError(400, "bad_request", "The body is not a JSON object")
+    return document
+
+
+def _refuse_constant(name: str) -> JSON:
+    # Python reads NaN and Infinity, which JSON does not have.
+    raise ValueError(name)
+
+
+def _read_identity(fields: dict[str, JSON], name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise invalid(name, f"{name} must be a string that is not empty")
+    return value
+
+
+def _read_name(fields: dict[str, JSON]) -> str:
+    name = fields.get("event_name")
+    if name is None:
+        raise missing("event_name")
+    if not isinstance(name, str) or not name.strip():
+        raise invalid("event_name", "event_name must be a string that is not empty")
+    return name
+
+
+def _read_time(fields: dict[str, JSON], name: str) -> int:
+    value = fields.get(name)
+    if value is None:
+        raise missing(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise invalid(name, f"{name} must be whole Unix seconds")
+    if value >= _MILLISECONDS:
+        raise invalid(name, f"{name} must be Unix seconds, not milliseconds")
+    return value
+
+
+def _read_tally(fields: JSON) -> Tally:
+    if not isinstance(fields, dict):
+        raise invalid("event_summaries", "An event summary must be an object")
+    name = _read_name(fields)
+    count = fields.get("count")
+    if count is None:
+        raise missing("count")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise invalid("count", "count must be a positive integer")
+    first, last = _read_time(fields, "first"), _read_time(fields, "last")
+    if first > last:
+        raise invalid("last", "last is before first")
+    return Tally(name, count, first, last)
+
+
+def _read_metadata(fields: dict[str, JSON]) -> dict[str, MetadataValue]:
+    metadata = fields.get("metadata")
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict):
+        raise invalid("metadata", "metadata must be an object")
+    # Documented: further keys are ignored, so they are not looked at either.
+    kept = list(metadata.items())[:METADATA_KEYS]
+    return {key: _read_value(key, value) for key, value in kept}
+
+
+def _read_value(key: str, value: JSON) -> MetadataValue:
+    match value:
+        case bool() | None:
+            pass
+        case str() | int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case {"url": str(url), "value": str(text), **more} if not more:
+            return {"url": url, "value": text}
+        case {"amount": int(amount), "currency": str(currency), **more} if not more:
+            # Documented: a positive integer, in cents; inferred: nothing is an amount, too.
+            if amount >= 0 and not isinstance(amount, bool):
+                return {"amount": amount, "currency": currency}
+        case _:
+            pass
+    raise invalid(key, "A string, a number, a rich link or a monetary amount is expected")
+
+
+def _read_number(query: httpx.QueryParams, name: str) -> int | None:
+    if (text := query.get(name)) is None:
+        return None
+    # A bounded length, as Python refuses to read numbers of thousands of digits.
+    if not re.fullmatch(r"[0-9]{1,24}", text):
+        raise invalid(name, f"{name} must be a number")
+    return int(text)
