@@ -244,14 +244,14 @@ def _query(
 ) -> Operation[T]:
     from intercom_data_events_api.api.data_events import list_data_events
 
-    arguments: dict[str, str | int] = {"type_": "user", **identity, **options}
+    arguments = {**identity, **options}
     return Operation(
-        partial(list_data_events.sync_detailed, **arguments),  # type: ignore[arg-type]
-        partial(list_data_events.asyncio_detailed, **arguments),  # type: ignore[arg-type]
+        partial(list_data_events.sync_detailed, type_="user", **arguments),  # type: ignore[arg-type]
+        partial(list_data_events.asyncio_detailed, type_="user", **arguments),  # type: ignore[arg-type]
         read,
         asked,
         query,
-        urlencode(arguments) if query is None else query,
+        urlencode({"type": "user", **arguments}) if query is None else query,
     )
 
 

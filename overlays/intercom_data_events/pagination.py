@@ -101,24 +101,56 @@ class AsyncEventList:
         self._fetch = fetch
         self._start = start
 
-    async def __aiter__(self) -> AsyncIterator[ListedEvent]:
+    def __aiter__(self) -> AsyncIterator[ListedEvent]:
         """Iterates over the events of all pages."""
-        async for page in self.pages():
-            for event in page.events:
-                yield event
+        return _AsyncEvents(self.pages())
 
-    async def pages(self) -> AsyncIterator[Page]:
+    def pages(self) -> AsyncIterator[Page]:
         """Iterates over the pages.
 
         Raises:
             PaginationError: A next page that has been there already.
         """
-        trail = _Trail(self._start)
-        response = await self._fetch(None)
-        yield response.parsed
-        while (query := trail.follow(response)) is not None:
-            response = await self._fetch(query)
-            yield response.parsed
+        return _AsyncPages(self._fetch, self._start)
+
+
+# Not async generators, which those who break out of a loop would have to close (PEP 533).
+
+
+class _AsyncPages:
+    def __init__(
+        self, fetch: Callable[[str | None], Awaitable[APIResponse[Page]]], start: str
+    ) -> None:
+        self._fetch = fetch
+        self._trail = _Trail(start)
+        self._last: APIResponse[Page] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Page]:
+        return self
+
+    async def __anext__(self) -> Page:
+        query = None
+        if self._last is not None:
+            query = self._trail.follow(self._last)
+            if query is None:
+                raise StopAsyncIteration
+        self._last = await self._fetch(query)
+        return self._last.parsed
+
+
+class _AsyncEvents:
+    def __init__(self, pages: AsyncIterator[Page]) -> None:
+        self._pages = pages
+        self._events: Iterator[ListedEvent] = iter(())
+
+    def __aiter__(self) -> AsyncIterator[ListedEvent]:
+        return self
+
+    async def __anext__(self) -> ListedEvent:
+        while (event := next(self._events, None)) is None:
+            page = await anext(self._pages)
+            self._events = iter(page.events)
+        return event
 
 
 class _Trail:
@@ -158,8 +190,11 @@ def check_cursor(since: object, per_page: int | None) -> str:
     Raises:
         InvalidInputError: It is none, or comes with a page size, which it has itself.
     """
-    query = _query(since) if isinstance(since, str) else None
-    if query is None or "since" not in dict(parse_qsl(query, keep_blank_values=True)):
+    try:
+        query = _query(since) or ""
+    except (TypeError, ValueError):
+        query = ""
+    if "since" not in dict(parse_qsl(query)):
         raise InvalidInputError(
             f"since is {since!r}: it is the cursor that page.since of an earlier listing holds"
         )

@@ -56,7 +56,7 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
     return int(value)
 
 
-def from_unix(seconds: int) -> datetime:
+def from_unix(seconds: float) -> datetime:
     """Returns Unix seconds as an aware datetime in UTC.
 
     Raises:
@@ -90,8 +90,10 @@ def read(value: object) -> datetime | None:
     """
     if value is None or value == "":
         return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"{value!r:.60} is no time")
     if not isinstance(value, str):
-        return from_unix(value)  # type: ignore[arg-type]  # a TypeError is what it promises
+        return from_unix(value)
     moment = _isoparse(value.strip())
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
@@ -102,8 +104,9 @@ def _from_datetime(moment: datetime, name: str) -> int:
             f"{name} is a datetime without a time zone: "
             "say which, with datetime.now(UTC) or value.replace(tzinfo=UTC), say"
         )
-    # floor, not int(), which would round times before 1970 up.
-    return math.floor(moment.timestamp())
+    # Cut off before it becomes a float, which would round: upwards for times before 1970, and
+    # microseconds in the far future.
+    return math.floor(moment.replace(microsecond=0).timestamp())
 
 
 def _parse(text: str, name: str) -> datetime:

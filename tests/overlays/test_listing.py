@@ -1,0 +1,257 @@
+"""Listings go from page to page by the query alone, to the end, and never in a circle."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from intercom_data_events import (
+    Event,
+    IdentityError,
+    InvalidInputError,
+    InvalidResponseError,
+    NotFoundError,
+    PaginationError,
+)
+
+NOW = 1_671_028_900
+HERE = "https://api.intercom.io/events"
+
+
+@pytest.fixture
+def history(call, emulator):
+    """Seven events of one contact, the newest last."""
+
+    def send(client, number):
+        return client.create(
+            "invited-friend",
+            user_id="314159",
+            created_at=NOW - 100 + number,
+            metadata={"number": number},
+        )
+
+    for number in range(7):
+        call(lambda client, number=number: send(client, number))
+
+
+def numbers(events):
+    return [event.metadata["number"] for event in events]
+
+
+def page(*names, next_page=None, since=None):
+    return httpx.Response(
+        200,
+        json={
+            "type": "event.list",
+            "events": [{"event_name": name, "created_at": 1671028894} for name in names],
+            "pages": {"next": next_page, "since": since},
+        },
+    )
+
+
+def test_every_event_comes_once_newest_first(call, history):
+    events = call(lambda client: client.list(user_id="314159", per_page=2))
+
+    assert numbers(events) == [6, 5, 4, 3, 2, 1, 0]
+
+
+def test_pages_come_as_intercom_cuts_them(call, history):
+    pages = call(lambda client: client.list(user_id="314159", per_page=3).pages())
+
+    assert [numbers(page.events) for page in pages] == [[6, 5, 4], [3, 2, 1], [0]]
+    assert pages[-1].next is None
+
+
+def test_pages_are_asked_for_as_iteration_gets_to_them(call, emulator, history):
+    before = len(emulator.requests)
+
+    async def first(events):
+        async for event in events:
+            return event
+        return None
+
+    def use(client):
+        events = client.list(user_id="314159", per_page=2)
+        return first(events) if hasattr(events, "__aiter__") else next(iter(events))
+
+    assert numbers([call(use)]) == [6]
+    assert len(emulator.requests) == before + 1
+
+
+def test_nothing_is_sent_before_iteration(call, emulator):
+    call(lambda client: repr(client.list(user_id="314159")))
+
+    assert emulator.requests == ()
+
+
+def test_each_iteration_starts_anew(emulator):
+    from intercom_data_events import DataEventsClient
+
+    client = DataEventsClient("token", transport=emulator.transport())
+    client.create("invited-friend", user_id="314159", created_at=NOW - 2)
+    listing = client.list(user_id="314159")
+
+    assert len(list(listing)) == 1
+    client.create("invited-friend", user_id="314159", created_at=NOW - 1)
+    assert len(list(listing)) == 2
+
+
+@pytest.mark.parametrize(
+    "identity", [{"user_id": "314159"}, {"email": "a+b@example.org"}, {"id": "63a0"}]
+)
+def test_a_person_can_be_found_by_any_identity(call, identity):
+    call(lambda client: client.send(Event("invited-friend", created_at=NOW, **identity)))
+    asked = {"intercom_user_id": "63a0"} if "id" in identity else identity
+
+    assert len(call(lambda client: client.list(**asked))) == 1
+
+
+@pytest.mark.parametrize("verb", ["list", "summary"])
+@pytest.mark.parametrize(
+    ("identity", "said"),
+    [
+        ({}, "none is given"),
+        ({"user_id": "1", "email": "a@b.co"}, "user_id and email are given"),
+        ({"user_id": ""}, "empty"),
+        ({"user_id": 1}, "'1'"),
+    ],
+)
+def test_a_query_is_about_exactly_one_person(call, emulator, verb, identity, said):
+    with pytest.raises(IdentityError, match=said):
+        call(lambda client: getattr(client, verb)(**identity))
+
+    assert emulator.requests == ()
+
+
+@pytest.mark.parametrize("size", [0, -1, True, "15", 1.5])
+def test_a_page_holds_at_least_one_event(call, size):
+    with pytest.raises(InvalidInputError, match="per_page"):
+        call(lambda client: client.list(user_id="1", per_page=size))
+
+
+def test_an_unknown_person_is_an_error_when_iterating(call):
+    with pytest.raises(NotFoundError, match="User Not Found"):
+        call(lambda client: client.list(user_id="nobody"))
+
+
+def test_the_since_cursor_lists_what_is_newer(call, history):
+    (first, *_) = call(lambda client: client.list(user_id="314159").pages())
+    call(
+        lambda client: client.create(
+            "invited-friend", user_id="314159", created_at=NOW, metadata={"number": 7}
+        )
+    )
+
+    assert numbers(call(lambda client: client.list(since=first.since))) == [7]
+    assert numbers(call(lambda client: client.list(user_id="314159", since=first.since))) == [7]
+    assert numbers(call(lambda client: client.contact(user_id="314159").list(since=first.since))) \
+        == [7]  # fmt: skip
+
+
+@pytest.mark.parametrize("cursor", ["", "yesterday", "type=user&user_id=1", HERE, 5, "since"])
+def test_a_since_cursor_comes_from_a_page(call, emulator, cursor):
+    with pytest.raises(InvalidInputError, match=r"page\.since"):
+        call(lambda client: client.list(since=cursor))
+
+    assert emulator.requests == ()
+
+
+def test_a_since_cursor_can_be_the_whole_address_as_the_api_gives_it(answering):
+    call, transport = answering(page())
+
+    call(lambda client: client.list(since=f"{HERE}?user_id=1&type=user&since=5"))
+
+    assert str(transport.requests[0].url) == f"{HERE}?user_id=1&type=user&since=5"
+
+
+def test_a_since_cursor_of_somebody_else_is_refused(call):
+    with pytest.raises(IdentityError, match="'2'"):
+        call(lambda client: client.list(user_id="2", since="user_id=1&type=user&since=5"))
+
+
+def test_a_since_cursor_has_its_page_size(call):
+    with pytest.raises(InvalidInputError, match="per_page"):
+        call(lambda client: client.list(since="user_id=1&since=5", per_page=5))
+
+
+@pytest.mark.parametrize(
+    ("link", "asked"),
+    [
+        (f"{HERE}?per_page=2&before=1389913941064&type=user", None),
+        ("https://evil.example/steal?per_page=2&before=5", f"{HERE}?per_page=2&before=5"),
+        ("http://api.intercom.test/events?next page", f"{HERE}?next%20page"),
+        ("//evil.example?before=5", f"{HERE}?before=5"),
+        ("?before=5", f"{HERE}?before=5"),
+        ("https://user:pass@evil.example/events?before=5#top", f"{HERE}?before=5"),
+        (f"{HERE}?email=a%2Bb%40example.org&before=5", None),
+        (f"{HERE}?name=zo\u00eb&before=5", f"{HERE}?name=zo%C3%AB&before=5"),
+        (f'{HERE}?before=5&type=user"', f"{HERE}?before=5&type=user%22"),
+        (f"{HERE}?before=a%20b+c%2Fd&x=/?", None),
+    ],
+)
+def test_only_the_query_of_a_next_link_is_used_and_whole(answering, link, asked):
+    call, transport = answering(page("a", next_page=link), page("b"))
+
+    events = call(lambda client: client.list(user_id="314159"))
+
+    assert [event.event_name for event in events] == ["a", "b"]
+    request = transport.requests[1]
+    assert str(request.url) == (asked or link)
+    assert request.headers["authorization"] == "Bearer token"
+    assert request.url.host == "api.intercom.io"
+
+
+def test_the_clients_own_address_is_used_for_every_page(answering):
+    call, transport = answering(page("a", next_page=f"{HERE}?before=5"), page("b"))
+
+    call(lambda client: client.list(user_id="1"), base_url="https://proxy.example/intercom/")
+
+    assert [str(request.url.copy_with(query=None)) for request in transport.requests] == [
+        "https://proxy.example/intercom/events"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        [f"{HERE}?before=5", f"{HERE}?before=5"],
+        [f"{HERE}?before=5", f"{HERE}?before=4", "https://other.example/?before=5"],
+        [f"{HERE}?type=user&user_id=1"],
+        [f"{HERE}?user_id=1&type=user"],
+    ],
+    ids=["itself", "in a circle", "the first page", "the first page, turned round"],
+)
+def test_a_listing_in_a_circle_ends_in_an_error_after_all_its_pages(answering, links):
+    call, transport = answering(*(page(str(n), next_page=link) for n, link in enumerate(links)))
+
+    with pytest.raises(PaginationError, match="circle") as caught:
+        call(lambda client: client.list(user_id="1"))
+
+    assert len(transport.requests) == len(links)
+    assert caught.value.response.status_code == 200
+
+
+def test_pages_without_events_are_passed_through(answering):
+    call, _ = answering(
+        page("a", next_page=f"{HERE}?before=5"), page(next_page=f"{HERE}?before=4"), page("b")
+    )
+
+    assert len(call(lambda client: client.list(user_id="1"))) == 2
+
+
+@pytest.mark.parametrize("link", [f"{HERE}", "https://evil.example/events", 5, ["a"], {"a": 1}])
+def test_a_next_link_without_a_query_is_an_error_that_holds_the_answer(answering, link):
+    call, _ = answering(page("a", next_page=link))
+
+    with pytest.raises(InvalidResponseError, match=r"query|text") as caught:
+        call(lambda client: client.list(user_id="1"))
+
+    assert b"event.list" in caught.value.response.content
+    assert not caught.value.may_have_been_processed
+
+
+@pytest.mark.parametrize("pages", [None, {}, {"next": None}, {"next": ""}, {"next": None, "x": 1}])
+def test_a_listing_ends_where_there_is_no_next_page(answering, pages):
+    call, _ = answering(httpx.Response(200, json={"events": [], "pages": pages}))
+
+    assert call(lambda client: client.list(user_id="1")) == []
