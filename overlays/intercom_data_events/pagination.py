@@ -6,7 +6,7 @@ access token never goes to a host that an answer named.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -81,10 +81,13 @@ class EventList:
         Raises:
             PaginationError: A next page that has been there already.
         """
-        trail = _Trail(self._start)
-        response = self._fetch(None)
-        yield response.parsed
-        while (query := trail.follow(response)) is not None:
+        steps = _steps(self._start)
+        response = None
+        while True:
+            try:
+                query = steps.send(response)
+            except StopIteration:
+                return
             response = self._fetch(query)
             yield response.parsed
 
@@ -122,20 +125,25 @@ class _AsyncPages:
         self, fetch: Callable[[str | None], Awaitable[APIResponse[Page]]], start: str
     ) -> None:
         self._fetch = fetch
-        self._trail = _Trail(start)
-        self._last: APIResponse[Page] | None = None
+        self._steps = _steps(start)
+        self._response: APIResponse[Page] | None = None
 
     def __aiter__(self) -> AsyncIterator[Page]:
         return self
 
     async def __anext__(self) -> Page:
-        query = None
-        if self._last is not None:
-            query = self._trail.follow(self._last)
-            if query is None:
-                raise StopAsyncIteration
-        self._last = await self._fetch(query)
-        return self._last.parsed
+        try:
+            query = self._steps.send(self._response)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        try:
+            self._response = await self._fetch(query)
+        except BaseException:
+            # An error ends the iteration, as it ends a generator.
+            self._steps.close()
+            self._response = None
+            raise
+        return self._response.parsed
 
 
 class _AsyncEvents:
@@ -153,30 +161,27 @@ class _AsyncEvents:
         return event
 
 
-class _Trail:
-    """The queries that a listing has come by, so that it does not go in a circle."""
+def _steps(start: str) -> Generator[str | None, APIResponse[Page] | None, None]:
+    """Decides where a listing goes.
 
-    def __init__(self, start: str) -> None:
-        self._seen = {_parameters(start)}
+    It yields the query of each page, None for the first, and is sent the page.
 
-    def follow(self, response: APIResponse[Page]) -> str | None:
-        """Returns the query of the page after this one, or None after the last.
-
-        Raises:
-            PaginationError: It has been there already.
-        """
-        query = response.parsed.next
-        if query is None:
-            return None
-        parameters = _parameters(query)
-        if parameters in self._seen:
+    Raises:
+        PaginationError: A page leads to one that has been there already.
+    """
+    seen = {_parameters(start)}
+    query: str | None = None
+    while True:
+        response = yield query
+        if response is None or (query := response.parsed.next) is None:
+            return
+        if _parameters(query) in seen:
             raise PaginationError(
-                f"the listing goes in a circle: page {len(self._seen)} leads to one that was "
-                "listed before; the events so far are whole",
+                f"the listing goes in a circle: page {len(seen)} leads to one that was listed "
+                "before; the events so far are whole",
                 APIResponse(response.status_code, response.headers, response.content, None),
             )
-        self._seen.add(parameters)
-        return query
+        seen.add(_parameters(query))
 
 
 def _parameters(query: str) -> frozenset[tuple[str, str]]:

@@ -76,9 +76,15 @@ def emulator() -> Emulator:
 
 
 @pytest.fixture
-def call(backend: str, emulator: Emulator) -> Caller:
+def calling(backend: str) -> Callable[..., Caller]:
+    """Makes a client of either kind that sends through a transport."""
+    return lambda transport: Caller(backend, {"transport": transport})
+
+
+@pytest.fixture
+def call(calling: Callable[..., Caller], emulator: Emulator) -> Caller:
     """A client of the emulator, of either kind."""
-    return Caller(backend, {"transport": emulator.transport()})
+    return calling(emulator.transport())
 
 
 class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -101,11 +107,11 @@ class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
 
 @pytest.fixture
-def answering(backend: str) -> Callable[..., tuple[Caller, Answers]]:
+def answering(calling: Callable[..., Caller]) -> Callable[..., tuple[Caller, Answers]]:
     """Makes a client that is given prepared answers, and the place where its requests end."""
 
     def make(*answers: httpx.Response | Exception) -> tuple[Caller, Answers]:
         transport = Answers(*answers)
-        return Caller(backend, {"transport": transport}), transport
+        return calling(transport), transport
 
     return make

@@ -1,0 +1,358 @@
+"""Every failure is the right member of the tree, says what to do, and gives nothing away."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import logging
+import pickle
+import traceback
+
+import httpx
+import pytest
+
+import intercom_data_events as package
+from intercom_data_events import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    IntercomError,
+    InvalidVersionError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    UnprocessableEntityError,
+    errors,
+)
+from intercom_data_events.emulator import EmulatedContact, Emulator
+
+TOKEN = "dG9rOmEtdmVyeS1zZWNyZXQtdG9rZW4="
+TREE = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: APIStatusError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    405: APIStatusError,
+    408: APIStatusError,
+    409: ConflictError,
+    413: APIStatusError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+    **dict.fromkeys((500, 501, 502, 503, 504, *range(520, 528), 599), ServerError),
+}
+
+
+def failure(status, code="some_code", **fields):
+    body = {"type": "error.list", "request_id": "b3ae", "errors": [{"code": code, **fields}]}
+    return httpx.Response(status, json=body)
+
+
+def raised(call, use=lambda client: client.create("placed-order", user_id="1"), **options):
+    with pytest.raises(IntercomError) as caught:
+        call(use, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize(("status", "kind"), TREE.items())
+def test_a_status_is_its_member_of_the_tree_with_all_that_the_answer_says(answering, status, kind):
+    call, _ = answering(failure(status, message="Said so", field="user_id"))
+
+    error = raised(call)
+
+    assert type(error) is kind
+    assert error.status_code == error.response.status_code == status
+    assert error.codes == ("some_code",)
+    assert (error.message, error.field, error.request_id) == ("Said so", "user_id", "b3ae")
+    assert b"some_code" in error.response.content
+    for part in (str(status), "POST /events", "Said so", "some_code", "user_id", "b3ae"):
+        assert part in str(error)
+
+
+@pytest.mark.parametrize("status", TREE)
+def test_only_a_servers_failure_leaves_open_what_became_of_an_event(answering, status):
+    call, _ = answering(failure(status))
+
+    assert raised(call).may_have_been_processed is (status >= 500)
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_question_takes_no_effect(answering, status):
+    call, _ = answering(failure(status))
+
+    assert not raised(call, lambda client: client.summary(user_id="1")).may_have_been_processed
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html><h1>502 Bad Gateway</h1></html>",
+        b"upstream connect error",
+        b'{"type": "error.list", "err',
+        b"\xff\xfe\x00\x80",
+        b"null",
+        b"[]",
+        b"5",
+        b'{"errors": null}',
+        b'{"errors": {"code": 1}}',
+        b'{"errors": [null, 5, "a", {}]}',
+        b'{"errors": [{"code": null, "message": 5, "field": []}], "request_id": 5}',
+        b"[" * 100_000,
+    ],
+    ids=lambda content: repr(content)[:40],
+)
+@pytest.mark.parametrize("status", [404, 503, 520])
+def test_a_failure_can_have_any_body(answering, status, content):
+    call, _ = answering(httpx.Response(status, content=content))
+
+    error = raised(call)
+
+    assert type(error) is TREE[status]
+    assert (error.codes, error.message, error.field, error.request_id) == ((), None, None, None)
+    assert error.response.content == content
+    assert isinstance(error.response.text, str)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(answering, status):
+    call, transport = answering(
+        httpx.Response(status, headers={"Location": "https://evil.example"})
+    )
+
+    error = raised(call)
+
+    assert type(error) is APIStatusError
+    assert "check base_url" in str(error)
+    assert error.response.headers["location"] == "https://evil.example"
+    assert len(transport.requests) == 1
+
+
+def test_a_redirect_is_not_followed_by_a_client_of_ones_own_that_would(call):
+    seen = []
+
+    def answer(request):
+        seen.append(request.url.host)
+        return httpx.Response(307, headers={"Location": "https://evil.example/"})
+
+    own = call.http_client(transport=httpx.MockTransport(answer), follow_redirects=True)
+
+    raised(call, http_client=own)
+
+    assert seen == ["api.intercom.io"]
+
+
+def test_several_reasons_are_all_told(answering):
+    reasons = [{"code": "a", "message": "First"}, {"code": "b"}]
+    call, _ = answering(httpx.Response(422, json={"errors": reasons}))
+
+    error = raised(call)
+
+    assert error.codes == ("a", "b")
+    assert "First (a); b" in str(error)
+
+
+def test_the_request_id_of_the_header_counts(answering):
+    call, _ = answering(httpx.Response(500, headers={"X-Request-Id": "from the header"}))
+
+    assert raised(call).request_id == "from the header"
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (401, "access token"),
+        (403, "access token may not"),
+        (404, "no such contact"),
+        (409, "several contacts share"),
+        (429, "rate limit"),
+    ],
+)
+def test_a_message_says_what_it_means(answering, status, advice):
+    call, _ = answering(httpx.Response(status))
+
+    assert advice in str(raised(call))
+
+
+def test_a_refused_version_is_an_error_of_its_own(call):
+    error = raised(call, version="9.9")
+
+    assert type(error) is InvalidVersionError
+    assert error.codes == ("intercom_version_invalid",)
+
+
+def test_an_unknown_contact_is_not_found(calling):
+    emulator = Emulator(contacts=[EmulatedContact(user_id="1")])
+    call = calling(emulator.transport())
+
+    error = raised(call, lambda client: client.create("placed-order", user_id="2"))
+
+    assert type(error) is NotFoundError
+    assert (error.codes, error.message) == (("not_found",), "User Not Found")
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "possible"),
+    [
+        (httpx.ConnectError("refused"), APIConnectionError, False),
+        (httpx.ConnectTimeout("slow"), APITimeoutError, False),
+        (httpx.PoolTimeout("full"), APITimeoutError, False),
+        (httpx.ProxyError("407"), APIConnectionError, False),
+        (httpx.UnsupportedProtocol("gopher"), APIConnectionError, False),
+        (httpx.LocalProtocolError("illegal header"), APIConnectionError, False),
+        (httpx.WriteError("reset"), APIConnectionError, True),
+        (httpx.WriteTimeout("slow"), APITimeoutError, True),
+        (httpx.ReadError("reset"), APIConnectionError, True),
+        (httpx.ReadTimeout(""), APITimeoutError, True),
+        (httpx.RemoteProtocolError("cut short"), APIConnectionError, True),
+        (httpx.DecodingError("bad gzip"), APIConnectionError, True),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_a_failure_of_the_connection_says_whether_the_event_may_have_arrived(
+    answering, problem, kind, possible
+):
+    call, _ = answering(problem)
+
+    error = raised(call)
+
+    assert type(error) is kind
+    assert error.may_have_been_processed is possible
+    assert ("may have been processed" in str(error)) is possible
+    assert str(error).startswith("POST /events: ")
+    assert error.__cause__ is problem
+
+
+@pytest.mark.parametrize("problem", [httpx.ReadError("reset"), httpx.ReadTimeout("slow")])
+def test_a_question_that_gets_no_answer_took_no_effect(answering, problem):
+    call, _ = answering(problem)
+
+    assert not raised(call, lambda client: client.summary(user_id="1")).may_have_been_processed
+
+
+# httpx leaves its own generator to the collector here, which trio reports.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <async_generator object Response.aiter_raw"
+)
+def test_a_body_that_cannot_be_decompressed_is_a_failure_of_the_connection(calling):
+    def answer(request):
+        return httpx.Response(
+            202, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"not gzip")
+        )
+
+    call = calling(httpx.MockTransport(answer))
+
+    error = raised(call)
+
+    assert type(error) is APIConnectionError
+    assert error.may_have_been_processed
+
+
+def all_errors(answering):
+    for answer in (
+        failure(401, message="Access Token Invalid"),
+        failure(500),
+        failure(400, "intercom_version_invalid"),
+        httpx.Response(200, content=b"<html>"),
+        httpx.Response(302, headers={"Location": "https://evil.example"}),
+        httpx.ReadTimeout("slow"),
+        httpx.ConnectError("refused"),
+    ):
+        call, _ = answering(answer)
+        yield raised(call, access_token=TOKEN)
+        yield raised(call, lambda client: client.list(email="a@b.co"), access_token=TOKEN)
+    call, _ = answering(httpx.Response(202))
+    for given in (
+        {"event_name": ""},
+        {"event_name": "a"},
+        {"event_name": "a", "user_id": "1", "created_at": True},
+        {"event_name": "a", "user_id": "1", "metadata": {"a": None}},
+    ):
+        yield raised(call, lambda client, given=given: client.create(**given), access_token=TOKEN)
+    yield raised(call, access_token=TOKEN + "\n")
+    yield raised(call, access_token=lambda: TOKEN + " ")
+    yield raised(call, access_token=TOKEN, version="latest")
+
+
+def test_errors_survive_pickling_and_copying(answering):
+    kinds = set()
+    for error in all_errors(answering):
+        for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert type(twin) is type(error)
+            assert str(twin) == str(error)
+            assert twin.may_have_been_processed == error.may_have_been_processed
+            for name in ("codes", "message", "field", "status_code", "request_id", "key"):
+                assert getattr(twin, name, None) == getattr(error, name, None)
+            if hasattr(error, "response"):
+                assert twin.response.content == error.response.content
+                assert twin.response.headers == error.response.headers
+        kinds.add(type(error))
+    assert len(kinds) >= 11
+
+
+def reachable(error):
+    """Everything that an error leads to, but for modules, classes, frames and functions."""
+    seen, found, pending = {}, [], [error]
+    while pending:
+        thing = pending.pop()
+        if id(thing) in seen or callable(thing) or type(thing).__name__ in ("module", "frame"):
+            continue
+        if type(thing).__name__ == "traceback":
+            continue
+        seen[id(thing)] = thing
+        found.append(thing)
+        pending += gc.get_referents(thing)
+        pending += [error.__cause__, error.__context__] if isinstance(thing, Exception) else []
+    return found
+
+
+def test_nothing_that_an_error_holds_has_the_token_or_request_headers(answering):
+    for error in all_errors(answering):
+        shown = [str(error), repr(error), "".join(traceback.format_exception(error))]
+        shown += [repr(thing) for thing in reachable(error)]
+        assert not [text for text in shown if TOKEN in text], type(error)
+        assert not [t for t in reachable(error) if isinstance(t, bytes) and TOKEN.encode() in t]
+        assert TOKEN.encode() not in pickle.dumps(error)
+
+
+def test_nothing_is_logged_that_is_secret(answering):
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    root = logging.getLogger("intercom_data_events")
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        assert list(all_errors(answering))
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(logging.NOTSET)
+
+    assert "POST /events" in written.getvalue()
+    assert TOKEN not in written.getvalue()
+    assert "a@b.co" not in written.getvalue()
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    drawn: list[tuple[int, str, str]] = []
+    path: dict[int, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        name = line.lstrip("│├└─ ").split(" ")[0]
+        if name.endswith("Error") and (line.strip()[0] in "│├└" or name == "IntercomError"):
+            depth = (len(line) - len(line.lstrip("│├└─ "))) // 4
+            path[depth] = name
+            drawn.append((depth, name, path.get(depth - 1, "Exception")))
+
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, IntercomError)
+    ]
+    assert {(name, parent) for _, name, parent in drawn} == {
+        (kind.__name__, kind.__bases__[0].__name__) for kind in kinds
+    }
+    assert {kind.__name__ for kind in kinds} <= set(package.__all__)

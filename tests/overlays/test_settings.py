@@ -1,0 +1,412 @@
+"""Settings come from arguments, then from the environment; wrong ones are errors with a remedy."""
+
+from __future__ import annotations
+
+import pickle
+import typing
+
+import httpx
+import pytest
+
+from intercom_data_events import (
+    API_VERSION,
+    AsyncDataEventsClient,
+    ConfigurationError,
+    DataEventsClient,
+    IntercomVersion,
+)
+
+ACCEPTED = httpx.Response(202)
+CREATE = {"event_name": "placed-order", "user_id": "1"}
+
+
+def requested(answering, **options):
+    """The request that a client with these options makes."""
+    call, transport = answering(ACCEPTED)
+    call(lambda client: client.create(**CREATE), **options)
+    return transport.requests[-1]
+
+
+# The version.
+
+
+def test_every_request_is_for_the_version_that_the_client_was_generated_from(answering):
+    call, transport = answering(httpx.Response(200, json={}))
+
+    call(lambda client: client.list(user_id="1"))
+    call(lambda client: client.summary(user_id="1"))
+    call(
+        lambda client: client.create_summary(user_id="1", event_name="a", count=1, first=1, last=1)
+    )
+
+    assert [r.headers.get_list("intercom-version") for r in transport.requests] == [
+        [API_VERSION]
+    ] * 3
+
+
+@pytest.mark.parametrize("version", [*typing.get_args(IntercomVersion), "2.17", "3.0", "Preview"])
+def test_a_known_or_well_formed_version_is_sent(answering, version):
+    assert requested(answering, version=version).headers["intercom-version"] == version
+
+
+@pytest.mark.parametrize(
+    "version", [2.14, 2, "", "latest", "preview", "2", "v2.14", "2.14\n", "2.14.1", "٢.١٤", b"2.1"]
+)
+def test_another_version_is_refused_before_sending(answering, version):
+    call, transport = answering(ACCEPTED)
+
+    with pytest.raises(ConfigurationError, match="version"):
+        call(lambda client: client.create(**CREATE), version=version)
+    with pytest.raises(ConfigurationError, match="version"):
+        call(lambda client: client.with_options(version=version).create(**CREATE))
+
+    assert transport.requests == []
+
+
+def test_a_version_that_lost_its_quotes_is_told_how_to_get_them_back():
+    with pytest.raises(ConfigurationError, match='version="2.14"'):
+        DataEventsClient("token", version=2.14)
+
+
+def test_the_version_of_the_environment_counts_after_the_argument(answering, monkeypatch):
+    monkeypatch.setenv("INTERCOM_VERSION", "2.13")
+
+    assert requested(answering).headers["intercom-version"] == "2.13"
+    assert requested(answering, version="2.12").headers["intercom-version"] == "2.12"
+
+
+def test_a_wrong_version_in_the_environment_is_named_as_such(monkeypatch):
+    monkeypatch.setenv("INTERCOM_VERSION", "latest")
+
+    with pytest.raises(ConfigurationError, match="INTERCOM_VERSION in the environment"):
+        DataEventsClient("token")
+
+
+@pytest.mark.parametrize("name", ["Intercom-Version", "intercom-version", "AUTHORIZATION", "Host"])
+def test_headers_cannot_take_the_place_of_settings(answering, name):
+    call, transport = answering(ACCEPTED)
+
+    with pytest.raises(ConfigurationError, match="instead"):
+        call(lambda client: client.create(**CREATE), headers={name: "2.14"})
+    with pytest.raises(ConfigurationError, match="instead"):
+        call(lambda client: client.with_options(headers={name: "2.14"}).create(**CREATE))
+
+    assert transport.requests == []
+
+
+def test_a_client_of_ones_own_cannot_override_the_pin(call):
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return ACCEPTED
+
+    own = call.http_client(
+        transport=httpx.MockTransport(answer),
+        headers={"Intercom-Version": "1.0", "Authorization": "Basic eDp5"},
+        auth=("user", "password"),
+        base_url="https://elsewhere.example/base",
+    )
+    call(lambda client: client.create(**CREATE), http_client=own)
+
+    (request,) = seen
+    assert request.headers.get_list("intercom-version") == [API_VERSION]
+    assert request.headers.get_list("authorization") == ["Bearer token"]
+    assert str(request.url) == "https://api.intercom.io/events"
+
+
+def test_an_answer_for_another_version_is_a_warning_once(answering, caplog):
+    call, _ = answering(httpx.Response(202, headers={"Intercom-Version": "1.4"}))
+
+    def use(client):
+        return [client.create(**CREATE), client.create(**CREATE), client.create(**CREATE)]
+
+    async def each(results):
+        for result in results:
+            await result
+
+    def both(client):
+        results = use(client)
+        return None if results[0] is None else each(results)
+
+    call(both)
+
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warnings == [f"Intercom answered for API version 1.4 where {API_VERSION} was asked for"]
+
+
+def test_an_answer_for_the_version_asked_for_is_no_warning(call, caplog):
+    call(lambda client: client.create(**CREATE), version="2.10")
+
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+# Where the API is.
+
+
+@pytest.mark.parametrize(
+    ("options", "host"),
+    [
+        ({}, "api.intercom.io"),
+        ({"region": "us"}, "api.intercom.io"),
+        ({"region": "eu"}, "api.eu.intercom.io"),
+        ({"region": "au"}, "api.au.intercom.io"),
+        ({"base_url": "https://proxy.example:8443"}, "proxy.example"),
+    ],
+)
+def test_a_region_or_an_address_says_where_the_api_is(answering, options, host):
+    assert requested(answering, **options).url.host == host
+
+
+@pytest.mark.parametrize(
+    "base_url", ["https://proxy.example/intercom", "https://proxy.example/intercom/"]
+)
+def test_an_address_can_have_a_path(answering, base_url):
+    url = str(requested(answering, base_url=base_url).url)
+
+    assert url == "https://proxy.example/intercom/events"
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "host"),
+    [
+        ({"INTERCOM_REGION": "eu"}, {}, "api.eu.intercom.io"),
+        ({"INTERCOM_REGION": "eu"}, {"region": "au"}, "api.au.intercom.io"),
+        ({"INTERCOM_BASE_URL": "https://a.example"}, {}, "a.example"),
+        ({"INTERCOM_BASE_URL": "https://a.example", "INTERCOM_REGION": "eu"}, {}, "a.example"),
+        ({"INTERCOM_BASE_URL": "https://a.example"}, {"region": "eu"}, "api.eu.intercom.io"),
+        (
+            {"INTERCOM_BASE_URL": "https://a.example"},
+            {"base_url": "https://b.example"},
+            "b.example",
+        ),
+        ({"INTERCOM_BASE_URL": "", "INTERCOM_REGION": ""}, {}, "api.intercom.io"),
+    ],
+)
+def test_the_environment_counts_after_the_arguments(
+    answering, monkeypatch, environment, options, host
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert requested(answering, **options).url.host == host
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"region": "mars"}, "us, eu, au"),
+        ({"region": "eu", "base_url": "https://a.example"}, "one of them"),
+        ({"base_url": "api.intercom.io"}, "http or https"),
+        ({"base_url": "ftp://a.example"}, "http or https"),
+        ({"base_url": "https://"}, "http or https"),
+        ({"base_url": "https://a.example?x=1"}, "without query"),
+        ({"base_url": "https://a.example#x"}, "without query"),
+        ({"base_url": "https://user:secret@a.example"}, "credentials"),
+        ({"base_url": "https://[::1"}, "no address"),
+        ({"base_url": 5}, "no address"),
+        ({"timeout": 0}, "seconds above 0"),
+        ({"timeout": -1}, "seconds above 0"),
+        ({"timeout": "30"}, "seconds above 0"),
+        ({"timeout": True}, "seconds above 0"),
+        ({"timeout": float("nan")}, "seconds above 0"),
+        ({"headers": {"X-Trace": "a\nb"}}, "X-Trace"),
+        ({"headers": {"X-Trace": 5}}, "X-Trace"),
+        ({"headers": {5: "a"}}, "header 5"),
+        ({"http_client": "a client"}, "http_client"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused(answering, options, said):
+    call, transport = answering(ACCEPTED)
+
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        call(lambda client: client.create(**CREATE), **options)
+
+    assert "secret" not in str(caught.value)
+    assert transport.requests == []
+
+
+def test_a_client_takes_one_way_to_send(answering):
+    with pytest.raises(ConfigurationError, match="pass one of them"):
+        DataEventsClient("t", transport=httpx.MockTransport(print), http_client=httpx.Client())
+
+
+def test_each_client_takes_its_own_kind_of_http_client():
+    with pytest.raises(ConfigurationError, match="needs an Client|needs an httpx.Client"):
+        DataEventsClient("token", http_client=httpx.AsyncClient())
+    with pytest.raises(ConfigurationError, match="AsyncClient"):
+        AsyncDataEventsClient("token", http_client=httpx.Client())
+
+
+def test_timeouts_are_sent_along(answering):
+    default = requested(answering).extensions["timeout"]
+    own = requested(answering, timeout=httpx.Timeout(5, connect=1)).extensions["timeout"]
+
+    assert set(default.values()) == {30}
+    assert own == {"connect": 1, "read": 5, "write": 5, "pool": 5}
+
+
+# The token.
+
+
+def test_the_token_of_the_environment_is_used_where_none_is_given(answering, monkeypatch):
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "from-the-environment")
+
+    assert (
+        requested(answering, access_token=None).headers["authorization"]
+        == "Bearer from-the-environment"
+    )
+    assert requested(answering).headers["authorization"] == "Bearer token"
+
+
+def test_without_a_token_there_is_no_client():
+    for kind in (DataEventsClient, AsyncDataEventsClient):
+        with pytest.raises(ConfigurationError, match="INTERCOM_ACCESS_TOKEN"):
+            kind()
+
+
+@pytest.mark.parametrize("token", ["", "a b", "token\n", "\ttoken", "tök", "a\x00b", b"token", 5])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(answering, token):
+    call, transport = answering(ACCEPTED)
+
+    for given in (token, lambda: token):
+        with pytest.raises(ConfigurationError, match="access token") as caught:
+            call(lambda client: client.create(**CREATE), access_token=given)
+        assert len(str(token)) < 3 or str(token).strip() not in str(caught.value).split()
+
+    assert transport.requests == []
+
+
+def test_a_token_that_rotates_is_asked_for_each_time(answering):
+    tokens = iter(["first", "second"])
+    call, transport = answering(ACCEPTED)
+
+    for _ in range(2):
+        call(lambda client: client.create(**CREATE), access_token=lambda: next(tokens))
+
+    assert [r.headers["authorization"] for r in transport.requests] == [
+        "Bearer first",
+        "Bearer second",
+    ]
+
+
+def test_a_token_can_be_awaited_by_the_async_client_alone(answering, backend):
+    async def token():
+        return "awaited"
+
+    if backend == "blocking":
+        with pytest.raises(ConfigurationError, match="AsyncDataEventsClient"):
+            requested(answering, access_token=token)
+    else:
+        assert requested(answering, access_token=token).headers["authorization"] == "Bearer awaited"
+
+
+def test_an_error_of_ones_own_token_function_is_ones_own(answering):
+    def token():
+        raise KeyError("vault")
+
+    with pytest.raises(KeyError, match="vault"):
+        requested(answering, access_token=token)
+
+
+# Switched off.
+
+
+@pytest.mark.parametrize("how", ["argument", "1", "true", "YES", "on"])
+def test_a_disabled_client_checks_and_logs_and_sends_nothing(answering, monkeypatch, caplog, how):
+    caplog.set_level("INFO", logger="intercom_data_events")
+    options = {"enabled": False} if how == "argument" else {}
+    if how != "argument":
+        monkeypatch.setenv("INTERCOM_DISABLED", how)
+    call, transport = answering(ACCEPTED)
+
+    assert call(lambda client: client.create(**CREATE), access_token=None, **options) is None
+    assert call(lambda client: client.list(user_id="1"), access_token=None, **options) == []
+    found = call(lambda client: client.summary(user_id="1"), access_token=None, **options)
+    assert found.events == ()
+    call(
+        lambda client: client.create_summary(user_id="1", event_name="a", count=1, first=1, last=1),
+        access_token=None,
+        **options,
+    )
+    with pytest.raises(ValueError, match="event_name"):
+        call(lambda client: client.create("", user_id="1"), access_token=None, **options)
+
+    assert transport.requests == []
+    assert [record.getMessage() for record in caplog.records] == [
+        "POST /events not sent: the client is disabled",
+        "GET /events not sent: the client is disabled",
+        "GET /events not sent: the client is disabled",
+        "POST /events/summaries not sent: the client is disabled",
+    ]
+
+
+@pytest.mark.parametrize("switch", ["", "0", "false", "No", "off"])
+def test_a_client_is_on_unless_it_is_switched_off(answering, monkeypatch, switch):
+    monkeypatch.setenv("INTERCOM_DISABLED", switch)
+
+    assert requested(answering).method == "POST"
+
+
+def test_the_argument_counts_before_the_environment(answering, monkeypatch):
+    monkeypatch.setenv("INTERCOM_DISABLED", "1")
+
+    assert requested(answering, enabled=True).method == "POST"
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_refused(monkeypatch):
+    monkeypatch.setenv("INTERCOM_DISABLED", "maybe")
+
+    with pytest.raises(ConfigurationError, match="INTERCOM_DISABLED is 'maybe'"):
+        DataEventsClient("token")
+
+
+# What a client shows and keeps.
+
+
+@pytest.mark.parametrize("kind", [DataEventsClient, AsyncDataEventsClient])
+def test_a_client_shows_its_settings_and_never_its_token(kind):
+    client = kind("very-secret-token", region="eu", headers={"X-Key": "also-secret"})
+
+    assert "api.eu.intercom.io" in repr(client)
+    assert API_VERSION in repr(client)
+    assert "secret" not in repr(client)
+
+
+@pytest.mark.parametrize("kind", [DataEventsClient, AsyncDataEventsClient])
+def test_a_pickle_holds_the_settings_without_the_token(kind, monkeypatch):
+    client = kind("very-secret-token", version="2.14", region="eu", timeout=5)
+    pickled = pickle.dumps(client)
+    assert b"very-secret-token" not in pickled
+
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "another-token")
+    assert repr(pickle.loads(pickled)) == repr(client)
+
+
+def test_an_unpickled_client_sends_with_the_token_of_the_environment(monkeypatch, emulator):
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "another-token")
+    with emulator.serve() as url:
+        client = pickle.loads(pickle.dumps(DataEventsClient("a-token", base_url=url)))
+        with client:
+            client.create(**CREATE)
+
+    assert emulator.requests[0].headers["authorization"] == "Bearer another-token"
+
+
+def test_a_client_cannot_be_unpickled_where_there_is_no_token():
+    pickled = pickle.dumps(DataEventsClient("very-secret-token"))
+
+    with pytest.raises(ConfigurationError, match="INTERCOM_ACCESS_TOKEN"):
+        pickle.loads(pickled)
+
+
+def test_a_disabled_client_stays_so_in_a_pickle():
+    client = pickle.loads(pickle.dumps(DataEventsClient(enabled=False)))
+
+    assert client.create(**CREATE) is None
+
+
+def test_a_client_with_connections_of_ones_own_cannot_be_pickled():
+    for options in ({"transport": httpx.MockTransport(print)}, {"http_client": httpx.Client()}):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(DataEventsClient("token", **options))
