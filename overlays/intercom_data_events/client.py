@@ -469,12 +469,14 @@ class AsyncDataEventsClient:
         return await operation.aperform(self._pool, self._settings)
 
 
-def _check_connections(kind: type, transport: object, http_client: object) -> None:
+def _check_connections(
+    kind: type[httpx.Client | httpx.AsyncClient], transport: object, http_client: object
+) -> None:
     if transport is not None and http_client is not None:
         raise ConfigurationError("transport and http_client both say how to send: pass one of them")
     if http_client is not None and not isinstance(http_client, kind):
         raise ConfigurationError(
-            f"http_client is a {type(http_client).__name__}: this client needs an {kind.__name__}"
+            f"http_client is a {type(http_client).__name__}: this client needs an httpx.{kind.__name__}"
         )
 
 

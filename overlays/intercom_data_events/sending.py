@@ -11,7 +11,7 @@ from __future__ import annotations
 import json as jsonlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import httpx
@@ -72,6 +72,8 @@ class BearerToken(httpx.Auth):
         """Authenticates for a blocking client."""
         token = self._token() if callable(self._token) else self._token
         if token is not None and not isinstance(token, str) and hasattr(token, "__await__"):
+            if isinstance(token, Coroutine):
+                token.close()
             raise ConfigurationError(
                 "access_token is an async function, which only AsyncDataEventsClient can await"
             )

@@ -235,10 +235,9 @@ def test_a_question_that_gets_no_answer_took_no_effect(answering, problem):
     assert not raised(call, lambda client: client.summary(user_id="1")).may_have_been_processed
 
 
-# httpx leaves its own generator to the collector here, which trio reports.
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <async_generator object Response.aiter_raw"
-)
+# httpx leaves generators of its own to the collector here, which trio reports.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_body_that_cannot_be_decompressed_is_a_failure_of_the_connection(calling):
     def answer(request):
         return httpx.Response(

@@ -112,7 +112,7 @@ def test_hooks_and_headers_of_an_http_client_of_ones_own_still_work(call):
         hook(request)
 
     own = call.http_client(
-        transport=httpx.MockTransport(lambda request: ACCEPTED),
+        transport=httpx.MockTransport(lambda request: httpx.Response(202)),
         headers={"X-App": "shop"},
         event_hooks={"request": [hook if call.backend == "blocking" else async_hook]},
     )

@@ -64,7 +64,7 @@ def test_another_version_is_refused_before_sending(answering, version):
 
 
 def test_a_version_that_lost_its_quotes_is_told_how_to_get_them_back():
-    with pytest.raises(ConfigurationError, match='version="2.14"'):
+    with pytest.raises(ConfigurationError, match=r'version="2\.14"'):
         DataEventsClient("token", version=2.14)
 
 
@@ -99,7 +99,7 @@ def test_a_client_of_ones_own_cannot_override_the_pin(call):
 
     def answer(request):
         seen.append(request)
-        return ACCEPTED
+        return httpx.Response(202)
 
     own = call.http_client(
         transport=httpx.MockTransport(answer),
@@ -232,9 +232,9 @@ def test_a_client_takes_one_way_to_send(answering):
 
 
 def test_each_client_takes_its_own_kind_of_http_client():
-    with pytest.raises(ConfigurationError, match="needs an Client|needs an httpx.Client"):
+    with pytest.raises(ConfigurationError, match=r"needs an httpx\.Client"):
         DataEventsClient("token", http_client=httpx.AsyncClient())
-    with pytest.raises(ConfigurationError, match="AsyncClient"):
+    with pytest.raises(ConfigurationError, match=r"needs an httpx\.AsyncClient"):
         AsyncDataEventsClient("token", http_client=httpx.Client())
 
 
@@ -265,14 +265,17 @@ def test_without_a_token_there_is_no_client():
             kind()
 
 
-@pytest.mark.parametrize("token", ["", "a b", "token\n", "\ttoken", "tök", "a\x00b", b"token", 5])
+@pytest.mark.parametrize(
+    "token",
+    ["", "s3 cr3t", "s3cr3t\n", "\ts3cr3t", "s3cr3t\u00f6", "s3cr3t\0", b"s3cr3t", 5],
+)
 def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(answering, token):
     call, transport = answering(ACCEPTED)
 
     for given in (token, lambda: token):
         with pytest.raises(ConfigurationError, match="access token") as caught:
             call(lambda client: client.create(**CREATE), access_token=given)
-        assert len(str(token)) < 3 or str(token).strip() not in str(caught.value).split()
+        assert "cr3t" not in str(caught.value)
 
     assert transport.requests == []
 
