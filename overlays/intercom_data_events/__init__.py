@@ -6,53 +6,63 @@
     client.create("placed-order", user_id="314159")
 
 `errors` has the tree of what can go wrong, `emulator` a stand-in for the API to test against.
+Importing this package does no work: each name is loaded when it is first asked for.
 """
 
-from intercom_data_events.__about__ import __version__
-from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
-from intercom_data_events.contact import AsyncContact, Contact
-from intercom_data_events.errors import (
-    APIConnectionError,
-    APIResponse,
-    APIResponseError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    ConfigurationError,
-    ConflictError,
-    IdentityError,
-    IntercomError,
-    InvalidInputError,
-    InvalidResponseError,
-    InvalidVersionError,
-    MetadataError,
-    NotFoundError,
-    PaginationError,
-    PermissionDeniedError,
-    RateLimitError,
-    ServerError,
-    TimestampError,
-    UnprocessableEntityError,
-)
-from intercom_data_events.event import Event, ListedEvent
-from intercom_data_events.metadata import Metadata, MetadataValue, MonetaryAmount, RichLink
-from intercom_data_events.pagination import AsyncEventList, EventList, Page
-from intercom_data_events.rate_limit import RateLimit
-from intercom_data_events.summary import ContactSummary, EventSummary
-from intercom_data_events.timestamps import Timestamp
-from intercom_data_events.version import API_VERSION, IntercomVersion
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from intercom_data_events.__about__ import __version__
+    from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
+    from intercom_data_events.contact import AsyncContact, Contact
+    from intercom_data_events.errors import (
+        APIConnectionError,
+        APIResponse,
+        APIResponseError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ConfigurationError,
+        ConflictError,
+        IdentityError,
+        IntercomError,
+        InvalidInputError,
+        InvalidResponseError,
+        InvalidVersionError,
+        MetadataError,
+        NotFoundError,
+        PaginationError,
+        PermissionDeniedError,
+        RateLimitError,
+        ServerError,
+        TimestampError,
+        UnprocessableEntityError,
+    )
+    from intercom_data_events.event import Event
+    from intercom_data_events.metadata import Metadata, MetadataValue, MonetaryAmount, RichLink
+    from intercom_data_events.pagination import AsyncEventList, EventList, ListedEvent, Page
+    from intercom_data_events.rate_limit import RateLimit
+    from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
+    from intercom_data_events.settings import AccessToken, Region
+    from intercom_data_events.summary import ContactSummary, EventSummary
+    from intercom_data_events.timestamps import Timestamp
+    from intercom_data_events.version import API_VERSION
+    from intercom_data_events_api.models import IntercomVersion
 
 __all__ = [
-    "API_VERSION",
     "APIConnectionError",
     "APIResponse",
     "APIResponseError",
     "APIStatusError",
     "APITimeoutError",
+    "API_VERSION",
+    "AccessToken",
     "AsyncContact",
     "AsyncDataEventsClient",
     "AsyncEventList",
+    "AsyncRawDataEventsClient",
     "AuthenticationError",
     "BadRequestError",
     "ConfigurationError",
@@ -80,6 +90,8 @@ __all__ = [
     "PermissionDeniedError",
     "RateLimit",
     "RateLimitError",
+    "RawDataEventsClient",
+    "Region",
     "RichLink",
     "ServerError",
     "Timestamp",
@@ -87,3 +99,64 @@ __all__ = [
     "UnprocessableEntityError",
     "__version__",
 ]
+
+_MODULES = {
+    "APIConnectionError": "intercom_data_events.errors",
+    "APIResponse": "intercom_data_events.errors",
+    "APIResponseError": "intercom_data_events.errors",
+    "APIStatusError": "intercom_data_events.errors",
+    "APITimeoutError": "intercom_data_events.errors",
+    "API_VERSION": "intercom_data_events.version",
+    "AccessToken": "intercom_data_events.settings",
+    "AsyncContact": "intercom_data_events.contact",
+    "AsyncDataEventsClient": "intercom_data_events.client",
+    "AsyncEventList": "intercom_data_events.pagination",
+    "AsyncRawDataEventsClient": "intercom_data_events.raw",
+    "AuthenticationError": "intercom_data_events.errors",
+    "BadRequestError": "intercom_data_events.errors",
+    "ConfigurationError": "intercom_data_events.errors",
+    "ConflictError": "intercom_data_events.errors",
+    "Contact": "intercom_data_events.contact",
+    "ContactSummary": "intercom_data_events.summary",
+    "DataEventsClient": "intercom_data_events.client",
+    "Event": "intercom_data_events.event",
+    "EventList": "intercom_data_events.pagination",
+    "EventSummary": "intercom_data_events.summary",
+    "IdentityError": "intercom_data_events.errors",
+    "IntercomError": "intercom_data_events.errors",
+    "IntercomVersion": "intercom_data_events_api.models",
+    "InvalidInputError": "intercom_data_events.errors",
+    "InvalidResponseError": "intercom_data_events.errors",
+    "InvalidVersionError": "intercom_data_events.errors",
+    "ListedEvent": "intercom_data_events.pagination",
+    "Metadata": "intercom_data_events.metadata",
+    "MetadataError": "intercom_data_events.errors",
+    "MetadataValue": "intercom_data_events.metadata",
+    "MonetaryAmount": "intercom_data_events.metadata",
+    "NotFoundError": "intercom_data_events.errors",
+    "Page": "intercom_data_events.pagination",
+    "PaginationError": "intercom_data_events.errors",
+    "PermissionDeniedError": "intercom_data_events.errors",
+    "RateLimit": "intercom_data_events.rate_limit",
+    "RateLimitError": "intercom_data_events.errors",
+    "RawDataEventsClient": "intercom_data_events.raw",
+    "Region": "intercom_data_events.settings",
+    "RichLink": "intercom_data_events.metadata",
+    "ServerError": "intercom_data_events.errors",
+    "Timestamp": "intercom_data_events.timestamps",
+    "TimestampError": "intercom_data_events.errors",
+    "UnprocessableEntityError": "intercom_data_events.errors",
+    "__version__": "intercom_data_events.__about__",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,8 @@
 """The clients: keyword arguments become an event or a query, which an operation performs.
 
 Blocking and async clients are twins; whatever one decides, the other decides too, in the modules
-below.
+below. What only some verbs need is imported when they are used: a program that submits events does
+not wait for the classes that listings are read into.
 """
 
 from __future__ import annotations
@@ -13,11 +14,8 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 import httpx
 
 from intercom_data_events import operations
-from intercom_data_events.contact import AsyncContact, Contact, one_identity
 from intercom_data_events.errors import APIResponse, ConfigurationError
 from intercom_data_events.event import Event
-from intercom_data_events.pagination import AsyncEventList, EventList
-from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
 from intercom_data_events.sending import Pool
 from intercom_data_events.settings import (
     AccessToken,
@@ -26,14 +24,17 @@ from intercom_data_events.settings import (
     resolve_enabled,
     resolve_token,
 )
-from intercom_data_events.summary import ContactSummary
 
 if TYPE_CHECKING:
+    from intercom_data_events.contact import AsyncContact, Contact
     from intercom_data_events.metadata import Metadata
     from intercom_data_events.operations import Operation
+    from intercom_data_events.pagination import AsyncEventList, EventList
     from intercom_data_events.rate_limit import RateLimit
+    from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
+    from intercom_data_events.summary import ContactSummary
     from intercom_data_events.timestamps import Timestamp
-    from intercom_data_events.version import IntercomVersion
+    from intercom_data_events_api.models import IntercomVersion
 
 T = TypeVar("T")
 
@@ -151,6 +152,8 @@ class DataEventsClient:
             InvalidInputError: An argument that the API would refuse; nothing was sent. All other
                 errors come while iterating.
         """
+        from intercom_data_events.pagination import EventList
+
         first = operations.list_page(
             user_id=user_id,
             email=email,
@@ -221,6 +224,8 @@ class DataEventsClient:
         Raises:
             IdentityError: Not exactly one of them.
         """
+        from intercom_data_events.contact import Contact, one_identity
+
         return Contact(self, one_identity(user_id=user_id, email=email, id=id))
 
     def with_options(
@@ -247,6 +252,8 @@ class DataEventsClient:
     @property
     def with_raw_response(self) -> RawDataEventsClient:
         """The same verbs, each returning the whole :class:`APIResponse`."""
+        from intercom_data_events.raw import RawDataEventsClient
+
         return RawDataEventsClient(self._perform)
 
     @property
@@ -369,6 +376,8 @@ class AsyncDataEventsClient:
         since: str | None = None,
     ) -> AsyncEventList:
         """Lists a contact's events for ``async for``; see :meth:`DataEventsClient.list`."""
+        from intercom_data_events.pagination import AsyncEventList
+
         first = operations.list_page(
             user_id=user_id,
             email=email,
@@ -408,6 +417,8 @@ class AsyncDataEventsClient:
         self, *, user_id: str | None = None, email: str | None = None, id: str | None = None
     ) -> AsyncContact:
         """Binds the verbs to one contact; see :meth:`DataEventsClient.contact`."""
+        from intercom_data_events.contact import AsyncContact, one_identity
+
         return AsyncContact(self, one_identity(user_id=user_id, email=email, id=id))
 
     def with_options(
@@ -427,6 +438,8 @@ class AsyncDataEventsClient:
     @property
     def with_raw_response(self) -> AsyncRawDataEventsClient:
         """The same verbs, each returning the whole :class:`APIResponse`."""
+        from intercom_data_events.raw import AsyncRawDataEventsClient
+
         return AsyncRawDataEventsClient(self._perform)
 
     @property
@@ -476,7 +489,8 @@ def _check_connections(
         raise ConfigurationError("transport and http_client both say how to send: pass one of them")
     if http_client is not None and not isinstance(http_client, kind):
         raise ConfigurationError(
-            f"http_client is a {type(http_client).__name__}: this client needs an httpx.{kind.__name__}"
+            f"http_client is a {type(http_client).__name__}, and this client needs an "
+            f"httpx.{kind.__name__}"
         )
 
 

@@ -1,4 +1,4 @@
-"""An event on its way to Intercom, and one as Intercom lists it."""
+"""An event on its way to Intercom."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from intercom_data_events.errors import IdentityError, InvalidInputError
 if TYPE_CHECKING:
     from intercom_data_events.metadata import Metadata
     from intercom_data_events.timestamps import Timestamp
-    from intercom_data_events_api.models import DataEvent
-
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
 
 
@@ -133,71 +131,6 @@ class Event:
         if "event_name" not in fields:
             raise InvalidInputError("the event lacks its event_name")
         return cls(**fields)  # type: ignore[arg-type]  # the constructor checks each value
-
-
-@frozen
-class ListedEvent:
-    """An event as Intercom lists it.
-
-    Attributes:
-        event_name: What happened.
-        created_at: When it happened, an aware datetime in UTC.
-        id: The event's own identifier; of an :class:`Event` it is the contact's.
-        user_id: Your own identifier of the contact; None for a lead.
-        intercom_user_id: Intercom's identifier of the contact.
-        email: The contact's e-mail address.
-        metadata: The metadata in Python values; what is none of the documented types is there as
-            JSON has it.
-        additional_properties: Fields that the API's description does not know, as they came.
-    """
-
-    event_name: str
-    created_at: datetime
-    id: str | None
-    user_id: str | None
-    intercom_user_id: str | None
-    email: str | None
-    metadata: Mapping[str, object] = field(hash=False)
-    additional_properties: Mapping[str, object] = field(hash=False)
-
-    @classmethod
-    def from_api(cls, event: DataEvent) -> ListedEvent:
-        """Converts the generated model.
-
-        Raises:
-            ValueError: `created_at` is beyond what a datetime can hold.
-            TypeError: It is no number, or the metadata no object.
-        """
-        data = event.metadata
-        return cls(
-            event.event_name,
-            timestamps.from_unix(event.created_at),
-            event.id or None,
-            event.user_id or None,
-            event.intercom_user_id or None,
-            event.email or None,
-            _metadata.decode(data.additional_properties) if data else {},
-            event.additional_properties,
-        )
-
-    def to_dict(self) -> dict[str, object]:
-        """Returns the event as the API's JSON, as it was listed; what it lacks is left out."""
-        fields: dict[str, object] = {
-            "type": "event",
-            "event_name": self.event_name,
-            "created_at": int(self.created_at.timestamp()),
-            "user_id": self.user_id,
-            "id": self.id,
-            "intercom_user_id": self.intercom_user_id,
-            "email": self.email,
-            **self.additional_properties,
-        }
-        given = {name: value for name, value in fields.items() if value is not None}
-        if self.metadata:
-            given["metadata"] = {
-                key: _metadata.to_json(value) for key, value in self.metadata.items()
-            }
-        return given
 
 
 def check_event_name(event_name: object) -> str:

@@ -22,14 +22,14 @@ from intercom_data_events.errors import (
     InvalidResponseError,
 )
 from intercom_data_events.event import Event, check_event_name, check_identities
-from intercom_data_events.pagination import Page, check_cursor
 from intercom_data_events.sending import Answer, View
-from intercom_data_events.summary import ContactSummary
 from intercom_data_events_api.errors import UnexpectedStatus
 
 if TYPE_CHECKING:
+    from intercom_data_events.pagination import Page
     from intercom_data_events.sending import Pool
     from intercom_data_events.settings import Settings
+    from intercom_data_events.summary import ContactSummary
     from intercom_data_events.timestamps import Timestamp
 
 
@@ -195,6 +195,8 @@ def list_page(
         IdentityError: Not exactly one identity (none is needed with `since`, which has it).
         InvalidInputError: A page size below 1, or a cursor that is none.
     """
+    from intercom_data_events.pagination import check_cursor
+
     if per_page is not None and (type(per_page) is not int or per_page < 1):
         raise InvalidInputError(f"per_page is {per_page!r}: it is a whole number, 1 or more")
     cursor = None if since is None else check_cursor(since, per_page)
@@ -269,6 +271,7 @@ def _nothing(_: object) -> None:
 
 
 def _read_page(parsed: object) -> Page:
+    from intercom_data_events.pagination import Page
     from intercom_data_events_api.models import DataEvent, DataEventList, DataEventListPages
 
     listed = _expected(parsed, DataEventList)
@@ -281,6 +284,7 @@ def _read_page(parsed: object) -> Page:
 
 
 def _read_summary(parsed: object) -> ContactSummary:
+    from intercom_data_events.summary import ContactSummary
     from intercom_data_events_api.models import DataEventSummary, DataEventSummaryItem
 
     summarised = _expected(parsed, DataEventSummary)

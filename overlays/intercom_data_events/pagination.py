@@ -1,4 +1,4 @@
-"""Listings: pages as the API has them, and events one after another across them.
+"""Listings: events as Intercom lists them, page by page or one after another across pages.
 
 Of the address of a next page only the query is used, on the client's own origin and path: the
 access token never goes to a host that an answer named.
@@ -6,20 +6,87 @@ access token never goes to a host that an answer named.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from attrs import field, frozen
 
+from intercom_data_events import metadata as _metadata
+from intercom_data_events import timestamps
 from intercom_data_events.errors import APIResponse, InvalidInputError, PaginationError
-from intercom_data_events.event import ListedEvent
 
 if TYPE_CHECKING:
-    from intercom_data_events_api.models import DataEventList
+    from intercom_data_events_api.models import DataEvent, DataEventList
 
 # What may stand in a query as it is, and "%", so that what is encoded already stays so.
 _QUERY_SAFE = "!$%&'()*+,-./:;=?@_~"
+
+
+@frozen
+class ListedEvent:
+    """An event as Intercom lists it.
+
+    Attributes:
+        event_name: What happened.
+        created_at: When it happened, an aware datetime in UTC.
+        id: The event's own identifier; of an :class:`Event` it is the contact's.
+        user_id: Your own identifier of the contact; None for a lead.
+        intercom_user_id: Intercom's identifier of the contact.
+        email: The contact's e-mail address.
+        metadata: The metadata in Python values; what is none of the documented types is there as
+            JSON has it.
+        additional_properties: Fields that the API's description does not know, as they came.
+    """
+
+    event_name: str
+    created_at: datetime
+    id: str | None
+    user_id: str | None
+    intercom_user_id: str | None
+    email: str | None
+    metadata: Mapping[str, object] = field(hash=False)
+    additional_properties: Mapping[str, object] = field(hash=False)
+
+    @classmethod
+    def from_api(cls, event: DataEvent) -> ListedEvent:
+        """Converts the generated model.
+
+        Raises:
+            ValueError: `created_at` is beyond what a datetime can hold.
+            TypeError: It is no number, or the metadata no object.
+        """
+        data = event.metadata
+        return cls(
+            event.event_name,
+            timestamps.from_unix(event.created_at),
+            event.id or None,
+            event.user_id or None,
+            event.intercom_user_id or None,
+            event.email or None,
+            _metadata.decode(data.additional_properties) if data else {},
+            event.additional_properties,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the event as the API's JSON, as it was listed; what it lacks is left out."""
+        fields: dict[str, object] = {
+            "type": "event",
+            "event_name": self.event_name,
+            "created_at": int(self.created_at.timestamp()),
+            "user_id": self.user_id,
+            "id": self.id,
+            "intercom_user_id": self.intercom_user_id,
+            "email": self.email,
+            **self.additional_properties,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        if self.metadata:
+            given["metadata"] = {
+                key: _metadata.to_json(value) for key, value in self.metadata.items()
+            }
+        return given
 
 
 @frozen

@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import httpx
-from attrs import frozen
 
 from intercom_data_events.__about__ import __version__
 from intercom_data_events.errors import (
@@ -25,10 +24,10 @@ from intercom_data_events.errors import (
     ConfigurationError,
     status_error,
 )
-from intercom_data_events.rate_limit import RateLimit
 from intercom_data_events.settings import AccessToken, Settings, check_token
 
 if TYPE_CHECKING:
+    from intercom_data_events.rate_limit import RateLimit
     from intercom_data_events_api import AuthenticatedClient
 
 log = logging.getLogger("intercom_data_events")
@@ -45,15 +44,9 @@ _NOT_SENT = (
 )
 
 
-@frozen
-class Send:
-    """A step of an exchange: send this request, read the whole answer, and hand it back."""
-
-    request: httpx.Request
-
-
-#: What an exchange asks of its loop. Each is answered with a response, or an exception thrown in.
-Exchange: TypeAlias = Generator[Send, httpx.Response, httpx.Response]
+#: A generator that yields requests to send; each is answered with the response, its body read, or
+#: an exception thrown in. It returns the response to parse.
+Exchange: TypeAlias = Generator[httpx.Request, httpx.Response, httpx.Response]
 
 
 class BearerToken(httpx.Auth):
@@ -121,6 +114,8 @@ class Pool:
     @property
     def rate_limit(self) -> RateLimit | None:
         """The rate limit as last seen in an answer."""
+        from intercom_data_events.rate_limit import RateLimit
+
         return None if self._headers is None else RateLimit.from_headers(self._headers)
 
     def blocking(self) -> httpx.Client:
@@ -304,7 +299,7 @@ def exchange(request: httpx.Request, pool: Pool, version: str) -> Exchange:
     what = f"{request.method} {request.url.path}"
     takes_effect = _takes_effect(request)
     try:
-        response = yield Send(request)
+        response = yield request
     except httpx.RequestError as error:
         # Before it becomes a cause: tracebacks and their collectors look into it.
         error.request = httpx.Request(request.method, request.url.copy_with(query=None))
@@ -322,7 +317,7 @@ def run(steps: Exchange, http: httpx.Client, auth: httpx.Auth) -> httpx.Response
         step = next(steps)
         while True:
             try:
-                response = http.send(step.request, auth=auth, follow_redirects=False)
+                response = http.send(step, auth=auth, follow_redirects=False)
             except Exception as error:  # noqa: BLE001  # the exchange decides
                 step = steps.throw(error)
             else:
@@ -337,7 +332,7 @@ async def arun(steps: Exchange, http: httpx.AsyncClient, auth: httpx.Auth) -> ht
         step = next(steps)
         while True:
             try:
-                response = await http.send(step.request, auth=auth, follow_redirects=False)
+                response = await http.send(step, auth=auth, follow_redirects=False)
             except Exception as error:  # noqa: BLE001  # the exchange decides
                 step = steps.throw(error)
             else:

@@ -6,9 +6,8 @@ import re
 
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events_api import API_VERSION
-from intercom_data_events_api.models import IntercomVersion
 
-__all__ = ["API_VERSION", "IntercomVersion", "check_version"]
+__all__ = ["API_VERSION", "check_version"]
 
 _WELL_FORMED = re.compile(r"[1-9]\d?\.\d{1,2}|Preview|Unstable", re.ASCII)
 

@@ -1,0 +1,222 @@
+"""Measures the client beside bare httpx and the official SDK, in one run, as ratios.
+
+    nox -s bench [-- --rounds 15]
+
+Machines are noisy: every subject is measured in every round, in turn, and the medians are compared.
+A figure without its neighbours from the same run says nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+EVENTS = 1_000
+_EVENT = {
+    "type": "event",
+    "event_name": "placed-order",
+    "created_at": 1389913941,
+    "user_id": "314159",
+    "id": "8a88a590-e1c3-41e2-a502-e0649dbf721c",
+    "intercom_user_id": "63a0979a5eeebeaf28dd56ba",
+    "email": "frodo.baggins@example.com",
+    "metadata": {
+        "order_date": 1392036272,
+        "stripe_invoice": "inv_3434343434",
+        "order_number": {"value": "3434-3434", "url": "https://example.org/orders/3434-3434"},
+        "price": {"currency": "usd", "amount": 2999},
+    },
+}
+
+# Each runs in a process of its own.
+_IMPORTS = {
+    "import httpx, attrs": "import httpx, attrs",
+    # The package alone does next to nothing: it loads each name when it is asked for.
+    "import intercom_data_events": "import intercom_data_events",
+    "…, and DataEventsClient, Event": (
+        "import attrs; from intercom_data_events import DataEventsClient, Event"
+    ),
+    "import intercom, and .events": "import intercom; intercom.Intercom(token='t').events",
+}
+_ACCEPT = """
+import httpx
+transport = httpx.MockTransport(lambda request: httpx.Response(202))
+"""
+_COLD_STARTS = {
+    "httpx.Client.post": _ACCEPT
+    + """
+import attrs
+client = httpx.Client(transport=transport)
+client.post(
+    "https://api.intercom.io/events",
+    headers={"Authorization": "Bearer t", "Intercom-Version": "2.16"},
+    json={"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"},
+).raise_for_status()
+""",
+    "DataEventsClient.create": _ACCEPT
+    + """
+from intercom_data_events import DataEventsClient
+DataEventsClient("t", transport=transport).create(
+    "placed-order", created_at=1389913941, user_id="314159"
+)
+""",
+    "Intercom.events.create": _ACCEPT
+    + """
+from intercom import Intercom
+from intercom.types.create_data_event_request_with_user_id import (
+    CreateDataEventRequestWithUserId,
+)
+Intercom(token="t", httpx_client=httpx.Client(transport=transport)).events.create(
+    request=CreateDataEventRequestWithUserId(
+        event_name="placed-order", created_at=1389913941, user_id="314159"
+    )
+)
+""",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
+    rounds = parser.parse_args().rounds
+    print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}, "
+          f"{rounds} rounds, medians")  # fmt: skip
+    installed = _installed("python-intercom")
+    if installed is None:
+        print("python-intercom is not installed: measured without it.")
+    else:
+        print(f"python-intercom {installed}")
+    official = installed is not None
+    _table("Import, in a new process", "ms", 1e3, _rounds(_imports(official), rounds))
+    _table(
+        "Cold start: from a new process to the first event handed to a transport",
+        "ms",
+        1e3,
+        _rounds(_processes(_COLD_STARTS, official), rounds),
+    )
+    _table(
+        f"Reading one event of a listing of {EVENTS}",
+        "µs",
+        1e6 / EVENTS,
+        _rounds(_readers(official), rounds),
+    )
+
+
+def _rounds(subjects: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Measures each subject in each round, in turn; returns their medians in seconds."""
+    taken: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(rounds + 1):
+        for name, measure in subjects.items():
+            taken[name].append(measure())
+    # The first round fills caches.
+    return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
+
+
+def _table(title: str, unit: str, scale: float, medians: dict[str, float]) -> None:
+    print(f"\n{title}")
+    base = next(iter(medians.values()))
+    width = max(map(len, medians))
+    for name, seconds in medians.items():
+        print(f"  {name:<{width}}  {seconds * scale:8.2f} {unit}  {seconds / base:6.2f} x")
+
+
+def _processes(programs: dict[str, str], official: bool) -> dict[str, Callable[[], float]]:
+    return {
+        name: lambda program=program: _process(program)
+        for name, program in programs.items()
+        if official or "from intercom import" not in program
+    }
+
+
+def _process(program: str) -> float:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return time.perf_counter() - begin
+
+
+def _imports(official: bool) -> dict[str, Callable[[], float]]:
+    """Import alone, without what starting and ending the interpreter takes."""
+    timed = {
+        name: "import time; begin = time.perf_counter()\n"
+        f"{program}\nprint(time.perf_counter() - begin)"
+        for name, program in _IMPORTS.items()
+    }
+
+    def measure(program: str) -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        )
+        return float(done.stdout)
+
+    return {
+        name: lambda program=program: measure(program)
+        for name, program in timed.items()
+        if official or "import intercom;" not in program
+    }
+
+
+def _readers(official: bool) -> dict[str, Callable[[], float]]:
+    import httpx
+
+    from intercom_data_events import DataEventsClient
+
+    content = json.dumps({"type": "event.list", "events": [_EVENT] * EVENTS, "pages": None})
+    client = DataEventsClient(
+        "t", transport=httpx.MockTransport(lambda _: httpx.Response(200, content=content))
+    )
+
+    def loads() -> float:
+        begin = time.perf_counter()
+        json.loads(content)
+        return time.perf_counter() - begin
+
+    def listing() -> float:
+        begin = time.perf_counter()
+        deque(client.list(user_id="314159"), maxlen=0)
+        return time.perf_counter() - begin
+
+    readers = {"json.loads": loads, "DataEventsClient.list": listing}
+    if official:
+        readers["intercom DataEvent"] = _official_reader(content)
+    return readers
+
+
+def _official_reader(content: str) -> Callable[[], float]:
+    """The official SDK cannot list events; this is its own model of one, applied to each."""
+    from intercom.core.pydantic_utilities import parse_obj_as
+    from intercom.data_events.types.data_event import DataEvent
+
+    # Its model refuses metadata that is not text.
+    texts = json.loads(content)
+    for event in texts["events"]:
+        event["metadata"] = {key: str(value) for key, value in event["metadata"].items()}
+    plain = json.dumps(texts)
+
+    def read() -> float:
+        begin = time.perf_counter()
+        for event in json.loads(plain)["events"]:
+            parse_obj_as(DataEvent, event)
+        return time.perf_counter() - begin
+
+    return read
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

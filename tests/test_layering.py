@@ -1,0 +1,123 @@
+"""Who may import whom: generated nothing of ours, the core nothing of the second ring."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import intercom_data_events
+import intercom_data_events_api
+
+PUBLIC = Path(intercom_data_events.__path__[0])
+GENERATED = Path(intercom_data_events_api.__path__[0])
+#: Around the core; the core never imports them.
+SECOND_RING = {"emulator", "pytest_plugin"}
+RUN_TIME = {
+    "attr",
+    "attrs",
+    "dateutil",
+    "httpx",
+    "intercom_data_events",
+    "intercom_data_events_api",
+}
+# They come with httpx.
+EMULATOR_ONLY = {"anyio", "h11"}
+
+
+def imports(path):
+    """What a module imports, as full names, wherever in it."""
+    package = path.parent
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                root = package.parents[node.level - 2] if node.level > 1 else package
+                top = PUBLIC if root.is_relative_to(PUBLIC) else GENERATED
+                inside = root.relative_to(top.parent).parts
+                base = ".".join([*inside, *([base] if base else [])])
+            yield from ((base, alias.name) for alias in node.names)
+
+
+def modules(root, *, leave_out=()):
+    return [
+        path
+        for path in sorted(root.rglob("*.py"))
+        if path.relative_to(root).parts[0].removesuffix(".py") not in leave_out
+    ]
+
+
+CORE = modules(PUBLIC, leave_out=SECOND_RING)
+
+
+def test_there_is_something_to_look_at():
+    assert {path.stem for path in CORE} >= {"client", "event", "errors", "sending"}
+    assert len(modules(GENERATED)) > 20
+    assert len(modules(PUBLIC)) > len(CORE)
+
+
+@pytest.mark.parametrize("path", modules(GENERATED), ids=lambda path: path.stem)
+def test_the_generated_package_imports_nothing_of_ours(path):
+    for module, _ in imports(path):
+        root = module.partition(".")[0]
+        assert root in {"attrs", "httpx", "intercom_data_events_api"} | sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_the_core_imports_run_time_dependencies_alone(path):
+    for module, _ in imports(path):
+        assert module.partition(".")[0] in RUN_TIME | sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_the_core_imports_nothing_of_the_second_ring(path):
+    for module, name in imports(path):
+        full = f"{module}.{name}"
+        assert not any(full.startswith(f"intercom_data_events.{ring}") for ring in SECOND_RING)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in modules(PUBLIC) if p not in CORE], ids=lambda path: path.stem
+)
+def test_the_emulator_needs_nothing_more_than_what_comes_with_httpx(path):
+    allowed = RUN_TIME | EMULATOR_ONLY | sys.stdlib_module_names
+    for module, _ in imports(path):
+        root = module.partition(".")[0]
+        assert root in allowed | ({"pytest"} if path.stem == "pytest_plugin" else set())
+
+
+@pytest.mark.parametrize("path", modules(PUBLIC), ids=lambda path: path.stem)
+def test_only_public_names_of_the_generated_package_are_imported(path):
+    for module, name in imports(path):
+        if module.partition(".")[0] == "intercom_data_events_api":
+            parts = [*module.split("."), *([name] if name else [])]
+            assert not [part for part in parts if part.startswith("_")]
+            loaded = importlib.import_module(module)
+            if hasattr(loaded, "__all__") and name is not None:
+                submodules = {found.name for found in pkgutil.iter_modules(
+                    getattr(loaded, "__path__", []))}  # fmt: skip
+                assert name in {*loaded.__all__, *submodules}
+
+
+def test_importing_the_package_loads_no_module_of_the_second_ring_and_no_pagination():
+    code = (
+        "import sys\n"
+        "from intercom_data_events import DataEventsClient, Event\n"
+        "print(*(name for name in sys.modules if name.startswith('intercom_data_events')))\n"
+        "print('dateutil' in sys.modules, 'anyio' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, others = done.stdout.splitlines()
+
+    assert "intercom_data_events.client" in loaded.split()
+    assert not {"emulator", "pagination", "pytest_plugin", "summary"} & {
+        name.split(".")[1] for name in loaded.split() if "." in name
+    }
+    assert others == "False False"

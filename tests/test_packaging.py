@@ -1,0 +1,87 @@
+"""What is installed: both packages, typed, with the dependencies that were promised."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+import intercom_data_events
+import intercom_data_events_api
+
+PROJECT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_both_packages_are_typed():
+    for package in (intercom_data_events, intercom_data_events_api):
+        assert Path(package.__path__[0], "py.typed").exists()
+
+
+def test_the_installed_version_is_that_of_the_source():
+    assert distribution("intercom-data-events").version == intercom_data_events.__version__
+
+
+def test_three_packages_are_needed_at_run_time_and_no_more():
+    required = distribution("intercom-data-events").requires or []
+
+    assert {re.split(r"[<>=!~; \[]", need)[0] for need in required if "extra ==" not in need} == {
+        "attrs",
+        "httpx",
+        "python-dateutil",
+    }
+
+
+def test_the_pytest_fixtures_are_announced():
+    (plugin,) = distribution("intercom-data-events").entry_points.select(group="pytest11")
+
+    assert plugin.load().intercom_emulator
+
+
+def test_whoever_makes_the_committed_bytes_is_pinned_and_locked():
+    pins = PYPROJECT["dependency-groups"]["generate"]
+    locked = (PROJECT / "scripts" / "requirements.txt").read_text(encoding="utf-8")
+
+    assert {"openapi-python-client", "ruff"} <= {pin.split("==")[0] for pin in pins}
+    for pin in pins:
+        assert re.fullmatch(r"[a-z-]+==[\d.]+", pin)
+        assert f"\n{pin}" in f"\n{locked}"
+    for line in locked.splitlines():
+        assert line.startswith("    --hash=sha256:") or re.match(r"[a-z0-9-]+==\S+", line)
+
+
+def test_every_python_of_the_metadata_is_at_least_the_required_one():
+    lowest = re.fullmatch(r">=3\.(\d+)", PYPROJECT["project"]["requires-python"])
+    minors = [
+        int(found[1])
+        for classifier in PYPROJECT["project"]["classifiers"]
+        if (found := re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", classifier))
+    ]
+
+    assert lowest is not None
+    assert min(minors) == int(lowest[1])
+
+
+def test_ci_runs_the_readmes_test_command():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    ci = (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [line for line in readme.splitlines() if line.endswith("nox -s tests")]
+
+    assert len(commands) == 1
+    assert commands[0] in ci
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CHANGELOG.md", "LICENSE", "noxfile.py", "openapi/upstream.yaml"]
+)
+def test_the_project_has_what_its_readme_speaks_of(name):
+    assert (PROJECT / name).stat().st_size > 200
+
+
+def test_the_changelog_has_a_section_for_this_version():
+    changelog = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    assert f"## {intercom_data_events.__version__}" in changelog

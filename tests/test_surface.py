@@ -1,0 +1,117 @@
+"""The public names: listed, sorted, loaded on demand, documented; their examples run."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import attrs
+import pytest
+
+import intercom_data_events as package
+
+
+def public_modules():
+    for found in pkgutil.walk_packages(package.__path__, "intercom_data_events."):
+        if "__main__" not in found.name:
+            yield importlib.import_module(found.name)
+
+
+def test_the_names_are_sorted_and_each_is_there():
+    assert package.__all__ == sorted(package.__all__)
+    assert len(set(package.__all__)) == len(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    assert set(package.__all__) <= set(dir(package))
+
+
+def test_every_name_that_type_checkers_see_is_listed_and_no_other():
+    tree = ast.parse(Path(package.__file__).read_bytes())
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.name for node in checked.body for alias in node.names}
+
+    assert seen == set(package.__all__)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="Nonsense"):
+        package.Nonsense  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from intercom_data_events import Nonsense")
+
+
+def test_whatever_public_signatures_mention_of_ours_is_public():
+    private = set()
+    for name in package.__all__:
+        thing = getattr(package, name)
+        if inspect.isclass(thing) and thing.__module__.startswith("intercom_data_events."):
+            for attribute, member in vars(thing).items():
+                if inspect.isfunction(member) and not attribute.startswith("_"):
+                    for annotation in inspect.get_annotations(member).values():
+                        private |= {
+                            word
+                            for word in str(annotation).replace("[", " ").replace("|", " ").split()
+                            if word.strip("],'\"").startswith("_")
+                        }
+    assert private == set()
+
+
+def test_every_public_class_method_and_property_has_a_docstring():
+    missing = []
+    for name in package.__all__:
+        thing = getattr(package, name)
+        if not inspect.isclass(thing) or not thing.__module__.startswith("intercom_data_events."):
+            continue
+        if not inspect.getdoc(thing):
+            missing.append(name)
+        for attribute, member in vars(thing).items():
+            documented = inspect.isfunction(member) or isinstance(member, property | classmethod)
+            if documented and not attribute.startswith("_") and not inspect.getdoc(member):
+                missing.append(f"{name}.{attribute}")
+    assert missing == []
+
+
+def test_plain_data_is_frozen():
+    for name in package.__all__:
+        thing = getattr(package, name)
+        if inspect.isclass(thing) and attrs.has(thing):
+            assert thing.__setattr__ is not object.__setattr__, name
+
+
+def test_sync_and_async_have_the_same_verbs_and_arguments():
+    twins = [
+        ("DataEventsClient", "AsyncDataEventsClient"),
+        ("Contact", "AsyncContact"),
+        ("RawDataEventsClient", "AsyncRawDataEventsClient"),
+    ]
+    for blocking, awaiting in ((getattr(package, a), getattr(package, b)) for a, b in twins):
+        renamed = {"close": "aclose"}
+        verbs = {name for name in vars(blocking) if not name.startswith("_")}
+        assert {renamed.get(name, name) for name in verbs} == {
+            name for name in vars(awaiting) if not name.startswith("_")
+        }
+        for verb in verbs - renamed.keys():
+            one, other = getattr(blocking, verb), getattr(awaiting, verb)
+            if inspect.isfunction(one):
+                assert (
+                    inspect.signature(one).parameters.keys()
+                    == inspect.signature(other).parameters.keys()
+                )
+
+
+@pytest.mark.parametrize("module", list(public_modules()), ids=lambda module: module.__name__)
+def test_the_examples_in_docstrings_run(module):
+    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+
+    assert failed == 0
+
+
+def test_there_are_examples_in_docstrings():
+    finder = doctest.DocTestFinder()
+    found = [test for module in public_modules() for test in finder.find(module) if test.examples]
+
+    assert len(found) > 15

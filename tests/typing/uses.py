@@ -1,0 +1,104 @@
+"""Real uses, for type checkers: each must be accepted, and give the type that is asserted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import assert_type
+
+import httpx
+
+from intercom_data_events import (
+    APIResponse,
+    APIStatusError,
+    AsyncContact,
+    AsyncDataEventsClient,
+    Contact,
+    ContactSummary,
+    DataEventsClient,
+    Event,
+    EventSummary,
+    IntercomVersion,
+    ListedEvent,
+    Metadata,
+    MonetaryAmount,
+    Page,
+    RateLimit,
+    RichLink,
+)
+from intercom_data_events.emulator import Emulator
+
+metadata: Metadata = {
+    "order_date": datetime.now(UTC),
+    "load": 3.67,
+    "seats": 4,
+    "source": "desktop",
+    "order_number": RichLink(url="https://example.org/orders/3434", value="3434"),
+    "price": MonetaryAmount.from_decimal("29.99", "usd"),
+    "as_json": {"amount": 2999, "currency": "usd"},
+}
+
+
+async def rotating() -> str:
+    return "token"
+
+
+def blocking() -> None:
+    emulator = Emulator()
+    client = DataEventsClient(
+        lambda: "token", version="2.14", region="eu", timeout=5, transport=emulator.transport()
+    )
+    known: IntercomVersion = "2.14"
+    with DataEventsClient("token", version=known) as opened:
+        assert_type(opened, DataEventsClient)
+    DataEventsClient(http_client=httpx.Client(), timeout=httpx.Timeout(5))
+    client.create("placed-order", user_id="314159", metadata=metadata)
+    client.create("placed-order", email="a@b.co", created_at="2014-01-16T23:12:21Z")
+    client.create("placed-order", id="63a0", created_at=1389913941, drop_excess_metadata=True)
+    client.send(Event("placed-order", user_id="314159", created_at=datetime.now(UTC)))
+    for event in client.list(user_id="314159"):
+        assert_type(event, ListedEvent)
+        assert_type(event.created_at, datetime)
+        assert_type(event.user_id, str | None)
+    for page in client.list(email="a@b.co", per_page=50).pages():
+        assert_type(page, Page)
+        assert_type(page.since, str | None)
+        assert_type(page.events, tuple[ListedEvent, ...])
+    assert_type(client.summary(intercom_user_id="63a0"), ContactSummary)
+    assert_type(client.summary(user_id="1").events, tuple[EventSummary, ...])
+    assert_type(client.summary(user_id="1").events[0].first, datetime | None)
+    client.create_summary(
+        user_id="1", event_name="a", count=1, first=1389913941, last=datetime.now(UTC)
+    )
+    contact = client.contact(user_id="314159")
+    assert_type(contact, Contact)
+    contact.create("invited-friend")
+    view = client.with_options(version="2.14", timeout=5, headers={"X-Trace": "1"})
+    assert_type(view, DataEventsClient)
+    assert_type(client.with_raw_response.create("a", user_id="1"), APIResponse[None])
+    assert_type(client.with_raw_response.list(user_id="1"), APIResponse[Page])
+    assert_type(client.with_raw_response.summary(user_id="1").parsed, ContactSummary)
+    assert_type(client.rate_limit, RateLimit | None)
+    try:
+        client.create("placed-order", user_id="314159")
+    except APIStatusError as error:
+        assert_type(error.status_code, int)
+        assert_type(error.codes, tuple[str, ...])
+        assert_type(error.request_id, str | None)
+        assert_type(error.response, APIResponse[None])
+        assert_type(error.may_have_been_processed, bool)
+
+
+async def awaiting() -> None:
+    async with AsyncDataEventsClient(rotating, region="au") as client:
+        await client.create("placed-order", user_id="314159", metadata=metadata)
+        await client.send(Event("placed-order", user_id="314159"))
+        async for event in client.list(user_id="314159"):
+            assert_type(event, ListedEvent)
+        async for page in client.list(since="user_id=1&since=5").pages():
+            assert_type(page, Page)
+        assert_type(await client.summary(user_id="1"), ContactSummary)
+        contact = client.contact(id="63a0")
+        assert_type(contact, AsyncContact)
+        await contact.create("invited-friend")
+        assert_type(await client.with_raw_response.list(user_id="1"), APIResponse[Page])
+        assert_type(client.with_options(timeout=5), AsyncDataEventsClient)
