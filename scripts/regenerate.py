@@ -33,17 +33,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _run(options.project.resolve(), options.source, check=options.check)
+        return _run(options.project.absolute(), options.source, check=options.check)
     except RegenerationError as error:
-        print(f"regenerate: {error}", file=sys.stderr)
-        return 1
+        print(f"regenerate: {_sentence(str(error))}", file=sys.stderr)
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"regenerate: {_sentence(said)}", file=sys.stderr)
+    return 1
 
 
 def _run(project: Path, location: str | None, *, check: bool) -> int:
     upstream = project / "openapi" / "upstream.yaml"
     try:
-        # Beside what it replaces, so that publishing is a rename.
-        workspace = tempfile.TemporaryDirectory(prefix=".regenerate-", dir=project)
+        # Beside what it replaces, so that publishing is a rename; a check leaves the project alone.
+        workspace = tempfile.TemporaryDirectory(
+            prefix=".regenerate-", dir=None if check else project
+        )
     except OSError as error:
         raise RegenerationError(f"{project}: cannot be written: {error.strerror}") from error
     with workspace as folder:
@@ -63,19 +68,21 @@ def _stage(staged: Path, project: Path, location: str) -> None:
     source = document.read(location)
     corrections = document.read(str(openapi / "corrections.yaml"))
     recorded = None
-    if Path(location).absolute() == (openapi / "upstream.yaml").absolute():
+    if Path(location).resolve() == (openapi / "upstream.yaml").resolve():
         # A slice of the slice, which says itself what it was cut from.
-        recorded = source.content.get("info", {}).get("x-source")
+        info = source.content.get("info")
+        recorded = info.get("x-source", {}) if isinstance(info, dict) else {}
     sliced = slicing.slice_description(source, correcting.referenced_schemas(corrections), recorded)
     corrected = correcting.correct(sliced, corrections)
     (staged / "openapi").mkdir()
     fragment = staged / "openapi" / "data-events.yaml"
     (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
     fragment.write_bytes(document.dump(corrected, _FRAGMENT_HEADING))
-    generating.validate(corrected, f"{location}, corrected")
+    name = f"{location}, corrected"
+    generating.validate(corrected, name)
     (staged / "generated").mkdir()
     generating.generate(
-        fragment, openapi / "generator.yaml", openapi / "templates", staged / "generated"
+        fragment, openapi / "generator.yaml", openapi / "templates", staged / "generated", name
     )
 
 
@@ -91,6 +98,14 @@ def _compare(staged: Path, project: Path) -> int:
         return 1
     print("No drift: openapi/ and generated/ are what the pipeline gives.")
     return 0
+
+
+def _sentence(text: str) -> str:
+    """One line without control characters: what went wrong may quote what was read."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1]
+        for character in " ".join(text.split())
+    )
 
 
 def _facts(project: Path) -> reporting.Facts:
@@ -126,4 +141,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # What a terminal cannot show must not fail a run that has written everything.
+    sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

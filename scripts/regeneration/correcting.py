@@ -44,12 +44,15 @@ def correct(document: Json, corrections: Source) -> Json:
             raise RegenerationError(f"{at}: says no reason; give it a description")
         try:
             found = parse(target).find(corrected)
-        except (JSONPathError, RecursionError) as error:
+        except JSONPathError as error:
             raise RegenerationError(f"{at}: the target is not JSONPath: {error}") from error
         if found:
             # One at a time, and from a copy: an action sees what those before it did, and YAML
             # aliases in the corrections stay apart in the result.
-            apply_overlay(corrected, {"actions": [copy.deepcopy(action)]})
+            try:
+                apply_overlay(corrected, {"actions": [copy.deepcopy(action)]})
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise RegenerationError(f"{at}: cannot be applied: {error}") from error
         elif SOME_VERSIONS not in action:
             raise RegenerationError(
                 f"{at}: matches nothing in this version of the description; mend the target, "
@@ -61,7 +64,8 @@ def correct(document: Json, corrections: Source) -> Json:
 def _actions(corrections: Source) -> list[Json]:
     content = corrections.content
     actions = content.get("actions")
-    if not str(content.get("overlay", "")).startswith(("1.0.", "1.1.")) or not actions:
+    known = str(content.get("overlay", "")).startswith(("1.0.", "1.1."))
+    if not (known and isinstance(actions, list) and actions):
         raise RegenerationError(
             f"{corrections.name}: is not an OpenAPI Overlay document of version 1.0 or 1.1"
         )
@@ -72,7 +76,7 @@ def _actions(corrections: Source) -> list[Json]:
             raise RegenerationError(
                 f"{corrections.name}: action {number}: needs either an update or `remove: true`"
             )
-    return list(actions)
+    return actions
 
 
 def _references(node: object) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Reading OpenAPI descriptions that nobody vouches for, and writing our own documents.
 
-YAML is read by its JSON-compatible core: no tags are executed, no text turns into a date, and
-`yes` or `on` stay words, so that a description means the same as YAML and as JSON.
+YAML is read by its JSON-compatible core: no tags are executed, no text turns into a date, keys are
+text and `yes` or `on` stay words, so that a description means the same as YAML and as JSON.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 import yaml
@@ -19,25 +20,27 @@ import yaml
 from regeneration import RegenerationError
 
 _MAX_BYTES = 64 * 1024 * 1024
+#: Intercom's descriptions nest 17 deep. What is deeper overflows the stacks of the steps to come.
+_MAX_DEPTH = 64
+#: Intercom's have some 60,000. YAML aliases can blow a small file up to billions.
+_MAX_VALUES = 5_000_000
 _DOWNLOAD_SECONDS = 60
 
-
-class _CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # either base
-    """SafeLoader, resolving plain scalars as YAML 1.2's JSON-compatible schema does."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?", "-+0123456789."),
-):
-    # Resolvers are tried in order, so whole numbers are integers before they are floats.
-    _CoreLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first)
-    )
+_TAG = "tag:yaml.org,2002:"
+#: What plain text stands for, tried in order, so that whole numbers are integers before floats.
+_PLAIN: dict[str, tuple[re.Pattern[str], Callable[[str], object]]] = {
+    f"{_TAG}bool": (
+        re.compile("true|True|TRUE|false|False|FALSE"),
+        lambda text: text.lower() == "true",
+    ),
+    f"{_TAG}null": (re.compile("~|null|Null|NULL|"), lambda _: None),
+    f"{_TAG}int": (re.compile("[-+]?[0-9]+"), int),
+    f"{_TAG}float": (
+        re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?"),
+        float,
+    ),
+}
+_Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _BlockDumper(yaml.SafeDumper):
@@ -78,7 +81,8 @@ def read(location: str) -> Source:
         data = _download(location)
     else:
         try:
-            data = Path(location).read_bytes()
+            with Path(location).open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
         except (OSError, ValueError) as error:
             raise RegenerationError(f"{location}: cannot be read: {_reason(error)}") from error
     if len(data) > _MAX_BYTES:
@@ -111,7 +115,8 @@ def _download(url: str) -> bytes:
                 size += len(chunk)
                 if size > _MAX_BYTES:
                     break
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        # A host that is no name at all is an error of text, not of HTTP.
         raise RegenerationError(f"{url}: cannot be fetched: {_reason(error)}") from error
     return b"".join(chunks)
 
@@ -125,8 +130,10 @@ def _parse(data: bytes, location: str) -> object:
         ) from error
     try:
         if text.lstrip().startswith("{"):
-            return json.loads(text)
-        return yaml.load(text, Loader=_CoreLoader)  # noqa: S506  # a SafeLoader
+            content = json.loads(text)
+            _check_depth(content, location)
+            return content
+        return _compose(text)
     except json.JSONDecodeError as error:
         raise RegenerationError(
             f"{location}:{error.lineno}:{error.colno}: not JSON: {error.msg}"
@@ -139,6 +146,113 @@ def _parse(data: bytes, location: str) -> object:
         raise RegenerationError(f"{location}: not YAML: {_reason(error)}") from error
     except (RecursionError, ValueError) as error:
         raise RegenerationError(f"{location}: cannot be parsed: {_reason(error)}") from error
+
+
+def _check_depth(content: object, location: str) -> None:
+    level = [content]
+    for _ in range(_MAX_DEPTH + 1):
+        values = [
+            value.values() if isinstance(value, dict) else value
+            for value in level
+            if isinstance(value, dict | list)
+        ]
+        level = [child for value in values for child in value]
+        if not level:
+            return
+    raise RegenerationError(f"{location}: nested more than {_MAX_DEPTH} deep")
+
+
+@dataclass
+class _Open:
+    """A YAML list or mapping whose end has not come yet."""
+
+    value: list[Any] | dict[str, Any]
+    anchor: str | None
+    size: int = 1
+    key: list[str] = field(default_factory=list)
+
+    def add(self, value: object, size: int, event: yaml.Event) -> None:
+        self.size += size
+        if self.size > _MAX_VALUES:
+            raise _refused(f"aliases stand for more than {_MAX_VALUES:,} values", event)
+        if isinstance(self.value, list):
+            self.value.append(value)
+        elif self.key:
+            self.value[self.key.pop()] = value
+        elif isinstance(event, yaml.ScalarEvent):
+            # As written: `200` is the text that it is in JSON.
+            self.key.append(event.value)
+        elif isinstance(value, str):
+            self.key.append(value)
+        else:
+            raise _refused("a key is not text", event)
+
+
+def _compose(text: str) -> object:
+    """Builds what a YAML document stands for.
+
+    From events rather than with PyYAML's own loaders, whose fast one overflows the stack where
+    YAML is nested deeply, and which make values that contain themselves.
+    """
+    result: object = None
+    documents = 0
+    unfinished: list[_Open] = []
+    anchors: dict[str, tuple[object, int]] = {}
+    for event in yaml.parse(text, Loader=_Events):
+        match event:
+            case yaml.ScalarEvent(anchor=anchor):
+                value, size = _scalar(event), 1
+            case yaml.AliasEvent(anchor=name):
+                if name not in anchors:
+                    raise _refused(f"the alias {name!r} stands for nothing or for itself", event)
+                (value, size), anchor = anchors[name], None
+            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+                mapping = isinstance(event, yaml.MappingStartEvent)
+                if event.tag not in (None, "!", _TAG + ("map" if mapping else "seq")):
+                    raise _refused(f"the tag {event.tag!r} is not allowed", event)
+                if len(unfinished) == _MAX_DEPTH:
+                    raise _refused(f"nested more than {_MAX_DEPTH} deep", event)
+                # Until its end an anchor is not there, so that nothing contains itself.
+                anchors.pop(event.anchor, None)
+                unfinished.append(_Open({} if mapping else [], event.anchor))
+                continue
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                done = unfinished.pop()
+                value, size, anchor = done.value, done.size, done.anchor
+            case yaml.DocumentStartEvent():
+                documents += 1
+                if documents > 1:
+                    raise _refused("more than one document", event)
+                continue
+            case _:
+                continue
+        if anchor is not None:
+            anchors[anchor] = value, size
+        if unfinished:
+            unfinished[-1].add(value, size, event)
+        else:
+            result = value
+    return result
+
+
+def _scalar(event: yaml.ScalarEvent) -> object:
+    text = event.value
+    if event.tag in (None, "!", f"{_TAG}str"):
+        if event.tag is None and event.implicit[0]:
+            for pattern, convert in _PLAIN.values():
+                if pattern.fullmatch(text):
+                    return convert(text)
+        return text
+    pattern, convert = _PLAIN.get(event.tag, (None, None))
+    if pattern is None or convert is None:
+        raise _refused(f"the tag {event.tag!r} is not allowed", event)
+    if not pattern.fullmatch(text):
+        raise _refused(f"{text!r} is not what the tag {event.tag!r} says", event)
+    return convert(text)
+
+
+def _refused(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def _reason(error: Exception) -> str:

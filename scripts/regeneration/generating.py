@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import re
 import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jsonschema.exceptions import best_match
 from openapi_python_client import generate as run_generator
 from openapi_python_client.config import Config, ConfigFile, MetaType
+from openapi_python_client.strings import PythonIdentifier
 from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 from ruff import find_ruff_bin
 
 from regeneration import RegenerationError
+from regeneration.document import read
 
 PACKAGE = "intercom_data_events_api"
+#: What generated models call things for themselves: a property of such a name would replace them.
+_NAMES_OF_MODELS = {
+    "additional_keys",
+    "additional_properties",
+    "cast",
+    "cls",
+    "d",
+    "field_dict",
+    "from_dict",
+    "to_dict",
+}
+#: What generated endpoint functions call things for themselves.
+_NAMES_OF_ENDPOINTS = {"body", "client", "cookies", "headers", "params"}
 
 
 def validate(document: dict[str, Any], name: str) -> None:
@@ -26,17 +43,25 @@ def validate(document: dict[str, Any], name: str) -> None:
         RegenerationError: It breaks one; names the place.
     """
     validators = {"3.0": OpenAPIV30SpecValidator, "3.1": OpenAPIV31SpecValidator}
-    errors = list(validators[document["openapi"][:3]](document).iter_errors())
+    try:
+        errors = list(validators[document["openapi"][:3]](document).iter_errors())
+    except RecursionError as error:
+        raise RegenerationError(
+            f"{name}: #/components/schemas: they refer to each other too deeply"
+        ) from error
     if errors:
-        error = best_match(errors)
+        # The most particular of the reasons; best_match fails on OpenAPI's own keywords.
+        error = errors[0]
+        while error.context:
+            error = max(error.context, key=lambda reason: len(reason.absolute_path))
         place = "/".join(
             str(part).replace("~", "~0").replace("/", "~1") for part in error.absolute_path
         )
         raise RegenerationError(f"{name}: #/{place}: not valid OpenAPI: {error.message[:300]}")
 
 
-def generate(description: Path, settings: Path, templates: Path, root: Path) -> None:
-    """Writes the package for a description below `root`, formatted.
+def generate(description: Path, settings: Path, templates: Path, root: Path, name: str) -> None:
+    """Writes the package for a description, called `name` in errors, below `root`, formatted.
 
     Raises:
         RegenerationError: The generator or the formatter complains, or leaves something out.
@@ -53,25 +78,69 @@ def generate(description: Path, settings: Path, templates: Path, root: Path) -> 
         )
     except Exception as error:  # whatever a reader of YAML and pydantic can raise
         raise RegenerationError(f"{settings}: cannot be used: {error}") from error
-    with contextlib.redirect_stdout(io.StringIO()):
-        complaints = run_generator(config=config, custom_template_path=templates)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            complaints = run_generator(config=config, custom_template_path=templates)
+    except Exception as error:  # whatever a generator can raise that did not expect its input
+        raise RegenerationError(
+            f"{name}: openapi-python-client fails: {type(error).__name__}: {error}"
+        ) from error
     if complaints:
         # Warnings too: to the generator, an operation that it leaves out is a warning.
         said = "; ".join(
             " ".join(f"{complaint.header} {complaint.detail or ''}".split())
             for complaint in complaints
         )
-        raise RegenerationError(f"{description.name}: openapi-python-client: {said}")
+        # Its own wrappers of text from outside show themselves by their addresses.
+        said = re.sub(r"<\S+ object at 0x[0-9a-f]+>", "…", said)
+        raise RegenerationError(f"{name}: openapi-python-client: {said}")
+    _check_names(read(str(description)).content, package, name)
     # `--meta none` writes none; type checkers look for it.
     (package / "py.typed").touch()
     _parse(package)
-    # Never our own settings, nor the user's: same input, same bytes.
+    # Never our own settings, nor the user's, nor what they have git ignore: same input, same bytes.
     for command in (
         ("check", "--fix-only", "--extend-select", "I"),
         ("format",),
     ):
         _ruff(package, *command)
-    # The formatter leaves its cache out with --no-cache; nothing else may be here but Python.
+
+
+def _check_names(document: dict[str, Any], package: Path, name: str) -> None:
+    """Refuses properties and parameters that the generator gives a name which its own code needs."""
+    # Reading an enum is a function of that name.
+    taken = _NAMES_OF_MODELS | {f"check_{path.stem}" for path in (package / "models").glob("*.py")}
+    parts = {
+        "#/paths": document["paths"],
+        **{f"#/components/schemas/{k}": v for k, v in document["components"]["schemas"].items()},
+    }
+    found = [
+        (at, key, taken) for start, part in parts.items() for at, key in _properties(part, start)
+    ]
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            at = f"{method.upper()} {path}: parameter"
+            found += [
+                (f"{at} {parameter['name']}", parameter["name"], _NAMES_OF_ENDPOINTS)
+                for parameter in operation["parameters"]
+            ]
+    for at, key, names in found:
+        if PythonIdentifier(key, "field_") in names:
+            raise RegenerationError(f"{name}: {at}: the generated code needs this name for itself")
+
+
+def _properties(node: object, at: str, *, named: bool = False) -> Iterator[tuple[str, str]]:
+    """The properties of a schema and of those inside it, each with its place."""
+    children: Iterable[tuple[object, object]] = ()
+    if isinstance(node, dict):
+        children = node.items()
+    elif isinstance(node, list):
+        children = enumerate(node)
+    for key, value in children:
+        place = f"{at}/{str(key).replace('~', '~0').replace('/', '~1')}"
+        if named:
+            yield place, str(key)
+        yield from _properties(value, place, named=key == "properties" and not named)
 
 
 def _parse(package: Path) -> None:
@@ -92,6 +161,7 @@ def _ruff(package: Path, *command: str) -> None:
             *command,
             "--isolated",
             "--no-cache",
+            "--no-respect-gitignore",
             "--quiet",
             "--target-version=py311",
             "--line-length=100",
@@ -101,6 +171,7 @@ def _ruff(package: Path, *command: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        env={name: value for name, value in os.environ.items() if not name.startswith("RUFF_")},
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]

@@ -27,16 +27,19 @@ def publish(staged: Path, project: Path, parts: tuple[str, ...]) -> None:
         for index, part in enumerate(parts):
             target, old = project / part, aside / str(index)
             target.parent.mkdir(parents=True, exist_ok=True)
+            # Noted first: an interrupt can come right after a rename.
             if os.path.lexists(target):
-                target.rename(old)
                 undo.append((target, old))
+                target.rename(old)
             else:
                 undo.append((target, None))
             (staged / part).rename(target)
     except BaseException as error:
         for replaced, kept in reversed(undo):
-            _remove(replaced)
-            if kept is not None:
+            if kept is None:
+                _remove(replaced)
+            elif os.path.lexists(kept):
+                _remove(replaced)
                 kept.rename(replaced)
         if isinstance(error, OSError):
             raise RegenerationError(
@@ -55,7 +58,8 @@ def differences(staged: Path, project: Path, parts: tuple[str, ...]) -> list[str
         said += [
             f"differs: {name}"
             for name in expected & actual
-            if (staged / name).read_bytes() != (project / name).read_bytes()
+            if (project / name).is_symlink()
+            or (staged / name).read_bytes() != (project / name).read_bytes()
         ]
     return sorted(said, key=lambda line: line.partition(": ")[::-1])
 
@@ -69,7 +73,7 @@ def _files(root: Path, part: str) -> Iterator[str]:
         if (
             child.name != "__pycache__"
             and child.parent.name != "__pycache__"
-            and not child.is_dir()
+            and (child.is_symlink() or not child.is_dir())
         ):
             yield child.relative_to(root).as_posix()
 

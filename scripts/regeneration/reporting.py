@@ -70,9 +70,9 @@ def changes(before: Facts, after: Facts) -> str:
     return "\n".join(lines)
 
 
-def _order(marked: tuple[str, str]) -> tuple[str, str, str]:
+def _order(marked: tuple[str, str]) -> tuple[str, int, str]:
     fact, sign = marked
-    return (fact.partition(": ")[0], "-+"["-+".index(sign)], fact)
+    return (fact.partition(": ")[0], "-+".index(sign), fact)
 
 
 def _fields(name: str, schema: Json) -> Iterator[str]:

@@ -8,8 +8,12 @@ left is checked word by word, since names become Python identifiers.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 from regeneration import RegenerationError
@@ -39,15 +43,16 @@ _PLAIN_KEYWORDS = (
 _NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_.$@-]*")
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
 _MEDIA_TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+-]+")
-_STATUS = re.compile(r"[1-5](\d\d|XX)|default")
-_VERSION = re.compile(r"\d+\.\d+|Preview|Unstable")
-_OPENAPI = re.compile(r"3\.[01]\.\d+")
-_SERVER = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._/-]*)?")
+_STATUS = re.compile(r"[1-5]([0-9][0-9]|XX)|default")
+_VERSION = re.compile(r"[0-9]+\.[0-9]+|Preview|Unstable")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OPENAPI = re.compile(r"3\.[01]\.[0-9]+")
+_SERVER = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]*)?")
 #: A slice has a few hundred nodes; YAML aliases can blow a small file up to billions.
 _MAX_NODES = 50_000
 
 
-def slice_description(source: Source, schemas: Iterable[str], recorded: Json | None = None) -> Json:
+def slice_description(source: Source, schemas: Iterable[str], recorded: object = None) -> Json:
     """Returns the data-events part of an OpenAPI description.
 
     Args:
@@ -57,8 +62,9 @@ def slice_description(source: Source, schemas: Iterable[str], recorded: Json | N
         recorded: What the slice says of its source, where `source` is a slice itself.
 
     Raises:
-        RegenerationError: The description is not OpenAPI 3, lacks one of the operations, or has
-            something in them that cannot be used; names the file and the place.
+        RegenerationError: The description is not OpenAPI 3, lacks one of the operations, has
+            something in them that cannot be used, or is a slice that was edited since; names the
+            file and the place.
     """
     return _Slicer(source).run(schemas, recorded)
 
@@ -70,32 +76,26 @@ class _Slicer:
         self._file = source.name
         self._root = source.content
         self._sha256 = source.sha256
-        self._pending: list[tuple[str, str]] = []
+        self._pending: list[str] = []
         self._nodes = 0
 
-    def run(self, schemas: Iterable[str], recorded: Json | None) -> Json:
+    def run(self, schemas: Iterable[str], recorded: object) -> Json:
         openapi = self._root.get("openapi")
         if not (isinstance(openapi, str) and _OPENAPI.fullmatch(openapi)):
-            what = "Swagger 2" if "swagger" in self._root else f"`openapi: {openapi!r}`"
+            what = "Swagger 2" if "swagger" in self._root else _shown(openapi)
             raise self._error(
                 "#/openapi", f"expected an OpenAPI 3.0 or 3.1 description, not {what}"
             )
         info = self._mapping(self._root.get("info"), "#/info")
-        version = self._word(info.get("version"), _VERSION, "#/info/version", "an API version")
-        try:
-            paths = self._paths()
-            components = self._components(schemas)
-        except RecursionError as error:
-            raise self._error(
-                "#", "nested too deeply, or a YAML alias that holds itself"
-            ) from error
-        return {
+        at = "#/info/version"
+        if isinstance(info.get("version"), int | float):
+            raise self._error(at, f"expected text, not the number {info['version']!r}; quote it")
+        version = self._word(info.get("version"), _VERSION, at, "an API version")
+        paths = self._paths()
+        components = self._components(schemas)
+        kept = {
             "openapi": openapi if openapi.startswith("3.0.") else "3.0.3",
-            "info": {
-                "title": "Intercom API",
-                "version": version,
-                "x-source": recorded or {"sha256": self._sha256},
-            },
+            "info": {"title": "Intercom API", "version": version},
             "servers": self._servers(),
             "security": self._security(),
             "paths": paths,
@@ -104,16 +104,39 @@ class _Slicer:
                 "securitySchemes": self._security_schemes(),
             },
         }
+        kept["info"]["x-source"] = self._source(kept, recorded)
+        return kept
+
+    def _source(self, kept: Json, recorded: object) -> Json:
+        """What the slice was cut from, and what it is itself: an edited one would pass otherwise.
+
+        Most of what can be edited in a slice changes nothing, since the corrections level it.
+        """
+        digest = hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+        if recorded is None:
+            return {"sha256": self._sha256, "slice-sha256": digest}
+        source = recorded.get("sha256") if isinstance(recorded, dict) else None
+        at = "#/info/x-source"
+        kept_source = {
+            "sha256": self._word(source, _SHA256, f"{at}/sha256", "a SHA-256"),
+            "slice-sha256": digest,
+        }
+        if recorded != kept_source:
+            raise self._error(
+                at,
+                "the file is not the slice that was written; regenerate from the full description",
+            )
+        return kept_source
 
     # Operations.
 
     def _paths(self) -> Json:
         paths = self._mapping(self._root.get("paths"), "#/paths")
         kept: Json = {}
-        items = {
-            path: self._mapping(paths.get(path, {}), f"#/paths/{_escape(path)}")
-            for path, _ in OPERATIONS
-        }
+        places = {path: f"#/paths/{_escape(path)}" for path, _ in OPERATIONS}
+        items: dict[str, Json] = {}
+        for path in places:
+            items[path], places[path] = self._resolved(paths.get(path, {}), places[path])
         absent = [f"{m.upper()} {path}" for path, m in OPERATIONS if m not in items[path]]
         if len(absent) == len(OPERATIONS):
             raise self._error(
@@ -122,7 +145,7 @@ class _Slicer:
         if absent:
             raise self._error("#/paths", f"lacks the operation {' and '.join(absent)}")
         for path, method in OPERATIONS:
-            at = f"#/paths/{_escape(path)}"
+            at = places[path]
             operation = self._operation(items[path][method], f"{at}/{method}")
             shared = self._list(items[path].get("parameters", []), f"{at}/parameters")
             for index, node in enumerate(shared):
@@ -210,8 +233,11 @@ class _Slicer:
         if "enum" in node or "const" in node:
             kept["enum"] = self._enum(node.get("enum", [node.get("const")]), f"{at}/enum")
         for keyword in _PLAIN_KEYWORDS:
-            if isinstance(node.get(keyword), bool | int | float):
-                kept[keyword] = node[keyword]
+            value = node.get(keyword)
+            if isinstance(value, bool | int | float):
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise self._error(f"{at}/{keyword}", f"{value!r} is not a finite number")
+                kept[keyword] = value
         if "properties" in node:
             properties = self._mapping(node["properties"], f"{at}/properties")
             kept["properties"] = {
@@ -236,10 +262,17 @@ class _Slicer:
             )
         for keyword in ("oneOf", "anyOf", "allOf"):
             if keyword in node:
+                values = self._list(node[keyword], f"{at}/{keyword}")
                 kept[keyword] = [
                     self._schema(value, f"{at}/{keyword}/{index}")
-                    for index, value in enumerate(self._list(node[keyword], f"{at}/{keyword}"))
+                    for index, value in enumerate(values)
+                    if keyword == "allOf" or not _is_null(value)
                 ]
+                if len(kept[keyword]) < len(values):
+                    # OpenAPI 3.1's "this or null" in the words of 3.0.
+                    kept["nullable"] = True
+                    if len(kept[keyword]) == 1 and "$ref" not in kept[keyword][0]:
+                        kept = kept.pop(keyword)[0] | kept
         return kept
 
     def _type(self, node: object, at: str) -> Json:
@@ -259,9 +292,13 @@ class _Slicer:
         for value in values:
             # A float is a version that lost its quotes: 2.10 would be 2.1 from here on.
             if isinstance(value, float) or not isinstance(value, str | int | None):
-                raise self._error(at, f"{value!r} is not a string, an integer, a boolean or null")
+                raise self._error(
+                    at,
+                    f"{_shown(value)} is not a string, an integer, a boolean or null; "
+                    "if it is a version, quote it",
+                )
             if isinstance(value, str) and not value.isprintable():
-                raise self._error(at, f"{value!r} has a control character in it")
+                raise self._error(at, f"{_shown(value)} has a control character in it")
         return values
 
     # References.
@@ -274,31 +311,34 @@ class _Slicer:
         )
         for name in schemas:
             if name in held:
-                self._pending.append((name, f"#/components/schemas/{name}"))
+                self._pending.append(name)
         while self._pending:
-            name, at = self._pending.pop()
+            name = self._pending.pop()
             if name not in kept:
                 kept[name] = self._schema(held[name], f"#/components/schemas/{name}")
-                self._check_no_cycle(kept, name, at)
+        self._check_no_cycle(kept)
         return dict(sorted(kept.items()))
 
     def _refer(self, reference: object, at: str) -> str:
         """Notes that a schema is needed and returns the reference to it."""
         prefix = "#/components/schemas/"
         if not (isinstance(reference, str) and reference.startswith(prefix)):
-            raise self._error(at, f"{reference!r} does not point to {prefix}…")
+            raise self._error(at, f"{_shown(reference)} does not point to {prefix}…")
         name = self._word(reference.removeprefix(prefix), _NAME, at, "a schema's name")
         self._target(reference, at)
-        self._pending.append((name, at))
+        self._pending.append(name)
         return reference
 
-    def _check_no_cycle(self, kept: Json, name: str, at: str) -> None:
-        """A schema that is nothing but a reference may not lead back to itself."""
-        seen = [name]
-        while (reference := kept.get(seen[-1], {}).get("$ref")) is not None:
-            seen.append(reference.rsplit("/", 1)[-1])
-            if seen[-1] in seen[:-1]:
-                raise self._error(at, f"a cycle of $refs: {' → '.join(seen)}")
+    def _check_no_cycle(self, kept: Json) -> None:
+        """A schema may hold itself in a property, but not be made of itself."""
+        made_of = {name: list(_made_of(schema)) for name, schema in kept.items()}
+        try:
+            TopologicalSorter(made_of).prepare()
+        except CycleError as error:
+            cycle = error.args[1]
+            raise self._error(
+                f"#/components/schemas/{cycle[0]}", f"a cycle of $refs: {' → '.join(cycle)}"
+            ) from error
 
     def _resolved(self, node: object, at: str) -> tuple[Json, str]:
         """Follows a reference of a parameter, body or response; the slice writes those in place."""
@@ -314,12 +354,12 @@ class _Slicer:
 
     def _target(self, reference: object, at: str) -> object:
         if not (isinstance(reference, str) and reference.startswith("#/")):
-            raise self._error(at, f"{reference!r} does not point into this document")
+            raise self._error(at, f"{_shown(reference)} does not point into this document")
         node: object = self._root
         for part in reference[2:].split("/"):
             key = part.replace("~1", "/").replace("~0", "~")
             if not (isinstance(node, dict) and key in node):
-                raise self._error(at, f"{reference!r} points to nothing")
+                raise self._error(at, f"{_shown(reference)} points to nothing")
             node = node[key]
         return node
 
@@ -391,8 +431,23 @@ def _escape(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
 
 
+def _made_of(schema: Json) -> Iterator[str]:
+    """The names of the schemas that a schema is, or is a combination of."""
+    if "$ref" in schema:
+        yield schema["$ref"].rsplit("/", 1)[-1]
+    for keyword in ("oneOf", "anyOf", "allOf"):
+        for part in schema.get(keyword, ()):
+            yield from _made_of(part)
+
+
+def _is_null(schema: object) -> bool:
+    return isinstance(schema, dict) and schema.get("type") == "null"
+
+
 def _shown(value: object) -> str:
     if value is None:
         return "nothing"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
