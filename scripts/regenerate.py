@@ -57,8 +57,9 @@ def _run(project: Path, location: str | None, *, check: bool) -> int:
         if check:
             return _compare(staged, project)
         before = _facts(project)
+        rewritten = bool(differences(staged, project, ("generated",)))
         publish(staged, project, _PARTS)
-    print(reporting.changes(before, _facts(project)))
+    print(reporting.changes(before, _facts(project), rewritten=rewritten))
     return 0
 
 
@@ -70,8 +71,7 @@ def _stage(staged: Path, project: Path, location: str) -> None:
     recorded = None
     if Path(location).resolve() == (openapi / "upstream.yaml").resolve():
         # A slice of the slice, which says itself what it was cut from.
-        info = source.content.get("info")
-        recorded = info.get("x-source", {}) if isinstance(info, dict) else {}
+        recorded = slicing.recorded_source(source)
     sliced = slicing.slice_description(source, correcting.referenced_schemas(corrections), recorded)
     corrected = correcting.correct(sliced, corrections)
     (staged / "openapi").mkdir()

@@ -33,7 +33,18 @@ _NAMES_OF_MODELS = {
     "to_dict",
 }
 #: What generated endpoint functions call things for themselves.
-_NAMES_OF_ENDPOINTS = {"body", "client", "cookies", "headers", "params"}
+_NAMES_OF_ENDPOINTS = {
+    "asyncio_detailed",
+    "body",
+    "cast",
+    "client",
+    "cookies",
+    "errors",
+    "headers",
+    "params",
+    "quote",
+    "sync_detailed",
+}
 
 
 def validate(document: dict[str, Any], name: str) -> None:
@@ -107,7 +118,7 @@ def generate(description: Path, settings: Path, templates: Path, root: Path, nam
 
 
 def _check_names(document: dict[str, Any], package: Path, name: str) -> None:
-    """Refuses properties and parameters that the generator gives a name which its own code needs."""
+    """Refuses properties and parameters with names that the generated code needs for itself."""
     # Reading an enum is a function of that name.
     taken = _NAMES_OF_MODELS | {f"check_{path.stem}" for path in (package / "models").glob("*.py")}
     parts = {

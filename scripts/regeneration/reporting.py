@@ -51,8 +51,11 @@ def facts(document: Json | None, generated: Path) -> Facts:
     return found
 
 
-def changes(before: Facts, after: Facts) -> str:
-    """Returns the report: one line for each fact that went (-) or came (+), below its heading."""
+def changes(before: Facts, after: Facts, *, rewritten: bool) -> str:
+    """Returns the report: one line for each fact that went (-) or came (+), below its heading.
+
+    `rewritten` says that the generated package is another one, whatever the facts say.
+    """
     lines: list[str] = []
     changed = [heading for heading in after if before[heading] != after[heading]]
     for heading in changed:
@@ -62,7 +65,7 @@ def changes(before: Facts, after: Facts) -> str:
         marked = sorted([(fact, "-") for fact in gone] + [(fact, "+") for fact in new], key=_order)
         lines += [f"  {sign} {fact}" for fact, sign in marked]
     if not changed:
-        return "Nothing changed."
+        return "Nothing but the order or the form changed." if rewritten else "Nothing changed."
     if changed == [_VERSIONS]:
         lines.append("Only the versions changed.")
     elif "Python" not in changed:

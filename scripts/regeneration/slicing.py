@@ -52,21 +52,42 @@ _SERVER = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]*)?")
 _MAX_NODES = 50_000
 
 
-def slice_description(source: Source, schemas: Iterable[str], recorded: object = None) -> Json:
+def slice_description(source: Source, schemas: Iterable[str], recorded: str | None = None) -> Json:
     """Returns the data-events part of an OpenAPI description.
 
     Args:
         source: The description as read.
         schemas: Names of schemas to keep although no operation refers to them. The corrections
             refer to them; a missing one is left to the corrections to name.
-        recorded: What the slice says of its source, where `source` is a slice itself.
+        recorded: SHA-256 of what `source` was cut from, where it is a slice itself.
 
     Raises:
-        RegenerationError: The description is not OpenAPI 3, lacks one of the operations, has
-            something in them that cannot be used, or is a slice that was edited since; names the
-            file and the place.
+        RegenerationError: The description is not OpenAPI 3, lacks one of the operations, or has
+            something in them that cannot be used; names the file and the place.
     """
-    return _Slicer(source).run(schemas, recorded)
+    return _Slicer(source).run(schemas, recorded or source.sha256)
+
+
+def recorded_source(slice_: Source) -> str:
+    """Returns the SHA-256 of what a slice was cut from.
+
+    Raises:
+        RegenerationError: The slice was edited since. Most of what can be edited in it would
+            change nothing, since the corrections level it, and so stay unseen.
+    """
+    info = slice_.content.get("info")
+    record = info.get("x-source") if isinstance(info, dict) else None
+    source = record.get("sha256") if isinstance(record, dict) else None
+    if (
+        isinstance(source, str)
+        and _SHA256.fullmatch(source)
+        and record == {"sha256": source, "slice-sha256": _digest(slice_.content)}
+    ):
+        return source
+    raise RegenerationError(
+        f"{slice_.name}: #/info/x-source: the file is not the slice that was written; "
+        "regenerate from the full description"
+    )
 
 
 class _Slicer:
@@ -75,11 +96,10 @@ class _Slicer:
     def __init__(self, source: Source) -> None:
         self._file = source.name
         self._root = source.content
-        self._sha256 = source.sha256
         self._pending: list[str] = []
         self._nodes = 0
 
-    def run(self, schemas: Iterable[str], recorded: object) -> Json:
+    def run(self, schemas: Iterable[str], recorded: str) -> Json:
         openapi = self._root.get("openapi")
         if not (isinstance(openapi, str) and _OPENAPI.fullmatch(openapi)):
             what = "Swagger 2" if "swagger" in self._root else _shown(openapi)
@@ -104,29 +124,9 @@ class _Slicer:
                 "securitySchemes": self._security_schemes(),
             },
         }
-        kept["info"]["x-source"] = self._source(kept, recorded)
+        digest = _digest(kept)
+        kept["info"]["x-source"] = {"sha256": recorded, "slice-sha256": digest}
         return kept
-
-    def _source(self, kept: Json, recorded: object) -> Json:
-        """What the slice was cut from, and what it is itself: an edited one would pass otherwise.
-
-        Most of what can be edited in a slice changes nothing, since the corrections level it.
-        """
-        digest = hashlib.sha256(json.dumps(kept).encode()).hexdigest()
-        if recorded is None:
-            return {"sha256": self._sha256, "slice-sha256": digest}
-        source = recorded.get("sha256") if isinstance(recorded, dict) else None
-        at = "#/info/x-source"
-        kept_source = {
-            "sha256": self._word(source, _SHA256, f"{at}/sha256", "a SHA-256"),
-            "slice-sha256": digest,
-        }
-        if recorded != kept_source:
-            raise self._error(
-                at,
-                "the file is not the slice that was written; regenerate from the full description",
-            )
-        return kept_source
 
     # Operations.
 
@@ -438,6 +438,11 @@ def _made_of(schema: Json) -> Iterator[str]:
     for keyword in ("oneOf", "anyOf", "allOf"):
         for part in schema.get(keyword, ()):
             yield from _made_of(part)
+
+
+def _digest(slice_: Json) -> str:
+    info = {key: value for key, value in slice_["info"].items() if key != "x-source"}
+    return hashlib.sha256(json.dumps({**slice_, "info": info}).encode()).hexdigest()
 
 
 def _is_null(schema: object) -> bool:
