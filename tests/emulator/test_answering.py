@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from intercom_data_events.emulator import EmulatedContact, Emulator
+from intercom_data_events_api import API_VERSION
 
 from .conftest import NOW, ORIGIN, Connect
 
@@ -49,7 +50,7 @@ def test_each_token_is_a_workspace_of_its_own(emulator: Emulator, connect: Conne
     assert emulator.workspace("two").events == ()
 
 
-@pytest.mark.parametrize("version", ["1.0", "2.16", "Preview", "Unstable"])
+@pytest.mark.parametrize("version", ["1.0", API_VERSION, "Preview", "Unstable"])
 def test_an_accepted_version_is_echoed(client: httpx.Client, version: str) -> None:
     response = client.post("/events", json=EVENT, headers={"Intercom-Version": version})
     assert response.status_code == 202

@@ -136,7 +136,7 @@ def test_an_answer_for_another_version_is_a_warning_once(answering, caplog):
 
 
 def test_an_answer_for_the_version_asked_for_is_no_warning(call, caplog):
-    call(lambda client: client.create(**CREATE), version="2.10")
+    call(lambda client: client.create(**CREATE), version="Preview")
 
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 

@@ -47,7 +47,7 @@ def blocking() -> None:
     client = DataEventsClient(
         lambda: "token", version="2.14", region="eu", timeout=5, transport=emulator.transport()
     )
-    known: IntercomVersion = "2.14"
+    known: IntercomVersion = "2.7"
     with DataEventsClient("token", version=known) as opened:
         assert_type(opened, DataEventsClient)
     DataEventsClient(http_client=httpx.Client(), timeout=httpx.Timeout(5))
