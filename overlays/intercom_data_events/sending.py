@@ -239,14 +239,12 @@ class View:
         self, http: httpx.Client | httpx.AsyncClient, described: Mapping[str, Any]
     ) -> httpx.Request:
         settings = self._settings
-        headers = {
-            **described.get("headers", {}),
-            "Accept": "application/json",
-            "User-Agent": _USER_AGENT,
-            **settings.headers,
-            # Last, so that nothing overrides the pin.
-            "Intercom-Version": settings.version,
-        }
+        # Names of headers ignore case, so each group takes the place of what it overrides.
+        headers = httpx.Headers({"Accept": "application/json", "User-Agent": _USER_AGENT})
+        headers.update(described.get("headers"))
+        headers.update(settings.headers)
+        # Last, so that nothing overrides the pin.
+        headers["Intercom-Version"] = settings.version
         request = http.build_request(
             described["method"].upper(),
             # A whole address, whatever the base of a caller's own client.

@@ -94,6 +94,16 @@ def test_headers_cannot_take_the_place_of_settings(answering, name):
     assert transport.requests == []
 
 
+def test_further_headers_replace_the_usual_ones_whatever_their_case(answering):
+    headers = {"user-agent": "shop/1", "ACCEPT": "*/*", "x-trace": "1"}
+
+    sent = requested(answering, headers=headers).headers
+
+    assert sent.get_list("User-Agent") == ["shop/1"]
+    assert sent.get_list("Accept") == ["*/*"]
+    assert sent.get_list("X-Trace") == ["1"]
+
+
 def test_a_client_of_ones_own_cannot_override_the_pin(call):
     seen = []
 
