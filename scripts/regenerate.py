@@ -11,6 +11,7 @@ says what changed. Exits with 0, or with 1 and one sentence that says what is wr
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -75,12 +76,16 @@ def _stage(staged: Path, project: Path, location: str) -> None:
     sliced = slicing.slice_description(source, correcting.referenced_schemas(corrections), recorded)
     corrected = correcting.correct(sliced, corrections)
     (staged / "openapi").mkdir()
-    fragment = staged / "openapi" / "data-events.yaml"
     (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
-    fragment.write_bytes(document.dump(corrected, _FRAGMENT_HEADING))
+    (staged / "openapi" / "data-events.yaml").write_bytes(
+        document.dump(corrected, _FRAGMENT_HEADING)
+    )
     name = f"{location}, corrected"
     generating.validate(corrected, name)
     (staged / "generated").mkdir()
+    # As JSON, which the generator cannot read otherwise than it is written.
+    fragment = staged / "data-events.json"
+    fragment.write_text(json.dumps(corrected), encoding="utf-8")
     generating.generate(
         fragment, openapi / "generator.yaml", openapi / "templates", staged / "generated", name
     )

@@ -6,7 +6,8 @@ how to read the answer. The clients only perform it, blocking or awaiting.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -91,26 +92,14 @@ class Operation(Generic[T]):
     def perform(self, pool: Pool, settings: Settings) -> APIResponse[T]:
         """Performs it, blocking."""
         view = View(pool, settings, self.asked, self.query)
-        try:
+        with _reading(view):
             return self._response(self.blocking(client=view.for_generated()))
-        except IntercomError:
-            raise
-        except _MISREAD as error:
-            if view.answer is None:
-                raise
-            raise _unreadable(view.answer, error) from error
 
     async def aperform(self, pool: Pool, settings: Settings) -> APIResponse[T]:
         """Performs it, awaiting."""
         view = View(pool, settings, self.asked, self.query)
-        try:
+        with _reading(view):
             return self._response(await self.awaiting(client=view.for_generated()))
-        except IntercomError:
-            raise
-        except _MISREAD as error:
-            if view.answer is None:
-                raise
-            raise _unreadable(view.answer, error) from error
 
     def _response(self, response: _Response) -> APIResponse[T]:
         return APIResponse(
@@ -301,6 +290,19 @@ def _expected(parsed: object, kind: type[_Model]) -> _Model:
             kind.from_dict(parsed)
         raise TypeError(f"expected a {kind.__name__}, not {parsed!r:.200}")
     return parsed
+
+
+@contextmanager
+def _reading(view: View) -> Iterator[None]:
+    """Turns what reading an answer raises into the error that holds the answer."""
+    try:
+        yield
+    except IntercomError:
+        raise
+    except _MISREAD as error:
+        if view.answer is None:
+            raise  # From before there was an answer, so not about one: a token function's, say.
+        raise _unreadable(view.answer, error) from error
 
 
 def _unreadable(answer: Answer, error: Exception) -> InvalidResponseError:

@@ -40,6 +40,7 @@ _PLAIN: dict[str, tuple[re.Pattern[str], Callable[[str], object]]] = {
         float,
     ),
 }
+_LIKE_A_NUMBER = re.compile(r"[-+]?[.0-9]")
 _Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -54,9 +55,14 @@ class _BlockDumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
-    )
+    style = "|" if "\n" in text else None
+    if not all(line.isprintable() for line in text.split("\n")):
+        # Unescaped, some control characters are read back as line breaks.
+        style = '"'
+    elif _LIKE_A_NUMBER.match(text):
+        # To some reader or other: PyYAML leaves 08, 1e3 and 0o14 without quotes.
+        style = "'"
+    return dumper.represent_scalar(f"{_TAG}str", text, style=style)
 
 
 _BlockDumper.add_representer(str, _represent_text)
