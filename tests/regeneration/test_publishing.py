@@ -1,0 +1,210 @@
+"""What is written is written whole or not at all; a target that cannot be written is named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Refuses what the operating system would refuse, at a place in a regeneration; root is refused
+#: nothing else. An audit hook cannot be taken away again, so it needs a process of its own.
+PROGRAM = """
+import sys
+import regenerate
+
+event, part, error, then = sys.argv[1:5]
+seen = []
+
+def refuse(name, arguments):
+    if name == event and any(part in str(argument) for argument in arguments):
+        seen.append(arguments)
+        if len(seen) == int(then):
+            raise {"OSError": PermissionError(13, "Permission denied", arguments[0]),
+                   "disk": OSError(28, "No space left on device", arguments[0]),
+                   "interrupt": KeyboardInterrupt()}[error]
+
+sys.addaudithook(refuse)
+sys.exit(regenerate.main(sys.argv[5:]))
+"""
+
+
+def _run(project, sources, description, event, part, error, then=1):
+    return subprocess.run(
+        [
+            *(sys.executable, "-c", PROGRAM, event, part, error, str(then)),
+            *("--project", str(project.root), str(project.write(description))),
+        ],
+        env={**os.environ, "PYTHONPATH": str(sources.root / "scripts")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+RENAMES = [
+    # Each part is moved aside (first), and the new one moved in (second).
+    ("/openapi/upstream.yaml", 2),
+    ("/openapi/data-events.yaml", 2),
+    ("/generated", 1),
+    ("/generated", 2),
+]
+
+
+@pytest.mark.parametrize(("part", "then"), RENAMES)
+def test_a_part_that_cannot_be_replaced_leaves_everything_as_it_was(
+    project, describe, sources, part, then
+):
+    before = project.files()
+
+    done = _run(project, sources, describe("2.17"), "os.rename", part, "OSError", then)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"regenerate: {project.root}{part}: cannot be written: Permission denied; "
+        "nothing was changed\n"
+    )
+    assert project.files() == before
+
+
+@pytest.mark.parametrize(("part", "then"), RENAMES[1:3])
+def test_an_interrupt_leaves_everything_as_it_was(project, describe, sources, part, then):
+    before = project.files()
+
+    done = _run(project, sources, describe("2.17"), "os.rename", part, "interrupt", then)
+
+    assert done.returncode != 0
+    assert project.files() == before
+
+
+@pytest.mark.parametrize(
+    "part", ["data-events.yaml", "models/data_event.py", "/api/data_events/__init__.py"]
+)
+def test_a_full_disk_leaves_everything_as_it_was(project, describe, sources, part):
+    before = project.files()
+    description = describe("2.17")
+    project.write(description)
+
+    # The first time that it is opened is for writing it to the folder beside.
+    done = _run(project, sources, description, "open", part, "disk")
+
+    assert done.returncode == 1, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("regenerate: ")
+    assert "No space left on device" in line
+    assert project.files() == before
+
+
+def test_where_nothing_was_nothing_is_left_behind(project, describe, sources):
+    (project.root / "openapi" / "upstream.yaml").unlink()
+    before = project.files()
+
+    _run(project, sources, describe("2.17"), "os.rename", "/generated", "OSError", 2)
+
+    assert project.files() == before
+
+
+@pytest.mark.skipif(
+    not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == Path("/tmp").stat().st_dev,
+    reason="needs a second file system at /dev/shm",
+)
+def test_a_target_on_another_file_system_is_refused(project, describe, refused, tmp_path):
+    elsewhere = Path(f"/dev/shm/{tmp_path.name}-{os.getpid()}")
+    (project.root / "openapi").rename(tmp_path / "kept")
+    subprocess.run(["cp", "-r", str(tmp_path / "kept"), str(elsewhere)], check=True)
+    try:
+        (project.root / "openapi").symlink_to(elsewhere)
+        before = project.files()
+        outside = {path: path.read_bytes() for path in elsewhere.rglob("*.yaml")}
+
+        refused(project.run(describe("2.17")), "upstream.yaml", "nothing was changed")
+
+        assert project.files() == before
+        assert {path: path.read_bytes() for path in elsewhere.rglob("*.yaml")} == outside
+    finally:
+        subprocess.run(["rm", "-r", str(elsewhere)], check=True)
+
+
+def test_a_project_that_is_not_there_is_refused(project, describe, refused):
+    refused(project.run("--project", project.root / "nowhere", describe()), "nowhere", "No such")
+
+
+def test_a_project_that_is_a_file_is_refused(project, describe, refused):
+    file = project.write("", "file")
+
+    refused(project.run("--project", file, describe()), "file: cannot be written: Not a directory")
+
+    assert file.read_bytes() == b""
+
+
+def test_stale_files_and_strange_targets_give_way(project, describe):
+    (project.package / "models" / "stale.py").write_text("", encoding="utf-8")
+    (project.root / "generated" / "stale").mkdir()
+    (project.root / "openapi" / "data-events.yaml").unlink()
+    (project.root / "openapi" / "data-events.yaml").mkdir()
+
+    assert project.run(describe("2.17")).code == 0
+
+    assert not (project.package / "models" / "stale.py").exists()
+    assert not (project.root / "generated" / "stale").exists()
+    assert (project.root / "openapi" / "data-events.yaml").is_file()
+
+
+def test_a_link_is_replaced_and_what_it_points_to_left_alone(project, describe, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (project.root / "generated").rename(elsewhere)
+    (project.root / "generated").symlink_to(elsewhere)
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*.py")}
+
+    assert project.run(describe("2.17")).code == 0
+
+    assert {path: path.read_bytes() for path in elsewhere.rglob("*.py")} == before
+    assert not (project.root / "generated").is_symlink()
+
+
+def test_nothing_but_the_three_parts_is_written(project, describe):
+    before = project.files()
+
+    project.run(describe("2.17"))
+
+    after = project.files()
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed == {
+        "openapi/upstream.yaml",
+        "openapi/data-events.yaml",
+        "generated/intercom_data_events_api/__init__.py",
+        "generated/intercom_data_events_api/models/intercom_version.py",
+    }
+
+
+def test_the_command_line_says_how_it_is_used(project, sources):
+    done = subprocess.run(
+        [sys.executable, str(sources.root / "scripts" / "regenerate.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "PATH-OR-URL" in done.stdout
+    assert "--check" in done.stdout
+
+
+def test_a_report_that_the_terminal_cannot_show_is_still_written(project, describe, sources):
+    description = describe("2.17")
+    properties = description["components"]["schemas"]["data_event"]["properties"]
+    properties["colour"] = {"type": "string", "enum": ["červená", "赤"]}
+
+    done = subprocess.run(
+        [
+            *(sys.executable, str(sources.root / "scripts" / "regenerate.py")),
+            *("--project", str(project.root), str(project.write(description))),
+        ],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u8d64" in done.stdout

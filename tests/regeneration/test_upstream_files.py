@@ -1,0 +1,46 @@
+"""The pipeline on Intercom's own descriptions, where they lie beside the project."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def upstream(sources):
+    if not sources.upstream.is_dir():
+        pytest.skip(f"Intercom's own descriptions are not at {sources.upstream}")
+    return sources.upstream
+
+
+def test_2_16_changes_nothing(project, upstream):
+    before = project.files()
+
+    outcome = project.run(upstream / "intercom-2.16.yaml")
+
+    assert (outcome.code, outcome.out, outcome.err) == (0, "Nothing changed.\n", "")
+    assert project.files() == before
+
+
+def test_2_14_changes_only_the_versions_and_says_so(project, upstream):
+    before = project.files()
+
+    outcome = project.run(upstream / "intercom-2.14.yaml")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == [
+        "Versions:",
+        "  - accepted: 2.15",
+        "  - accepted: 2.16",
+        "  - described: 2.16",
+        "  + described: 2.14",
+        "Only the versions changed.",
+    ]
+    after = project.files()
+    assert {name for name in before | after if before.get(name) != after.get(name)} == {
+        "openapi/upstream.yaml",
+        "openapi/data-events.yaml",
+        "generated/intercom_data_events_api/__init__.py",
+        "generated/intercom_data_events_api/models/intercom_version.py",
+    }
+    assert project.imports("print(package.API_VERSION)").out == "2.14\n"
+    assert project.run("--check").code == 0
