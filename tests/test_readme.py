@@ -56,7 +56,7 @@ def test_every_argument_and_variable_of_the_table_is_there():
     parameters = set(inspect.signature(DataEventsClient).parameters)
 
     assert arguments <= parameters
-    assert parameters - arguments == {"headers", "transport"}
+    assert parameters - arguments == {"headers", "max_retries", "transport"}
     source = Path(settings.__file__).read_text(encoding="utf-8")
     for variable in re.findall(r"INTERCOM_[A-Z_]+", table):
         assert variable in source

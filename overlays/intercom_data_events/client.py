@@ -55,6 +55,7 @@ class DataEventsClient:
         base_url: The API's address, instead of a region's. Left out, ``INTERCOM_BASE_URL`` from
             the environment counts before ``INTERCOM_REGION``.
         timeout: Seconds to wait in each phase of a request: to connect, to send, for each read.
+        max_retries: How often a failed request is repeated; 0 is the only number yet.
         headers: Further headers of every request.
         enabled: Whether anything is sent. If not, everything is checked and logged all the same,
             and listings are empty. Left out, it is off where ``INTERCOM_DISABLED`` is 1.
@@ -81,13 +82,19 @@ class DataEventsClient:
         region: Region | None = None,
         base_url: str | None = None,
         timeout: float | httpx.Timeout = 30,
+        max_retries: int = 0,
         headers: Mapping[str, str] | None = None,
         enabled: bool | None = None,
         transport: httpx.BaseTransport | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
         self._settings = Settings.resolve(
-            version=version, region=region, base_url=base_url, timeout=timeout, headers=headers
+            version=version,
+            region=region,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=max_retries,
+            headers=headers,
         )
         _check_connections(httpx.Client, transport, http_client)
         on = resolve_enabled(enabled)
@@ -233,6 +240,7 @@ class DataEventsClient:
         *,
         version: IntercomVersion | str | None = None,
         timeout: float | httpx.Timeout | None = None,
+        max_retries: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
         """Returns a view of this client with other options, on the same connections.
@@ -244,7 +252,9 @@ class DataEventsClient:
             ConfigurationError: An option that cannot be used.
         """
         view = object.__new__(type(self))
-        view._settings = self._settings.changed(version=version, timeout=timeout, headers=headers)
+        view._settings = self._settings.changed(
+            version=version, timeout=timeout, max_retries=max_retries, headers=headers
+        )
         view._pool = self._pool
         view._is_view = True
         return view
@@ -324,13 +334,19 @@ class AsyncDataEventsClient:
         region: Region | None = None,
         base_url: str | None = None,
         timeout: float | httpx.Timeout = 30,
+        max_retries: int = 0,
         headers: Mapping[str, str] | None = None,
         enabled: bool | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         self._settings = Settings.resolve(
-            version=version, region=region, base_url=base_url, timeout=timeout, headers=headers
+            version=version,
+            region=region,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=max_retries,
+            headers=headers,
         )
         _check_connections(httpx.AsyncClient, transport, http_client)
         on = resolve_enabled(enabled)
@@ -426,11 +442,14 @@ class AsyncDataEventsClient:
         *,
         version: IntercomVersion | str | None = None,
         timeout: float | httpx.Timeout | None = None,
+        max_retries: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
         """Returns a view with other options; see :meth:`DataEventsClient.with_options`."""
         view = object.__new__(type(self))
-        view._settings = self._settings.changed(version=version, timeout=timeout, headers=headers)
+        view._settings = self._settings.changed(
+            version=version, timeout=timeout, max_retries=max_retries, headers=headers
+        )
         view._pool = self._pool
         view._is_view = True
         return view

@@ -60,6 +60,7 @@ class Settings:
         region: str | None,
         base_url: str | None,
         timeout: float | httpx.Timeout,
+        max_retries: int,
         headers: Mapping[str, str] | None,
     ) -> Settings:
         """Fills in from the environment what the caller left out, and checks it all.
@@ -67,6 +68,7 @@ class Settings:
         Raises:
             ConfigurationError: A setting that cannot be used; names it, and where it came from.
         """
+        _check_max_retries(max_retries)
         return cls(
             base_url=_address(base_url, region),
             version=_from("INTERCOM_VERSION", version, check_version) or API_VERSION,
@@ -79,6 +81,7 @@ class Settings:
         *,
         version: str | None,
         timeout: float | httpx.Timeout | None,
+        max_retries: int | None,
         headers: Mapping[str, str] | None,
     ) -> Settings:
         """Returns a copy with what is not None in place of what was; headers are added.
@@ -86,6 +89,8 @@ class Settings:
         Raises:
             ConfigurationError: A setting that cannot be used.
         """
+        if max_retries is not None:
+            _check_max_retries(max_retries)
         return evolve(
             self,
             version=self.version if version is None else check_version(version),
@@ -185,6 +190,15 @@ def _check_timeout(timeout: float | httpx.Timeout) -> float | httpx.Timeout:
             f"timeout is {timeout!r}: it is a number of seconds above 0, or an httpx.Timeout"
         )
     return timeout
+
+
+def _check_max_retries(max_retries: int) -> None:
+    # So that whoever relies on no retries can say so before there are any.
+    if max_retries != 0 or isinstance(max_retries, bool):
+        raise ConfigurationError(
+            f"max_retries is {max_retries!r}: failed requests are not repeated yet, so pass 0 or "
+            "nothing, and send the same Event again where it matters"
+        )
 
 
 def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:

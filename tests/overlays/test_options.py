@@ -31,7 +31,9 @@ def test_options_hold_for_their_view_alone(answering):
     call, transport = answering(ACCEPTED)
 
     def use(client):
-        view = client.with_options(version=OTHER, timeout=5, headers={"X-Trace": "1"})
+        view = client.with_options(
+            version=OTHER, timeout=5, max_retries=0, headers={"X-Trace": "1"}
+        )
         further = view.with_options(headers={"X-Span": "2"})
         return [one.create(**CREATE) for one in (view, further, client)]
 

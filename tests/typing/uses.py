@@ -72,7 +72,7 @@ def blocking() -> None:
     contact = client.contact(user_id="314159")
     assert_type(contact, Contact)
     contact.create("invited-friend")
-    view = client.with_options(version="2.14", timeout=5, headers={"X-Trace": "1"})
+    view = client.with_options(version="2.14", timeout=5, max_retries=0, headers={"X-Trace": "1"})
     assert_type(view, DataEventsClient)
     assert_type(client.with_raw_response.create("a", user_id="1"), APIResponse[None])
     assert_type(client.with_raw_response.list(user_id="1"), APIResponse[Page])
