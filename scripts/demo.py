@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
+import httpx
+
 from intercom_data_events import (
     DataEventsClient,
     MonetaryAmount,
@@ -22,7 +24,13 @@ from intercom_data_events.emulator import Emulator, RecordedRequest
 
 def main() -> None:
     emulator = Emulator()
-    with emulator.serve() as url, DataEventsClient("demo-token", base_url=url) as client:
+    # Nothing from the environment, neither a proxy nor a switch, shall come between the two.
+    own = httpx.Client(trust_env=False)
+    with (
+        own,
+        emulator.serve() as url,
+        DataEventsClient("demo-token", base_url=url, http_client=own, enabled=True) as client,
+    ):
         print(f"The emulator serves at {url}.")
         now = datetime.now(UTC)
 

@@ -55,6 +55,7 @@ class DataEventsClient:
         base_url: The API's address, instead of a region's. Left out, ``INTERCOM_BASE_URL`` from
             the environment counts before ``INTERCOM_REGION``.
         timeout: Seconds to wait in each phase of a request: to connect, to send, for each read.
+            Left out, it is 30, or what your own `http_client` has.
         max_retries: How often a failed request is repeated; 0 is the only number yet.
         headers: Further headers of every request.
         enabled: Whether anything is sent. If not, everything is checked and logged all the same,
@@ -81,7 +82,7 @@ class DataEventsClient:
         version: IntercomVersion | str | None = None,
         region: Region | None = None,
         base_url: str | None = None,
-        timeout: float | httpx.Timeout = 30,
+        timeout: float | httpx.Timeout | None = None,
         max_retries: int = 0,
         headers: Mapping[str, str] | None = None,
         enabled: bool | None = None,
@@ -92,11 +93,11 @@ class DataEventsClient:
             version=version,
             region=region,
             base_url=base_url,
-            timeout=timeout,
+            timeout=30 if timeout is None and http_client is None else timeout,
             max_retries=max_retries,
             headers=headers,
         )
-        _check_connections(httpx.Client, transport, http_client)
+        _check_connections(httpx.Client, httpx.BaseTransport, transport, http_client)
         on = resolve_enabled(enabled)
         token = resolve_token(access_token) if on else None
         self._pool = Pool(token, transport, http_client, enabled=on)
@@ -272,7 +273,10 @@ class DataEventsClient:
         return self._pool.rate_limit
 
     def close(self) -> None:
-        """Closes the connections, unless they are your own ``http_client``'s or this is a view."""
+        """Closes the connections, unless they are your own ``http_client``'s or this is a view.
+
+        Afterwards every verb raises a RuntimeError, as httpx's do.
+        """
         if not self._is_view:
             self._pool.close()
 
@@ -292,6 +296,14 @@ class DataEventsClient:
     def __repr__(self) -> str:
         """Shows the settings, never the token."""
         return f"{type(self).__name__}({self._settings!r})"
+
+    def __copy__(self) -> Self:
+        """A copy is a view: the connections stay shared, and so does the token."""
+        return self.with_options()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """A copy is a view: the connections stay shared, and so does the token."""
+        return self.with_options()
 
     def __getstate__(self) -> dict[str, object]:
         """A pickle holds the settings, never the token."""
@@ -333,7 +345,7 @@ class AsyncDataEventsClient:
         version: IntercomVersion | str | None = None,
         region: Region | None = None,
         base_url: str | None = None,
-        timeout: float | httpx.Timeout = 30,
+        timeout: float | httpx.Timeout | None = None,
         max_retries: int = 0,
         headers: Mapping[str, str] | None = None,
         enabled: bool | None = None,
@@ -344,11 +356,11 @@ class AsyncDataEventsClient:
             version=version,
             region=region,
             base_url=base_url,
-            timeout=timeout,
+            timeout=30 if timeout is None and http_client is None else timeout,
             max_retries=max_retries,
             headers=headers,
         )
-        _check_connections(httpx.AsyncClient, transport, http_client)
+        _check_connections(httpx.AsyncClient, httpx.AsyncBaseTransport, transport, http_client)
         on = resolve_enabled(enabled)
         token = resolve_token(access_token) if on else None
         self._pool = Pool(token, transport, http_client, enabled=on)
@@ -467,7 +479,10 @@ class AsyncDataEventsClient:
         return self._pool.rate_limit
 
     async def aclose(self) -> None:
-        """Closes the connections, unless they are your own ``http_client``'s or this is a view."""
+        """Closes the connections, unless they are your own ``http_client``'s or this is a view.
+
+        Afterwards every verb raises a RuntimeError, as httpx's do.
+        """
         if not self._is_view:
             await self._pool.aclose()
 
@@ -488,6 +503,14 @@ class AsyncDataEventsClient:
         """Shows the settings, never the token."""
         return f"{type(self).__name__}({self._settings!r})"
 
+    def __copy__(self) -> Self:
+        """A copy is a view: the connections stay shared, and so does the token."""
+        return self.with_options()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """A copy is a view: the connections stay shared, and so does the token."""
+        return self.with_options()
+
     def __getstate__(self) -> dict[str, object]:
         """A pickle holds the settings, never the token."""
         return _state(self._settings, self._pool)
@@ -502,15 +525,22 @@ class AsyncDataEventsClient:
 
 
 def _check_connections(
-    kind: type[httpx.Client | httpx.AsyncClient], transport: object, http_client: object
+    client_kind: type[httpx.Client | httpx.AsyncClient],
+    transport_kind: type[httpx.BaseTransport | httpx.AsyncBaseTransport],
+    transport: object,
+    http_client: object,
 ) -> None:
     if transport is not None and http_client is not None:
         raise ConfigurationError("transport and http_client both say how to send: pass one of them")
-    if http_client is not None and not isinstance(http_client, kind):
-        raise ConfigurationError(
-            f"http_client is a {type(http_client).__name__}, and this client needs an "
-            f"httpx.{kind.__name__}"
-        )
+    for name, given, kind in (
+        ("transport", transport, transport_kind),
+        ("http_client", http_client, client_kind),
+    ):
+        if given is not None and not isinstance(given, kind):
+            raise ConfigurationError(
+                f"{name} is a {type(given).__name__}, and this client needs an "
+                f"httpx.{kind.__name__}"
+            )
 
 
 def _state(settings: Settings, pool: Pool) -> dict[str, object]:

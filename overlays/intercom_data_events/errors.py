@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
+# Characters of an answer that an error quotes; the answer itself is kept whole.
+_LONGEST_WORDS = 500
+
 
 @frozen(eq=False)
 class APIResponse(Generic[T_co]):
@@ -203,7 +206,7 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: no such contact in the token's workspace."""
+    """404: no such contact in the token's workspace, or a wrong address."""
 
 
 class ConflictError(APIStatusError):
@@ -246,12 +249,15 @@ def status_error(response: APIResponse[None], request: str, *, sent: bool) -> AP
             leaves open whether it did.
     """
     status = response.status_code
+    reported = _reported(response.content)
     kind, hint = _BY_STATUS.get(status, (APIStatusError, "an answer that is not described"))
     if status >= 500:
         kind, hint = ServerError, "something failed at Intercom, or in front of it"
     elif 300 <= status < 400:
         hint = "a redirect, which is not followed with an access token; check base_url"
-    reported = _reported(response.content)
+    elif kind is NotFoundError and not reported:
+        # Not in Intercom's words, so perhaps not Intercom's.
+        hint = "there is no such contact, or nothing at this address; check base_url"
     if kind is BadRequestError and "intercom_version_invalid" in _texts(reported, "code"):
         kind, hint = InvalidVersionError, "Intercom does not know the API version that was sent"
     said = "; ".join(_said(item) for item in reported)
@@ -259,7 +265,7 @@ def status_error(response: APIResponse[None], request: str, *, sent: bool) -> AP
     if said:
         parts.append(f"Intercom says: {said}")
     if response.request_id:
-        parts.append(f"request id {response.request_id}")
+        parts.append(f"request id {_printable(response.request_id)}")
     # A failed server may have done its work before it failed; all others refuse.
     return kind(". ".join(parts), response, may_have_been_processed=sent and status >= 500)
 
@@ -284,8 +290,15 @@ def _texts(reported: list[dict[str, object]], key: str) -> list[str]:
 
 def _said(item: dict[str, object]) -> str:
     code, message, at = (item.get(key) for key in ("code", "message", "field"))
-    return (
-        f"{message or code}"
-        + (f" ({code})" if message and code else "")
-        + (f" at {at}" if at else "")
-    )
+    said = f"{message or code}"
+    if message and code:
+        said += f" ({code})"
+    if at:
+        said += f" at {at}"
+    return _printable(said)
+
+
+def _printable(text: str) -> str:
+    """What an answer says, so that it cannot forge lines of a log or stop a terminal."""
+    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST_WORDS])
+    return f"{safe}…" if len(text) > _LONGEST_WORDS else safe

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from attrs import field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
+from intercom_data_events.checks import plain_text, shown, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
 
 if TYPE_CHECKING:
     from intercom_data_events.metadata import Metadata
     from intercom_data_events.timestamps import Timestamp
+_SURROGATE = "which has a lone surrogate in it that UTF-8 cannot hold"
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
 
 
@@ -72,23 +74,23 @@ class Event:
         metadata: Metadata | None = None,
         drop_excess_metadata: bool = False,
     ) -> None:
-        check_event_name(event_name)
+        name = check_event_name(event_name)
         identities = check_identities({"user_id": user_id, "email": email, "id": id})
         if not identities:
             raise IdentityError(
-                f"event {event_name!r} says not whose it is: give user_id, email or id"
+                f"event {shown(event_name)} says not whose it is: give user_id, email or id"
             )
         stamp = (
             int(time.time()) if created_at is None else timestamps.to_unix(created_at, "created_at")
         )
-        if metadata and drop_excess_metadata and isinstance(metadata, Mapping):
+        if drop_excess_metadata and isinstance(metadata, Mapping):
             metadata = dict(list(metadata.items())[: _metadata.MAX_KEYS])
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # attrs makes it
-            event_name=event_name,
+            event_name=name,
             created_at=timestamps.from_unix(stamp),
-            user_id=user_id,
-            id=id,
-            email=email,
+            user_id=identities.get("user_id"),
+            id=identities.get("id"),
+            email=identities.get("email"),
             # Encoding checks it; decoding what was encoded gives every spelling the same value.
             metadata={} if metadata is None else _metadata.decode(_metadata.encode(metadata)),
         )
@@ -106,9 +108,8 @@ class Event:
         if self.email is not None:
             fields["email"] = self.email
         if self.metadata:
-            fields["metadata"] = {
-                key: _metadata.to_json(value) for key, value in self.metadata.items()
-            }
+            # Encoded anew, and so checked anew: a mapping can be changed, whatever holds it.
+            fields["metadata"] = _metadata.encode(cast("Metadata", self.metadata))
         return fields
 
     @classmethod
@@ -122,11 +123,11 @@ class Event:
                 making an `Event` would refuse; the error is the same then.
         """
         if not isinstance(fields, Mapping):
-            raise InvalidInputError(f"an event is a mapping of its fields, not {fields!r:.60}")
+            raise InvalidInputError(f"an event is a mapping of its fields, not {shown(fields)}")
         unknown = [name for name in fields if name not in _FIELDS]
         if unknown:
             raise InvalidInputError(
-                f"an event has no field {unknown[0]!r}: its fields are {', '.join(_FIELDS)}"
+                f"an event has no field {shown(unknown[0])}: its fields are {', '.join(_FIELDS)}"
             )
         if "event_name" not in fields:
             raise InvalidInputError("the event lacks its event_name")
@@ -140,9 +141,11 @@ def check_event_name(event_name: object) -> str:
         InvalidInputError: It is empty or no text.
     """
     if not isinstance(event_name, str) or not event_name.strip():
-        raise InvalidInputError(f"event_name is {event_name!r}: it is text, 'placed-order' say")
-    _check_unicode("event_name", event_name, InvalidInputError)
-    return event_name
+        raise InvalidInputError(f"event_name is {shown(event_name)}: it is text, as placed-order")
+    text = plain_text(event_name)
+    if text is None:
+        raise InvalidInputError(f"event_name is {shown(event_name)}, {_SURROGATE}")
+    return text
 
 
 def check_identities(given: Mapping[str, object]) -> dict[str, str]:
@@ -156,22 +159,15 @@ def check_identities(given: Mapping[str, object]) -> dict[str, str]:
         if value is None:
             continue
         if not isinstance(value, str):
+            number = whole_number(value)
+            remedy = "" if number is None else f", so pass {str(number)!r}"
             raise IdentityError(
-                f"{name} is {value!r}, a {type(value).__name__}: identities are text, "
-                f"so pass {str(value)!r}"
+                f"{name} is {shown(value)}, a {type(value).__name__}: identities are text{remedy}"
             )
         if not value.strip():
             raise IdentityError(f"{name} is empty: leave it out, or say whose event it is")
-        _check_unicode(name, value, IdentityError)
-        found[name] = value
+        text = plain_text(value)
+        if text is None:
+            raise IdentityError(f"{name} is {shown(value)}, {_SURROGATE}")
+        found[name] = text
     return found
-
-
-def _check_unicode(name: str, text: str, kind: type[InvalidInputError]) -> None:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise kind(
-                f"{name} is {text!r}, which has a lone surrogate in it that UTF-8 cannot hold"
-            ) from error

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, datetime
-from operator import index
-from typing import TYPE_CHECKING, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import field, frozen
 
 from intercom_data_events import timestamps
+from intercom_data_events.checks import BEYOND, plain_text, shown, whole_number
 from intercom_data_events.errors import MetadataError, TimestampError
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 MAX_KEYS = 10
 
 _DATE_SUFFIXES = ("_date", "_at")
-# Inferred: readers of JSON hold whole numbers in 64 bits at most.
-_BEYOND = 2**63
 # ISO 4217, as of 2026: currencies whose minor unit is not a hundredth.
 _DECIMALS = {
     **dict.fromkeys(
@@ -67,18 +66,20 @@ _DECIMALS = {
 
 def _check_url(_: object, __: object, url: str) -> None:
     if not (isinstance(url, str) and url.lower().startswith(("http://", "https://"))):
-        raise MetadataError(f"url is {url!r}: a rich link needs an http or https address")
+        raise MetadataError(f"url is {shown(url)}: a rich link needs an http or https address")
+    if plain_text(url) is None:
+        raise MetadataError(f"url is {shown(url)}, which has a lone surrogate in it")
 
 
 def _check_value(_: object, __: object, value: str) -> None:
-    if not isinstance(value, str):
-        raise MetadataError(f"value is {value!r}: a rich link's value is the text to show")
+    if not isinstance(value, str) or plain_text(value) is None:
+        raise MetadataError(f"value is {shown(value)}: a rich link's value is the text to show")
 
 
 def _check_amount(_: object, __: object, amount: int) -> None:
-    if type(amount) is not int or not 0 <= amount < _BEYOND:
+    if type(amount) is not int or not 0 <= amount < BEYOND:
         raise MetadataError(
-            f"amount is {amount!r}: it is a whole number of minor currency units, 0 to 64 bits; "
+            f"amount is {shown(amount)}: it is whole minor currency units, 0 to 64 bits; "
             'for "29.99" use MonetaryAmount.from_decimal("29.99", "usd")'
         )
 
@@ -91,7 +92,7 @@ def _check_currency(_: object, __: object, currency: str) -> None:
         and currency.isalpha()
     ):
         raise MetadataError(
-            f'currency is {currency!r}: it is three letters as in ISO 4217, "eur" say'
+            f'currency is {shown(currency)}: it is three letters as in ISO 4217, "eur" say'
         )
 
 
@@ -154,7 +155,7 @@ class MonetaryAmount:
         _check_currency(None, None, currency)
         if isinstance(amount, bool) or not isinstance(amount, Decimal | str | int):
             raise MetadataError(
-                f"amount is {amount!r}, a {type(amount).__name__}: "
+                f"amount is {shown(amount)}, a {type(amount).__name__}: "
                 "pass a Decimal, or text such as '29.99', which are exact"
             )
         decimals = _DECIMALS.get(currency.lower(), 2)
@@ -164,10 +165,12 @@ class MonetaryAmount:
             minor = Decimal(amount).scaleb(decimals, exact)
             whole = int(minor)
         except (ArithmeticError, ValueError) as error:
-            raise MetadataError(f"amount is {amount!r}, which is no amount of money") from error
+            raise MetadataError(
+                f"amount is {shown(amount)}, which is no amount of money"
+            ) from error
         if minor != whole:
             raise MetadataError(
-                f"amount is {amount!r}, and {currency} has {decimals} decimals: round it first"
+                f"amount is {shown(amount)}, and {currency} has {decimals} decimals: round it first"
             )
         return cls(whole, currency)
 
@@ -203,9 +206,9 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
         )
     encoded = {}
     for key, value in metadata.items():
-        if not isinstance(key, str) or not key.strip() or not _is_unicode(key):
+        if not isinstance(key, str) or not key.strip() or plain_text(key) is None:
             raise MetadataError(
-                f"metadata has the key {key!r}: a key is text, and not empty", key=key
+                f"metadata has the key {shown(key)}: a key is text, and not empty", key=key
             )
         encoded[key] = _encode(key, value)
     return encoded
@@ -238,11 +241,12 @@ def to_json(value: object) -> object:
 
 def _encode(key: str, value: object) -> JSONValue:
     if isinstance(value, str):
-        if not _is_unicode(value):
+        text = plain_text(value)
+        if text is None:
             raise _refused(
                 key, "is text with a lone surrogate in it, which UTF-8 cannot hold", value
             )
-        return value
+        return text
     if isinstance(value, bool):
         raise _refused(key, "is a bool, which the API has no type for: send 'yes' or 1, say", value)
     if isinstance(value, datetime):
@@ -267,9 +271,8 @@ def _encode(key: str, value: object) -> JSONValue:
         raise _refused(key, "is a list, which the API does not take: join it to text, say", value)
     if isinstance(value, date):
         raise _refused(key, "is a date without a time: make it an aware datetime", value)
-    if isinstance(value, SupportsIndex):
-        # numpy's integers, for one, are no ints.
-        return _number(key, index(value))
+    if (number := whole_number(value)) is not None:
+        return _number(key, number)  # A whole number of numpy's, say.
     raise _refused(
         key,
         "is none of the API's types: text, a number, a datetime, a RichLink or a MonetaryAmount",
@@ -280,7 +283,7 @@ def _encode(key: str, value: object) -> JSONValue:
 def _number(key: str, value: float) -> int | float:
     if isinstance(value, float) and not math.isfinite(value):
         raise _refused(key, "is no number that JSON knows: leave the key out", value)
-    if isinstance(value, int) and not -_BEYOND <= value < _BEYOND:
+    if isinstance(value, int) and not -BEYOND <= value < BEYOND:
         raise _refused(key, "is a number of more than 64 bits: send it as text", value)
     # To Intercom a number below such a key is a time, so it has to be one.
     return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else value
@@ -294,7 +297,10 @@ def _seconds(key: str, value: datetime | float) -> int:
 
 
 def _object(key: str, value: Mapping[object, object]) -> dict[str, str | int]:
-    found = _decode(key, dict(value))
+    try:
+        found = _known(dict(value))
+    except MetadataError as error:
+        raise MetadataError(f"metadata[{key!r}]: {error}", key=key) from error
     if isinstance(found, RichLink):
         return {"url": found.url, "value": found.value}
     if isinstance(found, MonetaryAmount):
@@ -309,35 +315,21 @@ def _object(key: str, value: Mapping[object, object]) -> dict[str, str | int]:
 
 def _decode(key: str, value: object) -> object:
     if isinstance(value, dict):
-        try:
-            if value.keys() == {"url", "value"}:
-                return RichLink(**value)
-            if value.keys() == {"amount", "currency"}:
-                return MonetaryAmount(**value)
-        except MetadataError:
-            pass  # Something else that has the same keys.
+        with suppress(MetadataError):  # Something else that has the same keys.
+            return _known(value)
     elif key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
         return timestamps.from_unix(value)  # type: ignore[arg-type]  # is_unix says it is an int
     return value
 
 
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _known(value: dict[Any, Any]) -> object:
+    """The rich link or monetary amount that an object is by its keys, or the object itself."""
+    if value.keys() == {"url", "value"}:
+        return RichLink(**value)
+    if value.keys() == {"amount", "currency"}:
+        return MonetaryAmount(**value)
+    return value
 
 
 def _refused(key: str, why: str, value: object) -> MetadataError:
-    return MetadataError(f"metadata[{key!r}] {why} (it is {_shown(value)})", key=key)
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # An integer of so many digits that Python does not print it.
-        text = f"a huge {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    return MetadataError(f"metadata[{shown(key)}] {why} (it is {shown(value)})", key=key)

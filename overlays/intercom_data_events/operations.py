@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 from attrs import frozen
 
 from intercom_data_events import timestamps
+from intercom_data_events.checks import shown, whole_number
 from intercom_data_events.errors import (
     APIResponse,
     IdentityError,
@@ -144,20 +145,22 @@ def create_summary(
     from intercom_data_events_api.api.data_events import create_data_event_summaries
     from intercom_data_events_api.models import CreateDataEventSummariesRequest
 
-    if not check_identities({"user_id": user_id}):
+    identity = check_identities({"user_id": user_id})
+    if not identity:
         raise IdentityError("a summary is imported for a user_id: give it")
-    check_event_name(event_name)
-    if type(count) is not int or count < 1:
-        raise InvalidInputError(f"count is {count!r}: it is a whole number, 1 or more")
+    name = check_event_name(event_name)
+    number = whole_number(count)
+    if number is None or number < 1:
+        raise InvalidInputError(f"count is {shown(count)}: it is a whole number, 1 or more")
     begin, end = timestamps.to_unix(first, "first"), timestamps.to_unix(last, "last")
     if begin > end:
-        raise InvalidInputError(f"first is later than last: {first!r} > {last!r}")
+        raise InvalidInputError(f"first is later than last: {shown(first)} > {shown(last)}")
     body = CreateDataEventSummariesRequest.from_dict(
         {
-            "user_id": user_id,
+            **identity,
             "event_summaries": {
-                "event_name": event_name,
-                "count": count,
+                "event_name": name,
+                "count": number,
                 "first": begin,
                 "last": end,
             },
@@ -186,19 +189,22 @@ def list_page(
     """
     from intercom_data_events.pagination import check_cursor
 
-    if per_page is not None and (type(per_page) is not int or per_page < 1):
-        raise InvalidInputError(f"per_page is {per_page!r}: it is a whole number, 1 or more")
+    size = whole_number(per_page)
+    if per_page is not None and (size is None or size < 1):
+        raise InvalidInputError(f"per_page is {shown(per_page)}: it is a whole number, 1 or more")
     cursor = None if since is None else check_cursor(since, per_page)
     identity = _one_of(
         {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id},
         optional=cursor is not None,
     )
+    # Of the same kind: Intercom's example of a cursor names the contact by another identity than
+    # the one that was asked for, and those cannot be compared.
     for name, value in parse_qsl(cursor or ""):
         if identity.get(name, value) != value:
             raise IdentityError(
                 f"{name} is {identity[name]!r}, and the since cursor is for {value!r}"
             )
-    return _listing(identity, per_page=per_page, query=cursor)
+    return _listing(identity, per_page=size, query=cursor)
 
 
 def next_page(query: str) -> Operation[Page]:
@@ -315,6 +321,6 @@ def _unreadable(answer: Answer, error: Exception) -> InvalidResponseError:
         reason = f"with a body that is not as described: {str(error) or type(error).__name__}"
     return InvalidResponseError(
         f"Intercom reports success ({answer.status_code}) {reason}",
-        APIResponse(answer.status_code, answer.headers, answer.content, None),
+        answer.snapshot(),
         may_have_been_processed=answer.takes_effect,
     )

@@ -15,12 +15,16 @@ from attrs import field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
+from intercom_data_events.checks import shown, text_or_none
 from intercom_data_events.errors import APIResponse, InvalidInputError, PaginationError
 
 if TYPE_CHECKING:
     from intercom_data_events_api.models import DataEvent, DataEventList
 
 # What may stand in a query as it is, and "%", so that what is encoded already stays so.
+# A listing that goes on for ever without ever having an event in it is none.
+_MOST_EMPTY = 100
+_IDENTITIES = {"user_id", "email", "intercom_user_id"}
 _QUERY_SAFE = "!$%&'()*+,-./:;=?@_~"
 
 
@@ -57,14 +61,21 @@ class ListedEvent:
             ValueError: `created_at` is beyond what a datetime can hold.
             TypeError: It is no number, or the metadata no object.
         """
+        name = text_or_none(event.event_name, "event_name")
+        if name is None:
+            raise TypeError("its event_name is empty")
+        if type(event.created_at) is not int:
+            raise TypeError(f"its created_at is {shown(event.created_at)}, not Unix seconds")
         data = event.metadata
+        if data and not hasattr(data, "additional_properties"):
+            raise TypeError(f"its metadata is {shown(data)}, not an object")
         return cls(
-            event.event_name,
+            name,
             timestamps.from_unix(event.created_at),
-            event.id or None,
-            event.user_id or None,
-            event.intercom_user_id or None,
-            event.email or None,
+            text_or_none(event.id, "id"),
+            text_or_none(event.user_id, "user_id"),
+            text_or_none(event.intercom_user_id, "intercom_user_id"),
+            text_or_none(event.email, "email"),
             _metadata.decode(data.additional_properties) if data else {},
             event.additional_properties,
         )
@@ -98,11 +109,13 @@ class Page:
         since: An opaque cursor for ``list(since=…)``, which lists what is newer, later. None where
             the answer has none.
         next: An opaque cursor of the next page, or None on the last.
+        additional_properties: Fields that the API's description does not know, as they came.
     """
 
     events: tuple[ListedEvent, ...]
     since: str | None
     next: str | None = field(repr=False)
+    additional_properties: Mapping[str, object] = field(repr=False, hash=False)
 
     @classmethod
     def from_api(cls, listed: DataEventList) -> Page:
@@ -116,6 +129,7 @@ class Page:
             tuple(ListedEvent.from_api(event) for event in listed.events or ()),
             _query(pages.since) if pages else None,
             _query(pages.next_) if pages else None,
+            listed.additional_properties,
         )
 
 
@@ -238,17 +252,29 @@ def _steps(start: str) -> Generator[str | None, APIResponse[Page] | None, None]:
     """
     seen = {_parameters(start)}
     query: str | None = None
+    empty = 0
     while True:
         response = yield query
         if response is None or (query := response.parsed.next) is None:
             return
+        empty = 0 if response.parsed.events else empty + 1
+        if empty == _MOST_EMPTY:
+            raise PaginationError(
+                f"{empty} pages without an event followed each other, and there is still a next "
+                "one; the events so far are whole",
+                _without_page(response),
+            )
         if _parameters(query) in seen:
             raise PaginationError(
                 f"the listing goes in a circle: page {len(seen)} leads to one that was listed "
                 "before; the events so far are whole",
-                APIResponse(response.status_code, response.headers, response.content, None),
+                _without_page(response),
             )
         seen.add(_parameters(query))
+
+
+def _without_page(response: APIResponse[Page]) -> APIResponse[None]:
+    return APIResponse(response.status_code, response.headers, response.content, None)
 
 
 def _parameters(query: str) -> frozenset[tuple[str, str]]:
@@ -266,9 +292,10 @@ def check_cursor(since: object, per_page: int | None) -> str:
         query = _query(since) or ""
     except (TypeError, ValueError):
         query = ""
-    if "since" not in dict(parse_qsl(query)):
+    parameters = dict(parse_qsl(query))
+    if "since" not in parameters or not parameters.keys() & _IDENTITIES:
         raise InvalidInputError(
-            f"since is {since!r}: it is the cursor that page.since of an earlier listing holds"
+            f"since is {shown(since)}: it is the cursor that page.since of an earlier listing holds"
         )
     if per_page is not None:
         raise InvalidInputError("per_page cannot change what a since cursor lists: leave one out")
@@ -280,10 +307,10 @@ def _query(address: object) -> str | None:
     if not address:
         return None
     if not isinstance(address, str):
-        raise TypeError(f"the address of a page is {address!r:.60}, not text")
+        raise TypeError(f"the address of a page is {shown(address)}, not text")
     query = urlsplit(address).query if "?" in address else address
     if not query or "://" in query.split("=")[0]:
         raise ValueError(
-            f"the address of a page, {address!r:.200}, has no query to ask for it with"
+            f"the address of a page, {shown(address)}, has no query to ask for it with"
         )
     return quote(query, safe=_QUERY_SAFE)

@@ -32,8 +32,12 @@ def intercom_emulator() -> Emulator:
 
 
 @pytest.fixture
-def intercom_emulator_url(intercom_emulator: Emulator) -> Iterator[str]:
+def intercom_emulator_url(
+    intercom_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """The base URL at which the test's `intercom_emulator` is served on a real socket.
+
+    Proxies of the environment are kept out of the way (``NO_PROXY``) while the test runs.
 
     Example:
         A test that asks for it::
@@ -44,4 +48,5 @@ def intercom_emulator_url(intercom_emulator: Emulator) -> Iterator[str]:
                 assert intercom_emulator.events[0].event_name == "placed-order"
     """
     with intercom_emulator.serve() as url:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield url

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import logging
+import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -22,6 +23,7 @@ from intercom_data_events.errors import (
     APIResponse,
     APITimeoutError,
     ConfigurationError,
+    InvalidInputError,
     status_error,
 )
 from intercom_data_events.settings import AccessToken, Settings, check_token
@@ -33,6 +35,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("intercom_data_events")
 
 _USER_AGENT = f"intercom-data-events/{__version__} python-httpx/{httpx.__version__}"
+# Intercom's tokens have some 60 characters; one of a few, in a test, may be a word of the answer.
+_SECRET_LENGTH = 16
+_REMOVED = "[access token]"
+# What a list and a summary call themselves.
+_TYPES = ("event.list", "event.summary")
+# Two names of one version.
+_SAME_VERSION = {"Preview", "Unstable"}
 # Nothing of the request was sent, or nothing of it was understood as one.
 _NOT_SENT = (
     httpx.ConnectError,
@@ -63,7 +72,7 @@ class BearerToken(httpx.Auth):
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
         """Authenticates for a blocking client."""
-        token = self._token() if callable(self._token) else self._token
+        token = self._current()
         if token is not None and not isinstance(token, str) and hasattr(token, "__await__"):
             if isinstance(token, Coroutine):
                 token.close()
@@ -77,21 +86,37 @@ class BearerToken(httpx.Auth):
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Authenticates for an async client; the function may be async, too."""
-        token = self._token() if callable(self._token) else self._token
+        token = self._current()
         if token is not None and not isinstance(token, str) and hasattr(token, "__await__"):
-            token = await token
+            try:
+                token = await token
+            except httpx.HTTPError as error:
+                raise _token_error(error) from error
         self._authenticate(request, token)
         yield request
+
+    def _current(self) -> object:
+        try:
+            return self._token() if callable(self._token) else self._token
+        except httpx.HTTPError as error:
+            # Not to be taken for a failure of the request that waits for the token.
+            raise _token_error(error) from error
 
     def _authenticate(self, request: httpx.Request, token: object) -> None:
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {check_token(token)}"
 
 
+def _token_error(error: httpx.HTTPError) -> ConfigurationError:
+    return ConfigurationError(f"the access_token function failed: {error}")
+
+
 class Pool:
     """What a client and all its views share: connections, and what the answers have told.
 
-    Connections are made when first needed, so that making a client costs nothing and does nothing.
+    Connections are made when first needed, so that making a client costs nothing and does nothing;
+    and anew in a forked child, which must not use its parent's. A caller's own connections are the
+    caller's to handle.
     """
 
     def __init__(
@@ -107,7 +132,9 @@ class Pool:
         self._transport = transport if enabled else _Nowhere()
         self._client = http_client if enabled else None
         self._owned = self._client is None
+        self._process = os.getpid()
         self._lock = threading.Lock()
+        self._closed = False
         self._headers: Mapping[str, str] | None = None
         self._warned = False
 
@@ -120,44 +147,62 @@ class Pool:
 
     def blocking(self) -> httpx.Client:
         """The connections of a blocking client."""
-        if self._client is None:
-            with self._lock:
-                if self._client is None:
-                    transport = cast("httpx.BaseTransport | None", self._transport)
-                    self._client = httpx.Client(transport=transport)
-        return cast("httpx.Client", self._client)
+        return cast("httpx.Client", self._connections(httpx.Client))
 
     def awaiting(self) -> httpx.AsyncClient:
         """The connections of an async client."""
-        if self._client is None:
-            with self._lock:
-                if self._client is None:
-                    transport = cast("httpx.AsyncBaseTransport | None", self._transport)
-                    self._client = httpx.AsyncClient(transport=transport)
-        return cast("httpx.AsyncClient", self._client)
+        return cast("httpx.AsyncClient", self._connections(httpx.AsyncClient))
 
     def close(self) -> None:
         """Closes the connections, unless they are the caller's own."""
-        if self._owned:
-            self.blocking().close()
+        self._closed = True
+        if self._owned and self._client is not None and self._process == os.getpid():
+            cast("httpx.Client", self._client).close()
 
     async def aclose(self) -> None:
         """Closes the connections, unless they are the caller's own."""
-        if self._owned:
-            await self.awaiting().aclose()
+        self._closed = True
+        if self._owned and self._client is not None and self._process == os.getpid():
+            await cast("httpx.AsyncClient", self._client).aclose()
 
     def note(self, response: httpx.Response, version: str) -> None:
         """Remembers what an answer says of the rate limit, and looks at its version."""
         headers = response.headers
-        if "x-ratelimit-limit" in headers:
+        if headers.get("x-ratelimit-limit", "").isdecimal():
             self._headers = headers
         # Observed: answers echo the version that they were made for.
-        echoed = headers.get("intercom-version")
-        if echoed is not None and echoed != version and not self._warned:
+        echoed = headers.get("intercom-version", version)
+        if not self._warned and echoed != version and {echoed, version} != _SAME_VERSION:
             self._warned = True
             log.warning(
                 "Intercom answered for API version %s where %s was asked for", echoed, version
             )
+
+    def _connections(
+        self, kind: type[httpx.Client | httpx.AsyncClient]
+    ) -> httpx.Client | httpx.AsyncClient:
+        if self._closed:
+            raise RuntimeError("the client is closed: make a new one")
+        if self._owned and self._process != os.getpid():
+            # A child's first use of what it inherited: the parent's connections are left as they
+            # are, and a lock that a thread of the parent held is not waited for.
+            self._client, self._lock, self._process = None, threading.Lock(), os.getpid()
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._connect(kind)
+        return self._client
+
+    def _connect(
+        self, kind: type[httpx.Client | httpx.AsyncClient]
+    ) -> httpx.Client | httpx.AsyncClient:
+        try:
+            return kind(transport=cast("Any", self._transport))
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            raise ConfigurationError(
+                "connections cannot be set up; look at the proxy and certificate variables in the "
+                f"environment: {error}"
+            ) from error
 
 
 class Answer:
@@ -167,7 +212,7 @@ class Answer:
     was asked for decides how an answer is read, whatever it calls itself.
     """
 
-    __slots__ = ("_asked", "content", "headers", "status_code", "takes_effect")
+    __slots__ = ("_asked", "_response", "content", "headers", "status_code", "takes_effect")
 
     def __init__(self, response: httpx.Response, asked: str | None) -> None:
         self.takes_effect = _takes_effect(response.request)
@@ -175,6 +220,7 @@ class Answer:
         self.headers = response.headers
         self.content = response.content
         self._asked = asked
+        self._response = response
 
     def json(self) -> object:
         """Decodes the body."""
@@ -182,8 +228,15 @@ class Answer:
         if self._asked is not None:
             if not isinstance(decoded, dict):
                 raise TypeError("it is no JSON object")
+            said = decoded.get("type")
+            if said == "error.list" or ("events" not in decoded and said not in _TYPES):
+                raise TypeError("it has no events")
             decoded["type"] = self._asked
         return decoded
+
+    def snapshot(self) -> APIResponse[None]:
+        """What an error keeps of the answer."""
+        return _snapshot(self._response)
 
 
 class View:
@@ -245,17 +298,20 @@ class View:
         headers.update(settings.headers)
         # Last, so that nothing overrides the pin.
         headers["Intercom-Version"] = settings.version
-        request = http.build_request(
-            described["method"].upper(),
-            # A whole address, whatever the base of a caller's own client.
-            settings.base_url + described["url"],
-            params=described.get("params"),
-            json=described.get("json"),
-            headers=headers,
-            timeout=settings.timeout,
-        )
-        if self._query is not None:
-            request.url = request.url.copy_with(query=self._query.encode("ascii"))
+        try:
+            request = http.build_request(
+                described["method"].upper(),
+                # A whole address, whatever the base of a caller's own client.
+                settings.base_url + described["url"],
+                params=described.get("params"),
+                json=described.get("json"),
+                headers=headers,
+                timeout=httpx.USE_CLIENT_DEFAULT if settings.timeout is None else settings.timeout,
+            )
+            if self._query is not None:
+                request.url = request.url.copy_with(query=self._query.encode("ascii"))
+        except httpx.InvalidURL as error:
+            raise InvalidInputError(f"the request has no valid address: {error}") from error
         return request
 
     def _answered(self, response: httpx.Response) -> Answer:
@@ -298,9 +354,14 @@ def exchange(request: httpx.Request, pool: Pool, version: str) -> Exchange:
     takes_effect = _takes_effect(request)
     try:
         response = yield request
-    except httpx.RequestError as error:
-        # Before it becomes a cause: tracebacks and their collectors look into it.
-        error.request = httpx.Request(request.method, request.url.copy_with(query=None))
+    except httpx.HTTPStatusError as error:
+        # From a hook of the caller's own client, before the body was read.
+        _forget_request(error)
+        snapshot = APIResponse(error.response.status_code, error.response.headers, b"", None)
+        raise status_error(snapshot, what, sent=takes_effect) from error
+    except (httpx.RequestError, httpx.InvalidURL) as error:
+        # The latter where a redirect, which nobody follows, leads to what is no address.
+        _forget_request(error)
         raise _connection_error(error, what, takes_effect) from error
     log.debug("%s %d", what, response.status_code)
     pool.note(response, version)
@@ -343,13 +404,33 @@ def _takes_effect(request: httpx.Request) -> bool:
     return request.method != "GET"
 
 
+def _forget_request(error: httpx.HTTPStatusError | httpx.RequestError | httpx.InvalidURL) -> None:
+    """Takes the request off an error of httpx before it becomes a cause, which is looked into."""
+    if isinstance(error, httpx.InvalidURL):
+        return
+    bare = httpx.Request(error.request.method, error.request.url.copy_with(query=None))
+    error.request = bare
+    if isinstance(error, httpx.HTTPStatusError):
+        error.response.request = bare
+
+
 def _snapshot(response: httpx.Response) -> APIResponse[None]:
-    """What an error keeps of an answer; the request, with its headers, is not part of it."""
-    return APIResponse(response.status_code, response.headers, response.content, None)
+    """What an error keeps of an answer; the request, with its headers, is not part of it.
+
+    An answer that repeats the access token has it taken out.
+    """
+    _, _, token = response.request.headers.get("authorization", "").partition(" ")
+    headers, content = response.headers, response.content
+    if len(token) >= _SECRET_LENGTH:
+        content = content.replace(token.encode(), _REMOVED.encode())
+        headers = httpx.Headers(
+            [(name, value.replace(token, _REMOVED)) for name, value in headers.multi_items()]
+        )
+    return APIResponse(response.status_code, headers, content, None)
 
 
 def _connection_error(
-    error: httpx.RequestError, what: str, takes_effect: bool
+    error: httpx.RequestError | httpx.InvalidURL, what: str, takes_effect: bool
 ) -> APIConnectionError:
     possible = takes_effect and not isinstance(error, _NOT_SENT)
     reason = str(error) or type(error).__name__

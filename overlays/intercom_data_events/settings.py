@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, TypeAlias
 
 import httpx
 from attrs import evolve, field, frozen
 
+from intercom_data_events.checks import shown
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version
 
@@ -24,6 +26,10 @@ HOSTS: Mapping[str, str] = {
     "au": "https://api.au.intercom.io",
 }
 
+_ADDRESS = re.compile(r"https?://[^\s?#]+", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+_LONGEST_TIMEOUT = 24 * 60 * 60
 _RESERVED = {
     "authorization": "pass access_token= instead",
     "intercom-version": "pass version= instead",
@@ -44,12 +50,13 @@ class Settings:
         base_url: Where the API is, without a slash at its end.
         version: The value of ``Intercom-Version``.
         timeout: Seconds, for each phase of a try: to connect, to write, to wait for each read.
-        headers: Further headers of every request.
+            None leaves it to the connections.
+        headers: Further headers of every request, their names in lower case.
     """
 
     base_url: str
     version: str
-    timeout: float | httpx.Timeout
+    timeout: float | httpx.Timeout | None
     headers: Mapping[str, str] = field(repr=False)
 
     @classmethod
@@ -59,7 +66,7 @@ class Settings:
         version: str | None,
         region: str | None,
         base_url: str | None,
-        timeout: float | httpx.Timeout,
+        timeout: float | httpx.Timeout | None,
         max_retries: int,
         headers: Mapping[str, str] | None,
     ) -> Settings:
@@ -72,7 +79,7 @@ class Settings:
         return cls(
             base_url=_address(base_url, region),
             version=_from("INTERCOM_VERSION", version, check_version) or API_VERSION,
-            timeout=_check_timeout(timeout),
+            timeout=None if timeout is None else _check_timeout(timeout),
             headers=_check_headers(headers or {}),
         )
 
@@ -107,14 +114,12 @@ def resolve_token(access_token: AccessToken | None) -> AccessToken:
     """
     if callable(access_token):
         return access_token
-    token = access_token
-    if token is None:
-        token = os.environ.get("INTERCOM_ACCESS_TOKEN")
+    token = _from("INTERCOM_ACCESS_TOKEN", access_token, check_token)
     if token is None:
         raise ConfigurationError(
             "no access token: pass access_token=, or set INTERCOM_ACCESS_TOKEN in the environment"
         )
-    return check_token(token)
+    return token
 
 
 def resolve_enabled(enabled: bool | None) -> bool:
@@ -123,12 +128,14 @@ def resolve_enabled(enabled: bool | None) -> bool:
     Raises:
         ConfigurationError: INTERCOM_DISABLED is neither yes nor no.
     """
-    if enabled is not None:
+    if isinstance(enabled, bool):
         return enabled
+    if enabled is not None:
+        raise ConfigurationError(f"enabled is {shown(enabled)}: it is True or False")
     switch = os.environ.get("INTERCOM_DISABLED", "")
     disabled = _SWITCHES.get(switch.strip().lower())
     if disabled is None:
-        raise ConfigurationError(f"INTERCOM_DISABLED is {switch!r}: set it to 1 or to 0")
+        raise ConfigurationError(f"INTERCOM_DISABLED is {shown(switch)}: set it to 1 or to 0")
     return not disabled
 
 
@@ -147,47 +154,53 @@ def check_token(token: object) -> str:
             "the access token has a blank, a line break or another character in it that no token "
             "has: was it cut out, or read from a file with its line end?"
         )
-    return token
+    return str.__str__(token)
 
 
 def _address(base_url: str | None, region: str | None) -> str:
     if base_url is not None and region is not None:
         raise ConfigurationError("base_url and region both say where the API is: pass one of them")
-    if base_url is None and region is None:
-        # Of the two in the environment, the more exact one counts.
-        base_url = os.environ.get("INTERCOM_BASE_URL") or None
-        if base_url is None:
-            region = os.environ.get("INTERCOM_REGION") or "us"
-    if base_url is not None:
-        return _check_address(base_url)
-    if region is None or region not in HOSTS:
-        raise ConfigurationError(f"region is {region!r}: it is one of {', '.join(HOSTS)}")
+    if region is not None:
+        return _check_region(region)
+    # Of the two in the environment, the more exact one counts.
+    return (
+        _from("INTERCOM_BASE_URL", base_url, _check_address)
+        or _from("INTERCOM_REGION", None, _check_region)
+        or HOSTS["us"]
+    )
+
+
+def _check_region(region: object) -> str:
+    if not isinstance(region, str) or region not in HOSTS:
+        raise ConfigurationError(f"region is {shown(region)}: it is one of {', '.join(HOSTS)}")
     return HOSTS[region]
 
 
-def _check_address(base_url: str) -> str:
+def _check_address(base_url: object) -> str:
+    # Looked for in the text, and first: what cannot be parsed can have a password in it, too.
+    if isinstance(base_url, str) and "@" in base_url:
+        raise ConfigurationError("base_url has credentials in it: pass access_token= instead")
+    usual = f"it is an http or https address without query and fragment, such as {HOSTS['us']}"
+    if not isinstance(base_url, str) or not _ADDRESS.fullmatch(base_url):
+        raise ConfigurationError(f"base_url is {shown(base_url)}: {usual}")
     try:
         url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise ConfigurationError(
-            f"base_url is {base_url!r}, which is no address: {error}"
-        ) from error
-    if url.userinfo:
-        raise ConfigurationError("base_url has credentials in it: pass access_token= instead")
-    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
-        raise ConfigurationError(
-            f"base_url is {base_url!r}: it is an http or https address without query and fragment, "
-            f"such as {HOSTS['us']}"
-        )
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigurationError(f"base_url is {shown(base_url)}: {usual}") from error
+    labels = url.host.removesuffix(".").split(".")
+    if not all(0 < len(label) < 64 for label in labels) or not 0 < (url.port or 1) < 65536:
+        raise ConfigurationError(f"base_url is {shown(base_url)}, whose host or port cannot be")
     return str(url).rstrip("/")
 
 
 def _check_timeout(timeout: float | httpx.Timeout) -> float | httpx.Timeout:
     if isinstance(timeout, httpx.Timeout):
         return timeout
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout <= _LONGEST_TIMEOUT:
         raise ConfigurationError(
-            f"timeout is {timeout!r}: it is a number of seconds above 0, or an httpx.Timeout"
+            f"timeout is {shown(timeout)}: it is a number of seconds above 0 and up to a day; "
+            "httpx.Timeout(None) is none at all"
         )
     return timeout
 
@@ -196,24 +209,30 @@ def _check_max_retries(max_retries: int) -> None:
     # So that whoever relies on no retries can say so before there are any.
     if max_retries != 0 or isinstance(max_retries, bool):
         raise ConfigurationError(
-            f"max_retries is {max_retries!r}: failed requests are not repeated yet, so pass 0 or "
-            "nothing, and send the same Event again where it matters"
+            f"max_retries is {shown(max_retries)}: failed requests are not repeated yet, so pass "
+            "0 or nothing, and send the same Event again where it matters"
         )
 
 
 def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers are a {type(headers).__name__}: pass a mapping")
     for name, value in headers.items():
-        remedy = _RESERVED.get(str(name).lower())
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(f"the header {shown(name)} has a name that cannot be sent")
+        remedy = _RESERVED.get(name.lower())
         if remedy:
             raise ConfigurationError(f"headers cannot set {name!r}: {remedy}")
-        if not all(isinstance(t, str) and t.isascii() and t.isprintable() for t in (name, value)):
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise ConfigurationError(
-                f"the header {name!r} cannot be sent: names and values are visible ASCII text"
+                f"the header {name!r} has a value that cannot be sent: it is visible ASCII text, "
+                "without blanks at its ends"
             )
-    return dict(headers)
+    # Names of headers ignore case: what differs in case only is the same.
+    return {name.lower(): value for name, value in headers.items()}
 
 
-def _from(variable: str, given: str | None, check: Callable[[object], str]) -> str | None:
+def _from(variable: str, given: object, check: Callable[[object], str]) -> str | None:
     """Checks a setting that was given, or else what the environment holds of it."""
     if given is not None:
         return check(given)

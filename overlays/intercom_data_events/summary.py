@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from intercom_data_events import timestamps
+from intercom_data_events.checks import text_or_none
 
 if TYPE_CHECKING:
     from intercom_data_events_api.models import DataEventSummary, DataEventSummaryItem
@@ -43,11 +44,11 @@ class EventSummary:
             TypeError: A time that is neither text nor a number.
         """
         return cls(
-            item.name or None,
-            item.count if isinstance(item.count, int) else None,
-            timestamps.read(item.first or None),
-            timestamps.read(item.last or None),
-            item.description or None,
+            text_or_none(item.name, "name"),
+            item.count if type(item.count) is int else None,
+            timestamps.read(item.first or None, "first"),
+            timestamps.read(item.last or None, "last"),
+            text_or_none(item.description, "description"),
             item.additional_properties,
         )
 
@@ -79,8 +80,8 @@ class ContactSummary:
         """
         return cls(
             tuple(EventSummary.from_api(item) for item in summary.events or () if item is not None),
-            summary.user_id or None,
-            summary.email or None,
-            summary.intercom_user_id or None,
+            text_or_none(summary.user_id, "user_id"),
+            text_or_none(summary.email, "email"),
+            text_or_none(summary.intercom_user_id, "intercom_user_id"),
             summary.additional_properties,
         )

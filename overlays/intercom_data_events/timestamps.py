@@ -6,6 +6,7 @@ import math
 from datetime import UTC, date, datetime
 from typing import TypeAlias
 
+from intercom_data_events.checks import shown, whole_number
 from intercom_data_events.errors import TimestampError
 
 #: What stands for a time: an aware datetime, whole Unix seconds, or text in ISO 8601 that carries
@@ -36,24 +37,28 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
         1389913941
     """
     if isinstance(value, datetime):
-        return _from_datetime(value, name)
-    if isinstance(value, str):
-        return _from_datetime(_parse(value, name), name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        seconds = _from_datetime(value, name)
+    elif isinstance(value, str):
+        seconds = _from_datetime(_parse(value, name), name)
+    elif isinstance(value, float):
+        seconds = _whole(value, name)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        seconds = int(value)
+    elif (number := whole_number(value)) is not None:
+        seconds = number  # A whole number of numpy's, say.
+    else:
         remedy = (
             "combine it with a time and a time zone"
             if isinstance(value, date)
             else "pass an aware datetime, Unix seconds or ISO 8601 text"
         )
         raise TimestampError(f"{name} is a {type(value).__name__}: {remedy}")
-    if isinstance(value, float):
-        value = _whole(value, name)
-    if not _FIRST <= value <= _LAST:
+    if not _FIRST <= seconds <= _LAST:
         raise TimestampError(
-            f"{name} is {value}, which is no time in seconds: "
+            f"{name} is {shown(value)}, which is not between the years 1 and 5138: "
             "if it is in milliseconds, divide it by 1000 (value // 1000)"
         )
-    return int(value)
+    return seconds
 
 
 def from_unix(seconds: float) -> datetime:
@@ -78,7 +83,7 @@ def is_unix(value: object) -> bool:
     return type(value) is int and _FIRST <= value <= _LAST
 
 
-def read(value: object) -> datetime | None:
+def read(value: object, name: str) -> datetime | None:
     """Reads a time from an answer: ISO 8601 text, trailing blanks and all, or Unix seconds.
 
     Intercom's own example of a summary ends in a blank. Text without an offset is taken as UTC,
@@ -91,34 +96,43 @@ def read(value: object) -> datetime | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError(f"{value!r:.60} is no time")
+        raise TypeError(f"its {name} is {shown(value)}, which is no time")
     if not isinstance(value, str):
         return from_unix(value)
-    moment = _isoparse(value.strip())
+    try:
+        moment = _isoparse(value.strip())
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"its {name} is {shown(value)}, which is no time") from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _from_datetime(moment: datetime, name: str) -> int:
-    if moment.utcoffset() is None:
+    try:
+        # Cut off before it becomes a float, which would round: upwards for times before 1970, and
+        # microseconds in the far future.
+        seconds = math.floor(moment.replace(microsecond=0).timestamp())
+        naive = moment.utcoffset() is None
+    except (ValueError, TypeError, OverflowError) as error:  # pandas.NaT, the end of the year 9999
+        raise TimestampError(f"{name} is {shown(moment)}, which is no time: {error}") from error
+    if naive:
         raise TimestampError(
             f"{name} is a datetime without a time zone: "
             "say which, with datetime.now(UTC) or value.replace(tzinfo=UTC), say"
         )
-    # Cut off before it becomes a float, which would round: upwards for times before 1970, and
-    # microseconds in the far future.
-    return math.floor(moment.replace(microsecond=0).timestamp())
+    return seconds
 
 
 def _parse(text: str, name: str) -> datetime:
     try:
         moment = _isoparse(text.strip())
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise TimestampError(
-            f"{name} is {text!r}, which is no time in ISO 8601: write 2026-01-31T12:00:00Z, say"
+            f"{name} is {shown(text)}, which is no ISO 8601 time: write 2026-01-31T12:00:00Z, say"
         ) from error
     if moment.tzinfo is None:
         raise TimestampError(
-            f"{name} is {text!r}, which carries no offset: append Z, or one such as +02:00"
+            f"{name} is {shown(text)}, which carries no offset: write 2026-01-31T12:00:00Z, or "
+            "+02:00 in place of Z, say"
         )
     return moment
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from intercom_data_events.checks import shown
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events_api import API_VERSION
 
@@ -29,5 +30,5 @@ def check_version(version: object) -> str:
         else (f'write "{API_VERSION}", say, or "Preview"')
     )
     raise ConfigurationError(
-        f"version is {version!r}, which is no version of Intercom's API: {remedy}"
+        f"version is {shown(version)}, which is no version of Intercom's API: {remedy}"
     )

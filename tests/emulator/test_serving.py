@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -216,3 +218,44 @@ def test_a_request_written_for_a_proxy_and_an_old_one_are_answered(
             old.sendall(line + rest + LENGTH + b"\r\n" + BODY)
             assert b" 202 " in read_to_the_end(old).split(b"\r\n")[0]
     assert [request.path for request in emulator.requests] == ["/events", "/events"]
+
+
+def test_an_answer_that_fails_is_a_500_and_the_server_goes_on(caplog: pytest.LogCaptureFixture):
+    times = iter([float(NOW), float("nan"), float(NOW)])
+    emulator = Emulator(clock=lambda: next(times))
+    with (
+        emulator.serve() as url,
+        httpx.Client(base_url=url, headers={"Authorization": "Bearer token"}) as client,
+    ):
+        statuses = [client.post("/events", json=EVENT).status_code for _ in range(3)]
+
+    assert statuses == [202, 500, 202]
+    assert "POST /events cannot be answered" in caplog.text
+
+
+def test_more_connections_than_files_can_be_opened_do_not_end_the_server() -> None:
+    program = """
+import resource, socket, httpx
+from intercom_data_events.emulator import Emulator
+import anyio._backends._asyncio, httpcore, h11
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+with Emulator().serve() as url, httpx.Client(base_url=url, trust_env=False) as client:
+    client.get("/events")
+    address = httpx.URL(url)
+    held = []
+    try:
+        while True:
+            held.append(socket.create_connection((address.host, address.port), timeout=10))
+    except OSError:
+        pass
+    for connection in held:
+        connection.close()
+    with httpx.Client(base_url=url, trust_env=False) as another:
+        print(another.get("/events").status_code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.strip() == "401", done.stderr[-2000:]

@@ -17,14 +17,6 @@ from intercom_data_events.emulator import Emulator
 #: A Wednesday in December 2022, a few seconds after the documentation's example events.
 NOW = 1_671_028_900
 
-ENVIRONMENT = (
-    "INTERCOM_ACCESS_TOKEN",
-    "INTERCOM_BASE_URL",
-    "INTERCOM_DISABLED",
-    "INTERCOM_REGION",
-    "INTERCOM_VERSION",
-)
-
 
 @attrs.frozen
 class Caller:
@@ -57,12 +49,6 @@ class Caller:
         """An httpx client of the kind that this kind of client takes."""
         kind = httpx.Client if self.backend == "blocking" else httpx.AsyncClient
         return kind(**options)
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ENVIRONMENT:
-        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(params=["blocking", "asyncio", "trio"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import json
 import logging
 import pickle
 import traceback
@@ -21,6 +22,7 @@ from intercom_data_events import (
     BadRequestError,
     ConflictError,
     IntercomError,
+    InvalidInputError,
     InvalidVersionError,
     NotFoundError,
     PermissionDeniedError,
@@ -168,7 +170,7 @@ def test_the_request_id_of_the_header_counts(answering):
     [
         (401, "access token"),
         (403, "access token may not"),
-        (404, "no such contact"),
+        (404, "check base_url"),
         (409, "several contacts share"),
         (429, "rate limit"),
     ],
@@ -250,6 +252,64 @@ def test_a_body_that_cannot_be_decompressed_is_a_failure_of_the_connection(calli
 
     assert type(error) is APIConnectionError
     assert error.may_have_been_processed
+
+
+def test_an_answer_that_repeats_the_token_has_it_taken_out(answering):
+    for status in (401, 200):
+        headers = {"X-Echo": f"Bearer {TOKEN}"}
+        body = {"errors": [{"code": "a", "message": f"Bearer {TOKEN} is bad"}]}
+        call, _ = answering(httpx.Response(status, json=body, headers=headers))
+
+        error = raised(call, lambda client: client.summary(user_id="1"), access_token=TOKEN)
+
+        assert TOKEN not in str(error)
+        assert TOKEN.encode() not in pickle.dumps(error)
+        assert "[access token] is bad" in error.response.text
+        assert error.response.headers["x-echo"] == "Bearer [access token]"
+
+
+def test_what_an_answer_says_cannot_forge_lines_or_stop_a_terminal(answering):
+    message = "a\n\x1b[31mFAKE\ud800" + "b" * 1000
+    body = json.dumps({"errors": [{"code": "a", "message": message}]})
+    call, _ = answering(httpx.Response(422, content=body))
+
+    said = str(raised(call))
+
+    said.encode()
+    assert said.isprintable()
+    assert len(said) < 800
+
+
+@pytest.mark.parametrize("location", ["javascript:x", "http://" + "a" * 70_000, "http://a..b"])
+def test_a_redirect_to_what_is_no_address_is_an_error_of_ours(answering, location):
+    call, _ = answering(httpx.Response(307, headers={"Location": location}))
+
+    assert isinstance(raised(call), APIConnectionError | APIStatusError)
+
+
+@pytest.mark.parametrize("verb", ["list", "summary"])
+def test_an_identity_that_no_address_can_hold_is_refused(call, emulator, verb):
+    with pytest.raises(InvalidInputError, match="valid address"):
+        call(lambda client: getattr(client, verb)(user_id="x" * 70_000))
+
+    assert emulator.requests == ()
+
+
+def test_a_hook_of_ones_own_that_raises_for_a_status_gives_the_typed_error(call):
+    def hook(response):
+        response.raise_for_status()
+
+    async def async_hook(response):
+        response.raise_for_status()
+
+    own = call.http_client(
+        transport=httpx.MockTransport(lambda request: httpx.Response(404)),
+        event_hooks={"response": [hook if call.backend == "blocking" else async_hook]},
+    )
+    error = raised(call, http_client=own, access_token=TOKEN)
+
+    assert type(error) is NotFoundError
+    assert not [thing for thing in reachable(error) if TOKEN in repr(thing)]
 
 
 def all_errors(answering):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import pickle
 
 import attrs
@@ -59,7 +60,30 @@ def test_an_identity_is_text_and_not_empty(identity, remedy):
         Event("placed-order", **identity)
 
 
-@pytest.mark.parametrize("name", ["", "  ", None, 1, "\ud800"])
+class Known(str, enum.Enum):  # noqa: UP042  # what is tested
+    ALICE = "alice"
+
+
+def test_members_of_an_enumeration_of_text_are_their_text_everywhere(call, emulator):
+    call(lambda client: client.create(Known.ALICE, user_id=Known.ALICE, created_at=1671028894))
+    call(lambda client: client.summary(user_id=Known.ALICE))
+
+    assert emulator.requests[0].json["event_name"] == "alice"
+    assert emulator.requests[0].json["user_id"] == "alice"
+    assert emulator.requests[1].query["user_id"] == "alice"
+
+
+def test_metadata_that_was_changed_after_all_is_checked_when_it_is_sent(call, emulator):
+    event = Event("placed-order", user_id="1", metadata={"a": 1})
+    event.metadata["b"] = [1]
+
+    with pytest.raises(MetadataError, match="'b'"):
+        call(lambda client: client.send(event))
+
+    assert emulator.requests == ()
+
+
+@pytest.mark.parametrize("name", ["", "  ", None, 1, "\ud800", pytest.param(10**5000, id="huge")])
 def test_a_name_is_text_and_not_empty(name):
     with pytest.raises(InvalidInputError, match="event_name"):
         Event(name, user_id="314159")

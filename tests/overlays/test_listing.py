@@ -169,6 +169,32 @@ def test_a_since_cursor_of_somebody_else_is_refused(call):
         call(lambda client: client.list(user_id="2", since="user_id=1&type=user&since=5"))
 
 
+@pytest.mark.parametrize("cursor", ["since=1", "type=user&since=1"])
+def test_a_since_cursor_says_whose_events_it_lists(call, emulator, cursor):
+    with pytest.raises(InvalidInputError, match=r"page\.since"):
+        call(lambda client: client.list(user_id="1", since=cursor))
+
+    assert emulator.requests == ()
+
+
+def test_a_listing_that_never_ends_and_never_has_an_event_is_an_error(answering):
+    answers = [page(next_page=f"{HERE}?before={number}") for number in range(200)]
+    call, transport = answering(*answers)
+
+    with pytest.raises(PaginationError, match="without an event"):
+        call(lambda client: client.list(user_id="1"))
+
+    assert len(transport.requests) == 100
+
+
+def test_unknown_fields_of_a_page_are_kept(answering):
+    call, _ = answering(httpx.Response(200, json={"events": [], "total_count": 7}))
+
+    (found,) = call(lambda client: client.list(user_id="1").pages())
+
+    assert found.additional_properties == {"total_count": 7}
+
+
 def test_a_since_cursor_has_its_page_size(call):
     with pytest.raises(InvalidInputError, match="per_page"):
         call(lambda client: client.list(since="user_id=1&since=5", per_page=5))

@@ -117,7 +117,7 @@ def test_an_answer_without_a_type_is_read(answering):
 
 @pytest.mark.parametrize("events", [None, [], "missing"])
 def test_no_events_are_no_events(answering, events):
-    body = {} if events == "missing" else {"events": events}
+    body = {"type": "event.list"} if events == "missing" else {"events": events}
 
     assert read(answering, httpx.Response(200, json=body)) == []
     assert read(answering, httpx.Response(200, json=body), "summary").events == ()
@@ -165,14 +165,20 @@ def test_dates_of_a_summary_are_aware_whatever_their_spelling(answering, spellin
         (b"null", "no JSON object"),
         (b'"events"', "no JSON object"),
         (b"[" * 100_000, "body"),
+        (b"{}", "no events"),
+        (b'{"message": "down for maintenance"}', "no events"),
+        (b'{"type": "error.list", "errors": [], "events": []}', "no events"),
+        (b'{"events": [{"event_name": null, "created_at": 1}]}', "event_name is empty"),
+        (b'{"events": [{"event_name": [1], "created_at": 1}]}', r"event_name is \[1"),
+        (b'{"events": [{"event_name": "a", "created_at": 1, "email": 5}]}', "email is 5"),
         (b'{"events": [null]}', "DataEvent"),
         (b'{"events": [1]}', "DataEvent"),
         (b'{"events": [{}]}', "lacks 'event_name'"),
         (b'{"events": [{"event_name": "a"}]}', "lacks 'created_at'"),
-        (b'{"events": [{"event_name": "a", "created_at": "soon"}]}', "body"),
+        (b'{"events": [{"event_name": "a", "created_at": "soon"}]}', "created_at is 'soon'"),
         (b'{"events": [{"event_name": "a", "created_at": null}]}', "body"),
         (b'{"events": [{"event_name": "a", "created_at": 1e300}]}', "body"),
-        (b'{"events": [{"event_name": "a", "created_at": 1, "metadata": "x"}]}', "body"),
+        (b'{"events": [{"event_name": "a", "created_at": 1, "metadata": "x"}]}', "metadata is 'x'"),
         (b'{"events": {"a": 1}}', "DataEvent"),
         (b'{"events": 5}', "body"),
         (b'{"events": "abc"}', "DataEvent"),
@@ -193,6 +199,7 @@ def test_a_listing_that_is_not_as_described_is_an_error_that_holds_it(answering,
     "content",
     [
         b"[]",
+        b"{}",
         b"<html>",
         b'{"events": [5]}',
         b'{"events": [[]]}',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import typing
 
@@ -31,7 +32,7 @@ def requested(answering, **options):
 
 
 def test_every_request_is_for_the_version_that_the_client_was_generated_from(answering):
-    call, transport = answering(httpx.Response(200, json={}))
+    call, transport = answering(httpx.Response(200, json={"events": []}))
 
     call(lambda client: client.list(user_id="1"))
     call(lambda client: client.summary(user_id="1"))
@@ -102,6 +103,87 @@ def test_further_headers_replace_the_usual_ones_whatever_their_case(answering):
     assert sent.get_list("User-Agent") == ["shop/1"]
     assert sent.get_list("Accept") == ["*/*"]
     assert sent.get_list("X-Trace") == ["1"]
+
+
+def test_a_header_that_differs_in_case_replaces_the_one_before(answering):
+    call, transport = answering(ACCEPTED)
+
+    call(
+        lambda client: client.with_options(headers={"x-TRACE": "2"}).create(**CREATE),
+        headers={"X-Trace": "1"},
+    )
+
+    assert transport.requests[0].headers.get_list("x-trace") == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("INTERCOM_REGION", "EU"),
+        ("INTERCOM_BASE_URL", "a.example"),
+        ("INTERCOM_ACCESS_TOKEN", "s3cr3t\n"),
+    ],
+)
+def test_a_wrong_setting_of_the_environment_is_named_as_such(monkeypatch, variable, value):
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "token")
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ConfigurationError, match=f"{variable} in the environment") as caught:
+        DataEventsClient()
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_the_timeout_of_a_client_of_ones_own_holds_unless_one_is_given(call):
+    seen = []
+
+    def answer(request):
+        seen.append(request.extensions["timeout"]["read"])
+        return httpx.Response(202)
+
+    for options in ({}, {"timeout": 7}):
+        own = call.http_client(transport=httpx.MockTransport(answer), timeout=3)
+        call(lambda client: client.create(**CREATE), http_client=own, **options)
+
+    assert seen == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HTTPS_PROXY", "socks9://a.example"), ("SSL_CERT_FILE", "/nowhere"), ("NO_PROXY", "[:::")],
+)
+def test_connections_that_cannot_be_set_up_are_an_error_of_ours(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    client = DataEventsClient("token")
+
+    with pytest.raises(ConfigurationError, match="variables in the environment"):
+        client.create(**CREATE)
+    client.close()
+
+
+def test_a_token_function_that_cannot_reach_its_vault_is_not_intercoms_fault(answering):
+    def token():
+        raise httpx.ReadTimeout("vault slow")
+
+    async def token_to_await():
+        raise httpx.ReadTimeout("vault slow")
+
+    call, transport = answering(ACCEPTED)
+    functions = [token] if call.backend == "blocking" else [token, token_to_await]
+    for function in functions:
+        with pytest.raises(ConfigurationError, match="vault slow") as caught:
+            call(lambda client: client.create(**CREATE), access_token=function)
+        assert not caught.value.may_have_been_processed
+
+    assert transport.requests == []
+
+
+def test_preview_and_unstable_are_one_version(answering, caplog):
+    call, _ = answering(httpx.Response(202, headers={"Intercom-Version": "Unstable"}))
+
+    call(lambda client: client.create(**CREATE), version="Preview")
+
+    assert caplog.records == []
 
 
 def test_a_client_of_ones_own_cannot_override_the_pin(call):
@@ -213,8 +295,24 @@ def test_the_environment_counts_after_the_arguments(
         ({"base_url": "https://a.example?x=1"}, "without query"),
         ({"base_url": "https://a.example#x"}, "without query"),
         ({"base_url": "https://user:secret@a.example"}, "credentials"),
-        ({"base_url": "https://[::1"}, "no address"),
-        ({"base_url": 5}, "no address"),
+        ({"base_url": "https://[::1"}, "http or https"),
+        ({"base_url": 5}, "http or https"),
+        ({"base_url": "https://user:secret@a.example:port"}, "credentials"),
+        ({"base_url": "https://a.example/?"}, "without query"),
+        ({"base_url": "https://a.example#"}, "without query"),
+        ({"base_url": "https://a.example "}, "http or https"),
+        ({"base_url": "https://a.example/\ud800"}, "http or https"),
+        ({"base_url": "https://a..example"}, "host or port"),
+        ({"base_url": "https://a.example:101389"}, "host or port"),
+        ({"region": ["eu"]}, "us, eu, au"),
+        ({"enabled": "false"}, "True or False"),
+        ({"timeout": float("inf")}, "up to a day"),
+        ({"headers": [("a", "b")]}, "mapping"),
+        ({"headers": {"bad name": "1"}}, "bad name"),
+        ({"headers": {"": "1"}}, "name"),
+        ({"headers": {"X-Trace": " a"}}, "X-Trace"),
+        ({"transport": "a transport"}, "transport"),
+        ({"version": 10**5000}, "cannot be shown"),
         ({"timeout": 0}, "seconds above 0"),
         ({"timeout": -1}, "seconds above 0"),
         ({"timeout": "30"}, "seconds above 0"),
@@ -420,6 +518,15 @@ def test_a_disabled_client_stays_so_in_a_pickle():
     client = pickle.loads(pickle.dumps(DataEventsClient(enabled=False)))
 
     assert client.create(**CREATE) is None
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_shares_connections_and_token(emulator, copied):
+    with DataEventsClient("token", transport=emulator.transport()) as client:
+        copied(client).close()
+        copied(client).create(**CREATE)
+
+    assert emulator.requests[0].headers["authorization"] == "Bearer token"
 
 
 def test_a_client_with_connections_of_ones_own_cannot_be_pickled():

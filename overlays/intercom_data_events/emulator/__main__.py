@@ -65,9 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reason = error.strerror or error
             sys.stderr.write(f"Cannot listen on {options.host}:{options.port}: {reason}.\n")
             return 1
-        sys.stdout.write(f"Emulating Intercom's data events at {url}\n")
         # Whoever starts this in the background waits for the line, through a pipe.
-        sys.stdout.flush()
+        print(f"Emulating Intercom's data events at {url}", flush=True)  # noqa: T201
         signals.get()
     return 0
 
@@ -94,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "--contact",
         action="append",
         type=_contact,
-        metavar="FIELD=VALUE,…",
+        metavar="FIELD=VALUE,...",
         help="somebody known, by user_id, email or id, or several of them; anybody else is then "
         "answered with 404; repeatable (default: everybody is created on sight)",
     )
@@ -119,7 +118,7 @@ def _contact(text: str) -> EmulatedContact:
         name, _, value = part.partition("=")
         if name not in known or not value or name in fields:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not FIELD=VALUE,… with a field of {', '.join(known)}"
+                f"{text!r} is not FIELD=VALUE,... with a field of {', '.join(known)}"
             )
         fields[name] = value
     return EmulatedContact(**fields)

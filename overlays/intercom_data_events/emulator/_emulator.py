@@ -82,6 +82,7 @@ class Emulator:
         record: Whether `requests` keeps what arrives; a server that runs for long had better not.
 
     Raises:
+        TypeError: `tokens` is one string.
         ValueError: Two contacts share a `user_id` or an `id`, or `rate_limit` or `window` is
             not positive.
 
@@ -110,6 +111,8 @@ class Emulator:
         window: float = 10.0,
         record: bool = True,
     ) -> None:
+        if isinstance(tokens, str):
+            raise TypeError("tokens is a collection of access tokens, not one of them")
         if rate_limit < 1 or not window > 0:
             raise ValueError("rate_limit and window must be positive")
         self._tokens = None if tokens is None else frozenset(tokens)

@@ -185,7 +185,8 @@ def _read_tally(fields: JSON) -> Tally:
     count = fields.get("count")
     if count is None:
         raise missing("count")
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+    # Inferred: numbers have 64 bits.
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count < 2**63:
         raise invalid("count", "count must be a positive integer")
     first, last = _read_time(fields, "first"), _read_time(fields, "last")
     if first > last:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
 from email.utils import formatdate
 from functools import partial
@@ -17,11 +18,16 @@ import httpx
 
 from ._reading import BODY_LIMIT
 
+log = logging.getLogger("intercom_data_events.emulator")
+
 _CHUNK = 64 * 1024
 
 # How long a refused upload may go on, so that the client sends it to its end and then reads the
 # answer; closing with bytes unread would reset the connection and lose the answer.
 _LINGER_SECONDS = 2.0
+
+# How long to wait for connections to close where no more can be opened.
+_BREATH_SECONDS = 0.05
 
 Answering = Callable[[httpx.Request], httpx.Response]
 
@@ -93,10 +99,26 @@ async def serving(answer: Answering, host: str, port: int) -> AsyncGenerator[str
     """Serve in the running event loop, and yield the base URL."""
     listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
     async with listener, anyio.create_task_group() as connections:
-        connections.start_soon(listener.serve, partial(_converse, answer))
+        for one in listener.listeners:
+            connections.start_soon(_accept, one, partial(_converse, answer), connections)
         bound = listener.extra_attributes[anyio.abc.SocketAttribute.local_port]()
         yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
         connections.cancel_scope.cancel()
+
+
+async def _accept(
+    listener: anyio.abc.Listener[anyio.abc.SocketStream],
+    converse: Callable[[anyio.abc.SocketStream], Coroutine[None, None, None]],
+    connections: anyio.abc.TaskGroup,
+) -> None:
+    """Accept connections for ever, also after there were more than files can be opened."""
+    while True:
+        try:
+            stream = await listener.accept()  # type: ignore[attr-defined]  # of sockets, all have it
+        except OSError:
+            await anyio.sleep(_BREATH_SECONDS)
+        else:
+            connections.start_soon(converse, stream)
 
 
 async def _converse(answer: Answering, stream: anyio.abc.SocketStream) -> None:
@@ -107,10 +129,19 @@ async def _converse(answer: Answering, stream: anyio.abc.SocketStream) -> None:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             try:
                 while (request := await connection.receive()) is not None:
-                    if not await connection.send(answer(request)):
+                    if not await connection.send(_answered(answer, request)):
                         break
             except (h11.RemoteProtocolError, httpx.InvalidURL) as error:
                 await connection.refuse(error)
+
+
+def _answered(answer: Answering, request: httpx.Request) -> httpx.Response:
+    """The answer, or a 500 where there is none: one request does not end the server."""
+    try:
+        return answer(request)
+    except Exception:
+        log.exception("%s %s cannot be answered", request.method, request.url.path)
+        return httpx.Response(500)
 
 
 class _Connection:
