@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from intercom_data_events.__about__ import __version__
     from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
-    from intercom_data_events.contact import AsyncContact, Contact
+    from intercom_data_events.contact import AsyncContact, Contact, Identity
     from intercom_data_events.errors import (
         APIConnectionError,
         APIResponse,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from intercom_data_events.pagination import AsyncEventList, EventList, ListedEvent, Page
     from intercom_data_events.rate_limit import RateLimit
     from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
-    from intercom_data_events.settings import AccessToken, Region
+    from intercom_data_events.settings import AccessToken, AsyncAccessToken, Region
     from intercom_data_events.summary import ContactSummary, EventSummary
     from intercom_data_events.timestamps import Timestamp
     from intercom_data_events.version import API_VERSION
@@ -59,6 +59,7 @@ __all__ = [
     "APITimeoutError",
     "API_VERSION",
     "AccessToken",
+    "AsyncAccessToken",
     "AsyncContact",
     "AsyncDataEventsClient",
     "AsyncEventList",
@@ -73,6 +74,7 @@ __all__ = [
     "Event",
     "EventList",
     "EventSummary",
+    "Identity",
     "IdentityError",
     "IntercomError",
     "IntercomVersion",
@@ -108,6 +110,7 @@ _MODULES = {
     "APITimeoutError": "intercom_data_events.errors",
     "API_VERSION": "intercom_data_events.version",
     "AccessToken": "intercom_data_events.settings",
+    "AsyncAccessToken": "intercom_data_events.settings",
     "AsyncContact": "intercom_data_events.contact",
     "AsyncDataEventsClient": "intercom_data_events.client",
     "AsyncEventList": "intercom_data_events.pagination",
@@ -122,6 +125,7 @@ _MODULES = {
     "Event": "intercom_data_events.event",
     "EventList": "intercom_data_events.pagination",
     "EventSummary": "intercom_data_events.summary",
+    "Identity": "intercom_data_events.contact",
     "IdentityError": "intercom_data_events.errors",
     "IntercomError": "intercom_data_events.errors",
     "IntercomVersion": "intercom_data_events_api.models",

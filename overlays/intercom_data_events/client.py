@@ -19,6 +19,7 @@ from intercom_data_events.event import Event
 from intercom_data_events.sending import Pool
 from intercom_data_events.settings import (
     AccessToken,
+    AsyncAccessToken,
     Region,
     Settings,
     resolve_enabled,
@@ -120,6 +121,7 @@ class DataEventsClient:
             InvalidInputError: An argument that the API would refuse; nothing was sent.
             APIConnectionError: No whole answer came.
             APIStatusError: Intercom refuses it; ``NotFoundError`` where there is no such contact.
+            InvalidResponseError: A success other than the one that is described.
         """
         self.send(
             Event(
@@ -183,6 +185,12 @@ class DataEventsClient:
     ) -> ContactSummary:
         """Counts a contact's events by name, those older than 90 days included.
 
+        Args:
+            user_id: Your own identifier of the contact.
+            email: The contact's e-mail address.
+            intercom_user_id: Intercom's identifier of the contact, which leads have too. Exactly
+                one of the three is needed.
+
         Raises:
             IdentityError: Not exactly one identity; nothing was sent.
             APIConnectionError: No whole answer came.
@@ -212,6 +220,7 @@ class DataEventsClient:
             InvalidInputError: An argument that the API would refuse; nothing was sent.
             APIConnectionError: No whole answer came.
             APIStatusError: Intercom refuses it.
+            InvalidResponseError: A success other than the one that is described.
         """
         self._perform(
             operations.create_summary(
@@ -246,17 +255,22 @@ class DataEventsClient:
     ) -> Self:
         """Returns a view of this client with other options, on the same connections.
 
-        What is left out stays; headers are added to those that are set. Closing a view does
-        nothing: the connections are the client's.
+        Closing a view does nothing: the connections are the client's.
+
+        Args:
+            version: The API version; as of the client where it is left out.
+            timeout: Seconds to wait in each phase of a request; likewise.
+            max_retries: How often a failed request is repeated; 0 is the only number yet.
+            headers: Further headers, added to those of the client or in their place.
 
         Raises:
             ConfigurationError: An option that cannot be used.
         """
         view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
         view._settings = self._settings.changed(
             version=version, timeout=timeout, max_retries=max_retries, headers=headers
         )
-        view._pool = self._pool
         view._is_view = True
         return view
 
@@ -340,7 +354,7 @@ class AsyncDataEventsClient:
 
     def __init__(
         self,
-        access_token: AccessToken | None = None,
+        access_token: AsyncAccessToken | None = None,
         *,
         version: IntercomVersion | str | None = None,
         region: Region | None = None,
@@ -459,10 +473,10 @@ class AsyncDataEventsClient:
     ) -> Self:
         """Returns a view with other options; see :meth:`DataEventsClient.with_options`."""
         view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
         view._settings = self._settings.changed(
             version=version, timeout=timeout, max_retries=max_retries, headers=headers
         )
-        view._pool = self._pool
         view._is_view = True
         return view
 

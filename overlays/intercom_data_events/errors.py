@@ -267,7 +267,14 @@ def status_error(response: APIResponse[None], request: str, *, sent: bool) -> AP
     if response.request_id:
         parts.append(f"request id {_printable(response.request_id)}")
     # A failed server may have done its work before it failed; all others refuse.
-    return kind(". ".join(parts), response, may_have_been_processed=sent and status >= 500)
+    possible = sent and status >= 500
+    message = ". ".join(parts) + possibly_processed(possible)
+    return kind(message, response, may_have_been_processed=possible)
+
+
+def possibly_processed(possible: bool) -> str:
+    """What a message ends in where what was sent may have taken effect."""
+    return "; it may have been processed all the same" if possible else ""
 
 
 def _reported(content: bytes) -> list[dict[str, object]]:

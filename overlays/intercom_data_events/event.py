@@ -15,7 +15,7 @@ from intercom_data_events.checks import plain_text, shown, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
 
 if TYPE_CHECKING:
-    from intercom_data_events.metadata import Metadata
+    from intercom_data_events.metadata import Metadata, MetadataValue
     from intercom_data_events.timestamps import Timestamp
 _SURROGATE = "which has a lone surrogate in it that UTF-8 cannot hold"
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
@@ -61,7 +61,7 @@ class Event:
     user_id: str | None
     id: str | None
     email: str | None
-    metadata: Mapping[str, object] = field(hash=False)
+    metadata: Mapping[str, MetadataValue] = field(hash=False)
 
     def __init__(
         self,
@@ -92,7 +92,10 @@ class Event:
             id=identities.get("id"),
             email=identities.get("email"),
             # Encoding checks it; decoding what was encoded gives every spelling the same value.
-            metadata={} if metadata is None else _metadata.decode(_metadata.encode(metadata)),
+            metadata=cast(
+                "Mapping[str, MetadataValue]",
+                _metadata.decode(_metadata.encode({} if metadata is None else metadata)),
+            ),
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -109,7 +112,7 @@ class Event:
             fields["email"] = self.email
         if self.metadata:
             # Encoded anew, and so checked anew: a mapping can be changed, whatever holds it.
-            fields["metadata"] = _metadata.encode(cast("Metadata", self.metadata))
+            fields["metadata"] = _metadata.encode(self.metadata)
         return fields
 
     @classmethod

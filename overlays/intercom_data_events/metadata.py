@@ -232,10 +232,8 @@ def to_json(value: object) -> object:
     """Returns one decoded value as it came; nothing is checked."""
     if isinstance(value, datetime):
         return timestamps.to_unix(value)
-    if isinstance(value, RichLink):
-        return {"url": value.url, "value": value.value}
-    if isinstance(value, MonetaryAmount):
-        return {"amount": value.amount, "currency": value.currency}
+    if isinstance(value, RichLink | MonetaryAmount):
+        return _fields(value)
     return value
 
 
@@ -259,10 +257,8 @@ def _encode(key: str, value: object) -> JSONValue:
         return _seconds(key, value)
     if isinstance(value, int | float):
         return _number(key, value)
-    if isinstance(value, RichLink):
-        return {"url": value.url, "value": value.value}
-    if isinstance(value, MonetaryAmount):
-        return {"amount": value.amount, "currency": value.currency}
+    if isinstance(value, RichLink | MonetaryAmount):
+        return _fields(value)
     if isinstance(value, Mapping):
         return _object(key, value)
     if value is None:
@@ -301,10 +297,8 @@ def _object(key: str, value: Mapping[object, object]) -> dict[str, str | int]:
         found = _known(dict(value))
     except MetadataError as error:
         raise MetadataError(f"metadata[{key!r}]: {error}", key=key) from error
-    if isinstance(found, RichLink):
-        return {"url": found.url, "value": found.value}
-    if isinstance(found, MonetaryAmount):
-        return {"amount": found.amount, "currency": found.currency}
+    if isinstance(found, RichLink | MonetaryAmount):
+        return _fields(found)
     raise _refused(
         key,
         "is an object, and the API takes none but rich links (url, value) and monetary amounts "
@@ -320,6 +314,12 @@ def _decode(key: str, value: object) -> object:
     elif key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
         return timestamps.from_unix(value)  # type: ignore[arg-type]  # is_unix says it is an int
     return value
+
+
+def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:
+    if isinstance(value, RichLink):
+        return {"url": value.url, "value": value.value}
+    return {"amount": value.amount, "currency": value.currency}
 
 
 def _known(value: dict[Any, Any]) -> object:

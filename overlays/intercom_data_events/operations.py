@@ -19,9 +19,9 @@ from intercom_data_events.checks import shown, whole_number
 from intercom_data_events.errors import (
     APIResponse,
     IdentityError,
-    IntercomError,
     InvalidInputError,
     InvalidResponseError,
+    possibly_processed,
 )
 from intercom_data_events.event import Event, check_event_name, check_identities
 from intercom_data_events.sending import Answer, View
@@ -266,7 +266,7 @@ def _nothing(_: object) -> None:
 
 
 def _read_page(parsed: object) -> Page:
-    from intercom_data_events.pagination import Page
+    from intercom_data_events.pagination import read_page
     from intercom_data_events_api.models import DataEvent, DataEventList, DataEventListPages
 
     listed = _expected(parsed, DataEventList)
@@ -275,18 +275,18 @@ def _read_page(parsed: object) -> Page:
         _expected(event, DataEvent)
     if listed.pages:
         _expected(listed.pages, DataEventListPages)
-    return Page.from_api(listed)
+    return read_page(listed)
 
 
 def _read_summary(parsed: object) -> ContactSummary:
-    from intercom_data_events.summary import ContactSummary
+    from intercom_data_events.summary import read_summary
     from intercom_data_events_api.models import DataEventSummary, DataEventSummaryItem
 
     summarised = _expected(parsed, DataEventSummary)
     for item in summarised.events or ():
         if item is not None:
             _expected(item, DataEventSummaryItem)
-    return ContactSummary.from_api(summarised)
+    return read_summary(summarised)
 
 
 def _expected(parsed: object, kind: type[_Model]) -> _Model:
@@ -303,8 +303,6 @@ def _reading(view: View) -> Iterator[None]:
     """Turns what reading an answer raises into the error that holds the answer."""
     try:
         yield
-    except IntercomError:
-        raise
     except _MISREAD as error:
         if view.answer is None:
             raise  # From before there was an answer, so not about one: a token function's, say.
@@ -314,13 +312,14 @@ def _reading(view: View) -> Iterator[None]:
 def _unreadable(answer: Answer, error: Exception) -> InvalidResponseError:
     """Says what is wrong with an answer that reading failed on."""
     if isinstance(error, UnexpectedStatus):
-        reason = "with a status that is not described"
+        reason = "of a status that is not described"
     elif isinstance(error, KeyError):
         reason = f"with a body that lacks {error}"
     else:
         reason = f"with a body that is not as described: {str(error) or type(error).__name__}"
     return InvalidResponseError(
-        f"Intercom reports success ({answer.status_code}) {reason}",
+        f"{answer.status_code} for {answer.asked_for}: a success {reason}"
+        f"{possibly_processed(answer.takes_effect)}",
         answer.snapshot(),
         may_have_been_processed=answer.takes_effect,
     )

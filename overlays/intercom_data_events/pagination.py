@@ -53,33 +53,6 @@ class ListedEvent:
     metadata: Mapping[str, object] = field(hash=False)
     additional_properties: Mapping[str, object] = field(hash=False)
 
-    @classmethod
-    def from_api(cls, event: DataEvent) -> ListedEvent:
-        """Converts the generated model.
-
-        Raises:
-            ValueError: `created_at` is beyond what a datetime can hold.
-            TypeError: It is no number, or the metadata no object.
-        """
-        name = text_or_none(event.event_name, "event_name")
-        if name is None:
-            raise TypeError("its event_name is empty")
-        if type(event.created_at) is not int:
-            raise TypeError(f"its created_at is {shown(event.created_at)}, not Unix seconds")
-        data = event.metadata
-        if data and not hasattr(data, "additional_properties"):
-            raise TypeError(f"its metadata is {shown(data)}, not an object")
-        return cls(
-            name,
-            timestamps.from_unix(event.created_at),
-            text_or_none(event.id, "id"),
-            text_or_none(event.user_id, "user_id"),
-            text_or_none(event.intercom_user_id, "intercom_user_id"),
-            text_or_none(event.email, "email"),
-            _metadata.decode(data.additional_properties) if data else {},
-            event.additional_properties,
-        )
-
     def to_dict(self) -> dict[str, object]:
         """Returns the event as the API's JSON, as it was listed; what it lacks is left out."""
         fields: dict[str, object] = {
@@ -116,21 +89,6 @@ class Page:
     since: str | None
     next: str | None = field(repr=False)
     additional_properties: Mapping[str, object] = field(repr=False, hash=False)
-
-    @classmethod
-    def from_api(cls, listed: DataEventList) -> Page:
-        """Converts the generated model.
-
-        Raises:
-            AttributeError, TypeError, ValueError: Something in it is not as described.
-        """
-        pages = listed.pages
-        return cls(
-            tuple(ListedEvent.from_api(event) for event in listed.events or ()),
-            _query(pages.since) if pages else None,
-            _query(pages.next_) if pages else None,
-            listed.additional_properties,
-        )
 
 
 class EventList:
@@ -314,3 +272,45 @@ def _query(address: object) -> str | None:
             f"the address of a page, {shown(address)}, has no query to ask for it with"
         )
     return quote(query, safe=_QUERY_SAFE)
+
+
+def _listed_event(event: DataEvent) -> ListedEvent:
+    """Converts the generated model.
+
+    Raises:
+        ValueError: `created_at` is beyond what a datetime can hold.
+        TypeError: It is no number, or the metadata no object.
+    """
+    name = text_or_none(event.event_name, "event_name")
+    if name is None:
+        raise TypeError("its event_name is empty")
+    if type(event.created_at) is not int:
+        raise TypeError(f"its created_at is {shown(event.created_at)}, not Unix seconds")
+    data = event.metadata
+    if data and not hasattr(data, "additional_properties"):
+        raise TypeError(f"its metadata is {shown(data)}, not an object")
+    return ListedEvent(
+        name,
+        timestamps.from_unix(event.created_at),
+        text_or_none(event.id, "id"),
+        text_or_none(event.user_id, "user_id"),
+        text_or_none(event.intercom_user_id, "intercom_user_id"),
+        text_or_none(event.email, "email"),
+        _metadata.decode(data.additional_properties) if data else {},
+        event.additional_properties,
+    )
+
+
+def read_page(listed: DataEventList) -> Page:
+    """Converts the generated model.
+
+    Raises:
+        AttributeError, TypeError, ValueError: Something in it is not as described.
+    """
+    pages = listed.pages
+    return Page(
+        tuple(_listed_event(event) for event in listed.events or ()),
+        _query(pages.since) if pages else None,
+        _query(pages.next_) if pages else None,
+        listed.additional_properties,
+    )

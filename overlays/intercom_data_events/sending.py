@@ -12,7 +12,8 @@ import json as jsonlib
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import httpx
@@ -24,9 +25,10 @@ from intercom_data_events.errors import (
     APITimeoutError,
     ConfigurationError,
     InvalidInputError,
+    possibly_processed,
     status_error,
 )
-from intercom_data_events.settings import AccessToken, Settings, check_token
+from intercom_data_events.settings import AsyncAccessToken, Settings, check_token
 
 if TYPE_CHECKING:
     from intercom_data_events.rate_limit import RateLimit
@@ -49,7 +51,6 @@ _NOT_SENT = (
     httpx.PoolTimeout,
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
 )
 
 
@@ -65,7 +66,7 @@ class BearerToken(httpx.Auth):
     nor credentials in an address take its place.
     """
 
-    def __init__(self, token: AccessToken | None) -> None:
+    def __init__(self, token: AsyncAccessToken | None) -> None:
         self._token = token
 
     def sync_auth_flow(
@@ -73,7 +74,7 @@ class BearerToken(httpx.Auth):
     ) -> Generator[httpx.Request, httpx.Response, None]:
         """Authenticates for a blocking client."""
         token = self._current()
-        if token is not None and not isinstance(token, str) and hasattr(token, "__await__"):
+        if isinstance(token, Awaitable):
             if isinstance(token, Coroutine):
                 token.close()
             raise ConfigurationError(
@@ -87,9 +88,9 @@ class BearerToken(httpx.Auth):
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Authenticates for an async client; the function may be async, too."""
         token = self._current()
-        if token is not None and not isinstance(token, str) and hasattr(token, "__await__"):
+        if isinstance(token, Awaitable):
             try:
-                token = await token
+                token = await cast("Awaitable[object]", token)
             except httpx.HTTPError as error:
                 raise _token_error(error) from error
         self._authenticate(request, token)
@@ -121,7 +122,7 @@ class Pool:
 
     def __init__(
         self,
-        access_token: AccessToken | None,
+        access_token: AsyncAccessToken | None,
         transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None,
         http_client: httpx.Client | httpx.AsyncClient | None,
         enabled: bool,
@@ -212,9 +213,18 @@ class Answer:
     was asked for decides how an answer is read, whatever it calls itself.
     """
 
-    __slots__ = ("_asked", "_response", "content", "headers", "status_code", "takes_effect")
+    __slots__ = (
+        "_asked",
+        "_response",
+        "asked_for",
+        "content",
+        "headers",
+        "status_code",
+        "takes_effect",
+    )
 
     def __init__(self, response: httpx.Response, asked: str | None) -> None:
+        self.asked_for = described(response.request)
         self.takes_effect = _takes_effect(response.request)
         self.status_code = response.status_code
         self.headers = response.headers
@@ -276,35 +286,35 @@ class View:
         """Called by the generated functions."""
         return _AwaitingConnection(self)
 
-    def send(self, described: Mapping[str, Any]) -> Answer:
+    def send(self, parts: Mapping[str, Any]) -> Answer:
         """Sends what a generated function describes."""
         http = self._pool.blocking()
-        steps = exchange(self._request(http, described), self._pool, self._settings.version)
+        steps = exchange(self._request(http, parts), self._pool, self._settings.version)
         return self._answered(run(steps, http, self._pool.auth))
 
-    async def asend(self, described: Mapping[str, Any]) -> Answer:
+    async def asend(self, parts: Mapping[str, Any]) -> Answer:
         """Sends what a generated function describes."""
         http = self._pool.awaiting()
-        steps = exchange(self._request(http, described), self._pool, self._settings.version)
+        steps = exchange(self._request(http, parts), self._pool, self._settings.version)
         return self._answered(await arun(steps, http, self._pool.auth))
 
     def _request(
-        self, http: httpx.Client | httpx.AsyncClient, described: Mapping[str, Any]
+        self, http: httpx.Client | httpx.AsyncClient, parts: Mapping[str, Any]
     ) -> httpx.Request:
         settings = self._settings
         # Names of headers ignore case, so each group takes the place of what it overrides.
         headers = httpx.Headers({"Accept": "application/json", "User-Agent": _USER_AGENT})
-        headers.update(described.get("headers"))
+        headers.update(parts.get("headers"))
         headers.update(settings.headers)
         # Last, so that nothing overrides the pin.
         headers["Intercom-Version"] = settings.version
         try:
             request = http.build_request(
-                described["method"].upper(),
+                parts["method"].upper(),
                 # A whole address, whatever the base of a caller's own client.
-                settings.base_url + described["url"],
-                params=described.get("params"),
-                json=described.get("json"),
+                settings.base_url + parts["url"],
+                params=parts.get("params"),
+                json=parts.get("json"),
                 headers=headers,
                 timeout=httpx.USE_CLIENT_DEFAULT if settings.timeout is None else settings.timeout,
             )
@@ -327,8 +337,8 @@ class _BlockingConnection:
     def __init__(self, view: View) -> None:
         self._view = view
 
-    def request(self, **described: Any) -> Answer:
-        return self._view.send(described)
+    def request(self, **parts: Any) -> Answer:
+        return self._view.send(parts)
 
 
 class _AwaitingConnection:
@@ -339,8 +349,8 @@ class _AwaitingConnection:
     def __init__(self, view: View) -> None:
         self._view = view
 
-    async def request(self, **described: Any) -> Answer:
-        return await self._view.asend(described)
+    async def request(self, **parts: Any) -> Answer:
+        return await self._view.asend(parts)
 
 
 def exchange(request: httpx.Request, pool: Pool, version: str) -> Exchange:
@@ -350,7 +360,7 @@ def exchange(request: httpx.Request, pool: Pool, version: str) -> Exchange:
         APIConnectionError: No whole answer came.
         APIStatusError: The answer reports a failure.
     """
-    what = f"{request.method} {request.url.path}"
+    what = described(request)
     takes_effect = _takes_effect(request)
     try:
         response = yield request
@@ -372,32 +382,41 @@ def exchange(request: httpx.Request, pool: Pool, version: str) -> Exchange:
 
 def run(steps: Exchange, http: httpx.Client, auth: httpx.Auth) -> httpx.Response:
     """Does what an exchange says, blocking."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                response = http.send(step, auth=auth, follow_redirects=False)
-            except Exception as error:  # noqa: BLE001  # the exchange decides
-                step = steps.throw(error)
-            else:
-                step = steps.send(response)
-    except StopIteration as done:
-        return cast("httpx.Response", done.value)
+    # Closed at once where it is interrupted, so that it lets go of whatever it holds.
+    with closing(steps):
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    response = http.send(step, auth=auth, follow_redirects=False)
+                except Exception as error:  # noqa: BLE001  # the exchange decides
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(response)
+        except StopIteration as done:
+            return cast("httpx.Response", done.value)
 
 
 async def arun(steps: Exchange, http: httpx.AsyncClient, auth: httpx.Auth) -> httpx.Response:
     """Does what an exchange says, awaiting."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                response = await http.send(step, auth=auth, follow_redirects=False)
-            except Exception as error:  # noqa: BLE001  # the exchange decides
-                step = steps.throw(error)
-            else:
-                step = steps.send(response)
-    except StopIteration as done:
-        return cast("httpx.Response", done.value)
+    # Closed at once where it is cancelled, so that it lets go of whatever it holds.
+    with closing(steps):
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    response = await http.send(step, auth=auth, follow_redirects=False)
+                except Exception as error:  # noqa: BLE001  # the exchange decides
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(response)
+        except StopIteration as done:
+            return cast("httpx.Response", done.value)
+
+
+def described(request: httpx.Request) -> str:
+    """What was asked, for messages: without the query, which says whom it is about."""
+    return f"{request.method} {request.url.path}"
 
 
 def _takes_effect(request: httpx.Request) -> bool:
@@ -434,7 +453,7 @@ def _connection_error(
 ) -> APIConnectionError:
     possible = takes_effect and not isinstance(error, _NOT_SENT)
     reason = str(error) or type(error).__name__
-    after = "; it may have been processed all the same" if possible else ""
+    after = possibly_processed(possible)
     if isinstance(error, httpx.TimeoutException):
         return APITimeoutError(
             f"{what}: no answer in time ({reason}){after}", may_have_been_processed=possible

@@ -15,7 +15,9 @@ from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version
 
 #: An access token, or a function that returns the one to use now, for tokens that rotate.
-AccessToken: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
+AccessToken: TypeAlias = str | Callable[[], str]
+#: The same for the async client, which can also await the function.
+AsyncAccessToken: TypeAlias = AccessToken | Callable[[], Awaitable[str]]
 #: Where a workspace's data is kept.
 Region: TypeAlias = Literal["us", "eu", "au"]
 
@@ -106,7 +108,7 @@ class Settings:
         )
 
 
-def resolve_token(access_token: AccessToken | None) -> AccessToken:
+def resolve_token(access_token: AsyncAccessToken | None) -> AsyncAccessToken:
     """Returns the access token to use, from the environment where none is given.
 
     Raises:

@@ -35,23 +35,6 @@ class EventSummary:
     description: str | None
     additional_properties: Mapping[str, object] = field(hash=False)
 
-    @classmethod
-    def from_api(cls, item: DataEventSummaryItem) -> EventSummary:
-        """Converts the generated model.
-
-        Raises:
-            ValueError: A time that is none.
-            TypeError: A time that is neither text nor a number.
-        """
-        return cls(
-            text_or_none(item.name, "name"),
-            item.count if type(item.count) is int else None,
-            timestamps.read(item.first or None, "first"),
-            timestamps.read(item.last or None, "last"),
-            text_or_none(item.description, "description"),
-            item.additional_properties,
-        )
-
 
 @frozen
 class ContactSummary:
@@ -71,17 +54,34 @@ class ContactSummary:
     intercom_user_id: str | None
     additional_properties: Mapping[str, object] = field(hash=False)
 
-    @classmethod
-    def from_api(cls, summary: DataEventSummary) -> ContactSummary:
-        """Converts the generated model; items that are null are left out.
 
-        Raises:
-            AttributeError, TypeError, ValueError: Something in it is not as described.
-        """
-        return cls(
-            tuple(EventSummary.from_api(item) for item in summary.events or () if item is not None),
-            text_or_none(summary.user_id, "user_id"),
-            text_or_none(summary.email, "email"),
-            text_or_none(summary.intercom_user_id, "intercom_user_id"),
-            summary.additional_properties,
-        )
+def _event_summary(item: DataEventSummaryItem) -> EventSummary:
+    """Converts the generated model.
+
+    Raises:
+        ValueError: A time that is none.
+        TypeError: A time that is neither text nor a number.
+    """
+    return EventSummary(
+        text_or_none(item.name, "name"),
+        item.count if type(item.count) is int else None,
+        timestamps.read(item.first or None, "first"),
+        timestamps.read(item.last or None, "last"),
+        text_or_none(item.description, "description"),
+        item.additional_properties,
+    )
+
+
+def read_summary(summary: DataEventSummary) -> ContactSummary:
+    """Converts the generated model; items that are null are left out.
+
+    Raises:
+        AttributeError, TypeError, ValueError: Something in it is not as described.
+    """
+    return ContactSummary(
+        tuple(_event_summary(item) for item in summary.events or () if item is not None),
+        text_or_none(summary.user_id, "user_id"),
+        text_or_none(summary.email, "email"),
+        text_or_none(summary.intercom_user_id, "intercom_user_id"),
+        summary.additional_properties,
+    )

@@ -46,6 +46,7 @@ TREE = {
     413: APIStatusError,
     422: UnprocessableEntityError,
     429: RateLimitError,
+    300: APIStatusError,
     **dict.fromkeys((500, 501, 502, 503, 504, *range(520, 528), 599), ServerError),
 }
 
@@ -121,7 +122,31 @@ def test_a_failure_can_have_any_body(answering, status, content):
     assert isinstance(error.response.text, str)
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_what_a_cause_says_of_the_request_is_not_whom_it_was_about(answering):
+    call, _ = answering(httpx.ReadError("reset"))
+
+    error = raised(call, lambda client: client.summary(email="a@b.co"), access_token=TOKEN)
+
+    assert str(error.__cause__.request.url) == "https://api.intercom.io/events"
+    assert dict(error.__cause__.request.headers).keys() == {"host"}
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_message_says_where_an_event_may_have_been_processed(answering, status):
+    call, _ = answering(failure(status))
+
+    assert str(raised(call)).endswith("; it may have been processed all the same")
+
+
+def test_empty_words_of_an_answer_are_none(answering):
+    call, _ = answering(failure(422, code="", message="", field=""))
+
+    error = raised(call)
+
+    assert (error.codes, error.message, error.field) == ((), None, None)
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(answering, status):
     call, transport = answering(
         httpx.Response(status, headers={"Location": "https://evil.example"})
@@ -206,7 +231,7 @@ def test_an_unknown_contact_is_not_found(calling):
         (httpx.PoolTimeout("full"), APITimeoutError, False),
         (httpx.ProxyError("407"), APIConnectionError, False),
         (httpx.UnsupportedProtocol("gopher"), APIConnectionError, False),
-        (httpx.LocalProtocolError("illegal header"), APIConnectionError, False),
+        (httpx.LocalProtocolError("illegal header"), APIConnectionError, True),
         (httpx.WriteError("reset"), APIConnectionError, True),
         (httpx.WriteTimeout("slow"), APITimeoutError, True),
         (httpx.ReadError("reset"), APIConnectionError, True),
@@ -228,6 +253,8 @@ def test_a_failure_of_the_connection_says_whether_the_event_may_have_arrived(
     assert ("may have been processed" in str(error)) is possible
     assert str(error).startswith("POST /events: ")
     assert error.__cause__ is problem
+    if not str(problem):
+        assert type(problem).__name__ in str(error)
 
 
 @pytest.mark.parametrize("problem", [httpx.ReadError("reset"), httpx.ReadTimeout("slow")])

@@ -95,8 +95,9 @@ def test_text_that_utf_8_cannot_hold_is_refused_before_sending():
 
 
 def test_a_field_that_events_do_not_have_is_refused_by_name():
-    with pytest.raises(InvalidInputError, match="'event_nme'"):
-        Event.from_dict({"event_nme": "placed-order", "user_id": "1"})
+    for field in ("event_nme", "type", "intercom_user_id"):
+        with pytest.raises(InvalidInputError, match=repr(field)):
+            Event.from_dict({"event_name": "placed-order", "user_id": "1", field: "event"})
 
 
 def test_a_mapping_without_a_name_is_refused():
@@ -126,6 +127,7 @@ def test_events_compare_hash_copy_and_pickle_by_value():
     event = Event.from_dict(FIELDS)
 
     assert event == Event.from_dict(FIELDS) != attrs.evolve(event, user_id="1")
+    assert event != attrs.evolve(event, metadata={})
     assert len({event, Event.from_dict(FIELDS)}) == 1
     assert pickle.loads(pickle.dumps(event)) == copy.deepcopy(event) == event
 

@@ -187,6 +187,32 @@ def test_a_listing_that_never_ends_and_never_has_an_event_is_an_error(answering)
     assert len(transport.requests) == 100
 
 
+def test_an_error_ends_the_iteration(answering):
+    call, transport = answering(
+        page("a", next_page=f"{HERE}?before=5"), httpx.Response(404), page()
+    )
+
+    def blocking(pages):
+        next(pages)
+        with pytest.raises(NotFoundError):
+            next(pages)
+        assert next(pages, "ended") == "ended"
+
+    async def awaiting(pages):
+        await anext(pages)
+        with pytest.raises(NotFoundError):
+            await anext(pages)
+        assert await anext(pages, "ended") == "ended"
+
+    def use(client):
+        pages = client.list(user_id="1").pages()
+        return awaiting(pages) if hasattr(pages, "__anext__") else blocking(pages)
+
+    call(use)
+
+    assert len(transport.requests) == 2
+
+
 def test_unknown_fields_of_a_page_are_kept(answering):
     call, _ = answering(httpx.Response(200, json={"events": [], "total_count": 7}))
 

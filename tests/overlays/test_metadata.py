@@ -75,6 +75,7 @@ def test_each_type_of_the_table_can_be_given_as_its_json(key, value, wire):
         ("order", {"url": "https://example.org", "value": "\ud800"}, "text to show"),
         ("order", {"url": "https://example.org/\ud800", "value": "1"}, "surrogate"),
         ("seats", 2**63, "64 bits"),
+        ("seats", -(2**63) - 1, "64 bits"),
         ("seats", 10**5000, "64 bits"),
     ],
     ids=lambda given: "number" if isinstance(given, int) else f"{given!r:.30}",
@@ -149,6 +150,9 @@ def test_whole_numbers_of_other_libraries_are_numbers():
         (29, "eur", 2900),
         ("0.10", "EUR", 10),
         ("2999", "jpy", 2999),
+        ("2999", "JPY", 2999),
+        ("2999", "krw", 2999),
+        ("1.234", "iqd", 1234),
         ("1.234", "kwd", 1234),
         ("1.2345", "clf", 12345),
         ("0", "usd", 0),
@@ -166,6 +170,7 @@ def test_an_amount_of_major_units_becomes_minor_ones_by_iso_4217(amount, currenc
         (True, "usd", "bool"),
         ("29.999", "usd", "2 decimals"),
         ("1.5", "jpy", "0 decimals"),
+        ("1." + "0" * 70 + "1", "usd", "no amount"),
         ("-1", "usd", "0 to 64 bits"),
         ("1e17", "usd", "0 to 64 bits"),
         ("123456789012345678901234567890.123", "usd", "2 decimals"),
@@ -193,6 +198,17 @@ def test_an_amount_is_a_whole_number_of_minor_units(amount):
 def test_a_rich_link_is_an_http_address(url):
     with pytest.raises(MetadataError, match="http or https"):
         RichLink(url=url, value="1")
+
+
+def test_an_address_is_one_in_any_case():
+    assert RichLink(url="HTTPS://example.org", value="1").url == "HTTPS://example.org"
+
+
+def test_a_long_value_is_cut_short_in_the_message():
+    with pytest.raises(MetadataError) as caught:
+        event(tags=["a"] * 1000)
+
+    assert len(str(caught.value)) < 250
 
 
 def test_the_text_of_a_rich_link_is_text():

@@ -98,6 +98,28 @@ def test_an_http_client_of_ones_own_is_never_closed(emulator):
         assert not own.is_closed
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_async_http_client_of_ones_own_is_never_closed(emulator, backend):
+    async def use():
+        async with httpx.AsyncClient(transport=emulator.transport()) as own:
+            async with AsyncDataEventsClient("token", http_client=own) as client:
+                await client.create(**CREATE)
+                assert client.rate_limit.limit == 1667
+            assert not own.is_closed
+
+    anyio.run(use, backend=backend)
+
+
+def test_a_view_keeps_what_a_subclass_adds(emulator):
+    class Client(DataEventsClient):
+        app = "none"
+
+    client = Client("token", transport=emulator.transport())
+    client.app = "shop"
+
+    assert client.with_options(timeout=5).app == "shop"
+
+
 def test_a_client_can_be_closed_twice(emulator):
     client = DataEventsClient("token", transport=emulator.transport())
     client.create(**CREATE)
@@ -149,6 +171,41 @@ def test_a_raw_listing_is_one_page(call):
     assert len(answer.parsed.events) == 1
     assert answer.parsed.next
     assert b"event.list" in answer.content
+
+
+@pytest.mark.parametrize("bound", ["client", "raw client", "contact"])
+def test_excess_metadata_can_be_dropped_wherever_events_are_created(call, emulator, bound):
+    metadata = {f"key_{number}": number for number in range(12)}
+
+    def use(client):
+        arguments = {"metadata": metadata, "drop_excess_metadata": True, "created_at": 1671028894}
+        if bound == "contact":
+            return client.contact(user_id="1").create("placed-order", **arguments)
+        creating = client if bound == "client" else client.with_raw_response
+        return creating.create("placed-order", user_id="1", **arguments)
+
+    call(use)
+
+    assert list(emulator.requests[0].json["metadata"]) == list(metadata)[:10]
+
+
+def test_a_raw_listing_can_go_on_from_a_cursor(call):
+    call(lambda client: client.create(**CREATE, created_at=1671028890))
+    first = call(lambda client: client.with_raw_response.list(user_id="1")).parsed
+    call(lambda client: client.create(**CREATE, created_at=1671028891))
+
+    newer = call(lambda client: client.with_raw_response.list(since=first.since)).parsed
+
+    assert len(newer.events) == 1
+
+
+def test_an_answer_shows_neither_its_headers_nor_its_content(call):
+    call(lambda client: client.create(**CREATE, created_at=1671028890))
+    answer = call(lambda client: client.with_raw_response.list(user_id="1"))
+
+    assert "rate" not in repr(answer).lower()
+    assert b"placed-order" in answer.content
+    assert "before=" not in repr(answer.parsed)
 
 
 def test_a_raw_failure_is_an_error_all_the_same(answering):

@@ -9,6 +9,7 @@ import typing
 import httpx
 import pytest
 
+import intercom_data_events
 from intercom_data_events import (
     API_VERSION,
     AsyncDataEventsClient,
@@ -51,7 +52,8 @@ def test_a_known_or_well_formed_version_is_sent(answering, version):
 
 
 @pytest.mark.parametrize(
-    "version", [2.14, 2, "", "latest", "preview", "2", "v2.14", "2.14\n", "2.14.1", "٢.١٤", b"2.1"]
+    "version",
+    [2.14, 2, "", "latest", "preview", "2", "v2.14", "0.9", "2.14\n", "2.14.1", "٢.١٤", b"2.1"],
 )
 def test_another_version_is_refused_before_sending(answering, version):
     call, transport = answering(ACCEPTED)
@@ -455,7 +457,36 @@ def test_a_disabled_client_checks_and_logs_and_sends_nothing(answering, monkeypa
     ]
 
 
-@pytest.mark.parametrize("switch", ["", "0", "false", "No", "off"])
+def test_a_disabled_client_does_not_send_through_a_client_of_ones_own_either(call):
+    def answer(request):
+        raise AssertionError(request)
+
+    own = call.http_client(transport=httpx.MockTransport(answer))
+    call(lambda client: client.create(**CREATE), http_client=own, enabled=False)
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "content-length"])
+def test_headers_of_the_body_cannot_be_set(name):
+    with pytest.raises(ConfigurationError, match=name):
+        DataEventsClient("token", headers={name: "1"})
+
+
+def test_an_empty_version_in_the_environment_is_none(answering, monkeypatch):
+    monkeypatch.setenv("INTERCOM_VERSION", "")
+
+    assert requested(answering).headers["intercom-version"] == API_VERSION
+
+
+def test_a_request_says_what_it_accepts_and_who_asks(answering):
+    headers = requested(answering).headers
+
+    assert headers["accept"] == "application/json"
+    assert headers["user-agent"] == (
+        f"intercom-data-events/{intercom_data_events.__version__} python-httpx/{httpx.__version__}"
+    )
+
+
+@pytest.mark.parametrize("switch", ["", " ", "0", "false", "No", " off "])
 def test_a_client_is_on_unless_it_is_switched_off(answering, monkeypatch, switch):
     monkeypatch.setenv("INTERCOM_DISABLED", switch)
 

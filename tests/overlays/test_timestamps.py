@@ -79,6 +79,14 @@ def test_a_time_that_would_be_misread_is_refused_with_a_remedy(wrong, remedy):
     assert "created_at" in str(caught.value)
 
 
+def test_a_fraction_is_cut_off_and_never_rounded_up():
+    far = datetime(5000, 1, 1, 0, 0, 0, 999_999, tzinfo=UTC)
+    early = datetime(1969, 12, 31, 23, 59, 58, 500_000, tzinfo=UTC)
+
+    assert stamped(far).created_at == far.replace(microsecond=0)
+    assert stamped(early).to_dict()["created_at"] == -2
+
+
 def test_an_event_is_stamped_once(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1389913941.9)
     event = Event("invited-friend", user_id="314159")

@@ -61,9 +61,7 @@ class EmulatorServer:
     def __enter__(self) -> str:
         """Start serving."""
         with ExitStack() as starting:
-            portal = starting.enter_context(
-                anyio.from_thread.start_blocking_portal("asyncio", name="intercom-emulator")
-            )
+            portal = starting.enter_context(anyio.from_thread.start_blocking_portal("asyncio"))
             url = starting.enter_context(
                 portal.wrap_async_context_manager(serving(self._answer, self._host, self._port))
             )
