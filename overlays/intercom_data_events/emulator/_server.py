@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
 from email.utils import formatdate
-from functools import partial
 from types import TracebackType
 
 import anyio
@@ -96,18 +95,31 @@ class EmulatorServer:
 async def serving(answer: Answering, host: str, port: int) -> AsyncGenerator[str, None]:
     """Serve in the running event loop, and yield the base URL."""
     listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
-    async with listener, anyio.create_task_group() as connections:
-        for one in listener.listeners:
-            connections.start_soon(_accept, one, partial(_converse, answer), connections)
-        bound = listener.extra_attributes[anyio.abc.SocketAttribute.local_port]()
-        yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
-        connections.cancel_scope.cancel()
+    streams = set[anyio.abc.SocketStream]()
+
+    async def converse(stream: anyio.abc.SocketStream) -> None:
+        await _converse(answer, stream)
+        streams.discard(stream)
+
+    async with listener:
+        try:
+            async with anyio.create_task_group() as connections:
+                for one in listener.listeners:
+                    connections.start_soon(_accept, one, converse, connections, streams)
+                bound = listener.extra_attributes[anyio.abc.SocketAttribute.local_port]()
+                yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+                connections.cancel_scope.cancel()
+        finally:
+            # A conversation that was cancelled before its first step has closed nothing.
+            for stream in streams:
+                await anyio.aclose_forcefully(stream)
 
 
 async def _accept(
     listener: anyio.abc.Listener[anyio.abc.SocketStream],
     converse: Callable[[anyio.abc.SocketStream], Coroutine[None, None, None]],
     connections: anyio.abc.TaskGroup,
+    streams: set[anyio.abc.SocketStream],
 ) -> None:
     """Accept connections for ever, also after there were more than files can be opened."""
     while True:
@@ -116,6 +128,7 @@ async def _accept(
         except OSError:
             await anyio.sleep(_BREATH_SECONDS)
         else:
+            streams.add(stream)
             connections.start_soon(converse, stream)
 
 
