@@ -312,7 +312,7 @@ def _decode(key: str, value: object) -> object:
         with suppress(MetadataError):  # Something else that has the same keys.
             return _known(value)
     elif key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
-        return timestamps.from_unix(value)  # type: ignore[arg-type]  # is_unix says it is an int
+        return timestamps.from_unix(value)
     return value
 
 

@@ -241,10 +241,11 @@ def _query(
 ) -> Operation[T]:
     from intercom_data_events_api.api.data_events import list_data_events
 
-    arguments = {**identity, **options}
+    # Of any type: type checkers do not match the keys of a mapping with keywords.
+    arguments: dict[str, Any] = {**identity, **options}
     return Operation(
-        partial(list_data_events.sync_detailed, type_="user", **arguments),  # type: ignore[arg-type]
-        partial(list_data_events.asyncio_detailed, type_="user", **arguments),  # type: ignore[arg-type]
+        partial(list_data_events.sync_detailed, type_="user", **arguments),
+        partial(list_data_events.asyncio_detailed, type_="user", **arguments),
         read,
         asked,
         query,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, date, datetime
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from intercom_data_events.checks import shown, whole_number
 from intercom_data_events.errors import TimestampError
@@ -78,7 +78,7 @@ def from_unix(seconds: float) -> datetime:
         raise ValueError(f"{seconds} is beyond what a datetime can hold") from error
 
 
-def is_unix(value: object) -> bool:
+def is_unix(value: object) -> TypeGuard[int]:
     """Whether a value read from the API is whole Unix seconds that a datetime can hold."""
     return type(value) is int and _FIRST <= value <= _LAST
 

@@ -47,10 +47,10 @@ _Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class _BlockDumper(yaml.SafeDumper):
     """Dumps blocks as people write them: indented lists, literal text, no aliases."""
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002  # PyYAML's
         super().increase_indent(flow, indentless=False)
 
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  # PyYAML's
         return True
 
 

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"Cannot listen on {options.host}:{options.port}: {reason}.\n")
             return 1
         # Whoever starts this in the background waits for the line, through a pipe.
-        print(f"Emulating Intercom's data events at {url}", flush=True)  # noqa: T201
+        print(f"Emulating Intercom's data events at {url}", flush=True)  # noqa: T201  # its job
         signals.get()
     return 0
 
