@@ -42,7 +42,7 @@ def test_every_name_that_type_checkers_see_is_listed_and_no_other():
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="Nonsense"):
-        package.Nonsense  # noqa: B018
+        package.Nonsense  # noqa: B018  # asking is the test
     with pytest.raises(ImportError):
         exec("from intercom_data_events import Nonsense")
 

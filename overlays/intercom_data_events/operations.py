@@ -319,7 +319,7 @@ def _unreadable(answer: Answer, error: Exception) -> InvalidResponseError:
     else:
         reason = f"with a body that is not as described: {str(error) or type(error).__name__}"
     return InvalidResponseError(
-        f"{answer.status_code} for {answer.asked_for}: a success {reason}"
+        f"{answer.status_code} for {answer.what}: a success {reason}"
         f"{possibly_processed(answer.takes_effect)}",
         answer.snapshot(),
         may_have_been_processed=answer.takes_effect,

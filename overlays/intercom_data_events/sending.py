@@ -127,7 +127,7 @@ class Pool:
         http_client: httpx.Client | httpx.AsyncClient | None,
         enabled: bool,
     ) -> None:
-        self.auth = BearerToken(access_token if enabled else None)
+        self.auth = BearerToken(access_token)
         self.enabled = enabled
         self.given = transport is not None or http_client is not None
         self._transport = transport if enabled else _Nowhere()
@@ -216,15 +216,15 @@ class Answer:
     __slots__ = (
         "_asked",
         "_response",
-        "asked_for",
         "content",
         "headers",
         "status_code",
         "takes_effect",
+        "what",
     )
 
     def __init__(self, response: httpx.Response, asked: str | None) -> None:
-        self.asked_for = described(response.request)
+        self.what = described(response.request)
         self.takes_effect = _takes_effect(response.request)
         self.status_code = response.status_code
         self.headers = response.headers

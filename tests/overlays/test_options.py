@@ -295,7 +295,7 @@ def test_a_contact_shows_who_it_is(call):
         ({"count": 1.5}, InvalidInputError, "count"),
         ({"first": 1671028895}, InvalidInputError, "first is later than last"),
         ({"first": 1389913941000}, TimestampError, "first.*1000"),
-        ({"last": datetime(2022, 1, 1)}, TimestampError, "last.*time zone"),  # noqa: DTZ001
+        ({"last": datetime(2022, 1, 1)}, TimestampError, "last.*time zone"),  # noqa: DTZ001  # tested
     ],
 )
 def test_a_summary_is_checked_before_it_is_sent(call, emulator, wrong, kind, said):
