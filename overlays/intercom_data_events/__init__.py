@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from intercom_data_events.__about__ import __version__
     from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
+    from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
     from intercom_data_events.contact import AsyncContact, Contact, Identity
     from intercom_data_events.errors import (
         APIConnectionError,
@@ -59,13 +60,16 @@ __all__ = [
     "APITimeoutError",
     "API_VERSION",
     "AccessToken",
+    "Alarm",
     "AsyncAccessToken",
+    "AsyncAlarm",
     "AsyncContact",
     "AsyncDataEventsClient",
     "AsyncEventList",
     "AsyncRawDataEventsClient",
     "AuthenticationError",
     "BadRequestError",
+    "Clock",
     "ConfigurationError",
     "ConflictError",
     "Contact",
@@ -110,13 +114,16 @@ _MODULES = {
     "APITimeoutError": "intercom_data_events.errors",
     "API_VERSION": "intercom_data_events.version",
     "AccessToken": "intercom_data_events.settings",
+    "Alarm": "intercom_data_events.clock",
     "AsyncAccessToken": "intercom_data_events.settings",
+    "AsyncAlarm": "intercom_data_events.clock",
     "AsyncContact": "intercom_data_events.contact",
     "AsyncDataEventsClient": "intercom_data_events.client",
     "AsyncEventList": "intercom_data_events.pagination",
     "AsyncRawDataEventsClient": "intercom_data_events.raw",
     "AuthenticationError": "intercom_data_events.errors",
     "BadRequestError": "intercom_data_events.errors",
+    "Clock": "intercom_data_events.clock",
     "ConfigurationError": "intercom_data_events.errors",
     "ConflictError": "intercom_data_events.errors",
     "Contact": "intercom_data_events.contact",

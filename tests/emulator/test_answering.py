@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import AsyncIterator
 
@@ -75,23 +76,55 @@ def test_every_answer_has_an_id_of_its_own_and_a_date(client: httpx.Client) -> N
     assert {answer.headers["Date"] for answer in answers} == {"Wed, 14 Dec 2022 14:41:40 GMT"}
 
 
-def test_the_rate_limit_is_reported_by_window_and_not_enforced(connect: Connect) -> None:
+def test_the_rate_limit_is_reported_by_window_and_enforced(connect: Connect) -> None:
     emulator = Emulator(clock=lambda: 105.0, rate_limit=2)
 
-    def limits(client: httpx.Client) -> list[str]:
-        response = client.post("/events", json=EVENT)
-        assert response.status_code == 202
-        return [response.headers[f"X-RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset")]
+    def limits(client: httpx.Client, created_at: int) -> list[str]:
+        response = client.post("/events", json={**EVENT, "created_at": created_at})
+        limits = [
+            response.headers[f"X-RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset")
+        ]
+        return [str(response.status_code), *limits]
 
     client = connect(emulator)
-    assert [limits(client) for _ in range(3)] == [
-        ["2", "1", "110"],
-        ["2", "0", "110"],
-        ["2", "0", "110"],
+    assert [limits(client, second) for second in range(4)] == [
+        ["202", "2", "1", "110"],
+        ["202", "2", "0", "110"],
+        ["429", "2", "0", "110"],
+        ["429", "2", "0", "110"],
     ]
-    assert limits(connect(emulator, "another")) == ["2", "1", "110"]
+    assert [event.created_at for event in emulator.events] == [0, 1]
+    assert limits(connect(emulator, "another"), 4) == ["202", "2", "1", "110"]
     emulator.advance(5)
-    assert limits(client) == ["2", "1", "120"]
+    assert limits(client, 5) == ["202", "2", "1", "120"]
+
+
+def test_a_request_beyond_the_rate_limit_is_refused_as_documented(connect: Connect) -> None:
+    client = connect(Emulator(clock=lambda: 105.0, rate_limit=2))
+    # Also those that are refused for something else use the limit up.
+    assert client.post("/events", json={}).status_code == 400
+    assert client.get("/nowhere").status_code == 404
+    refused = client.post("/events", json=EVENT)
+    assert refused.status_code == 429
+    assert refused.json() == {
+        "type": "error.list",
+        "request_id": refused.headers["X-Request-Id"],
+        "errors": [
+            {
+                "code": "rate_limit_exceeded",
+                "message": "Exceeded rate limit of 2 in 10_seconds",
+            }
+        ],
+    }
+
+
+def test_without_a_rate_limit_there_is_no_word_of_one(connect: Connect) -> None:
+    emulator = Emulator(clock=lambda: 105.0, rate_limit=None)
+    client = connect(emulator)
+    answers = [client.post("/events", json=EVENT) for _ in range(2000)]
+    assert {answer.status_code for answer in answers} == {202}
+    assert not [name for name in answers[0].headers if name.startswith("x-ratelimit")]
+    assert emulator.counts.limited == 0
 
 
 def test_another_path_is_not_found_and_another_method_not_allowed(client: httpx.Client) -> None:
@@ -208,8 +241,13 @@ async def test_a_body_from_an_async_iterable_is_read(emulator: Emulator) -> None
     assert response.status_code == 202
 
 
-def test_the_rate_limit_and_its_window_are_positive() -> None:
+@pytest.mark.parametrize("rate_limit", [0, -1])
+def test_a_rate_limit_is_positive(rate_limit: int) -> None:
     with pytest.raises(ValueError, match="positive"):
-        Emulator(rate_limit=0)
-    with pytest.raises(ValueError, match="positive"):
-        Emulator(window=0.0)
+        Emulator(rate_limit=rate_limit)
+
+
+@pytest.mark.parametrize("window", [0.0, -10.0, math.inf, math.nan])
+def test_a_window_is_positive_and_ends(window: float) -> None:
+    with pytest.raises(ValueError, match="window finite"):
+        Emulator(window=window)

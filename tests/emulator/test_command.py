@@ -7,14 +7,25 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import Any
 
 import httpx
 import pytest
 
+from intercom_data_events.emulator import random_faults
+
 COMMAND = [sys.executable, "-m", "intercom_data_events.emulator"]
-EVENT = {"event_name": "placed-order", "created_at": 1671028894, "user_id": "314159"}
+EVENT: dict[str, Any] = {
+    "event_name": "placed-order",
+    "created_at": 1671028894,
+    "user_id": "314159",
+}
 
 
 @contextmanager
@@ -39,8 +50,77 @@ def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
         created = client.post("/events", json=EVENT, headers={"Authorization": "Bearer any"})
         assert created.status_code == 202
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (0, "")
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert told == "requests: 1, stored: 1, duplicates: 0, refused: 0, limited: 0, faults: 0\n"
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    """What it says on its way out."""
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=30)[1]
+
+
+def post(url: str, second: int = 0, **fields: str) -> httpx.Response:
+    event = {**EVENT, "created_at": EVENT["created_at"] + second, **fields}
+    return httpx.post(f"{url}/events", json=event, headers={"Authorization": "Bearer any"})
+
+
+def test_it_counts_what_arrives_until_it_stops() -> None:
+    with running("--rate-limit", "5", "--window", "86400") as (process, url):
+        answers = [post(url, second) for second in (0, 0, 0, 1)]
+        answers += [post(url, event_name=""), post(url, 2), post(url, 3)]
+        told = stop(process)
+    assert [answer.status_code for answer in answers] == [202] * 4 + [400, 429, 429]
+    assert told == "requests: 7, stored: 2, duplicates: 2, refused: 1, limited: 2, faults: 0\n"
+
+
+# None of what these seeds choose takes time.
+@pytest.mark.parametrize("seed", [9, 18])
+def test_a_share_of_the_requests_goes_wrong_as_the_seed_has_it(seed: int) -> None:
+    with (
+        running("--faults", "0.5", "--seed", str(seed)) as (process, url),
+        httpx.Client(base_url=url, headers={"Authorization": "Bearer any"}) as client,
+    ):
+        for second in range(12):
+            event = {**EVENT, "created_at": EVENT["created_at"] + second}
+            with suppress(httpx.TransportError):
+                client.post("/events", json=event)
+        told = stop(process)
+    plan = list(islice(random_faults(0.5, seed=seed), 12))
+    faults = Counter(fault.name for fault in plan if fault)
+    kinds = ", ".join(f"{name} {number}" for name, number in sorted(faults.items()))
+    stored = sum(fault is None or fault.processed for fault in plan)
+    assert told == (
+        f"requests: 12, stored: {stored}, duplicates: 0, refused: 0, limited: 0, "
+        f"faults: {sum(faults.values())} ({kinds})\n"
+    )
+
+
+def test_every_request_goes_wrong_where_the_share_is_1_and_none_where_it_is_0() -> None:
+    with running("--faults", "1", "--seed", "0") as (_, url):
+        assert [post(url).status_code for _ in range(3)] == [429, 202, 503]
+    with running("--faults", "0", "--seed", "0") as (_, url):
+        assert [post(url).status_code for _ in range(3)] == [202] * 3
+
+
+def test_its_windows_are_as_long_as_it_is_told() -> None:
+    with running("--rate-limit", "1", "--window", "86400") as (_, url):
+        headers = post(url).headers
+    assert headers["X-RateLimit-Limit"] == "1"
+    assert int(headers["X-RateLimit-Reset"]) % 86400 == 0
+
+
+def test_a_rate_limit_of_0_is_none() -> None:
+    with running("--rate-limit", "0") as (_, url):
+        assert "X-RateLimit-Limit" not in post(url).headers
+
+
+@pytest.mark.parametrize("skew", ["-3600", "7200.5"])
+def test_its_clock_is_ahead_or_behind_as_it_is_told(skew: str) -> None:
+    with running("--skew", skew) as (_, url):
+        said = parsedate_to_datetime(post(url).headers["Date"])
+    assert said.timestamp() - time.time() == pytest.approx(float(skew), abs=60)
 
 
 def test_it_knows_the_tokens_contacts_and_version_given() -> None:
@@ -71,22 +151,50 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_1() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "complaint"),
     [
-        ["--port", "65536"],
-        ["--port", "http"],
-        ["--contact", "name=Frodo"],
-        ["--contact", "user_id="],
-        ["--contact", "id=1", "--contact", "id=1"],
+        (["--port", "65536"], "argument --port: '65536' is not a port"),
+        (["--port", "http"], "argument --port: 'http' is not a port"),
+        (["--contact", "name=Frodo"], "argument --contact: 'name=Frodo' is not FIELD=VALUE"),
+        (["--contact", "user_id="], "argument --contact: 'user_id=' is not FIELD=VALUE"),
+        (["--contact", "id=1", "--contact", "id=1"], "somebody with this user_id or id is known"),
+        (["--faults", "20%"], "argument --faults: '20%' is not a share from 0 to 1"),
+        (["--faults", "1.01"], "argument --faults: '1.01' is not a share from 0 to 1"),
+        (["--faults", "-0.1"], "argument --faults: '-0.1' is not a share from 0 to 1"),
+        (["--faults", "nan"], "argument --faults: 'nan' is not a share from 0 to 1"),
+        (["--seed", "1"], "argument --seed: there is nothing to choose without --faults"),
+        (["--faults", "0.1", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
+        (["--rate-limit", "-1"], "argument --rate-limit: '-1' is not a number of requests"),
+        (["--rate-limit", "1.5"], "argument --rate-limit: '1.5' is not a number of requests"),
+        (["--window", "0"], "argument --window: '0' is not a number of seconds above 0"),
+        (["--window", "inf"], "argument --window: 'inf' is not a number of seconds above 0"),
+        (["--window", "minute"], "argument --window: 'minute' is not a number of seconds"),
+        (["--skew", "inf"], "argument --skew: 'inf' is not a number of seconds"),
+        (["--skew", "nan"], "argument --skew: 'nan' is not a number of seconds"),
+        (["--skew", "1e10"], "argument --skew: '1e10' is not a number of seconds up to 1e+09"),
     ],
 )
-def test_arguments_that_make_no_sense_are_explained(arguments: list[str]) -> None:
+def test_arguments_that_make_no_sense_are_explained(arguments: list[str], complaint: str) -> None:
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "error:" in done.stderr
+    assert f"error: {complaint}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_help_shows_an_example() -> None:
     done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
     assert "--contact user_id=314159,email=a@b.co" in done.stdout
+    assert "--faults 0.2 --seed 1" in done.stdout
+
+
+def test_help_says_what_each_option_is_without() -> None:
+    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
+    for option, default in [
+        ("faults", "0"),
+        ("seed", "another choice each time"),
+        ("rate-limit", "1667"),
+        ("window", "10"),
+        ("skew", "0"),
+    ]:
+        told = done.stdout.partition(f"\n  --{option} ")[2].partition("\n  --")[0]
+        assert f"(default: {default})" in " ".join(told.split())

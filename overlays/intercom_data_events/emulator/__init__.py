@@ -4,11 +4,14 @@ It imitates what Intercom documents of `POST /events`, `GET /events` (as a list 
 and `POST /events/summaries`: the access token and the version header, the checks of a request and
 the failures that follow, contacts and the identities that name them, de-duplication, the limits on
 names and metadata keys, the 90 days for which events can be listed, pages and their cursors,
-counts, and the headers that tell of the rate limit. What is observed or inferred rather than
+counts, the rate limit and the headers that tell of it. What is observed or inferred rather than
 documented is marked so beside the code.
 
-It does not imitate: rate limits being enforced, server errors, slowness and whatever else goes
-wrong on the way; permissions of tokens (403); delays until an event or its metadata shows;
+With `faults`, it misbehaves on purpose: slow answers, connections that are reset or cut off,
+failures of the server and of proxies before it, pages that lead astray. `ManualClock` gives it and
+a client a time that passes without waiting.
+
+It does not imitate: permissions of tokens (403); delays until an event or its metadata shows;
 compressed bodies; the archiving and the descriptions of events; anything about contacts but their
 identities; differences between API versions, which have none for these endpoints that matter here.
 
@@ -30,7 +33,9 @@ intercom_data_events.emulator`; the pytest plugin has it as the fixtures `interc
 `intercom_emulator_url`.
 """
 
-from ._emulator import Emulator, RecordedRequest
+from ._clock import ManualClock
+from ._emulator import Emulator, EmulatorCounts, RecordedRequest
+from ._faults import FAULTS, Fault, random_faults
 from ._server import EmulatorServer
 from ._transport import EmulatorTransport
 from ._workspace import EmulatedContact, EmulatedEvent, EmulatedWorkspace
@@ -40,7 +45,12 @@ __all__ = [
     "EmulatedEvent",
     "EmulatedWorkspace",
     "Emulator",
+    "EmulatorCounts",
     "EmulatorServer",
     "EmulatorTransport",
+    "FAULTS",
+    "Fault",
+    "ManualClock",
     "RecordedRequest",
+    "random_faults",
 ]

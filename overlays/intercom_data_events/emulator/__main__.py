@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ import attrs
 
 from intercom_data_events_api import API_VERSION
 
-from ._emulator import Emulator
-from ._workspace import EmulatedContact
+from ._emulator import Emulator, EmulatorCounts
+from ._faults import random_faults
+from ._workspace import RATE_LIMIT, WINDOW, EmulatedContact
 
 _EXAMPLE = """\
 example:
@@ -27,8 +29,16 @@ example:
   curl 'http://127.0.0.1:8125/events?type=user&user_id=314159&summary=true' \\
     -H 'Authorization: Bearer token'
 
-Everything is forgotten when it stops, which it does on Ctrl-C.
+To see whether a program loses events, let a fifth of its requests go wrong, the same each time,
+and compare what it sent with what was counted when this stops:
+
+  python -m intercom_data_events.emulator --port 8125 --faults 0.2 --seed 1 --skew 30
+
+Everything is forgotten when it stops, which it does on Ctrl-C; what was counted is then told.
 """
+
+# More would leave the years that a date has digits for.
+_SKEW = 1e9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,15 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.seed is not None and options.faults is None:
+        parser.error("argument --seed: there is nothing to choose without --faults")
     try:
         emulator = Emulator(
             contacts=options.contact,
             tokens=options.token,
             version=options.version,
+            rate_limit=options.rate_limit or None,
+            window=options.window,
+            faults=random_faults(options.faults or 0.0, seed=options.seed),
             record=False,
         )
     except ValueError as error:
         parser.error(str(error))
+    emulator.advance(options.skew)
     # A queue, as its `put` is the one that may be called while its `get` is interrupted.
     signals: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -68,7 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever starts this in the background waits for the line, through a pipe.
         print(f"Emulating Intercom's data events at {url}", flush=True)  # noqa: T201  # its job
         signals.get()
+    sys.stderr.write(f"{_told(emulator.counts)}\n")
     return 0
+
+
+def _told(counts: EmulatorCounts) -> str:
+    faults = counts.faults
+    kinds = ", ".join(f"{name} {number}" for name, number in sorted(faults.items()))
+    return (
+        f"requests: {counts.requests}, stored: {counts.stored}, duplicates: {counts.duplicates}, "
+        f"refused: {counts.refused}, limited: {counts.limited}, "
+        f"faults: {sum(faults.values())}{f' ({kinds})' if kinds else ''}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,6 +129,42 @@ def _parser() -> argparse.ArgumentParser:
         default=API_VERSION,
         help="API version used where a request names none (default: %(default)s)",
     )
+    parser.add_argument(
+        "--faults",
+        type=_share,
+        metavar="SHARE",
+        help="share of the requests, from 0 to 1, that go wrong at random: slow answers, reset "
+        "connections, failures before and after an event was stored (default: 0)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="makes --faults choose the same each time (default: another choice each time)",
+    )
+    parser.add_argument(
+        "--rate-limit",
+        type=_rate_limit,
+        default=RATE_LIMIT,
+        metavar="N",
+        help="requests in one window for one token, those beyond are answered with 429; 0 for no "
+        "limit (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--window",
+        type=_window,
+        default=WINDOW,
+        metavar="SECONDS",
+        help="how long such a window is (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--skew",
+        type=_skew,
+        default=0.0,
+        metavar="SECONDS",
+        help="how far the emulator's clock is ahead of this machine's, or behind if negative: "
+        "shows in the Date header and in when windows end (default: %(default)g)",
+    )
     return parser
 
 
@@ -109,6 +172,37 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
+
+
+def _share(text: str) -> float:
+    if not 0 <= (share := _number(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return share
+
+
+def _rate_limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of requests, or 0 for no limit")
+    return int(text)
+
+
+def _window(text: str) -> float:
+    if not 0 < (seconds := _number(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _skew(text: str) -> float:
+    if not abs(seconds := _number(text)) <= _SKEW:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to {_SKEW:g}")
+    return seconds
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _contact(text: str) -> EmulatedContact:

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
+import ssl
 import threading
-import time
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from email.utils import formatdate
+from http import HTTPStatus
 from itertools import count
+from typing import cast
 
 import attrs
 import httpx
 
+from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events_api import API_VERSION
 from intercom_data_events_api.models.intercom_version import INTERCOM_VERSION_VALUES
 
+from ._clock import FunctionClock
 from ._endpoints import Answer, endpoint_for
+from ._faults import Fault, faulty, misled
 from ._reading import BODY_LIMIT
 from ._refusal import JSON, RefusalError
 from ._server import EmulatorServer
 from ._transport import EmulatorTransport
-from ._workspace import EmulatedContact, EmulatedEvent, EmulatedWorkspace, RateWindow, Workspace
+from ._workspace import (
+    RATE_LIMIT,
+    WINDOW,
+    EmulatedContact,
+    EmulatedEvent,
+    EmulatedWorkspace,
+    RateWindow,
+    Workspace,
+)
 
 # Documented: `Unstable` is what `Preview` was called, and is still accepted.
 _UNNUMBERED = {"Preview", "Unstable"}
@@ -62,6 +77,33 @@ class RecordedRequest:
         return document
 
 
+@attrs.frozen
+class EmulatorCounts:
+    """What became of the requests, to compare with what was sent.
+
+    Attributes:
+        requests: All that arrived.
+        processed: Those that an endpoint accepted, whatever became of the answer.
+        stored: Events among them, each counted once.
+        duplicates: Events among them that were stored before.
+        refused: Those that the API refused, but for 429.
+        limited: Those beyond the rate limit.
+        faults: What went wrong on purpose, by the faults' names.
+
+    Example:
+        >>> Emulator().counts.requests
+        0
+    """
+
+    requests: int = 0
+    processed: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    limited: int = 0
+    faults: Mapping[str, int] = attrs.field(factory=dict[str, int])
+
+
 class Emulator:
     """A stateful stand-in for Intercom's data-event endpoints.
 
@@ -75,16 +117,20 @@ class Emulator:
             accepts any.
         version: The API version of the app, used where a request names none.
         versions: The API versions that are accepted besides `version`.
-        clock: Gives the time in Unix seconds.
-        rate_limit: Requests in one window for one workspace. They are counted and reported, but
-            none is refused. Documented: 10,000 a minute, dealt out in windows of 10 seconds.
-        window: Length of such a window, in seconds.
+        clock: Gives the time in Unix seconds; a `Clock`, such as a `ManualClock`, is also what
+            delays are waited for with.
+        rate_limit: Requests in one window for one workspace; those beyond are answered with 429.
+            Documented: 10,000 a minute, dealt out in windows of 10 seconds. None for no limit, and
+            no word of one.
+        window: Length of such a window, in seconds; the documented headers have whole seconds.
+        faults: What goes wrong with one request after the other, None where nothing does: a list,
+            at whose end all is well, or a plan such as `random_faults`.
         record: Whether `requests` keeps what arrives; a server that runs for long had better not.
 
     Raises:
         TypeError: `tokens` is one string.
-        ValueError: Two contacts share a `user_id` or an `id`, or `rate_limit` or `window` is
-            not positive.
+        ValueError: Two contacts share a `user_id` or an `id`, `rate_limit` or `window` is not
+            positive, or `window` is infinite.
 
     Example:
         >>> emulator = Emulator(clock=lambda: 1671028900.0)
@@ -106,22 +152,26 @@ class Emulator:
         tokens: Collection[str] | None = None,
         version: str = API_VERSION,
         versions: Collection[str] = _UNNUMBERED | INTERCOM_VERSION_VALUES,
-        clock: Callable[[], float] = time.time,
-        rate_limit: int = 1667,
-        window: float = 10.0,
+        clock: Clock | Callable[[], float] = SYSTEM,
+        rate_limit: int | None = RATE_LIMIT,
+        window: float = WINDOW,
+        faults: Iterable[Fault | None] = (),
         record: bool = True,
     ) -> None:
         if isinstance(tokens, str):
             raise TypeError("tokens is a collection of access tokens, not one of them")
-        if rate_limit < 1 or not window > 0:
-            raise ValueError("rate_limit and window must be positive")
+        if (rate_limit is not None and rate_limit < 1) or not 0 < window < math.inf:
+            raise ValueError("rate_limit and window must be positive, and window finite")
         self._tokens = None if tokens is None else frozenset(tokens)
         self._version = version
         self._versions = frozenset({version, *versions})
-        self._clock = clock
+        self._clock = clock if isinstance(clock, Clock) else FunctionClock(clock)
         self._advanced = 0.0
         self._rate_limit = rate_limit
         self._window = window
+        self._faults = iter(faults)
+        self._counts = Counter[str]()
+        self._faults_seen = Counter[str]()
         self._record = record
         self._request_numbers = count(1)
         self._event_numbers = count(1)
@@ -150,6 +200,12 @@ class Emulator:
                 arrival for workspace in self._workspaces.values() for arrival in workspace.arrivals
             ]
         return tuple(event for _, event in sorted(arrivals, key=lambda arrival: arrival[0]))
+
+    @property
+    def counts(self) -> EmulatorCounts:
+        """What became of all requests so far."""
+        with self._lock:
+            return EmulatorCounts(**self._counts, faults=dict(self._faults_seen))
 
     def workspace(self, token: str) -> EmulatedWorkspace:
         """What one access token's workspace holds now.
@@ -208,7 +264,7 @@ class Emulator:
             self._advanced += seconds
 
     def clear(self) -> None:
-        """Forget requests, events, counts and contacts created on sight.
+        """Forget requests, events, what was counted, and contacts created on sight.
 
         Contacts known beforehand stay, and so does the time; ids are not given twice.
 
@@ -221,6 +277,8 @@ class Emulator:
         with self._lock:
             self._workspaces.clear()
             self._requests.clear()
+            self._counts.clear()
+            self._faults_seen.clear()
 
     def transport(self) -> EmulatorTransport:
         """An httpx transport, for sync and async clients, that sends everything to this emulator.
@@ -230,14 +288,17 @@ class Emulator:
             >>> client.get("https://api.intercom.io/events")
             <Response [401 Unauthorized]>
         """
-        return EmulatorTransport(self.answer)
+        return EmulatorTransport(self.answer, self._clock)
 
-    def serve(self, host: str = "127.0.0.1", port: int = 0) -> EmulatorServer:
+    def serve(
+        self, host: str = "127.0.0.1", port: int = 0, *, tls: ssl.SSLContext | None = None
+    ) -> EmulatorServer:
         """Serve on a real socket: a context manager, plain or async, that yields the base URL.
 
         Args:
             host: Name or address of the interface to listen on.
             port: The port, or 0 for a free one.
+            tls: The server's certificate and key, to serve https.
 
         Raises:
             OSError: On entering, where the address cannot be had.
@@ -247,13 +308,17 @@ class Emulator:
             ...     httpx.get(f"{url}/events")
             <Response [401 Unauthorized]>
         """
-        return EmulatorServer(self.answer, host, port)
+        return EmulatorServer(self.answer, host, port, tls=tls, clock=self._clock)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """Answer one request; whatever reaches the emulator by other ways comes through here.
 
         Args:
             request: Its body has been read, or can be at once.
+
+        Returns:
+            The answer. Where something goes wrong on purpose, its `extensions` have the `Fault`
+            as "fault": delays and broken connections are up to who sends it.
 
         Example:
             >>> request = httpx.Request("GET", "https://api.intercom.io/events")
@@ -264,7 +329,9 @@ class Emulator:
         with self._lock:
             if self._record:
                 self._requests.append(_recorded(request))
-            now = self._clock() + self._advanced
+            now = self._clock.time() + self._advanced
+            fault = next(self._faults, None)
+            self._counts["requests"] += 1
             request_id = f"{next(self._request_numbers):08x}-0000-4000-9000-000000000000"
             asked = request.headers.get("Intercom-Version")
             headers = {
@@ -273,19 +340,54 @@ class Emulator:
                 # Observed: the version that was used is echoed.
                 "Intercom-Version": asked if asked in self._versions else self._version,
             }
-            try:
-                workspace = self._authenticate(request)
-                headers |= workspace.rate.count(now)
-                self._check_version(asked)
-                answer = _dispatch(workspace, request, now)
-            except RefusalError as refusal:
-                headers |= refusal.headers
-                answer = Answer(refusal.status, refusal.document(request_id))
+            if fault is not None:
+                self._faults_seen[fault.name] += 1
+            if fault is None or fault.processed:
+                try:
+                    answer = self._process(request, now, headers)
+                    if fault is not None and fault.pages is not None:
+                        answer = self._mislead(fault.pages, answer, request, now)
+                except RefusalError as refusal:
+                    headers |= refusal.headers
+                    answer = Answer(refusal.status, refusal.document(request_id))
+                    limited = refusal.status == HTTPStatus.TOO_MANY_REQUESTS
+                    self._counts["limited" if limited else "refused"] += 1
+            else:
+                # What goes wrong before the API is reached leaves nothing of it in the answer.
+                headers = {"Date": headers["Date"]}
+                answer = Answer(HTTPStatus.BAD_GATEWAY)
         content = b""
         if answer.document is not None and request.method != "HEAD":
             content = json.dumps(answer.document).encode()
             headers["Content-Type"] = "application/json; charset=utf-8"
-        return httpx.Response(answer.status, headers=headers, content=content, request=request)
+        response = httpx.Response(answer.status, headers=headers, content=content, request=request)
+        return response if fault is None else faulty(fault, response)
+
+    def _process(self, request: httpx.Request, now: float, headers: dict[str, str]) -> Answer:
+        """The answer of an endpoint; adds to the headers what only authenticated answers have."""
+        workspace = self._authenticate(request)
+        headers |= workspace.rate.count(now)
+        self._check_version(request.headers.get("Intercom-Version"))
+        before = workspace.stored
+        answer = _dispatch(workspace, request, now)
+        self._counts["processed"] += 1
+        if request.method == "POST" and request.url.path == "/events":
+            self._counts["stored" if workspace.stored > before else "duplicates"] += 1
+        return answer
+
+    def _mislead(self, pages: str, answer: Answer, request: httpx.Request, now: float) -> Answer:
+        if answer.document is None or answer.document.get("type") != "event.list":
+            return answer
+        workspace = self._authenticate(request)
+        size = len(cast("list[JSON]", answer.document["events"]))
+        if size == 1 and pages == "overlapping":
+            # The page that begins with its only event is the page itself.
+            pages = "again"
+        url = request.url.copy_set_param("per_page", str(max(1, size - 1)))
+        asked = httpx.Request("GET", url)
+        shorter = _dispatch(workspace, asked, now)
+        document = misled(pages, answer.document, request.url, shorter.document or {})
+        return Answer(answer.status, document)
 
     def _authenticate(self, request: httpx.Request) -> Workspace:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")

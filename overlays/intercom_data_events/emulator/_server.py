@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
+import struct
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
 from email.utils import formatdate
+from functools import partial
 from types import TracebackType
 
 import anyio
 import anyio.abc
 import anyio.from_thread
+import anyio.streams.tls
 import anyio.to_thread
 import h11
 import httpx
 
+from intercom_data_events.clock import SYSTEM, Clock
+
+from ._faults import Fault, body_of, fault_of
 from ._reading import BODY_LIMIT
 
 log = logging.getLogger("intercom_data_events.emulator")
@@ -41,6 +49,8 @@ class EmulatorServer:
         answer: The function from a request, its body read, to its answer.
         host: Name or address of the interface to listen on.
         port: The port, or 0 for a free one.
+        tls: The server's certificate and key, to serve https.
+        clock: What delays are waited for with.
 
     Raises:
         OSError: On entering, where the address cannot be had.
@@ -51,19 +61,23 @@ class EmulatorServer:
         <Response [202 Accepted]>
     """
 
-    def __init__(self, answer: Answering, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._answer = answer
-        self._host = host
-        self._port = port
+    def __init__(
+        self,
+        answer: Answering,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        tls: ssl.SSLContext | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._serving = partial(serving, answer, host, port, tls, clock)
         self._running = ExitStack()
 
     def __enter__(self) -> str:
         """Start serving."""
         with ExitStack() as starting:
             portal = starting.enter_context(anyio.from_thread.start_blocking_portal("asyncio"))
-            url = starting.enter_context(
-                portal.wrap_async_context_manager(serving(self._answer, self._host, self._port))
-            )
+            url = starting.enter_context(portal.wrap_async_context_manager(self._serving()))
             self._running = starting.pop_all()
         return url
 
@@ -92,13 +106,18 @@ class EmulatorServer:
 
 
 @asynccontextmanager
-async def serving(answer: Answering, host: str, port: int) -> AsyncGenerator[str, None]:
+async def serving(
+    answer: Answering, host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
+) -> AsyncGenerator[str, None]:
     """Serve in the running event loop, and yield the base URL."""
     listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
     streams = set[anyio.abc.SocketStream]()
 
     async def converse(stream: anyio.abc.SocketStream) -> None:
-        await _converse(answer, stream)
+        async with stream:
+            # Whoever does not speak TLS, or breaks off, is none of a server's business.
+            with suppress(ssl.SSLError, OSError, anyio.BrokenResourceError, anyio.EndOfStream):
+                await _converse(answer, stream if tls is None else await _wrap(stream, tls), clock)
         streams.discard(stream)
 
     async with listener:
@@ -107,7 +126,8 @@ async def serving(answer: Answering, host: str, port: int) -> AsyncGenerator[str
                 for one in listener.listeners:
                     connections.start_soon(_accept, one, converse, connections, streams)
                 bound = listener.extra_attributes[anyio.abc.SocketAttribute.local_port]()
-                yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+                scheme = "http" if tls is None else "https"
+                yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}"
                 connections.cancel_scope.cancel()
         finally:
             # A conversation that was cancelled before its first step has closed nothing.
@@ -132,18 +152,33 @@ async def _accept(
             connections.start_soon(converse, stream)
 
 
-async def _converse(answer: Answering, stream: anyio.abc.SocketStream) -> None:
+async def _wrap(
+    stream: anyio.abc.ByteStream, context: ssl.SSLContext
+) -> anyio.streams.tls.TLSStream:
+    return await anyio.streams.tls.TLSStream.wrap(
+        stream, server_side=True, ssl_context=context, standard_compatible=False
+    )
+
+
+async def _converse(answer: Answering, stream: anyio.abc.ByteStream, clock: Clock) -> None:
     """Answer the requests of one connection, one after the other."""
     connection = _Connection(stream)
-    async with stream:
-        # A client may leave whenever it likes.
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            try:
-                while (request := await connection.receive()) is not None:
-                    if not await connection.send(_answered(answer, request)):
-                        break
-            except (h11.RemoteProtocolError, httpx.InvalidURL) as error:
-                await connection.refuse(error)
+    # A client may leave whenever it likes.
+    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        try:
+            while (request := await connection.receive()) is not None:
+                response = _answered(answer, request)
+                if (fault := fault_of(response)) is None:
+                    goes_on = await connection.send(response)
+                else:
+                    goes_on = await connection.misbehave(response, fault, clock)
+                if not goes_on:
+                    break
+        except (h11.RemoteProtocolError, httpx.InvalidURL) as error:
+            await connection.refuse(error)
+        except h11.LocalProtocolError:
+            # A fault can ask for anything; it does not end the server either.
+            log.exception("an answer is no HTTP, and cannot be sent")
 
 
 def _answered(answer: Answering, request: httpx.Request) -> httpx.Response:
@@ -158,8 +193,9 @@ def _answered(answer: Answering, request: httpx.Request) -> httpx.Response:
 class _Connection:
     """One connection, seen as requests and answers."""
 
-    def __init__(self, stream: anyio.abc.SocketStream) -> None:
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
+        self._tls = isinstance(stream, anyio.streams.tls.TLSStream)
         self._http = h11.Connection(h11.SERVER)
         self._unread = False
 
@@ -179,7 +215,8 @@ class _Connection:
             if isinstance(event, h11.Data):
                 body += event.data
             self._unread = not isinstance(event, h11.EndOfMessage)
-        url = _url(head.target, headers.get("host", self._local_host()))
+        scheme = "https" if self._tls else "http"
+        url = _url(scheme, head.target, headers.get("host", self._local_host()))
         return httpx.Request(
             head.method.decode(),
             url,
@@ -190,6 +227,36 @@ class _Connection:
 
     async def send(self, response: httpx.Response) -> bool:
         """Answer; whether the connection can go on."""
+        await self._stream.send(self._head(response) + self._body(response.content))
+        return await self._finish()
+
+    async def misbehave(self, response: httpx.Response, fault: Fault, clock: Clock) -> bool:
+        """Answer as a fault has it; whether the connection can go on."""
+        if fault.delay > 0:
+            await clock.async_alarm().wait(fault.delay)
+        if fault.connection == "reset":
+            # Closed at once instead of in peace, which the client sees as a reset.
+            raw = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await anyio.aclose_forcefully(self._stream)
+            return False
+        head, body = self._head(response), body_of(response)
+        if fault.connection == "kept":
+            body = self._body(body)
+        elif len(body) > 1:
+            body = body[: len(body) // 2]
+        else:
+            head, body = head[: len(head) // 2], b""
+        if fault.trickle:
+            await self._stream.send(head)
+            for number in range(len(body)):
+                await clock.async_alarm().wait(fault.trickle)
+                await self._stream.send(body[number : number + 1])
+        else:
+            await self._stream.send(head + body)
+        return fault.connection == "kept" and await self._finish()
+
+    def _head(self, response: httpx.Response) -> bytes:
         headers = response.headers.raw
         if self._unread:
             headers.append((b"Connection", b"close"))
@@ -198,7 +265,13 @@ class _Connection:
             headers=headers,
             reason=response.reason_phrase.encode(),
         )
-        await self._send(head, h11.Data(response.content), h11.EndOfMessage())
+        return self._http.send(head) or b""
+
+    def _body(self, content: bytes) -> bytes:
+        data = self._http.send(h11.Data(content)) or b""
+        return data + (self._http.send(h11.EndOfMessage()) or b"")
+
+    async def _finish(self) -> bool:
         if self._unread:
             await self._drain()
         if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
@@ -232,16 +305,18 @@ class _Connection:
 
     async def _drain(self) -> None:
         with anyio.move_on_after(_LINGER_SECONDS), suppress(anyio.EndOfStream):
-            await self._stream.send_eof()
+            # TLS cannot end one direction alone; there the client closes once it has read.
+            if not self._tls:
+                await self._stream.send_eof()
             while True:
                 await self._stream.receive(_CHUNK)
 
     def _local_host(self) -> str:
         # HTTP/1.0 has no Host header.
-        return f"localhost:{self._stream.extra_attributes[anyio.abc.SocketAttribute.local_port]()}"
+        return f"localhost:{self._stream.extra(anyio.abc.SocketAttribute.local_port)}"
 
 
-def _url(target: bytes, host: str) -> httpx.URL:
+def _url(scheme: str, target: bytes, host: str) -> httpx.URL:
     """Where a request came to, as its client wrote it.
 
     Raises:
@@ -251,8 +326,8 @@ def _url(target: bytes, host: str) -> httpx.URL:
     if not host.isascii():
         raise httpx.InvalidURL("the host is not ASCII")
     if target.startswith(b"/"):
-        return httpx.URL(scheme="http", netloc=host.encode(), raw_path=target)
+        return httpx.URL(scheme=scheme, netloc=host.encode(), raw_path=target)
     # A client that takes the emulator for a proxy sends the whole URL.
-    if target.startswith(b"http://"):
+    if target.startswith((b"http://", b"https://")):
         return httpx.URL(target.decode("ascii"))
     raise httpx.InvalidURL("neither a path nor a URL")

@@ -18,6 +18,12 @@ MetadataValue: TypeAlias = str | int | float | dict[str, str | int]
 LISTED_FOR = 90 * 24 * 60 * 60
 """Seconds for which an event can be listed (documented); summaries count older ones too."""
 
+RATE_LIMIT = 1667
+"""Requests in one window (documented: 10,000 a minute, dealt out in windows of 10 seconds)."""
+
+WINDOW = 10.0
+"""Seconds of such a window (documented)."""
+
 ACTIVE_NAMES = 120
 """Distinct event names that a workspace can have (documented)."""
 
@@ -209,26 +215,41 @@ class RateWindow:
     """The requests of the present window.
 
     Args:
-        limit: Requests in one window.
+        limit: Requests in one window, or None for no limit.
         seconds: How long a window is. Inferred: windows lie on multiples of it.
     """
 
-    limit: int
+    limit: int | None
     seconds: float
     _window: int = attrs.field(default=0, init=False)
     _used: int = attrs.field(default=0, init=False)
 
     def count(self, now: float) -> dict[str, str]:
-        """Count one request, and say so in the documented headers."""
+        """Count one request, and say so in the documented headers.
+
+        Raises:
+            RefusalError: The window's requests are used up.
+        """
+        if self.limit is None:
+            return {}
         window = math.floor(now / self.seconds)
         if window != self._window:
             self._window, self._used = window, 0
-        self._used += 1
-        return {
+        headers = {
             "X-RateLimit-Limit": str(self.limit),
-            "X-RateLimit-Remaining": str(max(0, self.limit - self._used)),
+            "X-RateLimit-Remaining": str(max(0, self.limit - self._used - 1)),
             "X-RateLimit-Reset": str(math.ceil((window + 1) * self.seconds)),
         }
+        if self._used >= self.limit:
+            # Documented code, and message but for its figures.
+            raise RefusalError(
+                429,
+                "rate_limit_exceeded",
+                f"Exceeded rate limit of {self.limit} in {self.seconds:g}_seconds",
+                headers=headers,
+            )
+        self._used += 1
+        return headers
 
 
 class Workspace:
@@ -252,6 +273,7 @@ class Workspace:
         rate: RateWindow,
     ) -> None:
         self.rate = rate
+        self.stored = 0
         self._on_sight = on_sight
         self._contact_ids = contact_ids
         self._event_numbers = event_numbers
@@ -318,6 +340,7 @@ class Workspace:
         key = _key(name)
         # Documented: workspace, contact, name and time make an event, not its metadata.
         if not contact.knows(key, created_at):
+            self.stored += 1
             number = next(self._event_numbers)
             contact.store(key, _Occurrence(number, spellings[key], created_at, metadata))
 

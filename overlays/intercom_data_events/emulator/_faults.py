@@ -1,0 +1,229 @@
+"""What goes wrong on purpose: single faults, and plans of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal, cast
+
+import attrs
+import httpx
+
+from ._refusal import JSON, RefusalError
+
+HTML = (
+    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n"
+    b"<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
+)
+
+# A body that trickles, where the answer has none of its own.
+_BLANKS = b" " * 60
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """What goes wrong with one request; the class methods make the usual ones.
+
+    Args:
+        name: What it is called where faults are counted.
+        processed: Whether the request takes effect all the same.
+        delay: Seconds before the answer.
+        status: Of the answer that takes the place of the emulator's own; None leaves that.
+        headers: Set on the answer.
+        body: In place of the answer's own, as it is; left out where HTTP has none.
+        connection: Whether the connection is kept, reset without an answer, or cut off in the
+            midst of it.
+        trickle: Seconds before each byte of the body.
+        pages: Where the `next` link of a list leads: to another host, to the same page again, or
+            to a page that begins with the last event of this one.
+
+    Example:
+        >>> import httpx
+        >>> from intercom_data_events.emulator import Emulator
+        >>> emulator = Emulator(faults=[Fault.failing(503)])
+        >>> emulator.answer(httpx.Request("POST", "https://api.intercom.io/events"))
+        <Response [503 Service Unavailable]>
+    """
+
+    name: str
+    processed: bool = True
+    delay: float = 0.0
+    status: int | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    body: bytes | None = None
+    connection: Literal["kept", "reset", "cut"] = "kept"
+    trickle: float = 0.0
+    pages: Literal["elsewhere", "again", "overlapping"] | None = None
+
+    @classmethod
+    def slow(cls, seconds: float, *, processed: bool = True) -> Fault:
+        """The answer takes its time."""
+        return cls(name="slow", delay=seconds, processed=processed)
+
+    @classmethod
+    def reset(cls, *, processed: bool = False) -> Fault:
+        """The connection is reset, before or after the request was processed."""
+        name = "reset after processing" if processed else "reset"
+        return cls(name=name, processed=processed, connection="reset")
+
+    @classmethod
+    def cut_short(cls) -> Fault:
+        """The request is processed; of the answer a part arrives."""
+        return cls(name="cut short", connection="cut")
+
+    @classmethod
+    def trickling(cls, seconds: float = 1.0) -> Fault:
+        """The request is processed; the answer's body comes byte by byte."""
+        return cls(name="trickling", trickle=seconds)
+
+    @classmethod
+    def failing(cls, status: int = 500, *, processed: bool = False, html: bool = False) -> Fault:
+        """A server, or a proxy before it, answers with a failure: in HTML, or without a body."""
+        return cls(
+            name=f"{status} after processing" if processed else str(status),
+            processed=processed,
+            status=status,
+            headers={"Content-Type": "text/html"} if html else {},
+            body=HTML if html else b"",
+        )
+
+    @classmethod
+    def rate_limited(cls, *, retry_after: float | str | None = None) -> Fault:
+        """429, with a `Retry-After` or without, and without a word of windows."""
+        refusal = RefusalError(429, "rate_limit_exceeded", "Exceeded rate limit")
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        return cls(
+            name="429",
+            processed=False,
+            status=429,
+            headers={"Content-Type": "application/json; charset=utf-8", **headers},
+            body=json.dumps(refusal.document("00000000-0000-4000-9000-000000000429")).encode(),
+        )
+
+    @classmethod
+    def other_version(cls, version: str = "1.0") -> Fault:
+        """The answer says that it was made for another API version."""
+        return cls(name="other version", headers={"Intercom-Version": version})
+
+    @classmethod
+    def misleading(cls, pages: Literal["elsewhere", "again", "overlapping"]) -> Fault:
+        """The `next` link of a list leads where it should not."""
+        return cls(name=f"next page {pages}", pages=pages)
+
+
+#: One of each kind that can befall any request; none delays an event longer than a second.
+FAULTS: Sequence[Fault] = (
+    Fault.slow(0.2),
+    Fault.reset(),
+    Fault.reset(processed=True),
+    Fault.cut_short(),
+    Fault.trickling(0.005),
+    Fault.failing(408),
+    Fault.failing(500),
+    Fault.failing(500, processed=True),
+    Fault.failing(502, html=True),
+    Fault.failing(503),
+    Fault.failing(504, processed=True, html=True),
+    Fault.failing(520),
+    Fault.failing(524, processed=True, html=True),
+    Fault.rate_limited(),
+    Fault.rate_limited(retry_after=1),
+    Fault.other_version(),
+)
+
+
+def random_faults(
+    share: float = 0.2, *, seed: int | None = None, among: Sequence[Fault] = FAULTS
+) -> Iterator[Fault | None]:
+    """A plan without end in which some requests go wrong, at random.
+
+    Args:
+        share: The part of the requests that go wrong, from 0 to 1.
+        seed: Makes the plan the same each time; None makes it another each time.
+        among: What may go wrong, each as likely.
+
+    Raises:
+        ValueError: `share` is not from 0 to 1, or there is nothing to choose from.
+
+    Example:
+        >>> plan = random_faults(0.5, seed=1)
+        >>> [fault and fault.name for fault in (next(plan), next(plan), next(plan))]
+        ['reset after processing', 'other version', None]
+    """
+    if not 0 <= share <= 1 or not among:
+        raise ValueError("share is from 0 to 1, and among holds at least one fault")
+    return _random_faults(share, random.Random(seed), among)  # noqa: S311  # guards nothing
+
+
+def _random_faults(
+    share: float, source: random.Random, among: Sequence[Fault]
+) -> Iterator[Fault | None]:
+    while True:
+        yield source.choice(among) if source.random() < share else None
+
+
+def fault_of(answer: httpx.Response) -> Fault | None:
+    """What is to go wrong while an answer is sent."""
+    fault = answer.extensions.get("fault")
+    return fault if isinstance(fault, Fault) else None
+
+
+def faulty(fault: Fault, answer: httpx.Response) -> httpx.Response:
+    """An answer as a fault leaves it; what befalls the connection is for those who send it."""
+    status = answer.status_code if fault.status is None else fault.status
+    body = answer.content if fault.body is None else fault.body
+    if fault.trickle and not body:
+        body = _BLANKS
+    if answer.request.method == "HEAD" or status in (204, 304):
+        body = b""
+    headers = answer.headers.copy()
+    # It follows from the body, as which a fault can give anything.
+    headers.pop("Content-Length", None)
+    if body:
+        headers["Content-Length"] = str(len(body))
+    headers.update(fault.headers)
+    response = httpx.Response(
+        status,
+        headers=headers,
+        stream=httpx.ByteStream(body),
+        request=answer.request,
+        extensions={"fault": fault},
+    )
+    # Whether it is what its headers say is the client's concern.
+    with suppress(httpx.DecodingError):
+        response.read()
+    return response
+
+
+def body_of(response: httpx.Response) -> bytes:
+    """The body as it is sent, whatever encoding its headers speak of."""
+    return b"".join(cast("httpx.ByteStream", response.stream))
+
+
+def misled(
+    kind: str, document: dict[str, JSON], url: httpx.URL, shorter: dict[str, JSON]
+) -> dict[str, JSON]:
+    """A list whose `next` link leads where it should not.
+
+    Args:
+        kind: What `Fault.pages` says.
+        document: The list.
+        url: Where it was asked for.
+        shorter: The same list with a page that is one event shorter.
+    """
+    pages = document.get("pages")
+    if not isinstance(pages, dict) or not isinstance(pages.get("next"), str):
+        return document
+    following = httpx.URL(str(pages["next"]))
+    if kind == "elsewhere":
+        following = following.copy_with(host="elsewhere.example")
+    elif kind == "again":
+        following = url
+    else:
+        others = shorter.get("pages")
+        if isinstance(others, dict) and isinstance(others.get("next"), str):
+            before = httpx.URL(str(others["next"])).params["before"]
+            following = following.copy_set_param("before", before)
+    return {**document, "pages": {**pages, "next": str(following)}}
