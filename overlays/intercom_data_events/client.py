@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 import httpx
 
 from intercom_data_events import operations
+from intercom_data_events.clock import Clock
+from intercom_data_events.connections import C, Pool
 from intercom_data_events.errors import APIResponse, ConfigurationError
 from intercom_data_events.event import Event
-from intercom_data_events.sending import Pool
 from intercom_data_events.settings import (
     AccessToken,
     AsyncAccessToken,
@@ -55,15 +56,28 @@ class DataEventsClient:
             ``INTERCOM_REGION`` from the environment, else "us".
         base_url: The API's address, instead of a region's. Left out, ``INTERCOM_BASE_URL`` from
             the environment counts before ``INTERCOM_REGION``.
-        timeout: Seconds to wait in each phase of a request: to connect, to send, for each read.
-            Left out, it is 30, or what your own `http_client` has.
-        max_retries: How often a failed request is repeated; 0 is the only number yet.
+        timeout: Seconds that one try of a request may take; a blocking client bounds each read, and
+            looks at the clock between the parts of a body. An ``httpx.Timeout`` is for the phases
+            of a try instead. Left out, it is 30, or what your own `http_client` has.
+        deadline: Seconds that everything a request takes may take, retries and waits included; a
+            wait that is known to pass it is not begun (who is not the first to wait for the rate
+            limit does not know). ``math.inf`` is none.
+        max_retries: How often a request is made again that failed for the time being: not
+            connected, no whole answer in time, 408, 429, 500, 502 to 504, 520 to 527. Events are
+            safe to repeat; ``create_summary`` is repeated where it was certainly not processed.
+            0 turns it off.
+        pace: Whether requests wait while the app's rate limit, of which every answer tells, leaves
+            no room for them, instead of running into 429.
+        quota_share: The part of the app's quota that this client uses at most, above 0 and up to
+            1; 0.5 leaves half to others. Each process uses a share of its own.
         headers: Further headers of every request.
         enabled: Whether anything is sent. If not, everything is checked and logged all the same,
             and listings are empty. Left out, it is off where ``INTERCOM_DISABLED`` is 1.
-        transport: An httpx transport to send through, such as ``Emulator().transport()``.
+        transport: An httpx transport to send through, such as ``Emulator().transport()``; one
+            with sockets is not for use on both sides of a fork.
         http_client: Your own ``httpx.Client``, with your proxies, certificates and hooks; it is
-            never closed here.
+            never closed here, and not for use on both sides of a fork.
+        clock: Where time comes from, and how waits are waited for; for tests.
 
     Raises:
         ConfigurationError: A setting that cannot be used; names it and the remedy.
@@ -84,24 +98,38 @@ class DataEventsClient:
         region: Region | None = None,
         base_url: str | None = None,
         timeout: float | httpx.Timeout | None = None,
-        max_retries: int = 0,
+        deadline: float = 120,
+        max_retries: int = 4,
+        pace: bool = True,
+        quota_share: float = 1.0,
         headers: Mapping[str, str] | None = None,
         enabled: bool | None = None,
         transport: httpx.BaseTransport | None = None,
         http_client: httpx.Client | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = Settings.resolve(
             version=version,
             region=region,
             base_url=base_url,
             timeout=30 if timeout is None and http_client is None else timeout,
+            deadline=deadline,
             max_retries=max_retries,
+            pace=pace,
+            quota_share=quota_share,
             headers=headers,
         )
-        _check_connections(httpx.Client, httpx.BaseTransport, transport, http_client)
+        _check_parts(httpx.Client, httpx.BaseTransport, transport, http_client, clock)
         on = resolve_enabled(enabled)
         token = resolve_token(access_token) if on else None
-        self._pool = Pool(token, transport, http_client, enabled=on)
+        self._pool = Pool(
+            httpx.Client,
+            token,
+            transport=transport,
+            http_client=http_client,
+            enabled=on,
+            clock=clock,
+        )
         self._is_view = False
 
     def create(
@@ -119,7 +147,7 @@ class DataEventsClient:
 
         Raises:
             InvalidInputError: An argument that the API would refuse; nothing was sent.
-            APIConnectionError: No whole answer came.
+            APIConnectionError: No whole answer came, in any try.
             APIStatusError: Intercom refuses it; ``NotFoundError`` where there is no such contact.
             InvalidResponseError: A success other than the one that is described.
         """
@@ -193,7 +221,7 @@ class DataEventsClient:
 
         Raises:
             IdentityError: Not exactly one identity; nothing was sent.
-            APIConnectionError: No whole answer came.
+            APIConnectionError: No whole answer came, in any try.
             APIStatusError: Intercom refuses it; ``NotFoundError`` where there is no such contact.
             InvalidResponseError: An answer that is not as described.
         """
@@ -218,7 +246,7 @@ class DataEventsClient:
 
         Raises:
             InvalidInputError: An argument that the API would refuse; nothing was sent.
-            APIConnectionError: No whole answer came.
+            APIConnectionError: No whole answer came, in any try.
             APIStatusError: Intercom refuses it.
             InvalidResponseError: A success other than the one that is described.
         """
@@ -250,7 +278,10 @@ class DataEventsClient:
         *,
         version: IntercomVersion | str | None = None,
         timeout: float | httpx.Timeout | None = None,
+        deadline: float | None = None,
         max_retries: int | None = None,
+        pace: bool | None = None,
+        quota_share: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
         """Returns a view of this client with other options, on the same connections.
@@ -259,8 +290,12 @@ class DataEventsClient:
 
         Args:
             version: The API version; as of the client where it is left out.
-            timeout: Seconds to wait in each phase of a request; likewise.
-            max_retries: How often a failed request is repeated; 0 is the only number yet.
+            timeout: Seconds that one try of a request may take; likewise, as all that follow.
+            deadline: Seconds that all tries and waits may take.
+            max_retries: How often a failed request is made again.
+            pace: Whether requests wait for room within the rate limit.
+            quota_share: The part of the app's quota that is used at most; it counts what this
+                client uses in all, so a view with a smaller share goes last.
             headers: Further headers, added to those of the client or in their place.
 
         Raises:
@@ -269,7 +304,13 @@ class DataEventsClient:
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._settings = self._settings.changed(
-            version=version, timeout=timeout, max_retries=max_retries, headers=headers
+            version=version,
+            timeout=timeout,
+            deadline=deadline,
+            max_retries=max_retries,
+            pace=pace,
+            quota_share=quota_share,
+            headers=headers,
         )
         view._is_view = True
         return view
@@ -325,7 +366,7 @@ class DataEventsClient:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """Unpickles with the token that the environment holds."""
-        self._settings, self._pool = _restored(state)
+        self._settings, self._pool = _restored(state, httpx.Client)
         self._is_view = False
 
     def _perform(self, operation: Operation[T]) -> APIResponse[T]:
@@ -360,24 +401,38 @@ class AsyncDataEventsClient:
         region: Region | None = None,
         base_url: str | None = None,
         timeout: float | httpx.Timeout | None = None,
-        max_retries: int = 0,
+        deadline: float = 120,
+        max_retries: int = 4,
+        pace: bool = True,
+        quota_share: float = 1.0,
         headers: Mapping[str, str] | None = None,
         enabled: bool | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         http_client: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = Settings.resolve(
             version=version,
             region=region,
             base_url=base_url,
             timeout=30 if timeout is None and http_client is None else timeout,
+            deadline=deadline,
             max_retries=max_retries,
+            pace=pace,
+            quota_share=quota_share,
             headers=headers,
         )
-        _check_connections(httpx.AsyncClient, httpx.AsyncBaseTransport, transport, http_client)
+        _check_parts(httpx.AsyncClient, httpx.AsyncBaseTransport, transport, http_client, clock)
         on = resolve_enabled(enabled)
         token = resolve_token(access_token) if on else None
-        self._pool = Pool(token, transport, http_client, enabled=on)
+        self._pool = Pool(
+            httpx.AsyncClient,
+            token,
+            transport=transport,
+            http_client=http_client,
+            enabled=on,
+            clock=clock,
+        )
         self._is_view = False
 
     async def create(
@@ -468,14 +523,23 @@ class AsyncDataEventsClient:
         *,
         version: IntercomVersion | str | None = None,
         timeout: float | httpx.Timeout | None = None,
+        deadline: float | None = None,
         max_retries: int | None = None,
+        pace: bool | None = None,
+        quota_share: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
         """Returns a view with other options; see :meth:`DataEventsClient.with_options`."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._settings = self._settings.changed(
-            version=version, timeout=timeout, max_retries=max_retries, headers=headers
+            version=version,
+            timeout=timeout,
+            deadline=deadline,
+            max_retries=max_retries,
+            pace=pace,
+            quota_share=quota_share,
+            headers=headers,
         )
         view._is_view = True
         return view
@@ -531,18 +595,19 @@ class AsyncDataEventsClient:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """Unpickles with the token that the environment holds."""
-        self._settings, self._pool = _restored(state)
+        self._settings, self._pool = _restored(state, httpx.AsyncClient)
         self._is_view = False
 
     async def _perform(self, operation: Operation[T]) -> APIResponse[T]:
         return await operation.aperform(self._pool, self._settings)
 
 
-def _check_connections(
+def _check_parts(
     client_kind: type[httpx.Client | httpx.AsyncClient],
     transport_kind: type[httpx.BaseTransport | httpx.AsyncBaseTransport],
     transport: object,
     http_client: object,
+    clock: object,
 ) -> None:
     if transport is not None and http_client is not None:
         raise ConfigurationError("transport and http_client both say how to send: pass one of them")
@@ -555,15 +620,21 @@ def _check_connections(
                 f"{name} is a {type(given).__name__}, and this client needs an "
                 f"httpx.{kind.__name__}"
             )
+    if clock is not None and not isinstance(clock, Clock):
+        raise ConfigurationError(
+            f"clock is a {type(clock).__name__}, and not an intercom_data_events.Clock"
+        )
 
 
-def _state(settings: Settings, pool: Pool) -> dict[str, object]:
+def _state(settings: Settings, pool: Pool[C]) -> dict[str, object]:
     if pool.given:
-        raise TypeError("a client with a transport or an http_client of yours cannot be pickled")
+        raise TypeError(
+            "a client with a transport, an http_client or a clock of yours cannot be pickled"
+        )
     return {"settings": settings, "enabled": pool.enabled}
 
 
-def _restored(state: dict[str, object]) -> tuple[Settings, Pool]:
+def _restored(state: dict[str, object], kind: type[C]) -> tuple[Settings, Pool[C]]:
     enabled = bool(state["enabled"])
     token = resolve_token(None) if enabled else None
-    return cast("Settings", state["settings"]), Pool(token, None, None, enabled=enabled)
+    return cast("Settings", state["settings"]), Pool(kind, token, enabled=enabled)

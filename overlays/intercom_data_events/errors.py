@@ -25,7 +25,9 @@
             └── ServerError                  500 and above
 
 Every error says in :attr:`~IntercomError.may_have_been_processed` whether what was sent may have
-taken effect all the same. Errors pickle, and hold neither the access token nor request headers.
+taken effect all the same, in the last try or in one before; and what was spent on it, in
+:attr:`~IntercomError.tries` and :attr:`~IntercomError.elapsed`. Errors pickle, and hold neither the
+access token nor request headers.
 """
 
 from __future__ import annotations
@@ -37,14 +39,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import httpx
 
-T_co = TypeVar("T_co", covariant=True)
+#: What stands in an answer, or in a message, where it repeated the access token.
+REMOVED = "[access token]"
 
-# Characters of an answer that an error quotes; the answer itself is kept whole.
-_LONGEST_WORDS = 500
+T_co = TypeVar("T_co", covariant=True)
 
 
 @frozen(eq=False)
@@ -80,9 +80,13 @@ class IntercomError(Exception):
 
     Attributes:
         may_have_been_processed: Whether what was sent may have taken effect. True means unknown.
+        tries: How often the request was sent, or connecting for it was tried; 0 if never.
+        elapsed: Seconds that it took until the error, all tries and the waits between included.
     """
 
     may_have_been_processed: bool = False
+    tries: int = 0
+    elapsed: float = 0.0
 
     def __reduce__(self) -> tuple[Callable[..., IntercomError], tuple[object, ...]]:
         return _restore, (type(self), self.args, dict(self.__dict__))
@@ -182,11 +186,11 @@ class APIStatusError(APIResponseError):
         self, message: str, response: APIResponse[None], *, may_have_been_processed: bool = False
     ) -> None:
         super().__init__(message, response, may_have_been_processed=may_have_been_processed)
-        reported = _reported(response.content)
+        reported = reported_errors(response.content)
         self.status_code = response.status_code
-        self.codes = tuple(_texts(reported, "code"))
-        self.message = next(iter(_texts(reported, "message")), None)
-        self.field = next(iter(_texts(reported, "field")), None)
+        self.codes = tuple(texts(reported, "code"))
+        self.message = next(iter(texts(reported, "message")), None)
+        self.field = next(iter(texts(reported, "field")), None)
 
 
 class BadRequestError(APIStatusError):
@@ -225,59 +229,7 @@ class ServerError(APIStatusError):
     """500 and above: something failed at Intercom, or in front of it."""
 
 
-_BY_STATUS: Mapping[int, tuple[type[APIStatusError], str]] = {
-    400: (BadRequestError, "Intercom cannot make sense of the request"),
-    401: (AuthenticationError, "the access token is missing, wrong or revoked"),
-    403: (
-        PermissionDeniedError,
-        "the access token may not do this; it needs write access to events",
-    ),
-    404: (NotFoundError, "there is no such contact in the token's workspace"),
-    409: (ConflictError, "several contacts share the e-mail address; use user_id or id instead"),
-    422: (UnprocessableEntityError, "Intercom does not accept the request"),
-    429: (RateLimitError, "the app's rate limit is used up until its window resets"),
-}
-
-
-def status_error(response: APIResponse[None], request: str, *, sent: bool) -> APIStatusError:
-    """Returns the member of the tree for an answer that reports a failure.
-
-    Args:
-        response: The answer.
-        request: What was asked, for the message, such as ``POST /events``.
-        sent: Whether the request asked for something to take effect, so that a server's failure
-            leaves open whether it did.
-    """
-    status = response.status_code
-    reported = _reported(response.content)
-    kind, hint = _BY_STATUS.get(status, (APIStatusError, "an answer that is not described"))
-    if status >= 500:
-        kind, hint = ServerError, "something failed at Intercom, or in front of it"
-    elif 300 <= status < 400:
-        hint = "a redirect, which is not followed with an access token; check base_url"
-    elif kind is NotFoundError and not reported:
-        # Not in Intercom's words, so perhaps not Intercom's.
-        hint = "there is no such contact, or nothing at this address; check base_url"
-    if kind is BadRequestError and "intercom_version_invalid" in _texts(reported, "code"):
-        kind, hint = InvalidVersionError, "Intercom does not know the API version that was sent"
-    said = "; ".join(_said(item) for item in reported)
-    parts = [f"{status} for {request}: {hint}"]
-    if said:
-        parts.append(f"Intercom says: {said}")
-    if response.request_id:
-        parts.append(f"request id {_printable(response.request_id)}")
-    # A failed server may have done its work before it failed; all others refuse.
-    possible = sent and status >= 500
-    message = ". ".join(parts) + possibly_processed(possible)
-    return kind(message, response, may_have_been_processed=possible)
-
-
-def possibly_processed(possible: bool) -> str:
-    """What a message ends in where what was sent may have taken effect."""
-    return "; it may have been processed all the same" if possible else ""
-
-
-def _reported(content: bytes) -> list[dict[str, object]]:
+def reported_errors(content: bytes) -> list[dict[str, object]]:
     """The items of Intercom's list of errors; none where the body is something else."""
     errors = _object(content).get("errors")
     return [item for item in errors if isinstance(item, dict)] if isinstance(errors, list) else []
@@ -291,21 +243,6 @@ def _object(content: bytes) -> dict[str, object]:
     return decoded if isinstance(decoded, dict) else {}
 
 
-def _texts(reported: list[dict[str, object]], key: str) -> list[str]:
+def texts(reported: list[dict[str, object]], key: str) -> list[str]:
+    """The texts that the items of such a list have under a key."""
     return [text for item in reported if isinstance(text := item.get(key), str) and text]
-
-
-def _said(item: dict[str, object]) -> str:
-    code, message, at = (item.get(key) for key in ("code", "message", "field"))
-    said = f"{message or code}"
-    if message and code:
-        said += f" ({code})"
-    if at:
-        said += f" at {at}"
-    return _printable(said)
-
-
-def _printable(text: str) -> str:
-    """What an answer says, so that it cannot forge lines of a log or stop a terminal."""
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST_WORDS])
-    return f"{safe}…" if len(text) > _LONGEST_WORDS else safe

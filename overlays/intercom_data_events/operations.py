@@ -6,9 +6,7 @@ how to read the answer. The clients only perform it, blocking or awaiting.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -16,20 +14,17 @@ from attrs import frozen
 
 from intercom_data_events import timestamps
 from intercom_data_events.checks import shown, whole_number
-from intercom_data_events.errors import (
-    APIResponse,
-    IdentityError,
-    InvalidInputError,
-    InvalidResponseError,
-    possibly_processed,
-)
+from intercom_data_events.errors import APIResponse, IdentityError, InvalidInputError
 from intercom_data_events.event import Event, check_event_name, check_identities
-from intercom_data_events.sending import Answer, View
+from intercom_data_events.retry import Effect
+from intercom_data_events.sending import Call
 from intercom_data_events_api.errors import UnexpectedStatus
 
 if TYPE_CHECKING:
+    import httpx
+
+    from intercom_data_events.connections import Pool
     from intercom_data_events.pagination import Page
-    from intercom_data_events.sending import Pool
     from intercom_data_events.settings import Settings
     from intercom_data_events.summary import ContactSummary
     from intercom_data_events.timestamps import Timestamp
@@ -55,6 +50,15 @@ class _Response(Protocol):
     def parsed(self) -> object: ...
 
 
+class _Endpoint(Protocol):
+    """What all generated modules of an operation have."""
+
+    @property
+    def sync_detailed(self) -> Callable[..., _Response]: ...
+    @property
+    def asyncio_detailed(self) -> Callable[..., Awaitable[_Response]]: ...
+
+
 T = TypeVar("T")
 _Model = TypeVar("_Model", bound=_Generated)
 
@@ -75,32 +79,48 @@ class Operation(Generic[T]):
     """One call of a generated function.
 
     Attributes:
-        blocking: The function, with its arguments but for the client.
-        awaiting: Its async twin, likewise.
+        endpoint: The generated module that has the function, blocking and awaiting.
+        arguments: The function's, but for the client.
         read: Makes of the parsed answer what the verb returns.
+        effect: What it does to perform it twice.
+        about: Says whom or what it is about, for messages: identities, and the name of an event.
         asked: The `type` of the answer that is asked for, where there are several.
         query: The query to send instead of the one that the function makes.
         sends: The query that is sent in either case, to know it again.
     """
 
-    blocking: Callable[..., _Response]
-    awaiting: Callable[..., Awaitable[_Response]]
+    endpoint: _Endpoint
+    arguments: Mapping[str, Any]
     read: Callable[[object], T]
+    effect: Effect
+    about: Callable[[], Mapping[str, object]]
     asked: str | None = None
     query: str | None = None
     sends: str = ""
 
-    def perform(self, pool: Pool, settings: Settings) -> APIResponse[T]:
+    def perform(self, pool: Pool[httpx.Client], settings: Settings) -> APIResponse[T]:
         """Performs it, blocking."""
-        view = View(pool, settings, self.asked, self.query)
-        with _reading(view):
-            return self._response(self.blocking(client=view.for_generated()))
+        call = Call(pool, settings, self.effect, self.about, self.asked, self.query)
+        try:
+            return self._response(
+                self.endpoint.sync_detailed(client=call.for_generated(), **self.arguments)
+            )
+        except _MISREAD as error:
+            if call.answer is None:
+                raise  # From before there was an answer, so not about one.
+            raise call.unreadable(_misread(error)) from error
 
-    async def aperform(self, pool: Pool, settings: Settings) -> APIResponse[T]:
+    async def aperform(self, pool: Pool[httpx.AsyncClient], settings: Settings) -> APIResponse[T]:
         """Performs it, awaiting."""
-        view = View(pool, settings, self.asked, self.query)
-        with _reading(view):
-            return self._response(await self.awaiting(client=view.for_generated()))
+        call = Call(pool, settings, self.effect, self.about, self.asked, self.query)
+        try:
+            return self._response(
+                await self.endpoint.asyncio_detailed(client=call.for_generated(), **self.arguments)
+            )
+        except _MISREAD as error:
+            if call.answer is None:
+                raise  # From before there was an answer, so not about one.
+            raise call.unreadable(_misread(error)) from error
 
     def _response(self, response: _Response) -> APIResponse[T]:
         return APIResponse(
@@ -118,17 +138,21 @@ def create(event: Event) -> Operation[None]:
         InvalidInputError: `event` is none.
     """
     from intercom_data_events_api.api.data_events import create_data_event
-    from intercom_data_events_api.models import CreateDataEventRequest
 
     if not isinstance(event, Event):
         raise InvalidInputError(
             f"send takes an Event, not a {type(event).__name__}; Event.from_dict makes one"
         )
-    body = CreateDataEventRequest.from_dict(event.to_dict())
     return Operation(
-        partial(create_data_event.sync_detailed, body=body),
-        partial(create_data_event.asyncio_detailed, body=body),
+        create_data_event,
+        # An event gives the same JSON as the generated model that is read from it (tested), of
+        # which the function asks nothing else.
+        {"body": event},
         _nothing,
+        # Documented: contact, name and time make an event, and the time is fixed by now.
+        Effect.SAME,
+        # Without the metadata, which may be the caller's to change by the time.
+        lambda: {name: getattr(event, name) for name in ("event_name", "user_id", "id", "email")},
     )
 
 
@@ -167,9 +191,12 @@ def create_summary(
         }
     )
     return Operation(
-        partial(create_data_event_summaries.sync_detailed, body=body),
-        partial(create_data_event_summaries.asyncio_detailed, body=body),
+        create_data_event_summaries,
+        {"body": body},
         _nothing,
+        # Inferred: nothing is documented that would tell a repeated summary from another one.
+        Effect.MORE,
+        lambda: {**identity, "event_name": name},
     )
 
 
@@ -244,9 +271,11 @@ def _query(
     # Of any type: type checkers do not match the keys of a mapping with keywords.
     arguments: dict[str, Any] = {**identity, **options}
     return Operation(
-        partial(list_data_events.sync_detailed, type_="user", **arguments),
-        partial(list_data_events.asyncio_detailed, type_="user", **arguments),
+        list_data_events,
+        {"type_": "user", **arguments},
         read,
+        Effect.NONE,
+        lambda: identity if query is None else dict(parse_qsl(query)),
         asked,
         query,
         urlencode({"type": "user", **arguments}) if query is None else query,
@@ -299,28 +328,11 @@ def _expected(parsed: object, kind: type[_Model]) -> _Model:
     return parsed
 
 
-@contextmanager
-def _reading(view: View) -> Iterator[None]:
-    """Turns what reading an answer raises into the error that holds the answer."""
-    try:
-        yield
-    except _MISREAD as error:
-        if view.answer is None:
-            raise  # From before there was an answer, so not about one: a token function's, say.
-        raise _unreadable(view.answer, error) from error
-
-
-def _unreadable(answer: Answer, error: Exception) -> InvalidResponseError:
+def _misread(error: Exception) -> str:
     """Says what is wrong with an answer that reading failed on."""
-    if isinstance(error, UnexpectedStatus):
-        reason = "of a status that is not described"
-    elif isinstance(error, KeyError):
-        reason = f"with a body that lacks {error}"
-    else:
-        reason = f"with a body that is not as described: {str(error) or type(error).__name__}"
-    return InvalidResponseError(
-        f"{answer.status_code} for {answer.what}: a success {reason}"
-        f"{possibly_processed(answer.takes_effect)}",
-        answer.snapshot(),
-        may_have_been_processed=answer.takes_effect,
-    )
+    # The generated code knows no statuses but those of the standard library.
+    if isinstance(error, UnexpectedStatus) or "HTTPStatus" in str(error):
+        return "of a status that is not described"
+    if isinstance(error, KeyError):
+        return f"with a body that lacks {error}"
+    return f"with a body that is not as described: {str(error) or type(error).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Literal, TypeAlias
 import httpx
 from attrs import evolve, field, frozen
 
-from intercom_data_events.checks import shown
+from intercom_data_events.checks import shown, whole_number
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version
 
@@ -32,6 +33,8 @@ _ADDRESS = re.compile(r"https?://[^\s?#]+", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
 _LONGEST_TIMEOUT = 24 * 60 * 60
+# Seconds: a century, beyond which clocks cannot count.
+_AGES = 100 * 365 * 24 * 60 * 60
 _RESERVED = {
     "authorization": "pass access_token= instead",
     "intercom-version": "pass version= instead",
@@ -44,22 +47,36 @@ _SWITCHES = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
 )
 
 
-@frozen
+# Compared by identity, and so hashable: what requests are made from is kept by settings.
+@frozen(eq=False)
 class Settings:
     """What requests are made with; the options of one call make a changed copy.
 
     Attributes:
         base_url: Where the API is, without a slash at its end.
         version: The value of ``Intercom-Version``.
-        timeout: Seconds, for each phase of a try: to connect, to write, to wait for each read.
-            None leaves it to the connections.
+        timeout: Seconds that a try may take; or for each of its phases, as httpx has them. None
+            leaves it to the connections.
+        deadline: Seconds for everything, tries and waits; infinite for none.
+        max_retries: How often a failed request is made again.
+        pace: Whether requests wait for room within the rate limit.
+        quota_share: The part of each window's requests that is used, above 0 and up to 1.
         headers: Further headers of every request, their names in lower case.
     """
 
     base_url: str
     version: str
     timeout: float | httpx.Timeout | None
+    deadline: float
+    max_retries: int
+    pace: bool
+    quota_share: float
     headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def seconds_a_try(self) -> float:
+        """What a try may take in all."""
+        return self.timeout if isinstance(self.timeout, int | float) else math.inf
 
     @classmethod
     def resolve(
@@ -69,7 +86,10 @@ class Settings:
         region: str | None,
         base_url: str | None,
         timeout: float | httpx.Timeout | None,
+        deadline: float,
         max_retries: int,
+        pace: bool,
+        quota_share: float,
         headers: Mapping[str, str] | None,
     ) -> Settings:
         """Fills in from the environment what the caller left out, and checks it all.
@@ -77,11 +97,14 @@ class Settings:
         Raises:
             ConfigurationError: A setting that cannot be used; names it, and where it came from.
         """
-        _check_max_retries(max_retries)
         return cls(
             base_url=_address(base_url, region),
             version=_from("INTERCOM_VERSION", version, check_version) or API_VERSION,
             timeout=None if timeout is None else _check_timeout(timeout),
+            deadline=_check_deadline(deadline),
+            max_retries=_check_max_retries(max_retries),
+            pace=_check_pace(pace),
+            quota_share=_check_quota_share(quota_share),
             headers=_check_headers(headers or {}),
         )
 
@@ -90,7 +113,10 @@ class Settings:
         *,
         version: str | None,
         timeout: float | httpx.Timeout | None,
+        deadline: float | None,
         max_retries: int | None,
+        pace: bool | None,
+        quota_share: float | None,
         headers: Mapping[str, str] | None,
     ) -> Settings:
         """Returns a copy with what is not None in place of what was; headers are added.
@@ -98,12 +124,18 @@ class Settings:
         Raises:
             ConfigurationError: A setting that cannot be used.
         """
-        if max_retries is not None:
-            _check_max_retries(max_retries)
         return evolve(
             self,
             version=self.version if version is None else check_version(version),
             timeout=self.timeout if timeout is None else _check_timeout(timeout),
+            deadline=self.deadline if deadline is None else _check_deadline(deadline),
+            max_retries=(
+                self.max_retries if max_retries is None else _check_max_retries(max_retries)
+            ),
+            pace=self.pace if pace is None else _check_pace(pace),
+            quota_share=(
+                self.quota_share if quota_share is None else _check_quota_share(quota_share)
+            ),
             headers={**self.headers, **_check_headers(headers or {})},
         )
 
@@ -198,8 +230,7 @@ def _check_address(base_url: object) -> str:
 def _check_timeout(timeout: float | httpx.Timeout) -> float | httpx.Timeout:
     if isinstance(timeout, httpx.Timeout):
         return timeout
-    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not number or not 0 < timeout <= _LONGEST_TIMEOUT:
+    if not _is_number(timeout) or not 0 < timeout <= _LONGEST_TIMEOUT:
         raise ConfigurationError(
             f"timeout is {shown(timeout)}: it is a number of seconds above 0 and up to a day; "
             "httpx.Timeout(None) is none at all"
@@ -207,13 +238,40 @@ def _check_timeout(timeout: float | httpx.Timeout) -> float | httpx.Timeout:
     return timeout
 
 
-def _check_max_retries(max_retries: int) -> None:
-    # So that whoever relies on no retries can say so before there are any.
-    if max_retries != 0 or isinstance(max_retries, bool):
+def _check_deadline(deadline: float) -> float:
+    if not _is_number(deadline) or not deadline > 0:
         raise ConfigurationError(
-            f"max_retries is {shown(max_retries)}: failed requests are not repeated yet, so pass "
-            "0 or nothing, and send the same Event again where it matters"
+            f"deadline is {shown(deadline)}: it is a number of seconds above 0, for all tries and "
+            "waits; math.inf is none at all"
         )
+    return deadline if deadline < _AGES else math.inf
+
+
+def _check_max_retries(max_retries: int) -> int:
+    number = whole_number(max_retries)
+    if number is None or number < 0:
+        raise ConfigurationError(
+            f"max_retries is {shown(max_retries)}: it is a whole number; 0 turns retries off"
+        )
+    return number
+
+
+def _check_pace(pace: bool) -> bool:
+    if not isinstance(pace, bool):
+        raise ConfigurationError(f"pace is {shown(pace)}: it is True or False")
+    return pace
+
+
+def _check_quota_share(quota_share: float) -> float:
+    if not _is_number(quota_share) or not 0 < quota_share <= 1:
+        raise ConfigurationError(
+            f"quota_share is {shown(quota_share)}: it is above 0 and up to 1, the whole quota"
+        )
+    return quota_share
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:

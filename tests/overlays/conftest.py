@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient, EventList
-from intercom_data_events.emulator import Emulator
+from intercom_data_events.emulator import Emulator, ManualClock
 
 #: A Wednesday in December 2022, a few seconds after the documentation's example events.
 NOW = 1_671_028_900
@@ -27,9 +27,11 @@ class Caller:
 
     backend: str
     defaults: dict[str, Any]
+    #: Waits take no time: it tells how long they would have been.
+    clock: ManualClock = attrs.field(factory=ManualClock)
 
     def __call__(self, use: Callable[[Any], Any], **options: Any) -> Any:
-        options = {"access_token": "token", **self.defaults, **options}
+        options = {"access_token": "token", "clock": self.clock, **self.defaults, **options}
         if "http_client" in options or options.get("enabled") is False:
             options.pop("transport", None)
         if self.backend == "blocking":

@@ -9,6 +9,7 @@ import json
 import logging
 import pickle
 import traceback
+from typing import get_args
 
 import httpx
 import pytest
@@ -21,8 +22,11 @@ from intercom_data_events import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
+    DataEventsClient,
     IntercomError,
+    IntercomVersion,
     InvalidInputError,
+    InvalidResponseError,
     InvalidVersionError,
     NotFoundError,
     PermissionDeniedError,
@@ -81,7 +85,9 @@ def test_a_status_is_its_member_of_the_tree_with_all_that_the_answer_says(answer
 def test_only_a_servers_failure_leaves_open_what_became_of_an_event(answering, status):
     call, _ = answering(failure(status))
 
-    assert raised(call).may_have_been_processed is (status >= 500)
+    # 408 says that the request did not arrive in time, by whoever waited for it; and a redirect may
+    # lead to what came of it.
+    assert raised(call).may_have_been_processed is (not 400 <= status < 500 or status == 408)
 
 
 @pytest.mark.parametrize("status", [401, 500])
@@ -267,18 +273,20 @@ def test_a_question_that_gets_no_answer_took_no_effect(answering, problem):
 # httpx leaves generators of its own to the collector here, which trio reports.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_body_that_cannot_be_decompressed_is_a_failure_of_the_connection(calling):
+@pytest.mark.parametrize("status", [202, 404, 503])
+def test_of_a_body_that_cannot_be_decompressed_the_status_still_counts(calling, status):
     def answer(request):
         return httpx.Response(
-            202, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"not gzip")
+            status, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"not gzip")
         )
 
     call = calling(httpx.MockTransport(answer))
 
     error = raised(call)
 
-    assert type(error) is APIConnectionError
-    assert error.may_have_been_processed
+    assert type(error) is {202: InvalidResponseError}.get(status, TREE.get(status))
+    assert error.response.status_code == status
+    assert error.may_have_been_processed is (status != 404)
 
 
 def test_an_answer_that_repeats_the_token_has_it_taken_out(answering):
@@ -339,6 +347,89 @@ def test_a_hook_of_ones_own_that_raises_for_a_status_gives_the_typed_error(call)
     assert not [thing for thing in reachable(error) if TOKEN in repr(thing)]
 
 
+# What to do next.
+
+
+KNOWN = [
+    EmulatedContact(user_id="1", email="shared@example.com"),
+    EmulatedContact(user_id="2", email="shared@example.com"),
+]
+
+
+@pytest.mark.parametrize(
+    ("use", "named"),
+    [
+        (lambda c: c.create("a", user_id="314159"), "user_id '314159'"),
+        (lambda c: c.create("a", id="63a0979a5eeebeaf28dd56ba"), "id '63a0979a5eeebeaf28dd56ba'"),
+        (lambda c: c.create("a", user_id="9", email="frodo@example.com"),
+         "user_id '9' and email 'f…@example.com'"),
+        (lambda c: c.list(user_id="314159"), "user_id '314159'"),
+        (lambda c: c.list(email="frodo@example.com"), "email 'f…@example.com'"),
+        (lambda c: c.summary(intercom_user_id="63a0"), "intercom_user_id '63a0'"),
+        (lambda c: c.create_summary(user_id="314159", event_name="a", count=1, first=1, last=2),
+         "user_id '314159'"),
+        (lambda c: c.list(since="type=user&user_id=314159&since=1"), "user_id '314159'"),
+    ],
+)  # fmt: skip
+def test_a_message_names_the_contact_that_was_not_found(calling, use, named):
+    call = calling(Emulator(contacts=KNOWN).transport())
+
+    error = raised(call, use)
+
+    assert type(error) is NotFoundError
+    assert f"no contact with {named} in" in str(error)
+    assert "create it first" in str(error)
+    assert "frodo@" not in str(error)
+
+
+def test_a_message_names_the_version_that_is_refused_and_those_that_are_known(calling):
+    call = calling(Emulator(versions=["2.14"]).transport())
+
+    error = raised(call, version="2.9")
+
+    assert type(error) is InvalidVersionError
+    assert "version 2.9 that was sent" in str(error)
+    assert "version= or INTERCOM_VERSION" in str(error)
+    known = str(error).partition("known here are ")[2].partition(":")[0].split(", ")
+    assert set(known) == set(get_args(IntercomVersion))
+    numbers = [tuple(map(int, version.split("."))) for version in known if version[0].isdigit()]
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("verb", ["create", "list", "summary"])
+def test_a_message_says_that_an_address_is_shared_and_what_to_use_instead(calling, verb):
+    call = calling(Emulator(contacts=KNOWN).transport())
+
+    arguments = ["placed-order"] if verb == "create" else []
+    error = raised(call, lambda c: getattr(c, verb)(*arguments, email="shared@example.com"))
+
+    assert type(error) is ConflictError
+    assert "several contacts share the email 's…@example.com'; use user_id or id" in str(error)
+
+
+@pytest.mark.parametrize("verb", ["create", "create_summary"])
+def test_a_message_says_that_the_names_are_used_up_and_which_is_one_too_many(calling, verb):
+    emulator = Emulator()
+    call = calling(emulator.transport())
+    with DataEventsClient("token", transport=emulator.transport()) as client:
+        for number in range(120):
+            client.create(f"name-{number}", user_id="1")
+
+    times = {} if verb == "create" else {"count": 1, "first": 1, "last": 2}
+    error = raised(call, lambda c: getattr(c, verb)(event_name="one-more", user_id="1", **times))
+
+    assert type(error) is UnprocessableEntityError
+    assert "all the names of events that it can, and 'one-more' would be one more" in str(error)
+    assert "archive names" in str(error)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>Not here</html>"])
+def test_a_404_that_is_not_intercoms_may_be_a_wrong_address(answering, content):
+    call, _ = answering(httpx.Response(404, content=content))
+
+    assert "nothing at this address; check base_url" in str(raised(call))
+
+
 def all_errors(answering):
     for answer in (
         failure(401, message="Access Token Invalid"),
@@ -372,7 +463,9 @@ def test_errors_survive_pickling_and_copying(answering):
             assert type(twin) is type(error)
             assert str(twin) == str(error)
             assert twin.may_have_been_processed == error.may_have_been_processed
-            for name in ("codes", "message", "field", "status_code", "request_id", "key"):
+            for name in (
+                "codes", "message", "field", "status_code", "request_id", "key", "tries", "elapsed",
+            ):  # fmt: skip
                 assert getattr(twin, name, None) == getattr(error, name, None)
             if hasattr(error, "response"):
                 assert twin.response.content == error.response.content

@@ -8,6 +8,16 @@ import sys
 
 import pytest
 
+#: What happens between the generated functions and the network is the same whatever the version.
+VERSIONLESS = {
+    "test_connecting",
+    "test_logging",
+    "test_pacing",
+    "test_processes",
+    "test_retrying",
+    "test_tracing",
+}
+
 
 @pytest.mark.parametrize("version", ["2.7", "2.11", "Preview", "2.17"])
 def test_the_overlays_pass_their_tests_on_every_version(project, describe, sources, version):
@@ -23,8 +33,13 @@ def test_the_overlays_pass_their_tests_on_every_version(project, describe, sourc
         text=True,
         check=True,
     )
+    tests = [
+        path
+        for path in sorted((sources.root / "tests/overlays").glob("test_*.py"))
+        if path.stem not in VERSIONLESS
+    ]
     tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/overlays"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=sources.root,
         env=environment,
         capture_output=True,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import assert_type
 
@@ -12,6 +15,7 @@ from intercom_data_events import (
     APIStatusError,
     AsyncContact,
     AsyncDataEventsClient,
+    Clock,
     Contact,
     ContactSummary,
     DataEventsClient,
@@ -25,7 +29,13 @@ from intercom_data_events import (
     RateLimit,
     RichLink,
 )
-from intercom_data_events.emulator import Emulator
+from intercom_data_events.emulator import (
+    Emulator,
+    EmulatorCounts,
+    Fault,
+    ManualClock,
+    random_faults,
+)
 
 metadata: Metadata = {
     "order_date": datetime.now(UTC),
@@ -74,6 +84,14 @@ def blocking() -> None:
     contact.create("invited-friend")
     view = client.with_options(version="2.14", timeout=5, max_retries=0, headers={"X-Trace": "1"})
     assert_type(view, DataEventsClient)
+    client.with_options(deadline=math.inf, pace=False, quota_share=0.5)
+    clock = ManualClock()
+    faults = itertools.chain([Fault.reset(processed=True), None], random_faults(0.2, seed=1))
+    misbehaving = Emulator(clock=clock, faults=faults, rate_limit=None)
+    DataEventsClient("token", transport=misbehaving.transport(), clock=clock, deadline=30)
+    AsyncDataEventsClient("token", clock=Clock(), max_retries=9, pace=True, quota_share=1)
+    assert_type(misbehaving.counts, EmulatorCounts)
+    assert_type(misbehaving.counts.faults, Mapping[str, int])
     assert_type(client.with_raw_response.create("a", user_id="1"), APIResponse[None])
     assert_type(client.with_raw_response.list(user_id="1"), APIResponse[Page])
     assert_type(client.with_raw_response.summary(user_id="1").parsed, ContactSummary)
@@ -86,6 +104,8 @@ def blocking() -> None:
         assert_type(error.request_id, str | None)
         assert_type(error.response, APIResponse[None])
         assert_type(error.may_have_been_processed, bool)
+        assert_type(error.tries, int)
+        assert_type(error.elapsed, float)
 
 
 async def awaiting() -> None:

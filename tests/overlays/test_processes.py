@@ -1,0 +1,740 @@
+"""One client in several processes, threads and tasks, also where they are broken off midway."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import math
+import os
+import queue
+import select
+import signal
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import httpx
+import pytest
+
+from intercom_data_events import AsyncDataEventsClient, DataEventsClient
+from intercom_data_events.emulator import Emulator, Fault, ManualClock, random_faults
+
+# What may go wrong where there are several threads is what is tested.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
+#: Seconds after which whoever has not come to an end is stuck.
+PATIENCE = 30
+
+
+class Child:
+    """A forked process that calls a function; guarded, as it is deadlocks that are looked for."""
+
+    def __init__(self, function):
+        self._reading, writing = os.pipe()
+        self._process = os.fork()
+        if self._process == 0:
+            # A copy of the test run, of which nothing may go on but this.
+            try:
+                said = {"returned": function()}
+            except BaseException as error:  # noqa: BLE001  # told to the parent
+                said = {"raised": type(error).__name__, "message": str(error)}
+            try:
+                os.write(writing, json.dumps(said).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+
+    def said(self):
+        """What the function returned or raised; fails where it does neither."""
+        with os.fdopen(self._reading, "rb") as pipe:
+            if not select.select([pipe], [], [], PATIENCE)[0]:
+                os.kill(self._process, signal.SIGKILL)
+            said = pipe.read()
+        os.waitpid(self._process, 0)
+        assert said, "the child is stuck"
+        return json.loads(said)
+
+
+class Workers:
+    """Threads that call functions; for good, as OpenSSL minds a fork while one of its users ends.
+
+    Nobody waits for them at the end: they may be stuck.
+    """
+
+    def __init__(self):
+        self._work = queue.SimpleQueue()
+        for _ in range(20):
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def submit(self, function):
+        future = Future()
+        self._work.put((function, future))
+        return future
+
+    def _run(self):
+        while True:
+            function, future = self._work.get()
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001  # told to who waits for it
+                future.set_exception(error)
+            del function, future
+
+
+def called(function):
+    future = Future()
+    future.set_result(function())
+    return future
+
+
+@functools.cache
+def workers_of(process):
+    return Workers()
+
+
+class Runner:
+    """Calls the methods of a client in other threads: in many, or in the one of an event loop.
+
+    In a child, which is guarded anyway, a blocking client's are called here: a new thread can have
+    the number of one that is gone, and with it an RLock that was held.
+    """
+
+    def __init__(self, backend, *, here=False):
+        self._backend = backend
+        self._here = here
+        self._running = contextlib.ExitStack()
+
+    def __enter__(self):
+        if self._backend == "blocking":
+            self._submit = called if self._here else workers_of(os.getpid()).submit
+        else:
+            portal = anyio.from_thread.start_blocking_portal(self._backend)
+            self._submit = self._running.enter_context(portal).start_task_soon
+        return self
+
+    def __exit__(self, *raised):
+        return self._running.__exit__(*raised)
+
+    def start(self, method, **arguments):
+        return self._submit(functools.partial(method, **arguments))
+
+    def call(self, method, **arguments):
+        return self.start(method, **arguments).result(PATIENCE)
+
+    @contextlib.contextmanager
+    def using(self, **options):
+        """A client of the runner's kind, closed at the end."""
+        kind = DataEventsClient if self._backend == "blocking" else AsyncDataEventsClient
+        client = kind("token", **options)
+        yield client
+        self.call(getattr(client, "close" if self._backend == "blocking" else "aclose"))
+
+
+def create(runner, client, user, second=0):
+    runner.call(client.create, event_name="a", user_id=user, created_at=1_671_028_890 + second)
+
+
+def started(runner, client, user):
+    return runner.start(client.create, event_name="a", user_id=user, created_at=1_671_028_890)
+
+
+def in_child(backend, client, user, events=1):
+    """Forks a child that creates events with a client from before the fork."""
+
+    def use():
+        with Runner(backend, here=True) as runner:
+            for second in range(events):
+                create(runner, client, user, second)
+        return "done"
+
+    return Child(use)
+
+
+class HeldClock(ManualClock):
+    """A clock whose waits, in the process that made it, go on until a test lets them end."""
+
+    def __init__(self):
+        super().__init__()
+        self.home = os.getpid()
+        self.begun = queue.SimpleQueue()
+        #: What the next wait that is let go ends in, in place of its time.
+        self.interruption = None
+        #: What the next wait ends in as soon as it begins.
+        self.interrupting = None
+        self._lock = threading.Lock()
+        self._held = []
+        self._goes_on = False
+
+    def somebody_waits(self, *, endlessly=False):
+        """Returns once somebody waits: for a time, or for others however long they take."""
+        while (self.begun.get(timeout=PATIENCE) == math.inf) is not endlessly:
+            pass
+
+    def hold(self):
+        """What a wait holds on to until it is let go."""
+        held = threading.Event()
+        with self._lock:
+            self._held.append(held)
+            if self._goes_on:
+                held.set()
+        return held
+
+    def let_go(self):
+        """Lets all waits pass their time, also those to come."""
+        with self._lock:
+            self._goes_on = True
+            for held in self._held:
+                held.set()
+
+    def alarm(self):
+        return _HeldAlarm(self, super().alarm())
+
+    def async_alarm(self):
+        return _AsyncHeldAlarm(self, super().async_alarm())
+
+    def pass_by(self, seconds):
+        interruption, self.interruption = self.interruption, None
+        if interruption is not None:
+            raise interruption
+        super().pass_by(seconds)
+
+
+class _HeldAlarm:
+    def __init__(self, clock, alarm):
+        self.clock = clock
+        self.alarm = alarm
+        self.held = clock.hold()
+
+    def set(self):
+        self.alarm.set()
+        self.held.set()
+
+    def wait(self, seconds):
+        interruption, self.clock.interrupting = self.clock.interrupting, None
+        if interruption is not None:
+            raise interruption
+        if os.getpid() == self.clock.home:
+            self.clock.begun.put(seconds)
+            # Who is not the first in the queue is woken by who is.
+            assert seconds == math.inf or self.held.wait(PATIENCE)
+        self.alarm.wait(seconds)
+
+
+class _AsyncHeldAlarm(_HeldAlarm):
+    async def wait(self, seconds):
+        if os.getpid() == self.clock.home:
+            self.clock.begun.put(seconds)
+            if seconds < math.inf:
+                held = functools.partial(self.held.wait, PATIENCE)
+                assert await anyio.to_thread.run_sync(held, abandon_on_cancel=True)
+        await self.alarm.wait(seconds)
+
+
+class Connections:
+    """An emulator's answers on real sockets, and who sent events over which connection.
+
+    A request for the user "held" is answered once it is let go.
+    """
+
+    def __init__(self, emulator):
+        self._emulator = emulator
+        self._numbers = itertools.count()
+        self.users = {}
+        self.held = threading.Event()
+        self.let_go = threading.Event()
+
+    def answer(self, connection, request):
+        user = json.loads(request.content)["user_id"]
+        self.users.setdefault(connection, []).append(user)
+        if user == "held":
+            self.held.set()
+            assert self.let_go.wait(PATIENCE)
+        return self._emulator.answer(request)
+
+    @contextlib.contextmanager
+    def serve(self):
+        connections = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                self.number = next(connections._numbers)
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                url = f"http://api.example{self.path}"
+                headers = list(self.headers.items())
+                request = httpx.Request("POST", url, headers=headers, content=body)
+                response = connections.answer(self.number, request)
+                self.send_response_only(response.status_code)
+                for name, value in response.headers.items():
+                    self.send_header(name, value)
+                if not response.content:
+                    self.send_header("Content-Length", "0")
+                self.end_headers()
+                self.wfile.write(response.content)
+
+            def handle(self):
+                # Who is cancelled does not wait for the answer.
+                with contextlib.suppress(ConnectionError):
+                    super().handle()
+
+            def log_message(self, *arguments):
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_port}"
+            finally:
+                self.let_go.set()
+                server.shutdown()
+                thread.join()
+
+
+def users_of(emulator):
+    return sorted(event.user_id for event in emulator.events)
+
+
+# Forks.
+
+
+def test_parent_and_children_use_one_client_over_connections_of_their_own(backend, emulator):
+    connections = Connections(emulator)
+    with (
+        connections.serve() as url,
+        Runner(backend) as runner,
+        runner.using(base_url=url) as client,
+    ):
+        create(runner, client, "parent", 0)
+        children = [in_child(backend, client, f"child {n}", events=10) for n in range(3)]
+        for second in range(1, 10):
+            create(runner, client, "parent", second)
+        assert [child.said() for child in children] == [{"returned": "done"}] * 3
+        create(runner, client, "parent", 10)
+
+    assert users_of(emulator) == sorted(
+        ["parent"] * 11 + [f"child {n}" for n in range(3) for _ in range(10)]
+    )
+    # One each, and on each the events of one process.
+    assert sorted(map(len, connections.users.values())) == [10, 10, 10, 11]
+    assert all(len(set(users)) == 1 for users in connections.users.values())
+
+
+def test_the_child_of_a_child_has_connections_of_its_own_too(backend, emulator):
+    connections = Connections(emulator)
+    with (
+        connections.serve() as url,
+        Runner(backend) as runner,
+        runner.using(base_url=url) as client,
+    ):
+        create(runner, client, "parent")
+
+        def child():
+            with Runner(backend, here=True) as runner:
+                create(runner, client, "child", 0)
+                said = in_child(backend, client, "grandchild").said()
+                create(runner, client, "child", 1)
+                return said
+
+        assert Child(child).said() == {"returned": {"returned": "done"}}
+
+    assert sorted(connections.users.values()) == [["child"] * 2, ["grandchild"], ["parent"]]
+
+
+def test_closing_a_client_in_a_child_leaves_it_open_in_the_parent(backend, emulator):
+    connections = Connections(emulator)
+    with (
+        connections.serve() as url,
+        Runner(backend) as runner,
+        runner.using(base_url=url) as client,
+    ):
+        create(runner, client, "parent", 0)
+
+        def close():
+            with Runner(backend, here=True) as runner:
+                runner.call(client.close if backend == "blocking" else client.aclose)
+
+        assert Child(close).said() == {"returned": None}
+        create(runner, client, "parent", 1)
+
+    assert list(connections.users.values()) == [["parent", "parent"]]
+
+
+@pytest.mark.parametrize("doing", ["sending", "waiting for the rate limit", "waiting to try again"])
+def test_a_child_is_not_held_up_by_what_the_parent_is_doing(backend, doing):
+    clock = HeldClock()
+    # Half of 4 is for this client, the rest for the child's.
+    faults = [None, Fault.failing(503)] if doing == "waiting to try again" else []
+    emulator = Emulator(clock=clock, rate_limit=4, faults=faults)
+    connections = Connections(emulator)
+    with (
+        connections.serve() as url,
+        Runner(backend) as runner,
+        runner.using(base_url=url, clock=clock, quota_share=0.5) as client,
+    ):
+        create(runner, client, "parent", 0)
+        if doing == "waiting for the rate limit":
+            create(runner, client, "parent", 1)
+        busy = started(runner, client, "held" if doing == "sending" else "busy")
+        if doing == "sending":
+            assert connections.held.wait(PATIENCE)
+        else:
+            clock.somebody_waits()
+        assert in_child(backend, client, "child").said() == {"returned": "done"}
+        assert not busy.done()
+        clock.let_go()
+        connections.let_go.set()
+        busy.result(PATIENCE)
+
+    assert users_of(emulator).count("child") == 1
+    assert {"held", "busy"} & set(users_of(emulator))
+
+
+class Stops:
+    """Where a thread called "stopping" stops, each time, until it is told to go on."""
+
+    def __init__(self):
+        self.reached = queue.SimpleQueue()
+        self.go_on = threading.Semaphore(0)
+
+    def stop(self, place):
+        if threading.current_thread().name == "stopping":
+            self.reached.put(place)
+            assert self.go_on.acquire(timeout=PATIENCE)
+
+    def run(self, use):
+        """Runs it to its end, and says so."""
+        try:
+            use()
+        finally:
+            self.reached.put(None)
+
+    def clock(self):
+        stop = self.stop
+
+        class StoppingClock(ManualClock):
+            def time(self):
+                stop("asking for the time")
+                return super().time()
+
+            def monotonic(self):
+                stop("asking for the time")
+                return super().monotonic()
+
+            def alarm(self):
+                stop("making an alarm")
+                return super().alarm()
+
+        return StoppingClock()
+
+    def http_client(self):
+        stop = self.stop
+
+        class StoppingClient(httpx.Client):
+            def __init__(self, **options):
+                stop("making connections")
+                super().__init__(**options)
+
+        return StoppingClient
+
+
+@pytest.mark.parametrize("use", ["first", "second", "waiting"])
+def test_a_child_is_not_held_up_by_any_lock_that_a_thread_of_the_parent_holds(
+    emulator, monkeypatch, use
+):
+    """A fork at any moment when a thread is asking for what it is given from outside."""
+    stops = Stops()
+    monkeypatch.setattr(httpx, "Client", stops.http_client())
+    places = []
+    with (
+        emulator.serve() as url,
+        # Most of the quota is for others, such as the children.
+        DataEventsClient("token", base_url=url, clock=stops.clock(), quota_share=0.001) as client,
+        contextlib.ExitStack() as afterwards,
+    ):
+        afterwards.callback(stops.go_on.release, 1000)
+        if use != "first":
+            client.create("a", user_id="before")
+        if use == "second":
+            client = client.with_options(quota_share=1)
+        thread = threading.Thread(
+            target=stops.run,
+            args=(lambda: client.create("a", user_id="thread"),),
+            name="stopping",
+        )
+        thread.start()
+        while (place := stops.reached.get(timeout=PATIENCE)) is not None:
+            places.append(place)
+            said = in_child("blocking", client, f"child {len(places)}").said()
+            assert said == {"returned": "done"}
+            stops.go_on.release()
+        thread.join(PATIENCE)
+
+    assert ("making connections" in places) is (use == "first")
+    assert ("making an alarm" in places) is (use == "waiting")
+    assert places.count("asking for the time") > 3
+    children = [f"child {number + 1}" for number in range(len(places))]
+    assert set(users_of(emulator)) - {"before"} == {"thread", *children}
+
+
+def test_forks_while_many_threads_send_lose_nothing(backend):
+    clock = ManualClock()
+    patient = {"clock": clock, "timeout": 86_400, "deadline": math.inf, "max_retries": 50}
+    failing = Fault.failing(503)
+    plan = itertools.chain([failing], random_faults(0.2, seed=2, among=[failing]))
+    emulator = Emulator(clock=clock, faults=plan)
+    connections = Connections(emulator)
+    stop = threading.Event()
+    with (
+        connections.serve() as url,
+        Runner(backend) as runner,
+        runner.using(base_url=url, **patient) as client,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        # A fork while another thread imports a module for the first time is beyond Python.
+        create(runner, client, "parent")
+
+        def send(number):
+            sent = 0
+            while not stop.is_set():
+                create(runner, client, f"thread {number}", sent)
+                sent += 1
+            return sent
+
+        sending = [threads.submit(send, number) for number in range(4)]
+        try:
+            said = [in_child(backend, client, f"child {n}", events=3).said() for n in range(10)]
+        finally:
+            stop.set()
+        sent = sum(future.result(PATIENCE) for future in sending)
+
+    assert said == [{"returned": "done"}] * 10
+    assert len(emulator.events) == emulator.counts.stored == 1 + sent + 30
+    # A process sends nothing over the connections of another.
+    for users in connections.users.values():
+        assert len({user if user.startswith("child") else "parent" for user in users}) == 1
+
+
+# Forks, and connections of one's own.
+
+
+def own_connections(backend, kind):
+    """An option that gives a client connections of the caller's own, and those."""
+    if kind == "http_client":
+        made = httpx.Client() if backend == "blocking" else httpx.AsyncClient()
+    else:
+        made = httpx.HTTPTransport() if backend == "blocking" else httpx.AsyncHTTPTransport()
+    return {kind: made}, made
+
+
+@pytest.mark.parametrize("kind", ["http_client", "transport"])
+def test_connections_of_ones_own_that_were_used_before_a_fork_are_refused_after_it(
+    backend, emulator, kind
+):
+    with emulator.serve() as url, Runner(backend) as runner:
+        options, own = own_connections(backend, kind)
+        with runner.using(base_url=url, **options) as client:
+            create(runner, client, "parent", 0)
+            said = in_child(backend, client, "child").said()
+            view = in_child(backend, client.with_options(timeout=5), "child").said()
+            create(runner, client, "parent", 1)
+        runner.call(own.close if backend == "blocking" else own.aclose)
+
+    assert said == view
+    assert said["raised"] == "ConfigurationError"
+    assert kind in said["message"]
+    assert "after the fork" in said["message"]
+    assert users_of(emulator) == ["parent", "parent"]
+
+
+@pytest.mark.parametrize("kind", ["http_client", "transport"])
+def test_connections_of_ones_own_that_were_not_used_before_a_fork_work_after_it(
+    backend, emulator, kind
+):
+    connections = Connections(emulator)
+    with connections.serve() as url, Runner(backend) as runner:
+        options, own = own_connections(backend, kind)
+        with runner.using(base_url=url, **options) as client:
+            children = [in_child(backend, client, f"child {n}", events=2) for n in range(2)]
+            assert [child.said() for child in children] == [{"returned": "done"}] * 2
+            create(runner, client, "parent")
+        runner.call(own.close if backend == "blocking" else own.aclose)
+
+    users = sorted(connections.users.values())
+    assert users == [["child 0"] * 2, ["child 1"] * 2, ["parent"]]
+
+
+# Many at once.
+
+
+@pytest.mark.parametrize("rate_limit", [1667, 10])
+def test_one_client_serves_many_threads_or_tasks_at_once(backend, rate_limit):
+    # Each wait moves it on for all, so it is not what ends a try.
+    clock = ManualClock()
+    patient = {"clock": clock, "timeout": 86_400, "deadline": math.inf, "max_retries": 50}
+    among = [Fault.failing(503), Fault.failing(500, processed=True), Fault.reset(processed=True)]
+    emulator = Emulator(
+        clock=clock, rate_limit=rate_limit, faults=random_faults(0.2, seed=1, among=among)
+    )
+
+    def use(client, number):
+        for second in range(10):
+            client.create("a", user_id=f"{number}", created_at=1_671_028_890 + second)
+
+    async def async_use(client, number):
+        for second in range(10):
+            await client.create("a", user_id=f"{number}", created_at=1_671_028_890 + second)
+
+    with (
+        emulator.serve() as url,
+        Runner(backend) as runner,
+        runner.using(base_url=url, **patient) as client,
+    ):
+        using = use if backend == "blocking" else async_use
+        futures = [runner.start(using, client=client, number=number) for number in range(16)]
+        for future in futures:
+            future.result(PATIENCE)
+
+    assert users_of(emulator) == sorted(f"{number}" for number in range(16) for _ in range(10))
+    assert emulator.counts.stored == 160
+    assert sum(emulator.counts.faults.values()) > 10
+
+
+# Broken off midway.
+
+
+def broken_off(runner, backend, clock, waiting):
+    """Breaks off what waits: cancels a task, and lets a thread's wait end in an exception."""
+    if backend == "blocking":
+        clock.interruption = KeyboardInterrupt("enough")
+        clock.let_go()
+        with pytest.raises(KeyboardInterrupt, match="enough"):
+            waiting.result(PATIENCE)
+    else:
+        waiting.cancel()
+        # Nothing else ends the wait of whoever waits from here on.
+        runner.call(anyio.lowlevel.checkpoint)
+
+
+@pytest.mark.parametrize("waiting_for", ["the rate limit", "another try"])
+def test_who_is_broken_off_while_waiting_leaves_nothing_stuck(backend, waiting_for):
+    clock = HeldClock()
+    faults = [None, Fault.failing(503)] if waiting_for == "another try" else []
+    emulator = Emulator(
+        clock=clock, rate_limit=1 if waiting_for == "the rate limit" else 10, faults=faults
+    )
+    with (
+        Runner(backend) as runner,
+        runner.using(transport=emulator.transport(), clock=clock, deadline=math.inf) as client,
+    ):
+        create(runner, client, "first")
+        waiting = started(runner, client, "broken off")
+        clock.somebody_waits()
+        broken_off(runner, backend, clock, waiting)
+        clock.let_go()
+        create(runner, client, "second")
+        create(runner, client, "third")
+
+    assert users_of(emulator) == ["first", "second", "third"]
+    assert emulator.counts.limited == 0
+
+
+def test_who_waits_behind_one_that_is_broken_off_is_next(backend):
+    clock = HeldClock()
+    emulator = Emulator(clock=clock, rate_limit=1)
+    with (
+        Runner(backend) as runner,
+        runner.using(transport=emulator.transport(), clock=clock, deadline=math.inf) as client,
+    ):
+        create(runner, client, "first")
+        waiting = started(runner, client, "broken off")
+        clock.somebody_waits()
+        behind = [started(runner, client, user) for user in ("second", "third")]
+        for _ in behind:
+            clock.somebody_waits(endlessly=True)
+        broken_off(runner, backend, clock, waiting)
+        clock.let_go()
+        for future in behind:
+            future.result(PATIENCE)
+
+    assert users_of(emulator) == ["first", "second", "third"]
+    assert emulator.counts.limited == 0
+
+
+def test_who_is_broken_off_behind_others_leaves_them_their_places(backend):
+    clock = HeldClock()
+    emulator = Emulator(clock=clock, rate_limit=1)
+    with (
+        Runner(backend) as runner,
+        runner.using(transport=emulator.transport(), clock=clock, deadline=math.inf) as client,
+    ):
+        create(runner, client, "first")
+        head = started(runner, client, "second")
+        clock.somebody_waits()
+        if backend == "blocking":
+            clock.interrupting = KeyboardInterrupt("enough")
+            with pytest.raises(KeyboardInterrupt, match="enough"):
+                create(runner, client, "broken off")
+        else:
+            behind = started(runner, client, "broken off")
+            clock.somebody_waits(endlessly=True)
+            broken_off(runner, backend, clock, behind)
+        last = started(runner, client, "third")
+        clock.somebody_waits(endlessly=True)
+        clock.let_go()
+        head.result(PATIENCE)
+        last.result(PATIENCE)
+
+    assert [event.user_id for event in emulator.events] == ["first", "second", "third"]
+
+
+def test_who_is_broken_off_while_sending_takes_up_no_room(backend):
+    clock = HeldClock()
+    emulator = Emulator(clock=clock, rate_limit=2)
+    connections = Connections(emulator)
+
+    class Unplugged(httpx.BaseTransport):
+        """Interrupts a thread where a task would be cancelled."""
+
+        def __init__(self):
+            self.through = httpx.HTTPTransport()
+
+        def handle_request(self, request):
+            if b"held" in request.content:
+                raise KeyboardInterrupt("enough")
+            return self.through.handle_request(request)
+
+        def close(self):
+            self.through.close()
+
+    options = {"transport": Unplugged()} if backend == "blocking" else {}
+    with (
+        connections.serve() as url,
+        Runner(backend) as runner,
+        runner.using(base_url=url, clock=clock, **options) as client,
+    ):
+        create(runner, client, "first")
+        sending = started(runner, client, "held")
+        if backend == "blocking":
+            with pytest.raises(KeyboardInterrupt, match="enough"):
+                sending.result(PATIENCE)
+        else:
+            assert connections.held.wait(PATIENCE)
+            sending.cancel()
+            runner.call(anyio.lowlevel.checkpoint)
+        # The server never counted it, so there is room for one more.
+        create(runner, client, "second")
+
+    assert set(users_of(emulator)) >= {"first", "second"}

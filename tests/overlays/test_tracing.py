@@ -1,0 +1,154 @@
+"""Under OpenTelemetry's own instrumentation of httpx, each try is a span, and none has a secret."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import anyio
+import httpx
+import pytest
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from intercom_data_events import APIConnectionError, AsyncDataEventsClient, DataEventsClient
+from intercom_data_events.emulator import FAULTS, Emulator, Fault
+
+TOKEN = "dG9rOmEtdmVyeS1zZWNyZXQtdG9rZW4="
+CREATE = {"event_name": "placed-order", "user_id": "1"}
+
+
+@pytest.fixture
+def exporter():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter):
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
+
+
+@pytest.fixture(params=["client's connections", "http_client", "http_client alone"])
+def create(request, backend, provider, exporter):
+    """Creates an event in one of the ways to be traced; returns the spans, in their order.
+
+    All of httpx is instrumented, or nothing but one http_client of the caller's own.
+    """
+    everything = not request.param.endswith("alone")
+    instrumentor = HTTPXClientInstrumentor()
+
+    def made(kind):
+        own = kind() if request.param.startswith("http_client") else None
+        if not everything:
+            instrumentor.instrument_client(own, tracer_provider=provider)
+        return own
+
+    async def run(options):
+        own = made(httpx.AsyncClient)
+        async with AsyncDataEventsClient(TOKEN, http_client=own, **options) as client:
+            try:
+                await client.create(**CREATE)
+            finally:
+                if own is not None:
+                    await own.aclose()
+
+    def create(**options):
+        if backend != "blocking":
+            anyio.run(run, options, backend=backend)
+            return exporter.get_finished_spans()
+        own = made(httpx.Client)
+        with DataEventsClient(TOKEN, http_client=own, **options) as client:
+            try:
+                client.create(**CREATE)
+            finally:
+                if own is not None:
+                    own.close()
+        return exporter.get_finished_spans()
+
+    if everything:
+        instrumentor.instrument(tracer_provider=provider)
+    yield create
+    if everything:
+        instrumentor.uninstrument()
+
+
+def status(span):
+    attributes = span.attributes
+    return attributes.get("http.status_code", attributes.get("http.response.status_code"))
+
+
+def shown(span):
+    """All that a span exports, and what it could be made to."""
+    return span.to_json() + repr(span) + repr(span.attributes) + repr(span.events)
+
+
+@pytest.fixture
+def clock(calling):
+    return calling(None).clock
+
+
+def test_every_try_is_a_span_of_its_own(create, clock):
+    emulator = Emulator(clock=clock, faults=[Fault.failing(503), None])
+    with emulator.serve() as url:
+        spans = create(base_url=url, clock=clock)
+
+    assert [(span.name, span.kind, status(span)) for span in spans] == [
+        ("POST", SpanKind.CLIENT, 503),
+        ("POST", SpanKind.CLIENT, 202),
+    ]
+    assert [span.status.is_ok for span in spans] == [False, True]
+    first, second = spans
+    assert first.end_time <= second.start_time
+    # The server can go on with the trace of each.
+    assert [request.headers["traceparent"].split("-")[2] for request in emulator.requests] == [
+        f"{span.context.span_id:016x}" for span in spans
+    ]
+
+
+def test_a_try_that_gets_no_answer_is_a_span_without_a_status(create, clock):
+    emulator = Emulator(clock=clock, faults=[Fault.reset(), Fault.cut_short(), None])
+    with emulator.serve() as url:
+        spans = create(base_url=url, clock=clock)
+
+    assert [status(span) for span in spans] == [None, None, 202]
+    assert [span.status.is_ok for span in spans] == [False, False, True]
+
+
+def test_tries_are_children_of_what_the_caller_is_doing(create, clock, provider):
+    emulator = Emulator(clock=clock, faults=[Fault.failing(503), None])
+    with (
+        emulator.serve() as url,
+        provider.get_tracer("shop").start_as_current_span("checkout") as checkout,
+    ):
+        spans = create(base_url=url, clock=clock)
+
+    assert [span.parent.span_id for span in spans] == [checkout.get_span_context().span_id] * 2
+
+
+def test_no_span_holds_the_token(create, clock):
+    faults = [fault for fault in FAULTS if not fault.delay and not fault.trickle]
+    emulator = Emulator(clock=clock, faults=faults)
+    with emulator.serve() as url:
+        spans = create(base_url=url, clock=clock, max_retries=len(faults), deadline=math.inf)
+
+    assert len(spans) == len(faults)
+    assert emulator.requests[-1].headers["authorization"] == f"Bearer {TOKEN}"
+    for span in spans:
+        assert TOKEN not in shown(span)
+        assert "authorization" not in json.dumps(dict(span.attributes)).lower()
+
+
+def test_an_event_that_never_arrives_is_as_many_spans_as_it_was_tried(create, clock, exporter):
+    with Emulator().serve() as url:
+        pass
+    with pytest.raises(APIConnectionError) as caught:
+        create(base_url=url, clock=clock)
+
+    spans = exporter.get_finished_spans()
+    assert len(spans) == caught.value.tries == 5
+    assert not any(TOKEN in shown(span) for span in spans)
