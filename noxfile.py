@@ -131,10 +131,18 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
-    """Measures import, cold start and reading, beside bare httpx and the official SDK."""
+    """Measures import, cold start, reading and creating, beside bare httpx and the official SDK."""
     session.install(*_group("bench"))
     _install_wheel(session)
     session.run("python", "scripts/benchmark.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def stress(session: nox.Session) -> None:
+    """Sends events through every fault and at full speed, and counts what became of them."""
+    session.install(*_group("bench"), *_group("test"))
+    _install_wheel(session)
+    session.run("python", "scripts/stress.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)
