@@ -39,7 +39,8 @@ def test_an_example_runs(line, code, emulator, monkeypatch, tmp_path):
         if "client" in namespace:
             namespace["client"].close()
 
-    assert len(emulator.requests) > before
+    # Some make an emulator of their own, and say themselves what is to be seen.
+    assert len(emulator.requests) > before or "assert " in code
 
 
 def test_the_readme_has_examples():
@@ -56,7 +57,7 @@ def test_every_argument_and_variable_of_the_table_is_there():
     parameters = set(inspect.signature(DataEventsClient).parameters)
 
     assert arguments <= parameters
-    assert parameters - arguments == {"headers", "max_retries", "transport"}
+    assert parameters == arguments
     source = Path(settings.__file__).read_text(encoding="utf-8")
     for variable in re.findall(r"INTERCOM_[A-Z_]+", table):
         assert variable in source
