@@ -78,10 +78,12 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # The pipeline's tests run on every core and unmeasured: what is measured are the overlays.
+    # The pipeline's tests run unmeasured: what is measured are the overlays.
     session.run("pytest", "--numprocesses=auto", "tests/regeneration")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "--ignore=tests/regeneration")
+    session.run(
+        "coverage", "run", "-m", "pytest", "--numprocesses=auto", "--ignore=tests/regeneration"
+    )
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
