@@ -434,7 +434,8 @@ def _try(
     }
     pacer.leave(ticket, headers, status=status)
     call.pool.note(headers, call.settings.version)
-    if log.isEnabledFor(logging.DEBUG):
+    # Of what a disabled client does not send, it says so itself.
+    if log.isEnabledFor(logging.DEBUG) and call.pool.enabled:
         log.debug("%s %d in %.3f s", call.what, status, clock.monotonic() - begun)
     problem = outcome.problem
     if not 200 <= status < 300:

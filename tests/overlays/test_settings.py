@@ -440,7 +440,7 @@ def test_an_error_of_ones_own_token_function_is_ones_own(answering):
 
 @pytest.mark.parametrize("how", ["argument", "1", "true", "YES", "on"])
 def test_a_disabled_client_checks_and_logs_and_sends_nothing(answering, monkeypatch, caplog, how):
-    caplog.set_level("INFO", logger="intercom_data_events")
+    caplog.set_level("DEBUG", logger="intercom_data_events")
     options = {"enabled": False} if how == "argument" else {}
     if how != "argument":
         monkeypatch.setenv("INTERCOM_DISABLED", how)
