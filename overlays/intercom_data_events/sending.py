@@ -168,6 +168,7 @@ class Call:
         self, received: Received | None, problem: Exception | None, *, foreign: bool = False
     ) -> FailedTry:
         """What a try is that did not end in an answer to parse."""
+        # Imported where something failed: most programs start sooner without it.
         from intercom_data_events import failures
 
         return failures.failed_try(
@@ -200,7 +201,7 @@ class Call:
         )
 
     def concern(self, error: Exception, *, possibly_processed: bool) -> None:
-        """Tells with an error that is not about the request what became of it."""
+        """Has an error that is not about the request say whether it may have been processed."""
         if isinstance(error, IntercomError):
             self.concluded(error, possibly_processed=possibly_processed)
         elif possibly_processed:
