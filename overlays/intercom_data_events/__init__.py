@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from intercom_data_events.__about__ import __version__
+    from intercom_data_events.bulk import AsyncOutcomes, EventLike, Outcome, Outcomes
     from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
     from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
     from intercom_data_events.contact import AsyncContact, Contact, Identity
@@ -66,6 +67,7 @@ __all__ = [
     "AsyncContact",
     "AsyncDataEventsClient",
     "AsyncEventList",
+    "AsyncOutcomes",
     "AsyncRawDataEventsClient",
     "AuthenticationError",
     "BadRequestError",
@@ -76,6 +78,7 @@ __all__ = [
     "ContactSummary",
     "DataEventsClient",
     "Event",
+    "EventLike",
     "EventList",
     "EventSummary",
     "Identity",
@@ -91,6 +94,8 @@ __all__ = [
     "MetadataValue",
     "MonetaryAmount",
     "NotFoundError",
+    "Outcome",
+    "Outcomes",
     "Page",
     "PaginationError",
     "PermissionDeniedError",
@@ -120,6 +125,7 @@ _MODULES = {
     "AsyncContact": "intercom_data_events.contact",
     "AsyncDataEventsClient": "intercom_data_events.client",
     "AsyncEventList": "intercom_data_events.pagination",
+    "AsyncOutcomes": "intercom_data_events.bulk",
     "AsyncRawDataEventsClient": "intercom_data_events.raw",
     "AuthenticationError": "intercom_data_events.errors",
     "BadRequestError": "intercom_data_events.errors",
@@ -130,6 +136,7 @@ _MODULES = {
     "ContactSummary": "intercom_data_events.summary",
     "DataEventsClient": "intercom_data_events.client",
     "Event": "intercom_data_events.event",
+    "EventLike": "intercom_data_events.bulk",
     "EventList": "intercom_data_events.pagination",
     "EventSummary": "intercom_data_events.summary",
     "Identity": "intercom_data_events.contact",
@@ -145,6 +152,8 @@ _MODULES = {
     "MetadataValue": "intercom_data_events.metadata",
     "MonetaryAmount": "intercom_data_events.metadata",
     "NotFoundError": "intercom_data_events.errors",
+    "Outcome": "intercom_data_events.bulk",
+    "Outcomes": "intercom_data_events.bulk",
     "Page": "intercom_data_events.pagination",
     "PaginationError": "intercom_data_events.errors",
     "PermissionDeniedError": "intercom_data_events.errors",

@@ -10,6 +10,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Generic, TypeVar, cast
 
 import httpx
+from attrs import define
 
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.errors import ConfigurationError
@@ -110,6 +111,14 @@ class Own(Generic[C]):
         self.models[place] = model
 
 
+@define(eq=False)
+class _Told:
+    """What answers have told: of the rate limit last, and whether of another version."""
+
+    headers: Mapping[str, str] | None = None
+    warned: bool = False
+
+
 class Pool(Generic[C]):
     """The connections of a client and its views, and what their answers have told.
 
@@ -148,13 +157,18 @@ class Pool(Generic[C]):
         # Entered again by a signal's handler that sends while the first connections are made.
         self._locks: dict[int, threading.RLock] = {}
         self._closed = False
-        self._headers: Mapping[str, str] | None = None
-        self._warned = False
+        self._told = _Told()
+
+    @property
+    def plain(self) -> bool:
+        """Whether its connections are httpx's own, as the environment has them."""
+        return self._transport is None and self._http_client is None
 
     @property
     def rate_limit(self) -> RateLimit | None:
         """The rate limit as last seen in an answer."""
-        return None if self._headers is None else RateLimit.from_headers(self._headers)
+        headers = self._told.headers
+        return None if headers is None else RateLimit.from_headers(headers)
 
     def own(self) -> Own[C]:
         """What this process uses of it.
@@ -170,6 +184,16 @@ class Pool(Generic[C]):
             own = self._first_use()
         return own
 
+    def beside(self, http: C) -> Pool[C]:
+        """Returns a pool that sends through other connections of this process.
+
+        Everything else is this pool's: the token, the pacing, what answers have told. Whoever gave
+        the connections closes them.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _processes={os.getpid(): Own(http, self.own().pacer)})
+        return other
+
     def close(self: Pool[httpx.Client]) -> None:
         """Closes the connections, unless they are the caller's own."""
         if (http := self._closing()) is not None:
@@ -183,11 +207,11 @@ class Pool(Generic[C]):
     def note(self, headers: Mapping[str, str], version: str) -> None:
         """Remembers what an answer says of the rate limit, and looks at its version."""
         if headers.get("x-ratelimit-limit", "").isdecimal():
-            self._headers = headers
+            self._told.headers = headers
         # Observed: answers echo the version that they were made for.
         echoed = headers.get("intercom-version", version)
-        if echoed != version and not self._warned and {echoed, version} != _SAME_VERSION:
-            self._warned = True
+        if echoed != version and not self._told.warned and {echoed, version} != _SAME_VERSION:
+            self._told.warned = True
             log.warning(
                 "Intercom answered for API version %s where %s was asked for", echoed, version
             )

@@ -189,6 +189,9 @@ class Pacer:
         clock: Ours.
         alarm: Makes what one caller waits on.
         thread: Tells which thread asks, where each waits for one thing at a time.
+
+    Attributes:
+        latency: Seconds that the last answer took; 0 before any.
     """
 
     def __init__(
@@ -198,6 +201,7 @@ class Pacer:
         thread: Callable[[], int] | None = None,
     ) -> None:
         self.server = ServerClock()
+        self.latency = 0.0
         self._clock = clock
         # Time since 1970 by a clock that nobody sets, so that no window seems to last for years.
         self._epoch = clock.time() - clock.monotonic()
@@ -289,7 +293,9 @@ class Pacer:
                 self._in_flight.discard(ticket)
                 self._probes.discard(ticket)
                 if headers is not None:
-                    self._learn(headers, status, ticket.sent, self._now())
+                    now = self._now()
+                    self.latency = now - ticket.sent
+                    self._learn(headers, status, ticket.sent, now)
                 elif lost and self._window is not None:
                     self._window.lost += 1
             self._dequeue(ticket)

@@ -1,0 +1,163 @@
+"""Connections for many requests at once: httpx's async client on aiohttp, the ``[fast]`` extra.
+
+httpx's own async pool looks at all connections and requests for each of them, so that more than a
+few at once cost more than they gain. httpx-aiohttp puts aiohttp's pool in its place. What it makes
+of aiohttp's errors, cookies and headers is mended here: whether a request may have arrived is told
+from the kind of error, and it calls every broken connection one that was never made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.request import getproxies
+
+import httpx
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from intercom_data_events.connections import Pool
+
+# Seconds that a connection is kept: longer than the rate limit's windows, at whose end all rest.
+_KEPT = 30.0
+
+
+@asynccontextmanager
+async def fast_connections(
+    pool: Pool[httpx.AsyncClient], most: int
+) -> AsyncGenerator[httpx.AsyncClient | None, None]:
+    """Opens connections to use beside the pool's own; None where those are to be used.
+
+    That is: where the extra is not installed, under trio, with an ``http_client`` or ``transport``
+    of the caller's, and where a proxy is set in the environment.
+    """
+    if not pool.plain or getproxies().keys() & {"http", "https", "all"} or not _on_asyncio():
+        yield None
+        return
+    try:
+        transport = _transport(most)
+    except ImportError:
+        yield None
+        return
+    async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
+        yield http
+
+
+def _on_asyncio() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _transport(most: int) -> httpx.AsyncBaseTransport:
+    import aiohttp
+    from httpx_aiohttp import AiohttpTransport
+
+    class Transport(AiohttpTransport):
+        """What a request ends in is an error of httpx's that says whether it may have arrived."""
+
+        def get_client(self) -> aiohttp.ClientSession:
+            if isinstance(self.client, aiohttp.ClientSession):
+                return self.client
+            return aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=most, keepalive_timeout=_KEPT, ssl=self.ssl_context
+                ),
+                # As with connections of our own: the API needs none.
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.client = session = self.get_client()
+            phases = request.extensions["timeout"]
+            problem: httpx.TransportError
+            try:
+                response = await session.request(
+                    request.method,
+                    str(request.url),
+                    # In its own form, as it asks for each of them several times.
+                    headers=[(n.decode(), v.decode()) for n, v in request.headers.raw],
+                    data=request.content,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(
+                        sock_connect=phases["connect"],
+                        sock_read=phases["read"],
+                        connect=phases["pool"],
+                    ),
+                )
+            except (aiohttp.ClientError, OSError) as error:
+                problem = _translated(error)
+            else:
+                return httpx.Response(
+                    response.status,
+                    headers=response.raw_headers,
+                    stream=_Stream(response),
+                    request=request,
+                )
+            # Outside, so that it does not refer to aiohttp's, which has the request's headers.
+            raise problem
+
+    return Transport(limits=httpx.Limits(max_connections=most))
+
+
+class _Stream(httpx.AsyncByteStream):
+    """The body of an answer."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        import aiohttp
+
+        content = self._response.content
+        problem: httpx.TransportError | None = None
+        while problem is None:
+            try:
+                chunk = await content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                problem = _translated(error)
+            else:
+                if not chunk:
+                    return
+                yield chunk
+        raise problem
+
+    async def aclose(self) -> None:
+        # Nothing is left of a whole answer, and its connection is used again; any other is closed.
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+def _translated(error: Exception) -> httpx.TransportError:
+    """Httpx's name for an error of aiohttp's."""
+    import aiohttp
+
+    kind: type[httpx.TransportError]
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        kind = httpx.ConnectTimeout
+    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        kind = httpx.ConnectError
+    elif isinstance(error, TimeoutError):
+        kind = httpx.ReadTimeout
+    elif isinstance(error, OSError):
+        kind = httpx.ReadError
+    elif isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
+        kind = httpx.RemoteProtocolError
+        return kind("the server closed the connection before its answer was whole")
+    else:
+        kind = httpx.RemoteProtocolError
+        return kind("the answer is no HTTP")
+    translated = kind(str(error))
+    # It holds no request, and tells a certificate that is not trusted from other failures.
+    if kind is httpx.ConnectError:
+        translated.__cause__ = error
+    return translated
