@@ -62,9 +62,9 @@ os.environ["PATH"] = os.pathsep.join([*(str(p.parent) for p in FOUND.values()), 
 PYTHON = next(iter(FOUND))
 
 
-def _install_wheel(session: nox.Session) -> None:
+def _install_wheel(session: nox.Session, extras: str = "") -> None:
     """Installs the package as users get it: pip builds a wheel, and installs that."""
-    session.install(".")
+    session.install(f".{extras}")
 
 
 @nox.session(python=list(FOUND))
@@ -74,7 +74,7 @@ def tests(session: nox.Session) -> None:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
     session.install(*GENERATE)
     session.install(*_group("test"))
-    _install_wheel(session)
+    _install_wheel(session, "[cli,fast]")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -100,7 +100,7 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Checks types with mypy --strict and pyright, also of real uses and the README's examples."""
     session.install(*_group("typecheck"), *_group("test"))
-    _install_wheel(session)
+    _install_wheel(session, "[cli,fast]")
     session.run("python", "scripts/extract_examples.py", "README.md", "build/readme")
     session.run(
         "mypy", "-p", "intercom_data_events", "-p", "intercom_data_events_api",
@@ -127,8 +127,8 @@ def drift(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def demo(session: nox.Session) -> None:
     """Sends, lists and summarises events against the bundled emulator, and shows the requests."""
-    _install_wheel(session)
-    session.run("python", "scripts/demo.py", *session.posargs)
+    _install_wheel(session, "[cli]")
+    session.run("intercom-events", "demo", *session.posargs)
 
 
 @nox.session(python=PYTHON)

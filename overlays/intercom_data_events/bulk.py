@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
@@ -114,11 +115,12 @@ class _Entry:
         return Outcome(self.position, status, self.item, self.event)
 
     def failed(self, error: IntercomError) -> Outcome:
-        status: Literal["refused", "failed"] = "refused" if _is_refusal(error) else "failed"
+        status: Literal["refused", "failed"] = "refused" if is_refusal(error) else "failed"
         return Outcome(self.position, status, self.item, self.event, error)
 
 
-def _is_refusal(error: IntercomError) -> bool:
+def is_refusal(error: IntercomError) -> bool:
+    """Whether the same input would meet the same error again."""
     if isinstance(error, APIStatusError):
         status = error.status_code
         return 400 <= status < 500 and status not in retry.RETRIED_STATUSES
@@ -213,7 +215,8 @@ class _Plan:
         self._behind: dict[tuple[str, str], deque[_Entry]] = {}
         self._held = 0
         self._in_flight = 0
-        self._recent: dict[tuple[str, str, str, float], None] = {}
+        # By what Intercom tells events apart by: the places of those that were accepted.
+        self._recent: dict[tuple[str, str, str, float], int] = {}
 
     @property
     def hungry(self) -> bool:
@@ -267,7 +270,7 @@ class _Plan:
         self._held -= 1
         if error is None:
             self.outcomes.append(entry.ended("accepted"))
-            self._recent[entry.key] = None
+            self._recent[entry.key] = entry.position
             if len(self._recent) > _RECENT:
                 del self._recent[next(iter(self._recent))]
         else:
@@ -288,7 +291,8 @@ class _Plan:
         self.fatal = self.fatal or error
 
     def _is_duplicate(self, entry: _Entry) -> bool:
-        if entry.key not in self._recent:
+        position = self._recent.get(entry.key)
+        if position is None or entry.position - position > _RECENT:
             return False
         self._held -= 1
         self.outcomes.append(entry.ended("duplicate"))
@@ -302,6 +306,20 @@ def _is_crowded_out(error: IntercomError) -> bool:
     take as long as they take.
     """
     return isinstance(error, APITimeoutError) and not error.tries
+
+
+async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]:
+    """Yields what would become of events, as far as is known without sending any.
+
+    "accepted" means that it would be sent.
+    """
+    plan = _Plan(Concurrency(1))
+    async for item in events:
+        plan.take(item)
+        while (entry := plan.next()) is not None:
+            plan.done(entry, None, 0.0)
+        while plan.outcomes:
+            yield plan.outcomes.popleft()
 
 
 class Outcomes:

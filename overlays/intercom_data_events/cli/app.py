@@ -1,0 +1,561 @@
+"""The commands of ``intercom-events`` and their arguments; each is done by a module of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from intercom_data_events import (
+    AuthenticationError,
+    ConfigurationError,
+    IntercomError,
+    InvalidInputError,
+    PermissionDeniedError,
+)
+from intercom_data_events.__about__ import __version__
+from intercom_data_events.bulk import is_refusal
+from intercom_data_events.cli import output
+from intercom_data_events.cli.exits import EXIT_CODES, Exit, UsageError
+from intercom_data_events.cli.importing import StoppedError
+from intercom_data_events.cli.journal import JournalError
+from intercom_data_events.cli.records import Format, SourceError
+from intercom_data_events.cli.settings import Connection
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help=f"""Send, list and summarise Intercom data events.
+
+The access token is INTERCOM_ACCESS_TOKEN in the environment, or asked for on the terminal; it is
+never an argument. INTERCOM_REGION, INTERCOM_BASE_URL, INTERCOM_VERSION and INTERCOM_DISABLED count
+where their flags are left out.
+
+\b
+Examples:
+  intercom-events track placed-order --user-id 314159 --metadata plan=pro
+  intercom-events list --user-id 314159 --since 7d
+  intercom-events import events.ndjson
+
+\b
+{EXIT_CODES}
+""",
+)
+
+
+class Region(StrEnum):
+    """Where a workspace's data is kept."""
+
+    US = "us"
+    EU = "eu"
+    AU = "au"
+
+
+class Written(StrEnum):
+    """How `export` writes events."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+RegionOption = Annotated[
+    Region | None,
+    typer.Option(help="Where the workspace's data is kept [env: INTERCOM_REGION; else us]."),
+]
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option(help="The API's address, instead of a region's [env: INTERCOM_BASE_URL]."),
+]
+VersionOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The API version, such as 2.14 [env: INTERCOM_VERSION; else the newest known]."
+    ),
+]
+TimeoutOption = Annotated[
+    float | None, typer.Option(help="Seconds that one try of a request may take [else 30].")
+]
+RetriesOption = Annotated[
+    int | None, typer.Option(help="How often a failed request is made again [else 4].")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check everything, and send nothing [env: INTERCOM_DISABLED]."),
+]
+UserIdOption = Annotated[
+    str | None, typer.Option(help="The contact, by your own identifier.", metavar="ID")
+]
+EmailOption = Annotated[
+    str | None, typer.Option(help="The contact, by e-mail address.", metavar="ADDRESS")
+]
+IdOption = Annotated[
+    str | None,
+    typer.Option("--id", help="The contact, by Intercom's identifier, as for leads.", metavar="ID"),
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only events from then on: 7d, 12h, 2026-01-31, or a whole time (UTC where it names "
+        "no offset).",
+        metavar="TIME",
+    ),
+]
+SvgOption = Annotated[
+    Path | None, typer.Option(help="Write the chart to this file, as SVG.", metavar="FILE")
+]
+PlotOption = Annotated[bool, typer.Option("--plot", help="Draw what happened when.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(help="How the file is written [else found out from its beginning]."),
+]
+StampOption = Annotated[
+    bool,
+    typer.Option(
+        "--stamp-now",
+        help="Take the present second for events without created_at, which are refused otherwise.",
+    ),
+]
+
+
+def _examples(*lines: str) -> str:
+    """What stands at the end of a command's help, each line as it is."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        output.result(f"intercom-events {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events track placed-order --user-id 314159 --metadata plan=pro",
+        "intercom-events track placed-order --email a@b.co --created-at 2026-01-31T12:00:00Z \\",
+        "  -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
+    ),
+)
+def track(
+    event_name: Annotated[
+        str, typer.Argument(help="What happened, such as placed-order.", metavar="EVENT_NAME")
+    ],
+    user_id: UserIdOption = None,
+    email: EmailOption = None,
+    id: IdOption = None,
+    created_at: Annotated[
+        str | None,
+        typer.Option(
+            help="When it happened: as --since, or Unix seconds [else now].", metavar="TIME"
+        ),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata",
+            "-m",
+            help="A key of the metadata and its value; give it once for each. As in CSV files, a "
+            "number is a number unless the key ends in :text, and KEY.amount with KEY.currency, or "
+            "KEY.url with KEY.value, make one value.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    api_version: VersionOption = None,
+    timeout: TimeoutOption = None,
+    max_retries: RetriesOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send one event."""
+    from intercom_data_events.cli import contacts
+
+    connection = Connection(
+        region=region,
+        base_url=base_url,
+        version=api_version,
+        timeout=timeout,
+        max_retries=max_retries,
+        dry_run=dry_run,
+    )
+    contacts.track(
+        connection,
+        event_name,
+        {"user_id": user_id, "email": email, "id": id},
+        created_at,
+        metadata or [],
+        as_json=as_json,
+    )
+
+
+@app.command(
+    "list",
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events list --user-id 314159 --since 7d",
+        "intercom-events list --email a@b.co --json | jq .event_name",
+        "intercom-events list --user-id 314159 --plot --svg events.svg",
+        "intercom-events list --user-id 314159 --follow",
+    ),
+)
+def list_(
+    user_id: UserIdOption = None,
+    email: EmailOption = None,
+    id: IdOption = None,
+    since: SinceOption = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="Show so many at most [with --follow: 10]."),
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on: show what is new, until interrupted."),
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks of --follow.")
+    ] = 5.0,
+    plot: PlotOption = False,
+    svg: SvgOption = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    api_version: VersionOption = None,
+    timeout: TimeoutOption = None,
+    max_retries: RetriesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a contact's events of the last 90 days, newest first."""
+    from intercom_data_events.cli import contacts
+
+    if follow and (plot or svg):
+        raise UsageError("--follow has no end to draw a chart at: leave out --plot and --svg")
+    contacts.list_events(
+        Connection(
+            region=region,
+            base_url=base_url,
+            version=api_version,
+            timeout=timeout,
+            max_retries=max_retries,
+        ),
+        {"user_id": user_id, "email": email, "intercom_user_id": id},
+        since=since,
+        limit=limit,
+        follow=interval if follow else None,
+        plot=plot,
+        svg=svg,
+        as_json=as_json,
+    )
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events summary --user-id 314159",
+        "intercom-events summary --email a@b.co --plot",
+    ),
+)
+def summary(
+    user_id: UserIdOption = None,
+    email: EmailOption = None,
+    id: IdOption = None,
+    plot: PlotOption = False,
+    svg: SvgOption = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    api_version: VersionOption = None,
+    timeout: TimeoutOption = None,
+    max_retries: RetriesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count a contact's events by name, those older than 90 days included."""
+    from intercom_data_events.cli import contacts
+
+    contacts.summarise(
+        Connection(
+            region=region,
+            base_url=base_url,
+            version=api_version,
+            timeout=timeout,
+            max_retries=max_retries,
+        ),
+        {"user_id": user_id, "email": email, "intercom_user_id": id},
+        plot=plot,
+        svg=svg,
+        as_json=as_json,
+    )
+
+
+@app.command(
+    "import",
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events import events.ndjson",
+        "intercom-events import events.csv.gz --quota-share 0.5",
+        "zcat 2026-*.ndjson.gz | intercom-events import - --journal 2026.journal",
+    ),
+)
+def import_(
+    file: Annotated[
+        str,
+        typer.Argument(help="NDJSON or CSV, gzip or not; - for standard input.", metavar="FILE"),
+    ],
+    format: FormatOption = None,
+    stamp_now: StampOption = False,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to note what is done [else FILE.journal; none for a pipe].", metavar="PATH"
+        ),
+    ] = None,
+    refused: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where refused events go, with the reasons [else beside FILE, as "
+            "NAME.refused.ndjson or .csv].",
+            metavar="PATH",
+        ),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget earlier runs, and import all of it.")
+    ] = False,
+    max_rate: Annotated[
+        float | None, typer.Option(help="Events a second, at most.", metavar="NUMBER")
+    ] = None,
+    quota_share: Annotated[
+        float | None,
+        typer.Option(help="The part of the app's rate limit to use, up to 1.", metavar="PART"),
+    ] = None,
+    concurrency: Annotated[
+        int,
+        typer.Option(help="Requests at once, at most; fewer where more would not be faster."),
+    ] = 100,
+    pace: Annotated[
+        bool,
+        typer.Option(" /--no-pace", help="Send without waiting for room within the rate limit."),
+    ] = True,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    api_version: VersionOption = None,
+    timeout: TimeoutOption = None,
+    deadline: Annotated[
+        float, typer.Option(help="Seconds that all tries of an event may take.")
+    ] = 600.0,
+    max_retries: Annotated[
+        int, typer.Option(help="How often a failed request is made again.")
+    ] = 10,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a file of events, as fast as the rate limit allows.
+
+    It can be stopped at any moment, also killed: the same command goes on where it was, by the
+    journal beside the file. What is sent twice then is the same event to Intercom. Lines that are
+    refused are written to a file of their own with the reasons: mend them there, and import it.
+    """
+    from intercom_data_events.cli import imports
+
+    imports.import_file(
+        Connection(
+            region=region,
+            base_url=base_url,
+            version=api_version,
+            timeout=timeout,
+            deadline=deadline,
+            max_retries=max_retries,
+            quota_share=quota_share,
+            dry_run=dry_run,
+            pace=pace,
+        ),
+        file,
+        format=format,
+        stamp_now=stamp_now,
+        journal=journal,
+        refused=refused,
+        restart=restart,
+        max_rate=max_rate,
+        concurrency=concurrency,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events validate events.csv",
+        "intercom-events validate events.ndjson --json | jq .line",
+    ),
+)
+def validate(
+    file: Annotated[
+        str,
+        typer.Argument(help="NDJSON or CSV, gzip or not; - for standard input.", metavar="FILE"),
+    ],
+    format: FormatOption = None,
+    stamp_now: StampOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a file of events line by line, without sending any.
+
+    What only Intercom knows, such as who its contacts are, is not checked.
+    """
+    from intercom_data_events.cli import imports
+
+    imports.validate(file, format=format, stamp_now=stamp_now, quiet=quiet, as_json=as_json)
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events export --user-id 314159 > events.ndjson",
+        "intercom-events export --user-id 314159 --user-id 271828 --format csv -o events.csv",
+    ),
+)
+def export(
+    user_id: Annotated[
+        list[str] | None,
+        typer.Option(help="A contact, by your own identifier; can be repeated.", metavar="ID"),
+    ] = None,
+    email: Annotated[
+        list[str] | None,
+        typer.Option(help="A contact, by e-mail address; can be repeated.", metavar="ADDRESS"),
+    ] = None,
+    id: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--id", help="A contact, by Intercom's identifier; can be repeated.", metavar="ID"
+        ),
+    ] = None,
+    since: SinceOption = None,
+    format: Annotated[Written, typer.Option(help="How to write them.")] = Written.NDJSON,
+    to: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to [else standard output].", metavar="FILE"),
+    ] = None,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    api_version: VersionOption = None,
+    timeout: TimeoutOption = None,
+    max_retries: RetriesOption = None,
+    quiet: QuietOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format ndjson.")] = False,
+) -> None:
+    """Write contacts' events of the last 90 days to a file that `import` reads."""
+    from intercom_data_events.cli import exports
+
+    if as_json and format is not Written.NDJSON:
+        raise UsageError("--json and --format csv contradict each other: leave one out")
+    asked = [
+        *(("user_id", value) for value in user_id or ()),
+        *(("email", value) for value in email or ()),
+        *(("intercom_user_id", value) for value in id or ()),
+    ]
+    exports.export(
+        Connection(
+            region=region,
+            base_url=base_url,
+            version=api_version,
+            timeout=timeout,
+            max_retries=max_retries,
+        ),
+        asked,
+        since=since,
+        as_csv=format is Written.CSV,
+        to=to,
+        quiet=quiet,
+    )
+
+
+@app.command(
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "help_option_names": [],
+    },
+    add_help_option=False,
+)
+def emulator(context: typer.Context) -> None:
+    """Serve a stand-in for Intercom to try things against; see `emulator --help`."""
+    from intercom_data_events.emulator.__main__ import main
+
+    raise typer.Exit(main(context.args, prog="intercom-events emulator"))
+
+
+@app.command(
+    epilog=_examples(
+        "intercom-events demo",
+    )
+)
+def demo(as_json: JsonOption = False) -> None:
+    """Send, list and summarise events against the emulator, and show the requests."""
+    from intercom_data_events.cli.demo import show
+
+    show(as_json=as_json)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command; returns the exit code."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(list(arguments), prog_name="intercom-events", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        output.message("Interrupted.")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads has seen enough; nothing is to be flushed to it at the end either.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        return Exit.DONE
+    except (AuthenticationError, PermissionDeniedError) as error:
+        return _failed(arguments, error, str(error), Exit.DENIED)
+    except (StoppedError, JournalError) as error:
+        return _failed(arguments, error, str(error), Exit.FAILED)
+    except (ConfigurationError, SourceError, UsageError) as error:
+        return _failed(arguments, error, str(error), Exit.USAGE)
+    except IntercomError as error:
+        refused = isinstance(error, InvalidInputError) or is_refusal(error)
+        return _failed(arguments, error, str(error), Exit.REFUSED if refused else Exit.FAILED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(arguments, error, f"{where}{error.strerror or error}", Exit.FAILED)
+    except Exception as error:
+        # Of click's, or of typer's copy of it: by what it can do, as there are two.
+        if not hasattr(error, "format_message") or not hasattr(error, "show"):
+            raise
+        if "--json" in arguments:
+            return _failed(arguments, error, error.format_message(), Exit.USAGE)
+        error.show()
+        return Exit.USAGE
+    return code if isinstance(code, int) else Exit.DONE
+
+
+def _failed(arguments: Sequence[str], error: Exception, text: str, code: Exit) -> Exit:
+    text = " ".join(output.printable(line) for line in text.split("\n"))
+    if "--json" in arguments:
+        kind = type(error).__name__
+        output.message(json.dumps({"error": kind, "message": text, "exit_code": code}))
+    else:
+        output.message(f"Error: {text}")
+    return code

@@ -1,0 +1,319 @@
+"""Events as rows of cells: which columns there are, and what a cell below each stands for.
+
+A column is a field of the API's (``event_name``, ``created_at``, ``user_id``, ``id``, ``email``) or
+``metadata.`` and a key. ``metadata.price.amount`` with ``metadata.price.currency``, and
+``metadata.order.url`` with ``metadata.order.value``, make an object; in any other case dots belong
+to the key. A cell below a key is a number where it is written as JSON writes one, Unix seconds
+where the key ends in _date or _at, and text otherwise; ``metadata.code:text`` and
+``metadata.load:number`` say it outright. An empty cell is none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from attrs import frozen
+
+from intercom_data_events import timestamps
+from intercom_data_events.checks import shown
+from intercom_data_events.errors import TimestampError
+
+_IDENTITIES = ("user_id", "id", "email")
+_FIELDS = ("event_name", "created_at", *_IDENTITIES)
+_METADATA = "metadata."
+_TEXT, _NUMBER = ":text", ":number"
+# What Intercom takes for a time, by the last part of its key.
+_DATES = ("_date", "_at")
+# Of the objects that the API knows: what makes each whole.
+_OTHER = {"amount": "currency", "currency": "amount", "url": "value", "value": "url"}
+_PAIRS = ({"amount", "currency"}, {"url", "value"})
+# Names that other exports have for the same, without blanks, underscores and capitals.
+_MEANT = {
+    other: name
+    for name, others in {
+        "event_name": "eventname event name",
+        "created_at": "createdat created timestamp time date datetime",
+        "user_id": "userid user externalid",
+        "id": "id contactid intercomid leadid",
+        "email": "email mail emailaddress useremail",
+    }.items()
+    for other in others.split()
+}
+_DIGITS = re.compile(r"-?[0-9]{1,18}")
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][+-]?[0-9]++)?+")
+# What a float holds exactly in any case: digits beyond it would be lost.
+_SIGNIFICANT = 15
+# The longest that is ever needed: a float of 17 digits, or 64 bits, with room to spare.
+_LONGEST = 40
+
+_Read: TypeAlias = Callable[[str, str], object]
+
+
+class ColumnError(ValueError):
+    """A header that cannot be used, or a cell that is not what its column says."""
+
+
+class _Column(NamedTuple):
+    name: str
+    key: str | None = None  # None: a field of the event's own.
+    part: str | None = None  # None: not part of an object.
+    read: _Read | None = None  # None: text, as it is.
+
+
+@frozen
+class Plan:
+    """How rows below a header are read.
+
+    Attributes:
+        names: The columns, without blanks around them.
+    """
+
+    names: tuple[str, ...]
+    _columns: tuple[_Column, ...]
+    _objects: frozenset[str]
+
+    def read(self, cells: Sequence[str]) -> dict[str, object]:
+        """Returns the event of a row, in the API's field names; empty cells are left out.
+
+        Args:
+            cells: As many as there are columns.
+
+        Raises:
+            ColumnError: A cell is not what its column says; names the column.
+
+        Example:
+            >>> plan(["event_name", "id", "metadata.load"]).read(["ran", "5f", "3.67"])
+            {'event_name': 'ran', 'id': '5f', 'metadata': {'load': 3.67}}
+        """
+        fields: dict[str, object] = {}
+        metadata: dict[str, object] = {}
+        for cell, (name, key, part, read) in zip(cells, self._columns, strict=True):
+            if not cell:
+                continue
+            value = cell if read is None else read(name, cell)
+            if key is None:
+                fields[name] = value
+            elif part is None:
+                if key in metadata:
+                    raise _twice(key)
+                metadata[key] = value
+            else:
+                whole = metadata.setdefault(key, {})
+                if not isinstance(whole, dict):
+                    raise _twice(key)
+                whole[part] = value
+        for key in self._objects:
+            found = metadata.get(key)
+            if not isinstance(found, dict):
+                continue
+            if found.keys() == {"url"}:
+                found["value"] = ""  # A link without a text; an empty cell cannot say so itself.
+            if found.keys() not in _PAIRS:
+                raise ColumnError(
+                    f"metadata.{key} has {' and '.join(sorted(found))}: an amount goes with a "
+                    "currency and a url with a value, so fill both cells of one pair, or neither"
+                )
+        if metadata:
+            fields["metadata"] = metadata
+        return fields
+
+
+def plan(names: Sequence[str]) -> Plan:
+    """Returns how rows below a header are read.
+
+    Args:
+        names: The header's cells; blanks around them are ignored.
+
+    Raises:
+        ColumnError: A column that no event has, one that is there twice, no event_name, or none
+            of user_id, id and email.
+    """
+    made = _plan(names)
+    if "event_name" not in made.names:
+        raise ColumnError(f"no column is called event_name: the columns are {_listed(made.names)}")
+    if not set(_IDENTITIES) & set(made.names):
+        raise ColumnError("no column says whose event it is: add one called user_id, id or email")
+    return made
+
+
+def known(name: str) -> bool:
+    """Whether events have such a column; blanks around it are ignored."""
+    name = name.strip()
+    return name in _FIELDS or (name.startswith(_METADATA) and name != _METADATA)
+
+
+def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
+    """Returns metadata that was given as keys and texts, which are read as cells are.
+
+    Raises:
+        ColumnError: A key that is empty, or a text that is empty or not what its key says.
+
+    Example:
+        >>> read_metadata({"price.amount": "2999", "price.currency": "usd", "plan": "pro"})
+        {'price': {'amount': 2999, 'currency': 'usd'}, 'plan': 'pro'}
+    """
+    for key, text in given.items():
+        if not text:
+            raise ColumnError(f"metadata.{key} is empty: leave it out, or say what it is")
+    fields = _plan([f"{_METADATA}{key}" for key in given]).read(list(given.values()))
+    metadata = fields.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def flatten(fields: Mapping[str, object]) -> dict[str, str]:
+    """Returns an event's cells by column; the reverse of reading a row.
+
+    What is read again below these columns, or below those of several events together, is the same
+    event: text that reads as a number stands in a column of its own, ``metadata.code:text``. Not so
+    where metadata holds what an event cannot have, such as lists, or empty text, which is left out.
+
+    Args:
+        fields: The event in the API's field names.
+
+    Example:
+        >>> flatten({"event_name": "ran", "id": "5f", "metadata": {"code": "42", "load": 3.67}})
+        {'event_name': 'ran', 'id': '5f', 'metadata.code:text': '42', 'metadata.load': '3.67'}
+    """
+    cells = {
+        name: _cell(value)
+        for name, value in fields.items()
+        if name != "metadata" and value is not None
+    }
+    metadata = fields.get("metadata")
+    for key, value in metadata.items() if isinstance(metadata, Mapping) else ():
+        if value is None:
+            continue
+        if isinstance(value, Mapping) and value.keys() in _PAIRS:
+            cells.update((f"{_METADATA}{key}.{part}", _cell(value[part])) for part in value)
+        elif cell := _cell(value):
+            cells[_name(key, value, cell)] = cell
+    return cells
+
+
+def _plan(names: Sequence[str]) -> Plan:
+    stripped = tuple(name.strip() for name in names)
+    for place, name in enumerate(stripped):
+        if not name:
+            raise ColumnError(f"column {place + 1} has no name: give it one, or take it out")
+        if name in stripped[:place]:
+            raise ColumnError(f"the column {shown(name)} is there twice: take one of them out")
+    columns = tuple(_column(name, frozenset(stripped)) for name in stripped)
+    objects = frozenset(column.key for column in columns if column.key and column.part)
+    return Plan(stripped, columns, objects)
+
+
+def _column(name: str, present: frozenset[str]) -> _Column:
+    if name in _FIELDS:
+        return _Column(name, read=_created_at if name == "created_at" else None)
+    if not name.startswith(_METADATA):
+        raise _unknown(name)
+    key = name.removeprefix(_METADATA)
+    head, _, part = key.rpartition(".")
+    if key.endswith(_TEXT):
+        column = _Column(name, key.removesuffix(_TEXT))
+    elif key.endswith(_NUMBER):
+        column = _Column(name, key.removesuffix(_NUMBER), read=_number)
+    elif head.strip() and f"{_METADATA}{head}.{_OTHER.get(part)}" in present:
+        column = _Column(name, head, part, _amount if part == "amount" else None)
+    else:
+        column = _Column(name, key, read=_seconds if key.endswith(_DATES) else _guess)
+    if not (column.key or "").strip():
+        raise ColumnError(f"the column {shown(name)} names no key: call it metadata.plan, say")
+    return column
+
+
+def _unknown(name: str) -> ColumnError:
+    bare = re.sub(r"[\W_]", "", name).lower()
+    if bare == "metadata":
+        remedy = "give each key of the metadata a column of its own, metadata.plan say"
+    elif meant := _MEANT.get(bare):
+        remedy = f"if it is {meant}, call it that"
+    else:
+        key = re.sub(r"^metadata\W*", "", name, flags=re.IGNORECASE)
+        remedy = f"call it metadata.{shown(key)[1:-1]} to send it as metadata, or take it out"
+    return ColumnError(
+        f"events have no column {shown(name)}: {remedy}; "
+        f"the columns are {_listed(_FIELDS)} and metadata.KEY"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(shown(name)[1:-1] for name in names)
+
+
+def _twice(key: str) -> ColumnError:
+    return ColumnError(f"several cells say what metadata.{key} is: leave all of them empty but one")
+
+
+def _parsed(cell: str) -> int | float | None:
+    """The number that a cell is by JSON's grammar, or None."""
+    if len(cell) > _LONGEST or (found := _JSON_NUMBER.fullmatch(cell)) is None:
+        return None
+    if found[1] is None and found[2] is None:
+        return int(cell)
+    number = float(cell)
+    return number if math.isfinite(number) else None
+
+
+def _guess(_: str, cell: str) -> object:
+    if cell[0] not in "-0123456789":
+        return cell
+    number = _parsed(cell)
+    if number is None:
+        return cell
+    if len(cell) > _SIGNIFICANT:
+        digits = re.sub(r"[eE].*|\D", "", cell).lstrip("0")
+        if len(digits) > _SIGNIFICANT:
+            return cell
+    return number
+
+
+def _number(name: str, cell: str) -> object:
+    number = _parsed(cell)
+    if number is None:
+        raise ColumnError(f"{name} is {shown(cell)}, which is no number: write it as 3.67, say")
+    return number
+
+
+def _amount(name: str, cell: str) -> object:
+    if not _DIGITS.fullmatch(cell):
+        raise ColumnError(
+            f"{name} is {shown(cell)}: it is whole minor currency units, 2999 for 29.99, say"
+        )
+    return int(cell)
+
+
+def _created_at(_: str, cell: str) -> object:
+    return int(cell) if _DIGITS.fullmatch(cell) else cell
+
+
+def _seconds(name: str, cell: str) -> object:
+    if _DIGITS.fullmatch(cell):
+        return int(cell)
+    try:
+        return timestamps.to_unix(cell, name)
+    except TimestampError as error:
+        raise ColumnError(str(error)) from error
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _name(key: str, value: object, cell: str) -> str:
+    """The column in which a cell reads as just this value, whatever columns others need."""
+    name = f"{_METADATA}{key}"
+    if name == name.strip() and key.rpartition(".")[2] not in _OTHER:
+        try:
+            column = _column(name, frozenset())
+            again = cell if column.read is None else column.read(name, cell)
+        except ColumnError:
+            again = None
+        else:
+            if column.key == key and type(again) is type(value) and again == value:
+                return name
+    return name + (_NUMBER if type(value) in (int, float) else _TEXT)

@@ -1,0 +1,273 @@
+"""The commands about one contact: `track`, `list`, `summary`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain, islice
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from intercom_data_events import (
+    DataEventsClient,
+    Event,
+    InvalidInputError,
+    ListedEvent,
+)
+from intercom_data_events.cli import columns, output
+from intercom_data_events.cli import plot as _plot
+from intercom_data_events.cli.exits import UsageError
+from intercom_data_events.cli.settings import Connection
+from intercom_data_events.cli.times import moment
+
+# Few requests, and no page so large that it takes long; no maximum is documented.
+_PER_PAGE = 50
+# What --follow begins with.
+_FOLLOWED = 10
+_SVG_BUCKETS = 60
+
+
+def track(
+    connection: Connection,
+    event_name: str,
+    identity: Mapping[str, str | None],
+    created_at: str | None,
+    metadata: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
+    """Sends one event.
+
+    Raises:
+        UsageError: A time or a piece of metadata that cannot be understood.
+        IntercomError: It is refused, or failed.
+    """
+    fields: dict[str, object] = {"event_name": event_name}
+    fields.update((name, value) for name, value in identity.items() if value is not None)
+    if created_at is not None:
+        fields["created_at"] = int(read_time(created_at, "--created-at").timestamp())
+    if metadata:
+        fields["metadata"] = _metadata(metadata)
+    event = Event.from_dict(fields)
+    with DataEventsClient(**connection.options()) as client:
+        client.send(event)
+    if as_json:
+        status = "checked" if connection.dry_run else "accepted"
+        output.result_json({"status": status, "event": event.to_dict()})
+    else:
+        whose = event.user_id or event.email or event.id or ""
+        done = "would be sent" if connection.dry_run else "accepted"
+        output.result(
+            f"{output.printable(event.event_name)} of {output.printable(whose)} at "
+            f"{event.created_at:%Y-%m-%d %H:%M:%S} UTC: {done}"
+        )
+
+
+def list_events(
+    connection: Connection,
+    identity: Mapping[str, str | None],
+    *,
+    since: str | None,
+    limit: int | None,
+    follow: float | None,
+    plot: bool,
+    svg: Path | None,
+    as_json: bool,
+) -> None:
+    """Lists a contact's events, or draws them, or goes on showing new ones.
+
+    Args:
+        connection: How to reach Intercom.
+        identity: Exactly one of user_id, email and intercom_user_id.
+        since: A time, as a person types it, from which on.
+        limit: How many at most.
+        follow: Seconds between two looks for new ones; None to end.
+        plot: Whether to draw what happened when.
+        svg: Where to write that as SVG.
+        as_json: Whether to write JSON.
+
+    Raises:
+        UsageError: A time that cannot be understood.
+        IntercomError: Intercom refuses it, or it failed.
+    """
+    begin = None if since is None else read_time(since, "--since")
+    with DataEventsClient(**connection.options()) as client:
+        if follow is not None:
+            _follow(client, identity, begin, limit, follow, as_json=as_json)
+            return
+        events = islice(recent(client, identity, begin), limit)
+        if plot or svg is not None:
+            _draw_list(list(events), _whose(identity), plot=plot, svg=svg)
+            return
+        for event in events:
+            _show(event, as_json=as_json)
+
+
+def recent(
+    client: DataEventsClient, identity: Mapping[str, str | None], begin: datetime | None
+) -> Iterator[ListedEvent]:
+    """A contact's events from a time on, newest first.
+
+    Raises:
+        IntercomError: Intercom refuses it, or it failed.
+    """
+    return _until(iter(client.list(**identity, per_page=_PER_PAGE)), begin)
+
+
+def read_time(text: str, flag: str) -> datetime:
+    """Reads a time as a person types it.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        return moment(text, datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
+
+
+def summarise(
+    connection: Connection,
+    identity: Mapping[str, str | None],
+    *,
+    plot: bool,
+    svg: Path | None,
+    as_json: bool,
+) -> None:
+    """Counts a contact's events by name.
+
+    Raises:
+        IntercomError: Intercom refuses it, or it failed.
+    """
+    with DataEventsClient(**connection.options()) as client:
+        found = client.summary(**identity)
+    if as_json:
+        output.result_json(
+            [
+                {
+                    "name": one.name,
+                    "count": one.count,
+                    "first": one.first,
+                    "last": one.last,
+                    "description": one.description,
+                }
+                for one in found.events
+            ]
+        )
+    if plot or svg is not None:
+        spans = [
+            _plot.Span(one.name or "", one.count or 0, one.first, one.last) for one in found.events
+        ]
+        if plot and not as_json:
+            output.draw(_plot.spans_chart(spans, width=output.width(), ascii=output.is_ascii()))
+        if svg is not None:
+            _write(svg, _plot.spans_svg(spans, f"Events of {_whose(identity)}"))
+    elif not as_json:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("event", "count", "first (UTC)", "last (UTC)", "description"):
+            table.add_column(heading, justify="right" if heading == "count" else "left")
+        for one in found.events:
+            table.add_row(
+                Text(output.printable(one.name or "")),
+                f"{one.count or 0:,}",
+                _second(one.first),
+                _second(one.last),
+                Text(output.printable(one.description or "")),
+            )
+        output.draw(table)
+
+
+def _metadata(given: Sequence[str]) -> object:
+    """Reads KEY=VALUE as columns ``metadata.KEY`` of a CSV file are read."""
+    pairs: dict[str, str] = {}
+    for one in given:
+        key, sign, value = one.partition("=")
+        if not sign or not key:
+            raise UsageError(f"--metadata {one!r} is not KEY=VALUE, as plan=pro")
+        if key in pairs:
+            raise UsageError(f"--metadata has the key {key!r} twice")
+        pairs[key] = value
+    try:
+        return columns.read_metadata(pairs)
+    except columns.ColumnError as error:
+        raise UsageError(f"--metadata: {error}") from error
+
+
+def _follow(
+    client: DataEventsClient,
+    identity: Mapping[str, str | None],
+    begin: datetime | None,
+    limit: int | None,
+    interval: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Shows the last events, oldest first, and then new ones as they come."""
+    pages = client.list(**identity, per_page=_PER_PAGE).pages()
+    first = next(pages)
+    cursor = first.since
+    if limit is None and begin is None:
+        limit = _FOLLOWED
+    events = (event for page in chain([first], pages) for event in page.events)
+    kept = list(islice(_until(events, begin), limit))
+    while True:
+        for event in reversed(kept):
+            _show(event, as_json=as_json)
+        if cursor is None:
+            raise InvalidInputError(
+                "Intercom's answer has no cursor to ask with for what is new, so there is nothing "
+                "to follow by"
+            )
+        time.sleep(interval)
+        found = list(client.list(since=cursor).pages())
+        # The first page is the newest, and its cursor the next to ask with.
+        cursor = found[0].since or cursor
+        kept = [event for page in found for event in page.events]
+
+
+def _until(events: Iterator[ListedEvent], begin: datetime | None) -> Iterator[ListedEvent]:
+    for event in events:
+        # Newest first (documented): nothing younger follows.
+        if begin is not None and event.created_at < begin:
+            return
+        yield event
+
+
+def _show(event: ListedEvent, *, as_json: bool) -> None:
+    if as_json:
+        output.result_json(event.to_dict())
+    else:
+        output.line(output.event_line(event.event_name, event.created_at, event.metadata))
+
+
+def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Path | None) -> None:
+    moments = [(event.event_name, event.created_at) for event in events]
+    width = output.width()
+    histogram = _plot.Histogram.of(moments, buckets=max(1, width // 2))
+    if plot:
+        if histogram is None:
+            output.message("No events: there is nothing to draw.")
+        else:
+            output.draw(_plot.histogram_chart(histogram, width=width, ascii=output.is_ascii()))
+    if svg is not None:
+        fine = _plot.Histogram.of(moments, buckets=_SVG_BUCKETS)
+        if fine is None:
+            output.message(f"No events: {svg} is not written.")
+        else:
+            _write(svg, _plot.histogram_svg(fine, f"Events of {whose}"))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    output.message(f"Written: {output.printable(str(path))}")
+
+
+def _whose(identity: Mapping[str, str | None]) -> str:
+    return next((value for value in identity.values() if value), "")
+
+
+def _second(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,368 @@
+"""Importing a file of events: reading, stamping, sending, noting what became of each."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import IO, Literal, TypeAlias
+
+import anyio
+from attrs import define, field, frozen
+
+from intercom_data_events import AsyncDataEventsClient, Outcome
+from intercom_data_events.bulk import check_many
+from intercom_data_events.cli.journal import Journal, Read
+from intercom_data_events.cli.output import printable
+from intercom_data_events.cli.records import Format, Reader, Record, SourceError
+from intercom_data_events.cli.source import Source
+
+# Failures in a row, after all tries of each, that are taken for an outage.
+_OUTAGE = 20
+# Seconds that what is on its way is waited for when a person wants to stop.
+_GRACE = 0.5
+
+_NO_TIME = (
+    "it has no created_at, so it is not known when it happened: add it, or have such events "
+    "stamped with the present second by --stamp-now"
+)
+
+
+class StoppedError(Exception):
+    """An import that ended before its end; what was done is noted, and running it again goes on."""
+
+
+@frozen
+class Report:
+    """What became of a file, in this run.
+
+    Attributes:
+        lines: Lines that were read, blank ones included.
+        accepted: Events that Intercom accepted; of a check, those that would be sent.
+        duplicates: Events that are the same as an accepted one to Intercom, and were not sent.
+        refused: Events that cannot be sent as they are, or that Intercom refused.
+        failed: Events that failed for the time being.
+        pending: Events that were on their way, or next, when it stopped.
+        before: Events that were done in runs before.
+        seconds: How long it took.
+        refused_file: Where the refused events are, with the reasons.
+    """
+
+    lines: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    failed: int = 0
+    pending: int = 0
+    before: int = 0
+    seconds: float = 0.0
+    refused_file: str | None = None
+
+
+@frozen
+class Problem:
+    """A line that was refused or failed, to tell of."""
+
+    line: int
+    status: Literal["refused", "failed"]
+    reason: str
+
+
+#: Is told of each problem, as it is met.
+Tell: TypeAlias = Callable[[Problem], None]
+
+
+class RefusedFile:
+    """Refused events as they stood, each with its reason, to be mended and imported again.
+
+    Of NDJSON, the reason is on a line of its own before, which begins with ``#``; of CSV, it is in
+    a first column. It is made when there is something to write, and only ever added to: a person
+    may be mending it already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything in it."""
+        try:
+            return self.path.stat().st_size > 0
+        except OSError:
+            return False
+
+    def add(self, record: Record, reason: str, reader: Reader) -> None:
+        """Adds an event.
+
+        Raises:
+            StoppedError: It cannot be written.
+        """
+        try:
+            text = b""
+            if self._file is None:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+                self._file = os.fdopen(descriptor, "rb+", buffering=0)
+                text = self._begin(self._file, reader)
+            text += self._entry(record, reason, reader)
+            while text:
+                text = text[self._file.write(text) :]
+        except OSError as error:
+            raise StoppedError(
+                f"{self.path}, for refused events, cannot be written ({error.strerror}): make room "
+                "or name another with --refused, then run the same command again"
+            ) from error
+
+    def close(self) -> None:
+        """Closes it."""
+        if self._file is not None:
+            self._file.close()
+
+    def _begin(self, file: IO[bytes], reader: Reader) -> bytes:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+            # A crash may have cut its last line off.
+            return b"" if file.read(1) == b"\n" else b"\n"
+        if reader.format is not Format.CSV:
+            return b""
+        return f"refused_because{reader.delimiter}".encode() + (reader.header or b"") + b"\n"
+
+    def _entry(self, record: Record, reason: str, reader: Reader) -> bytes:
+        reason = printable(" ".join(f"line {record.line}: {reason}".split()))
+        if reader.format is not Format.CSV:
+            raw = record.raw + b"\n" if record.raw else b""
+            return f"# {reason}\n".encode() + raw
+        cell = io.StringIO()
+        csv.writer(cell, delimiter=reader.delimiter, lineterminator="").writerow([reason, ""])
+        return cell.getvalue().encode() + record.raw + b"\n"
+
+
+@define
+class Import:
+    """One run over a file.
+
+    Args:
+        source: What is read.
+        format: As told, or None to find out.
+        journal: What runs before noted; None for none.
+        refused: Where refused events go; None for nowhere.
+        stamp_now: Whether events without `created_at` are stamped with the present second.
+        tell: Is told of each problem.
+    """
+
+    source: Source
+    format: Format | None
+    journal: Journal | None
+    refused: RefusedFile | None
+    stamp_now: bool
+    tell: Tell
+    _reader: Reader = field(init=False)
+    _begun: float = field(factory=time.monotonic)
+    # By the place in what is sent: the record of each event that has no outcome yet.
+    _pending: dict[int, Record] = field(factory=dict[int, Record])
+    _counts: Counter[str] = field(factory=Counter[str])
+    _position: int = 0
+    _failed_in_a_row: int = 0
+    _stopping: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._reader = Reader(self.format)
+
+    async def run(
+        self,
+        client: AsyncDataEventsClient,
+        *,
+        concurrency: int,
+        max_rate: float | None,
+        stop: anyio.Event,
+    ) -> None:
+        """Sends everything.
+
+        Args:
+            client: To send with.
+            concurrency: Requests at once, at most.
+            max_rate: Events a second, at most.
+            stop: Set by whoever wants it to end; what is on its way gets a moment.
+
+        Raises:
+            SourceError: The file cannot be read any further.
+            JournalError, StoppedError: It cannot go on; running it again does.
+            IntercomError: Intercom takes no event at all: the token, the version.
+        """
+        problem: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, stop, group.cancel_scope)
+            try:
+                async with client.create_many(
+                    self._events(), concurrency=concurrency, max_rate=max_rate
+                ) as outcomes:
+                    async for outcome in outcomes:
+                        self._note(outcome)
+            except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
+                problem = error
+            group.cancel_scope.cancel()
+        if problem is not None:
+            raise problem
+
+    async def check(self) -> None:
+        """Checks everything, and sends nothing.
+
+        Raises:
+            SourceError: The file cannot be read any further.
+            StoppedError: The file of refused events cannot be written.
+        """
+        async for outcome in check_many(self._events()):
+            self._note(outcome)
+
+    @property
+    def sent(self) -> bool:
+        """Whether anything was left to do."""
+        return bool(self._counts.keys() - {"before"} or self._pending)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was read that there is to report on."""
+        return bool(self._position or self._counts)
+
+    @property
+    def report(self) -> Report:
+        """What became of everything so far."""
+        counts = self._counts
+        return Report(
+            lines=self._reader.lines,
+            accepted=counts["accepted"],
+            duplicates=counts["duplicate"],
+            refused=counts["refused"],
+            failed=counts["failed"],
+            pending=len(self._pending),
+            before=counts["before"],
+            seconds=time.monotonic() - self._begun,
+            refused_file=(
+                str(self.refused.path) if self.refused is not None and self.refused.exists else None
+            ),
+        )
+
+    async def _watch(self, stop: anyio.Event, scope: anyio.CancelScope) -> None:
+        await stop.wait()
+        self._stopping = True
+        await anyio.sleep(_GRACE)
+        scope.cancel()
+
+    async def _events(self) -> AsyncIterator[dict[str, object]]:
+        """The events to send, in the API's field names."""
+        async for stamp, records in self._records():
+            for record in records:
+                if self._stopping:
+                    return
+                fields = record.fields
+                reason = record.problem
+                if fields is not None and "created_at" not in fields:
+                    if self.stamp_now:
+                        fields["created_at"] = stamp(record.line)
+                    else:
+                        reason = _NO_TIME
+                if reason is not None or fields is None:
+                    self._refuse(record, reason or "")
+                    continue
+                self._pending[self._position] = record
+                self._position += 1
+                yield fields
+        if not self.begun:
+            what = "has no events in it" if self._reader.lines else "is empty"
+            raise SourceError(f"{self.source.name} {what}: there is nothing to import")
+
+    async def _records(self) -> AsyncIterator[tuple[Callable[[int], int], list[Record]]]:
+        """Reads on; what is read is noted before it is handed on."""
+        known = deque(self.journal.reads if self.journal is not None else ())
+        digest = hashlib.blake2b(digest_size=16)
+        read = line = 0
+        async for piece in self.source:
+            rest = piece
+            while rest:
+                # No further than to the next place where the text can be compared.
+                part = rest[: known[0].position - read] if known else rest
+                rest = rest[len(part) :]
+                digest.update(part)
+                read += len(part)
+                now = int(time.time())
+                batches = list(self._reader.feed(part))
+                while known and known[0].position == read:
+                    if known[0].digest != digest.hexdigest():
+                        raise self._changed(
+                            f"something in its lines {line + 1:,} to {known[0].line:,}, which was "
+                            "read then, is different"
+                        )
+                    line = known.popleft().line
+                if not known and self.journal is not None and read > self.journal.position:
+                    self._note_read(read, digest.hexdigest(), now)
+                for batch in batches:
+                    yield self._stamp(now), self._undone(batch)
+        if known:
+            raise self._changed(
+                f"it ends after {read:,} bytes of text, and {known[-1].position:,} were read then"
+            )
+        now = int(time.time())
+        for batch in self._reader.close():
+            self._note_read(read, digest.hexdigest(), now)
+            yield self._stamp(now), self._undone(batch)
+
+    def _note_read(self, position: int, digest: str, now: int) -> None:
+        if self.journal is not None:
+            self.journal.note_read(
+                Read(position, self._reader.lines, digest, now), lasting=self.stamp_now
+            )
+
+    def _stamp(self, now: int) -> Callable[[int], int]:
+        journal = self.journal
+        if journal is None:
+            return lambda _: now
+        return lambda line: journal.stamp(line) or now
+
+    def _undone(self, batch: list[Record]) -> list[Record]:
+        if self.journal is None:
+            return batch
+        done = self.journal.done
+        undone = [record for record in batch if record.line not in done]
+        self._counts["before"] += len(batch) - len(undone)
+        return undone
+
+    def _changed(self, how: str) -> SourceError:
+        path = self.journal.path if self.journal is not None else ""
+        return SourceError(
+            f"{self.source.name} has changed since its import began: {how}. Undo that, to go on; "
+            f"or, to import all of it anew, use --restart, which forgets {path}"
+        )
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        self._counts["refused"] += 1
+        if self.refused is not None:
+            self.refused.add(record, reason, self._reader)
+        if self.journal is not None:
+            self.journal.note("refused", record.line)
+        self.tell(Problem(record.line, "refused", reason))
+
+    def _note(self, outcome: Outcome) -> None:
+        record = self._pending.pop(outcome.position)
+        status = outcome.status
+        if status == "refused":
+            self._failed_in_a_row = 0
+            self._refuse(record, str(outcome.error))
+            return
+        self._counts[status] += 1
+        if status != "failed":
+            self._failed_in_a_row = 0
+            if self.journal is not None:
+                self.journal.note(status, record.line)
+        else:
+            self._failed_in_a_row += 1
+            self.tell(Problem(record.line, "failed", str(outcome.error)))
+            if self._failed_in_a_row >= _OUTAGE:
+                raise StoppedError(
+                    f"{_OUTAGE} events in a row failed, the last with: {outcome.error}"
+                )

@@ -1,0 +1,244 @@
+"""The commands `import` and `validate`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import anyio
+import attrs
+import typer
+
+from intercom_data_events import AsyncDataEventsClient, RateLimit
+from intercom_data_events.cli import output
+from intercom_data_events.cli.exits import Exit
+from intercom_data_events.cli.importing import Import, Problem, RefusedFile, Report
+from intercom_data_events.cli.journal import Journal
+from intercom_data_events.cli.records import Format, SourceError
+from intercom_data_events.cli.settings import Connection
+from intercom_data_events.cli.source import Source
+
+# Problems that are told of one by one; all of them are in the file of refused events.
+_TOLD = 10
+# Seconds between two looks at how far it has come.
+_LOOK = 0.1
+
+
+def import_file(
+    connection: Connection,
+    file: str,
+    *,
+    format: Format | None,
+    stamp_now: bool,
+    journal: Path | None,
+    refused: Path | None,
+    restart: bool,
+    max_rate: float | None,
+    concurrency: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Sends a file of events, tells of it, and ends the command with what came of it.
+
+    Raises:
+        typer.Exit: With an exit code, where not everything was accepted.
+        SourceError, JournalError, StoppedError: It cannot begin, or not go on.
+        IntercomError: Intercom takes no event at all.
+    """
+    with ExitStack() as opened:
+        source = opened.enter_context(Source(file))
+        if connection.dry_run:
+            run = Import(source, format, None, None, stamp_now, _Teller(_TOLD))
+            _perform(run, run.check, file, quiet=quiet)
+            _report(run.report, file, as_json=as_json, dry=True)
+            _end(run.report)
+        options = connection.options()
+        notes = _journal(source, journal, restart=restart)
+        if notes is not None:
+            opened.callback(notes.close)
+        aside = RefusedFile(refused or _beside(source))
+        opened.callback(aside.close)
+        if aside.exists and (notes is None or not notes.reads):
+            raise SourceError(
+                f"{aside.path}, where refused events go, is there from before: import it or move "
+                "it away, or name another place with --refused"
+            )
+        client = AsyncDataEventsClient(**options)
+        run = Import(source, format, notes, aside, stamp_now, _Teller(_TOLD))
+        stop = anyio.Event()
+
+        async def send() -> None:
+            async with client:
+                await run.run(client, concurrency=concurrency, max_rate=max_rate, stop=stop)
+
+        try:
+            _perform(run, send, file, quiet=quiet, stop=stop, quota=lambda: client.rate_limit)
+        finally:
+            if run.begun:
+                _report(run.report, file, as_json=as_json)
+        if notes is not None and run.report.before and not run.sent:
+            output.message(
+                f"Everything in it was done before, as {notes.path} has it; --restart imports all "
+                "of it anew."
+            )
+        if stop.is_set():
+            again = "run the same command again to go on" if notes else "there is no journal"
+            output.message(f"Interrupted: {again}.")
+            raise typer.Exit(Exit.INTERRUPTED)
+        _end(run.report)
+
+
+def validate(
+    file: str, *, format: Format | None, stamp_now: bool, quiet: bool, as_json: bool
+) -> None:
+    """Checks a file of events, tells of every problem, and ends the command.
+
+    Raises:
+        typer.Exit: With an exit code, where there are problems.
+        SourceError: It cannot be read, or not any further.
+    """
+
+    def tell(problem: Problem) -> None:
+        if as_json:
+            output.result_json({"line": problem.line, "reason": problem.reason})
+        else:
+            output.result(_said(file, problem))
+
+    with Source(file) as source:
+        run = Import(source, format, None, None, stamp_now, tell)
+        _perform(run, run.check, file, quiet=quiet)
+    report = run.report
+    if not as_json:
+        counts = [f"{report.accepted:,} of them good", f"{report.refused:,} not"]
+        if report.duplicates:
+            counts.append(f"{report.duplicates:,} the same event to Intercom as one before")
+        events = report.accepted + report.refused + report.duplicates
+        output.message(f"{output.printable(file)}: {events:,} events, {', '.join(counts)}.")
+    _end(report)
+
+
+class _Teller:
+    """Tells of the first problems, in full, where messages go."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self.show: Callable[[str], None] = output.message
+
+    def __call__(self, problem: Problem) -> None:
+        self._left -= 1
+        if self._left >= 0:
+            self.show(_said("", problem))
+        elif self._left == -1:
+            self.show("(further ones are counted, and not shown here)")
+
+
+def _said(file: str, problem: Problem) -> str:
+    where = f"{file}:{problem.line}" if file else f"line {problem.line:,} {problem.status}"
+    return output.printable(f"{where}: {' '.join(problem.reason.split())}")
+
+
+def _journal(source: Source, path: Path | None, *, restart: bool) -> Journal | None:
+    if path is None:
+        if source.path is None:
+            return None
+        path = source.path.with_name(f"{source.path.name}.journal")
+    if restart:
+        path.unlink(missing_ok=True)
+    return Journal.open(path, source.name)
+
+
+def _beside(source: Source) -> Path:
+    if source.path is None:
+        return Path("stdin.refused")
+    name = source.path.name.removesuffix(".gz")
+    return source.path.with_name(f"{Path(name).stem}.refused{Path(name).suffix}")
+
+
+def _perform(
+    run: Import,
+    work: Callable[[], Awaitable[None]],
+    file: str,
+    *,
+    quiet: bool,
+    stop: anyio.Event | None = None,
+    quota: Callable[[], RateLimit | None] = lambda: None,
+) -> None:
+    """Runs it with progress shown, until it ends or a signal asks for that."""
+
+    async def main() -> Exception | None:
+        problem = None
+        with output.ProgressShown(file, quiet=quiet) as progress:
+            if isinstance(run.tell, _Teller):
+                run.tell.show = progress.tell if not quiet else lambda _: None
+            async with anyio.create_task_group() as group:
+                group.start_soon(_look, run, progress, quota)
+                if stop is not None:
+                    group.start_soon(_listen, stop)
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
+                    problem = error
+                group.cancel_scope.cancel()
+        return problem
+
+    problem = anyio.run(main)
+    if problem is not None:
+        raise problem
+
+
+async def _look(
+    run: Import, progress: output.ProgressShown, quota: Callable[[], RateLimit | None]
+) -> None:
+    while True:
+        report = run.report
+        events = report.accepted + report.duplicates + report.refused + report.failed
+        progress.show(
+            output.Advance(
+                run.source.position, run.source.size, events, report.refused, report.failed, quota()
+            )
+        )
+        await anyio.sleep(_LOOK)
+
+
+async def _listen(stop: anyio.Event) -> None:
+    """Waits for a person, or whoever runs this, to want it to end."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            stop.set()
+
+
+def _report(report: Report, file: str, *, as_json: bool, dry: bool = False) -> None:
+    if as_json:
+        output.result_json({"file": file, "dry_run": dry, **attrs.asdict(report)})
+        return
+    done = report.accepted + report.duplicates + report.refused + report.failed
+    speed = f", {done / report.seconds:,.0f} events a second" if report.seconds > 1 else ""
+    took = output.duration(report.seconds)
+    output.result(f"{output.printable(file)}: {report.lines:,} lines in {took}{speed}")
+    aside = f", in {report.refused_file} with the reasons" if report.refused_file else ""
+    counts = [
+        (report.before, "done in runs before"),
+        (report.accepted, "would be sent" if dry else "accepted"),
+        (report.duplicates, "duplicates: to Intercom, the same event as one before"),
+        (report.refused, f"refused{aside}"),
+        (report.failed, "failed for the time being: run the same command again"),
+        (report.pending, "not sent, or not answered yet"),
+    ]
+    for count, what in counts:
+        if count or what in ("accepted", "would be sent"):
+            output.result(f"{count:>12,} {output.printable(what)}")
+    if report.refused and report.refused_file:
+        output.message(
+            f"Mend {output.printable(report.refused_file)}, then import it: "
+            f"intercom-events import {output.printable(report.refused_file)}"
+        )
+
+
+def _end(report: Report) -> None:
+    if report.failed:
+        raise typer.Exit(Exit.FAILED)
+    if report.refused:
+        raise typer.Exit(Exit.REFUSED)
+    raise typer.Exit(Exit.DONE)

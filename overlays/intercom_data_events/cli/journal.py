@@ -1,0 +1,240 @@
+"""The journal of an import: what has been read and what became of it, for the next run to go on.
+
+A text file of one JSON value per line, written as things happen and only ever added to:
+
+- first, ``{"journal": "intercom-events", "version": 1, "file": …}``;
+- ``["read", BYTES, LINE, DIGEST, STAMP]``: before any of it is sent, that the text was read up to
+  so many bytes and this line, what it was, and the second that events without a time of their own
+  are stamped with;
+- ``["accepted", LINE]``, ``["duplicate", LINE]``, ``["refused", LINE]``: what became of an event,
+  by the number of its first line.
+
+What has no such line was on its way, or failed, and is sent again. A line that was cut off by a
+crash counts for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple, Self
+
+from attrs import define, field
+
+_HEADER = {"journal": "intercom-events", "version": 1}
+
+
+class JournalError(Exception):
+    """The journal cannot be used, or not be written any further; says what to do."""
+
+
+class Read(NamedTuple):
+    """How far the text had been read.
+
+    Attributes:
+        position: In bytes, of the decompressed text.
+        line: The number of the last line.
+        digest: Of the text up to there.
+        stamp: Unix seconds, for the events of this piece that have no time of their own.
+    """
+
+    position: int
+    line: int
+    digest: str
+    stamp: int
+
+
+class Done:
+    """Numbers of lines that are done: a bit each, so that a million take 125 kB."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+        self.count = 0
+
+    def __contains__(self, line: int) -> bool:
+        byte, bit = divmod(line, 8)
+        return byte < len(self._bits) and bool(self._bits[byte] >> bit & 1)
+
+    def add(self, line: int) -> None:
+        """Notes a line."""
+        byte, bit = divmod(line, 8)
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits)))
+        if not self._bits[byte] >> bit & 1:
+            self._bits[byte] |= 1 << bit
+            self.count += 1
+
+
+@define
+class Journal:
+    """What earlier runs noted, and where this one does.
+
+    Attributes:
+        path: Where it is.
+        done: The lines that need not be sent again.
+        reads: The pieces that earlier runs had read, in their order.
+    """
+
+    path: Path
+    done: Done = field(factory=Done)
+    reads: list[Read] = field(factory=list[Read])
+    _descriptor: int = -1
+
+    @classmethod
+    def open(cls, path: Path, source: str) -> Self:
+        """Opens the journal of a file, or begins it.
+
+        Raises:
+            JournalError: It is none, is damaged, in use by another import, or cannot be written.
+        """
+        journal = cls(path)
+        try:
+            journal._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            _lock(journal._descriptor, path)
+            with path.open("rb") as file:
+                whole = journal._load(file)
+            # What a crash cut off, so that what is added stands on a line of its own.
+            os.ftruncate(journal._descriptor, whole)
+            os.lseek(journal._descriptor, 0, os.SEEK_END)
+            if not whole:
+                journal._write(json.dumps({**_HEADER, "file": source}))
+        except OSError as error:
+            journal.close()
+            raise JournalError(
+                f"{_cannot(path, error)}, or name another place with --journal"
+            ) from error
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    def stamp(self, line: int) -> int | None:
+        """The second that an event on a line was stamped with by an earlier run, if it was read."""
+        place = bisect_left(self.reads, line, key=lambda read: read.line)
+        return self.reads[place].stamp if place < len(self.reads) else None
+
+    @property
+    def position(self) -> int:
+        """Up to where earlier runs had read, in bytes of the text."""
+        return self.reads[-1].position if self.reads else 0
+
+    def note_read(self, read: Read, *, lasting: bool) -> None:
+        """Notes a piece of the text before any of it is sent.
+
+        Args:
+            read: Up to where.
+            lasting: Whether events are stamped: what they are stamped with has to outlast even the
+                machine.
+
+        Raises:
+            JournalError: It cannot be written.
+        """
+        self._write(json.dumps(["read", *read]))
+        if lasting:
+            self._sync()
+
+    def note(self, status: Literal["accepted", "duplicate", "refused"], line: int) -> None:
+        """Notes what became of an event.
+
+        Raises:
+            JournalError: It cannot be written.
+        """
+        self._write(f'["{status}",{line}]')
+
+    def close(self) -> None:
+        """Closes it; what was noted is on the disk then."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                pass  # Whatever was wrong with it was told as it was written.
+            finally:
+                os.close(descriptor)
+
+    def _write(self, line: str) -> None:
+        data = line.encode() + b"\n"
+        try:
+            written = os.write(self._descriptor, data)
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+        except OSError as error:
+            raise JournalError(
+                f"{_cannot(self.path, error)}, then run the same command again, which goes on"
+            ) from error
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise JournalError(
+                f"{_cannot(self.path, error)}, then run the same command again, which goes on"
+            ) from error
+
+    def _load(self, file: BinaryIO) -> int:
+        """Reads what there is; returns how many bytes of it are whole lines."""
+        whole = 0
+        for number, line in enumerate(_whole_lines(file), 1):
+            whole += len(line)
+            try:
+                entry = json.loads(line)
+                if number == 1:
+                    _check_header(entry)
+                else:
+                    self._take(entry)
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                what = "is no journal of an import"
+                if number > 1:
+                    what = f"is damaged in line {number:,}"
+                raise JournalError(
+                    f"{self.path} {what}: move it away, to begin anew, or name another by --journal"
+                ) from error
+        return whole
+
+    def _take(self, entry: list[object]) -> None:
+        match entry:
+            case ["accepted" | "duplicate" | "refused", int(line)] if self._was_read(line):
+                self.done.add(line)
+            case ["read", int(position), int(line), str(digest), int(stamp)]:
+                read = Read(position, line, digest, stamp)
+                if self.reads and (read[:2] < self.reads[-1][:2]):
+                    raise ValueError(read)
+                self.reads.append(read)
+            case _:
+                raise ValueError
+
+    def _was_read(self, line: int) -> bool:
+        return bool(self.reads) and 0 < line <= self.reads[-1].line
+
+
+def _check_header(header: dict[str, object]) -> None:
+    if {name: header.get(name) for name in _HEADER} != _HEADER:
+        raise ValueError(header)
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    for line in file:
+        if line.endswith(b"\n"):
+            yield line
+
+
+def _cannot(path: Path, error: OSError) -> str:
+    return f"the journal {path} cannot be written ({error.strerror}): make room or allow it"
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Keeps other imports of the same file out, as long as this one lives."""
+    if sys.platform == "win32":
+        return  # Locks there keep this process from reading it, too.
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise JournalError(
+            f"another import is using the journal {path}: wait for it to end"
+        ) from error

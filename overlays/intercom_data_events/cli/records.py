@@ -1,0 +1,511 @@
+"""Events of a file nobody vouches for, one record after another: NDJSON or CSV, plain or gzip.
+
+Nothing is read here: bytes are fed in, and records come out. Whatever the bytes are, no more than a
+record of 1 MiB is held at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple, NoReturn
+
+from intercom_data_events.checks import shown
+from intercom_data_events.cli.columns import ColumnError, Plan, known, plan
+
+#: How long a record can be, in bytes; events are a few hundred.
+LONGEST = 1024 * 1024
+# Bytes of text that are looked at in one step, and records that are handed on at once.
+_PIECE = 64 * 1024
+_BATCH = 1000
+
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_REFUSED_BECAUSE = "refused_because"
+_DELIMITERS = ",;\t"
+_UTF16 = "convert it: iconv -f UTF-16 -t UTF-8"
+_UTF32 = "convert it: iconv -f UTF-32 -t UTF-8"
+# How files begin that are none of ours. UTF-32 is before UTF-16, which begins the same.
+_MAGIC = {
+    b"\xff\xfe\0\0": f"is UTF-32: {_UTF32}",
+    b"\0\0\xfe\xff": f"is UTF-32: {_UTF32}",
+    b"\xff\xfe": f"is UTF-16: {_UTF16}",
+    b"\xfe\xff": f"is UTF-16: {_UTF16}",
+    b"PK\x03\x04": "looks like a zip archive or an Excel workbook (.xlsx): unpack the archive, or "
+    "save the sheet as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "looks like an Excel workbook (.xls): save the sheet as CSV UTF-8",
+    b"PAR1": "looks like Parquet: convert it to CSV or to one JSON object per line",
+    b"BZh": "looks like bzip2: decompress it first",
+    b"\xfd7zX": "looks like xz: decompress it first",
+    b"(\xb5/\xfd": "looks like Zstandard: decompress it first",
+    _GZIP: "is gzip within gzip: decompress it once first",
+}
+_UNCLOSED = (
+    "a quote opens here that is never closed: close it, or write it twice within a quoted cell"
+)
+# What may be half of a character, as JSON writes it.
+_SURROGATE = re.compile(r"\\u[dD]")
+
+
+class Format(StrEnum):
+    """How events are written in a file."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+class SourceError(ValueError):
+    """The file as a whole cannot be read any further; says up to where, and what to do."""
+
+
+class Record(NamedTuple):
+    """One event as it stands in the file, or what stands there instead.
+
+    Attributes:
+        line: The number of its first line in the decompressed text, from 1.
+        raw: The record as it stands there, without its line end and without the column
+            ``refused_because``; empty where it was too long to keep.
+        fields: The event in the API's field names, unchecked; None where there is a problem.
+        problem: What is wrong with it and what to do; None where nothing is.
+    """
+
+    line: int
+    raw: bytes
+    fields: dict[str, object] | None
+    problem: str | None
+
+
+class _RefusedError(ValueError):
+    """A record that cannot be read; the message is its problem."""
+
+
+class Reader:
+    r"""Reads events from bytes, however these are cut into pieces.
+
+    Args:
+        format: How events are written, or None to find out: text that begins with ``{``, after
+            blank lines and lines that begin with ``#``, is NDJSON, and all other text CSV.
+
+    Attributes:
+        format: How events are written; None until it is known.
+        header: The header of CSV as it stands, without the column ``refused_because``; None until
+            it is known.
+        delimiter: What stands between cells of CSV: a comma, a semicolon or a tab.
+        lines: How many lines the records handed on, and what was between them, had.
+        digest: A running hash of the text of these lines, line ends included.
+
+    Example:
+        >>> reader = Reader()
+        >>> [batch] = reader.feed(b'{"event_name": "ran", "user_id": "1"}\n')
+        >>> batch[0].fields
+        {'event_name': 'ran', 'user_id': '1'}
+    """
+
+    def __init__(self, format: Format | None = None) -> None:
+        self.format = format
+        self.header: bytes | None = None
+        self.delimiter = ","
+        self.lines = 0
+        self.digest = hashlib.blake2b(digest_size=16)
+        self._stream: zlib._Decompress | None = None
+        # What has been fed until it can be told whether it is gzip; None from then on.
+        self._head: bytes | None = b""
+        # Text that is no whole record yet.
+        self._rest = b""
+        self._started = False  # The first bytes of the text were looked at.
+        self._begun = False  # The first line that is neither blank nor a comment was.
+        # Of a line that is too long to keep: its bytes so far, and the hash with them.
+        self._long = 0
+        self._long_digest = self.digest
+        # A place in the text up to which a cell that opens before it is known to be open.
+        self._inside = 0
+        self._plan: Plan | None = None
+        self._with_reasons = False
+        # Until the header tells, a cell may end at any of them.
+        self._dialect = _Dialect.of(_DELIMITERS)
+
+    def feed(self, data: bytes) -> Iterator[list[Record]]:
+        """Takes the next bytes of the file and gives the records that they complete, in batches.
+
+        Each batch is bounded, however much the bytes decompress to. `lines` and `digest` are those
+        of the batches given so far. Has to be iterated to its end before more is fed.
+
+        Raises:
+            SourceError: The file cannot be read any further.
+        """
+        if self._head is not None:
+            data = self._head + data
+            self._head = data if len(data) < len(_GZIP) else None
+            if self._head is not None:
+                return
+            if data.startswith(_GZIP):
+                self._stream = zlib.decompressobj(wbits=31)
+        for start in range(0, len(data), _PIECE):
+            for text in self._inflate(data[start : start + _PIECE]):
+                yield from self._read(text)
+
+    def close(self) -> Iterator[list[Record]]:
+        """Gives the remaining records, once the whole file was fed.
+
+        A last line without a line end is a line like any other.
+
+        Raises:
+            SourceError: The file cannot be read to its end, or gzip is cut short.
+        """
+        if self._stream is not None and not self._stream.eof:
+            raise self._damaged("cut short")
+        yield from self._read(self._head or b"", last=True)
+
+    def _inflate(self, data: bytes) -> Iterator[bytes]:
+        if self._stream is None:
+            yield data
+            return
+        while True:
+            if self._stream.eof:
+                # Another member follows, or padding.
+                data = data.lstrip(b"\0")
+                if not data:
+                    return
+                self._stream = zlib.decompressobj(wbits=31)
+            try:
+                text = self._stream.decompress(data, _PIECE)
+            except zlib.error as error:
+                raise self._damaged("damaged") from error
+            yield text
+            if self._stream.eof:
+                data = self._stream.unused_data
+            else:
+                data = self._stream.unconsumed_tail
+                if not data and len(text) < _PIECE:
+                    return
+
+    def _damaged(self, how: str) -> SourceError:
+        return SourceError(f"the gzip is {how} after line {self.lines:,}: make or fetch it again")
+
+    def _read(self, text: bytes, *, last: bool = False) -> Iterator[list[Record]]:
+        looked_at = len(self._rest) if self._started else 0
+        text = self._rest + text
+        if not self._started:
+            if len(text) < max(map(len, _MAGIC)) and not last:
+                self._rest = text
+                return
+            self._started = True
+            for magic, what in _MAGIC.items():
+                if text.startswith(magic):
+                    raise SourceError(f"line 1: the file {what}")
+            if text.startswith(_BOM):
+                self.digest.update(_BOM)
+                text = text[len(_BOM) :]
+        nul = text.find(b"\0", looked_at)
+        if nul < 0:
+            yield from self._records(text, last)
+            return
+        yield from self._records(text[:nul], last=False)
+        raise SourceError(
+            f"line {self.lines + 1 + self._rest.count(10):,}: a NUL byte, which no text has: "
+            f"export it as CSV or NDJSON; or, if it is UTF-16, {_UTF16}"
+        )
+
+    def _records(self, text: bytes, last: bool) -> Iterator[list[Record]]:
+        """Gives the records that are complete, and keeps the rest of the text."""
+        records: list[Record] = []
+        at = given = 0
+        if self._long:
+            at = self._skip(text, last, records)
+            given = min(at, len(text))
+        while at < len(text) and not self._long:
+            end = text.find(b"\n", at)
+            if end < 0:
+                end = len(text)
+                if not last and end - at <= LONGEST:
+                    break
+            if end - at > LONGEST:
+                self._begin(text[at : at + LONGEST], cut=True)
+                if end == len(text) and not last:
+                    self._long_from(text[given:at], text[at:])
+                    at = given = end
+                    break
+                record: Record | None = self._too_long(end - at)
+                raw = b""
+            else:
+                raw = text[at:end].removesuffix(b"\r")
+                if not self._begun and not self._begin(raw):
+                    record = None
+                elif self.format is Format.NDJSON:
+                    record = self._event(raw)
+                else:
+                    try:
+                        if b'"' in raw:
+                            whole = self._row_end(text, at, end, raw, last)
+                            if whole is None:
+                                break
+                            end = whole
+                            raw = text[at:end].removesuffix(b"\r")
+                        record = self._row(raw)
+                    except _RefusedError as error:
+                        if self._plan is None:
+                            self._fail(str(error))
+                        record = Record(self.lines + 1, self._cut(raw), None, str(error))
+            self.lines += 1 + raw.count(b"\n")
+            at = end + 1
+            if record is not None:
+                records.append(record)
+                if len(records) == _BATCH:
+                    self.digest.update(text[given:at])
+                    given = at
+                    yield records
+                    records = []
+        self.digest.update(text[given:at])
+        self._rest = text[at:]
+        self._inside = max(0, self._inside - at)
+        if records:
+            yield records
+
+    def _begin(self, line: bytes, *, cut: bool = False) -> bool:
+        """Whether a first line is what the file begins with, and not blank or a comment."""
+        if self._begun:
+            return True
+        line = line.strip()
+        if b"\r" in line:
+            self._fail("lines end in a lone carriage return: convert them with tr '\\r' '\\n'")
+        if not line or line.startswith(b"#"):
+            return False
+        if self.format is None:
+            if line.startswith(b"["):
+                self._fail("a [, so this is a JSON array: make it one event per line, jq -c '.[]'")
+            self.format = Format.NDJSON if line.startswith(b"{") else Format.CSV
+        if cut and self.format is Format.CSV:
+            self._fail("the header is longer than 1 MiB: is this CSV at all?")
+        self._begun = True
+        return True
+
+    def _fail(self, what: str) -> NoReturn:
+        raise SourceError(f"line {self.lines + 1:,}: {what}")
+
+    def _long_from(self, before: bytes, begin: bytes) -> None:
+        self.digest.update(before)
+        self._long_digest = self.digest.copy()
+        self._long_digest.update(begin)
+        self._long = len(begin)
+
+    def _skip(self, text: bytes, last: bool, records: list[Record]) -> int:
+        """Skips what is left of a line that is too long; returns where the next one begins."""
+        end = text.find(b"\n")
+        self._long_digest.update(text if end < 0 else text[: end + 1])
+        self._long += len(text) if end < 0 else end
+        if end < 0 and not last:
+            return len(text)
+        records.append(self._too_long(self._long))
+        self.lines += 1
+        self.digest = self._long_digest
+        self._long = 0
+        return len(text) if end < 0 else end + 1
+
+    def _too_long(self, length: int) -> Record:
+        problem = f"it is {length:,} bytes long, and lines go up to 1 MiB ({LONGEST:,}): shorten it"
+        return Record(self.lines + 1, b"", None, problem)
+
+    def _event(self, raw: bytes) -> Record | None:
+        try:
+            text = raw.decode()
+            fields, end = _scan(text)
+            if (
+                end == len(text)
+                and type(fields) is dict
+                and not ("\\u" in text and _SURROGATE.search(text))
+            ):
+                return Record(self.lines + 1, raw, fields, None)
+        except (ValueError, RecursionError):
+            pass
+        if not raw.strip() or raw.startswith(b"#"):
+            return None
+        try:
+            return Record(self.lines + 1, raw, _object(_decoded(raw)), None)
+        except _RefusedError as error:
+            return Record(self.lines + 1, raw, None, str(error))
+
+    def _row_end(self, text: bytes, at: int, end: int, line: bytes, last: bool) -> int | None:
+        """The end of the row whose first line is given; None where the text has to go on first.
+
+        Raises:
+            _RefusedError: Its quotes are not closed within 1 MiB, or text follows one.
+        """
+        found = self._dialect.quotes.fullmatch(line)
+        if found is None:
+            raise _RefusedError(
+                "text follows a quote that closes a cell: write a quote within a quoted cell twice"
+            )
+        if found["open"] is None:
+            return end
+        # What was looked at for an earlier row is not looked at again: were it, a file whose every
+        # line opens a quote would take the square of its length.
+        self._inside = max(end + 1, self._inside)
+        while True:
+            quote = text.find(b'"', self._inside)
+            stop = text.find(b"\n", quote) if quote >= 0 else -1
+            if stop < 0:
+                if not last and len(text) - at <= LONGEST:
+                    self._inside = max(self._inside, len(text) if quote < 0 else quote)
+                    return None
+                stop = len(text)
+            # It is open here, as if it opened just before.
+            found = (
+                self._dialect.quotes.fullmatch(b'"' + text[quote:stop].removesuffix(b"\r"))
+                if quote >= 0
+                else None
+            )
+            if found is None or stop - at > LONGEST:
+                raise _RefusedError(_UNCLOSED)
+            if found["open"] is None:
+                return stop
+            self._inside = stop + 1
+
+    def _row(self, raw: bytes) -> Record | None:
+        if self._plan is None:
+            self._take_header(raw)
+            return None
+        raw = self._cut(raw)
+        try:
+            cells = self._dialect.split(_decoded(raw))
+            if len(cells) == len(self._plan.names):
+                # A row of nothing but delimiters, as spreadsheets leave them, is blank, too.
+                fields = self._plan.read(cells)
+                return Record(self.lines + 1, raw, fields, None) if fields else None
+            if not raw.strip():
+                return None
+            problem = (
+                f"it has {len(cells):,} cells, and the header {len(self._plan.names)}: "
+                f"a cell that has {shown(self.delimiter)} in it needs quotes around it"
+            )
+        except (_RefusedError, ColumnError) as error:
+            problem = str(error)
+        return Record(self.lines + 1, raw, None, problem)
+
+    def _take_header(self, raw: bytes) -> None:
+        try:
+            text = _decoded(raw)
+            dialects = [_Dialect.of(delimiter) for delimiter in _DELIMITERS]
+            # The one that finds the most columns; of several, the first.
+            self._dialect = max(dialects, key=lambda dialect: dialect.found(raw, text))
+            names = self._dialect.split(text)
+            self._with_reasons = names[0].strip() == _REFUSED_BECAUSE
+            self._plan = plan(names[1:] if self._with_reasons else names)
+        except (_RefusedError, ColumnError) as error:
+            self._fail(f"the header of the CSV cannot be used: {error}")
+        self.header = self._cut(raw)
+        self.delimiter = self._dialect.delimiters
+
+    def _cut(self, raw: bytes) -> bytes:
+        """A row without its reason, where rows have one."""
+        found = self._dialect.first.match(raw) if self._with_reasons else None
+        return raw if found is None else raw[found.end() :]
+
+
+class _Dialect(NamedTuple):
+    """What may stand between cells, how the quotes of a line stand, its cells, and its first cell.
+
+    A quote that is not the first character of its cell is a character like any other. Nothing is
+    tried twice in these patterns, so that no line takes more time than its length.
+    """
+
+    delimiters: str
+    quotes: re.Pattern[bytes]
+    cells: re.Pattern[str]
+    first: re.Pattern[bytes]
+
+    @classmethod
+    def of(cls, delimiters: str) -> _Dialect:
+        delimiter, plain = f"[{delimiters}]", rf'[^"{delimiters}][^{delimiters}]*+|'
+        opened = r'"[^"]*+(?:""[^"]*+)*+'
+        cell = f'(?:{opened}"|{plain})'
+        return cls(
+            delimiters,
+            re.compile(f"(?:{cell}{delimiter})*+(?:{cell}|(?P<open>{opened}))".encode()),
+            re.compile(rf'(?:\A|{delimiter})(?:"({opened[1:]})"|({plain}))'),
+            re.compile(f"{cell}{delimiter}".encode()),
+        )
+
+    def split(self, text: str) -> list[str]:
+        if '"' not in text:
+            return text.split(self.delimiters)
+        return [
+            quoted.replace('""', '"') if quoted else bare
+            for quoted, bare in self.cells.findall(text)
+        ]
+
+    def found(self, raw: bytes, text: str) -> int:
+        """How many columns that events can have a header has, where this is its delimiter."""
+        if not self.quotes.fullmatch(raw):
+            return -1
+        names = self.split(text)
+        return sum(known(name) or name.strip() == _REFUSED_BECAUSE for name in names)
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise _RefusedError(
+            f"it is not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1:,}; was "
+            "it written as Latin-1? convert the file with iconv -f LATIN1 -t UTF-8"
+        ) from error
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # it adds it
+        raise _RefusedError(
+            f"an object in it has the key {shown(twice)} twice: take one of them out"
+        )
+    return fields
+
+
+def _constant(name: str) -> NoReturn:
+    raise _RefusedError(f"it has {name} in it, which is no JSON: leave the key out")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+_scan = _DECODER.raw_decode
+
+
+def _object(text: str) -> dict[str, object]:
+    """Reads a line of NDJSON that may be anything."""
+    try:
+        value = _DECODER.decode(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        remedy = "write one event per line"
+        if text.strip() in ("{", "[", "}", "]"):
+            remedy += "; if the file is one JSON document, convert it with jq -c . or jq -c '.[]'"
+        raise _RefusedError(
+            f"it is not JSON, {error.msg} at column {error.colno:,}: {remedy}"
+        ) from None
+    except UnicodeEncodeError:
+        raise _RefusedError(
+            "it has a lone surrogate in it, which UTF-8 cannot hold: take it out"
+        ) from None
+    except RecursionError:
+        raise _RefusedError("its values are nested too deeply: an event has two levels") from None
+    except _RefusedError:
+        raise
+    except ValueError:  # Python's own limit, against numbers that take minutes to read.
+        raise _RefusedError(
+            "it has a number of thousands of digits in it: write it as text"
+        ) from None
+    if isinstance(value, list):
+        raise _RefusedError(
+            "it is an array: write one event per line; is this a JSON array? "
+            "convert it with jq -c '.[]'"
+        )
+    if not isinstance(value, dict):
+        raise _RefusedError(
+            f"it is {shown(value)}, not an object: write one event per line, as an object"
+        )
+    return value

@@ -1,0 +1,75 @@
+"""What a command is told of Intercom: token, address, version; from flags and the environment."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from typing import Any
+
+from attrs import frozen
+
+from intercom_data_events import ConfigurationError
+from intercom_data_events.settings import resolve_enabled
+
+
+@frozen(kw_only=True)
+class Connection:
+    """The settings that flags give; None leaves one to the environment.
+
+    Attributes:
+        region: "us", "eu" or "au".
+        base_url: The API's address, instead of a region's.
+        version: The API version.
+        timeout: Seconds for one try.
+        deadline: Seconds for all tries of a request.
+        max_retries: How often a failed request is made again.
+        quota_share: The part of the app's quota to use.
+        dry_run: Whether nothing is to be sent.
+        pace: Whether to wait for room within the rate limit.
+    """
+
+    region: str | None = None
+    base_url: str | None = None
+    version: str | None = None
+    timeout: float | None = None
+    deadline: float | None = None
+    max_retries: int | None = None
+    quota_share: float | None = None
+    dry_run: bool = False
+    pace: bool = True
+
+    def options(self) -> dict[str, Any]:
+        """Returns the arguments to make a client with.
+
+        Raises:
+            ConfigurationError: There is no access token, and nobody to ask for one.
+        """
+        named = {
+            "region": self.region,
+            "base_url": self.base_url,
+            "version": self.version,
+            "timeout": self.timeout,
+            "deadline": self.deadline,
+            "max_retries": self.max_retries,
+            "quota_share": self.quota_share,
+            "pace": self.pace,
+        }
+        options: dict[str, Any] = {
+            name: value for name, value in named.items() if value is not None
+        }
+        if self.dry_run:
+            return {**options, "enabled": False}
+        return {**options, "access_token": _access_token()}
+
+
+def _access_token() -> str | None:
+    if os.environ.get("INTERCOM_ACCESS_TOKEN") or not resolve_enabled(None):
+        return None  # The client finds it, or needs none.
+    if not sys.stderr.isatty():
+        raise ConfigurationError(
+            "no access token: set INTERCOM_ACCESS_TOKEN in the environment; it is never given as "
+            "an argument, which others on this machine and the shell's history would see"
+        )
+    # Asked for on the terminal itself, also where standard input is a pipe.
+    return getpass.getpass("Access token of the Intercom workspace: ")

@@ -1,0 +1,503 @@
+"""Reading events from files that anybody may have made: every line is accounted for."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import hashlib
+import io
+import json
+import time
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from intercom_data_events.cli.records import LONGEST, Format, Reader, SourceError
+
+RAN = b'{"event_name": "ran", "user_id": "1"}'
+FIELDS = {"event_name": "ran", "user_id": "1"}
+HEADER = b"event_name,user_id,metadata.note\n"
+
+
+def read(data, format=None, *, cuts=()):
+    """All records of a file, fed in pieces, and the reader."""
+    reader = Reader(format)
+    records = []
+    edges = [0, *sorted(cuts), len(data)]
+    for begin, end in zip(edges, edges[1:], strict=False):
+        for batch in reader.feed(data[begin:end]):
+            assert batch
+            records += batch
+    for batch in reader.close():
+        assert batch
+        records += batch
+    return records, reader
+
+
+def outcome(data, cuts):
+    """Everything that can be seen of a reading, its failure included."""
+    reader = Reader()
+    seen = []
+    try:
+        edges = [0, *sorted(cuts), len(data)]
+        for begin, end in zip(edges, edges[1:], strict=False):
+            for batch in reader.feed(data[begin:end]):
+                seen += batch
+        for batch in reader.close():
+            seen += batch
+    except SourceError as error:
+        seen.append(str(error))
+    return repr(seen), reader.lines, reader.digest.digest(), reader.format, reader.header
+
+
+def events(data, **options):
+    records, _ = read(data, **options)
+    assert [record.problem for record in records if record.problem] == []
+    return [record.fields for record in records]
+
+
+def problem(line, format=Format.NDJSON):
+    """What is wrong with a line, between two that are fine."""
+    before, after = (RAN, RAN) if format is Format.NDJSON else (HEADER + b"ran,1,", b"ran,1,")
+    records, _ = read(before + b"\n" + line + b"\n" + after, format)
+    assert [record.problem is None for record in records] == [True, False, True]
+    assert records[1].raw == line
+    assert records[1].fields is None
+    assert records[1].line == records[0].line + 1
+    return records[1].problem
+
+
+def refused(data, format=None):
+    with pytest.raises(SourceError) as caught:
+        read(data, format)
+    return str(caught.value)
+
+
+def test_each_line_of_ndjson_is_an_event():
+    records, reader = read(RAN + b"\r\n\n# refused: no\n" + RAN)
+
+    assert [(record.line, record.raw, record.fields) for record in records] == [
+        (1, RAN, FIELDS),
+        (4, RAN, FIELDS),
+    ]
+    assert (reader.format, reader.header, reader.lines) == (Format.NDJSON, None, 4)
+
+
+def test_each_row_of_csv_is_an_event():
+    records, reader = read(b"\n" + HEADER + b'ran,1,"a ""b"",\nc"\r\n,,\n\nran,2,42')
+
+    assert [(record.line, record.fields) for record in records] == [
+        (3, {**FIELDS, "metadata": {"note": 'a "b",\nc'}}),
+        (7, {"event_name": "ran", "user_id": "2", "metadata": {"note": 42}}),
+    ]
+    assert records[0].raw == b'ran,1,"a ""b"",\nc"'
+    assert (reader.format, reader.header, reader.lines) == (Format.CSV, HEADER[:-1], 7)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_delimiter_is_found_from_the_header(delimiter):
+    row = delimiter.join(['"event_name"', "user_id", '"metadata.a,b;c"', "metadata.x\n"])
+    data = row + delimiter.join(["ran", "1", '"x,;\ty"', '5" pipe'])
+
+    assert events(data.encode()) == [{**FIELDS, "metadata": {"a,b;c": "x,;\ty", "x": '5" pipe'}}]
+    assert read(data.encode())[1].delimiter == delimiter
+
+
+def test_comments_and_blank_lines_are_passed_over_before_the_format_is_found():
+    assert read(b"# a\n\n \n" + RAN)[1].format is Format.NDJSON
+    assert read(b"# a\n\n \n" + HEADER)[1].format is Format.CSV
+    assert read(b"# a\n\n \n")[1].format is None
+    assert read(b"") == ([], read(b"")[1])
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text():
+    records, _ = read(codecs.BOM_UTF8 + RAN)
+    assert records[0].raw == RAN
+    assert read(codecs.BOM_UTF8 + HEADER)[1].header == HEADER[:-1]
+
+
+def test_gzip_is_known_by_its_bytes_also_in_several_members_and_with_padding():
+    half = len(RAN) // 2
+    data = gzip.compress(RAN[:half]) + gzip.compress(RAN[half:] + b"\n" + RAN) + bytes(512)
+
+    assert events(data) == [FIELDS, FIELDS]
+
+
+def test_gzip_that_is_cut_short_or_damaged_is_told_with_the_line_that_was_reached():
+    lines = b"".join(RAN.replace(b"1", b"%d" % n) + b"\n" for n in range(20_000))
+    data = gzip.compress(lines)
+
+    assert "the gzip is cut short after line " in refused(data[:-3])
+    assert "after line 0: make or fetch it again" not in refused(data[: len(data) // 2])
+    assert "the gzip is damaged after line " in refused(data[:5000] + bytes(50) + data[5050:])
+    assert "the gzip is damaged after line 20,000" in refused(data + b"something else")
+
+
+def test_a_line_that_is_cut_off_with_its_gzip_is_no_record():
+    squeeze = zlib.compressobj(wbits=31)
+    data = squeeze.compress(RAN + b"\n" + b'{"event_name": "r') + squeeze.flush(zlib.Z_SYNC_FLUSH)
+    reader = Reader()
+
+    assert [len(batch) for batch in reader.feed(data)] == [1]
+    with pytest.raises(SourceError, match="cut short after line 1"):
+        list(reader.close())
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (RAN.decode().encode("utf-16"), "is UTF-16: convert it: iconv -f UTF-16 -t UTF-8"),
+        (codecs.BOM_UTF16_BE + RAN, "is UTF-16"),
+        (RAN.decode().encode("utf-32"), "is UTF-32: convert it: iconv -f UTF-32 -t UTF-8"),
+        (b"PK\x03\x04 and so on", "Excel workbook (.xlsx)"),
+        (b"PAR1 and so on", "looks like Parquet"),
+        (gzip.compress(gzip.compress(RAN)), "gzip within gzip"),
+        (RAN + b"\n\n" + RAN[:9] + b"\0" + RAN, "line 3: a NUL byte, which no text has"),
+        (b"a\0", "line 1: a NUL byte"),
+        (RAN.decode().encode("utf-16-le"), "line 1: a NUL byte"),
+        (RAN + b"\r" + RAN, "line 1: lines end in a lone carriage return"),
+        (b"# comment\r" + RAN + b"\r", "a lone carriage return: convert them with tr '\\r' '\\n'"),
+        (HEADER.replace(b"\n", b"\r") + b"ran,1,\r" * 200_000, "a lone carriage return"),
+        (b"\n[\n" + RAN, "line 2: a [, so this is a JSON array: make it one event per line, jq -c"),
+        (b"x" * (LONGEST + 1), "line 1: the header is longer than 1 MiB"),
+    ],
+)
+def test_what_is_no_text_of_events_is_told_as_what_it_looks_like(data, says):
+    assert says in refused(data)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (
+            b"userId,event_name",
+            "line 1: the header of the CSV cannot be used: events have no column",
+        ),
+        (b"\n\nevent_name,user_id,plan", "line 3: the header"),
+        (b"event_name,email,email", "'email' is there twice"),
+        (b"event_name,created_at", "add one called user_id, id or email"),
+        (b"user_id", "no column is called event_name: the columns are user_id"),
+        (b'event_name,"user_id', "a quote opens here that is never closed"),
+        (b'event_name,"user_id";x', "text follows a quote"),
+        (b"event_name,user_id,metadata.pr\xe9nom", "is not UTF-8: byte 0xe9 at position 31"),
+    ],
+)
+def test_a_header_that_cannot_be_used_ends_the_reading(header, says):
+    assert says in refused(header + b"\nran,1\n", Format.CSV)
+
+
+def test_the_records_before_what_ends_the_reading_are_handed_on():
+    reader = Reader()
+    batches = []
+    with pytest.raises(SourceError, match="line 2"):
+        batches.extend(reader.feed(RAN + b"\n" + RAN + b"\0"))
+
+    for batch in Reader().feed(RAN + b"\n" + RAN):
+        batches.append(batch)
+    assert [len(batch) for batch in batches] == [1]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b'{"a": 1,}', "it is not JSON, "),
+        (b'{"a": 1', "it is not JSON, Expecting ',' delimiter at column 8: write one event"),
+        (b"{", "if the file is one JSON document, convert it with jq -c"),
+        (b"[]", "it is an array: write one event per line; is this a JSON array? convert it with"),
+        (b"[1, 2", "at column 6"),
+        (b"42", "it is 42, not an object"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "has the key 'c' twice"),
+        (b'{"a": NaN}', "it has NaN in it, which is no JSON"),
+        (b'{"a": -Infinity}', "it has -Infinity in it"),
+        (b'{"a": %s}' % (b"9" * 5000), "a number of thousands of digits"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a": "\\ud800"}', "a lone surrogate in it"),
+        (b'{"a": {"\\uDC00": 1}}', "a lone surrogate in it"),
+        (b'{"a": "caf\xe9"}', "byte 0xe9 at position 11; was it written as Latin-1? convert"),
+        (RAN + RAN, "Extra data"),
+        (b'{"a": "\xed\xa0\x80"}', "it is not UTF-8"),
+    ],
+)
+def test_a_line_that_is_no_event_is_a_record_that_says_why(line, says):
+    assert says in problem(line)
+
+
+def test_pairs_of_surrogates_and_blanks_around_an_object_are_fine():
+    assert events(b' {"a": "\\ud83d\\ude00\\u00e9"} ', format=Format.NDJSON) == [{"a": "😀é"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (b"ran,1", "it has 2 cells, and the header 3"),
+        (b"ran,1,a,b", "it has 4 cells, and the header 3: a cell that has ',' in it needs quotes"),
+        (b'ran,1,"a" b', "text follows a quote that closes a cell"),
+        (b'ran,1,"a', "a quote opens here that is never closed"),
+        (b"ran,1,caf\xe9", "it is not UTF-8: byte 0xe9 at position 10"),
+    ],
+)
+def test_a_row_that_is_no_event_is_a_record_that_says_why(row, says):
+    assert says in problem(row, Format.CSV)
+
+
+def test_a_cell_that_is_not_what_its_column_says_is_told():
+    records, _ = read(b"event_name,id,metadata.load:number\nran,1,much")
+
+    assert records[0].problem == (
+        "metadata.load:number is 'much', which is no number: write it as 3.67, say"
+    )
+
+
+def test_after_a_quote_that_is_never_closed_reading_goes_on_at_the_next_line():
+    rows = b"".join(b"ran,%d,x\n" % number for number in range(200_000))
+    records, reader = read(HEADER + b'ran,1,"open\n' + rows)
+
+    assert [record.line for record in records if record.problem] == [2]
+    assert records[0].raw == b'ran,1,"open'
+    assert len(records) == 200_001
+    assert reader.lines == 200_002
+
+
+def test_lines_that_each_open_a_quote_take_time_in_proportion():
+    def seconds(lines):
+        begin = time.perf_counter()
+        records, _ = read(HEADER + b'x","\n' * lines)
+        assert len(records) == lines
+        return time.perf_counter() - begin
+
+    seconds(1000)
+    assert seconds(80_000) < 40 * seconds(8000)
+
+
+def test_a_record_of_more_than_a_mebibyte_is_skipped_and_the_next_is_read():
+    fits = b'{"a": "%s"}' % (b"x" * (LONGEST - 9))
+    assert len(fits) == LONGEST + 0
+    records, reader = read(fits + b"\nx" + fits + b"\n" + RAN, cuts=range(0, 2 * LONGEST, 9999))
+
+    assert [(record.line, len(record.raw), record.problem) for record in records] == [
+        (1, LONGEST, None),
+        (2, 0, "it is 1,048,577 bytes long, and lines go up to 1 MiB (1,048,576): shorten it"),
+        (3, len(RAN), None),
+    ]
+    assert reader.lines == 3
+
+
+def test_the_reasons_of_a_file_of_refused_rows_are_no_part_of_it():
+    data = b'refused_because;event_name;user_id\n"no; ""really""";ran;1\nno;"ran\n'
+    records, reader = read(data)
+
+    assert reader.header == b"event_name;user_id"
+    assert [(record.raw, record.fields) for record in records] == [
+        (b"ran;1", FIELDS),
+        (b'"ran', None),
+    ]
+
+
+def test_the_digest_is_that_of_the_lines_handed_on():
+    lines = [b"# comment\n", RAN + b"\n", b"\r\n", b"x" * (LONGEST + 5) + b"\n", RAN + b"\r\n"]
+    data = b"".join(lines * 3) + RAN
+    for whole in (data, gzip.compress(data)):
+        reader = Reader()
+        for begin in range(0, len(whole), 1000):
+            for _ in reader.feed(whole[begin : begin + 1000]):
+                done = b"".join((lines * 3)[: reader.lines])
+                assert reader.digest.digest() == hashlib.blake2b(done, digest_size=16).digest()
+        assert reader.lines == 15
+        assert len(list(reader.close())) == 1
+        assert reader.digest.digest() == hashlib.blake2b(data, digest_size=16).digest()
+
+
+def test_batches_are_bounded():
+    reader = Reader()
+    sizes = [len(batch) for batch in reader.feed(b"{}\n" * 100_000)]
+
+    assert sum(sizes) == 100_000
+    assert max(sizes) <= 1000
+
+
+def peak(pieces):
+    """The most memory that reading took, in bytes, and what became of it."""
+    tracemalloc.start()
+    try:
+        reader = Reader()
+        count = 0
+        for piece in pieces:
+            for batch in reader.feed(piece):
+                count += len(batch)
+        for batch in reader.close():
+            count += len(batch)
+        return tracemalloc.get_traced_memory()[1], count, reader.lines
+    finally:
+        tracemalloc.stop()
+
+
+MEGABYTE = 1_000_000
+
+
+def in_pieces(begin, repeated, size):
+    yield begin
+    piece = repeated * (65536 // len(repeated))
+    for _ in range(size // len(piece)):
+        yield piece
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        lambda: in_pieces(b'{"a": "', b"x", 200 * MEGABYTE),
+        lambda: in_pieces(HEADER + b'ran,1,"', b"x", 200 * MEGABYTE),
+        lambda: in_pieces(HEADER + b'ran,1,"', b"x\n", 4 * MEGABYTE),
+        lambda: in_pieces(HEADER, b'x","\n', 2 * MEGABYTE),
+        lambda: in_pieces(HEADER + b'ran,1,"', b'""', 20 * MEGABYTE),
+        lambda: in_pieces(HEADER, b",", 20 * MEGABYTE),
+        lambda: in_pieces(b"", b"\n", 4 * MEGABYTE),
+        lambda: in_pieces(b"", b" ", 20 * MEGABYTE),
+    ],
+    ids=["line", "cell", "quote", "quotes", "quotes within", "cells", "blank", "blanks"],
+)
+def test_memory_is_bounded_whatever_there_is(pieces):
+    most, _, _ = peak(pieces())
+
+    assert most < 20 * MEGABYTE
+
+
+@pytest.mark.parametrize("text", [b"x" * 4096, RAN + b"\n"], ids=["one line", "lines"])
+def test_memory_is_bounded_where_little_gzip_is_much_text(text):
+    squeeze = zlib.compressobj(9, wbits=31)
+    begin = squeeze.compress(b'{"a": 1}\n')
+    data = begin + b"".join(
+        squeeze.compress(text * 64) for _ in range(30 * MEGABYTE // len(text) // 64)
+    )
+    data += squeeze.flush()
+    most, count, lines = peak([data])
+
+    assert most < 20 * MEGABYTE
+    assert count == lines > 1
+
+
+LINES = st.sampled_from(
+    [
+        RAN,
+        b"",
+        b" ",
+        b"# no",
+        b"{",
+        b"[1]",
+        b"\xff",
+        b'{"a":"\xc3\xa9"}',
+        b"ran,1,a",
+        b'ran,1,"a,b"',
+    ]
+    + [b'ran,1,"a', b'b"', b'x","', b'""', b'"', b'ran,"1",""', b",,", b"ran,1", b'a"b,c,d']
+    + [b"ran\xe9,1,2", b"refused_because,event_name,id", b"a\rb", b"\0"]
+)
+TEXTS = st.builds(
+    lambda begin, lines, ends, last: (
+        begin + b"".join(a + b for a, b in zip(lines, ends, strict=False)) + last
+    ),
+    st.sampled_from([b"", RAN + b"\n", HEADER, codecs.BOM_UTF8 + HEADER, b"\xef", b"# x\r\n"]),
+    st.lists(LINES, max_size=12),
+    st.lists(st.sampled_from([b"\n", b"\r\n"]), min_size=12, max_size=12),
+    LINES,
+)
+CUTS = st.lists(st.integers(0, 400), max_size=12)
+
+
+@given(TEXTS, CUTS, CUTS)
+@example(b"\xef\xbb\xbf" + HEADER + b"ran,1,", [1, 2, 3, 4], [])
+def test_how_the_file_is_cut_into_pieces_makes_no_difference(data, cuts, places):
+    cuts = [min(cut, len(data)) for cut in cuts]
+    expected = outcome(data, [])
+    assert outcome(data, cuts) == expected
+    assert outcome(data, range(len(data))) == expected
+
+    # As gzip, in one member and in several, it is the same text.
+    edges = [0, *sorted(min(place, len(data)) for place in places), len(data)]
+    members = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    for squeezed in (gzip.compress(data), b"".join(map(gzip.compress, members))):
+        assert outcome(squeezed, cuts) == expected
+        assert outcome(squeezed, range(len(squeezed))) == expected
+
+
+@given(TEXTS, CUTS)
+def test_every_line_is_in_a_record_or_blank_or_a_comment_or_the_header(data, cuts):
+    try:
+        records, reader = read(data, cuts=[min(cut, len(data)) for cut in cuts])
+    except SourceError:
+        return
+    text = data.removeprefix(codecs.BOM_UTF8)
+    lines = text.removesuffix(b"\n").split(b"\n") if text else []
+    assert reader.lines == len(lines)
+    left = dict(enumerate((line.strip() for line in lines), 1))
+    for record in records:
+        assert (record.fields is None) == (record.problem is not None)
+        for line in range(record.line, record.line + record.raw.count(b"\n") + 1):
+            assert left.pop(line).endswith(record.raw.split(b"\n")[line - record.line].strip())
+    if reader.header is not None:
+        left = {line: text for line, text in left.items() if not text.endswith(reader.header)}
+    assert all(not text.strip(b',"') or text.startswith(b"#") for text in left.values())
+
+
+@given(st.binary(max_size=300) | TEXTS, st.sampled_from([None, *Format]), st.booleans())
+def test_bytes_of_any_kind_are_read_or_refused_and_nothing_else(data, format, squeezed):
+    reader = Reader(format)
+    try:
+        for batch in reader.feed(gzip.compress(data) if squeezed else data):
+            assert batch
+        for batch in reader.close():
+            assert batch
+    except SourceError as error:
+        assert "line " in str(error)
+
+
+@given(st.binary(min_size=1, max_size=20), st.integers(0, 60))
+def test_gzip_with_something_wrong_in_it_is_read_or_refused_and_nothing_else(change, place):
+    data = bytearray(gzip.compress((RAN + b"\n") * 3, mtime=0))
+    data[place : place + len(change)] = change
+    try:
+        read(bytes(data))
+    except SourceError as error:
+        assert "line " in str(error)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab\0é😀"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.dictionaries(st.text("abc\n"), JSON, max_size=4)), st.booleans())
+def test_objects_written_as_lines_are_the_same_when_read(objects, ascii):
+    data = "".join(json.dumps(fields, ensure_ascii=ascii) + "\n" for fields in objects).encode()
+
+    assert events(data) == objects
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@given(
+    st.lists(st.tuples(CELLS, CELLS | st.text('",;\t\n a')), max_size=6), st.sampled_from(",;\t")
+)
+def test_rows_as_the_standard_library_writes_them_are_read_as_it_reads_them(rows, delimiter):
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter=delimiter)
+    writer.writerows([("event_name", "user_id"), *rows])
+    expected = [
+        {name: cell for name, cell in zip(("event_name", "user_id"), row, strict=True) if cell}
+        for row in rows
+    ]
+
+    assert events(file.getvalue().encode()) == [fields for fields in expected if fields]

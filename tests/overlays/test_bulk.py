@@ -1,0 +1,810 @@
+"""Many events: one outcome each, in order for each person, bounded, adapting, never stopping."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import math
+import random
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from clocks import EventLoopClock, run_in_no_time
+from conftest import NOW, Answers, Caller
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from intercom_data_events import (
+    AsyncDataEventsClient,
+    AuthenticationError,
+    ConfigurationError,
+    DataEventsClient,
+    Event,
+    InvalidInputError,
+    NotFoundError,
+    Outcome,
+    PermissionDeniedError,
+    ServerError,
+)
+from intercom_data_events.bulk import Concurrency, check_many
+from intercom_data_events.emulator import (
+    EmulatedContact,
+    Emulator,
+    Fault,
+    ManualClock,
+    random_faults,
+)
+
+
+def event(number: int, **fields: object) -> dict[str, object]:
+    """One event of its own person and second."""
+    return {
+        "event_name": "placed-order",
+        "user_id": str(number),
+        "created_at": NOW - 1000 + number % 1000,
+        **fields,
+    }
+
+
+def statuses(outcomes: list[Outcome]) -> list[str]:
+    return [one.status for one in sorted(outcomes, key=lambda one: one.position)]
+
+
+def checked(events: list[dict[str, object]]) -> list[Outcome]:
+    """What would become of events."""
+
+    async def read() -> Any:
+        for one in events:
+            yield one
+
+    async def main() -> list[Outcome]:
+        return [one async for one in check_many(read())]
+
+    return anyio.run(main)
+
+
+def many(call: Caller, events: Any, **bounds: Any) -> list[Outcome]:
+    return list(call(lambda client: client.create_many(events, **bounds)))
+
+
+def test_each_event_has_one_outcome_with_its_place_in_the_input(call, emulator):
+    given_ = [event(number) for number in range(250)]
+
+    outcomes = many(call, given_)
+
+    assert sorted(one.position for one in outcomes) == list(range(250))
+    assert statuses(outcomes) == ["accepted"] * 250
+    assert all(one.item is given_[one.position] for one in outcomes)
+    assert all(one.event == Event.from_dict(given_[one.position]) for one in outcomes)
+    assert len(emulator.events) == 250
+
+
+def test_events_and_mappings_can_be_mixed(call, emulator):
+    outcomes = many(
+        call, [Event("left", user_id="1"), event(2), event(3, metadata={"plan": "pro"})]
+    )
+
+    assert statuses(outcomes) == ["accepted"] * 3
+    assert [one.metadata for one in emulator.events if one.user_id == "3"] == [{"a": 1}]
+
+
+def test_nothing_is_no_outcome(call, emulator):
+    assert many(call, []) == []
+    assert not emulator.requests
+
+
+def test_what_cannot_be_an_event_is_refused_and_stops_nothing(call, emulator):
+    outcomes = many(
+        call, [event(0), {"event_name": "left"}, event(2, metadata={"a": [1]}), event(3)]
+    )
+
+    assert statuses(outcomes) == ["accepted", "refused", "refused", "accepted"]
+    errors = {one.position: str(one.error) for one in outcomes if one.error}
+    assert "says not whose it is" in errors[1]
+    assert "metadata['a'] is a list" in errors[2]
+    assert all(one.event is None for one in outcomes if one.status == "refused")
+    assert len(emulator.requests) == 2
+
+
+def test_what_is_no_mapping_is_refused_too(call):
+    outcomes = many(call, [event(0), "placed-order", None])
+
+    assert statuses(outcomes) == ["accepted", "refused", "refused"]
+
+
+def test_what_intercom_refuses_is_refused_and_stops_nothing(calling):
+    emulator = Emulator(contacts=[EmulatedContact(user_id="1")], clock=lambda: float(NOW))
+
+    outcomes = many(calling(emulator.transport()), [event(0), event(1), event(2)])
+
+    assert statuses(outcomes) == ["refused", "accepted", "refused"]
+    assert all(isinstance(one.error, NotFoundError) for one in outcomes if one.status == "refused")
+    assert all(one.event is not None for one in outcomes)
+
+
+def test_what_fails_for_the_time_being_has_failed_after_all_tries(answering):
+    call, transport = answering(httpx.Response(503))
+
+    (outcome,) = many(call, [event(0)])
+
+    assert outcome.status == "failed"
+    assert isinstance(outcome.error, ServerError)
+    assert outcome.error.tries == 5
+    assert len(transport.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, AuthenticationError), (403, PermissionDeniedError)]
+)
+def test_an_authentication_error_ends_everything_at_once(answering, status, kind):
+    call, transport = answering(httpx.Response(202), httpx.Response(202), httpx.Response(status))
+    seen = []
+
+    def use(client: Any) -> Any:
+        return _seen(client.create_many(map(event, itertools.count())), seen)
+
+    with pytest.raises(kind):
+        call(use)
+
+    assert len(transport.requests) <= 12
+    assert {one.status for one in seen} <= {"accepted"}
+
+
+def _seen(outcomes: Any, seen: list[Outcome]) -> Any:
+    """Goes through outcomes of either kind, and keeps them."""
+    if hasattr(outcomes, "__aiter__"):
+
+        async def go() -> None:
+            nonlocal seen
+            async for outcome in outcomes:
+                seen += [outcome]
+
+        return go()
+    seen.extend(outcomes)
+    return None
+
+
+def test_the_outcomes_before_an_error_are_handed_over_first(calling):
+    # One at a time, so that it is known what was answered before.
+    transport = Answers(httpx.Response(202), httpx.Response(202), httpx.Response(401))
+    seen: list[Outcome] = []
+
+    with pytest.raises(AuthenticationError):
+        calling(transport)(
+            lambda client: _seen(client.create_many(map(event, range(9)), concurrency=1), seen)
+        )
+
+    assert [one.position for one in seen] == [0, 1]
+
+
+def test_a_setting_that_no_request_can_be_made_with_ends_everything(calling, emulator):
+    def token() -> str:
+        raise OSError("the vault is sealed")
+
+    with pytest.raises(ConfigurationError, match="the vault is sealed"):
+        calling(emulator.transport())(
+            lambda client: client.create_many([event(0)]), access_token=token
+        )
+
+
+def test_an_error_of_a_callers_own_hook_comes_out_as_it_is(backend):
+    class HookError(Exception):
+        pass
+
+    def hook(request: httpx.Request) -> None:
+        raise HookError
+
+    async def ahook(request: httpx.Request) -> None:
+        raise HookError
+
+    call = Caller(backend, {})
+    http = call.http_client(
+        transport=Emulator().transport(),
+        event_hooks={"request": [hook if backend == "blocking" else ahook]},
+    )
+    with pytest.raises(HookError):
+        call(lambda client: client.create_many([event(0)]), http_client=http)
+
+
+class InputError(Exception):
+    pass
+
+
+def test_an_error_of_the_input_comes_after_the_outcomes_of_what_was_read(call, emulator):
+    def events() -> Iterator[dict[str, object]]:
+        yield from map(event, range(7))
+        raise InputError
+
+    seen: list[Outcome] = []
+    with pytest.raises(InputError):
+        call(lambda client: _seen(client.create_many(events()), seen))
+
+    assert statuses(seen) == ["accepted"] * 7
+    assert len(emulator.events) == 7
+
+
+# In order, and once.
+
+
+def test_the_events_of_one_person_are_sent_in_their_order(backend):
+    order = defaultdict(list)
+    emulator = Emulator(rate_limit=None, clock=lambda: float(NOW))
+    inner = emulator.transport()
+
+    class Watched(httpx.BaseTransport, httpx.AsyncBaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            fields = json.loads(request.content)
+            time.sleep(random.random() / 1000)  # so that threads overtake each other
+            order[fields["user_id"]].append(fields["created_at"])
+            return inner.handle_request(request)
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            fields = json.loads(request.content)
+            for _ in range(random.randrange(5)):
+                await anyio.lowlevel.checkpoint()
+            order[fields["user_id"]].append(fields["created_at"])
+            return await inner.handle_async_request(request)
+
+    events = [event(0, user_id=str(n % 7), created_at=NOW - 500 + n) for n in range(300)]
+    outcomes = many(Caller(backend, {"transport": Watched()}), events)
+
+    assert statuses(outcomes) == ["accepted"] * 300
+    assert all(seconds == sorted(seconds) for seconds in order.values())
+    assert len(order) == 7
+
+
+def test_the_same_event_is_sent_once_and_the_others_are_duplicates(call, emulator):
+    same = event(0, event_name="Placed.order$")
+    again = event(0, event_name="placed-order-", metadata={"other": 1})
+
+    outcomes = many(call, [same, event(1), again, same, event(0, created_at=NOW)])
+
+    assert statuses(outcomes) == ["accepted", "accepted", "duplicate", "duplicate", "accepted"]
+    assert len(emulator.requests) == 3
+
+
+def test_the_same_name_and_second_of_somebody_else_is_another_event(call, emulator):
+    one = {"event_name": "left", "created_at": NOW - 5}
+    people = [{"user_id": "1"}, {"id": "1"}, {"email": "a@b.co"}, {"email": "A@B.co"}]
+
+    outcomes = many(call, [{**one, **person} for person in people])
+
+    assert statuses(outcomes) == ["accepted", "accepted", "accepted", "duplicate"]
+
+
+def test_what_was_refused_or_failed_does_not_stand_for_the_same_event_after_it(answering):
+    call, _ = answering(httpx.Response(422), httpx.Response(202))
+
+    outcomes = many(call, [event(0), event(0), event(0)])
+
+    assert statuses(outcomes) == ["refused", "accepted", "duplicate"]
+
+
+@pytest.mark.parametrize(("between", "status"), [(9_999, "duplicate"), (10_000, "accepted")])
+def test_duplicates_are_known_among_the_last_ten_thousand(between, status):
+    found = checked([event(0, user_id="x"), *map(event, range(between)), event(0, user_id="x")])
+
+    assert statuses(found) == ["accepted"] * (between + 1) + [status]
+
+
+# Lazily, and bounded.
+
+
+def test_the_input_is_read_as_it_is_needed(backend, emulator):
+    read = 0
+
+    def events() -> Iterator[dict[str, object]]:
+        nonlocal read
+        for number in itertools.count():
+            read += 1
+            yield event(number)
+
+    def take(client: DataEventsClient) -> list[Outcome]:
+        with client.create_many(events()) as outcomes:
+            return list(itertools.islice(outcomes, 20))
+
+    async def atake(client: AsyncDataEventsClient) -> list[Outcome]:
+        found = []
+        async with client.create_many(events()) as outcomes:
+            async for outcome in outcomes:
+                found.append(outcome)
+                if len(found) == 20:
+                    break
+        return found
+
+    call = Caller(backend, {"transport": emulator.transport()})
+    found = call(take if backend == "blocking" else atake)
+
+    assert len(found) == 20
+    assert read < 2_500
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_outcomes_that_nobody_asks_for_hold_everything_up(library):
+    emulator = Emulator(rate_limit=None)
+    events = map(event, itertools.count())
+
+    async def main(client: AsyncDataEventsClient) -> int:
+        async with client.create_many(events) as outcomes:
+            await anext(outcomes)
+            requests = -1
+            # Until nothing goes on any more.
+            while requests != emulator.counts.requests:
+                requests = emulator.counts.requests
+                for _ in range(500):
+                    await anyio.lowlevel.checkpoint()
+            return requests
+
+    assert Caller(library, {"transport": emulator.transport()})(main) <= 1_100
+
+
+def test_one_person_with_very_many_events_does_not_fill_the_memory(call):
+    read = 0
+
+    def events() -> Iterator[dict[str, object]]:
+        nonlocal read
+        for number in range(12_000):
+            read = number
+            yield event(0, created_at=NOW - 20_000 + number)
+
+    first: list[int] = []
+
+    def use(client: Any) -> Any:
+        outcomes = client.create_many(events())
+
+        async def go() -> None:
+            async with outcomes:
+                await anext(outcomes)
+                first.append(read)
+
+        if call.backend != "blocking":
+            return go()
+        with outcomes:
+            next(outcomes)
+            first.append(read)
+        return None
+
+    call(use)
+    assert first[0] <= 10_100
+
+
+def test_leaving_the_loop_ends_what_is_on_its_way():
+    emulator = Emulator(rate_limit=None)
+    before = set(threading.enumerate())
+    for outcome in DataEventsClient("token", transport=emulator.transport()).create_many(
+        map(event, itertools.count())
+    ):
+        assert outcome.status == "accepted"
+        break
+    del outcome
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_leaving_an_async_loop_ends_what_is_on_its_way(library):
+    emulator = Emulator(rate_limit=None)
+
+    async def main() -> None:
+        client = AsyncDataEventsClient("token", transport=emulator.transport())
+        async for outcome in client.create_many(map(event, itertools.count())):
+            assert outcome.status == "accepted"
+            break
+        gc.collect()
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        requests = emulator.counts.requests
+        for _ in range(200):
+            await anyio.lowlevel.checkpoint()
+        assert emulator.counts.requests == requests
+
+    anyio.run(main, backend=library)
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_cancelling_whoever_iterates_ends_everything(library):
+    emulator = Emulator(rate_limit=None)
+    closed = False
+
+    async def events() -> Any:
+        nonlocal closed
+        try:
+            for number in itertools.count():
+                yield event(number)
+        finally:
+            closed = True
+
+    async def main() -> None:
+        client = AsyncDataEventsClient("token", transport=emulator.transport())
+        with anyio.move_on_after(0.05):
+            async with client.create_many(events()) as outcomes:
+                async for _ in outcomes:
+                    await anyio.lowlevel.checkpoint()
+        requests = emulator.counts.requests
+        assert requests > 0
+        for _ in range(200):
+            await anyio.lowlevel.checkpoint()
+        assert emulator.counts.requests == requests
+
+    anyio.run(main, backend=library)
+    assert closed
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_the_input_may_be_async_and_slow(library):
+    emulator = Emulator(rate_limit=None)
+
+    async def main() -> None:
+        sender, receiver = anyio.create_memory_object_stream[dict[str, object]]()
+        client = AsyncDataEventsClient("token", transport=emulator.transport())
+        async with receiver, client.create_many(receiver) as outcomes:
+            async with sender:
+                for number in range(3):
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(sender.send, event(number))
+                        # Known before there is any more to read.
+                        outcome = await anext(outcomes)
+                    assert (outcome.position, outcome.status) == (number, "accepted")
+            with pytest.raises(StopAsyncIteration):
+                await anext(outcomes)
+
+    anyio.run(main, backend=library)
+
+
+def test_an_iterator_that_has_ended_stays_ended(backend, emulator):
+    def use(client: DataEventsClient) -> None:
+        outcomes = client.create_many([event(0)])
+        assert len(list(outcomes)) == 1
+        assert list(outcomes) == []
+
+    async def ause(client: AsyncDataEventsClient) -> None:
+        outcomes = client.create_many([event(0)])
+        assert len([one async for one in outcomes]) == 1
+        assert [one async for one in outcomes] == []
+        await outcomes.aclose()
+
+    call = Caller(backend, {"transport": emulator.transport()})
+    call(use if backend == "blocking" else ause)
+
+
+@pytest.mark.parametrize("wrong", [5, None, "placed-order", {"event_name": "left"}])
+def test_what_is_no_iterable_of_events_is_refused_at_once(call, wrong):
+    with pytest.raises(InvalidInputError, match="takes an iterable of events"):
+        call(lambda client: client.create_many(wrong))
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"concurrency": 0},
+        {"concurrency": 1001},
+        {"concurrency": 2.0},
+        {"concurrency": True},
+        {"max_rate": 0},
+        {"max_rate": -1},
+        {"max_rate": math.inf},
+        {"max_rate": "10"},
+        {"max_rate": True},
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused_at_once(call, bounds):
+    with pytest.raises(ConfigurationError, match=next(iter(bounds))):
+        call(lambda client: client.create_many([], **bounds))
+
+
+def test_a_disabled_client_checks_everything_and_sends_nothing(call, emulator):
+    outcomes = list(
+        call(lambda client: client.create_many([event(0), {}, event(2)]), enabled=False)
+    )
+
+    assert statuses(outcomes) == ["accepted", "refused", "accepted"]
+    assert not emulator.requests
+
+
+def test_checking_says_what_would_become_of_events():
+    found = checked([event(0), {}, event(0), event(1)])
+
+    assert statuses(found) == ["accepted", "refused", "duplicate", "accepted"]
+
+
+# At the right speed.
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
+def test_whole_windows_are_used_as_far_as_the_share_goes_without_a_429(library, share):
+    limit, window, latency = 400, 10, 0.1
+    accepted = Counter[int]()
+
+    async def main() -> Emulator:
+        clock = EventLoopClock(NOW + 3.3)
+        slow = (Fault.slow(latency) for _ in itertools.count())
+        emulator = Emulator(clock=clock, rate_limit=limit, window=window, faults=slow, record=False)
+
+        async def count(response: httpx.Response) -> None:
+            accepted[int(response.headers["X-RateLimit-Reset"])] += response.status_code == 202
+
+        http = httpx.AsyncClient(transport=emulator.transport(), event_hooks={"response": [count]})
+        client = AsyncDataEventsClient("token", http_client=http, clock=clock, quota_share=share)
+        events = map(event, range(int(limit * 5 * share)))
+        async for outcome in client.create_many(events):
+            assert outcome.status == "accepted"
+        return emulator
+
+    emulator = run_in_no_time(main, library)
+
+    whole = [accepted[reset] for reset in sorted(accepted)[1:-1]]
+    assert len(whole) >= 3
+    assert emulator.counts.limited == 0
+    assert min(whole) >= 0.98 * share * limit
+    assert max(whole) <= share * limit
+
+
+def test_a_share_so_small_that_events_wait_beyond_their_deadline_fails_none_of_them():
+    async def main() -> list[Outcome]:
+        clock = EventLoopClock(float(NOW))
+        emulator = Emulator(clock=clock, rate_limit=100, window=10)
+        client = AsyncDataEventsClient(
+            "token", transport=emulator.transport(), clock=clock, quota_share=0.01, deadline=15
+        )
+        return [one async for one in client.create_many(map(event, range(40)))]
+
+    assert statuses(run_in_no_time(main, "asyncio")) == ["accepted"] * 40
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_no_more_events_a_second_are_sent_than_were_asked_for(library):
+    async def main() -> float:
+        clock = EventLoopClock(float(NOW))
+        emulator = Emulator(clock=clock, rate_limit=None)
+        client = AsyncDataEventsClient("token", transport=emulator.transport(), clock=clock)
+        outcomes = [one async for one in client.create_many(map(event, range(101)), max_rate=20)]
+        assert len(outcomes) == 101
+        return clock.monotonic()
+
+    assert run_in_no_time(main, library) == pytest.approx(5.0)
+
+
+def test_the_blocking_client_keeps_to_the_rate_too():
+    clock = ManualClock(NOW)
+    emulator = Emulator(clock=clock, rate_limit=None)
+    client = DataEventsClient("token", transport=emulator.transport(), clock=clock)
+
+    outcomes = list(client.create_many(map(event, range(21)), max_rate=2, concurrency=1))
+
+    assert len(outcomes) == 21
+    assert sum(clock.waits) == pytest.approx(10.0)
+
+
+def test_every_event_is_stored_although_every_fifth_request_goes_wrong(backend):
+    clock = ManualClock(NOW)
+    emulator = Emulator(clock=clock, rate_limit=None, faults=random_faults(0.2, seed=3))
+
+    outcomes = many(
+        Caller(backend, {"transport": emulator.transport()}, clock), map(event, range(500))
+    )
+
+    kinds = Counter(one.status for one in outcomes)
+    assert kinds["accepted"] >= 495
+    assert kinds["accepted"] + kinds["failed"] == 500
+    stored = {one.user_id for one in emulator.events}
+    assert {str(one.position) for one in outcomes if one.status == "accepted"} <= stored
+
+
+# How many at once.
+
+
+def settled(latency: Any, answers: int = 20_000, most: int = 100) -> tuple[int, int, int]:
+    """The limits after so many answers of a line whose latency follows from the limit."""
+    concurrency = Concurrency(most)
+    limits = []
+    for number in range(answers):
+        concurrency.note(latency(concurrency.limit, number))
+        limits.append(concurrency.limit)
+    later = limits[len(limits) // 2 :]
+    return min(later), sorted(later)[len(later) // 2], max(later)
+
+
+def test_where_requests_do_not_wait_for_each_other_there_are_as_many_as_are_allowed():
+    _, usual, _ = settled(lambda limit, _: 0.1)
+
+    assert usual == 100
+
+
+def test_latency_that_varies_does_not_keep_them_few():
+    source = random.Random(1)  # no secret
+
+    _, usual, _ = settled(lambda limit, _: source.uniform(0.05, 0.15))
+
+    assert usual >= 30
+
+
+def test_where_one_is_served_after_another_there_are_few():
+    # 0.7 ms of work each, here, as httpx's pool takes.
+    least, usual, most = settled(lambda limit, _: 0.0003 + 0.0007 * limit)
+
+    assert least >= 1
+    assert 2 <= usual <= 6
+    assert most <= 10
+
+
+def test_a_line_that_gets_slower_for_good_is_learned_anew():
+    concurrency = Concurrency(100)
+    for _ in range(5_000):
+        concurrency.note(0.01)
+    for _ in range(50_000):
+        concurrency.note(0.1)
+
+    assert concurrency.limit >= 50
+
+
+def test_a_line_that_becomes_crowded_gets_fewer():
+    concurrency = Concurrency(100)
+    for _ in range(5_000):
+        concurrency.note(0.01)
+    assert concurrency.limit == 100
+    for _ in range(12_000):
+        concurrency.note(0.01 + 0.002 * concurrency.limit)
+
+    assert concurrency.limit <= 20
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=300), st.integers(1, 1000))
+@settings(max_examples=50, deadline=None)
+def test_the_bound_holds_whatever_the_latency(latencies, most):
+    concurrency = Concurrency(most)
+    for latency in latencies * 20:
+        concurrency.note(latency)
+        assert 1 <= concurrency.limit <= most
+
+
+# Through aiohttp.
+
+
+@pytest.fixture
+def through(monkeypatch):
+    """Says whether requests went through aiohttp."""
+    import aiohttp
+
+    used = Counter[str]()
+    original = aiohttp.ClientSession._request
+
+    async def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        used["aiohttp"] += 1
+        return await original(self, *arguments, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", counted)
+    return used
+
+
+async def sent(url: str, events: Any, **options: Any) -> list[Outcome]:
+    async with AsyncDataEventsClient("token", base_url=url, **options) as client:
+        return [one async for one in client.create_many(events)]
+
+
+def test_with_the_extra_it_goes_through_aiohttp_with_the_same_requests(through):
+    emulator = Emulator()
+    with emulator.serve() as url:
+        outcomes = anyio.run(sent, url, [event(n, metadata={"ü": "ß"}) for n in range(50)])
+
+    assert statuses(outcomes) == ["accepted"] * 50
+    assert through["aiohttp"] == 50
+    (request, *_) = emulator.requests
+    assert request.headers["Authorization"] == "Bearer token"
+    assert request.headers["Intercom-Version"]
+    assert request.headers["User-Agent"].startswith("intercom-data-events/")
+    assert request.json["metadata"] == {"ü": "ß"}
+
+
+def test_without_the_extra_it_goes_through_httpx(through, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)
+    with Emulator().serve() as url:
+        outcomes = anyio.run(sent, url, map(event, range(50)))
+
+    assert statuses(outcomes) == ["accepted"] * 50
+    assert not through
+
+
+def test_under_trio_and_with_a_proxy_it_goes_through_httpx(through, monkeypatch):
+    with Emulator().serve() as url:
+
+        async def under_trio() -> list[Outcome]:
+            return await sent(url, map(event, range(5)))
+
+        assert len(anyio.run(under_trio, backend="trio")) == 5
+        monkeypatch.setenv("HTTP_PROXY", url)
+        monkeypatch.setenv("NO_PROXY", "")
+        outcomes = anyio.run(sent, url, map(event, range(5)))
+
+    assert statuses(outcomes) == ["accepted"] * 5
+    assert not through
+
+
+def test_an_http_client_or_transport_of_the_callers_is_used_as_it_is(through):
+    emulator = Emulator()
+    with emulator.serve() as url:
+
+        async def main() -> None:
+            async with httpx.AsyncClient() as http:
+                await sent(url, [event(0)], http_client=http)
+            await sent(url, [event(1)], transport=httpx.AsyncHTTPTransport())
+
+        anyio.run(main)
+    assert emulator.counts.stored == 2
+    assert not through
+
+
+def test_through_aiohttp_every_fault_ends_as_through_httpx(through):
+    emulator = Emulator(rate_limit=None, faults=random_faults(0.3, seed=5))
+    with emulator.serve() as url:
+        outcomes = anyio.run(sent, url, map(event, range(150)))
+
+    kinds = Counter(one.status for one in outcomes)
+    assert kinds["accepted"] + kinds["failed"] == 150
+    stored = {one.user_id for one in emulator.events}
+    for one in outcomes:
+        if one.status == "accepted" or not one.error.may_have_been_processed:
+            assert (str(one.position) in stored) == (one.status == "accepted")
+    assert through["aiohttp"] > 150
+
+
+@pytest.mark.parametrize(
+    ("fault", "possibly"),
+    [
+        (Fault.reset(processed=True), True),
+        (Fault.reset(), True),
+        (Fault.cut_short(), True),
+        (Fault.slow(5), True),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_through_aiohttp_it_is_known_whether_something_may_have_arrived(through, fault, possibly):
+    emulator = Emulator(faults=[fault])
+    with emulator.serve() as url:
+        (outcome,) = anyio.run(lambda: sent(url, [event(0)], max_retries=0, timeout=0.2))
+
+    assert outcome.status == "failed"
+    assert outcome.error.may_have_been_processed is possibly
+    assert through["aiohttp"] == 1
+    assert "token" not in repr(outcome.error.__cause__)
+
+
+def test_through_aiohttp_a_port_where_nobody_listens_is_no_arrival(through):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    (outcome,) = anyio.run(lambda: sent(f"http://127.0.0.1:{port}", [event(0)], max_retries=0))
+
+    assert outcome.status == "failed"
+    assert not outcome.error.may_have_been_processed
+    assert through["aiohttp"] == 1
+
+
+def test_through_aiohttp_the_rate_limit_is_learned_and_the_client_knows_it(through):
+    emulator = Emulator(rate_limit=50, window=60)
+
+    async def main(url: str) -> None:
+        async with AsyncDataEventsClient("token", base_url=url) as client:
+            async with client.create_many(map(event, itertools.count())) as outcomes:
+                for _ in range(50):
+                    assert (await anext(outcomes)).status == "accepted"
+            assert client.rate_limit is not None
+            assert client.rate_limit.remaining == 0
+
+    with emulator.serve() as url:
+        anyio.run(main, url)
+    assert emulator.counts.limited == 0
+    assert through["aiohttp"] == 50
