@@ -57,7 +57,16 @@ class BearerToken(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Authenticates for an async client; the function may be async, too."""
+        """Authenticates for an async client."""
+        await self.authenticate(request)
+        yield request
+
+    async def authenticate(self, request: httpx.Request) -> None:
+        """Puts the token on a request; the function that gives it may be async.
+
+        Raises:
+            ConfigurationError: The function failed, or gave no token.
+        """
         token = self._current()
         if isinstance(token, Awaitable):
             try:
@@ -65,7 +74,6 @@ class BearerToken(httpx.Auth):
             except (httpx.HTTPError, OSError) as error:
                 raise _token_error(error) from error
         self._authenticate(request, token)
-        yield request
 
     def _current(self) -> object:
         try:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.request import getproxies
 
+import anyio
 import httpx
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from intercom_data_events.connections import Pool
+    from intercom_data_events.connections import BearerToken, Pool
 
 # Seconds that a connection is kept: longer than the rate limit's windows, at whose end all rest.
 _KEPT = 30.0
@@ -37,12 +38,16 @@ async def fast_connections(
         yield None
         return
     try:
-        transport = _transport(most)
+        connections = _FastConnections(pool.own().http, most)
     except ImportError:
         yield None
         return
-    async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
-        yield http
+    try:
+        # In place of a client, of which nothing but this is asked where events are sent.
+        yield cast("httpx.AsyncClient", connections)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connections.aclose()
 
 
 def _on_asyncio() -> bool:
@@ -53,6 +58,30 @@ def _on_asyncio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+class _FastConnections:
+    """What sending asks of an ``httpx.AsyncClient``, and no more: a third of its time is saved.
+
+    No redirects, cookies, hooks or mounts: connections of our own have none.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, most: int) -> None:
+        self._transport = _transport(most)
+        self.build_request = http.build_request
+
+    async def send(
+        self, request: httpx.Request, *, auth: BearerToken, **_: object
+    ) -> httpx.Response:
+        await auth.authenticate(request)
+        try:
+            return await self._transport.handle_async_request(request)
+        except httpx.RequestError as error:
+            error.request = request
+            raise
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
 
 
 def _transport(most: int) -> httpx.AsyncBaseTransport:
@@ -77,7 +106,6 @@ def _transport(most: int) -> httpx.AsyncBaseTransport:
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             self.client = session = self.get_client()
             phases = request.extensions["timeout"]
-            problem: httpx.TransportError
             try:
                 response = await session.request(
                     request.method,
