@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -19,6 +20,7 @@ import httpx
 import pytest
 
 from intercom_data_events.emulator import random_faults
+from intercom_data_events.emulator.__main__ import main
 
 COMMAND = [sys.executable, "-m", "intercom_data_events.emulator"]
 EVENT: dict[str, Any] = {
@@ -73,6 +75,39 @@ def test_it_counts_what_arrives_until_it_stops() -> None:
         told = stop(process)
     assert [answer.status_code for answer in answers] == [202] * 4 + [400, 429, 429]
     assert told == "requests: 7, stored: 2, duplicates: 2, refused: 1, limited: 2, faults: 0\n"
+
+
+def test_a_program_reads_where_it_serves_and_what_it_counted_as_json() -> None:
+    with running("--rate-limit", "4", "--window", "86400", "--json") as (process, url):
+        for second in (0, 0, 1):
+            assert post(url, second).status_code == 202
+        assert post(url, event_name="").status_code == 400
+        assert post(url, 2).status_code == 429
+        process.send_signal(signal.SIGINT)
+        told, complained = process.communicate(timeout=30)
+    assert complained == ""
+    assert json.loads(told) == {
+        "requests": 5,
+        "processed": 3,
+        "stored": 2,
+        "duplicates": 1,
+        "refused": 1,
+        "limited": 1,
+        "faults": {},
+    }
+
+
+def test_as_json_its_first_line_is_an_object_and_its_faults_are_counted_by_name() -> None:
+    arguments = [*COMMAND, "--faults", "1", "--seed", "0", "--json"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert post(first["url"]).status_code == 429
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=30)
+    assert list(first) == ["url"]
+    assert json.loads(told)["faults"] == {"429": 1}
+    assert told.count("\n") == 1
 
 
 # None of what these seeds choose takes time.
@@ -185,6 +220,21 @@ def test_help_shows_an_example() -> None:
     done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
     assert "--contact user_id=314159,email=a@b.co" in done.stdout
     assert "--faults 0.2 --seed 1" in done.stdout
+
+
+def test_help_and_complaints_name_the_command_that_delegates_to_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments in (["--help"], ["--port", "http"]):
+        with pytest.raises(SystemExit):
+            main(arguments, prog="intercom-data-events emulate")
+    helped, complained = capsys.readouterr()
+    assert helped.startswith("usage: intercom-data-events emulate [-h]")
+    assert "\n  intercom-data-events emulate --port 8125 --contact user_id=" in helped
+    assert "\n  intercom-data-events emulate --port 8125 --faults 0.2" in helped
+    assert '-d \'{"event_name": "placed-order"' in helped
+    assert "python -m" not in helped
+    assert "intercom-data-events emulate: error: argument --port" in complained
 
 
 def test_help_says_what_each_option_is_without() -> None:

@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from intercom_data_events.emulator import Emulator
+from intercom_data_events_api import API_VERSION
 
 from .conftest import NOW
 
@@ -131,6 +133,47 @@ def test_a_chunked_body_is_read(emulator: Emulator, connection: socket.socket) -
     assert emulator.requests[0].body == BODY
 
 
+# Those that anything but the first comes with are read by h11, and a part of one is, too.
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"",
+        b"Connection: Keep-Alive\r\n",
+        b"Connection: keep-alive, x\r\nX: y\r\n",
+        b"X-Twice: 1\r\nX-Twice: 2\r\n",
+        b"X-Folded: 1\r\n 2\r\n",
+        b"X-Empty:\r\n",
+        b"x_y: \xe9\r\n",
+    ],
+)
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_a_request_is_answered_alike_whatever_its_headers_and_in_how_many_parts_it_comes(
+    emulator: Emulator, connection: socket.socket, extra: bytes, parts: int
+) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sent = b"POST /events?a=%20b HTTP/1.1\r\n" + HEAD + LENGTH + extra + b"\r\n" + BODY
+    answers: list[bytes] = []
+    for _ in range(2):
+        size = -(-len(sent) // parts)
+        for begin in range(0, len(sent), size):
+            connection.sendall(sent[begin : begin + size])
+            time.sleep(0.005 if parts > 1 else 0)
+        answers.append(read_head(connection) + connection.recv(len(b"0\r\n\r\n")))
+
+    expected = [
+        f"HTTP/1.1 202 Accepted\r\nDate: Wed, 14 Dec 2022 14:41:40 GMT\r\n"
+        f"X-Request-Id: 0000000{number}-0000-4000-9000-000000000000\r\n"
+        f"Intercom-Version: {API_VERSION}\r\nX-RateLimit-Limit: 1667\r\n"
+        f"X-RateLimit-Remaining: {1667 - number}\r\nX-RateLimit-Reset: 1671028910\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        for number in (1, 2)
+    ]
+    assert [answer.decode() for answer in answers] == expected
+    assert [request.query["a"] for request in emulator.requests] == [" b", " b"]
+    assert [request.body for request in emulator.requests] == [BODY, BODY]
+    assert ("X-Twice" in emulator.requests[0].headers) == (b"X-Twice" in extra)
+
+
 @pytest.mark.parametrize("method", [b"BREW", b"DELETE", b"OPTIONS", b"HEAD"])
 def test_other_methods_are_not_allowed_and_keep_the_connection(
     connection: socket.socket, method: bytes
@@ -234,6 +277,7 @@ def test_more_connections_than_files_can_be_opened_do_not_end_the_server() -> No
     program = """
 import resource, socket, httpx
 from intercom_data_events.emulator import Emulator
+from intercom_data_events_api import API_VERSION
 import anyio._backends._asyncio, httpcore, h11
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import signal
 import sys
@@ -18,13 +19,15 @@ from ._emulator import Emulator, EmulatorCounts
 from ._faults import random_faults
 from ._workspace import RATE_LIMIT, WINDOW, EmulatedContact
 
+_PROG = "python -m intercom_data_events.emulator"
+
 _EXAMPLE = """\
 example:
-  python -m intercom_data_events.emulator --port 8125 --contact user_id=314159,email=a@b.co
+  {prog} --port 8125 --contact user_id=314159,email=a@b.co
 
   curl -i http://127.0.0.1:8125/events \\
     -H 'Authorization: Bearer token' -H 'Content-Type: application/json' \\
-    -d '{"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"}'
+    -d '{{"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"}}'
 
   curl 'http://127.0.0.1:8125/events?type=user&user_id=314159&summary=true' \\
     -H 'Authorization: Bearer token'
@@ -32,7 +35,7 @@ example:
 To see whether a program loses events, let a fifth of its requests go wrong, the same each time,
 and compare what it sent with what was counted when this stops:
 
-  python -m intercom_data_events.emulator --port 8125 --faults 0.2 --seed 1 --skew 30
+  {prog} --port 8125 --faults 0.2 --seed 1 --skew 30
 
 Everything is forgotten when it stops, which it does on Ctrl-C; what was counted is then told.
 """
@@ -41,11 +44,12 @@ Everything is forgotten when it stops, which it does on Ctrl-C; what was counted
 _SKEW = 1e9
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
     """Serve until interrupted or terminated.
 
     Args:
         arguments: Those of the command line, where None.
+        prog: What the command is called in its help and its complaints.
 
     Returns:
         The exit code: 0 when stopped, 1 where the address cannot be had.
@@ -53,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The arguments make no sense, or ask for help.
     """
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
     if options.seed is not None and options.faults is None:
         parser.error("argument --seed: there is nothing to choose without --faults")
@@ -82,10 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"Cannot listen on {options.host}:{options.port}: {reason}.\n")
             return 1
         # Whoever starts this in the background waits for the line, through a pipe.
-        print(f"Emulating Intercom's data events at {url}", flush=True)  # noqa: T201  # its job
+        sentence = f"Emulating Intercom's data events at {url}"
+        _say(json.dumps({"url": url}) if options.json else sentence)
         signals.get()
-    sys.stderr.write(f"{_told(emulator.counts)}\n")
+    if options.json:
+        _say(json.dumps(attrs.asdict(emulator.counts)))
+    else:
+        sys.stderr.write(f"{_told(emulator.counts)}\n")
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  # its job
 
 
 def _told(counts: EmulatorCounts) -> str:
@@ -98,11 +110,11 @@ def _told(counts: EmulatorCounts) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m intercom_data_events.emulator",
+        prog=prog,
         description="Serve a stand-in for Intercom's data-event endpoints.",
-        epilog=_EXAMPLE,
+        epilog=_EXAMPLE.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -164,6 +176,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how far the emulator's clock is ahead of this machine's, or behind if negative: "
         "shows in the Date header and in when windows end (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help='say on standard output where it serves, as {"url": ...} in one line, and at the end '
+        "what it counted, as one object in another",
     )
     return parser
 

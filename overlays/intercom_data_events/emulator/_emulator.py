@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from itertools import count
 from typing import cast
@@ -22,10 +23,11 @@ from intercom_data_events_api.models.intercom_version import INTERCOM_VERSION_VA
 
 from ._clock import FunctionClock
 from ._endpoints import Answer, endpoint_for
-from ._faults import Fault, faulty, misled
+from ._faults import Fault, misled
+from ._plain import Asked, PlainRequest, Reply
 from ._reading import BODY_LIMIT
 from ._refusal import JSON, RefusalError
-from ._server import EmulatorServer
+from ._server import EmulatorServer, ReplyingServer
 from ._transport import EmulatorTransport
 from ._workspace import (
     RATE_LIMIT,
@@ -308,7 +310,7 @@ class Emulator:
             ...     httpx.get(f"{url}/events")
             <Response [401 Unauthorized]>
         """
-        return EmulatorServer(self.answer, host, port, tls=tls, clock=self._clock)
+        return ReplyingServer(self.answer, self._reply, host, port, tls=tls, clock=self._clock)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """Answer one request; whatever reaches the emulator by other ways comes through here.
@@ -326,6 +328,9 @@ class Emulator:
             [{'code': 'unauthorized', 'message': 'Access Token Invalid'}]
         """
         request.read()
+        return self._reply(request).as_httpx(request)
+
+    def _reply(self, request: Asked) -> Reply:
         with self._lock:
             if self._record:
                 self._requests.append(_recorded(request))
@@ -333,9 +338,9 @@ class Emulator:
             fault = next(self._faults, None)
             self._counts["requests"] += 1
             request_id = f"{next(self._request_numbers):08x}-0000-4000-9000-000000000000"
-            asked = request.headers.get("Intercom-Version")
+            asked = request.headers.get("intercom-version")
             headers = {
-                "Date": formatdate(now, usegmt=True),
+                "Date": _date(math.floor(now)),
                 "X-Request-Id": request_id,
                 # Observed: the version that was used is echoed.
                 "Intercom-Version": asked if asked in self._versions else self._version,
@@ -360,14 +365,13 @@ class Emulator:
         if answer.document is not None and request.method != "HEAD":
             content = json.dumps(answer.document).encode()
             headers["Content-Type"] = "application/json; charset=utf-8"
-        response = httpx.Response(answer.status, headers=headers, content=content, request=request)
-        return response if fault is None else faulty(fault, response)
+        return Reply(answer.status, headers, content, fault)
 
-    def _process(self, request: httpx.Request, now: float, headers: dict[str, str]) -> Answer:
+    def _process(self, request: Asked, now: float, headers: dict[str, str]) -> Answer:
         """The answer of an endpoint; adds to the headers what only authenticated answers have."""
         workspace = self._authenticate(request)
         headers |= workspace.rate.count(now)
-        self._check_version(request.headers.get("Intercom-Version"))
+        self._check_version(request.headers.get("intercom-version"))
         before = workspace.stored
         answer = _dispatch(workspace, request, now)
         self._counts["processed"] += 1
@@ -375,7 +379,7 @@ class Emulator:
             self._counts["stored" if workspace.stored > before else "duplicates"] += 1
         return answer
 
-    def _mislead(self, pages: str, answer: Answer, request: httpx.Request, now: float) -> Answer:
+    def _mislead(self, pages: str, answer: Answer, request: Asked, now: float) -> Answer:
         if answer.document is None or answer.document.get("type") != "event.list":
             return answer
         workspace = self._authenticate(request)
@@ -389,8 +393,8 @@ class Emulator:
         document = misled(pages, answer.document, request.url, shorter.document or {})
         return Answer(answer.status, document)
 
-    def _authenticate(self, request: httpx.Request) -> Workspace:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    def _authenticate(self, request: Asked) -> Workspace:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
         known = self._tokens is None or token in self._tokens
         if scheme.lower() != "bearer" or not token or not known:
@@ -417,7 +421,12 @@ class Emulator:
         )
 
 
-def _dispatch(workspace: Workspace, request: httpx.Request, now: float) -> Answer:
+@lru_cache
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
+
+
+def _dispatch(workspace: Workspace, request: Asked, now: float) -> Answer:
     # A server that has seen too much coming hands on what it has read of it.
     if len(request.content) > BODY_LIMIT or request.extensions.get("truncated"):
         # Inferred, as is the code.
@@ -425,11 +434,12 @@ def _dispatch(workspace: Workspace, request: httpx.Request, now: float) -> Answe
     return endpoint_for(request.method, request.url.path)(workspace, request, now)
 
 
-def _recorded(request: httpx.Request) -> RecordedRequest:
+def _recorded(asked: Asked) -> RecordedRequest:
+    request = asked.as_httpx() if isinstance(asked, PlainRequest) else asked
     return RecordedRequest(
         method=request.method,
         path=request.url.path,
         query=request.url.params,
-        headers=request.headers.copy(),
+        headers=httpx.Headers(request.headers),
         body=request.content,
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import attrs
 import httpx
 
+from ._plain import Asked
 from ._reading import PER_PAGE, Question, read_event, read_question, read_summary
 from ._refusal import JSON, RefusalError
 from ._workspace import LISTED_FOR, Contact, EmulatedEvent, Workspace
@@ -21,7 +22,7 @@ class Answer:
     document: dict[str, JSON] | None = None
 
 
-Endpoint = Callable[[Workspace, httpx.Request, float], Answer]
+Endpoint = Callable[[Workspace, Asked, float], Answer]
 
 
 def endpoint_for(method: str, path: str) -> Endpoint:
@@ -40,19 +41,19 @@ def endpoint_for(method: str, path: str) -> Endpoint:
     return endpoint
 
 
-def _create_event(workspace: Workspace, request: httpx.Request, _now: float) -> Answer:
+def _create_event(workspace: Workspace, request: Asked, _now: float) -> Answer:
     event = read_event(request.content)
     workspace.record(event.who, event.name, event.created_at, event.metadata)
     return Answer(202)
 
 
-def _create_summary(workspace: Workspace, request: httpx.Request, _now: float) -> Answer:
+def _create_summary(workspace: Workspace, request: Asked, _now: float) -> Answer:
     summary = read_summary(request.content)
     workspace.summarise(summary.who, summary.tallies)
     return Answer(200)
 
 
-def _list_events(workspace: Workspace, request: httpx.Request, now: float) -> Answer:
+def _list_events(workspace: Workspace, request: Asked, now: float) -> Answer:
     question = read_question(request.url.params)
     contact = workspace.find(question.who)
     if question.summary:

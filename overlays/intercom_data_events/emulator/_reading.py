@@ -25,6 +25,7 @@ PER_PAGE = 15
 _MILLISECONDS = 10**11
 
 _IDENTITIES = ("user_id", "email", "intercom_user_id")
+_NOBODY = EmulatedContact()
 
 
 @attrs.frozen
@@ -69,7 +70,7 @@ def read_event(body: bytes) -> NewEvent:
         id=_read_identity(fields, "id"),
         email=_read_identity(fields, "email"),
     )
-    if who == EmulatedContact():
+    if who == _NOBODY:
         raise missing("user_id", "At least one of user_id, id, email is required")
     return NewEvent(
         who, _read_name(fields), _read_time(fields, "created_at"), _read_metadata(fields)

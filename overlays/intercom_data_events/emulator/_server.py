@@ -1,7 +1,8 @@
-"""Serves answers on real sockets: HTTP/1.1 by h11 on anyio, in a thread of its own."""
+"""Serves answers on real sockets: HTTP/1.1 on asyncio, in a thread of its own."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -9,13 +10,12 @@ import struct
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
 from email.utils import formatdate
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 
 import anyio
 import anyio.abc
 import anyio.from_thread
-import anyio.streams.tls
 import anyio.to_thread
 import h11
 import httpx
@@ -23,6 +23,7 @@ import httpx
 from intercom_data_events.clock import SYSTEM, Clock
 
 from ._faults import Fault, body_of, fault_of
+from ._plain import PlainRequest, Reply, read_head, write_reply
 from ._reading import BODY_LIMIT
 
 log = logging.getLogger("intercom_data_events.emulator")
@@ -37,6 +38,8 @@ _LINGER_SECONDS = 2.0
 _BREATH_SECONDS = 0.05
 
 Answering = Callable[[httpx.Request], httpx.Response]
+Replying = Callable[[PlainRequest], Reply]
+Answered = Callable[[PlainRequest | httpx.Request], bytes | httpx.Response]
 
 
 class EmulatorServer:
@@ -70,7 +73,7 @@ class EmulatorServer:
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self._serving = partial(serving, answer, host, port, tls, clock)
+        self._serving = partial(serving, partial(_answered, answer, None), host, port, tls, clock)
         self._running = ExitStack()
 
     def __enter__(self) -> str:
@@ -105,102 +108,181 @@ class EmulatorServer:
             await anyio.to_thread.run_sync(self._running.close)
 
 
+class ReplyingServer(EmulatorServer):
+    """A server that has another function for plain requests, which does the same at less cost."""
+
+    def __init__(
+        self,
+        answer: Answering,
+        reply: Replying,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        clock: Clock,
+    ) -> None:
+        super().__init__(answer, host, port, tls=tls, clock=clock)
+        self._serving = partial(serving, partial(_answered, answer, reply), host, port, tls, clock)
+
+
 @asynccontextmanager
 async def serving(
-    answer: Answering, host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
+    answered: Answered, host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
 ) -> AsyncGenerator[str, None]:
-    """Serve in the running event loop, and yield the base URL."""
+    """Serve in the running event loop, which is asyncio's, and yield the base URL."""
     listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
-    streams = set[anyio.abc.SocketStream]()
+    open_sockets = set[socket.socket]()
 
-    async def converse(stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            # Whoever does not speak TLS, or breaks off, is none of a server's business.
-            with suppress(ssl.SSLError, OSError, anyio.BrokenResourceError, anyio.EndOfStream):
-                await _converse(answer, stream if tls is None else await _wrap(stream, tls), clock)
-        streams.discard(stream)
+    async def converse(accepted: socket.socket) -> None:
+        # Whoever does not speak TLS, breaks off or leaves is none of a server's business.
+        with suppress(OSError):
+            async with _connected(accepted, tls) as connection:
+                await _converse(answered, connection, clock)
+        open_sockets.discard(accepted)
 
     async with listener:
         try:
             async with anyio.create_task_group() as connections:
                 for one in listener.listeners:
-                    connections.start_soon(_accept, one, converse, connections, streams)
+                    raw = one.extra(anyio.abc.SocketAttribute.raw_socket)
+                    connections.start_soon(_accept, raw, converse, connections, open_sockets)
                 bound = listener.extra_attributes[anyio.abc.SocketAttribute.local_port]()
                 scheme = "http" if tls is None else "https"
                 yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}"
                 connections.cancel_scope.cancel()
         finally:
             # A conversation that was cancelled before its first step has closed nothing.
-            for stream in streams:
-                await anyio.aclose_forcefully(stream)
+            for accepted in open_sockets:
+                accepted.close()
 
 
 async def _accept(
-    listener: anyio.abc.Listener[anyio.abc.SocketStream],
-    converse: Callable[[anyio.abc.SocketStream], Coroutine[None, None, None]],
+    listening: socket.socket,
+    converse: Callable[[socket.socket], Coroutine[None, None, None]],
     connections: anyio.abc.TaskGroup,
-    streams: set[anyio.abc.SocketStream],
+    open_sockets: set[socket.socket],
 ) -> None:
     """Accept connections for ever, also after there were more than files can be opened."""
+    loop = asyncio.get_running_loop()
     while True:
         try:
-            stream = await listener.accept()  # type: ignore[attr-defined]  # of sockets, all have it
+            accepted, _ = await loop.sock_accept(listening)
         except OSError:
             await anyio.sleep(_BREATH_SECONDS)
         else:
-            streams.add(stream)
-            connections.start_soon(converse, stream)
+            open_sockets.add(accepted)
+            connections.start_soon(converse, accepted)
 
 
-async def _wrap(
-    stream: anyio.abc.ByteStream, context: ssl.SSLContext
-) -> anyio.streams.tls.TLSStream:
-    return await anyio.streams.tls.TLSStream.wrap(
-        stream, server_side=True, ssl_context=context, standard_compatible=False
-    )
+@asynccontextmanager
+async def _connected(
+    accepted: socket.socket, tls: ssl.SSLContext | None
+) -> AsyncGenerator[_Connection, None]:
+    """A connection that is closed in peace after its last answer, at once where it is cut off.
 
+    These are asyncio's own streams, as anyio's take several times as long.
 
-async def _converse(answer: Answering, stream: anyio.abc.ByteStream, clock: Clock) -> None:
-    """Answer the requests of one connection, one after the other."""
-    connection = _Connection(stream)
-    # A client may leave whenever it likes.
-    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        try:
-            while (request := await connection.receive()) is not None:
-                response = _answered(answer, request)
-                if (fault := fault_of(response)) is None:
-                    goes_on = await connection.send(response)
-                else:
-                    goes_on = await connection.misbehave(response, fault, clock)
-                if not goes_on:
-                    break
-        except (h11.RemoteProtocolError, httpx.InvalidURL) as error:
-            await connection.refuse(error)
-        except h11.LocalProtocolError:
-            # A fault can ask for anything; it does not end the server either.
-            log.exception("an answer is no HTTP, and cannot be sent")
-
-
-def _answered(answer: Answering, request: httpx.Request) -> httpx.Response:
-    """The answer, or a 500 where there is none: one request does not end the server."""
+    Raises:
+        OSError: The client does not speak TLS, or is gone.
+    """
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=tls)
+    # So that to have sent is to have handed it to the system. With a limit of 0, asyncio's TLS
+    # would pause the writer where nothing is left to write, and nothing would wake it.
+    transport.set_write_buffer_limits(high=1, low=0)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     try:
-        return answer(request)
+        yield _Connection(reader, writer, accepted, tls=tls is not None)
+        writer.close()
+        with anyio.move_on_after(_LINGER_SECONDS):
+            await writer.wait_closed()
+    finally:
+        transport.abort()
+        with anyio.CancelScope(shield=True), suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _converse(answered: Answered, connection: _Connection, clock: Clock) -> None:
+    """Answer the requests of one connection, one after the other."""
+    try:
+        while (request := await connection.receive()) is not None:
+            response = answered(request)
+            if isinstance(response, bytes):
+                goes_on = await connection.send_plain(response)
+            elif (fault := fault_of(response)) is None:
+                goes_on = await connection.send(response)
+            else:
+                goes_on = await connection.misbehave(response, fault, clock)
+            if not goes_on:
+                break
+    except (h11.RemoteProtocolError, httpx.InvalidURL) as error:
+        await connection.refuse(error)
+    except h11.LocalProtocolError:
+        # A fault can ask for anything; it does not end the server either.
+        log.exception("an answer is no HTTP, and cannot be sent")
+
+
+def _answered(
+    answer: Answering, reply: Replying | None, request: PlainRequest | httpx.Request
+) -> bytes | httpx.Response:
+    """The answer, written if it is plain, or a 500 where there is none.
+
+    One request does not end the server.
+    """
+    try:
+        if isinstance(request, httpx.Request):
+            return answer(request)
+        if reply is None:
+            return answer(request.as_httpx())
+        replied = reply(request)
+        return write_reply(replied) or replied.as_httpx(request.as_httpx())
     except Exception:
         log.exception("%s %s cannot be answered", request.method, request.url.path)
         return httpx.Response(500)
 
 
 class _Connection:
-    """One connection, seen as requests and answers."""
+    """One connection, seen as requests and answers.
 
-    def __init__(self, stream: anyio.abc.ByteStream) -> None:
-        self._stream = stream
-        self._tls = isinstance(stream, anyio.streams.tls.TLSStream)
+    A plain request is read without h11; any other, or an answer that is not plain, begins an h11
+    conversation, which lasts until that request is answered.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        accepted: socket.socket,
+        *,
+        tls: bool,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._socket = accepted
+        self._scheme = "https" if tls else "http"
+        self._received = b""
+        self._plain = b""
         self._http = h11.Connection(h11.SERVER)
         self._unread = False
 
-    async def receive(self) -> httpx.Request | None:
+    async def receive(self) -> PlainRequest | httpx.Request | None:
         """The next request, or None when the client has no more."""
+        received = self._received or await self._reader.read(_CHUNK)
+        head = read_head(received)
+        if head is None or head.end - head.begin > BODY_LIMIT:
+            return await self._receive_by_h11(received)
+        while len(received) < head.end:
+            if not (more := await self._reader.read(_CHUNK)):
+                return await self._receive_by_h11(received)
+            received += more
+        self._plain, self._received = received[: head.end], received[head.end :]
+        url = _url(self._scheme, head.target, head.headers["host"])
+        return PlainRequest(head, url, received[head.begin : head.end])
+
+    async def _receive_by_h11(self, received: bytes) -> httpx.Request | None:
+        self._begin_h11(received)
         head = await self._next_event()
         if not isinstance(head, h11.Request):
             return None
@@ -215,19 +297,29 @@ class _Connection:
             if isinstance(event, h11.Data):
                 body += event.data
             self._unread = not isinstance(event, h11.EndOfMessage)
-        scheme = "https" if self._tls else "http"
-        url = _url(scheme, head.target, headers.get("host", self._local_host()))
         return httpx.Request(
             head.method.decode(),
-            url,
+            _url(self._scheme, head.target, headers.get("host", self._local_host())),
             headers=headers,
             content=bytes(body),
             extensions={"truncated": self._unread},
         )
 
+    def _begin_h11(self, received: bytes) -> None:
+        self._plain = self._received = b""
+        self._http = h11.Connection(h11.SERVER)
+        if received:
+            self._http.receive_data(received)
+
+    async def send_plain(self, answer: bytes) -> bool:
+        """Answer a plain request; the connection can go on."""
+        await self._send(answer)
+        return True
+
     async def send(self, response: httpx.Response) -> bool:
         """Answer; whether the connection can go on."""
-        await self._stream.send(self._head(response) + self._body(response.content))
+        self._catch_up()
+        await self._send(self._head(response) + self._body(response.content))
         return await self._finish()
 
     async def misbehave(self, response: httpx.Response, fault: Fault, clock: Clock) -> bool:
@@ -236,10 +328,10 @@ class _Connection:
             await clock.async_alarm().wait(fault.delay)
         if fault.connection == "reset":
             # Closed at once instead of in peace, which the client sees as a reset.
-            raw = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            await anyio.aclose_forcefully(self._stream)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._writer.transport.abort()
             return False
+        self._catch_up()
         head, body = self._head(response), body_of(response)
         if fault.connection == "kept":
             body = self._body(body)
@@ -248,12 +340,12 @@ class _Connection:
         else:
             head, body = head[: len(head) // 2], b""
         if fault.trickle:
-            await self._stream.send(head)
+            await self._send(head)
             for number in range(len(body)):
                 await clock.async_alarm().wait(fault.trickle)
-                await self._stream.send(body[number : number + 1])
+                await self._send(body[number : number + 1])
         else:
-            await self._stream.send(head + body)
+            await self._send(head + body)
         return fault.connection == "kept" and await self._finish()
 
     def _head(self, response: httpx.Response) -> bytes:
@@ -276,46 +368,59 @@ class _Connection:
             await self._drain()
         if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return False
-        self._http.start_next_cycle()
+        self._received, _ = self._http.trailing_data
         return True
 
     async def refuse(self, error: h11.RemoteProtocolError | httpx.InvalidURL) -> None:
         """Answer what is no HTTP, as a proxy in front of the API would: without a document."""
+        self._catch_up()
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
         headers = [("Date", formatdate(usegmt=True)), ("Content-Length", "0")]
         head = h11.Response(status_code=status, headers=[*headers, ("Connection", "close")])
-        await self._send(head, h11.EndOfMessage())
+        await self._send(self._written(head, h11.EndOfMessage()))
         await self._drain()
+
+    def _catch_up(self) -> None:
+        """Let h11 see a request that was read without it."""
+        if self._plain:
+            rest = self._received
+            self._begin_h11(self._plain + rest)
+            while not isinstance(self._http.next_event(), h11.EndOfMessage):
+                pass
 
     async def _next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
-                await self._send(h11.InformationalResponse(status_code=100, headers=[]))
-            try:
-                received = await self._stream.receive(_CHUNK)
-            except anyio.EndOfStream:
-                received = b""
-            self._http.receive_data(received)
+                await self._send(
+                    self._written(h11.InformationalResponse(status_code=100, headers=[]))
+                )
+            self._http.receive_data(await self._reader.read(_CHUNK))
         return event
 
-    async def _send(self, *events: h11.Event) -> None:
-        await self._stream.send(b"".join(self._http.send(event) or b"" for event in events))
+    def _written(self, *events: h11.Event) -> bytes:
+        return b"".join(self._http.send(event) or b"" for event in events)
+
+    async def _send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
 
     async def _drain(self) -> None:
-        with anyio.move_on_after(_LINGER_SECONDS), suppress(anyio.EndOfStream):
+        with anyio.move_on_after(_LINGER_SECONDS):
             # TLS cannot end one direction alone; there the client closes once it has read.
-            if not self._tls:
-                await self._stream.send_eof()
-            while True:
-                await self._stream.receive(_CHUNK)
+            if self._writer.can_write_eof():
+                self._writer.write_eof()
+            while await self._reader.read(_CHUNK):
+                pass
 
     def _local_host(self) -> str:
         # HTTP/1.0 has no Host header.
-        return f"localhost:{self._stream.extra(anyio.abc.SocketAttribute.local_port)}"
+        return f"localhost:{self._socket.getsockname()[1]}"
 
 
+# Clients post to one address only.
+@lru_cache(maxsize=64)
 def _url(scheme: str, target: bytes, host: str) -> httpx.URL:
     """Where a request came to, as its client wrote it.
 

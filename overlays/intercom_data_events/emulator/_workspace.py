@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
-from bisect import bisect_left, insort
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
 from typing import TypeAlias
 
 import attrs
@@ -116,12 +117,13 @@ class Tally:
         self.last = max(self.last, last)
 
 
-@attrs.frozen
+# A run can store a million of them: as text, metadata takes a fraction of what dictionaries take.
+@attrs.frozen(weakref_slot=False)
 class _Occurrence:
     number: int  # across all workspaces, in order of arrival
     name: str
     created_at: int
-    metadata: dict[str, MetadataValue]
+    metadata: str  # JSON
 
 
 @attrs.frozen
@@ -142,22 +144,28 @@ class Contact:
     email: str | None = None
     tallies: dict[str, Tally] = attrs.field(factory=dict[str, Tally])
     _arrived: list[_Occurrence] = attrs.field(factory=list[_Occurrence], init=False)
-    _timeline: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]], init=False)
-    _seen: set[tuple[str, int]] = attrs.field(factory=set[tuple[str, int]], init=False)
+    # Positions among those arrived, by time; those of one second in the order of arrival.
+    _timeline: array[int] = attrs.field(factory=lambda: array("Q"), init=False)
 
     @property
     def arrivals(self) -> Iterator[tuple[int, EmulatedEvent]]:
         """The stored events with their number, in the order of their arrival."""
         return ((event.number, self._shown(event)) for event in self._arrived)
 
-    def knows(self, key: str, created_at: int) -> bool:
-        """Whether an event of that name and second is stored already."""
-        return (key, created_at) in self._seen
+    def place(self, name: str, created_at: int) -> int | None:
+        """Where in time an event belongs, or None if one of that name and second is stored."""
+        end = bisect_right(self._timeline, created_at, key=self._created_at)
+        for position in range(end - 1, -1, -1):
+            other = self._arrived[self._timeline[position]]
+            if other.created_at < created_at:
+                break
+            if other.name == name:
+                return None
+        return end
 
-    def store(self, key: str, occurrence: _Occurrence) -> None:
+    def store(self, key: str, occurrence: _Occurrence, place: int) -> None:
         """Keep an event, in its place among those of other seconds and of the same."""
-        self._seen.add((key, occurrence.created_at))
-        insort(self._timeline, (occurrence.created_at, len(self._arrived)))
+        self._timeline.insert(place, len(self._arrived))
         self._arrived.append(occurrence)
         self.count(key, Tally(occurrence.name, 1, occurrence.created_at, occurrence.created_at))
 
@@ -184,19 +192,23 @@ class Contact:
             horizon, last = divmod(before, _POSITIONS)
             if not last < horizon <= len(self._arrived):
                 raise RefusalError(400, "parameter_invalid", "before is no cursor", field="before")
-            end = bisect_left(self._timeline, (self._arrived[last].created_at, last))
+            place = (self._arrived[last].created_at, last)
+            end = bisect_left(self._timeline, place, key=lambda one: (self._created_at(one), one))
         if since > len(self._arrived):
             raise RefusalError(400, "parameter_invalid", "since is no cursor", field="since")
         found: list[int] = []
         for position in range(end - 1, -1, -1):
-            created_at, arrival = self._timeline[position]
-            if created_at <= newer_than or len(found) > size:
+            arrival = self._timeline[position]
+            if self._created_at(arrival) <= newer_than or len(found) > size:
                 break
             if since <= arrival < horizon:
                 found.append(arrival)
         listed = [self._shown(self._arrived[arrival]) for arrival in found[:size]]
         more = len(found) > size
         return Page(listed, horizon * _POSITIONS + found[size - 1] if more else None, horizon)
+
+    def _created_at(self, arrival: int) -> int:
+        return self._arrived[arrival].created_at
 
     def _shown(self, event: _Occurrence) -> EmulatedEvent:
         return EmulatedEvent(
@@ -206,7 +218,7 @@ class Contact:
             id=f"{event.number:08x}-0000-4000-8000-000000000000",
             intercom_user_id=self.id,
             email=self.email,
-            metadata=deepcopy(event.metadata),
+            metadata=json.loads(event.metadata),
         )
 
 
@@ -339,10 +351,10 @@ class Workspace:
         self._spellings = spellings
         key = _key(name)
         # Documented: workspace, contact, name and time make an event, not its metadata.
-        if not contact.knows(key, created_at):
+        if (place := contact.place(spellings[key], created_at)) is not None:
             self.stored += 1
-            number = next(self._event_numbers)
-            contact.store(key, _Occurrence(number, spellings[key], created_at, metadata))
+            number, kept = next(self._event_numbers), json.dumps(metadata) if metadata else "{}"
+            contact.store(key, _Occurrence(number, spellings[key], created_at, kept), place)
 
     def summarise(self, who: EmulatedContact, tallies: Iterable[Tally]) -> None:
         """Add to the counts of a contact's events, all of them or none.
@@ -402,15 +414,16 @@ class Workspace:
 
         Inferred: the first spelling is the one that is kept.
         """
-        spellings = dict(self._spellings)
+        new: dict[str, str] = {}
         for name in names:
-            spellings.setdefault(_key(name), _hyphenated(name))
-        if len(spellings) > ACTIVE_NAMES:
+            if (key := _key(name)) not in self._spellings:
+                new.setdefault(key, _hyphenated(name))
+        if len(self._spellings) + len(new) > ACTIVE_NAMES:
             # Code and message as observed (neo4j-contrib/training-v3, pull request 56).
             raise RefusalError(
                 422, "422", f"Cannot have more than {ACTIVE_NAMES} active event names"
             )
-        return spellings
+        return {**self._spellings, **new} if new else self._spellings
 
 
 def _hyphenated(name: str) -> str:
