@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 from hypothesis import given
@@ -57,8 +58,26 @@ def test_a_cell_written_as_json_writes_numbers_is_a_number(cell, value):
 
 @pytest.mark.parametrize(
     "cell",
-    ["0042", "+1", "NaN", "Infinity", "1.", ".5", "1e999", "- 1", " 1", "1_000", "٣", "pro", "-"]
-    + ["1234567890123456", "0.1234567890123456", "9" * 5000, "12e", "2026-01-31"],
+    [
+        "0042",
+        "+1",
+        "NaN",
+        "Infinity",
+        "1.",
+        ".5",
+        "1e999",
+        "- 1",
+        " 1",
+        "1_000",
+        "٣",
+        "pro",
+        "-",
+        "1234567890123456",
+        "0.1234567890123456",
+        "9" * 5000,
+        "12e",
+        "2026-01-31",
+    ],
 )
 def test_any_other_cell_is_text(cell):
     assert metadata_of(code=cell) == {"code": cell}
@@ -228,8 +247,26 @@ KEYS = (
         "".join,
         st.lists(
             st.sampled_from(
-                [".", "a", "b", "amount", "currency", ".url", ".value", ":text", ":number"]
-                + ["_at", "_date", " ", ",", ";", "\t", '"', "\n", "é"]
+                [
+                    ".",
+                    "a",
+                    "b",
+                    "amount",
+                    "currency",
+                    ".url",
+                    ".value",
+                    ":text",
+                    ":number",
+                    "_at",
+                    "_date",
+                    " ",
+                    ",",
+                    ";",
+                    "\t",
+                    '"',
+                    "\n",
+                    "é",
+                ]
             ),
             min_size=1,
             max_size=5,
@@ -258,9 +295,8 @@ def test_events_written_as_rows_are_the_same_when_read(events):
     again = read(write(events))
 
     assert again == events
-    assert [repr(sorted(fields.get("metadata", {}).items())) for fields in again] == [
-        repr(sorted(fields.get("metadata", {}).items())) for fields in events
-    ]
+    # Whole numbers and others are the same to ==.
+    assert json.dumps(again, sort_keys=True) == json.dumps(events, sort_keys=True)
 
 
 def test_a_real_event_goes_through_a_table():

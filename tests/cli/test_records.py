@@ -5,12 +5,11 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import hashlib
 import io
 import json
 import time
 import tracemalloc
-import zlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -28,7 +27,7 @@ def read(data, format=None, *, cuts=()):
     reader = Reader(format)
     records = []
     edges = [0, *sorted(cuts), len(data)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         for batch in reader.feed(data[begin:end]):
             assert batch
             records += batch
@@ -44,14 +43,14 @@ def outcome(data, cuts):
     seen = []
     try:
         edges = [0, *sorted(cuts), len(data)]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in pairwise(edges):
             for batch in reader.feed(data[begin:end]):
                 seen += batch
         for batch in reader.close():
             seen += batch
     except SourceError as error:
-        seen.append(str(error))
-    return repr(seen), reader.lines, reader.digest.digest(), reader.format, reader.header
+        return repr(seen), str(error)
+    return repr(seen), reader.lines, reader.format, reader.header
 
 
 def events(data, **options):
@@ -111,40 +110,13 @@ def test_comments_and_blank_lines_are_passed_over_before_the_format_is_found():
     assert read(b"# a\n\n \n" + RAN)[1].format is Format.NDJSON
     assert read(b"# a\n\n \n" + HEADER)[1].format is Format.CSV
     assert read(b"# a\n\n \n")[1].format is None
-    assert read(b"") == ([], read(b"")[1])
+    assert read(b"")[0] == []
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text():
     records, _ = read(codecs.BOM_UTF8 + RAN)
     assert records[0].raw == RAN
     assert read(codecs.BOM_UTF8 + HEADER)[1].header == HEADER[:-1]
-
-
-def test_gzip_is_known_by_its_bytes_also_in_several_members_and_with_padding():
-    half = len(RAN) // 2
-    data = gzip.compress(RAN[:half]) + gzip.compress(RAN[half:] + b"\n" + RAN) + bytes(512)
-
-    assert events(data) == [FIELDS, FIELDS]
-
-
-def test_gzip_that_is_cut_short_or_damaged_is_told_with_the_line_that_was_reached():
-    lines = b"".join(RAN.replace(b"1", b"%d" % n) + b"\n" for n in range(20_000))
-    data = gzip.compress(lines)
-
-    assert "the gzip is cut short after line " in refused(data[:-3])
-    assert "after line 0: make or fetch it again" not in refused(data[: len(data) // 2])
-    assert "the gzip is damaged after line " in refused(data[:5000] + bytes(50) + data[5050:])
-    assert "the gzip is damaged after line 20,000" in refused(data + b"something else")
-
-
-def test_a_line_that_is_cut_off_with_its_gzip_is_no_record():
-    squeeze = zlib.compressobj(wbits=31)
-    data = squeeze.compress(RAN + b"\n" + b'{"event_name": "r') + squeeze.flush(zlib.Z_SYNC_FLUSH)
-    reader = Reader()
-
-    assert [len(batch) for batch in reader.feed(data)] == [1]
-    with pytest.raises(SourceError, match="cut short after line 1"):
-        list(reader.close())
 
 
 @pytest.mark.parametrize(
@@ -182,7 +154,7 @@ def test_what_is_no_text_of_events_is_told_as_what_it_looks_like(data, says):
         (b"event_name,created_at", "add one called user_id, id or email"),
         (b"user_id", "no column is called event_name: the columns are user_id"),
         (b'event_name,"user_id', "a quote opens here that is never closed"),
-        (b'event_name,"user_id";x', "text follows a quote"),
+        (b'event_name,"user_id"x', "text follows a quote"),
         (b"event_name,user_id,metadata.pr\xe9nom", "is not UTF-8: byte 0xe9 at position 31"),
     ],
 )
@@ -191,14 +163,11 @@ def test_a_header_that_cannot_be_used_ends_the_reading(header, says):
 
 
 def test_the_records_before_what_ends_the_reading_are_handed_on():
-    reader = Reader()
-    batches = []
-    with pytest.raises(SourceError, match="line 2"):
-        batches.extend(reader.feed(RAN + b"\n" + RAN + b"\0"))
+    batches = Reader().feed(RAN + b"\n" + RAN + b"\0")
 
-    for batch in Reader().feed(RAN + b"\n" + RAN):
-        batches.append(batch)
-    assert [len(batch) for batch in batches] == [1]
+    assert [record.fields for record in next(batches)] == [FIELDS]
+    with pytest.raises(SourceError, match="line 2"):
+        next(batches)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +178,7 @@ def test_the_records_before_what_ends_the_reading_are_handed_on():
         (b"{", "if the file is one JSON document, convert it with jq -c"),
         (b"[]", "it is an array: write one event per line; is this a JSON array? convert it with"),
         (b"[1, 2", "at column 6"),
-        (b"42", "it is 42, not an object"),
+        (b"42", "it is no object"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "has the key 'c' twice"),
         (b'{"a": NaN}', "it has NaN in it, which is no JSON"),
         (b'{"a": -Infinity}', "it has -Infinity in it"),
@@ -276,7 +245,7 @@ def test_lines_that_each_open_a_quote_take_time_in_proportion():
 
 def test_a_record_of_more_than_a_mebibyte_is_skipped_and_the_next_is_read():
     fits = b'{"a": "%s"}' % (b"x" * (LONGEST - 9))
-    assert len(fits) == LONGEST + 0
+    assert len(fits) == LONGEST
     records, reader = read(fits + b"\nx" + fits + b"\n" + RAN, cuts=range(0, 2 * LONGEST, 9999))
 
     assert [(record.line, len(record.raw), record.problem) for record in records] == [
@@ -296,20 +265,6 @@ def test_the_reasons_of_a_file_of_refused_rows_are_no_part_of_it():
         (b"ran;1", FIELDS),
         (b'"ran', None),
     ]
-
-
-def test_the_digest_is_that_of_the_lines_handed_on():
-    lines = [b"# comment\n", RAN + b"\n", b"\r\n", b"x" * (LONGEST + 5) + b"\n", RAN + b"\r\n"]
-    data = b"".join(lines * 3) + RAN
-    for whole in (data, gzip.compress(data)):
-        reader = Reader()
-        for begin in range(0, len(whole), 1000):
-            for _ in reader.feed(whole[begin : begin + 1000]):
-                done = b"".join((lines * 3)[: reader.lines])
-                assert reader.digest.digest() == hashlib.blake2b(done, digest_size=16).digest()
-        assert reader.lines == 15
-        assert len(list(reader.close())) == 1
-        assert reader.digest.digest() == hashlib.blake2b(data, digest_size=16).digest()
 
 
 def test_batches_are_bounded():
@@ -342,7 +297,7 @@ MEGABYTE = 1_000_000
 def in_pieces(begin, repeated, size):
     yield begin
     piece = repeated * (65536 // len(repeated))
-    for _ in range(size // len(piece)):
+    for _ in range(int(size) // len(piece)):
         yield piece
 
 
@@ -351,11 +306,11 @@ def in_pieces(begin, repeated, size):
     [
         lambda: in_pieces(b'{"a": "', b"x", 200 * MEGABYTE),
         lambda: in_pieces(HEADER + b'ran,1,"', b"x", 200 * MEGABYTE),
-        lambda: in_pieces(HEADER + b'ran,1,"', b"x\n", 4 * MEGABYTE),
-        lambda: in_pieces(HEADER, b'x","\n', 2 * MEGABYTE),
+        lambda: in_pieces(HEADER + b'ran,1,"', b"fifteen letters\n", 1.2 * MEGABYTE),
+        lambda: in_pieces(HEADER, b'a dozen of",",,"\n', 1.2 * MEGABYTE),
         lambda: in_pieces(HEADER + b'ran,1,"', b'""', 20 * MEGABYTE),
         lambda: in_pieces(HEADER, b",", 20 * MEGABYTE),
-        lambda: in_pieces(b"", b"\n", 4 * MEGABYTE),
+        lambda: in_pieces(b"", b"\n", MEGABYTE // 4),
         lambda: in_pieces(b"", b" ", 20 * MEGABYTE),
     ],
     ids=["line", "cell", "quote", "quotes", "quotes within", "cells", "blank", "blanks"],
@@ -366,35 +321,25 @@ def test_memory_is_bounded_whatever_there_is(pieces):
     assert most < 20 * MEGABYTE
 
 
-@pytest.mark.parametrize("text", [b"x" * 4096, RAN + b"\n"], ids=["one line", "lines"])
-def test_memory_is_bounded_where_little_gzip_is_much_text(text):
-    squeeze = zlib.compressobj(9, wbits=31)
-    begin = squeeze.compress(b'{"a": 1}\n')
-    data = begin + b"".join(
-        squeeze.compress(text * 64) for _ in range(30 * MEGABYTE // len(text) // 64)
-    )
-    data += squeeze.flush()
-    most, count, lines = peak([data])
+ODD_LINES = rb"""{"event_name": "ran"}
 
-    assert most < 20 * MEGABYTE
-    assert count == lines > 1
-
-
+# no
+{
+[1]
+ran,1,a
+ran,1,"a,b"
+ran,1,"a
+b"
+x","
+""
+"
+ran,"1",""
+,,
+ran,1
+a"b,c,d
+refused_because,event_name,id"""
 LINES = st.sampled_from(
-    [
-        RAN,
-        b"",
-        b" ",
-        b"# no",
-        b"{",
-        b"[1]",
-        b"\xff",
-        b'{"a":"\xc3\xa9"}',
-        b"ran,1,a",
-        b'ran,1,"a,b"',
-    ]
-    + [b'ran,1,"a', b'b"', b'x","', b'""', b'"', b'ran,"1",""', b",,", b"ran,1", b'a"b,c,d']
-    + [b"ran\xe9,1,2", b"refused_because,event_name,id", b"a\rb", b"\0"]
+    [*ODD_LINES.split(b"\n"), b" ", b"\xff", b'{"a":"\xc3\xa9"}', b"ran\xe9,1,2", b"a\rb", b"\0"]
 )
 TEXTS = st.builds(
     lambda begin, lines, ends, last: (
@@ -408,20 +353,13 @@ TEXTS = st.builds(
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
-@given(TEXTS, CUTS, CUTS)
-@example(b"\xef\xbb\xbf" + HEADER + b"ran,1,", [1, 2, 3, 4], [])
-def test_how_the_file_is_cut_into_pieces_makes_no_difference(data, cuts, places):
+@given(TEXTS, CUTS)
+@example(b"\xef\xbb\xbf" + HEADER + b"ran,1,", [1, 2, 3, 4])
+def test_how_the_file_is_cut_into_pieces_makes_no_difference(data, cuts):
     cuts = [min(cut, len(data)) for cut in cuts]
     expected = outcome(data, [])
     assert outcome(data, cuts) == expected
     assert outcome(data, range(len(data))) == expected
-
-    # As gzip, in one member and in several, it is the same text.
-    edges = [0, *sorted(min(place, len(data)) for place in places), len(data)]
-    members = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
-    for squeezed in (gzip.compress(data), b"".join(map(gzip.compress, members))):
-        assert outcome(squeezed, cuts) == expected
-        assert outcome(squeezed, range(len(squeezed))) == expected
 
 
 @given(TEXTS, CUTS)
@@ -443,26 +381,15 @@ def test_every_line_is_in_a_record_or_blank_or_a_comment_or_the_header(data, cut
     assert all(not text.strip(b',"') or text.startswith(b"#") for text in left.values())
 
 
-@given(st.binary(max_size=300) | TEXTS, st.sampled_from([None, *Format]), st.booleans())
-def test_bytes_of_any_kind_are_read_or_refused_and_nothing_else(data, format, squeezed):
-    reader = Reader(format)
+@given(st.binary(max_size=300) | TEXTS, st.sampled_from([None, *Format]))
+def test_bytes_of_any_kind_are_read_or_refused_and_nothing_else(data, format):
     try:
-        for batch in reader.feed(gzip.compress(data) if squeezed else data):
-            assert batch
-        for batch in reader.close():
-            assert batch
+        read(data, format)
     except SourceError as error:
-        assert "line " in str(error)
-
-
-@given(st.binary(min_size=1, max_size=20), st.integers(0, 60))
-def test_gzip_with_something_wrong_in_it_is_read_or_refused_and_nothing_else(change, place):
-    data = bytearray(gzip.compress((RAN + b"\n") * 3, mtime=0))
-    data[place : place + len(change)] = change
-    try:
-        read(bytes(data))
-    except SourceError as error:
-        assert "line " in str(error)
+        said = str(error)
+    else:
+        said = "line "
+    assert "line " in said
 
 
 JSON = st.recursive(

@@ -78,7 +78,7 @@ def _write_csv(events: Iterator[Mapping[str, object]], file: TextIO) -> int:
     """Writes a table; its columns are known when all events are."""
     rows = [columns.flatten(fields) for fields in events]
     names = dict.fromkeys(("event_name", "created_at", *(name for row in rows for name in row)))
-    writer = csv.DictWriter(file, names, lineterminator="\n", restval="")
+    writer = csv.DictWriter(file, names, restval="")
     writer.writeheader()
     writer.writerows(rows)
     return len(rows)

@@ -282,7 +282,7 @@ class Import:
         known = deque(self.journal.reads if self.journal is not None else ())
         digest = hashlib.blake2b(digest_size=16)
         read = line = 0
-        async for piece in self.source:
+        async for piece in self._pieces():
             rest = piece
             while rest:
                 # No further than to the next place where the text can be compared.
@@ -311,6 +311,13 @@ class Import:
         for batch in self._reader.close():
             self._note_read(read, digest.hexdigest(), now)
             yield self._stamp(now), self._undone(batch)
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self.source:
+                yield piece
+        except SourceError as error:
+            raise SourceError(f"line {self._reader.lines + 1:,}: {error}") from error
 
     def _note_read(self, position: int, digest: str, now: int) -> None:
         if self.journal is not None:

@@ -1,4 +1,4 @@
-"""Events of a file nobody vouches for, one record after another: NDJSON or CSV, plain or gzip.
+"""Events of a file nobody vouches for, one record after another: NDJSON or CSV.
 
 Nothing is read here: bytes are fed in, and records come out. Whatever the bytes are, no more than a
 record of 1 MiB is held at a time.
@@ -6,10 +6,8 @@ record of 1 MiB is held at a time.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple, NoReturn
@@ -23,7 +21,6 @@ LONGEST = 1024 * 1024
 _PIECE = 64 * 1024
 _BATCH = 1000
 
-_GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _REFUSED_BECAUSE = "refused_because"
 _DELIMITERS = ",;\t"
@@ -42,7 +39,7 @@ _MAGIC = {
     b"BZh": "looks like bzip2: decompress it first",
     b"\xfd7zX": "looks like xz: decompress it first",
     b"(\xb5/\xfd": "looks like Zstandard: decompress it first",
-    _GZIP: "is gzip within gzip: decompress it once first",
+    b"\x1f\x8b": "is gzip within gzip: decompress it once first",
 }
 _UNCLOSED = (
     "a quote opens here that is never closed: close it, or write it twice within a quoted cell"
@@ -96,7 +93,6 @@ class Reader:
             it is known.
         delimiter: What stands between cells of CSV: a comma, a semicolon or a tab.
         lines: How many lines the records handed on, and what was between them, had.
-        digest: A running hash of the text of these lines, line ends included.
 
     Example:
         >>> reader = Reader()
@@ -110,17 +106,12 @@ class Reader:
         self.header: bytes | None = None
         self.delimiter = ","
         self.lines = 0
-        self.digest = hashlib.blake2b(digest_size=16)
-        self._stream: zlib._Decompress | None = None
-        # What has been fed until it can be told whether it is gzip; None from then on.
-        self._head: bytes | None = b""
         # Text that is no whole record yet.
         self._rest = b""
         self._started = False  # The first bytes of the text were looked at.
         self._begun = False  # The first line that is neither blank nor a comment was.
-        # Of a line that is too long to keep: its bytes so far, and the hash with them.
+        # Of a line that is too long to keep: its bytes so far.
         self._long = 0
-        self._long_digest = self.digest
         # A place in the text up to which a cell that opens before it is known to be open.
         self._inside = 0
         self._plan: Plan | None = None
@@ -129,62 +120,26 @@ class Reader:
         self._dialect = _Dialect.of(_DELIMITERS)
 
     def feed(self, data: bytes) -> Iterator[list[Record]]:
-        """Takes the next bytes of the file and gives the records that they complete, in batches.
+        """Takes the next bytes of the text and gives the records that they complete, in batches.
 
-        Each batch is bounded, however much the bytes decompress to. `lines` and `digest` are those
-        of the batches given so far. Has to be iterated to its end before more is fed.
+        `lines` is that of the batches given so far. Has to be iterated to its end before more is
+        fed.
 
         Raises:
             SourceError: The file cannot be read any further.
         """
-        if self._head is not None:
-            data = self._head + data
-            self._head = data if len(data) < len(_GZIP) else None
-            if self._head is not None:
-                return
-            if data.startswith(_GZIP):
-                self._stream = zlib.decompressobj(wbits=31)
         for start in range(0, len(data), _PIECE):
-            for text in self._inflate(data[start : start + _PIECE]):
-                yield from self._read(text)
+            yield from self._read(data[start : start + _PIECE])
 
     def close(self) -> Iterator[list[Record]]:
-        """Gives the remaining records, once the whole file was fed.
+        """Gives the remaining records, once the whole text was fed.
 
         A last line without a line end is a line like any other.
 
         Raises:
-            SourceError: The file cannot be read to its end, or gzip is cut short.
+            SourceError: The file cannot be read to its end.
         """
-        if self._stream is not None and not self._stream.eof:
-            raise self._damaged("cut short")
-        yield from self._read(self._head or b"", last=True)
-
-    def _inflate(self, data: bytes) -> Iterator[bytes]:
-        if self._stream is None:
-            yield data
-            return
-        while True:
-            if self._stream.eof:
-                # Another member follows, or padding.
-                data = data.lstrip(b"\0")
-                if not data:
-                    return
-                self._stream = zlib.decompressobj(wbits=31)
-            try:
-                text = self._stream.decompress(data, _PIECE)
-            except zlib.error as error:
-                raise self._damaged("damaged") from error
-            yield text
-            if self._stream.eof:
-                data = self._stream.unused_data
-            else:
-                data = self._stream.unconsumed_tail
-                if not data and len(text) < _PIECE:
-                    return
-
-    def _damaged(self, how: str) -> SourceError:
-        return SourceError(f"the gzip is {how} after line {self.lines:,}: make or fetch it again")
+        yield from self._read(b"", last=True)
 
     def _read(self, text: bytes, *, last: bool = False) -> Iterator[list[Record]]:
         looked_at = len(self._rest) if self._started else 0
@@ -197,9 +152,7 @@ class Reader:
             for magic, what in _MAGIC.items():
                 if text.startswith(magic):
                     raise SourceError(f"line 1: the file {what}")
-            if text.startswith(_BOM):
-                self.digest.update(_BOM)
-                text = text[len(_BOM) :]
+            text = text.removeprefix(_BOM)
         nul = text.find(b"\0", looked_at)
         if nul < 0:
             yield from self._records(text, last)
@@ -213,10 +166,9 @@ class Reader:
     def _records(self, text: bytes, last: bool) -> Iterator[list[Record]]:
         """Gives the records that are complete, and keeps the rest of the text."""
         records: list[Record] = []
-        at = given = 0
+        at = 0
         if self._long:
             at = self._skip(text, last, records)
-            given = min(at, len(text))
         while at < len(text) and not self._long:
             end = text.find(b"\n", at)
             if end < 0:
@@ -226,8 +178,8 @@ class Reader:
             if end - at > LONGEST:
                 self._begin(text[at : at + LONGEST], cut=True)
                 if end == len(text) and not last:
-                    self._long_from(text[given:at], text[at:])
-                    at = given = end
+                    self._long = end - at
+                    at = end
                     break
                 record: Record | None = self._too_long(end - at)
                 raw = b""
@@ -255,11 +207,8 @@ class Reader:
             if record is not None:
                 records.append(record)
                 if len(records) == _BATCH:
-                    self.digest.update(text[given:at])
-                    given = at
                     yield records
                     records = []
-        self.digest.update(text[given:at])
         self._rest = text[at:]
         self._inside = max(0, self._inside - at)
         if records:
@@ -286,22 +235,14 @@ class Reader:
     def _fail(self, what: str) -> NoReturn:
         raise SourceError(f"line {self.lines + 1:,}: {what}")
 
-    def _long_from(self, before: bytes, begin: bytes) -> None:
-        self.digest.update(before)
-        self._long_digest = self.digest.copy()
-        self._long_digest.update(begin)
-        self._long = len(begin)
-
     def _skip(self, text: bytes, last: bool, records: list[Record]) -> int:
         """Skips what is left of a line that is too long; returns where the next one begins."""
         end = text.find(b"\n")
-        self._long_digest.update(text if end < 0 else text[: end + 1])
         self._long += len(text) if end < 0 else end
         if end < 0 and not last:
             return len(text)
         records.append(self._too_long(self._long))
         self.lines += 1
-        self.digest = self._long_digest
         self._long = 0
         return len(text) if end < 0 else end + 1
 
@@ -352,12 +293,10 @@ class Reader:
                     self._inside = max(self._inside, len(text) if quote < 0 else quote)
                     return None
                 stop = len(text)
+            if quote < 0:
+                raise _RefusedError(_UNCLOSED)
             # It is open here, as if it opened just before.
-            found = (
-                self._dialect.quotes.fullmatch(b'"' + text[quote:stop].removesuffix(b"\r"))
-                if quote >= 0
-                else None
-            )
+            found = self._dialect.quotes.fullmatch(b'"' + text[quote:stop].removesuffix(b"\r"))
             if found is None or stop - at > LONGEST:
                 raise _RefusedError(_UNCLOSED)
             if found["open"] is None:
@@ -459,10 +398,12 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # it adds it
-        raise _RefusedError(
-            f"an object in it has the key {shown(twice)} twice: take one of them out"
-        )
+        for key, _ in pairs:
+            if key in seen:
+                raise _RefusedError(
+                    f"an object in it has the key {shown(key)} twice: take one of them out"
+                )
+            seen.add(key)
     return fields
 
 
@@ -505,7 +446,5 @@ def _object(text: str) -> dict[str, object]:
             "convert it with jq -c '.[]'"
         )
     if not isinstance(value, dict):
-        raise _RefusedError(
-            f"it is {shown(value)}, not an object: write one event per line, as an object"
-        )
+        raise _RefusedError("it is no object: write one event per line, each as an object")
     return value

@@ -126,7 +126,6 @@ class _Inflater:
     def __init__(self, name: str) -> None:
         self._name = name
         self._stream = _member()
-        self._text = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while True:
@@ -140,7 +139,6 @@ class _Inflater:
                 piece = self._stream.decompress(data, PIECE)
             except zlib.error as error:
                 raise self._damaged("damaged") from error
-            self._text += len(piece)
             if piece:
                 yield piece
             if self._stream.eof:
@@ -153,10 +151,7 @@ class _Inflater:
             raise self._damaged("cut short")
 
     def _damaged(self, what: str) -> SourceError:
-        return SourceError(
-            f"{self._name} is gzip that is {what}, after {self._text:,} bytes of text: "
-            "make or fetch it again"
-        )
+        return SourceError(f"{self._name} is gzip that is {what}: make or fetch it again")
 
 
 def _member() -> zlib._Decompress:
