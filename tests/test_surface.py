@@ -77,6 +77,8 @@ def test_whatever_public_signatures_mention_of_ours_is_public():
     assert {name: found for name, found in unlisted.items() if found} == {
         "RawDataEventsClient": {"_Perform"},
         "AsyncRawDataEventsClient": {"_PerformAsync"},
+        "Outcomes": {"Pool", "Settings"},
+        "AsyncOutcomes": {"Pool", "Settings"},
     }
 
 
