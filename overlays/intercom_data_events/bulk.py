@@ -13,7 +13,6 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
     Callable,
     Coroutine,
     Iterable,
@@ -468,46 +467,44 @@ class _Threads:
                     self._idle -= 1
                     continue
                 self._lock.release()
+                fatal: BaseException | None = None
                 try:
-                    ended = self._send(entry)
+                    error, latency = self._send(entry)
+                except BaseException as raised:  # noqa: BLE001  # to whoever iterates
+                    fatal = raised
                 finally:
                     self._lock.acquire()
-                if isinstance(ended, _Fatal):
-                    plan.stop(ended.error)
+                if fatal is not None:
+                    plan.stop(fatal)
                     self._work.notify_all()
                 else:
-                    plan.done(entry, ended, self._pool.own().pacer.latency)
+                    plan.done(entry, error, latency)
                     self._assign()
                 self._outcome_or_room.notify_all()
             self._running -= 1
 
-    def _send(self, entry: _Entry) -> IntercomError | _Fatal | None:
-        if (seconds := self._rate_wait()) > 0:
-            self._pool.clock.alarm().wait(seconds)
+    def _send(self, entry: _Entry) -> tuple[IntercomError | None, float]:
+        """Sends one; returns what it failed with, and how long the last answer took.
+
+        Raises:
+            BaseException: What ends everything: every event would get it, or it is the caller's.
+        """
+        pool = self._pool
+        with self._lock:
+            seconds = self._rate.reserve()
+        if seconds > 0:
+            pool.clock.alarm().wait(seconds)
         operation = operations.create(entry.event)
         while True:
             try:
-                operation.perform(self._pool, self._settings)
-            except _FATAL as error:
-                return _Fatal(error)
+                operation.perform(pool, self._settings)
+            except _FATAL:
+                raise
             except IntercomError as error:
                 if not _is_crowded_out(error):
-                    return error
-            except BaseException as error:  # noqa: BLE001  # the caller's own, raised in its thread
-                return _Fatal(error)
+                    return error, pool.own().pacer.latency
             else:
-                return None
-
-    def _rate_wait(self) -> float:
-        with self._lock:
-            return self._rate.reserve()
-
-
-@frozen
-class _Fatal:
-    """What ends everything."""
-
-    error: BaseException
+                return None, pool.own().pacer.latency
 
 
 class AsyncOutcomes:
@@ -630,7 +627,11 @@ class _Tasks:
         self.cancel()
         self._plan.outcomes.clear()
         if self._ended is not None:
-            await self._ended.wait()
+            import anyio
+
+            # Also where whoever iterates is being cancelled: it takes no longer than that.
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
 
     async def _run(self) -> None:
         import anyio
@@ -641,7 +642,7 @@ class _Tasks:
             async with fast_connections(self._pool, self._most) as fast:
                 if fast is not None:
                     self._pool = self._pool.beside(fast)
-                    self._plan.concurrency = Concurrency(self._most, few=6.0)
+                    self._plan.concurrency = Concurrency(self._most, few=4.0)
                 async with anyio.create_task_group() as self._group:
                     if self._plan.stopped:  # Before it began.
                         return
@@ -715,32 +716,33 @@ class _Tasks:
         entry: _Entry | None = first
         plan = self._plan
         while entry is not None:
-            ended = await self._send(entry)
-            if isinstance(ended, _Fatal):
-                plan.stop(ended.error)
+            try:
+                error, latency = await self._send(entry)
+            except Exception as fatal:  # noqa: BLE001  # raised to whoever iterates
+                plan.stop(fatal)
                 break
-            plan.done(entry, ended, self._pool.own().pacer.latency)
+            plan.done(entry, error, latency)
             entry = plan.next()
             if entry is not None:
                 self._settle()
         self._settle()
 
-    async def _send(self, entry: _Entry) -> IntercomError | _Fatal | None:
+    async def _send(self, entry: _Entry) -> tuple[IntercomError | None, float]:
+        """Sends one, as its twin in threads does."""
+        pool = self._pool
         if (seconds := self._rate.reserve()) > 0:
-            await cast("Awaitable[object]", self._pool.clock.async_alarm().wait(seconds))
+            await pool.clock.async_alarm().wait(seconds)
         operation = operations.create(entry.event)
         while True:
             try:
-                await operation.aperform(self._pool, self._settings)
-            except _FATAL as error:
-                return _Fatal(error)
+                await operation.aperform(pool, self._settings)
+            except _FATAL:
+                raise
             except IntercomError as error:
                 if not _is_crowded_out(error):
-                    return error
-            except Exception as error:  # noqa: BLE001  # the caller's own
-                return _Fatal(error)
+                    return error, pool.own().pacer.latency
             else:
-                return None
+                return None, pool.own().pacer.latency
 
 
 def _spawn(function: Callable[[], Coroutine[None, None, None]]) -> object:

@@ -117,7 +117,6 @@ def _transport(most: int) -> httpx.AsyncBaseTransport:
                     timeout=aiohttp.ClientTimeout(
                         sock_connect=phases["connect"],
                         sock_read=phases["read"],
-                        connect=phases["pool"],
                     ),
                 )
             except (aiohttp.ClientError, OSError) as error:
