@@ -148,6 +148,14 @@ def stress(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def backfill(session: nox.Session) -> None:
+    """Imports a file of events, measures that beside the official SDK, kills and resumes it."""
+    session.install(*_group("bench"), *_group("test"))
+    _install_wheel(session, "[cli,fast]")
+    session.run("python", "scripts/backfill.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
 def lock(session: nox.Session) -> None:
     """Writes scripts/requirements.txt anew: the exact pins of pyproject.toml with all they need."""
     session.install("uv")
