@@ -442,9 +442,9 @@ class _Threads:
             self._plan.exhausted = True
             self._input_error = error
 
-    def stop(self) -> None:
+    def stop(self, error: BaseException | None = None) -> None:
         with self._lock:
-            self._plan.stop()
+            self._plan.stop(error)
             self._work.notify_all()
             self._outcome_or_room.notify_all()
 
@@ -457,31 +457,29 @@ class _Threads:
             threading.Thread(target=self._run, name="create_many", daemon=True).start()
 
     def _run(self) -> None:
+        while (entry := self._next()) is not None:
+            try:
+                error, latency = self._send(entry)
+            except BaseException as fatal:  # noqa: BLE001  # raised to whoever iterates
+                self.stop(fatal)
+            else:
+                with self._lock:
+                    self._plan.done(entry, error, latency)
+                    self._assign()
+                    self._outcome_or_room.notify_all()
+
+    def _next(self) -> _Entry | None:
+        """Waits for something to send; None where there will be nothing more."""
         plan = self._plan
         with self._lock:
             while not plan.finished:
-                entry = plan.next()
-                if entry is None:
-                    self._idle += 1
-                    self._work.wait()
-                    self._idle -= 1
-                    continue
-                self._lock.release()
-                fatal: BaseException | None = None
-                try:
-                    error, latency = self._send(entry)
-                except BaseException as raised:  # noqa: BLE001  # to whoever iterates
-                    fatal = raised
-                finally:
-                    self._lock.acquire()
-                if fatal is not None:
-                    plan.stop(fatal)
-                    self._work.notify_all()
-                else:
-                    plan.done(entry, error, latency)
-                    self._assign()
-                self._outcome_or_room.notify_all()
+                if (entry := plan.next()) is not None:
+                    return entry
+                self._idle += 1
+                self._work.wait()
+                self._idle -= 1
             self._running -= 1
+            return None
 
     def _send(self, entry: _Entry) -> tuple[IntercomError | None, float]:
         """Sends one; returns what it failed with, and how long the last answer took.

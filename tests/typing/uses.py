@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from typing import assert_type
+from typing import Literal, assert_type
 
 import httpx
 
@@ -15,16 +15,21 @@ from intercom_data_events import (
     APIStatusError,
     AsyncContact,
     AsyncDataEventsClient,
+    AsyncOutcomes,
     Clock,
     Contact,
     ContactSummary,
     DataEventsClient,
     Event,
+    EventLike,
     EventSummary,
+    IntercomError,
     IntercomVersion,
     ListedEvent,
     Metadata,
     MonetaryAmount,
+    Outcome,
+    Outcomes,
     Page,
     RateLimit,
     RichLink,
@@ -96,6 +101,11 @@ def blocking() -> None:
     assert_type(client.with_raw_response.list(user_id="1"), APIResponse[Page])
     assert_type(client.with_raw_response.summary(user_id="1").parsed, ContactSummary)
     assert_type(client.rate_limit, RateLimit | None)
+    many = client.create_many({"event_name": "left", "user_id": str(n)} for n in range(3))
+    assert_type(many, Outcomes)
+    for outcome in many:
+        assert_type(outcome.status, Literal["accepted", "refused", "failed", "duplicate"])
+        assert_type(outcome.event, Event | None)
     try:
         client.create("placed-order", user_id="314159")
     except APIStatusError as error:
@@ -122,3 +132,14 @@ async def awaiting() -> None:
         await contact.create("invited-friend")
         assert_type(await client.with_raw_response.list(user_id="1"), APIResponse[Page])
         assert_type(client.with_options(timeout=5), AsyncDataEventsClient)
+        async with client.create_many(listen(), concurrency=8, max_rate=100) as outcomes:
+            assert_type(outcomes, AsyncOutcomes)
+            async for outcome in outcomes:
+                assert_type(outcome, Outcome)
+        async for outcome in client.create_many([Event("a", user_id="1")]):
+            assert_type(outcome.error, IntercomError | None)
+
+
+async def listen() -> AsyncIterator[EventLike]:
+    yield Event("placed-order", user_id="1")
+    yield {"event_name": "placed-order", "user_id": "1", "created_at": 1671028894}

@@ -27,7 +27,7 @@ from ._faults import Fault, misled
 from ._plain import Asked, PlainRequest, Reply
 from ._reading import BODY_LIMIT
 from ._refusal import JSON, RefusalError
-from ._server import EmulatorServer, ReplyingServer
+from ._server import EmulatorServer
 from ._transport import EmulatorTransport
 from ._workspace import (
     RATE_LIMIT,
@@ -310,7 +310,9 @@ class Emulator:
             ...     httpx.get(f"{url}/events")
             <Response [401 Unauthorized]>
         """
-        return ReplyingServer(self.answer, self._reply, host, port, tls=tls, clock=self._clock)
+        return EmulatorServer(
+            self.answer, host, port, tls=tls, clock=self._clock, reply=self._reply
+        )
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """Answer one request; whatever reaches the emulator by other ways comes through here.

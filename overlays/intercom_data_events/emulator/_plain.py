@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import attrs
 import httpx
@@ -24,6 +24,7 @@ _WRITABLE = re.compile(_LINE)
 # What is longer is refused anyway.
 _LENGTH = re.compile(r"[0-9]{1,9}")
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 # They change how a message ends, or what becomes of its connection.
 _FRAMING = frozenset({"connection", "expect", "transfer-encoding", "upgrade"})
 
@@ -34,22 +35,27 @@ class Asked(Protocol):
     @property
     def method(self) -> str:
         """In capitals."""
+        ...
 
     @property
     def url(self) -> httpx.URL:
         """Where the request came to."""
+        ...
 
     @property
     def headers(self) -> Mapping[str, str]:
         """By their names in small letters, whatever else finds them, too."""
+        ...
 
     @property
     def content(self) -> bytes:
         """The body."""
+        ...
 
     @property
     def extensions(self) -> Mapping[str, Any]:
         """Has "truncated" where the body was too long to be read."""
+        ...
 
 
 @attrs.frozen
@@ -77,8 +83,6 @@ class PlainHead:
 class PlainRequest:
     """A plain request, whole."""
 
-    extensions: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-
     head: PlainHead
     url: httpx.URL
     content: bytes
@@ -92,6 +96,11 @@ class PlainRequest:
     def headers(self) -> Mapping[str, str]:
         """By their names in small letters."""
         return self.head.headers
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """Nothing is to be said of it."""
+        return _NOTHING
 
     def as_httpx(self) -> httpx.Request:
         """The same for those who know httpx's requests only."""

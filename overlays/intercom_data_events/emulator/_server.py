@@ -54,6 +54,7 @@ class EmulatorServer:
         port: The port, or 0 for a free one.
         tls: The server's certificate and key, to serve https.
         clock: What delays are waited for with.
+        reply: A function that answers plain requests as `answer` does, at less cost.
 
     Raises:
         OSError: On entering, where the address cannot be had.
@@ -72,8 +73,9 @@ class EmulatorServer:
         *,
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM,
+        reply: Replying | None = None,
     ) -> None:
-        self._serving = partial(serving, partial(_answered, answer, None), host, port, tls, clock)
+        self._serving = partial(serving, partial(_answered, answer, reply), host, port, tls, clock)
         self._running = ExitStack()
 
     def __enter__(self) -> str:
@@ -106,23 +108,6 @@ class EmulatorServer:
         """Stop serving, even where the caller is being cancelled."""
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._running.close)
-
-
-class ReplyingServer(EmulatorServer):
-    """A server that has another function for plain requests, which does the same at less cost."""
-
-    def __init__(
-        self,
-        answer: Answering,
-        reply: Replying,
-        host: str,
-        port: int,
-        *,
-        tls: ssl.SSLContext | None,
-        clock: Clock,
-    ) -> None:
-        super().__init__(answer, host, port, tls=tls, clock=clock)
-        self._serving = partial(serving, partial(_answered, answer, reply), host, port, tls, clock)
 
 
 @asynccontextmanager
