@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +22,7 @@ from intercom_data_events.bulk import is_refusal
 from intercom_data_events.cli import output
 from intercom_data_events.cli.exits import EXIT_CODES, Exit, UsageError
 from intercom_data_events.cli.importing import StoppedError
-from intercom_data_events.cli.journal import JournalError
+from intercom_data_events.cli.journal import JournalError, NoJournalError
 from intercom_data_events.cli.records import Format, SourceError
 from intercom_data_events.cli.settings import Connection
 
@@ -127,9 +125,18 @@ StampOption = Annotated[
 ]
 
 
+# Seconds.
+_DAY = 24 * 60 * 60
+
+
 def _examples(*lines: str) -> str:
     """What stands at the end of a command's help, each line as it is."""
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+def _check_drawn(*, plot: bool, as_json: bool) -> None:
+    if plot and as_json:
+        raise UsageError("--plot is for people and --json for programs: leave one out")
 
 
 def _show_version(wanted: bool) -> None:
@@ -214,7 +221,7 @@ def track(
     no_args_is_help=True,
     epilog=_examples(
         "intercom-events list --user-id 314159 --since 7d",
-        "intercom-events list --email a@b.co --json | jq .event_name",
+        "intercom-events list --email a@b.co --limit 10 --json",
         "intercom-events list --user-id 314159 --plot --svg events.svg",
         "intercom-events list --user-id 314159 --follow",
     ),
@@ -233,7 +240,7 @@ def list_(
         typer.Option("--follow", "-f", help="Go on: show what is new, until interrupted."),
     ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two looks of --follow.")
+        float, typer.Option(help="Seconds between two looks of --follow, from 0.1 to a day.")
     ] = 5.0,
     plot: PlotOption = False,
     svg: SvgOption = None,
@@ -249,6 +256,9 @@ def list_(
 
     if follow and (plot or svg):
         raise UsageError("--follow has no end to draw a chart at: leave out --plot and --svg")
+    if not 0.1 <= interval <= _DAY:
+        raise UsageError(f"--interval is {interval}: it is seconds, from 0.1 to a day")
+    _check_drawn(plot=plot, as_json=as_json)
     contacts.list_events(
         Connection(
             region=region,
@@ -290,6 +300,7 @@ def summary(
     """Count a contact's events by name, those older than 90 days included."""
     from intercom_data_events.cli import contacts
 
+    _check_drawn(plot=plot, as_json=as_json)
     contacts.summarise(
         Connection(
             region=region,
@@ -311,7 +322,7 @@ def summary(
     epilog=_examples(
         "intercom-events import events.ndjson",
         "intercom-events import events.csv.gz --quota-share 0.5",
-        "zcat 2026-*.ndjson.gz | intercom-events import - --journal 2026.journal",
+        "cat 2026-*.ndjson.gz | intercom-events import - --journal 2026.journal",
     ),
 )
 def import_(
@@ -404,7 +415,7 @@ def import_(
     no_args_is_help=True,
     epilog=_examples(
         "intercom-events validate events.csv",
-        "intercom-events validate events.ndjson --json | jq .line",
+        "gzip -dc events.ndjson.gz | intercom-events validate - --json",
     ),
 )
 def validate(
@@ -520,20 +531,21 @@ def run(arguments: Sequence[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(list(arguments), prog_name="intercom-events", standalone_mode=False)
-        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         output.message("Interrupted.")
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Whoever reads has seen enough; nothing is to be flushed to it at the end either.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
         return Exit.DONE
+    except SystemExit as end:
+        # The emulator's own, completion's, or typer's where whoever reads has seen enough.
+        enough = isinstance(end.__context__, BrokenPipeError)
+        return end.code if isinstance(end.code, int) and not enough else Exit.DONE
     except (AuthenticationError, PermissionDeniedError) as error:
         return _failed(arguments, error, str(error), Exit.DENIED)
+    except (ConfigurationError, SourceError, UsageError, NoJournalError) as error:
+        return _failed(arguments, error, str(error), Exit.USAGE)
     except (StoppedError, JournalError) as error:
         return _failed(arguments, error, str(error), Exit.FAILED)
-    except (ConfigurationError, SourceError, UsageError) as error:
-        return _failed(arguments, error, str(error), Exit.USAGE)
     except IntercomError as error:
         refused = isinstance(error, InvalidInputError) or is_refusal(error)
         return _failed(arguments, error, str(error), Exit.REFUSED if refused else Exit.FAILED)
@@ -542,11 +554,12 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(arguments, error, f"{where}{error.strerror or error}", Exit.FAILED)
     except Exception as error:
         # Of click's, or of typer's copy of it: by what it can do, as there are two.
-        if not hasattr(error, "format_message") or not hasattr(error, "show"):
+        show, say = getattr(error, "show", None), getattr(error, "format_message", None)
+        if show is None or say is None:
             raise
         if "--json" in arguments:
-            return _failed(arguments, error, error.format_message(), Exit.USAGE)
-        error.show()
+            return _failed(arguments, error, say(), Exit.USAGE)
+        show()
         return Exit.USAGE
     return code if isinstance(code, int) else Exit.DONE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -55,11 +55,11 @@ def track(
     with DataEventsClient(**connection.options()) as client:
         client.send(event)
     if as_json:
-        status = "checked" if connection.dry_run else "accepted"
+        status = "accepted" if connection.sends else "checked"
         output.result_json({"status": status, "event": event.to_dict()})
     else:
         whose = event.user_id or event.email or event.id or ""
-        done = "would be sent" if connection.dry_run else "accepted"
+        done = "accepted" if connection.sends else "would be sent"
         output.result(
             f"{output.printable(event.event_name)} of {output.printable(whose)} at "
             f"{event.created_at:%Y-%m-%d %H:%M:%S} UTC: {done}"
@@ -98,10 +98,12 @@ def list_events(
         if follow is not None:
             _follow(client, identity, begin, limit, follow, as_json=as_json)
             return
-        events = islice(recent(client, identity, begin), limit)
+        events: Iterable[ListedEvent] = islice(recent(client, identity, begin), limit)
         if plot or svg is not None:
-            _draw_list(list(events), _whose(identity), plot=plot, svg=svg)
-            return
+            events = list(events)
+            _draw_list(events, _whose(identity), plot=plot, svg=svg)
+            if not as_json:
+                return
         for event in events:
             _show(event, as_json=as_json)
 
@@ -255,7 +257,7 @@ def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Pa
     if svg is not None:
         fine = _plot.Histogram.of(moments, buckets=_SVG_BUCKETS)
         if fine is None:
-            output.message(f"No events: {svg} is not written.")
+            output.message(f"No events: {output.printable(str(svg))} is not written.")
         else:
             _write(svg, _plot.histogram_svg(fine, f"Events of {whose}"))
 

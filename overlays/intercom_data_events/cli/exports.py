@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,9 +79,12 @@ def _write_csv(events: Iterator[Mapping[str, object]], file: TextIO) -> int:
     """Writes a table; its columns are known when all events are."""
     rows = [columns.flatten(fields) for fields in events]
     names = dict.fromkeys(("event_name", "created_at", *(name for row in rows for name in row)))
-    writer = csv.DictWriter(file, names, restval="")
+    table = io.StringIO(newline="") if file.isatty() else file
+    writer = csv.DictWriter(table, names, restval="")
     writer.writeheader()
     writer.writerows(rows)
+    if isinstance(table, io.StringIO):  # A person looks at it: nothing in it is to steer.
+        file.writelines(f"{output.printable(line)}\n" for line in table.getvalue().splitlines())
     return len(rows)
 
 
@@ -88,13 +92,25 @@ def _write_csv(events: Iterator[Mapping[str, object]], file: TextIO) -> int:
 def _opened(to: Path | None) -> Iterator[TextIO]:
     """Where to write; a file is there when it is whole, and not before."""
     if to is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # All that `import` reads.
         yield sys.stdout
         sys.stdout.flush()
         return
+    if to.exists() and not to.is_file():  # A device or a pipe, which is not to be replaced.
+        with _open(to) as file:
+            yield file
+        return
+    to = to.resolve()
     part = to.with_name(f"{to.name}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with _open(part) as file:
             yield file
         os.replace(part, to)  # noqa: PTH105  # as atomic as it is called
     finally:
         part.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> TextIO:
+    # Half a character, which a server can send, has no place in CSV.
+    return path.open("w", encoding="utf-8", errors="replace", newline="")

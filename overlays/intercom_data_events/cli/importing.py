@@ -8,7 +8,8 @@ import io
 import os
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
@@ -103,6 +104,7 @@ class RefusedFile:
         Raises:
             StoppedError: It cannot be written.
         """
+        size = None
         try:
             text = b""
             if self._file is None:
@@ -110,9 +112,14 @@ class RefusedFile:
                 self._file = os.fdopen(descriptor, "rb+", buffering=0)
                 text = self._begin(self._file, reader)
             text += self._entry(record, reason, reader)
+            size = self._file.seek(0, os.SEEK_END)
             while text:
                 text = text[self._file.write(text) :]
         except OSError as error:
+            if self._file is not None and size is not None:
+                # Half of it might have a quote in it that opens, and swallow the next.
+                with suppress(OSError):
+                    self._file.truncate(size)
             raise StoppedError(
                 f"{self.path}, for refused events, cannot be written ({error.strerror}): make room "
                 "or name another with --refused, then run the same command again"
@@ -168,6 +175,8 @@ class Import:
     _pending: dict[int, Record] = field(factory=dict[int, Record])
     _counts: Counter[str] = field(factory=Counter[str])
     _position: int = 0
+    # Events that have been read and are not looked at yet.
+    _waiting: int = 0
     _failed_in_a_row: int = 0
     _stopping: bool = False
 
@@ -195,35 +204,44 @@ class Import:
             JournalError, StoppedError: It cannot go on; running it again does.
             IntercomError: Intercom takes no event at all: the token, the version.
         """
-        problem: Exception | None = None
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch, stop, group.cancel_scope)
-            try:
-                async with client.create_many(
-                    self._events(), concurrency=concurrency, max_rate=max_rate
-                ) as outcomes:
-                    async for outcome in outcomes:
-                        self._note(outcome)
-            except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
-                problem = error
-            group.cancel_scope.cancel()
-        if problem is not None:
-            raise problem
 
-    async def check(self) -> None:
+        async def send() -> None:
+            async with client.create_many(
+                self._events(), concurrency=concurrency, max_rate=max_rate
+            ) as outcomes:
+                async for outcome in outcomes:
+                    self._note(outcome)
+
+        await self._until(stop, send)
+
+    async def check(self, stop: anyio.Event) -> None:
         """Checks everything, and sends nothing.
+
+        Args:
+            stop: Set by whoever wants it to end.
 
         Raises:
             SourceError: The file cannot be read any further.
             StoppedError: The file of refused events cannot be written.
         """
-        async for outcome in check_many(self._events()):
-            self._note(outcome)
+
+        async def look() -> None:
+            async for outcome in check_many(self._events()):
+                self._note(outcome)
+
+        await self._until(stop, look)
 
     @property
     def sent(self) -> bool:
         """Whether anything was left to do."""
         return bool(self._counts.keys() - {"before"} or self._pending)
+
+    @property
+    def through(self) -> int:
+        """Bytes of what has been read whose events have an outcome, as nearly as can be told."""
+        done = sum(self._counts.values())
+        left = len(self._pending) + self._waiting
+        return self.source.position * done // max(1, done + left)
 
     @property
     def begun(self) -> bool:
@@ -248,6 +266,18 @@ class Import:
             ),
         )
 
+    async def _until(self, stop: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:
+        problem: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, stop, group.cancel_scope)
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
+                problem = error
+            group.cancel_scope.cancel()
+        if problem is not None:
+            raise problem
+
     async def _watch(self, stop: anyio.Event, scope: anyio.CancelScope) -> None:
         await stop.wait()
         self._stopping = True
@@ -257,7 +287,8 @@ class Import:
     async def _events(self) -> AsyncIterator[dict[str, object]]:
         """The events to send, in the API's field names."""
         async for stamp, records in self._records():
-            for record in records:
+            for number, record in enumerate(records, 1):
+                self._waiting = len(records) - number
                 if self._stopping:
                     return
                 fields = record.fields
@@ -285,6 +316,10 @@ class Import:
         async for piece in self._pieces():
             rest = piece
             while rest:
+                if line > self._reader.lines and not rest.startswith((b"\n", b"\r")):
+                    raise self._changed(
+                        f"its last line then, {line:,}, had no end, and has been written on"
+                    )
                 # No further than to the next place where the text can be compared.
                 part = rest[: known[0].position - read] if known else rest
                 rest = rest[len(part) :]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import anyio
@@ -13,7 +14,7 @@ import typer
 
 from intercom_data_events import AsyncDataEventsClient, RateLimit
 from intercom_data_events.cli import output
-from intercom_data_events.cli.exits import Exit
+from intercom_data_events.cli.exits import Exit, UsageError
 from intercom_data_events.cli.importing import Import, Problem, RefusedFile, Report
 from intercom_data_events.cli.journal import Journal
 from intercom_data_events.cli.records import Format, SourceError
@@ -49,17 +50,19 @@ def import_file(
     """
     with ExitStack() as opened:
         source = opened.enter_context(Source(file))
-        if connection.dry_run:
+        if not connection.sends:
             run = Import(source, format, None, None, stamp_now, _Teller(_TOLD))
-            _perform(run, run.check, file, quiet=quiet)
+            stopped = _perform(run, run.check, file, quiet=quiet)
             _report(run.report, file, as_json=as_json, dry=True)
-            _end(run.report)
+            _end(run.report, stopped)
         options = connection.options()
         notes = _journal(source, journal, restart=restart)
         if notes is not None:
             opened.callback(notes.close)
         aside = RefusedFile(refused or _beside(source))
         opened.callback(aside.close)
+        if source.path is not None and aside.exists and source.path.samefile(aside.path):
+            raise UsageError("--refused names the file that is imported: name another place")
         if aside.exists and (notes is None or not notes.reads):
             raise SourceError(
                 f"{aside.path}, where refused events go, is there from before: import it or move "
@@ -67,27 +70,25 @@ def import_file(
             )
         client = AsyncDataEventsClient(**options)
         run = Import(source, format, notes, aside, stamp_now, _Teller(_TOLD))
-        stop = anyio.Event()
 
-        async def send() -> None:
+        async def send(stop: anyio.Event) -> None:
             async with client:
                 await run.run(client, concurrency=concurrency, max_rate=max_rate, stop=stop)
 
         try:
-            _perform(run, send, file, quiet=quiet, stop=stop, quota=lambda: client.rate_limit)
+            stopped = _perform(run, send, file, quiet=quiet, quota=lambda: client.rate_limit)
         finally:
             if run.begun:
                 _report(run.report, file, as_json=as_json)
         if notes is not None and run.report.before and not run.sent:
             output.message(
-                f"Everything in it was done before, as {notes.path} has it; --restart imports all "
-                "of it anew."
+                f"Everything in it was done before, as {output.printable(str(notes.path))} has it; "
+                "--restart imports all of it anew."
             )
-        if stop.is_set():
-            again = "run the same command again to go on" if notes else "there is no journal"
-            output.message(f"Interrupted: {again}.")
-            raise typer.Exit(Exit.INTERRUPTED)
-        _end(run.report)
+        again = "run the same command again, to go on"
+        if notes is None:
+            again = "nothing is noted of it, as there is no --journal"
+        _end(run.report, stopped, again)
 
 
 def validate(
@@ -108,7 +109,7 @@ def validate(
 
     with Source(file) as source:
         run = Import(source, format, None, None, stamp_now, tell)
-        _perform(run, run.check, file, quiet=quiet)
+        stopped = _perform(run, run.check, file, quiet=quiet)
     report = run.report
     if not as_json:
         counts = [f"{report.accepted:,} of them good", f"{report.refused:,} not"]
@@ -116,7 +117,7 @@ def validate(
             counts.append(f"{report.duplicates:,} the same event to Intercom as one before")
         events = report.accepted + report.refused + report.duplicates
         output.message(f"{output.printable(file)}: {events:,} events, {', '.join(counts)}.")
-    _end(report)
+    _end(report, stopped)
 
 
 class _Teller:
@@ -144,9 +145,7 @@ def _journal(source: Source, path: Path | None, *, restart: bool) -> Journal | N
         if source.path is None:
             return None
         path = source.path.with_name(f"{source.path.name}.journal")
-    if restart:
-        path.unlink(missing_ok=True)
-    return Journal.open(path, source.name)
+    return Journal.open(path, source.name, restart=restart)
 
 
 def _beside(source: Source) -> Path:
@@ -158,14 +157,18 @@ def _beside(source: Source) -> Path:
 
 def _perform(
     run: Import,
-    work: Callable[[], Awaitable[None]],
+    work: Callable[[anyio.Event], Awaitable[None]],
     file: str,
     *,
     quiet: bool,
-    stop: anyio.Event | None = None,
     quota: Callable[[], RateLimit | None] = lambda: None,
-) -> None:
-    """Runs it with progress shown, until it ends or a signal asks for that."""
+) -> bool:
+    """Runs it with progress shown, until it ends or a signal asks for that.
+
+    Returns:
+        Whether a signal did.
+    """
+    stop = anyio.Event()
 
     async def main() -> Exception | None:
         problem = None
@@ -174,10 +177,9 @@ def _perform(
                 run.tell.show = progress.tell if not quiet else lambda _: None
             async with anyio.create_task_group() as group:
                 group.start_soon(_look, run, progress, quota)
-                if stop is not None:
-                    group.start_soon(_listen, stop)
+                group.start_soon(_listen, stop)
                 try:
-                    await work()
+                    await work(stop)
                 except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
                     problem = error
                 group.cancel_scope.cancel()
@@ -186,6 +188,7 @@ def _perform(
     problem = anyio.run(main)
     if problem is not None:
         raise problem
+    return stop.is_set()
 
 
 async def _look(
@@ -196,7 +199,7 @@ async def _look(
         events = report.accepted + report.duplicates + report.refused + report.failed
         progress.show(
             output.Advance(
-                run.source.position, run.source.size, events, report.refused, report.failed, quota()
+                run.through, run.source.size, events, report.refused, report.failed, quota()
             )
         )
         await anyio.sleep(_LOOK)
@@ -204,12 +207,20 @@ async def _look(
 
 async def _listen(stop: anyio.Event) -> None:
     """Waits for a person, or whoever runs this, to want it to end."""
+    if sys.platform == "win32":
+        return  # asyncio takes no signals there; Ctrl-C is an exception, at once.
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             stop.set()
 
 
 def _report(report: Report, file: str, *, as_json: bool, dry: bool = False) -> None:
+    # Whoever does not read it is told by the exit code, as it is.
+    with suppress(BrokenPipeError):
+        _write_report(report, file, as_json=as_json, dry=dry)
+
+
+def _write_report(report: Report, file: str, *, as_json: bool, dry: bool) -> None:
     if as_json:
         output.result_json({"file": file, "dry_run": dry, **attrs.asdict(report)})
         return
@@ -236,7 +247,10 @@ def _report(report: Report, file: str, *, as_json: bool, dry: bool = False) -> N
         )
 
 
-def _end(report: Report) -> None:
+def _end(report: Report, stopped: bool, again: str = "not all of it was looked at") -> None:
+    if stopped:
+        output.message(f"Interrupted: {again}.")
+        raise typer.Exit(Exit.INTERRUPTED)
     if report.failed:
         raise typer.Exit(Exit.FAILED)
     if report.refused:

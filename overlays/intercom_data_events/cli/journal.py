@@ -26,10 +26,15 @@ from typing import BinaryIO, Literal, NamedTuple, Self
 from attrs import define, field
 
 _HEADER = {"journal": "intercom-events", "version": 1}
+_BEGIN = json.dumps(_HEADER).replace("}", ",").encode()
 
 
 class JournalError(Exception):
     """The journal cannot be used, or not be written any further; says what to do."""
+
+
+class NoJournalError(JournalError):
+    """What is there is no journal, or a damaged one."""
 
 
 class Read(NamedTuple):
@@ -85,18 +90,24 @@ class Journal:
     _descriptor: int = -1
 
     @classmethod
-    def open(cls, path: Path, source: str) -> Self:
+    def open(cls, path: Path, source: str, *, restart: bool = False) -> Self:
         """Opens the journal of a file, or begins it.
 
+        Args:
+            path: Where it is, or is to be.
+            source: What is imported.
+            restart: Whether to forget what is in it.
+
         Raises:
-            JournalError: It is none, is damaged, in use by another import, or cannot be written.
+            NoJournalError: Something else is there, or it is damaged.
+            JournalError: It is in use by another import, or cannot be written.
         """
         journal = cls(path)
         try:
             journal._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             _lock(journal._descriptor, path)
             with path.open("rb") as file:
-                whole = journal._load(file)
+                whole = journal._load(file, restart=restart)
             # What a crash cut off, so that what is added stands on a line of its own.
             os.ftruncate(journal._descriptor, whole)
             os.lseek(journal._descriptor, 0, os.SEEK_END)
@@ -175,9 +186,14 @@ class Journal:
                 f"{_cannot(self.path, error)}, then run the same command again, which goes on"
             ) from error
 
-    def _load(self, file: BinaryIO) -> int:
-        """Reads what there is; returns how many bytes of it are whole lines."""
+    def _load(self, file: BinaryIO, *, restart: bool) -> int:
+        """Reads what there is; returns how many bytes of it are to stay: the whole lines."""
+        if not _BEGIN.startswith(file.read(len(_BEGIN))):
+            raise self._unusable("is no journal of an import")
+        file.seek(0)
         whole = 0
+        if restart:
+            return whole
         for number, line in enumerate(_whole_lines(file), 1):
             whole += len(line)
             try:
@@ -187,13 +203,13 @@ class Journal:
                 else:
                     self._take(entry)
             except (ValueError, TypeError, AttributeError, RecursionError) as error:
-                what = "is no journal of an import"
-                if number > 1:
-                    what = f"is damaged in line {number:,}"
-                raise JournalError(
-                    f"{self.path} {what}: move it away, to begin anew, or name another by --journal"
-                ) from error
+                raise self._unusable(f"is damaged in line {number:,}") from error
         return whole
+
+    def _unusable(self, why: str) -> NoJournalError:
+        return NoJournalError(
+            f"{self.path} {why}: move it away, to begin anew, or name another by --journal"
+        )
 
     def _take(self, entry: list[object]) -> None:
         match entry:
@@ -201,7 +217,8 @@ class Journal:
                 self.done.add(line)
             case ["read", int(position), int(line), str(digest), int(stamp)]:
                 read = Read(position, line, digest, stamp)
-                if self.reads and (read[:2] < self.reads[-1][:2]):
+                last = self.reads[-1] if self.reads else Read(0, 0, "", 0)
+                if position < last.position or line < last.line:
                     raise ValueError(read)
                 self.reads.append(read)
             case _:

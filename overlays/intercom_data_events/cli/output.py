@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -47,19 +47,20 @@ def result_json(value: object) -> None:
 
 
 def to_json(value: object) -> str:
-    """Returns a value as one line of JSON that can be written as UTF-8."""
+    """Returns a value as one line of JSON that can be written as UTF-8, and seen on a terminal."""
     text = json.dumps(value, ensure_ascii=is_ascii(), default=_as_json)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # A server can send half a character as well.
-        text = json.dumps(value, default=_as_json)
-    return text
+    if text.isprintable():
+        return text
+    # JSON itself escapes the oldest control characters alone.
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def message(text: str) -> None:
-    """Writes a message, on standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """Writes a message, on standard error, where anybody reads it."""
+    # That nobody does is no reason to stop what is being done.
+    with suppress(BrokenPipeError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def _as_json(value: object) -> object:

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from intercom_data_events import ConfigurationError
+from intercom_data_events.cli import output
 from intercom_data_events.settings import resolve_enabled
 
 
@@ -39,6 +40,15 @@ class Connection:
     dry_run: bool = False
     pace: bool = True
 
+    @property
+    def sends(self) -> bool:
+        """Whether anything is sent: neither with --dry-run, nor where INTERCOM_DISABLED is set.
+
+        Raises:
+            ConfigurationError: INTERCOM_DISABLED is neither yes nor no.
+        """
+        return not self.dry_run and resolve_enabled(None)
+
     def options(self) -> dict[str, Any]:
         """Returns the arguments to make a client with.
 
@@ -58,14 +68,16 @@ class Connection:
         options: dict[str, Any] = {
             name: value for name, value in named.items() if value is not None
         }
-        if self.dry_run:
+        if not self.sends:
+            if not self.dry_run:
+                output.message("INTERCOM_DISABLED is set: Intercom is not asked anything.")
             return {**options, "enabled": False}
         return {**options, "access_token": _access_token()}
 
 
 def _access_token() -> str | None:
-    if os.environ.get("INTERCOM_ACCESS_TOKEN") or not resolve_enabled(None):
-        return None  # The client finds it, or needs none.
+    if os.environ.get("INTERCOM_ACCESS_TOKEN"):
+        return None  # The client finds it.
     if not sys.stderr.isatty():
         raise ConfigurationError(
             "no access token: set INTERCOM_ACCESS_TOKEN in the environment; it is never given as "
