@@ -88,9 +88,7 @@ def test_each_event_has_one_outcome_with_its_place_in_the_input(call, emulator):
 
 
 def test_events_and_mappings_can_be_mixed(call, emulator):
-    outcomes = many(
-        call, [Event("left", user_id="1"), event(2), event(3, metadata={"a": 1})]
-    )
+    outcomes = many(call, [Event("left", user_id="1"), event(2), event(3, metadata={"a": 1})])
 
     assert statuses(outcomes) == ["accepted"] * 3
     assert [one.metadata for one in emulator.events if one.user_id == "3"] == [{"a": 1}]
