@@ -98,7 +98,7 @@ class Settings:
             ConfigurationError: A setting that cannot be used; names it, and where it came from.
         """
         return cls(
-            base_url=_address(base_url, region),
+            base_url=resolve_address(base_url, region),
             version=_from("INTERCOM_VERSION", version, check_version) or API_VERSION,
             timeout=None if timeout is None else _check_timeout(timeout),
             deadline=_check_deadline(deadline),
@@ -191,7 +191,12 @@ def check_token(token: object) -> str:
     return str.__str__(token)
 
 
-def _address(base_url: str | None, region: str | None) -> str:
+def resolve_address(base_url: str | None, region: str | None) -> str:
+    """Returns where the API is: as given, else from the environment, else that of the US.
+
+    Raises:
+        ConfigurationError: It is no address, or both are given.
+    """
     if base_url is not None and region is not None:
         raise ConfigurationError("base_url and region both say where the API is: pass one of them")
     if region is not None:

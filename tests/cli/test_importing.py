@@ -267,14 +267,25 @@ def test_what_failed_is_sent_again_and_nothing_else(serve, command, ndjson):
     assert emulator.counts.processed == 3
 
 
-def test_an_outage_ends_it_soon_and_it_goes_on_later(emulator, command, ndjson):
+def test_an_outage_ends_it_soon_and_it_goes_on_later(serve, command, ndjson):
+    emulator = serve(faults=[Fault.failing(503)] * 20)
     path = ndjson(300)
-    done = command("import", path, "--base-url", NOBODY, "--max-retries", "0")
+    done = command("import", path, "--concurrency", "1", "--max-retries", "0")
     assert done.code == 3
     assert "20 events in a row failed, the last with: " in done.err
     assert "0 accepted" in done.out
     assert command("import", path).code == 0
     assert len(emulator.events) == 300
+
+
+def test_an_import_that_began_elsewhere_does_not_go_on_here(emulator, command, ndjson):
+    path = ndjson(3)
+    assert command("import", path).code == 0
+    done = command("import", path, "--base-url", NOBODY)
+    assert done.code == 2
+    assert "is of an import to http://127.0.0.1:" in done.err
+    assert f"not to {NOBODY}: move it away" in done.err
+    assert len(emulator.events) == 3
 
 
 def test_a_pipe_goes_on_by_a_journal_of_ones_own(serve, command):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from intercom_data_events.cli.journal import Done, Journal, JournalError, NoJournalError, Read
 
 SOURCE = "events.ndjson"
+ADDRESS = "https://api.intercom.io"
 
 
 @st.composite
@@ -33,7 +34,7 @@ def histories(draw):
 
 
 def write(path: Path, entries) -> None:
-    journal = Journal.open(path, SOURCE)
+    journal = Journal.open(path, SOURCE, ADDRESS)
     for entry in entries:
         if isinstance(entry, Read):
             journal.note_read(entry, lasting=False)
@@ -44,7 +45,7 @@ def write(path: Path, entries) -> None:
 
 def said(path: Path):
     """What a journal says: the pieces, and the lines that are done."""
-    journal = Journal.open(path, SOURCE)
+    journal = Journal.open(path, SOURCE, ADDRESS)
     journal.close()
     last = journal.reads[-1].line if journal.reads else 0
     done = {line for line in range(last + 100) if line in journal.done}
@@ -111,9 +112,9 @@ def test_a_line_that_nobody_could_have_noted_is_named(entries, data):
         lines.insert(number - 1, damage.encode("latin-1") + b"\n")
         path.write_bytes(b"".join(lines))
         with pytest.raises(NoJournalError, match=rf"is damaged in line {number}: move it away"):
-            Journal.open(path, SOURCE)
+            Journal.open(path, SOURCE, ADDRESS)
         # It can be forgotten, as it is a journal.
-        journal = Journal.open(path, SOURCE, restart=True)
+        journal = Journal.open(path, SOURCE, ADDRESS, restart=True)
         journal.close()
         assert said(path) == ([], set())
 
@@ -135,7 +136,7 @@ def test_another_file_is_no_journal_and_stays_as_it_is(text, restart, tmp_path):
     path = tmp_path / "other"
     path.write_text(text)
     with pytest.raises(NoJournalError, match="is no journal of an import: move it away"):
-        Journal.open(path, SOURCE, restart=restart)
+        Journal.open(path, SOURCE, ADDRESS, restart=restart)
     assert path.read_text() == text
 
 
@@ -146,7 +147,7 @@ def test_pieces_come_in_their_order(tmp_path):
         whole = path.read_text()
         path.write_text(f"{whole}{json.dumps(['read', *entry])}\n")
         with pytest.raises(NoJournalError, match="is damaged in line 3"):
-            Journal.open(path, SOURCE)
+            Journal.open(path, SOURCE, ADDRESS)
         path.write_text(whole)
 
 
@@ -155,16 +156,21 @@ def test_nobody_else_can_read_it(tmp_path):
     write(path, [])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     [header] = path.read_text().splitlines()
-    assert json.loads(header) == {"journal": "intercom-events", "version": 1, "file": SOURCE}
+    assert json.loads(header) == {
+        "journal": "intercom-events",
+        "version": 1,
+        "file": SOURCE,
+        "address": ADDRESS,
+    }
 
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_one_import_at_a_time_has_it(restart, tmp_path):
     path = tmp_path / "journal"
-    first = Journal.open(path, SOURCE)
+    first = Journal.open(path, SOURCE, ADDRESS)
     first.note_read(Read(10, 2, "5f", 0), lasting=True)
     with pytest.raises(JournalError, match="another import is using the journal"):
-        Journal.open(path, SOURCE, restart=restart)
+        Journal.open(path, SOURCE, ADDRESS, restart=restart)
     first.note("accepted", 2)
     first.close()
     first.close()  # Nothing happens.
@@ -175,7 +181,7 @@ def test_one_import_at_a_time_has_it(restart, tmp_path):
 def test_where_it_cannot_be_is_told_with_a_remedy(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(JournalError, match=r"cannot be written .*name another place"):
-        Journal.open(Path(name), SOURCE)
+        Journal.open(Path(name), SOURCE, ADDRESS)
 
 
 def test_each_line_has_the_stamp_of_the_piece_that_completed_it(tmp_path):
@@ -183,7 +189,7 @@ def test_each_line_has_the_stamp_of_the_piece_that_completed_it(tmp_path):
     # The second piece completes no line.
     pieces = [Read(10, 2, "a", 100), Read(20, 2, "b", 200), Read(30, 5, "c", 300)]
     write(path, pieces)
-    journal = Journal.open(path, SOURCE)
+    journal = Journal.open(path, SOURCE, ADDRESS)
     assert [journal.stamp(line) for line in range(1, 7)] == [100, 100, 300, 300, 300, None]
     assert journal.position == 30
     journal.close()

@@ -55,8 +55,8 @@ def import_file(
             stopped = _perform(run, run.check, file, quiet=quiet)
             _report(run.report, file, as_json=as_json, dry=True)
             _end(run.report, stopped)
-        options = connection.options()
-        notes = _journal(source, journal, restart=restart)
+        client = AsyncDataEventsClient(**connection.options())
+        notes = _journal(source, journal, connection.address, restart=restart)
         if notes is not None:
             opened.callback(notes.close)
         aside = RefusedFile(refused or _beside(source))
@@ -68,7 +68,6 @@ def import_file(
                 f"{aside.path}, where refused events go, is there from before: import it or move "
                 "it away, or name another place with --refused"
             )
-        client = AsyncDataEventsClient(**options)
         run = Import(source, format, notes, aside, stamp_now, _Teller(_TOLD))
 
         async def send(stop: anyio.Event) -> None:
@@ -140,12 +139,12 @@ def _said(file: str, problem: Problem) -> str:
     return output.printable(f"{where}: {' '.join(problem.reason.split())}")
 
 
-def _journal(source: Source, path: Path | None, *, restart: bool) -> Journal | None:
+def _journal(source: Source, path: Path | None, address: str, *, restart: bool) -> Journal | None:
     if path is None:
         if source.path is None:
             return None
         path = source.path.with_name(f"{source.path.name}.journal")
-    return Journal.open(path, source.name, restart=restart)
+    return Journal.open(path, source.name, address, restart=restart)
 
 
 def _beside(source: Source) -> Path:

@@ -2,7 +2,8 @@
 
 A text file of one JSON value per line, written as things happen and only ever added to:
 
-- first, ``{"journal": "intercom-events", "version": 1, "file": …}``;
+- first, ``{"journal": "intercom-events", "version": 1, "file": …, "address": …}``: what is
+  imported, and where to;
 - ``["read", BYTES, LINE, DIGEST, STAMP]``: before any of it is sent, that the text was read up to
   so many bytes and this line, what it was, and the second that events without a time of their own
   are stamped with;
@@ -90,16 +91,17 @@ class Journal:
     _descriptor: int = -1
 
     @classmethod
-    def open(cls, path: Path, source: str, *, restart: bool = False) -> Self:
+    def open(cls, path: Path, source: str, address: str, *, restart: bool = False) -> Self:
         """Opens the journal of a file, or begins it.
 
         Args:
             path: Where it is, or is to be.
             source: What is imported.
+            address: Where Intercom is, or what stands for it.
             restart: Whether to forget what is in it.
 
         Raises:
-            NoJournalError: Something else is there, or it is damaged.
+            NoJournalError: Something else is there, it is damaged, or of an import to elsewhere.
             JournalError: It is in use by another import, or cannot be written.
         """
         journal = cls(path)
@@ -107,12 +109,12 @@ class Journal:
             journal._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             _lock(journal._descriptor, path)
             with path.open("rb") as file:
-                whole = journal._load(file, restart=restart)
+                whole = journal._load(file, address, restart=restart)
             # What a crash cut off, so that what is added stands on a line of its own.
             os.ftruncate(journal._descriptor, whole)
             os.lseek(journal._descriptor, 0, os.SEEK_END)
             if not whole:
-                journal._write(json.dumps({**_HEADER, "file": source}))
+                journal._write(json.dumps({**_HEADER, "file": source, "address": address}))
         except OSError as error:
             journal.close()
             raise JournalError(
@@ -186,7 +188,7 @@ class Journal:
                 f"{_cannot(self.path, error)}, then run the same command again, which goes on"
             ) from error
 
-    def _load(self, file: BinaryIO, *, restart: bool) -> int:
+    def _load(self, file: BinaryIO, address: str, *, restart: bool) -> int:
         """Reads what there is; returns how many bytes of it are to stay: the whole lines."""
         if not _BEGIN.startswith(file.read(len(_BEGIN))):
             raise self._unusable("is no journal of an import")
@@ -199,10 +201,12 @@ class Journal:
             try:
                 entry = json.loads(line)
                 if number == 1:
-                    _check_header(entry)
+                    begun_for = _read_header(entry)
+                    if begun_for != address:
+                        raise self._unusable(f"is of an import to {begun_for}, not to {address}")
                 else:
                     self._take(entry)
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise self._unusable(f"is damaged in line {number:,}") from error
         return whole
 
@@ -228,9 +232,10 @@ class Journal:
         return bool(self.reads) and 0 < line <= self.reads[-1].line
 
 
-def _check_header(header: dict[str, object]) -> None:
+def _read_header(header: dict[str, object]) -> object:
     if {name: header.get(name) for name in _HEADER} != _HEADER:
         raise ValueError(header)
+    return header["address"]
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from intercom_data_events import ConfigurationError
 from intercom_data_events.cli import output
-from intercom_data_events.settings import resolve_enabled
+from intercom_data_events.settings import resolve_address, resolve_enabled
 
 
 @frozen(kw_only=True)
@@ -49,6 +49,15 @@ class Connection:
         """
         return not self.dry_run and resolve_enabled(None)
 
+    @property
+    def address(self) -> str:
+        """Where Intercom is.
+
+        Raises:
+            ConfigurationError: It cannot be told.
+        """
+        return resolve_address(self.base_url, self.region)
+
     def options(self) -> dict[str, Any]:
         """Returns the arguments to make a client with.
 
@@ -78,10 +87,23 @@ class Connection:
 def _access_token() -> str | None:
     if os.environ.get("INTERCOM_ACCESS_TOKEN"):
         return None  # The client finds it.
-    if not sys.stderr.isatty():
+    if not _can_be_asked():
         raise ConfigurationError(
             "no access token: set INTERCOM_ACCESS_TOKEN in the environment; it is never given as "
             "an argument, which others on this machine and the shell's history would see"
         )
-    # Asked for on the terminal itself, also where standard input is a pipe.
     return getpass.getpass("Access token of the Intercom workspace: ")
+
+
+def _can_be_asked() -> bool:
+    """Whether there is a person at a terminal, also where standard input is a pipe of events."""
+    if not sys.stderr.isatty():
+        return False
+    if sys.stdin.isatty():
+        return True
+    try:
+        # Where getpass asks; it would read standard input without.
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+    return True
