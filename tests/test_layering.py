@@ -36,7 +36,7 @@ RING_TOO = {
     "bulk": {"anyio", "trio"},
     "cli": {"anyio", "rich", "typer"},
     "emulator": {"anyio", "h11"},
-    "fast": {"aiohttp", "anyio", "httpx_aiohttp"},
+    "fast": {"aiohttp", "anyio", "httpx_aiohttp", "trio", "yarl"},
     "pytest_plugin": {"pytest"},
 }
 

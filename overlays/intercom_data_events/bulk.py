@@ -7,6 +7,7 @@ tasks for the async one.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections import deque
 from collections.abc import (
@@ -14,7 +15,6 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -22,7 +22,7 @@ from collections.abc import (
 from contextlib import suppress
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
 
 import httpx
 from attrs import define, field, frozen
@@ -30,8 +30,8 @@ from attrs import define, field, frozen
 from intercom_data_events import operations, retry
 from intercom_data_events.checks import shown
 from intercom_data_events.errors import (
+    APIConnectionError,
     APIStatusError,
-    APITimeoutError,
     AuthenticationError,
     ConfigurationError,
     IntercomError,
@@ -40,6 +40,8 @@ from intercom_data_events.errors import (
     PermissionDeniedError,
 )
 from intercom_data_events.event import Event
+from intercom_data_events.fast import fast_connections, running_trio
+from intercom_data_events.sending import UnwantedError
 
 if TYPE_CHECKING:
     import anyio
@@ -122,7 +124,8 @@ def is_refusal(error: IntercomError) -> bool:
     """Whether the same input would meet the same error again."""
     if isinstance(error, APIStatusError):
         status = error.status_code
-        return 400 <= status < 500 and status not in retry.RETRIED_STATUSES
+        refused = 400 <= status < 500 and status not in retry.RETRIED_STATUSES
+        return refused and not error.may_have_been_processed
     return isinstance(error, InvalidInputError)
 
 
@@ -131,10 +134,10 @@ class Concurrency:
 
     Requests that wait for each other, in this process, on the line or at the server, are answered
     later without more of them being answered. So round by round, the average latency is compared
-    with the lowest average so far: what it is longer by is waiting, and tells how many requests
-    wait (as TCP Vegas has it). Where that is only a few, more go at once; where it is many, fewer
-    do. Averages, as single answers vary. From time to time all of it is forgotten and learned
-    anew, since lines and servers change.
+    with the lowest average so far: what it is longer by, and not by chance, is waiting, and tells
+    how many requests wait (as TCP Vegas has it). Where that is only a few, more go at once; where
+    it is many, fewer do. From time to time all of it is forgotten and learned anew, since lines and
+    servers change.
 
     Args:
         most: The bound, whatever the latency.
@@ -151,24 +154,28 @@ class Concurrency:
         self._lowest = math.inf
         self._doubling = True
         self._answers = 0
-        self._seconds = 0.0
+        self._seconds = self._squares = 0.0
         self._rounds = 0
 
     def note(self, latency: float) -> None:
         """Takes in how many seconds one answer took."""
         self._answers += 1
         self._seconds += latency
+        self._squares += latency * latency
         if self._answers < max(self._SAMPLE, 2 * self.limit):
             return
         average = self._seconds / self._answers
-        self._answers, self._seconds = 0, 0.0
+        variance = max(0.0, self._squares / self._answers - average * average)
+        by_chance = 2 * math.sqrt(variance / self._answers)
+        self._answers, self._seconds, self._squares = 0, 0.0, 0.0
         self._rounds += 1
         if self._rounds % self._ROUNDS == 0:
             self._lowest = math.inf
             self.limit = max(1, self.limit // 2)
             return
         self._lowest = min(self._lowest, average)
-        waiting = self.limit * (1 - self._lowest / average) if average > 0 else 0.0
+        surely = max(average - by_chance, self._lowest)
+        waiting = self.limit * (1 - self._lowest / surely) if surely > 0 else 0.0
         if waiting < self._few:
             more = self.limit if self._doubling else max(1, self.limit // 8)
             self.limit = min(self._most, self.limit + more)
@@ -251,14 +258,19 @@ class _Plan:
             self._behind[entry.person] = deque()
             self._ready.append(entry)
 
+    @property
+    def has_next(self) -> bool:
+        """Whether there is something to send now."""
+        return (
+            bool(self._ready)
+            and self._in_flight < self.concurrency.limit
+            and len(self.outcomes) < _UNREAD
+            and not self.stopped
+        )
+
     def next(self) -> _Entry | None:
         """What to send now, or None."""
-        if (
-            not self._ready
-            or self._in_flight >= self.concurrency.limit
-            or len(self.outcomes) >= _UNREAD
-            or self.stopped
-        ):
+        if not self.has_next:
             return None
         self._in_flight += 1
         return self._ready.popleft()
@@ -269,6 +281,7 @@ class _Plan:
         self._held -= 1
         if error is None:
             self.outcomes.append(entry.ended("accepted"))
+            self._recent.pop(entry.key, None)  # Else it would keep its old turn to be forgotten.
             self._recent[entry.key] = entry.position
             if len(self._recent) > _RECENT:
                 del self._recent[next(iter(self._recent))]
@@ -289,6 +302,10 @@ class _Plan:
         self.stopped = True
         self.fatal = self.fatal or error
 
+    def is_wanted(self) -> bool:
+        """Whether what was begun is still to be sent."""
+        return not self.stopped
+
     def _is_duplicate(self, entry: _Entry) -> bool:
         position = self._recent.get(entry.key)
         if position is None or entry.position - position > _RECENT:
@@ -298,13 +315,9 @@ class _Plan:
         return True
 
 
-def _is_crowded_out(error: IntercomError) -> bool:
-    """Whether there was no room for it within the rate limit, for as long as its deadline is.
-
-    Nothing was sent, so it goes on waiting: however small the share of the quota is, many events
-    take as long as they take.
-    """
-    return isinstance(error, APITimeoutError) and not error.tries
+def _latency(error: IntercomError | None, pool: Pool[Any]) -> float:
+    """How long the answer took; 0 where there was none."""
+    return 0.0 if isinstance(error, APIConnectionError) else pool.own().pacer.latency
 
 
 async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]:
@@ -348,6 +361,7 @@ class Outcomes:
                 f"create_many takes an iterable of events, not {shown(events)}: put one in a list"
             )
         self._events = iter(events)
+        self._process = os.getpid()
         self._threads = _Threads(_Plan(Concurrency(most)), pool, settings, _Rate(rate, pool.clock))
 
     def __iter__(self) -> Iterator[Outcome]:
@@ -356,11 +370,16 @@ class Outcomes:
 
     def __next__(self) -> Outcome:
         """Returns the next outcome, reading and sending what that takes."""
+        if os.getpid() != self._process:
+            raise ConfigurationError(
+                "create_many was called before the process forked: its threads stayed there, so "
+                "call it anew"
+            )
         while not (found := self._threads.outcome()):
             if found is None:
                 raise StopIteration
             try:
-                self._threads.take(next(self._events))
+                item = next(self._events)
             except StopIteration:
                 self._threads.end()
             except BaseException as error:
@@ -368,11 +387,15 @@ class Outcomes:
                 self._threads.end(error)
                 if not isinstance(error, Exception):
                     raise
+            else:
+                self._threads.take(item)
         return found
 
     def close(self) -> None:
         """Begins nothing more."""
-        self._threads.stop()
+        # In a forked child there are no such threads, and a lock may be held for ever.
+        if os.getpid() == self._process:
+            self._threads.stop()
 
     def __enter__(self) -> Self:
         """Enters a block that closes it at its end."""
@@ -417,11 +440,11 @@ class _Threads:
         with self._lock:
             while True:
                 if plan.outcomes:
-                    found = plan.outcomes.popleft()
                     self._assign()
-                    return found
+                    return plan.outcomes.popleft()
                 if plan.fatal is not None:
-                    raise plan.fatal
+                    error, plan.fatal = plan.fatal, None
+                    raise error
                 if plan.finished:
                     self._work.notify_all()
                     if self._input_error is not None:
@@ -450,16 +473,28 @@ class _Threads:
 
     def _assign(self) -> None:
         """Has somebody send what can be sent."""
+        if not self._plan.has_next:
+            return
         if self._idle:
             self._work.notify()
         elif self._running < self._plan.concurrency.limit:
-            self._running += 1
-            threading.Thread(target=self._run, name="create_many", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name="create_many", daemon=True).start()
+            except RuntimeError:
+                # No more threads can be had, or the interpreter is ending: fewer do as well.
+                if not self._running:
+                    self._plan.stop()
+                    raise
+            else:
+                self._running += 1
 
     def _run(self) -> None:
         while (entry := self._next()) is not None:
             try:
-                error, latency = self._send(entry)
+                error = self._send(entry)
+                latency = _latency(error, self._pool)
+            except UnwantedError:
+                continue  # It has been closed.
             except BaseException as fatal:  # noqa: BLE001  # raised to whoever iterates
                 self.stop(fatal)
             else:
@@ -481,28 +516,25 @@ class _Threads:
             self._running -= 1
             return None
 
-    def _send(self, entry: _Entry) -> tuple[IntercomError | None, float]:
-        """Sends one; returns what it failed with, and how long the last answer took.
+    def _send(self, entry: _Entry) -> IntercomError | None:
+        """Sends one; returns what it failed with.
 
         Raises:
+            UnwantedError: Nobody wants it any longer.
             BaseException: What ends everything: every event would get it, or it is the caller's.
         """
-        pool = self._pool
         with self._lock:
             seconds = self._rate.reserve()
         if seconds > 0:
-            pool.clock.alarm().wait(seconds)
-        operation = operations.create(entry.event)
-        while True:
-            try:
-                operation.perform(pool, self._settings)
-            except _FATAL:
-                raise
-            except IntercomError as error:
-                if not _is_crowded_out(error):
-                    return error, pool.own().pacer.latency
-            else:
-                return None, pool.own().pacer.latency
+            self._pool.clock.alarm().wait(seconds)
+        try:
+            operation = operations.create(entry.event, self._plan.is_wanted)
+            operation.perform(self._pool, self._settings)
+        except _FATAL:
+            raise
+        except IntercomError as error:
+            return error
+        return None
 
 
 class AsyncOutcomes:
@@ -565,7 +597,7 @@ class AsyncOutcomes:
     def __del__(self) -> None:
         """Ends what is on its way, where somebody left the loop."""
         with suppress(AttributeError):  # It was refused as it was made.
-            self._tasks.cancel()
+            self._tasks.abandon()
 
 
 @define(eq=False)
@@ -586,9 +618,11 @@ class _Tasks:
     _hungry: anyio.Event | None = field(default=None, init=False)
     _arrived: anyio.Event | None = field(default=None, init=False)
     _ended: anyio.Event | None = field(default=None, init=False)
-    _input_error: Exception | None = field(default=None, init=False)
+    _input_error: BaseException | None = field(default=None, init=False)
     # Referred to, as an event loop forgets tasks that nobody refers to.
     _host: object = field(default=None, init=False)
+    # Calls a function in the event loop, from any thread.
+    _soon: Callable[[Callable[[], None]], object] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._plan = _Plan(Concurrency(self._most))
@@ -600,7 +634,7 @@ class _Tasks:
         plan = self._plan
         if self._ended is None and not plan.finished:
             self._ended = anyio.Event()
-            self._host = _spawn(self._run)
+            self._begin()
         while not plan.outcomes:
             if self._ended is None or self._ended.is_set():
                 error = plan.fatal or self._input_error
@@ -608,12 +642,42 @@ class _Tasks:
                 if error is not None:
                     raise error
                 return None
-            self._arrived = anyio.Event()
+            # One for all tasks that wait.
+            if self._arrived is None or self._arrived.is_set():
+                self._arrived = anyio.Event()
             await self._arrived.wait()
         found = plan.outcomes.popleft()
         if len(plan.outcomes) == _UNREAD - 1:
             self._settle()
         return found
+
+    def _begin(self) -> None:
+        """Runs in a task of its own, under asyncio and trio."""
+        if running_trio():
+            import trio
+
+            self._soon = trio.lowlevel.current_trio_token().run_sync_soon
+            self._host = trio.lowlevel.spawn_system_task(self._run, context=copy_context())
+        else:
+            import asyncio
+
+            loop = asyncio.get_running_loop()
+            self._soon = loop.call_soon_threadsafe
+            self._host = task = loop.create_task(self._run())
+            # Also where it is cancelled before its first step.
+            task.add_done_callback(lambda _: self._end())
+
+    def _end(self) -> None:
+        self._plan.stop()
+        cast("anyio.Event", self._ended).set()
+        self._notify()
+
+    def abandon(self) -> None:
+        """Has everything end, from whatever thread the collector runs in."""
+        self._plan.stop()
+        if self._soon is not None:
+            with suppress(RuntimeError):  # The event loop has ended.
+                self._soon(self.cancel)
 
     def cancel(self) -> None:
         """Ends everything, without waiting for it."""
@@ -634,8 +698,6 @@ class _Tasks:
     async def _run(self) -> None:
         import anyio
 
-        from intercom_data_events.fast import fast_connections
-
         try:
             async with fast_connections(self._pool, self._most) as fast:
                 if fast is not None:
@@ -649,9 +711,7 @@ class _Tasks:
             self._plan.stop(error)
         finally:
             # The loop may be ending, which cancels this; nothing is to wait for it.
-            self._plan.stop()
-            cast("anyio.Event", self._ended).set()
-            self._notify()
+            self._end()
 
     async def _read(self) -> None:
         """Reads the input, as far as is needed to keep all busy."""
@@ -674,7 +734,15 @@ class _Tasks:
                         await anyio.lowlevel.checkpoint()
                     while not plan.hungry:
                         await self._appetite()
-        except Exception as error:  # noqa: BLE001  # the input's own, raised to whoever iterates
+        except GeneratorExit:
+            raise  # Forgotten by an event loop that has ended.
+        except BaseException as error:
+            # The input's own goes to whoever iterates; it can be a cancellation of its own, too.
+            group = cast("anyio.abc.TaskGroup", self._group)
+            if isinstance(error, anyio.get_cancelled_exc_class()) and (
+                running_trio() or group.cancel_scope.cancel_called
+            ):
+                raise
             self._input_error = error
         finally:
             if isinstance(self._events, AsyncGenerator):
@@ -715,7 +783,10 @@ class _Tasks:
         plan = self._plan
         while entry is not None:
             try:
-                error, latency = await self._send(entry)
+                error = await self._send(entry)
+                latency = _latency(error, self._pool)
+            except UnwantedError:
+                break
             except Exception as fatal:  # noqa: BLE001  # raised to whoever iterates
                 plan.stop(fatal)
                 break
@@ -725,35 +796,18 @@ class _Tasks:
                 self._settle()
         self._settle()
 
-    async def _send(self, entry: _Entry) -> tuple[IntercomError | None, float]:
+    async def _send(self, entry: _Entry) -> IntercomError | None:
         """Sends one, as its twin in threads does."""
-        pool = self._pool
         if (seconds := self._rate.reserve()) > 0:
-            await pool.clock.async_alarm().wait(seconds)
-        operation = operations.create(entry.event)
-        while True:
-            try:
-                await operation.aperform(pool, self._settings)
-            except _FATAL:
-                raise
-            except IntercomError as error:
-                if not _is_crowded_out(error):
-                    return error, pool.own().pacer.latency
-            else:
-                return None, pool.own().pacer.latency
-
-
-def _spawn(function: Callable[[], Coroutine[None, None, None]]) -> object:
-    """Runs a function in a task of its own, under asyncio and trio."""
-    import asyncio
-
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        import trio
-
-        return trio.lowlevel.spawn_system_task(function, context=copy_context())
-    return loop.create_task(function())
+            await self._pool.clock.async_alarm().wait(seconds)
+        try:
+            operation = operations.create(entry.event, self._plan.is_wanted)
+            await operation.aperform(self._pool, self._settings)
+        except _FATAL:
+            raise
+        except IntercomError as error:
+            return error
+        return None
 
 
 def _check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | None]:

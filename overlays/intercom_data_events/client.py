@@ -266,7 +266,8 @@ class DataEventsClient:
     ) -> Outcomes:
         """Submits events, as many as there are, and yields what became of each, as it is known.
 
-        The input is read as it is needed. The events of one person are sent in their order;
+        The input is read as it is needed, in the thread that iterates; while it blocks, outcomes
+        wait. The events of one person are sent in their order;
         everything else as it comes. What is refused or failed does not stop the rest. It keeps to
         the rate limit and to the client's `quota_share`; where that leaves no room, events wait as
         long as it takes, and their deadline begins anew.

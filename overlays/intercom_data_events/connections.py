@@ -120,11 +120,18 @@ class Own(Generic[C]):
 
 
 @define(eq=False)
-class _Told:
-    """What answers have told: of the rate limit last, and whether of another version."""
+class _State:
+    """What a pool shares with those beside it.
+
+    Attributes:
+        headers: What an answer told of the rate limit last.
+        warned: Whether one was for another version.
+        closed: Whether the client has been closed.
+    """
 
     headers: Mapping[str, str] | None = None
     warned: bool = False
+    closed: bool = False
 
 
 class Pool(Generic[C]):
@@ -164,8 +171,7 @@ class Pool(Generic[C]):
         self._processes: dict[int, Own[C]] = {}
         # Entered again by a signal's handler that sends while the first connections are made.
         self._locks: dict[int, threading.RLock] = {}
-        self._closed = False
-        self._told = _Told()
+        self._state = _State()
 
     @property
     def plain(self) -> bool:
@@ -175,7 +181,7 @@ class Pool(Generic[C]):
     @property
     def rate_limit(self) -> RateLimit | None:
         """The rate limit as last seen in an answer."""
-        headers = self._told.headers
+        headers = self._state.headers
         return None if headers is None else RateLimit.from_headers(headers)
 
     def own(self) -> Own[C]:
@@ -185,7 +191,7 @@ class Pool(Generic[C]):
             RuntimeError: The connections have been closed.
             ConfigurationError: They cannot be set up, or are the caller's and another process's.
         """
-        if self._closed:
+        if self._state.closed:
             raise RuntimeError("the client is closed: make a new one")
         own = self._processes.get(os.getpid())
         if own is None:
@@ -215,11 +221,11 @@ class Pool(Generic[C]):
     def note(self, headers: Mapping[str, str], version: str) -> None:
         """Remembers what an answer says of the rate limit, and looks at its version."""
         if headers.get("x-ratelimit-limit", "").isdecimal():
-            self._told.headers = headers
+            self._state.headers = headers
         # Observed: answers echo the version that they were made for.
         echoed = headers.get("intercom-version", version)
-        if echoed != version and not self._told.warned and {echoed, version} != _SAME_VERSION:
-            self._told.warned = True
+        if echoed != version and not self._state.warned and {echoed, version} != _SAME_VERSION:
+            self._state.warned = True
             log.warning(
                 "Intercom answered for API version %s where %s was asked for", echoed, version
             )
@@ -247,7 +253,7 @@ class Pool(Generic[C]):
             return self._processes.setdefault(process, own)
 
     def _closing(self) -> C | None:
-        self._closed = True
+        self._state.closed = True
         own = self._processes.get(os.getpid())
         return own.http if own is not None and self.owned else None
 

@@ -8,6 +8,8 @@ from the kind of error, and it calls every broken connection one that was never 
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # Seconds that a connection is kept: longer than the rate limit's windows, at whose end all rest.
 _KEPT = 30.0
+# Bytes: what httpx's own parser takes.
+_LONGEST_LINE = 100 * 1024
 
 
 @asynccontextmanager
@@ -34,7 +38,7 @@ async def fast_connections(
     That is: where the extra is not installed, under trio, with an ``http_client`` or ``transport``
     of the caller's, and where a proxy is set in the environment.
     """
-    if not pool.plain or getproxies().keys() & {"http", "https", "all"} or not _on_asyncio():
+    if not pool.plain or getproxies().keys() & {"http", "https", "all"} or running_trio():
         yield None
         return
     try:
@@ -50,11 +54,14 @@ async def fast_connections(
             await connections.aclose()
 
 
-def _on_asyncio() -> bool:
-    import asyncio
+def running_trio() -> bool:
+    """Whether the running task is trio's, which can be a guest of asyncio's loop."""
+    if "trio" not in sys.modules:
+        return False
+    import trio
 
     try:
-        asyncio.get_running_loop()
+        trio.lowlevel.current_task()
     except RuntimeError:
         return False
     return True
@@ -86,6 +93,7 @@ class _FastConnections:
 
 def _transport(most: int) -> httpx.AsyncBaseTransport:
     import aiohttp
+    import yarl
     from httpx_aiohttp import AiohttpTransport
 
     class Transport(AiohttpTransport):
@@ -101,6 +109,8 @@ def _transport(most: int) -> httpx.AsyncBaseTransport:
                 # As with connections of our own: the API needs none.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                max_line_size=_LONGEST_LINE,
+                max_field_size=_LONGEST_LINE,
             )
 
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -109,14 +119,17 @@ def _transport(most: int) -> httpx.AsyncBaseTransport:
             try:
                 response = await session.request(
                     request.method,
-                    str(request.url),
+                    # As it is: percent-encoding can differ, and mean the same to few servers.
+                    yarl.URL(str(request.url), encoded=True),
                     # In its own form, as it asks for each of them several times.
                     headers=[(n.decode(), v.decode()) for n, v in request.headers.raw],
                     data=request.content,
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(
-                        sock_connect=phases["connect"],
+                        connect=phases["connect"],
                         sock_read=phases["read"],
+                        # Not rounded up, beyond the time that the whole try has.
+                        ceil_threshold=math.inf,
                     ),
                 )
             except (aiohttp.ClientError, OSError) as error:
@@ -169,7 +182,9 @@ def _translated(error: Exception) -> httpx.TransportError:
     import aiohttp
 
     kind: type[httpx.TransportError]
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, aiohttp.InvalidURL):
+        kind = httpx.UnsupportedProtocol  # Refused before anything is sent.
+    elif isinstance(error, aiohttp.ConnectionTimeoutError):
         kind = httpx.ConnectTimeout
     elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
         kind = httpx.ConnectError

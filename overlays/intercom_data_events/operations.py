@@ -87,6 +87,8 @@ class Operation(Generic[T]):
         asked: The `type` of the answer that is asked for, where there are several.
         query: The query to send instead of the one that the function makes.
         sends: The query that is sent in either case, to know it again.
+        wanted: Says, before it is sent, whether it still is to be. Where it is given, waiting for
+            room within the rate limit takes as long as it takes: the deadline begins after it.
     """
 
     endpoint: _Endpoint
@@ -97,10 +99,11 @@ class Operation(Generic[T]):
     asked: str | None = None
     query: str | None = None
     sends: str = ""
+    wanted: Callable[[], bool] | None = None
 
     def perform(self, pool: Pool[httpx.Client], settings: Settings) -> APIResponse[T]:
         """Performs it, blocking."""
-        call = Call(pool, settings, self.effect, self.about, self.asked, self.query)
+        call = self._call(pool, settings)
         try:
             return self._response(
                 self.endpoint.sync_detailed(client=call.for_generated(), **self.arguments)
@@ -112,7 +115,7 @@ class Operation(Generic[T]):
 
     async def aperform(self, pool: Pool[httpx.AsyncClient], settings: Settings) -> APIResponse[T]:
         """Performs it, awaiting."""
-        call = Call(pool, settings, self.effect, self.about, self.asked, self.query)
+        call = self._call(pool, settings)
         try:
             return self._response(
                 await self.endpoint.asyncio_detailed(client=call.for_generated(), **self.arguments)
@@ -121,6 +124,11 @@ class Operation(Generic[T]):
             if call.answer is None:
                 raise  # From before there was an answer, so not about one.
             raise call.unreadable(_misread(error)) from error
+
+    def _call(self, pool: Pool[Any], settings: Settings) -> Call:
+        return Call(
+            pool, settings, self.effect, self.about, self.asked, self.query, wanted=self.wanted
+        )
 
     def _response(self, response: _Response) -> APIResponse[T]:
         return APIResponse(
@@ -131,8 +139,8 @@ class Operation(Generic[T]):
         )
 
 
-def create(event: Event) -> Operation[None]:
-    """Submits an event.
+def create(event: Event, wanted: Callable[[], bool] | None = None) -> Operation[None]:
+    """Submits an event; `wanted` is that of :class:`Operation`.
 
     Raises:
         InvalidInputError: `event` is none.
@@ -153,6 +161,7 @@ def create(event: Event) -> Operation[None]:
         Effect.SAME,
         # Without the metadata, which may be the caller's to change by the time.
         lambda: {name: getattr(event, name) for name in ("event_name", "user_id", "id", "email")},
+        wanted=wanted,
     )
 
 

@@ -107,6 +107,8 @@ class Call:
         about: Says whom or what it is about, for messages: identities, and the name of an event.
         asked: The `type` of the answer that is asked for, where there are several.
         query: The query to send instead of the one that the function makes, percent-encoded.
+        wanted: Says, before it is sent, whether it still is to be. Where it is given, the deadline
+            begins when there is room within the rate limit.
 
     Attributes:
         tries: How often the request was made.
@@ -124,8 +126,11 @@ class Call:
         about: Callable[[], Mapping[str, object]],
         asked: str | None = None,
         query: str | None = None,
+        *,
+        wanted: Callable[[], bool] | None = None,
     ) -> None:
         self.pool = pool
+        self.wanted = wanted
         self.settings = settings
         self.effect = effect
         self.about = about
@@ -165,7 +170,12 @@ class Call:
         return self._end(await arun(exchange(self, own), own.http, self.pool))
 
     def failure(
-        self, received: Received | None, problem: Exception | None, *, foreign: bool = False
+        self,
+        received: Received | None,
+        problem: Exception | None,
+        *,
+        foreign: bool = False,
+        sent: bool = True,
     ) -> FailedTry:
         """What a try is that did not end in an answer to parse."""
         # Imported where something failed: most programs start sooner without it.
@@ -179,7 +189,7 @@ class Call:
             secret=self.secret,
             about=self.about(),
             version=self.settings.version,
-            effect=self.effect,
+            effect=self.effect if sent else Effect.NONE,
         )
 
     def unreadable(self, reason: str) -> IntercomError:
@@ -336,9 +346,10 @@ def exchange(call: Call, own: Own[Any]) -> Exchange:
         APIResponseError: The answer reports a failure, or its body cannot be read.
         Exception: The caller's own, of a hook, say; with a note where something may have been
             processed.
+        UnwantedError: Nobody wants it any longer.
     """
     settings, clock, pacer = call.settings, call.pool.clock, own.pacer
-    ends = clock.monotonic() + settings.deadline
+    ends = math.inf if call.wanted else clock.monotonic() + settings.deadline
     ticket = pacer.ticket(settings.quota_share, paced=settings.pace)
     failure: IntercomError | None = None
     possibly_processed = False
@@ -349,6 +360,11 @@ def exchange(call: Call, own: Own[Any]) -> Exchange:
                 if not in_time:
                     failure = failure or _crowded_out(call)
                     break
+            if call.wanted is not None:
+                if not call.wanted():
+                    raise UnwantedError
+                if ends == math.inf:
+                    ends = clock.monotonic() + settings.deadline
             tries = call.tries
             try:
                 result = yield from _try(call, own, ticket, ends)
@@ -391,6 +407,10 @@ def _hold(
     return call.pool.clock.monotonic() < ends
 
 
+class UnwantedError(Exception):
+    """Nobody wants it to be sent any longer; it was not, or not again."""
+
+
 class Failed(NamedTuple):
     """What came of a try that did not end in an answer to parse."""
 
@@ -412,19 +432,19 @@ def _try(
     request = call.request(own, seconds)
     outcome = yield Send(request, seconds)
     # The token is asked for as the request is sent, which ends there if there is none.
-    if "authorization" in request.headers or not call.pool.enabled:
-        call.tries += 1
+    asked = "authorization" in request.headers or not call.pool.enabled
+    call.tries += asked
     if isinstance(outcome, httpx.HTTPStatusError) and _is_about(outcome, request):
         # From a hook of the caller's that looks at the status, before the body was read.
         outcome = _received(outcome.response, b"", outcome)
     if not isinstance(outcome, Received):
         error = cast("Exception", outcome)
         ours = _is_about(error, request)
-        pacer.leave(ticket, lost=not ours or retry.possibly_sent(error))
+        pacer.leave(ticket, lost=asked and (not ours or retry.possibly_sent(error)))
         # A failure of httpx's, but about something else, is of a hook that talks to somebody.
         if not ours and not isinstance(error, httpx.HTTPError | httpx.InvalidURL | OSError):
             raise error
-        failure: IntercomError = call.failure(None, error, foreign=not ours)
+        failure: IntercomError = call.failure(None, error, foreign=not ours, sent=asked)
         log.debug("%s %s", call.what, _reason(failure))
         return Failed(failure, retry.is_temporary(error) if ours else isinstance(error, OSError))
     status = outcome.status_code

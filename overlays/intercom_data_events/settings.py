@@ -40,6 +40,7 @@ _RESERVED = {
     "intercom-version": "pass version= instead",
     "content-type": "bodies are always JSON",
     "content-length": "it follows from the body",
+    "transfer-encoding": "it follows from the body",
     "host": "pass base_url= instead",
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import json
 import math
+import os
 import random
 import sys
 import threading
@@ -25,6 +27,7 @@ from hypothesis import strategies as st
 from intercom_data_events import (
     AsyncDataEventsClient,
     AuthenticationError,
+    Clock,
     ConfigurationError,
     DataEventsClient,
     Event,
@@ -38,6 +41,7 @@ from intercom_data_events.bulk import Concurrency, check_many
 from intercom_data_events.emulator import (
     EmulatedContact,
     Emulator,
+    EmulatorServer,
     Fault,
     ManualClock,
     random_faults,
@@ -126,6 +130,36 @@ def test_what_intercom_refuses_is_refused_and_stops_nothing(calling):
     assert statuses(outcomes) == ["refused", "accepted", "refused"]
     assert all(isinstance(one.error, NotFoundError) for one in outcomes if one.status == "refused")
     assert all(one.event is not None for one in outcomes)
+
+
+def test_what_may_have_been_processed_all_the_same_is_not_called_refused(answering):
+    call, _ = answering(httpx.Response(499))
+
+    (outcome,) = many(call, [event(0)])
+
+    assert outcome.error.may_have_been_processed
+    assert outcome.status == "failed"
+
+
+def test_a_token_that_does_not_come_in_time_is_a_failure_of_what_was_never_sent():
+    async def token() -> str:
+        await anyio.sleep_forever()
+        return "never"
+
+    async def main() -> list[Outcome]:
+        clock = EventLoopClock(float(NOW))
+        client = AsyncDataEventsClient(
+            token, transport=emulator.transport(), clock=clock, timeout=1, deadline=5
+        )
+        return [one async for one in client.create_many([event(0)])]
+
+    emulator = Emulator()
+    (outcome,) = run_in_no_time(main, "asyncio")
+
+    assert outcome.status == "failed"
+    assert not outcome.error.may_have_been_processed
+    assert outcome.error.tries == 0
+    assert not emulator.requests
 
 
 def test_what_fails_for_the_time_being_has_failed_after_all_tries(answering):
@@ -286,6 +320,14 @@ def test_what_was_refused_or_failed_does_not_stand_for_the_same_event_after_it(a
     assert statuses(outcomes) == ["refused", "accepted", "duplicate"]
 
 
+def test_an_event_that_was_sent_again_counts_from_then_on():
+    others = [event(n) for n in range(9_999)]
+    same = event(0, user_id="x")
+    found = checked([same, *others, {}, same, event(-1), same])
+
+    assert statuses(found)[-3:] == ["accepted", "accepted", "duplicate"]
+
+
 @pytest.mark.parametrize(("between", "status"), [(9_999, "duplicate"), (10_000, "accepted")])
 def test_duplicates_are_known_among_the_last_ten_thousand(between, status):
     found = checked([event(0, user_id="x"), *map(event, range(between)), event(0, user_id="x")])
@@ -439,6 +481,151 @@ def test_cancelling_whoever_iterates_ends_everything(library):
     assert closed
 
 
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, KeyboardInterrupt, InputError])
+def test_whatever_ends_the_input_early_comes_out(kind):
+    async def events() -> Any:
+        yield event(0)
+        raise kind
+
+    async def main() -> None:
+        client = AsyncDataEventsClient("token", transport=Emulator().transport())
+        seen: list[Outcome] = []
+        with pytest.raises(kind):
+            await _seen(client.create_many(events()), seen)
+        assert statuses(seen) == ["accepted"]
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_several_tasks_can_share_the_outcomes(library):
+    async def main() -> None:
+        client = AsyncDataEventsClient("token", transport=Emulator(rate_limit=None).transport())
+        outcomes = client.create_many(map(event, range(300)))
+        seen: list[list[Outcome]] = [[], [], []]
+        async with anyio.create_task_group() as group:
+            for some in seen:
+                group.start_soon(_seen, outcomes, some)
+        assert sorted(one.position for some in seen for one in some) == list(range(300))
+
+    anyio.run(main, backend=library)
+
+
+def test_an_event_loop_that_ends_before_anything_began_ends():
+    async def iterate() -> None:
+        client = AsyncDataEventsClient("token", transport=Emulator().transport())
+        async with client.create_many([event(0)]) as outcomes:
+            async for _ in outcomes:
+                pass
+
+    async def main() -> None:
+        task = asyncio.create_task(iterate())
+        await asyncio.sleep(0)
+        assert not task.done()
+        sys.exit("at once")
+
+    with pytest.raises(SystemExit):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_it_ends_when_the_collector_finds_it_in_another_thread(library):
+    emulator = Emulator(rate_limit=None)
+
+    async def main() -> None:
+        client = AsyncDataEventsClient("token", transport=emulator.transport())
+        held = [client.create_many(map(event, itertools.count()))]
+        assert (await anext(held[0])).status == "accepted"
+        await anyio.to_thread.run_sync(held.clear)
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        requests = emulator.counts.requests
+        for _ in range(200):
+            await anyio.lowlevel.checkpoint()
+        assert emulator.counts.requests == requests
+
+    anyio.run(main, backend=library)
+
+
+class Gate(Clock):
+    """A clock whose waits end when a test says so."""
+
+    def __init__(self) -> None:
+        self.waiting = threading.Event()
+        self.opened = threading.Event()
+
+    def alarm(self) -> Any:
+        return self
+
+    def set(self) -> None:
+        pass
+
+    def wait(self, seconds: float) -> None:
+        self.waiting.set()
+        assert self.opened.wait(30)
+
+
+def test_what_waits_for_its_turn_is_not_sent_after_closing():
+    gate, emulator = Gate(), Emulator(rate_limit=None)
+    before = set(threading.enumerate())
+    client = DataEventsClient("token", transport=emulator.transport(), clock=gate)
+    seen: list[Outcome] = []
+    with client.create_many(map(event, itertools.count()), max_rate=0.001) as outcomes:
+        iterating = threading.Thread(target=_seen, args=(outcomes, seen))
+        iterating.start()
+        assert gate.waiting.wait(30)
+    gate.opened.set()
+    iterating.join(30)
+    assert statuses(seen) == ["accepted"]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+
+    assert emulator.counts.requests == 1
+
+
+def test_where_no_thread_can_be_had_it_says_so(monkeypatch, emulator):
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = DataEventsClient("token", transport=emulator.transport())
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(client.create_many([event(0)]))
+
+
+def test_where_few_threads_can_be_had_they_do_it_all(monkeypatch):
+    original, started = threading.Thread.start, []
+
+    def start(self: threading.Thread) -> None:
+        if len(started) >= 2:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        original(self)
+
+    client = DataEventsClient("token", transport=Emulator(rate_limit=None).transport())
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    assert statuses(list(client.create_many(map(event, range(300))))) == ["accepted"] * 300
+
+
+def test_in_a_forked_child_it_says_that_its_threads_stayed_behind(emulator):
+    client = DataEventsClient("token", transport=emulator.transport())
+    with client.create_many(map(event, itertools.count())) as outcomes:
+        next(outcomes)
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                next(outcomes)
+            except ConfigurationError as error:
+                os.write(writing, str(error).encode())
+            outcomes.close()
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as said:
+            assert "before the process forked" in said.read()
+        os.waitpid(child, 0)
+
+
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
 def test_the_input_may_be_async_and_slow(library):
     emulator = Emulator(rate_limit=None)
@@ -549,12 +736,17 @@ def test_whole_windows_are_used_as_far_as_the_share_goes_without_a_429(library, 
     assert max(whole) <= share * limit
 
 
-def test_a_share_so_small_that_events_wait_beyond_their_deadline_fails_none_of_them():
+@pytest.mark.parametrize("deadline", [2, 15])
+def test_a_share_so_small_that_events_wait_beyond_their_deadline_fails_none_of_them(deadline):
     async def main() -> list[Outcome]:
         clock = EventLoopClock(float(NOW))
         emulator = Emulator(clock=clock, rate_limit=100, window=10)
         client = AsyncDataEventsClient(
-            "token", transport=emulator.transport(), clock=clock, quota_share=0.01, deadline=15
+            "token",
+            transport=emulator.transport(),
+            clock=clock,
+            quota_share=0.01,
+            deadline=deadline,
         )
         return [one async for one in client.create_many(map(event, range(40)))]
 
@@ -628,6 +820,19 @@ def test_latency_that_varies_does_not_keep_them_few():
     assert usual >= 30
 
 
+@pytest.mark.parametrize("spread", ["exponential", "lognormal"])
+def test_some_answers_that_take_very_long_do_not_keep_them_few_either(spread):
+    source = random.Random(1)  # no secret
+    draw = {
+        "exponential": lambda: source.expovariate(10),
+        "lognormal": lambda: 0.1 * source.lognormvariate(0, 1),
+    }[spread]
+
+    _, usual, _ = settled(lambda limit, _: draw())
+
+    assert usual >= 40
+
+
 def test_where_one_is_served_after_another_there_are_few():
     # 0.7 ms of work each, here, as httpx's pool takes.
     least, usual, most = settled(lambda limit, _: 0.0003 + 0.0007 * limit)
@@ -656,6 +861,26 @@ def test_a_line_that_becomes_crowded_gets_fewer():
         concurrency.note(0.01 + 0.002 * concurrency.limit)
 
     assert concurrency.limit <= 20
+
+
+def test_a_server_that_stops_answering_does_not_get_ever_more(backend):
+    transport = Answers(*[httpx.Response(202)] * 20, httpx.ConnectError("refused"))
+
+    def use(client: Any) -> Any:
+        outcomes = client.create_many(map(event, range(2_000)))
+        if backend == "blocking":
+            assert len(list(outcomes)) == 2_000
+            return outcomes._threads._plan.concurrency.limit
+
+        async def go() -> int:
+            assert len([one async for one in outcomes]) == 2_000
+            return outcomes._tasks._plan.concurrency.limit
+
+        return go()
+
+    call = Caller(backend, {"transport": transport})
+    # As many as after the first round of answers, and a few that were on their way.
+    assert call(use, max_retries=0) <= 8
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=300), st.integers(1, 1000))
@@ -789,6 +1014,46 @@ def test_through_aiohttp_a_port_where_nobody_listens_is_no_arrival(through):
     assert outcome.status == "failed"
     assert not outcome.error.may_have_been_processed
     assert through["aiohttp"] == 1
+
+
+def test_through_aiohttp_an_address_is_asked_for_as_it_is(through):
+    paths = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.raw_path)
+        return httpx.Response(202, headers={"X-Long": "x" * 20_000})
+
+    with EmulatorServer(answer) as url:
+        (outcome,) = anyio.run(sent, f"{url}/%41%7E%2f", [event(0)])
+
+    assert outcome.status == "accepted"
+    assert paths == [b"/%41%7E%2f/events"]
+    assert through["aiohttp"] == 1
+
+
+def test_through_aiohttp_an_address_that_it_does_not_take_is_no_arrival(through):
+    (outcome,) = anyio.run(lambda: sent("http://127.1:1", [event(0)], max_retries=0))
+
+    assert outcome.status == "failed"
+    assert not outcome.error.may_have_been_processed
+    assert through["aiohttp"] == 1
+
+
+def test_through_aiohttp_too_a_closed_client_sends_nothing_more(through):
+    emulator = Emulator(rate_limit=None)
+
+    async def main(url: str) -> None:
+        client = AsyncDataEventsClient("token", base_url=url)
+        outcomes = client.create_many(map(event, itertools.count()))
+        await anext(outcomes)
+        await client.aclose()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            async for _ in outcomes:
+                pass
+
+    with emulator.serve() as url:
+        anyio.run(main, url)
+    assert through["aiohttp"] >= 1
 
 
 def test_through_aiohttp_the_rate_limit_is_learned_and_the_client_knows_it(through):
