@@ -21,7 +21,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from contextvars import copy_context
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
 
 import httpx
@@ -355,11 +355,8 @@ class Outcomes:
         concurrency: int = CONCURRENCY,
         max_rate: float | None = None,
     ) -> None:
-        most, rate = _check_bounds(concurrency, max_rate)
-        if not isinstance(events, Iterable) or isinstance(events, Mapping | str | bytes):
-            raise InvalidInputError(
-                f"create_many takes an iterable of events, not {shown(events)}: put one in a list"
-            )
+        most, rate = check_bounds(concurrency, max_rate)
+        _check_events(events, Iterable)
         self._events = iter(events)
         self._process = os.getpid()
         self._threads = _Threads(_Plan(Concurrency(most)), pool, settings, _Rate(rate, pool.clock))
@@ -395,7 +392,7 @@ class Outcomes:
         """Begins nothing more."""
         # In a forked child there are no such threads, and a lock may be held for ever.
         if os.getpid() == self._process:
-            self._threads.stop()
+            self._threads.close()
 
     def __enter__(self) -> Self:
         """Enters a block that closes it at its end."""
@@ -464,6 +461,11 @@ class _Threads:
         with self._lock:
             self._plan.exhausted = True
             self._input_error = error
+
+    def close(self) -> None:
+        with self._lock:
+            self.stop()
+            self._plan.outcomes.clear()
 
     def stop(self, error: BaseException | None = None) -> None:
         with self._lock:
@@ -557,13 +559,8 @@ class AsyncOutcomes:
         concurrency: int = CONCURRENCY,
         max_rate: float | None = None,
     ) -> None:
-        most, rate = _check_bounds(concurrency, max_rate)
-        if not isinstance(events, Iterable | AsyncIterable) or isinstance(
-            events, Mapping | str | bytes
-        ):
-            raise InvalidInputError(
-                f"create_many takes an iterable of events, not {shown(events)}: put one in a list"
-            )
+        most, rate = check_bounds(concurrency, max_rate)
+        _check_events(events, Iterable | AsyncIterable)
         self._tasks = _Tasks(events, pool, settings, most, _Rate(rate, pool.clock))
 
     def __aiter__(self) -> Self:
@@ -668,6 +665,8 @@ class _Tasks:
             task.add_done_callback(lambda _: self._end())
 
     def _end(self) -> None:
+        if not self._plan.finished:
+            self._plan.stop(RuntimeError("create_many was ended before its end"))
         self._plan.stop()
         cast("anyio.Event", self._ended).set()
         self._notify()
@@ -687,13 +686,13 @@ class _Tasks:
 
     async def aclose(self) -> None:
         self.cancel()
-        self._plan.outcomes.clear()
         if self._ended is not None:
             import anyio
 
             # Also where whoever iterates is being cancelled: it takes no longer than that.
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()
+        self._plan.outcomes.clear()
 
     async def _run(self) -> None:
         import anyio
@@ -750,6 +749,8 @@ class _Tasks:
                     await self._events.aclose()
         plan.exhausted = True
         self._settle()
+        # Keeps the group open, also while nobody asks for outcomes and so nothing is begun.
+        await anyio.sleep_forever()
 
     async def _appetite(self) -> None:
         import anyio
@@ -810,7 +811,19 @@ class _Tasks:
         return None
 
 
-def _check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | None]:
+def _check_events(events: object, kind: type | UnionType) -> None:
+    if not isinstance(events, kind) or isinstance(events, Mapping | str | bytes):
+        raise InvalidInputError(
+            f"create_many takes an iterable of events, not {shown(events)}: put one in a list"
+        )
+
+
+def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | None]:
+    """Returns the bounds of bulk sending.
+
+    Raises:
+        ConfigurationError: One that makes no sense.
+    """
     if type(concurrency) is not int or not 1 <= concurrency <= 1000:
         raise ConfigurationError(
             f"concurrency is {shown(concurrency)}: it is a number of requests, 1 to 1000"

@@ -81,9 +81,12 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
     emulator, command, monkeypatch
 ):
     monkeypatch.setenv("INTERCOM_DISABLED", "1")
-    done = command("list", "--user-id", "1")
-    assert (done.code, done.out) == (0, "")
-    assert done.err == "INTERCOM_DISABLED is set: Intercom is not asked anything.\n"
+    Path("kept.ndjson").write_text("kept")
+    for asked in (["list"], ["list", "--follow"], ["summary"], ["export", "-o", "kept.ndjson"]):
+        done = command(*asked, "--user-id", "1")
+        assert (done.code, done.out) == (2, "")
+        assert "INTERCOM_DISABLED is set, so Intercom is not asked anything" in done.err
+    assert Path("kept.ndjson").read_text() == "kept"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,9 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
         (["-m", "a=1", "-m", "a=2"], 2, "--metadata has the key 'a' twice"),
         (["-m", "a="], 2, "metadata.a is empty"),
         (["-m", "price.amount=much", "-m", "price.currency=usd"], 2, "minor currency units"),
-        (["--email", ""], 1, "email is empty"),
+        (["--email", ""], 2, "email is empty"),
+        (["--created-at", "2026-01-31T12:00:00.5Z"], 2, "the API counts whole seconds"),
+        (["--created-at", "1735689600000"], 2, "if it is in milliseconds"),
         (["--region", "mars"], 2, "mars"),
         (["--region", "eu", "--base-url", "https://a.example"], 2, "both say where the API is"),
         (["--api-version", "x"], 2, "version"),
@@ -119,8 +124,8 @@ def test_what_track_cannot_understand_is_said_and_not_sent(
 
 def test_an_event_of_nobody_is_refused(emulator, command):
     done = command("track", "ran")
-    assert (done.code, done.out) == (1, "")
-    assert "give user_id, email or id" in done.err
+    assert (done.code, done.out) == (2, "")
+    assert "say whose event it is: --user-id, --email or --id" in done.err
 
 
 @pytest.mark.parametrize("name", ["INTERCOM_REGION", "INTERCOM_VERSION", "INTERCOM_DISABLED"])
@@ -230,8 +235,8 @@ def test_nobody_who_is_asked_for_is_a_refusal_and_no_empty_answer(asked, serve, 
 def test_whose_events_has_to_be_said_once(asked, emulator, command):
     for given in (["--json"], ["--user-id", "1", "--email", "a@b.co"]):
         done = command(asked, *given)
-        assert (done.code, done.out) == (1, "")
-        assert done.err
+        assert (done.code, done.out) == (2, "")
+        assert "by one of --user-id, --email and --id" in done.err
 
 
 NOW = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
@@ -347,7 +352,7 @@ def test_charts_are_drawn_where_results_go_and_to_a_file(asked, emulator, comman
     done = command(asked, "--user-id", "1", "--svg", "events.svg", "--json")
     assert "placed-order" in str(done.lines)
     done = command(asked, "--user-id", "1", "--svg", "no/such/folder.svg")
-    assert (done.code, done.out) == (3, "")
+    assert (done.code, done.out) == (2, "")
     assert done.err == "Error: no/such/folder.svg: No such file or directory\n"
 
 

@@ -71,6 +71,7 @@ def test_the_report_is_for_programs_too(serve, command, ndjson):
         "failed": 0,
         "pending": 0,
         "before": 0,
+        "refused_before": 0,
         "refused_file": str(path.with_name("events.refused.ndjson")),
     }
     assert "line 3 refused: 404" in done.err
@@ -276,6 +277,62 @@ def test_an_outage_ends_it_soon_and_it_goes_on_later(serve, command, ndjson):
     assert "0 accepted" in done.out
     assert command("import", path).code == 0
     assert len(emulator.events) == 300
+
+
+def test_what_was_refused_before_is_not_forgotten(serve, command, ndjson):
+    serve(contacts=[EmulatedContact(user_id="0")])
+    path = ndjson(2)
+    for _ in range(2):
+        done = command("import", path)
+        assert done.code == 1
+        assert "Mend " in done.err
+    assert "1 refused in runs before, in " in done.out
+    assert command("import", path, "--json").json["refused_before"] == 1
+    path.with_name("events.refused.ndjson").unlink()
+    assert command("import", path).code == 0
+
+
+def test_another_access_token_is_taken_for_another_workspace(
+    emulator, command, ndjson, monkeypatch
+):
+    path = ndjson(3)
+    assert command("import", path).code == 0
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "another-access-token")
+    done = command("import", path)
+    assert done.code == 2
+    assert "with another access token" in done.err
+    assert "--token-renewed" in done.err
+    assert "another-access-token" not in path.with_name("events.ndjson.journal").read_text()
+    assert command("import", path, "--token-renewed").code == 0
+    assert len(emulator.events) == 3
+
+
+@pytest.mark.parametrize("wrong", [["--max-rate", "0"], ["--concurrency", "0"]])
+def test_what_cannot_begin_leaves_everything_as_it_was(wrong, emulator, command, ndjson):
+    path = ndjson(3)
+    journal = path.with_name("events.ndjson.journal")
+    assert command("import", path, *wrong).code == 2
+    assert not journal.exists()
+    assert command("import", path).code == 0
+    before = journal.read_bytes()
+    assert command("import", path, "--restart", *wrong).code == 2
+    path.with_name("events.refused.ndjson").write_text("mine")
+    assert command("import", path, "--restart").code == 2
+    assert journal.read_bytes() == before
+
+
+def test_a_journal_is_kept_in_a_file_alone(emulator, command, ndjson):
+    os.mkfifo("pipe")
+    done = command("import", ndjson(1), "--journal", "pipe")
+    assert done.code == 2
+    assert "pipe is no file that a journal can be kept in: name another" in done.err
+
+
+def test_the_name_of_a_file_to_mend_can_be_copied_into_a_shell(serve, command, ndjson):
+    serve(contacts=[])
+    path = ndjson(1).rename("my $(events).ndjson")
+    done = command("import", path)
+    assert done.err.endswith("intercom-events import 'my $(events).refused.ndjson'\n")
 
 
 def test_an_import_that_began_elsewhere_does_not_go_on_here(emulator, command, ndjson):
@@ -578,7 +635,8 @@ def test_files_that_are_no_events_are_told_of_with_a_remedy(data, said, emulator
     path.write_bytes(data)
     for asked in ([("validate", path)], [("import", path, "--json")], [("import", path)]):
         done = command(*asked[0])
-        assert done.code == 2
+        # What can be read before it ends has been sent, and running it again goes on.
+        assert done.code == (3 if '"accepted": 1' in done.out else 2)
         assert said in done.err
 
 
@@ -681,7 +739,7 @@ def test_through_a_pipe_progress_is_lines_now_and_then(serve, command, ndjson, m
     told = [line for line in done.err.splitlines() if "quota" in line]
     assert told
     for line in told:
-        assert line.startswith(f"{path} (")
+        assert line.startswith("events.ndjson (")
         found = re.search(
             r" \((\d+)%\): (\d+) events, \d+/s, quota \d+ of 1,000 left, .* to go$", line
         )

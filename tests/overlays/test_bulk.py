@@ -416,6 +416,108 @@ def test_one_person_with_very_many_events_does_not_fill_the_memory(call):
     assert first[0] <= 10_100
 
 
+def test_after_a_rest_all_that_was_held_up_goes_on(backend):
+    emulator = Emulator(rate_limit=None, record=False)
+    rested = 0
+
+    def use(client: DataEventsClient) -> int:
+        return len(list(client.create_many(map(event, range(3_000)))))
+
+    async def ause(client: AsyncDataEventsClient) -> int:
+        nonlocal rested
+        count = 0
+        async with client.create_many(map(event, range(3_000))) as outcomes:
+            async for _ in outcomes:
+                count += 1
+                if count == 1:
+                    # Until nothing goes on any more.
+                    while rested != emulator.counts.requests:
+                        rested = emulator.counts.requests
+                        for _ in range(500):
+                            await anyio.lowlevel.checkpoint()
+        return count
+
+    call = Caller(backend, {"transport": emulator.transport()})
+    assert call(use if backend == "blocking" else ause) == 3_000
+    assert rested < 1_500
+
+
+def test_threads_that_wait_for_more_of_the_input_end_with_it():
+    emulator = Emulator(rate_limit=None)
+    before = set(threading.enumerate())
+    read = threading.Event()
+
+    def events() -> Iterator[dict[str, object]]:
+        yield from map(event, range(300))
+        read.set()
+        yield from map(event, range(300, 310))
+
+    with DataEventsClient("token", transport=emulator.transport()).create_many(events()) as found:
+        while not read.is_set():
+            next(found)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_what_is_refused_and_never_asked_for_is_not_read_without_end(library):
+    read = 0
+
+    def events() -> Iterator[dict[str, object]]:
+        nonlocal read
+        for _ in itertools.count():
+            read += 1
+            yield {}
+
+    async def main() -> None:
+        client = AsyncDataEventsClient("token", transport=Emulator().transport())
+        async with client.create_many(events()) as outcomes:
+            assert (await anext(outcomes)).status == "refused"
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+
+    anyio.run(main, backend=library)
+    assert read <= 1_100
+
+
+def test_what_one_person_has_is_held_up_to_a_bound(backend):
+    first, held = [], threading.Event()
+    inner = Emulator(rate_limit=None).transport()
+
+    class Holding(httpx.BaseTransport, httpx.AsyncBaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if not first:
+                first.append(request)
+                assert held.wait(30)
+            return inner.handle_request(request)
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            while not first:
+                if read >= 10_000:
+                    for _ in range(50):
+                        await anyio.lowlevel.checkpoint()
+                    first.append(read)
+                await anyio.lowlevel.checkpoint()
+            return await inner.handle_async_request(request)
+
+    read = 0
+
+    def events() -> Iterator[dict[str, object]]:
+        nonlocal read
+        for number in range(12_000):
+            read = number + 1
+            if read == 10_000:
+                held.set()
+            yield event(0, created_at=NOW - 20_000 + number)
+
+    outcomes = many(Caller(backend, {"transport": Holding()}), events())
+
+    assert statuses(outcomes) == ["accepted"] * 12_000
+    if backend != "blocking":
+        assert first == [10_000]
+
+
 def test_leaving_the_loop_ends_what_is_on_its_way():
     emulator = Emulator(rate_limit=None)
     before = set(threading.enumerate())

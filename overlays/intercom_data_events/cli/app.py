@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,9 +13,9 @@ import typer
 
 from intercom_data_events import (
     AuthenticationError,
-    ConfigurationError,
     IntercomError,
     InvalidInputError,
+    InvalidVersionError,
     PermissionDeniedError,
 )
 from intercom_data_events.__about__ import __version__
@@ -233,7 +234,9 @@ def list_(
     since: SinceOption = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=1, help="Show so many at most [with --follow: 10]."),
+        typer.Option(
+            "--limit", "-n", min=1, max=10**9, help="Show so many at most [with --follow: 10]."
+        ),
     ] = None,
     follow: Annotated[
         bool,
@@ -342,12 +345,18 @@ def import_(
         Path | None,
         typer.Option(
             help="Where refused events go, with the reasons [else beside FILE, as "
-            "NAME.refused.ndjson or .csv].",
+            "NAME.refused.ndjson or .csv; for a pipe stdin.refused].",
             metavar="PATH",
         ),
     ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget earlier runs, and import all of it.")
+    ] = False,
+    token_renewed: Annotated[
+        bool,
+        typer.Option(
+            "--token-renewed", help="Go on with another access token, of the same workspace."
+        ),
     ] = False,
     max_rate: Annotated[
         float | None, typer.Option(help="Events a second, at most.", metavar="NUMBER")
@@ -360,10 +369,10 @@ def import_(
         int,
         typer.Option(help="Requests at once, at most; fewer where more would not be faster."),
     ] = 100,
-    pace: Annotated[
+    no_pace: Annotated[
         bool,
-        typer.Option(" /--no-pace", help="Send without waiting for room within the rate limit."),
-    ] = True,
+        typer.Option("--no-pace", help="Send without waiting for room within the rate limit."),
+    ] = False,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
     api_version: VersionOption = None,
@@ -396,7 +405,7 @@ def import_(
             max_retries=max_retries,
             quota_share=quota_share,
             dry_run=dry_run,
-            pace=pace,
+            pace=not no_pace,
         ),
         file,
         format=format,
@@ -404,6 +413,7 @@ def import_(
         journal=journal,
         refused=refused,
         restart=restart,
+        token_renewed=token_renewed,
         max_rate=max_rate,
         concurrency=concurrency,
         quiet=quiet,
@@ -470,7 +480,7 @@ def export(
     api_version: VersionOption = None,
     timeout: TimeoutOption = None,
     max_retries: RetriesOption = None,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format ndjson.")] = False,
 ) -> None:
     """Write contacts' events of the last 90 days to a file that `import` reads."""
@@ -539,24 +549,35 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as end:
         # The emulator's own, completion's, or typer's where whoever reads has seen enough.
         enough = isinstance(end.__context__, BrokenPipeError)
+        if end.code == Exit.INTERRUPTED:
+            output.message("Interrupted.")
         return end.code if isinstance(end.code, int) and not enough else Exit.DONE
     except (AuthenticationError, PermissionDeniedError) as error:
         return _failed(arguments, error, str(error), Exit.DENIED)
-    except (ConfigurationError, SourceError, UsageError, NoJournalError) as error:
+    except (InvalidInputError, InvalidVersionError, SourceError, UsageError) as error:
+        return _failed(arguments, error, str(error), Exit.USAGE)
+    except NoJournalError as error:
         return _failed(arguments, error, str(error), Exit.USAGE)
     except (StoppedError, JournalError) as error:
         return _failed(arguments, error, str(error), Exit.FAILED)
     except IntercomError as error:
-        refused = isinstance(error, InvalidInputError) or is_refusal(error)
-        return _failed(arguments, error, str(error), Exit.REFUSED if refused else Exit.FAILED)
+        code = Exit.REFUSED if is_refusal(error) else Exit.FAILED
+        return _failed(arguments, error, str(error), code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _failed(arguments, error, f"{where}{error.strerror or error}", Exit.FAILED)
-    except Exception as error:
+        lasting = isinstance(
+            error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
+        )
+        code = Exit.USAGE if lasting else Exit.FAILED
+        return _failed(arguments, error, f"{where}{error.strerror or error}", code)
+    except Exception as error:  # noqa: BLE001  # all that is left is told
         # Of click's, or of typer's copy of it: by what it can do, as there are two.
         show, say = getattr(error, "show", None), getattr(error, "format_message", None)
         if show is None or say is None:
-            raise
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            text = f"{type(error).__name__} at {where}: {error}; this is a bug, please report it"
+            return _failed(arguments, error, text, Exit.FAILED)
         if "--json" in arguments:
             return _failed(arguments, error, say(), Exit.USAGE)
         show()

@@ -21,7 +21,8 @@ from intercom_data_events.cli import columns, output
 from intercom_data_events.cli import plot as _plot
 from intercom_data_events.cli.exits import UsageError
 from intercom_data_events.cli.settings import Connection
-from intercom_data_events.cli.times import moment
+from intercom_data_events.cli.times import AGO, moment
+from intercom_data_events.timestamps import to_unix
 
 # Few requests, and no page so large that it takes long; no maximum is documented.
 _PER_PAGE = 50
@@ -45,10 +46,12 @@ def track(
         UsageError: A time or a piece of metadata that cannot be understood.
         IntercomError: It is refused, or failed.
     """
+    if not any(identity.values()):
+        raise UsageError("say whose event it is: --user-id, --email or --id")
     fields: dict[str, object] = {"event_name": event_name}
     fields.update((name, value) for name, value in identity.items() if value is not None)
     if created_at is not None:
-        fields["created_at"] = int(read_time(created_at, "--created-at").timestamp())
+        fields["created_at"] = _created_at(created_at)
     if metadata:
         fields["metadata"] = _metadata(metadata)
     event = Event.from_dict(fields)
@@ -93,8 +96,9 @@ def list_events(
         UsageError: A time that cannot be understood.
         IntercomError: Intercom refuses it, or it failed.
     """
+    _check_one(identity)
     begin = None if since is None else read_time(since, "--since")
-    with DataEventsClient(**connection.options()) as client:
+    with DataEventsClient(**connection.to_read()) as client:
         if follow is not None:
             _follow(client, identity, begin, limit, follow, as_json=as_json)
             return
@@ -144,7 +148,8 @@ def summarise(
     Raises:
         IntercomError: Intercom refuses it, or it failed.
     """
-    with DataEventsClient(**connection.options()) as client:
+    _check_one(identity)
+    with DataEventsClient(**connection.to_read()) as client:
         found = client.summary(**identity)
     if as_json:
         output.result_json(
@@ -180,6 +185,25 @@ def summarise(
                 Text(output.printable(one.description or "")),
             )
         output.draw(table)
+
+
+def _check_one(identity: Mapping[str, str | None]) -> None:
+    given = sum(value is not None for value in identity.values())
+    if given != 1:
+        said = "none is given" if given == 0 else f"{given} are given"
+        raise UsageError(f"say whose events, by one of --user-id, --email and --id: {said}")
+
+
+def _created_at(text: str) -> int:
+    """Reads Unix seconds, or a time as a person types it; not one with parts of a second."""
+    if text.strip().isdecimal():
+        return to_unix(int(text), "--created-at")
+    read = read_time(text, "--created-at")
+    if read.microsecond and not AGO.fullmatch(text.strip().lower()):
+        raise UsageError(
+            f"--created-at is {text!r}, and the API counts whole seconds: leave out the fraction"
+        )
+    return to_unix(read, "--created-at")
 
 
 def _metadata(given: Sequence[str]) -> object:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +47,7 @@ def export(
     if not asked:
         raise UsageError("say whose events: --user-id, --email or --id")
     begin = None if since is None else read_time(since, "--since")
-    with DataEventsClient(**connection.options()) as client, _opened(to) as file:
+    with DataEventsClient(**connection.to_read()) as client, _opened(to) as file:
         events = (
             _to_import(event)
             for kind, value in asked
@@ -102,12 +104,19 @@ def _opened(to: Path | None) -> Iterator[TextIO]:
             yield file
         return
     to = to.resolve()
-    part = to.with_name(f"{to.name}.part")
+    if not to.parent.is_dir():
+        raise UsageError(f"{to.parent} is no folder: make it, or name another place with -o")
+    # For nobody else to read, as the journal of an import, unless the file is there already.
+    descriptor, name = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
+    part = Path(name)
     try:
         with _open(part) as file:
+            if to.exists():
+                os.fchmod(descriptor, stat.S_IMODE(to.stat().st_mode))
             yield file
-        os.replace(part, to)  # noqa: PTH105  # as atomic as it is called
+        part.replace(to)
     finally:
+        os.close(descriptor)
         part.unlink(missing_ok=True)
 
 

@@ -29,8 +29,8 @@ _OUTAGE = 20
 _GRACE = 0.5
 
 _NO_TIME = (
-    "it has no created_at, so it is not known when it happened: add it, or have such events "
-    "stamped with the present second by --stamp-now"
+    "it has no created_at, so it is not known when it happened: add it, or import it with "
+    "--stamp-now, which takes the present second"
 )
 
 
@@ -50,6 +50,7 @@ class Report:
         failed: Events that failed for the time being.
         pending: Events that were on their way, or next, when it stopped.
         before: Events that were done in runs before.
+        refused_before: Those of them that were refused.
         seconds: How long it took.
         refused_file: Where the refused events are, with the reasons.
     """
@@ -61,8 +62,14 @@ class Report:
     failed: int = 0
     pending: int = 0
     before: int = 0
+    refused_before: int = 0
     seconds: float = 0.0
     refused_file: str | None = None
+
+    @property
+    def left_to_mend(self) -> bool:
+        """Whether there are refused events of this run, or of those before, to look after."""
+        return self.refused_file is not None and bool(self.refused or self.refused_before)
 
 
 @frozen
@@ -260,6 +267,7 @@ class Import:
             failed=counts["failed"],
             pending=len(self._pending),
             before=counts["before"],
+            refused_before=self.journal.refused if self.journal is not None else 0,
             seconds=time.monotonic() - self._begun,
             refused_file=(
                 str(self.refused.path) if self.refused is not None and self.refused.exists else None

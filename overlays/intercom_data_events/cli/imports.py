@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 import attrs
 import typer
 
 from intercom_data_events import AsyncDataEventsClient, RateLimit
+from intercom_data_events.bulk import check_bounds
 from intercom_data_events.cli import output
 from intercom_data_events.cli.exits import Exit, UsageError
-from intercom_data_events.cli.importing import Import, Problem, RefusedFile, Report
+from intercom_data_events.cli.importing import (
+    Import,
+    Problem,
+    RefusedFile,
+    Report,
+    StoppedError,
+)
 from intercom_data_events.cli.journal import Journal
 from intercom_data_events.cli.records import Format, SourceError
 from intercom_data_events.cli.settings import Connection
@@ -36,6 +45,7 @@ def import_file(
     journal: Path | None,
     refused: Path | None,
     restart: bool,
+    token_renewed: bool,
     max_rate: float | None,
     concurrency: int,
     quiet: bool,
@@ -48,26 +58,37 @@ def import_file(
         SourceError, JournalError, StoppedError: It cannot begin, or not go on.
         IntercomError: Intercom takes no event at all.
     """
+    check_bounds(concurrency, max_rate)
     with ExitStack() as opened:
         source = opened.enter_context(Source(file))
         if not connection.sends:
             run = Import(source, format, None, None, stamp_now, _Teller(_TOLD))
-            stopped = _perform(run, run.check, file, quiet=quiet)
+            stopped = _perform(run, run.check, quiet=quiet)
             _report(run.report, file, as_json=as_json, dry=True)
             _end(run.report, stopped)
-        client = AsyncDataEventsClient(**connection.options())
-        notes = _journal(source, journal, connection.address, restart=restart)
-        if notes is not None:
-            opened.callback(notes.close)
+        options = connection.options()
+        client = AsyncDataEventsClient(**options)
+        noted = _place(source, journal)
         aside = RefusedFile(refused or _beside(source))
         opened.callback(aside.close)
         if source.path is not None and aside.exists and source.path.samefile(aside.path):
             raise UsageError("--refused names the file that is imported: name another place")
-        if aside.exists and (notes is None or not notes.reads):
+        if aside.exists and (restart or noted is None or not noted.exists()):
             raise SourceError(
                 f"{aside.path}, where refused events go, is there from before: import it or move "
                 "it away, or name another place with --refused"
             )
+        notes = None
+        if noted is not None:
+            notes = Journal.open(
+                noted,
+                source.name,
+                connection.address,
+                options["access_token"],
+                restart=restart,
+                token_renewed=token_renewed,
+            )
+            opened.callback(notes.close)
         run = Import(source, format, notes, aside, stamp_now, _Teller(_TOLD))
 
         async def send(stop: anyio.Event) -> None:
@@ -75,7 +96,11 @@ def import_file(
                 await run.run(client, concurrency=concurrency, max_rate=max_rate, stop=stop)
 
         try:
-            stopped = _perform(run, send, file, quiet=quiet, quota=lambda: client.rate_limit)
+            stopped = _perform(run, send, quiet=quiet, quota=lambda: client.rate_limit)
+        except SourceError as error:
+            if run.sent:
+                raise StoppedError(str(error)) from error
+            raise
         finally:
             if run.begun:
                 _report(run.report, file, as_json=as_json)
@@ -108,7 +133,7 @@ def validate(
 
     with Source(file) as source:
         run = Import(source, format, None, None, stamp_now, tell)
-        stopped = _perform(run, run.check, file, quiet=quiet)
+        stopped = _perform(run, run.check, quiet=quiet)
     report = run.report
     if not as_json:
         counts = [f"{report.accepted:,} of them good", f"{report.refused:,} not"]
@@ -139,12 +164,11 @@ def _said(file: str, problem: Problem) -> str:
     return output.printable(f"{where}: {' '.join(problem.reason.split())}")
 
 
-def _journal(source: Source, path: Path | None, address: str, *, restart: bool) -> Journal | None:
-    if path is None:
-        if source.path is None:
-            return None
-        path = source.path.with_name(f"{source.path.name}.journal")
-    return Journal.open(path, source.name, address, restart=restart)
+def _place(source: Source, path: Path | None) -> Path | None:
+    """Where the journal is kept; None for a pipe, unless it is told."""
+    if path is not None or source.path is None:
+        return path
+    return source.path.with_name(f"{source.path.name}.journal")
 
 
 def _beside(source: Source) -> Path:
@@ -157,7 +181,6 @@ def _beside(source: Source) -> Path:
 def _perform(
     run: Import,
     work: Callable[[anyio.Event], Awaitable[None]],
-    file: str,
     *,
     quiet: bool,
     quota: Callable[[], RateLimit | None] = lambda: None,
@@ -171,7 +194,8 @@ def _perform(
 
     async def main() -> Exception | None:
         problem = None
-        with output.ProgressShown(file, quiet=quiet) as progress:
+        name = run.source.name if run.source.path is None else run.source.path.name
+        with output.ProgressShown(name, quiet=quiet) as progress:
             if isinstance(run.tell, _Teller):
                 run.tell.show = progress.tell if not quiet else lambda _: None
             async with anyio.create_task_group() as group:
@@ -229,7 +253,8 @@ def _write_report(report: Report, file: str, *, as_json: bool, dry: bool) -> Non
     output.result(f"{output.printable(file)}: {report.lines:,} lines in {took}{speed}")
     aside = f", in {report.refused_file} with the reasons" if report.refused_file else ""
     counts = [
-        (report.before, "done in runs before"),
+        (report.before - report.refused_before, "done in runs before"),
+        (report.refused_before, f"refused in runs before{aside}"),
         (report.accepted, "would be sent" if dry else "accepted"),
         (report.duplicates, "duplicates: to Intercom, the same event as one before"),
         (report.refused, f"refused{aside}"),
@@ -239,19 +264,22 @@ def _write_report(report: Report, file: str, *, as_json: bool, dry: bool) -> Non
     for count, what in counts:
         if count or what in ("accepted", "would be sent"):
             output.result(f"{count:>12,} {output.printable(what)}")
-    if report.refused and report.refused_file:
+    if report.left_to_mend:
+        name = report.refused_file or ""
+        # As a shell takes it for one name, and nothing else.
+        word = shlex.quote(f"./{name}" if name.startswith("-") else name)
         output.message(
-            f"Mend {output.printable(report.refused_file)}, then import it: "
-            f"intercom-events import {output.printable(report.refused_file)}"
+            f"Mend {output.printable(name)}, then import it: "
+            f"intercom-events import {output.printable(word)}"
         )
 
 
-def _end(report: Report, stopped: bool, again: str = "not all of it was looked at") -> None:
+def _end(report: Report, stopped: bool, again: str = "not all of it was looked at") -> NoReturn:
     if stopped:
         output.message(f"Interrupted: {again}.")
         raise typer.Exit(Exit.INTERRUPTED)
     if report.failed:
         raise typer.Exit(Exit.FAILED)
-    if report.refused:
+    if report.refused or report.left_to_mend:
         raise typer.Exit(Exit.REFUSED)
     raise typer.Exit(Exit.DONE)

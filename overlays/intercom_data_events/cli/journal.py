@@ -2,8 +2,8 @@
 
 A text file of one JSON value per line, written as things happen and only ever added to:
 
-- first, ``{"journal": "intercom-events", "version": 1, "file": …, "address": …}``: what is
-  imported, and where to;
+- first, ``{"journal": "intercom-events", "version": 1, "file": …, "address": …, "token": …}``: what
+  is imported, where to, and a salted digest of the access token, as each workspace has its own;
 - ``["read", BYTES, LINE, DIGEST, STAMP]``: before any of it is sent, that the text was read up to
   so many bytes and this line, what it was, and the second that events without a time of their own
   are stamped with;
@@ -16,11 +16,14 @@ crash counts for nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import stat
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, Self
 
@@ -83,41 +86,64 @@ class Journal:
         path: Where it is.
         done: The lines that need not be sent again.
         reads: The pieces that earlier runs had read, in their order.
+        refused: How many lines were refused.
     """
 
     path: Path
     done: Done = field(factory=Done)
     reads: list[Read] = field(factory=list[Read])
+    refused: int = 0
+    # Whether this run begun it, and has noted anything.
+    _begun: bool = False
+    _noted: bool = False
     _descriptor: int = -1
 
     @classmethod
-    def open(cls, path: Path, source: str, address: str, *, restart: bool = False) -> Self:
+    def open(
+        cls,
+        path: Path,
+        source: str,
+        address: str,
+        token: str,
+        *,
+        restart: bool = False,
+        token_renewed: bool = False,
+    ) -> Self:
         """Opens the journal of a file, or begins it.
 
         Args:
             path: Where it is, or is to be.
             source: What is imported.
             address: Where Intercom is, or what stands for it.
+            token: The access token, of which no more than a digest is kept.
             restart: Whether to forget what is in it.
+            token_renewed: Whether it is known that another token is for the same workspace.
 
         Raises:
-            NoJournalError: Something else is there, it is damaged, or of an import to elsewhere.
-            JournalError: It is in use by another import, or cannot be written.
+            NoJournalError: It cannot be written there, something else is there, or it is damaged,
+                or of an import to elsewhere.
+            JournalError: It is in use by another import, or there is no room for it.
         """
         journal = cls(path)
         try:
             journal._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            _check_kind(journal._descriptor, path)
             _lock(journal._descriptor, path)
             with path.open("rb") as file:
-                whole = journal._load(file, address, restart=restart)
+                header, whole = journal._load(file, restart=restart)
+            if header is not None:
+                journal._check(header, address, None if token_renewed else token)
             # What a crash cut off, so that what is added stands on a line of its own.
             os.ftruncate(journal._descriptor, whole)
             os.lseek(journal._descriptor, 0, os.SEEK_END)
-            if not whole:
-                journal._write(json.dumps({**_HEADER, "file": source, "address": address}))
+            if header is None:
+                salt = os.urandom(8).hex()
+                entry = {"file": source, "address": address, "token": _digest(token, salt)}
+                journal._write(json.dumps({**_HEADER, **entry}))
+                journal._begun = True
         except OSError as error:
             journal.close()
-            raise JournalError(
+            raise NoJournalError(
                 f"{_cannot(path, error)}, or name another place with --journal"
             ) from error
         except BaseException:
@@ -147,6 +173,7 @@ class Journal:
             JournalError: It cannot be written.
         """
         self._write(json.dumps(["read", *read]))
+        self._noted = True
         if lasting:
             self._sync()
 
@@ -159,10 +186,12 @@ class Journal:
         self._write(f'["{status}",{line}]')
 
     def close(self) -> None:
-        """Closes it; what was noted is on the disk then."""
+        """Closes it; what was noted is on the disk then, and one with nothing in it is gone."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             try:
+                if self._begun and not self._noted:
+                    self.path.unlink(missing_ok=True)
                 os.fsync(descriptor)
             except OSError:
                 pass  # Whatever was wrong with it was told as it was written.
@@ -171,44 +200,53 @@ class Journal:
 
     def _write(self, line: str) -> None:
         data = line.encode() + b"\n"
-        try:
-            written = os.write(self._descriptor, data)
-            while written < len(data):
-                written += os.write(self._descriptor, data[written:])
-        except OSError as error:
-            raise JournalError(
-                f"{_cannot(self.path, error)}, then run the same command again, which goes on"
-            ) from error
+        with self._told():
+            while data:
+                data = data[os.write(self._descriptor, data) :]
 
     def _sync(self) -> None:
-        try:
+        with self._told():
             os.fsync(self._descriptor)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise JournalError(
                 f"{_cannot(self.path, error)}, then run the same command again, which goes on"
             ) from error
 
-    def _load(self, file: BinaryIO, address: str, *, restart: bool) -> int:
-        """Reads what there is; returns how many bytes of it are to stay: the whole lines."""
+    def _load(self, file: BinaryIO, *, restart: bool) -> tuple[dict[str, object] | None, int]:
+        """Reads what there is: the header, and how many bytes are to stay, the whole lines."""
         if not _BEGIN.startswith(file.read(len(_BEGIN))):
             raise self._unusable("is no journal of an import")
         file.seek(0)
-        whole = 0
-        if restart:
-            return whole
-        for number, line in enumerate(_whole_lines(file), 1):
+        header, whole = None, 0
+        for number, line in enumerate(() if restart else _whole_lines(file), 1):
             whole += len(line)
             try:
                 entry = json.loads(line)
-                if number == 1:
-                    begun_for = _read_header(entry)
-                    if begun_for != address:
-                        raise self._unusable(f"is of an import to {begun_for}, not to {address}")
-                else:
+                if number > 1:
                     self._take(entry)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                elif {name: entry.get(name) for name in _HEADER} == _HEADER:
+                    header = entry
+                else:
+                    raise ValueError(entry)  # noqa: TRY301  # damaged like any other line
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise self._unusable(f"is damaged in line {number:,}") from error
-        return whole
+        return header, whole
+
+    def _check(self, header: dict[str, object], address: str, token: str | None) -> None:
+        begun_for = header.get("address")
+        if begun_for != address:
+            raise self._unusable(f"is of an import to {begun_for}, not to {address}")
+        known = str(header.get("token"))
+        if token is not None and known != _digest(token, known.partition(":")[0]):
+            raise self._unusable(
+                "is of an import with another access token; if that is for the same workspace and "
+                "was renewed, say --token-renewed; else"
+            )
 
     def _unusable(self, why: str) -> NoJournalError:
         return NoJournalError(
@@ -217,12 +255,16 @@ class Journal:
 
     def _take(self, entry: list[object]) -> None:
         match entry:
-            case ["accepted" | "duplicate" | "refused", int(line)] if self._was_read(line):
+            case ["accepted" | "duplicate" | "refused" as status, int(line)] if self._was_read(
+                line
+            ):
                 self.done.add(line)
+                self.refused += status == "refused"
             case ["read", int(position), int(line), str(digest), int(stamp)]:
                 read = Read(position, line, digest, stamp)
                 last = self.reads[-1] if self.reads else Read(0, 0, "", 0)
-                if position < last.position or line < last.line:
+                # A line has a byte at least, but for the last.
+                if position < last.position or not last.line <= line <= position + 1:
                     raise ValueError(read)
                 self.reads.append(read)
             case _:
@@ -232,10 +274,10 @@ class Journal:
         return bool(self.reads) and 0 < line <= self.reads[-1].line
 
 
-def _read_header(header: dict[str, object]) -> object:
-    if {name: header.get(name) for name in _HEADER} != _HEADER:
-        raise ValueError(header)
-    return header["address"]
+def _digest(token: str, salt: str) -> str:
+    """What tells a token from others, and gives nothing of it away."""
+    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
+    return f"{salt}:{digest}"
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -246,6 +288,11 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _cannot(path: Path, error: OSError) -> str:
     return f"the journal {path} cannot be written ({error.strerror}): make room or allow it"
+
+
+def _check_kind(descriptor: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise NoJournalError(f"{path} is no file that a journal can be kept in: name another")
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -21,6 +21,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from intercom_data_events import MonetaryAmount, RateLimit, RichLink
@@ -58,7 +59,7 @@ def to_json(value: object) -> str:
 def message(text: str) -> None:
     """Writes a message, on standard error, where anybody reads it."""
     # That nobody does is no reason to stop what is being done.
-    with suppress(BrokenPipeError):
+    with suppress(OSError, ValueError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
@@ -160,10 +161,15 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         self._task: TaskID | None = None
         if not quiet and sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
+                # The name gives way first, so that what changes is always to be seen.
+                TextColumn(
+                    "{task.description}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis", max_width=24),
+                ),
+                BarColumn(bar_width=16),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[told]}", markup=False),
+                TextColumn("{task.fields[told]}", markup=False, table_column=Column(no_wrap=True)),
                 TimeRemainingColumn(compact=True),
                 console=Console(file=sys.stderr, highlight=False),
                 transient=True,

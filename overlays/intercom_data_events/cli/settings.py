@@ -10,7 +10,6 @@ from typing import Any
 from attrs import frozen
 
 from intercom_data_events import ConfigurationError
-from intercom_data_events.cli import output
 from intercom_data_events.settings import resolve_address, resolve_enabled
 
 
@@ -78,15 +77,26 @@ class Connection:
             name: value for name, value in named.items() if value is not None
         }
         if not self.sends:
-            if not self.dry_run:
-                output.message("INTERCOM_DISABLED is set: Intercom is not asked anything.")
             return {**options, "enabled": False}
         return {**options, "access_token": _access_token()}
 
+    def to_read(self) -> dict[str, Any]:
+        """Returns the arguments to make a client with that asks Intercom for something.
 
-def _access_token() -> str | None:
-    if os.environ.get("INTERCOM_ACCESS_TOKEN"):
-        return None  # The client finds it.
+        Raises:
+            ConfigurationError: INTERCOM_DISABLED is set, so that every answer would be empty; or
+                there is no access token.
+        """
+        if not self.sends:
+            raise ConfigurationError(
+                "INTERCOM_DISABLED is set, so Intercom is not asked anything: unset it to read"
+            )
+        return self.options()
+
+
+def _access_token() -> str:
+    if token := os.environ.get("INTERCOM_ACCESS_TOKEN"):
+        return token
     if not _can_be_asked():
         raise ConfigurationError(
             "no access token: set INTERCOM_ACCESS_TOKEN in the environment; it is never given as "

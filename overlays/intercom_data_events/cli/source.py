@@ -61,7 +61,9 @@ class Source:
         self._waits = stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode)
         if stat.S_ISREG(found.st_mode):
             self.size = found.st_size
-            self.path = None if name == "-" else Path(name)
+            # What /dev/stdin and the like lead to has no place of its own beside it.
+            placeless = name == "-" or name.startswith(("/dev/", "/proc/"))
+            self.path = None if placeless else Path(name)
 
     def __enter__(self) -> Self:
         """Enters a block that closes it at its end."""
@@ -91,6 +93,8 @@ class Source:
         while data:
             self.position += len(data)
             for piece in [data] if inflater is None else inflater.feed(data):
+                # Little gzip can be much text, in the midst of which somebody wants to stop.
+                await anyio.lowlevel.checkpoint()
                 yield piece
             data = await self._read()
         if inflater is not None:

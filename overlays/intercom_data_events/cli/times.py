@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from dateutil.parser import isoparse
 
-_AGO = re.compile(r"(\d{1,6})\s*([smhdw])")
+#: How long ago.
+AGO = re.compile(r"(\d{1,6})\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -28,7 +29,7 @@ def moment(text: str, now: datetime) -> datetime:
     """
     text = text.strip()
     try:
-        if found := _AGO.fullmatch(text.lower()):
+        if found := AGO.fullmatch(text.lower()):
             return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
         if text.isdecimal() and len(text) > 8:
             return datetime.fromtimestamp(int(text), UTC)
