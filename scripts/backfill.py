@@ -221,11 +221,11 @@ def interrupted(rounds: int = 3) -> bool:
     heading("Interrupted by Ctrl-C while answers take 20 seconds")
     row("", "seconds until it ended, at most", "exit code")
     taken, codes = [], set()
-    slow = (Fault.slow(0.0 if number < 200 else 20.0) for number in itertools.count())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "events.ndjson")
         write_events(file, 50_000)
         for _ in range(rounds):
+            slow = (Fault.slow(0.0 if number < 200 else 20.0) for number in itertools.count())
             emulator = Emulator(rate_limit=None, faults=slow, record=False)
             with emulator.serve() as url:
                 running = start(

@@ -88,29 +88,29 @@ class Outcome:
     error: IntercomError | None = None
 
 
-@frozen(eq=False)
 class _Entry:
-    """An event on its way from the input to its outcome."""
+    """An event on its way from the input to its outcome.
 
-    position: int
-    item: EventLike
-    event: Event
+    Attributes:
+        person: Whose it is. Two identities of one person are not known to be the same.
+        key: What Intercom tells events apart by; documented, as is what it makes of names.
+    """
 
-    @property
-    def person(self) -> tuple[str, str]:
-        """Whose event it is. Two identities of one person are not known to be the same."""
-        event = self.event
+    __slots__ = ("event", "item", "key", "person", "position")
+
+    def __init__(self, position: int, item: EventLike, event: Event) -> None:
+        self.position = position
+        self.item = item
+        self.event = event
+        self.person: tuple[str, str]
         if event.user_id is not None:
-            return "user_id", event.user_id
-        if event.id is not None:
-            return "id", event.id
-        return "email", (event.email or "").lower()
-
-    @property
-    def key(self) -> tuple[str, str, str, float]:
-        """What Intercom tells events apart by; documented, as is what it makes of names."""
-        name = self.event.event_name.lower().replace(".", "-").replace("$", "-")
-        return *self.person, name, self.event.created_at.timestamp()
+            self.person = "user_id", event.user_id
+        elif event.id is not None:
+            self.person = "id", event.id
+        else:
+            self.person = "email", (event.email or "").lower()
+        name = event.event_name.lower().replace(".", "-").replace("$", "-")
+        self.key = (*self.person, name, event.created_at.timestamp())
 
     def ended(self, status: Literal["accepted", "duplicate"]) -> Outcome:
         return Outcome(self.position, status, self.item, self.event)
@@ -700,8 +700,9 @@ class _Tasks:
         try:
             async with fast_connections(self._pool, self._most) as fast:
                 if fast is not None:
-                    self._pool = self._pool.beside(fast)
-                    self._plan.concurrency = Concurrency(self._most, few=4.0)
+                    # In place of a client, of which nothing more is asked where events are sent.
+                    self._pool = self._pool.beside(cast("httpx.AsyncClient", fast))
+                    self._plan.concurrency = Concurrency(self._most, fast.few)
                 async with anyio.create_task_group() as self._group:
                     if self._plan.stopped:  # Before it began.
                         return

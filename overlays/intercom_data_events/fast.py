@@ -1,9 +1,10 @@
-"""Connections for many requests at once: httpx's async client on aiohttp, the ``[fast]`` extra.
+"""Connections for many requests at once, beside those of a client.
 
 httpx's own async pool looks at all connections and requests for each of them, so that more than a
-few at once cost more than they gain. httpx-aiohttp puts aiohttp's pool in its place. What it makes
-of aiohttp's errors, cookies and headers is mended here: whether a request may have arrived is told
-from the kind of error, and it calls every broken connection one that was never made.
+few at once cost more than they gain. With the ``[fast]`` extra, aiohttp's pool is in its place, by
+way of httpx-aiohttp. What that makes of aiohttp's errors, cookies and headers is mended here:
+whether a request may have arrived is told from the kind of error, and it calls every broken
+connection one that was never made.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 import anyio
@@ -32,23 +34,18 @@ _LONGEST_LINE = 100 * 1024
 @asynccontextmanager
 async def fast_connections(
     pool: Pool[httpx.AsyncClient], most: int
-) -> AsyncGenerator[httpx.AsyncClient | None, None]:
+) -> AsyncGenerator[FastConnections | None, None]:
     """Opens connections to use beside the pool's own; None where those are to be used.
 
-    That is: where the extra is not installed, under trio, with an ``http_client`` or ``transport``
-    of the caller's, and where a proxy is set in the environment.
+    That is with an ``http_client`` or ``transport`` of the caller's, and where a proxy is set in
+    the environment.
     """
-    if not pool.plain or getproxies().keys() & {"http", "https", "all"} or running_trio():
+    if not pool.plain or getproxies().keys() & {"http", "https", "all"}:
         yield None
         return
+    connections = FastConnections(pool.own().http, most)
     try:
-        connections = _FastConnections(pool.own().http, most)
-    except ImportError:
-        yield None
-        return
-    try:
-        # In place of a client, of which nothing but this is asked where events are sent.
-        yield cast("httpx.AsyncClient", connections)
+        yield connections
     finally:
         with anyio.CancelScope(shield=True):
             await connections.aclose()
@@ -67,34 +64,56 @@ def running_trio() -> bool:
     return True
 
 
-class _FastConnections:
-    """What sending asks of an ``httpx.AsyncClient``, and no more: a third of its time is saved.
+class FastConnections:
+    """What sending asks of an ``httpx.AsyncClient``, and no more, which saves a part of its time.
 
     No redirects, cookies, hooks or mounts: connections of our own have none.
+
+    Attributes:
+        few: How many requests may wait for each other before more at once cost more than they
+            gain (measured).
     """
 
     def __init__(self, http: httpx.AsyncClient, most: int) -> None:
-        self._transport = _transport(most)
+        found = None if running_trio() else _aiohttp_transport(most)
+        self.few = 2.0 if found is None else 4.0
+        limits = httpx.Limits(
+            max_connections=most, max_keepalive_connections=most, keepalive_expiry=_KEPT
+        )
+        self._transport = found or httpx.AsyncHTTPTransport(limits=limits)
         self.build_request = http.build_request
 
     async def send(
         self, request: httpx.Request, *, auth: BearerToken, **_: object
     ) -> httpx.Response:
+        """Sends a request; its answer is still to be read."""
         await auth.authenticate(request)
         try:
-            return await self._transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(request)
         except httpx.RequestError as error:
             error.request = request
             raise
+        response.request = request
+        return response
 
     async def aclose(self) -> None:
+        """Closes them."""
         await self._transport.aclose()
 
 
-def _transport(most: int) -> httpx.AsyncBaseTransport:
-    import aiohttp
-    import yarl
-    from httpx_aiohttp import AiohttpTransport
+def _aiohttp_transport(most: int) -> httpx.AsyncBaseTransport | None:
+    """Makes a transport on aiohttp; None where the extra is not installed."""
+    try:
+        import aiohttp
+        import yarl
+        from httpx_aiohttp import AiohttpTransport
+    except ImportError:
+        return None
+
+    @lru_cache(maxsize=16)
+    def _address(url: str) -> yarl.URL:
+        # As it is: percent-encoding can differ, and mean the same to few servers.
+        return yarl.URL(url, encoded=True)
 
     class Transport(AiohttpTransport):
         """What a request ends in is an error of httpx's that says whether it may have arrived."""
@@ -119,8 +138,7 @@ def _transport(most: int) -> httpx.AsyncBaseTransport:
             try:
                 response = await session.request(
                     request.method,
-                    # As it is: percent-encoding can differ, and mean the same to few servers.
-                    yarl.URL(str(request.url), encoded=True),
+                    _address(str(request.url)),
                     # In its own form, as it asks for each of them several times.
                     headers=[(n.decode(), v.decode()) for n, v in request.headers.raw],
                     data=request.content,
@@ -139,7 +157,6 @@ def _transport(most: int) -> httpx.AsyncBaseTransport:
                     response.status,
                     headers=response.raw_headers,
                     stream=_Stream(response),
-                    request=request,
                 )
             # Outside, so that it does not refer to aiohttp's, which has the request's headers.
             raise problem

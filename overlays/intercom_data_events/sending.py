@@ -57,6 +57,8 @@ _HEADERS = {
         "x-ratelimit-reset",
     )
 }
+# As httpx itself writes JSON.
+_encode = jsonlib.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 # Bytes, decompressed: far beyond any listing, and beyond what a failure has to say.
 _LARGEST_BODY = 64 * 1024 * 1024
 _LARGEST_FAILURE = 1024 * 1024
@@ -238,13 +240,20 @@ class Call:
                 name: seconds if given is None else min(given, seconds)
                 for name, given in phases.items()
             }
+        headers = httpx.Headers(model.headers)
+        body = parts.get("json")
+        content = b"" if body is None else _encode(body).encode()
+        if body is not None:
+            headers["Content-Length"] = str(len(content))
+        # A stream, as everything else that httpx does for a body is in the model already.
         self._sent = httpx.Request(
             model.method,
             model.url,
-            headers=model.headers,
-            json=parts.get("json"),
+            headers=headers,
+            stream=httpx.ByteStream(content),
             extensions={"timeout": phases},
         )
+        self._sent.read()
         return self._sent
 
     def _model(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
