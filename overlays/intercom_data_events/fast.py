@@ -195,28 +195,23 @@ class _Stream(httpx.AsyncByteStream):
 
 
 def _translated(error: Exception) -> httpx.TransportError:
-    """Httpx's name for an error of aiohttp's."""
+    """Names an error of aiohttp's as httpx does."""
     import aiohttp
 
-    kind: type[httpx.TransportError]
+    said = str(error)
     if isinstance(error, aiohttp.InvalidURL):
-        kind = httpx.UnsupportedProtocol  # Refused before anything is sent.
-    elif isinstance(error, aiohttp.ConnectionTimeoutError):
-        kind = httpx.ConnectTimeout
-    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
-        kind = httpx.ConnectError
-    elif isinstance(error, TimeoutError):
-        kind = httpx.ReadTimeout
-    elif isinstance(error, OSError):
-        kind = httpx.ReadError
-    elif isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
-        kind = httpx.RemoteProtocolError
-        return kind("the server closed the connection before its answer was whole")
-    else:
-        kind = httpx.RemoteProtocolError
-        return kind("the answer is no HTTP")
-    translated = kind(str(error))
-    # It holds no request, and tells a certificate that is not trusted from other failures.
-    if kind is httpx.ConnectError:
-        translated.__cause__ = error
-    return translated
+        return httpx.UnsupportedProtocol(said)  # Refused before anything is sent.
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return httpx.ConnectTimeout(said)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        failed = httpx.ConnectError(said)
+        # It holds no request, and tells a certificate that is not trusted from other failures.
+        failed.__cause__ = error
+        return failed
+    if isinstance(error, TimeoutError):
+        return httpx.ReadTimeout(said)
+    if isinstance(error, OSError):
+        return httpx.ReadError(said)
+    if isinstance(error, aiohttp.ClientResponseError):
+        return httpx.RemoteProtocolError("the answer is no HTTP")
+    return httpx.RemoteProtocolError("the server broke off before its answer was whole")
