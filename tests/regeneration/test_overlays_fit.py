@@ -10,6 +10,7 @@ import pytest
 
 #: What happens between the generated functions and the network is the same whatever the version.
 VERSIONLESS = {
+    "test_bulk",
     "test_connecting",
     "test_logging",
     "test_pacing",
