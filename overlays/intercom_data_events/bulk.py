@@ -110,7 +110,8 @@ class _Entry:
         else:
             self.person = "email", (event.email or "").lower()
         name = event.event_name.lower().replace(".", "-").replace("$", "-")
-        self.key = (*self.person, name, event.created_at.timestamp())
+        kind, identity = self.person
+        self.key = kind, identity, name, event.created_at.timestamp()
 
     def ended(self, status: Literal["accepted", "duplicate"]) -> Outcome:
         return Outcome(self.position, status, self.item, self.event)
