@@ -18,7 +18,7 @@ def main() -> None:
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # Closed by whoever started this.
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123  # until the end
     try:
         code = _run()
     except KeyboardInterrupt:  # Before there was a command to end.

@@ -50,6 +50,10 @@ Examples:
 )
 
 
+# Seconds.
+_DAY = 24 * 60 * 60
+
+
 class Region(StrEnum):
     """Where a workspace's data is kept."""
 
@@ -124,10 +128,6 @@ StampOption = Annotated[
         help="Take the present second for events without created_at, which are refused otherwise.",
     ),
 ]
-
-
-# Seconds.
-_DAY = 24 * 60 * 60
 
 
 def _examples(*lines: str) -> str:

@@ -12,9 +12,9 @@ class Exit(IntEnum):
     DONE = 0
     #: Something was refused: an event, a contact, a line of a file.
     REFUSED = 1
-    #: Nothing was begun: the arguments, the settings or the file make no sense.
+    #: Nothing was done: the arguments, the settings or the file make no sense.
     USAGE = 2
-    #: Something failed for the time being: running the same command again goes on.
+    #: Not everything was done: running the same command again goes on.
     FAILED = 3
     #: Intercom does not accept the access token, or does not let it do this.
     DENIED = 4
@@ -26,8 +26,8 @@ class UsageError(Exception):
     """Arguments that make no sense together, or one that cannot be understood."""
 
 
-#: For ``--help`` and the README.
+#: For ``--help``.
 EXIT_CODES = """\
-Exit codes: 0 done; 1 something was refused (an event, a contact, a line); 2 wrong arguments,
-settings or file; 3 failed for the time being, run it again; 4 the access token is not accepted;
-130 interrupted."""
+Exit codes: 0 done; 1 something was refused, now or in runs before; 2 nothing was done: wrong
+arguments, settings or file; 3 not everything was done: run it again, to go on; 4 the access token
+is not accepted; 130 interrupted."""
