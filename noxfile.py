@@ -78,15 +78,14 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    if session.python != PYTHON:
-        session.run("pytest", "--numprocesses=auto")
-        return
-    # Measured once, as it takes its time, and what is measured are the overlays alone.
+    # The pipeline's tests run unmeasured: what is measured are the overlays.
     session.run("pytest", "--numprocesses=auto", "tests/regeneration")
+    others = ("pytest", "--numprocesses=auto", "--ignore=tests/regeneration")
+    if session.python != PYTHON:  # Measured once, as it takes its time.
+        session.run(*others)
+        return
     session.run("coverage", "erase")
-    session.run(
-        "coverage", "run", "-m", "pytest", "--numprocesses=auto", "--ignore=tests/regeneration"
-    )
+    session.run("coverage", "run", "-m", *others)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
