@@ -17,7 +17,17 @@ import intercom_data_events_api
 PUBLIC = Path(intercom_data_events.__path__[0])
 GENERATED = Path(intercom_data_events_api.__path__[0])
 #: Around the core; the core never imports them.
-SECOND_RING = {"bulk", "cli", "emulator", "fast", "pytest_plugin"}
+SECOND_RING = {
+    "bulk",
+    "celery",
+    "cli",
+    "emulator",
+    "fast",
+    "outbox",
+    "pytest_plugin",
+    "tracker",
+    "verdicts",
+}
 #: But for one verb and its types, where they are used.
 DOORS = {("client", "intercom_data_events.bulk"), ("__init__", "intercom_data_events.bulk")}
 RUN_TIME = {
@@ -34,10 +44,14 @@ CORE_TOO = {"anyio"}
 #: with an extra.
 RING_TOO = {
     "bulk": {"anyio", "trio"},
+    "celery": {"celery"},
     "cli": {"anyio", "rich", "typer"},
     "emulator": {"anyio", "h11"},
     "fast": {"aiohttp", "anyio", "httpx_aiohttp", "trio", "yarl"},
+    "outbox": set(),
     "pytest_plugin": {"pytest"},
+    "tracker": {"anyio"},
+    "verdicts": set(),
 }
 
 

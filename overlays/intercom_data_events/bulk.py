@@ -27,21 +27,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
 import httpx
 from attrs import define, field, frozen
 
-from intercom_data_events import operations, retry
+from intercom_data_events import operations
 from intercom_data_events.checks import shown
 from intercom_data_events.errors import (
     APIConnectionError,
-    APIStatusError,
-    AuthenticationError,
     ConfigurationError,
     IntercomError,
     InvalidInputError,
-    InvalidVersionError,
-    PermissionDeniedError,
 )
-from intercom_data_events.event import Event
+from intercom_data_events.event import Event, key, person
 from intercom_data_events.fast import fast_connections, running_trio
 from intercom_data_events.sending import UnwantedError
+from intercom_data_events.verdicts import Verdict, verdict
 
 if TYPE_CHECKING:
     import anyio
@@ -59,8 +56,6 @@ _RECENT = 10_000
 _HELD = 10_000
 # Outcomes that nobody has asked for yet, beyond which nothing more is begun.
 _UNREAD = 1_000
-# Whoever gets one of these gets it for every event.
-_FATAL = (AuthenticationError, PermissionDeniedError, InvalidVersionError, ConfigurationError)
 
 #: An event, or its fields as the API names them.
 EventLike: TypeAlias = Event | Mapping[str, object]
@@ -93,7 +88,7 @@ class _Entry:
 
     Attributes:
         person: Whose it is. Two identities of one person are not known to be the same.
-        key: What Intercom tells events apart by; documented, as is what it makes of names.
+        key: What Intercom tells events apart by.
     """
 
     __slots__ = ("event", "item", "key", "person", "position")
@@ -102,32 +97,16 @@ class _Entry:
         self.position = position
         self.item = item
         self.event = event
-        self.person: tuple[str, str]
-        if event.user_id is not None:
-            self.person = "user_id", event.user_id
-        elif event.id is not None:
-            self.person = "id", event.id
-        else:
-            self.person = "email", (event.email or "").lower()
-        name = event.event_name.lower().replace(".", "-").replace("$", "-")
-        kind, identity = self.person
-        self.key = kind, identity, name, event.created_at.timestamp()
+        self.person = person(event)
+        self.key = key(event)
 
     def ended(self, status: Literal["accepted", "duplicate"]) -> Outcome:
         return Outcome(self.position, status, self.item, self.event)
 
     def failed(self, error: IntercomError) -> Outcome:
-        status: Literal["refused", "failed"] = "refused" if is_refusal(error) else "failed"
+        refused = verdict(error) is Verdict.REFUSED
+        status: Literal["refused", "failed"] = "refused" if refused else "failed"
         return Outcome(self.position, status, self.item, self.event, error)
-
-
-def is_refusal(error: IntercomError) -> bool:
-    """Whether the same input would meet the same error again."""
-    if isinstance(error, APIStatusError):
-        status = error.status_code
-        refused = 400 <= status < 500 and status not in retry.RETRIED_STATUSES
-        return refused and not error.may_have_been_processed
-    return isinstance(error, InvalidInputError)
 
 
 class Concurrency:
@@ -533,9 +512,9 @@ class _Threads:
         try:
             operation = operations.create(entry.event, self._plan.is_wanted)
             operation.perform(self._pool, self._settings)
-        except _FATAL:
-            raise
         except IntercomError as error:
+            if verdict(error) is Verdict.GENERAL:
+                raise
             return error
         return None
 
@@ -806,9 +785,9 @@ class _Tasks:
         try:
             operation = operations.create(entry.event, self._plan.is_wanted)
             await operation.aperform(self._pool, self._settings)
-        except _FATAL:
-            raise
         except IntercomError as error:
+            if verdict(error) is Verdict.GENERAL:
+                raise
             return error
         return None
 

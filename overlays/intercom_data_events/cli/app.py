@@ -19,13 +19,13 @@ from intercom_data_events import (
     PermissionDeniedError,
 )
 from intercom_data_events.__about__ import __version__
-from intercom_data_events.bulk import is_refusal
 from intercom_data_events.cli import output
 from intercom_data_events.cli.exits import EXIT_CODES, Exit, UsageError
 from intercom_data_events.cli.importing import StoppedError
 from intercom_data_events.cli.journal import JournalError, NoJournalError
 from intercom_data_events.cli.records import Format, SourceError
 from intercom_data_events.cli.settings import Connection
+from intercom_data_events.verdicts import Verdict, verdict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -561,7 +561,7 @@ def run(arguments: Sequence[str]) -> int:
     except (StoppedError, JournalError) as error:
         return _failed(arguments, error, str(error), Exit.FAILED)
     except IntercomError as error:
-        code = Exit.REFUSED if is_refusal(error) else Exit.FAILED
+        code = Exit.REFUSED if verdict(error) is Verdict.REFUSED else Exit.FAILED
         return _failed(arguments, error, str(error), code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
