@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 import httpx
 
@@ -668,6 +668,15 @@ class AsyncDataEventsClient:
 
     async def _perform(self, operation: Operation[T]) -> APIResponse[T]:
         return await operation.aperform(self._pool, self._settings)
+
+
+@overload
+def parts_of(client: DataEventsClient) -> tuple[Pool[httpx.Client], Settings]: ...
+@overload
+def parts_of(client: AsyncDataEventsClient) -> tuple[Pool[httpx.AsyncClient], Settings]: ...
+def parts_of(client: DataEventsClient | AsyncDataEventsClient) -> tuple[Pool[Any], Settings]:
+    """Returns what a client sends through, for what sends on its behalf."""
+    return client._pool, client._settings  # noqa: SLF001  # of this module
 
 
 def _check_parts(

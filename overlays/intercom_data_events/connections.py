@@ -40,6 +40,11 @@ class BearerToken(httpx.Auth):
     def __init__(self, token: AsyncAccessToken | None) -> None:
         self._token = token
 
+    @property
+    def known_token(self) -> str | None:
+        """The token, unless a function gives it."""
+        return self._token if isinstance(self._token, str) else None
+
     def sync_auth_flow(
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:

@@ -8,6 +8,10 @@
     │   ├── IdentityError                    whom an event or a query is about
     │   ├── TimestampError                   a time that the API would misread
     │   └── MetadataError                    .key says which
+    ├── OutboxError                          a tracker's file cannot be used
+    │   └── OutboxLockedError                another program keeps it locked
+    ├── NotSentError                         a tracker had to give an event up
+    │   └── QueueFullError                   as too many wait
     ├── APIConnectionError                   no whole answer came
     │   └── APITimeoutError                  not in time
     └── APIResponseError                     an answer came; .response holds it
@@ -128,6 +132,22 @@ class MetadataError(InvalidInputError):
     def __init__(self, message: str, *, key: object = None) -> None:
         super().__init__(message)
         self.key = key
+
+
+class OutboxError(IntercomError):
+    """The file in which a tracker keeps events cannot be used; what was in it is still there."""
+
+
+class OutboxLockedError(OutboxError):
+    """Another program keeps the file locked."""
+
+
+class NotSentError(IntercomError):
+    """A tracker gave an event up: it was closed before the event was sent."""
+
+
+class QueueFullError(NotSentError):
+    """A tracker could not take an event in, since as many as it holds were waiting."""
 
 
 class APIConnectionError(IntercomError):

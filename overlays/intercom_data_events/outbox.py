@@ -1,0 +1,726 @@
+"""Tracked events in a file, until Intercom has accepted them.
+
+The file is an SQLite database in WAL mode that several processes may share. An event is written
+before ``track`` returns, is claimed by the process that sends it, and leaves the file when it is
+accepted. A process keeps renewing its claims; those of one that died end by themselves, and the
+events are free for others. What Intercom refuses stays as a *dead letter*, with the error.
+
+What was written outlasts the process, however it ends. Of what was written in the last moments
+before the machine itself loses power, something can be missing: nothing waits for the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import stat
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from intercom_data_events.errors import (
+    APIStatusError,
+    ConfigurationError,
+    IntercomError,
+    OutboxError,
+    OutboxLockedError,
+)
+from intercom_data_events.event import Event
+from intercom_data_events.tracker._queue import RECENT, TURNS, Entry
+
+#: Events that a file holds at most, unless told otherwise.
+MOST = 1_000_000
+# Seconds after which a claim ends that nobody renews, and between two renewals.
+_CLAIM = 30.0
+_RENEWAL = 10.0
+# Seconds between two counts of all events.
+_COUNTING = 1.0
+# What is held back for longer was written by a clock that has been set since.
+_LONGEST_HELD = 24 * 60 * 60.0
+# Bytes of the log beyond which it is worked into the database when no events come, beyond which
+# also while they do, and beyond which writers have to wait for that.
+_SHORT_LOG = 256 * 1024
+_LONG_LOG = 32 * 1024 * 1024
+_TOO_LONG_LOG = 256 * 1024 * 1024
+# Seconds for which a fork waits for who is using the file.
+_FORK_PATIENCE = 5.0
+
+#: Says that a database is an outbox: "IDEO".
+_APPLICATION = 0x4944454F
+# What brings a file from each version to the next.
+_MIGRATIONS = (
+    """
+    CREATE TABLE events (
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      event TEXT NOT NULL,
+      tracked_at REAL NOT NULL,
+      tries INTEGER NOT NULL DEFAULT 0,
+      held_until REAL,
+      owner TEXT
+    );
+    CREATE INDEX free ON events (tracked_at, id) WHERE held_until IS NULL;
+    CREATE INDEX held ON events (held_until) WHERE held_until IS NOT NULL;
+    CREATE TABLE dead (
+      id INTEGER PRIMARY KEY,
+      event TEXT NOT NULL,
+      tracked_at REAL NOT NULL,
+      tries INTEGER NOT NULL,
+      died_at REAL NOT NULL,
+      error TEXT NOT NULL,
+      message TEXT NOT NULL,
+      status INTEGER,
+      request_id TEXT
+    );
+    CREATE TABLE binding (name TEXT PRIMARY KEY, value TEXT NOT NULL)
+    """,
+)
+
+_PUT = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
+_OLDEST = "SELECT id FROM events WHERE held_until IS NULL ORDER BY tracked_at, id LIMIT 1"
+_OLDEST_RECENT = _OLDEST.replace("WHERE", "WHERE tracked_at > :recent AND")
+_CLAIM_IT = (
+    "UPDATE events SET held_until = :until, owner = :owner WHERE id = ({}) "
+    "RETURNING id, event, tracked_at, tries"
+)
+_TAKE_OLDEST = _CLAIM_IT.format(_OLDEST)
+_TAKE = _CLAIM_IT.format(f"coalesce(({_OLDEST_RECENT}), ({_OLDEST}))")
+_OVER = "FROM events WHERE held_until <= ? OR held_until > ?"
+_FREE = f"UPDATE events SET held_until = NULL, owner = NULL WHERE id IN (SELECT id {_OVER})"
+_REVIVE = "INSERT INTO events (event, tracked_at) SELECT event, tracked_at FROM dead WHERE id = ?"
+_FORGET = "DELETE FROM dead WHERE id = ?"
+_BURY = (
+    "INSERT OR REPLACE INTO dead SELECT id, event, tracked_at, tries, ?, ?, ?, ?, ? "
+    "FROM events WHERE id = ?"
+)
+
+
+@frozen
+class Binding:
+    """Which workspace the events of a file are for.
+
+    Attributes:
+        address: Where Intercom is.
+        token: The access token, of which a digest is kept; None where it is not known.
+        workspace: A name of your own for the workspace; the same name outlasts new tokens.
+        token_renewed: Whether it is known that the token is for the same workspace as before.
+    """
+
+    address: str
+    token: str | None = None
+    workspace: str | None = None
+    token_renewed: bool = False
+
+
+@frozen
+class DeadLetter:
+    """An event that was refused, and why.
+
+    Attributes:
+        id: Its number in the file.
+        event: Its fields, as the API names them.
+        tracked_at: When it was tracked, in Unix seconds.
+        died_at: When it was refused, in Unix seconds.
+        error: The kind of error, such as "NotFoundError".
+        message: What the error said.
+        status: The HTTP status, or None where no answer said so.
+        request_id: What Intercom's support asks for, or None.
+    """
+
+    id: int
+    event: Mapping[str, object]
+    tracked_at: float
+    died_at: float
+    error: str
+    message: str
+    status: int | None
+    request_id: str | None
+
+
+@frozen
+class Status:
+    """What is in a file.
+
+    Attributes:
+        queued: Events that wait, or are on their way.
+        claimed: Those of them that a process has taken to send.
+        held: Those of them that failed for the time being, and wait for their next try.
+        dead: Events that were refused.
+        oldest: When the event that waits longest was tracked, in Unix seconds, or None.
+        address: Where Intercom is, or None before a tracker has used the file.
+        workspace: The name that was given to the workspace, or None.
+        size: Bytes that the file and its log take.
+    """
+
+    queued: int
+    claimed: int
+    held: int
+    dead: int
+    oldest: float | None
+    address: str | None
+    workspace: str | None
+    size: int
+
+
+class Outbox:
+    """A file of tracked events; for the threads of one process.
+
+    Every method raises an OutboxError where the file cannot be used, with the remedy; what was
+    written before stays in it.
+
+    Args:
+        path: Where it is. What is not there is made, for its owner alone (mode 0600).
+        binding: Which workspace it is for; None to look at it only.
+        most: How many events it holds; about, where several processes write to it.
+        patience: Seconds to wait where another process is writing.
+        create: Whether to make it where it is not there.
+
+    Raises:
+        OutboxError: It cannot be used.
+        ConfigurationError: There are events for another workspace in it.
+    """
+
+    lasts = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        binding: Binding | None = None,
+        *,
+        most: int = MOST,
+        patience: float = 5.0,
+        create: bool = True,
+    ) -> None:
+        self.path = Path(path).absolute()
+        self._most = most
+        self._patience = patience
+        self._owner = uuid.uuid4().hex
+        # Entered again by a signal's handler that tracks an event.
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        self._turn = 0
+        self._size = 0
+        self._written = False
+        self._counted = self._renewed = 0.0
+        # Accepted, but still in the file, as that could not be written.
+        self._leaving: set[int] = set()
+        with self._using(create=create) as connection:
+            self._migrate(connection)
+            if binding is not None:
+                self._bind(connection, binding)
+            self._size = _one(connection, "SELECT count(*) FROM events")
+        _open.add(self)
+        _watch_forks()
+
+    @property
+    def size(self) -> int:
+        """How many events there are, as far as this process knows."""
+        return self._size
+
+    def put(self, event: Event, now: float) -> bool:
+        """Writes an event; False where there are too many."""
+        if self._size >= self._most:
+            return False
+        text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
+        with self._using() as connection:
+            connection.execute(_PUT, (text, now))
+            self._size += 1
+            self._written = True
+        return True
+
+    def take(self, now: float) -> Entry | None:
+        """Claims the next to send, or None; see :class:`~intercom_data_events.tracker.Queue`."""
+        with self._using() as connection:
+            while True:
+                self._turn += 1
+                statement = _TAKE_OLDEST if self._turn % TURNS == 0 else _TAKE
+                bounds = {"until": now + _CLAIM, "owner": self._owner, "recent": now - RECENT}
+                if self._turn % TURNS == 0:
+                    del bounds["recent"]
+                row = next(iter(connection.execute(statement, bounds).fetchall()), None)
+                if row is None:
+                    return None
+                number, text, tracked_at, tries = row
+                try:
+                    event = Event.from_dict(json.loads(text))
+                except (ValueError, TypeError, RecursionError) as error:
+                    failure = error if isinstance(error, IntercomError) else _unreadable(error)
+                    self._bury(connection, number, failure, now)
+                else:
+                    return Entry(number, event, tracked_at, tries)
+
+    def accepted(self, entry: Entry) -> None:
+        """Removes it."""
+        self._leaving.add(entry.id)
+        with self._using() as connection:
+            self._remove(connection)
+
+    def refused(self, entry: Entry, error: IntercomError, now: float) -> None:
+        """Makes it a dead letter, unless another process saw it accepted."""
+        with self._using() as connection:
+            self._bury(connection, entry.id, error, now)
+
+    def later(self, entry: Entry, seconds: float, now: float) -> None:
+        """Ends its claim, and holds it back."""
+        with self._using() as connection:
+            connection.execute(
+                "UPDATE events SET held_until = ?, owner = NULL, tries = tries + 1 "
+                "WHERE id = ? AND owner = ?",
+                (now + seconds, entry.id, self._owner),
+            )
+
+    def give_back(self, entry: Entry) -> None:
+        """Ends its claim."""
+        with self._using() as connection:
+            connection.execute(
+                "UPDATE events SET held_until = NULL, owner = NULL WHERE id = ? AND owner = ?",
+                (entry.id, self._owner),
+            )
+
+    def upkeep(self, now: float, in_flight: Collection[Entry]) -> bool:
+        """Renews the claims on what is in flight, ends those nobody renews; whether any is free.
+
+        To be called every second or so, also while nothing happens.
+        """
+        with self._using() as connection:
+            if self._leaving:
+                self._remove(connection)
+            if abs(now - self._renewed) >= _RENEWAL:
+                self._renewed = now
+                connection.executemany(
+                    "UPDATE events SET held_until = ? WHERE id = ? AND owner = ?",
+                    [(now + _CLAIM, entry.id, self._owner) for entry in in_flight],
+                )
+            bounds = (now, now + _LONGEST_HELD)
+            # Looked for first, as looking keeps nobody from writing.
+            if _one(connection, f"SELECT EXISTS (SELECT 1 {_OVER})", *bounds):
+                connection.execute(_FREE, bounds)
+            if abs(now - self._counted) >= _COUNTING:
+                self._counted = now
+                self._size = _one(connection, "SELECT count(*) FROM events")
+            return bool(_one(connection, f"SELECT EXISTS ({_OLDEST})"))
+
+    def tidy(self) -> None:
+        """Works the log into the database; waits for the disk, so not while somebody waits for it.
+
+        On a connection of its own, beside which others write on.
+        """
+        log = self.path.with_name(f"{self.path.name}-wal")
+        # Whoever writes next waits for the disk once, so not between two events of many.
+        rests, self._written = not self._written and not self._size, False
+        with suppress(OSError):
+            length = log.stat().st_size
+            if length > _LONG_LOG or (length > _SHORT_LOG and rests):
+                mode = "RESTART" if length > _TOO_LONG_LOG else "PASSIVE"
+                with self._told(), closing(self._connect()) as connection:
+                    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+
+    def hurry(self) -> None:
+        """Lets go of everything that is held back and that nobody has claimed."""
+        with self._using() as connection:
+            connection.execute(
+                "UPDATE events SET held_until = NULL WHERE held_until IS NOT NULL AND owner IS NULL"
+            )
+
+    def mark(self) -> int:
+        """The number of the event that came last."""
+        with self._using() as connection:
+            return _one(connection, "SELECT coalesce(max(id), 0) FROM events")
+
+    def has_passed(self, mark: int) -> bool:
+        """Whether every event up to this one has left."""
+        with self._using() as connection:
+            return not _one(connection, "SELECT EXISTS (SELECT 1 FROM events WHERE id <= ?)", mark)
+
+    def oldest(self) -> float | None:
+        """When the event that waits longest was tracked, in Unix seconds."""
+        with self._using() as connection:
+            row = connection.execute("SELECT tracked_at FROM events ORDER BY id LIMIT 1").fetchone()
+            return None if row is None else float(row[0])
+
+    def rest(self) -> Iterator[Entry]:
+        """What is lost when this process ends: nothing."""
+        return iter(())
+
+    def status(self) -> Status:
+        """Says what is in the file."""
+        with self._using() as connection:
+            queued, claimed, held, oldest = connection.execute(
+                "SELECT count(*), count(owner), count(held_until) - count(owner), min(tracked_at) "
+                "FROM events"
+            ).fetchone()
+            dead = _one(connection, "SELECT count(*) FROM dead")
+            bound = _bound(connection)
+        size = 0
+        for name in (self.path.name, f"{self.path.name}-wal"):
+            with suppress(OSError):
+                size += self.path.with_name(name).stat().st_size
+        return Status(
+            queued, claimed, held, dead, oldest, bound.get("address"), bound.get("workspace"), size
+        )
+
+    def waiting(self) -> Iterator[Mapping[str, object]]:
+        """Yields the fields of the events that wait or are on their way, oldest first."""
+        return (
+            _fields(text)
+            for _, text in self._each("SELECT id, event FROM events WHERE id > ? ORDER BY id")
+        )
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """Yields the events that were refused, oldest first."""
+        rows = self._each(
+            "SELECT id, event, tracked_at, died_at, error, message, status, request_id FROM dead "
+            "WHERE id > ? ORDER BY id"
+        )
+        return (DeadLetter(number, _fields(text), *rest) for number, text, *rest in rows)
+
+    def revive(self, numbers: Iterable[int] | None = None) -> int:
+        """Puts dead letters back into the queue; all of them, or those of these numbers.
+
+        Returns:
+            How many there were.
+        """
+        return self._each_dead(numbers, _REVIVE, _FORGET)
+
+    def forget(self, numbers: Iterable[int] | None = None) -> int:
+        """Deletes dead letters; all of them, or those of these numbers.
+
+        Returns:
+            How many there were.
+        """
+        return self._each_dead(numbers, _FORGET)
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._closed = True
+            self._disconnect()
+
+    def pause(self) -> bool:
+        """Lets go of the file, and keeps everybody from it until :meth:`resume`; for a fork.
+
+        Returns:
+            Whether it did: False where somebody went on using it for too long.
+        """
+        if not self._lock.acquire(timeout=_FORK_PATIENCE):
+            return False
+        self._disconnect()
+        return True
+
+    def resume(self) -> None:
+        """Ends :meth:`pause`."""
+        self._lock.release()
+
+    def abandon(self) -> sqlite3.Connection | None:
+        """Returns the connection, which another process goes on using, to be left alone."""
+        return self._connection
+
+    def _each_dead(self, numbers: Iterable[int] | None, *statements: str) -> int:
+        with self._using() as connection, _transaction(connection):
+            if numbers is None:
+                numbers = [row[0] for row in connection.execute("SELECT id FROM dead ORDER BY id")]
+            found = 0
+            for number in numbers:
+                # The last one deletes it, and so tells whether it was there.
+                for statement in statements:
+                    changed = connection.execute(statement, (number,)).rowcount
+                found += changed
+        return found
+
+    def _each(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Yields rows by their first column, some at a time: nobody is kept from writing."""
+        last = 0
+        while True:
+            with self._using() as connection:
+                rows = connection.execute(f"{query} LIMIT 500", (last,)).fetchall()
+            if not rows:
+                return
+            yield from rows
+            last = rows[-1][0]
+
+    def _remove(self, connection: sqlite3.Connection) -> None:
+        """Removes what was accepted, also where another process saw it refused in the meantime."""
+        for number in list(self._leaving):
+            if connection.execute("DELETE FROM events WHERE id = ?", (number,)).rowcount:
+                self._size -= 1
+            else:
+                connection.execute(_FORGET, (number,))
+            self._leaving.discard(number)
+
+    def _bury(
+        self, connection: sqlite3.Connection, number: int, error: IntercomError, now: float
+    ) -> None:
+        answer = (
+            (error.status_code, error.request_id)
+            if isinstance(error, APIStatusError)
+            else (None, None)
+        )
+        described = (now, type(error).__name__, str(error), *answer, number)
+        with _transaction(connection):
+            connection.execute(_BURY, described)
+            self._size -= connection.execute("DELETE FROM events WHERE id = ?", (number,)).rowcount
+
+    @contextmanager
+    def _using(self, *, create: bool = False) -> Generator[sqlite3.Connection]:
+        with self._lock, self._told():
+            if self._closed:
+                raise RuntimeError(f"the outbox {self.path} is closed")
+            if self._connection is None:
+                self._connection = self._connect(create=create)
+            yield self._connection
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _explained(error, self.path) from error
+
+    def _connect(self, *, create: bool = False) -> sqlite3.Connection:
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise OutboxError(
+                "an outbox needs SQLite 3.35 or newer, and this Python has "
+                f"{sqlite3.sqlite_version}"
+            )
+        self._prepare(create=create)
+        connection = sqlite3.connect(
+            # Not made by SQLite, which would let others read it.
+            f"{self.path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._patience,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            # Waiting for the disk, and working the log into the database, are left to tidy().
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA journal_size_limit = {_LONG_LOG}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, *, create: bool) -> None:
+        """Makes the file if it is to be made, and looks at what is there."""
+        try:
+            if create:
+                with suppress(FileExistsError):
+                    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+                    os.close(os.open(self.path, flags, 0o600))
+            found = self.path.stat()
+        except OSError as error:
+            raise OutboxError(
+                f"the outbox {self.path} cannot be opened ({error.strerror}): name a file in a "
+                "folder that is there and that this process may write to"
+            ) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise OutboxError(f"the outbox {self.path} is no file: name another")
+        if (found.st_dev, found.st_ino) in _torn:
+            raise OutboxError(
+                f"the outbox {self.path} was being written to as this process was forked, so that "
+                "it cannot be used in it: fork while nothing uses it"
+            )
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        """Brings the file to the present version; several processes may begin with it at once."""
+        if _pragma(connection, "user_version") == len(_MIGRATIONS):
+            self._check_kind(connection)
+            return
+        self._check_kind(connection)
+        _in_turn(connection, "PRAGMA journal_mode = WAL", self._patience)
+        with _transaction(connection):
+            version = _pragma(connection, "user_version")
+            self._check_kind(connection)
+            for statements in _MIGRATIONS[version:]:
+                for statement in statements.split(";"):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+    def _check_kind(self, connection: sqlite3.Connection) -> None:
+        version = _pragma(connection, "user_version")
+        kind = _pragma(connection, "application_id")
+        if kind != _APPLICATION and _one(connection, "SELECT count(*) FROM sqlite_schema"):
+            raise OutboxError(f"{self.path} is a database of something else: name another file")
+        if version > len(_MIGRATIONS):
+            raise OutboxError(
+                f"the outbox {self.path} was written by a newer version of intercom-data-events: "
+                "install that, or name another file"
+            )
+
+    def _bind(self, connection: sqlite3.Connection, binding: Binding) -> None:
+        with _transaction(connection):
+            known = _bound(connection)
+            if _one(connection, "SELECT EXISTS (SELECT 1 FROM events UNION SELECT 1 FROM dead)"):
+                self._check_binding(known, binding)
+            given = {"address": binding.address, "workspace": binding.workspace}
+            if binding.token is not None:
+                given["token"] = _digest(binding.token, os.urandom(8).hex())
+            connection.executemany(
+                "INSERT OR REPLACE INTO binding VALUES (?, ?)",
+                [(name, value) for name, value in given.items() if value is not None],
+            )
+
+    def _check_binding(self, known: Mapping[str, str], binding: Binding) -> None:
+        address, workspace = known.get("address"), known.get("workspace")
+        holds = f"the outbox {self.path} holds events for"
+        if address not in (None, binding.address):
+            raise ConfigurationError(
+                f"{holds} {address}, not for {binding.address}: send them there first, with "
+                "intercom-events outbox drain, or name another file"
+            )
+        if workspace is not None and binding.workspace is not None:
+            if workspace != binding.workspace:
+                raise ConfigurationError(
+                    f"{holds} the workspace {workspace!r}, not {binding.workspace!r}: "
+                    "name another file"
+                )
+            return
+        digest = known.get("token")
+        if binding.token_renewed or binding.token is None or digest is None:
+            return
+        if digest != _digest(binding.token, digest.partition(":")[0]):
+            raise ConfigurationError(
+                f"{holds} another access token, and so perhaps for another workspace: if that is "
+                "the same and its token was renewed, run intercom-events outbox drain with "
+                "--token-renewed once, and pass workspace= from then on; else name another file"
+            )
+
+
+def _bound(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT name, value FROM binding").fetchall())
+
+
+def _digest(token: str, salt: str) -> str:
+    """What tells a token from others, and gives nothing of it away."""
+    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
+    return f"{salt}:{digest}"
+
+
+def _one(connection: sqlite3.Connection, query: str, *values: object) -> int:
+    """The one whole number that a query yields."""
+    return int(connection.execute(query, values).fetchone()[0])
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return _one(connection, f"PRAGMA {name}")
+
+
+def _in_turn(connection: sqlite3.Connection, statement: str, patience: float) -> None:
+    """Does what SQLite does not wait for its turn with."""
+    ends = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute(statement).fetchall()
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > ends:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # The failure may have rolled it back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _fields(text: str) -> Mapping[str, object]:
+    """The fields of an event, or what there is of them."""
+    try:
+        decoded = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"event": text}
+    return decoded if isinstance(decoded, dict) else {"event": decoded}
+
+
+def _unreadable(error: Exception) -> OutboxError:
+    return OutboxError(f"what the file has is no event: {error}")
+
+
+_REMEDIES = {
+    "SQLITE_FULL": "cannot be written, as the disk is full: make room",
+    "SQLITE_READONLY": "cannot be written: let this process write to it and to its folder",
+    "SQLITE_PERM": "cannot be opened: let this process read and write it",
+    "SQLITE_CANTOPEN": "cannot be opened: let this process read and write it and its folder",
+    "SQLITE_BUSY": "is locked by another program: end what holds it",
+    "SQLITE_LOCKED": "is locked by another program: end what holds it",
+    "SQLITE_PROTOCOL": "is locked by another program: end what holds it",
+    "SQLITE_NOTADB": "is no outbox, or damaged: move it aside, or name another file",
+    "SQLITE_CORRUPT": (
+        "is damaged: move it and its -wal file aside; what is left of it, sqlite3's .recover reads"
+    ),
+    "SQLITE_IOERR": "cannot be read or written, as the disk failed: look at the system's log",
+}
+
+
+def _explained(error: sqlite3.Error, path: Path) -> OutboxError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    code = "_".join(name.split("_")[:2])
+    remedy = _REMEDIES.get(code, "cannot be used")
+    kind = OutboxLockedError if remedy is _REMEDIES["SQLITE_BUSY"] else OutboxError
+    return kind(f"the outbox {path} {remedy} ({error}); nothing that was in it is lost")
+
+
+# SQLite keeps, for each process, which of its files are locked how. A forked child gets a copy of
+# that, of locks that it does not have; so nothing of SQLite is open while a process forks.
+_open = weakref.WeakSet[Outbox]()
+_paused: list[Outbox] = []
+#: Files that were in use nevertheless, and their connections, which are never to be closed.
+_torn: set[tuple[int, int]] = set()
+_leaked: list[sqlite3.Connection | None] = []
+
+
+def _before_fork() -> None:
+    _paused.extend(outbox for outbox in list(_open) if outbox.pause())
+
+
+def _after_fork() -> None:
+    while _paused:
+        _paused.pop().resume()
+
+
+def _in_child() -> None:
+    paused = set(_paused)
+    _after_fork()
+    for outbox in list(_open):
+        if outbox not in paused:
+            _leaked.append(outbox.abandon())
+            with suppress(OSError):
+                found = outbox.path.stat()
+                _torn.add((found.st_dev, found.st_ino))
+    _open.clear()
+
+
+@cache
+def _watch_forks() -> None:
+    """Once for each process, as it cannot be taken back."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child
+        )

@@ -1,0 +1,189 @@
+"""What a tracker keeps events in, and in which order they leave it."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterator
+from typing import Protocol
+
+from attrs import define
+
+from intercom_data_events.errors import IntercomError
+from intercom_data_events.event import Event
+
+#: Seconds for which an event counts as new.
+RECENT = 60.0
+#: Of so many turns, one is for what waits longest, even if there is something new.
+TURNS = 4
+
+
+@define(eq=False)
+class Entry:
+    """A tracked event on its way out.
+
+    Attributes:
+        id: Its number in the queue, rising.
+        event: The event.
+        tracked_at: When it was tracked, in Unix seconds.
+        tries: How often sending it has failed for the time being.
+        begun_at: When the request that is to submit it was made, by the clock that only goes on;
+            None before.
+        probe: Whether it is sent to find out whether Intercom is back.
+    """
+
+    id: int
+    event: Event
+    tracked_at: float
+    tries: int = 0
+    begun_at: float | None = None
+    probe: bool = False
+
+
+class Queue(Protocol):
+    """Where tracked events wait.
+
+    First come, first served, as long as everything is sent within a minute. After an outage, what
+    is younger than that goes first, three of four times; the fourth is for what waits longest. So
+    what people do now is seen now, and what they did then arrives in its order, however much of
+    it there is.
+    """
+
+    @property
+    def size(self) -> int:
+        """How many events there are, those on their way included; about, where others add some."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether what is in it outlasts the process, and other processes may send it."""
+
+    def put(self, event: Event, now: float, /) -> bool:
+        """Takes in an event; False where the queue is full."""
+
+    def take(self, now: float, /) -> Entry | None:
+        """Takes the next to send; it stays in the queue until one of the following."""
+
+    def accepted(self, entry: Entry, /) -> None:
+        """Ends it: it was accepted."""
+
+    def refused(self, entry: Entry, error: IntercomError, now: float, /) -> None:
+        """Ends it: it was refused."""
+
+    def later(self, entry: Entry, seconds: float, now: float, /) -> None:
+        """Holds it back for so many seconds: it failed for the time being."""
+
+    def give_back(self, entry: Entry, /) -> None:
+        """Puts it back where it was: it was not sent."""
+
+    def upkeep(self, now: float, in_flight: Collection[Entry], /) -> bool:
+        """Lets go of what was held back until now; whether there is anything to send."""
+
+    def hurry(self) -> None:
+        """Lets go of everything that is held back."""
+
+    def mark(self) -> int:
+        """The number of the event that came last."""
+
+    def has_passed(self, mark: int, /) -> bool:
+        """Whether every event up to this one has left."""
+
+    def oldest(self) -> float | None:
+        """When the event that waits longest was tracked, in Unix seconds."""
+
+    def tidy(self) -> None:
+        """Does what can wait, and what may take a while."""
+
+    def rest(self) -> Iterator[Entry]:
+        """What is lost when this process ends."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+class MemoryQueue:
+    """A queue that ends with its process.
+
+    Args:
+        most: How many events it holds.
+    """
+
+    lasts = False
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # All that have not left, by their numbers, and so by their age.
+        self._entries: dict[int, Entry] = {}
+        self._recent = deque[Entry]()
+        self._backlog = deque[Entry]()
+        self._held: list[tuple[float, int, Entry]] = []
+        self._last = 0
+        self._turn = 0
+
+    @property
+    def size(self) -> int:
+        return len(self._entries)
+
+    def put(self, event: Event, now: float) -> bool:
+        if len(self._entries) >= self._most:
+            return False
+        self._last += 1
+        entry = Entry(self._last, event, now)
+        self._entries[entry.id] = entry
+        self._recent.append(entry)
+        return True
+
+    def take(self, now: float) -> Entry | None:
+        recent, backlog = self._recent, self._backlog
+        while recent and recent[0].tracked_at <= now - RECENT:
+            backlog.append(recent.popleft())
+        self._turn += 1
+        if backlog and (not recent or self._turn % TURNS == 0):
+            return backlog.popleft()
+        return recent.popleft() if recent else None
+
+    def accepted(self, entry: Entry) -> None:
+        self._entries.pop(entry.id, None)
+
+    def refused(self, entry: Entry, *_: object) -> None:
+        self._entries.pop(entry.id, None)
+
+    def later(self, entry: Entry, seconds: float, now: float) -> None:
+        entry.tries += 1
+        heapq.heappush(self._held, (now + seconds, entry.id, entry))
+
+    def give_back(self, entry: Entry) -> None:
+        self._free(entry)
+
+    def upkeep(self, now: float, *_: object) -> bool:
+        while self._held and self._held[0][0] <= now:
+            self._free(heapq.heappop(self._held)[2])
+        return bool(self._recent or self._backlog)
+
+    def hurry(self) -> None:
+        held, self._held = self._held, []
+        for _, _, entry in sorted(held, key=lambda one: -one[1]):
+            self._free(entry)
+
+    def mark(self) -> int:
+        return self._last
+
+    def has_passed(self, mark: int) -> bool:
+        return next(iter(self._entries), mark + 1) > mark
+
+    def oldest(self) -> float | None:
+        entry = next(iter(self._entries.values()), None)
+        return None if entry is None else entry.tracked_at
+
+    def tidy(self) -> None:
+        pass
+
+    def rest(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def close(self) -> None:
+        pass
+
+    def _free(self, entry: Entry) -> None:
+        # It came before all that wait, or before most of them.
+        entry.begun_at, entry.probe = None, False
+        self._backlog.appendleft(entry)
