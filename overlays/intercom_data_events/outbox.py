@@ -94,8 +94,10 @@ _CLAIM_IT = (
 )
 _TAKE_OLDEST = _CLAIM_IT.format(_OLDEST)
 _TAKE = _CLAIM_IT.format(f"coalesce(({_OLDEST_RECENT}), ({_OLDEST}))")
-_OVER = "FROM events WHERE held_until <= ? OR held_until > ?"
-_FREE = f"UPDATE events SET held_until = NULL, owner = NULL WHERE id IN (SELECT id {_OVER})"
+_ANY_OVER = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until <= ? OR held_until > ?)"
+_END_OVER = (
+    "UPDATE events SET held_until = NULL, owner = NULL WHERE held_until <= ? OR held_until > ?"
+)
 _REVIVE = "INSERT INTO events (event, tracked_at) SELECT event, tracked_at FROM dead WHERE id = ?"
 _FORGET = "DELETE FROM dead WHERE id = ?"
 _BURY = (
@@ -303,8 +305,8 @@ class Outbox:
                 )
             bounds = (now, now + _LONGEST_HELD)
             # Looked for first, as looking keeps nobody from writing.
-            if _one(connection, f"SELECT EXISTS (SELECT 1 {_OVER})", *bounds):
-                connection.execute(_FREE, bounds)
+            if _one(connection, _ANY_OVER, *bounds):
+                connection.execute(_END_OVER, bounds)
             if abs(now - self._counted) >= _COUNTING:
                 self._counted = now
                 self._size = _one(connection, "SELECT count(*) FROM events")
