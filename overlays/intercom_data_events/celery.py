@@ -1,7 +1,7 @@
 """A Celery task that sends an event: for applications that run Celery already.
 
 The queue is the application's own. What an `Event` promises is checked where it is queued; what
-fails for the time being is tried again by Celery, and nothing is lost in between.
+fails for the time being is tried again by Celery until it is sent.
 
     >>> from celery import Celery
     >>> from intercom_data_events import Event
@@ -40,8 +40,10 @@ more than its name and what it says.
 **When a worker dies.** A message is acknowledged after its event was sent. One whose process is
 killed, or meets the hard time limit, goes back to the queue at once. Those of a whole worker that
 is killed are given out again by RabbitMQ at once, and by Redis after its ``visibility_timeout`` (an
-hour, if not set). Then an event may be sent twice, which is the same event to Intercom. If the app
-has time limits, give the client a ``deadline`` below them (it is 120 seconds).
+hour, if not set). Then an event may be sent twice, which is the same event to Intercom. With Redis,
+one message can be lost for each worker that is killed with SIGKILL, at the moment when it takes the
+message out of the queue: Celery's transport does that in two steps (kombu 5.7). If the app has time
+limits, give the client a ``deadline`` below them (it is 120 seconds).
 
 **The rate limit.** All processes keep to it by what Intercom's answers say, so neither the task's
 ``rate_limit`` nor a lock is needed. A task waits in its slot of the pool until there is room, for

@@ -1,0 +1,357 @@
+"""What a worker makes of a message: sent, failed for good, or queued again for later."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.result import EagerResult
+
+from intercom_data_events import (
+    AuthenticationError,
+    InvalidInputError,
+    NotFoundError,
+    ServerError,
+)
+from intercom_data_events.celery import send_event
+from intercom_data_events.emulator import EmulatedContact, Emulator, Fault
+
+from .conftest import NAME, TOKEN, delay_of, event, numbers
+
+#: More than the client's own tries.
+DOWN = [Fault.failing(503)] * 5
+
+
+# Refused.
+
+
+def test_an_event_that_intercom_refuses_fails_at_once(opening):
+    emulator = Emulator(contacts=[EmulatedContact(user_id="1")])
+    shop = opening(emulator)
+    send_event.delay(event(0))
+    send_event.delay(event(1))
+
+    assert isinstance(shop.work(), NotFoundError)
+    assert shop.work() is None
+    assert shop.messages == []
+    assert emulator.counts.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ({"event_name": "placed-order", "created_at": 1_671_028_894}, "whose"),
+        ({"event_name": "placed-order", "user_id": "7"}, "created_at"),
+        ({}, "event_name"),
+        ("placed-order", "mapping"),
+        (None, "mapping"),
+    ],
+    ids=["nobody's", "at no time", "empty", "no mapping", "null"],
+)
+def test_a_message_that_is_no_event_fails_at_once(shop, emulator, message, says):
+    # As another program may queue it, which has the task's name alone.
+    shop.app.send_task(NAME, [message])
+
+    failure = shop.work()
+
+    assert isinstance(failure, InvalidInputError)
+    assert says in str(failure)
+    assert shop.messages == []
+    assert emulator.counts.requests == 0
+
+
+def test_a_failure_tells_whoever_was_to_be_told(opening):
+    shop = opening(Emulator(contacts=[]))
+
+    @shop.app.task(name="told")
+    def told(request, error, traceback):
+        said.append((request.id, error))
+
+    said = []
+    sent = send_event.apply_async((event(),), link_error=told.s())
+    shop.work()
+
+    ((task, error),) = said
+    assert task == sent.id
+    assert isinstance(error, NotFoundError)
+
+
+# For the time being.
+
+
+def test_what_fails_for_the_time_being_is_queued_again_and_stored_once(opening, clock):
+    emulator = Emulator(clock=clock, faults=[*DOWN, Fault.reset(processed=True)])
+    shop = opening(emulator)
+    sent = send_event.delay(event(7))
+
+    assert shop.work() is None
+    (message,) = shop.messages
+    assert message.headers["id"] == sent.id
+    assert message.headers["retries"] == 1
+    assert "placed" not in message.headers["argsrepr"]
+    assert shop.work() is None
+
+    assert shop.messages == []
+    assert numbers(emulator) == [7]
+    assert emulator.counts.requests == 7
+    assert emulator.counts.duplicates == 1
+
+
+@pytest.mark.parametrize(
+    ("retries", "least", "most"),
+    [(0, 1, 2), (1, 2, 4), (5, 32, 64), (9, 300, 600), (5000, 300, 600)],
+)
+def test_waits_double_up_to_ten_minutes(opening, retries, least, most):
+    shop = opening(Emulator(faults=DOWN))
+
+    send_event.apply_async((event(),), retries=retries)
+    shop.work()
+
+    (message,) = shop.messages
+    assert least - 1 < delay_of(message) <= most
+    assert message.headers["retries"] == retries + 1
+
+
+def test_waits_differ_so_that_not_all_come_back_at_once(opening):
+    shop = opening(Emulator(faults=DOWN * 5))
+    for number in range(5):
+        send_event.apply_async((event(number),), retries=5)
+    for _ in range(5):
+        shop.work()
+
+    delays = {round(delay_of(message), 1) for message in shop.messages}
+
+    assert len(delays) > 1
+
+
+def test_a_wait_is_as_long_as_intercom_asks_for(opening):
+    fault = Fault.rate_limited(retry_after=100)
+    shop = opening(Emulator(faults=[fault]), client={"max_retries": 0})
+
+    send_event.delay(event())
+    shop.work()
+
+    (message,) = shop.messages
+    assert 99 < delay_of(message) <= 102
+
+
+@pytest.mark.parametrize(
+    ("visibility", "most"), [({}, 900), ({"visibility_timeout": 60}, 30)], ids=["default", "set"]
+)
+def test_no_wait_outlasts_the_time_after_which_a_message_is_given_out_again(
+    opening, visibility, most
+):
+    fault = Fault.rate_limited(retry_after=80_000)
+    shop = opening(
+        Emulator(faults=[fault]), client={"max_retries": 0}, broker_transport_options=visibility
+    )
+
+    send_event.delay(event())
+    shop.work()
+
+    (message,) = shop.messages
+    assert most - 1 < delay_of(message) <= most
+
+
+def test_a_task_that_takes_longer_than_it_may_is_queued_again(opening, emulator):
+    # What a soft time limit is where the task happens to be.
+    given_up = [SoftTimeLimitExceeded()]
+
+    class Interrupted(httpx.BaseTransport):
+        def handle_request(self, request):
+            if given_up:
+                raise given_up.pop()
+            return emulator.answer(request)
+
+    shop = opening(emulator, client={"transport": Interrupted()})
+    send_event.delay(event(7))
+
+    assert shop.work() is None
+    (message,) = shop.messages
+    assert 0 < delay_of(message) <= 2
+    assert shop.work() is None
+    assert numbers(emulator) == [7]
+
+
+def test_a_retry_that_cannot_be_queued_leaves_the_message_in_the_queue(opening, clock):
+    down = []
+
+    def route(name, args, kwargs, options, task=None, **_):
+        if down:
+            raise OSError("the broker is away")
+
+    emulator = Emulator(clock=clock, faults=DOWN)
+    shop = opening(emulator, task_routes=[route])
+    send_event.delay(event(7))
+    down.append(True)
+
+    assert shop.work() is None
+    (message,) = shop.messages
+    assert message.headers["retries"] == 0
+    assert shop.work() is None
+    assert numbers(emulator) == [7]
+
+
+def test_retries_end_where_the_app_says_so(opening):
+    shop = opening(
+        Emulator(faults=DOWN * 3), task_annotations={NAME: {"max_retries": 2, "retry_backoff": 8}}
+    )
+    send_event.delay(event())
+
+    assert shop.work() is None
+    (message,) = shop.messages
+    assert 3 < delay_of(message) <= 8
+    assert shop.work() is None
+    assert isinstance(shop.work(), ServerError)
+    assert shop.messages == []
+
+
+# No event can be sent.
+
+
+@pytest.mark.parametrize(
+    ("client", "says"),
+    [
+        ({}, "401"),
+        ({"access_token": None}, "INTERCOM_ACCESS_TOKEN"),
+        ({"version": "0"}, "version"),
+        ({"deadlin": 7}, "deadlin"),
+    ],
+    ids=["revoked", "no token", "setting", "unknown setting"],
+)
+def test_what_befalls_every_event_is_an_error_in_the_log_and_queued_for_later(
+    opening, caplog, client, says
+):
+    shop = opening(Emulator(tokens=[]), client=client)
+    send_event.delay(event(7))
+
+    with caplog.at_level(logging.INFO):
+        assert shop.work() is None
+
+    (message,) = shop.messages
+    assert 29 < delay_of(message) <= 60
+    (record,) = [one for one in caplog.records if one.name == "intercom_data_events"
+                 and one.levelno == logging.ERROR]  # fmt: skip
+    assert says in record.getMessage()
+    assert TOKEN not in caplog.text
+
+
+def test_events_arrive_once_the_cause_is_mended(opening, emulator):
+    token = ["one that was revoked"]
+    emulator = Emulator(tokens=[TOKEN])
+    shop = opening(emulator, client={"access_token": lambda: token[0]})
+    send_event.delay(event(7))
+    shop.work()
+    token[0] = TOKEN
+
+    assert shop.work() is None
+    assert numbers(emulator) == [7]
+
+
+# Without a queue.
+
+
+def test_called_directly_it_sends_or_raises(opening):
+    emulator = Emulator(contacts=[EmulatedContact(user_id="1")], faults=[None, *DOWN])
+    shop = opening(emulator)
+
+    send_event(event(1))
+    with pytest.raises(ServerError):
+        send_event(event(1))
+    with pytest.raises(NotFoundError):
+        send_event({"event_name": "placed-order", "user_id": "2"})
+    with pytest.raises(InvalidInputError):
+        send_event({"event_name": "placed-order"})
+    with pytest.raises(TypeError):
+        send_event()
+
+    assert numbers(emulator) == [1]
+    assert shop.messages == []
+
+
+@pytest.mark.parametrize("way", ["apply", "always eager"])
+def test_eagerly_it_sends_or_fails_without_retries(opening, way):
+    emulator = Emulator(tokens=[TOKEN], faults=[None, *DOWN])
+    shop = opening(emulator, task_always_eager=way == "always eager")
+    use = send_event.apply if way == "apply" else send_event.apply_async
+
+    assert use((event(1),)).successful()
+    assert isinstance(use((event(2),)).result, ServerError)
+    assert use(({"event_name": "placed-order", "user_id": "3"},)).successful()
+    shop.app.conf.task_eager_propagates = True
+    with pytest.raises(InvalidInputError):
+        use(({"event_name": "placed-order"},))
+
+    assert numbers(emulator) == [1, 3]
+    assert shop.messages == []
+
+
+def test_eagerly_a_token_that_is_not_accepted_is_a_failure_at_once(opening):
+    opening(Emulator(tokens=[]), task_always_eager=True)
+
+    done = send_event.delay(event())
+
+    assert isinstance(done, EagerResult)
+    assert isinstance(done.result, AuthenticationError)
+
+
+# The client.
+
+
+def test_a_worker_makes_one_client_and_not_before_it_needs_it(shop):
+    assert "_client" not in vars(shop.task)
+    for number in range(3):
+        send_event.delay(event(number))
+    assert "_client" not in vars(shop.task)
+
+    shop.work()
+    client = shop.task.client
+    shop.work()
+    assert shop.task.client is client
+
+
+def test_the_client_is_that_of_the_environment(opening, emulator, monkeypatch):
+    with emulator.serve() as url:
+        monkeypatch.setenv("INTERCOM_BASE_URL", url)
+        monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", TOKEN)
+        shop = opening(emulator, intercom_data_events=None)
+        send_event.delay(event(7))
+        shop.work()
+        shop.task.client.close()
+
+    assert len(emulator.workspace(TOKEN).events) == 1
+
+
+def test_the_settings_can_be_djangos(emulator):
+    settings = SimpleNamespace(
+        CELERY_BROKER_URL="memory://localhost",
+        CELERY_TASK_ALWAYS_EAGER=True,
+        CELERY_INTERCOM_DATA_EVENTS={"access_token": TOKEN, "transport": emulator.transport()},
+    )
+    with Celery("shop") as app:
+        app.config_from_object(settings, namespace="CELERY")
+        assert send_event.delay(event(7)).successful()
+
+    assert numbers(emulator) == [7]
+
+
+def test_apps_have_clients_of_their_own(opening):
+    one, other = Emulator(), Emulator()
+    shops = [opening(one), opening(other)]
+    for number, shop in enumerate(shops):
+        shop.app.set_current()
+        send_event.delay(event(number))
+    for shop in shops:
+        assert shop.work() is None
+
+    assert numbers(one) == [0]
+    assert numbers(other) == [1]
+
+
+def test_a_secret_of_the_settings_is_not_in_celerys_report(shop):
+    assert TOKEN not in shop.app.bugreport()
+    assert TOKEN not in shop.app.conf.humanize(with_defaults=True)

@@ -1,0 +1,115 @@
+"""Real workers on a real Redis: nothing is lost, whoever is killed, and the rate limit is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from celery import group
+
+from intercom_data_events import NotFoundError
+from intercom_data_events.celery import send_event
+from intercom_data_events.emulator import EmulatedContact, Emulator, Fault, random_faults
+
+from .conftest import PATIENCE, TOKEN, event, numbers, until
+
+
+def slowly(seconds: float, times: int) -> Emulator:
+    """An emulator that dawdles with the first requests."""
+    return Emulator(faults=[Fault.slow(seconds)] * times, rate_limit=None)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_worker_sends_what_it_can_and_fails_what_is_refused(planting, pool):
+    contacts = [EmulatedContact(user_id=f"{number}") for number in range(20)]
+    emulator = Emulator(
+        contacts=contacts, faults=random_faults(0.2, seed=1, among=[Fault.failing(503)])
+    )
+    plant = planting(emulator, results="json")
+    plant.start(pool=pool)
+
+    for number in range(20):
+        send_event.delay(event(number))
+    refused = send_event.delay(event(99, email="frodo@example.com"))
+
+    # What JSON keeps of an error: its name and what it says.
+    with pytest.raises(Exception, match=r"NotFoundError.*404"):
+        refused.get(timeout=PATIENCE)
+    until(lambda: len(emulator.events) == 20, lambda: plant.said)
+    assert numbers(emulator) == list(range(20))
+    assert emulator.counts.refused == 1
+    assert emulator.counts.duplicates == 0
+    assert TOKEN not in plant.said
+    assert "frodo" not in plant.said
+
+
+def test_a_result_that_is_pickled_is_the_error_itself(planting):
+    plant = planting(Emulator(contacts=[]), results="pickle")
+    plant.start()
+
+    with pytest.raises(NotFoundError) as caught:
+        send_event.delay(event()).get(timeout=PATIENCE)
+
+    assert caught.value.status_code == 404
+    assert caught.value.request_id
+
+
+@pytest.mark.parametrize("limit", ["soft_time_limit", "time_limit"])
+def test_what_takes_too_long_is_sent_again(planting, limit):
+    emulator = slowly(30, times=1)
+    plant = planting(emulator)
+    plant.start()
+
+    send_event.apply_async((event(7),), **{limit: 1})
+
+    # Slow answers are those of requests that were processed.
+    until(lambda: emulator.counts.duplicates == 1, lambda: plant.said)
+    assert numbers(emulator) == [7]
+    assert "ime limit (1s) exceeded" in plant.said
+
+
+def test_an_event_whose_process_is_killed_is_sent_again(planting):
+    emulator = slowly(30, times=1)
+    plant = planting(emulator)
+    plant.start()
+
+    send_event.delay(event(7))
+    until(lambda: emulator.counts.requests == 1, lambda: plant.said)
+    for child in plant.children():
+        os.kill(child, signal.SIGKILL)
+
+    until(lambda: emulator.counts.duplicates == 1, lambda: plant.said)
+    assert numbers(emulator) == [7]
+
+
+def test_events_of_a_worker_that_is_killed_are_sent_by_another(planting):
+    emulator = slowly(30, times=2)
+    plant = planting(emulator)
+    worker = plant.start()
+
+    for number in range(50):
+        send_event.delay(event(number))
+    # Two are on their way, and six are taken out of the queue already. While it takes one out, a
+    # worker must not be killed: Celery has done with it at Redis before it notes it there (kombu
+    # 5.7).
+    until(lambda: emulator.counts.requests == 2 and plant.taken == 8, lambda: plant.said)
+    worker.kill()
+    plant.start()
+
+    until(lambda: emulator.counts.requests == 52, lambda: plant.said)
+    assert numbers(emulator) == list(range(50))
+
+
+def test_workers_keep_to_one_rate_limit(planting):
+    emulator = Emulator(rate_limit=200, window=2)
+    plant = planting(emulator)
+    for _ in range(2):
+        plant.start(pool="threads", concurrency=8)
+
+    group(send_event.s(event(number)) for number in range(400)).delay()
+
+    until(lambda: emulator.counts.stored == 400, lambda: plant.said)
+    # Each learns of the other by what answers say. Without that, it is every thread in each window.
+    assert emulator.counts.limited <= 5
+    assert " retry: " not in plant.said
