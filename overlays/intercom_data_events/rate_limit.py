@@ -29,7 +29,7 @@ _PROBE_PATIENCE = 1.0
 # Beyond the year 5138, and any number of requests.
 _NONSENSE = 10**11
 # Own answers of a window that it takes to tell how much others use of it.
-_SAMPLE = 20
+_SAMPLE = 5
 
 
 @frozen
