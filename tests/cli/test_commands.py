@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -20,15 +20,27 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
-from intercom_data_events import DataEventsClient
+from intercom_data_events import DataEventsClient, Event, InvalidInputError
 from intercom_data_events.cli import contacts, main
 from intercom_data_events.cli.app import run
 from intercom_data_events.cli.times import moment
 from intercom_data_events.emulator import EmulatedContact, Fault
+from intercom_data_events.outbox import Binding, Outbox
 
 from .conftest import COMMAND, NOON, PATIENCE, TOKEN, Plan, event
 
-COMMANDS = ["track", "list", "summary", "import", "validate", "export", "emulator", "demo"]
+COMMANDS = [
+    "track",
+    "list",
+    "summary",
+    "import",
+    "validate",
+    "export",
+    "emulator",
+    "demo",
+    "outbox",
+]
+OUTBOX_COMMANDS = ["status", "drain", "dead", "retry", "forget", "export"]
 #: What steers terminals: colours, a title, the 8-bit form of both, a bell, a backspace, a return.
 HOSTILE = "\x1b[31m\x1b]0;owned\x07\x9b2J\x08\r\u202e\u2028"
 STEERING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f\u202e\u2028]")
@@ -641,7 +653,8 @@ def test_an_unknown_command_is_a_mistake(command):
 def examples() -> list[str]:
     """The lines below "Examples:" in all helps; one that ends in a backslash goes on."""
     found: list[str] = []
-    for name in ["", *(name for name in COMMANDS if name != "emulator")]:
+    names = [*COMMANDS, *(f"outbox {name}" for name in OUTBOX_COMMANDS)]
+    for name in ["", *(name for name in names if name != "emulator")]:
         with redirect_stdout(StringIO()) as shown:
             assert run([*name.split(), "--help"]) == 0
         block = re.search(r"Examples:\n((?: +.+\n)+)", shown.getvalue())
@@ -651,7 +664,7 @@ def examples() -> list[str]:
 
 
 def test_every_help_has_an_example():
-    assert len(examples()) >= 17
+    assert len(examples()) >= 32
 
 
 @pytest.mark.parametrize("example", dict.fromkeys(examples()))
@@ -690,6 +703,13 @@ def prepare(folder: Path) -> None:
     (folder / "events.csv.gz").write_bytes(gzip.compress(table.encode()))
     for month in ("01", "02"):
         (folder / f"2026-{month}.ndjson.gz").write_bytes(gzip.compress(lines.encode()))
+    binding = Binding(os.environ["INTERCOM_BASE_URL"], TOKEN)
+    with closing(Outbox(folder / "events.outbox", binding)) as box:
+        for number in range(18):
+            box.put(Event.from_dict(event(number)), NOON)
+        for entry in [box.take(NOON) for _ in range(18)]:
+            if entry.id in (17, 18):
+                box.refused(entry, InvalidInputError("no"), NOON)
 
 
 def test_the_shell_completes_commands(piped, monkeypatch):

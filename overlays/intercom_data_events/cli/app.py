@@ -16,6 +16,8 @@ from intercom_data_events import (
     IntercomError,
     InvalidInputError,
     InvalidVersionError,
+    OutboxError,
+    OutboxLockedError,
     PermissionDeniedError,
 )
 from intercom_data_events.__about__ import __version__
@@ -49,6 +51,21 @@ Examples:
 """,
 )
 
+outbox = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""Look after an outbox: the file that a tracker keeps events in until Intercom has them.
+
+All of it is safe while applications are using the file.
+
+\b
+Examples:
+  intercom-events outbox status events.outbox
+  intercom-events outbox drain events.outbox
+  intercom-events outbox dead events.outbox
+""",
+)
+app.add_typer(outbox, name="outbox")
 
 # Seconds.
 _DAY = 24 * 60 * 60
@@ -120,6 +137,24 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progre
 FormatOption = Annotated[
     Format | None,
     typer.Option(help="How the file is written [else found out from its beginning]."),
+]
+QuotaShareOption = Annotated[
+    float | None,
+    typer.Option(help="The part of the app's rate limit to use, up to 1.", metavar="PART"),
+]
+NoPaceOption = Annotated[
+    bool, typer.Option("--no-pace", help="Send without waiting for room within the rate limit.")
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Where to [else standard output].", metavar="FILE"),
+]
+OutboxArgument = Annotated[
+    Path, typer.Argument(help="The outbox: what the tracker was given.", metavar="FILE")
+]
+DeadLettersArgument = Annotated[
+    list[int] | None,
+    typer.Argument(help="Their numbers, as `outbox dead` shows them.", metavar="NUMBER"),
 ]
 StampOption = Annotated[
     bool,
@@ -361,18 +396,12 @@ def import_(
     max_rate: Annotated[
         float | None, typer.Option(help="Events a second, at most.", metavar="NUMBER")
     ] = None,
-    quota_share: Annotated[
-        float | None,
-        typer.Option(help="The part of the app's rate limit to use, up to 1.", metavar="PART"),
-    ] = None,
+    quota_share: QuotaShareOption = None,
     concurrency: Annotated[
         int,
         typer.Option(help="Requests at once, at most; fewer where more would not be faster."),
     ] = 100,
-    no_pace: Annotated[
-        bool,
-        typer.Option("--no-pace", help="Send without waiting for room within the rate limit."),
-    ] = False,
+    no_pace: NoPaceOption = False,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
     api_version: VersionOption = None,
@@ -471,10 +500,7 @@ def export(
     ] = None,
     since: SinceOption = None,
     format: Annotated[Written, typer.Option(help="How to write them.")] = Written.NDJSON,
-    to: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Where to [else standard output].", metavar="FILE"),
-    ] = None,
+    to: OutputOption = None,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
     api_version: VersionOption = None,
@@ -536,6 +562,189 @@ def demo(as_json: JsonOption = False) -> None:
     show(as_json=as_json)
 
 
+@outbox.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events outbox status events.outbox",
+        "intercom-events outbox status events.outbox --json",
+    ),
+)
+def status(file: OutboxArgument, as_json: JsonOption = False) -> None:
+    """Say how many events wait, since when, and how many were refused."""
+    from intercom_data_events.cli import outbox as doing
+
+    doing.status(file, as_json=as_json)
+
+
+@outbox.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events outbox drain events.outbox",
+        "intercom-events outbox drain events.outbox --timeout 60 --quota-share 0.5 --json",
+    ),
+)
+def drain(
+    file: OutboxArgument,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after which to end; what is left stays [else as long as it takes]."
+        ),
+    ] = None,
+    workspace: Annotated[
+        str | None,
+        typer.Option(help="The workspace's name, where the tracker was given one.", metavar="NAME"),
+    ] = None,
+    token_renewed: Annotated[
+        bool,
+        typer.Option(
+            "--token-renewed", help="Go on with another access token, of the same workspace."
+        ),
+    ] = False,
+    quota_share: QuotaShareOption = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1000, help="Requests at once, at most.")
+    ] = 20,
+    no_pace: NoPaceOption = False,
+    region: RegionOption = None,
+    base_url: BaseUrlOption = None,
+    api_version: VersionOption = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(help="Seconds that an event may take, before others go first [else 120]."),
+    ] = None,
+    max_retries: Annotated[
+        int | None,
+        typer.Option(help="How often a request is made again, before others go first [else 4]."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say how much waits, and send nothing [env: INTERCOM_DISABLED]."
+        ),
+    ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send what waits, until nothing of it is left.
+
+    It can be stopped at any moment, also killed: what has not been accepted stays in the file, and
+    the same command sends it. While Intercom is away, it says so, and tries again. What is tracked
+    in the meantime is not waited for.
+    """
+    from intercom_data_events.cli import outbox as doing
+
+    doing.drain(
+        Connection(
+            region=region,
+            base_url=base_url,
+            version=api_version,
+            deadline=deadline,
+            max_retries=max_retries,
+            quota_share=quota_share,
+            dry_run=dry_run,
+            pace=not no_pace,
+        ),
+        file,
+        workspace=workspace,
+        token_renewed=token_renewed,
+        concurrency=concurrency,
+        timeout=timeout,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+@outbox.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events outbox dead events.outbox",
+        "intercom-events outbox dead events.outbox --limit 5 --json",
+    ),
+)
+def dead(
+    file: OutboxArgument,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", "-n", min=1, max=10**9, help="Show so many at most [else 100; JSON: all]."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the dead letters: the events that were refused, and why, oldest first."""
+    from intercom_data_events.cli import outbox as doing
+
+    doing.dead(file, limit=limit, as_json=as_json)
+
+
+@outbox.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events outbox retry events.outbox 17 18",
+        "intercom-events outbox retry events.outbox --all",
+    ),
+)
+def retry(
+    file: OutboxArgument,
+    numbers: DeadLettersArgument = None,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put dead letters back into the queue, to be sent again by a tracker or `outbox drain`."""
+    from intercom_data_events.cli import outbox as doing
+
+    doing.retry(file, numbers or [], every=every, as_json=as_json)
+
+
+@outbox.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events outbox forget events.outbox 17 18",
+        "intercom-events outbox forget events.outbox --all",
+    ),
+)
+def forget(
+    file: OutboxArgument,
+    numbers: DeadLettersArgument = None,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete dead letters, for good: `outbox export --dead` keeps a copy."""
+    from intercom_data_events.cli import outbox as doing
+
+    doing.forget(file, numbers or [], every=every, as_json=as_json)
+
+
+@outbox.command(
+    "export",
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events outbox export events.outbox > waiting.ndjson",
+        "intercom-events outbox export events.outbox --dead -o refused.ndjson",
+    ),
+)
+def export_outbox(
+    file: OutboxArgument,
+    dead: Annotated[
+        bool, typer.Option("--dead", help="Write the dead letters, instead of what waits.")
+    ] = False,
+    to: OutputOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    as_json: Annotated[  # noqa: ARG001  # every command takes it
+        bool, typer.Option("--json", help="NDJSON, as without it.")
+    ] = False,
+) -> None:
+    """Write the events that wait, or the dead letters, as NDJSON that `import` reads.
+
+    They stay in the outbox, too. To send what waits from elsewhere, have nothing use the file: what
+    is sent twice is the same event to Intercom.
+    """
+    from intercom_data_events.cli import outbox as doing
+
+    doing.export(file, refused=dead, to=to, quiet=quiet)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs a command; returns the exit code."""
     command = typer.main.get_command(app)
@@ -560,6 +769,9 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(arguments, error, str(error), Exit.USAGE)
     except (StoppedError, JournalError) as error:
         return _failed(arguments, error, str(error), Exit.FAILED)
+    except OutboxError as error:
+        code = Exit.FAILED if isinstance(error, OutboxLockedError) else Exit.USAGE
+        return _failed(arguments, error, str(error), code)
     except IntercomError as error:
         code = Exit.REFUSED if verdict(error) is Verdict.REFUSED else Exit.FAILED
         return _failed(arguments, error, str(error), code)

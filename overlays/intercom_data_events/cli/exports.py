@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -47,13 +47,13 @@ def export(
     if not asked:
         raise UsageError("say whose events: --user-id, --email or --id")
     begin = None if since is None else read_time(since, "--since")
-    with DataEventsClient(**connection.to_read()) as client, _opened(to) as file:
+    with DataEventsClient(**connection.to_read()) as client, opened(to) as file:
         events = (
             _to_import(event)
             for kind, value in asked
             for event in recent(client, {kind: value}, begin)
         )
-        count = _write_csv(events, file) if as_csv else _write_ndjson(events, file)
+        count = _write_csv(events, file) if as_csv else write_ndjson(events, file)
     if not quiet:
         where = output.printable(str(to)) if to is not None else "standard output"
         output.message(f"{count:,} events of {len(asked):,} contacts written to {where}.")
@@ -69,7 +69,8 @@ def _to_import(event: ListedEvent) -> dict[str, object]:
     return fields
 
 
-def _write_ndjson(events: Iterator[Mapping[str, object]], file: TextIO) -> int:
+def write_ndjson(events: Iterable[Mapping[str, object]], file: TextIO) -> int:
+    """Writes events one by one, as they come; returns how many."""
     count = 0
     for fields in events:
         file.write(f"{output.to_json(fields)}\n")
@@ -91,7 +92,7 @@ def _write_csv(events: Iterator[Mapping[str, object]], file: TextIO) -> int:
 
 
 @contextmanager
-def _opened(to: Path | None) -> Iterator[TextIO]:
+def opened(to: Path | None) -> Iterator[TextIO]:
     """Where to write; a file is there when it is whole, and not before."""
     if to is None:
         if isinstance(sys.stdout, io.TextIOWrapper):

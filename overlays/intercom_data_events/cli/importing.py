@@ -35,7 +35,7 @@ _NO_TIME = (
 
 
 class StoppedError(Exception):
-    """An import that ended before its end; what was done is noted, and running it again goes on."""
+    """What ended before its end; what was done is noted, and running it again goes on."""
 
 
 @frozen
