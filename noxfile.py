@@ -74,7 +74,7 @@ def tests(session: nox.Session) -> None:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
     session.install(*GENERATE)
     session.install(*_group("test"))
-    _install_wheel(session, "[cli,fast]")
+    _install_wheel(session, "[celery,cli,fast]")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -102,7 +102,7 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Checks types with mypy --strict and pyright, also of real uses and the README's examples."""
     session.install(*_group("typecheck"), *_group("test"))
-    _install_wheel(session, "[cli,fast]")
+    _install_wheel(session, "[celery,cli,fast]")
     session.run("python", "scripts/extract_examples.py", "README.md", "build/readme")
     session.run(
         "mypy", "-p", "intercom_data_events", "-p", "intercom_data_events_api",
@@ -155,6 +155,22 @@ def backfill(session: nox.Session) -> None:
     session.install(*_group("bench"), *_group("test"))
     _install_wheel(session, "[cli,fast]")
     session.run("python", "scripts/backfill.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def rounds(session: nox.Session) -> None:
+    """Ends programs that track in all the ways that they end, and counts their events."""
+    session.install(*_group("test"))
+    _install_wheel(session)
+    session.run("python", "scripts/rounds.py", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def celery_load(session: nox.Session) -> None:
+    """Sends events by Celery, kills a worker in the midst, and counts what became of them."""
+    session.install(*_group("test"))
+    _install_wheel(session, "[celery]")
+    session.run("python", "scripts/celery_load.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)

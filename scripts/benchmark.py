@@ -13,19 +13,26 @@ import asyncio
 import json
 import os
 import platform
+import queue
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 EVENTS = 1_000
 CREATES = 300
+TRACKED = 3_000
+WARM = 500
 _EVENT = {
     "type": "event",
     "event_name": "placed-order",
@@ -147,6 +154,10 @@ def main() -> None:
             1e6 / CREATES,
             asyncio.run(_awaited(url, official, rounds)),
         )
+        _latencies(
+            "One call of a request's thread, while events are being sent from others",
+            _tracking(url, rounds),
+        )
 
 
 @contextmanager
@@ -180,6 +191,15 @@ def _table(title: str, unit: str, scale: float, medians: dict[str, float]) -> No
     width = max(map(len, medians))
     for name, seconds in medians.items():
         print(f"  {name:<{width}}  {seconds * scale:8.2f} {unit}  {seconds / base:6.2f} x")
+
+
+def _latencies(title: str, taken: dict[str, list[float]]) -> None:
+    width = max(map(len, taken))
+    print(f"\n{title}: µs at the median, at 99.9 %")
+    for name, seconds in taken.items():
+        ordered = sorted(seconds)
+        middle, high = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.999)]
+        print(f"  {name:<{width}}  {middle * 1e6:8.1f}  {high * 1e6:8.1f}")
 
 
 def _processes(programs: dict[str, str], official: bool) -> dict[str, Callable[[], float]]:
@@ -296,6 +316,64 @@ async def _awaited(url: str, official: bool, rounds: int) -> dict[str, float]:
                 await create()
             taken[name].append(time.process_time() - begin)
     return _medians(taken)
+
+
+def _tracking(url: str, rounds: int) -> dict[str, list[float]]:
+    """What each call took, in seconds; of all rounds."""
+    from intercom_data_events import DataEventsClient, Event
+    from intercom_data_events.tracker import Tracker
+
+    numbers = count()
+
+    def event() -> Event:
+        return Event(**{**_CREATED, "user_id": str(next(numbers))})
+
+    def times(use: Callable[[Event], object]) -> list[float]:
+        taken = []
+        for _ in range(TRACKED):
+            given = event()
+            begin = time.perf_counter()
+            use(given)
+            taken.append(time.perf_counter() - begin)
+            # A thread of an application has other things to do, too.
+            time.sleep(0.0005)
+        return taken
+
+    def tracked(given: Event, tracker: Tracker) -> None:
+        tracker.track(
+            given.event_name, user_id=given.user_id, created_at=given.created_at,
+            metadata=_CREATED["metadata"],
+        )  # fmt: skip
+
+    def queued(given: Event, waiting: queue.SimpleQueue[Event]) -> None:
+        waiting.put(
+            Event(
+                given.event_name, user_id=given.user_id, created_at=given.created_at,
+                metadata=_CREATED["metadata"],
+            )
+        )  # fmt: skip
+
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        away = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    taken: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        taken.setdefault("Event(…), and queue.put", []).extend(
+            times(partial(queued, waiting=queue.SimpleQueue()))
+        )
+        for name, address, kept in (
+            ("track", url, False),
+            ("track, with an outbox", url, True),
+            ("track, Intercom away", away, False),
+            ("track, with an outbox, Intercom away", away, True),
+        ):
+            with tempfile.TemporaryDirectory() as folder:
+                client = DataEventsClient(_TOKEN, base_url=address)
+                tracker = Tracker(client, Path(folder, "outbox") if kept else None)
+                # Without its first moments, in which it begins its threads and connections.
+                taken.setdefault(name, []).extend(times(partial(tracked, tracker=tracker))[WARM:])
+                tracker.close(0 if address == away else None)
+                client.close()
+    return taken
 
 
 def _official_event() -> object:

@@ -24,6 +24,14 @@ def examples(markdown: str) -> list[tuple[int, str]]:
     ]
 
 
+def under(markdown: str, heading: str) -> list[tuple[int, str]]:
+    """Returns the examples between a heading of the third level and the next heading."""
+    before, found, after = markdown.partition(f"\n### {heading}\n")
+    section = re.split(r"^##", after, maxsplit=1, flags=re.MULTILINE)[0]
+    above = f"{before}{found}".count("\n")
+    return [(above + line, code) for line, code in examples(section)]
+
+
 def main() -> None:
     source, folder = Path(sys.argv[1]), Path(sys.argv[2])
     shutil.rmtree(folder, ignore_errors=True)

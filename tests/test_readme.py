@@ -1,4 +1,7 @@
-"""The README's examples run, in their order, against the emulator."""
+"""The README's examples run, in their order, against the emulator.
+
+Those of frameworks are run by the frameworks, in tests/frameworks and tests/celery_task.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from extract_examples import examples
+from extract_examples import examples, under
 
 from intercom_data_events.emulator import Emulator
 
 README = Path(__file__).parent.parent / "README.md"
-EXAMPLES = examples(README.read_text(encoding="utf-8"))
+TEXT = README.read_text(encoding="utf-8")
+#: The headings above examples that are run elsewhere, and by what.
+ELSEWHERE = {
+    "Celery": "celery_task/test_example.py",
+    "Django": "frameworks/test_django.py",
+    "FastAPI": "frameworks/test_fastapi.py",
+    "gunicorn": "frameworks/test_gunicorn.py",
+    "Lambda": "frameworks/test_lambda.py",
+}
+EXAMPLES = [
+    example
+    for example in examples(TEXT)
+    if example not in [other for heading in ELSEWHERE for other in under(TEXT, heading)]
+]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +40,7 @@ def emulator():
 @pytest.mark.parametrize(("line", "code"), EXAMPLES, ids=[f"line {line}" for line, _ in EXAMPLES])
 def test_an_example_runs(line, code, emulator, monkeypatch, tmp_path):
     before = len(emulator.requests)
+    monkeypatch.chdir(tmp_path)  # Some write a file.
     with emulator.serve() as url:
         monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "token")
         monkeypatch.setenv("INTERCOM_BASE_URL", url)
@@ -45,6 +62,12 @@ def test_an_example_runs(line, code, emulator, monkeypatch, tmp_path):
 
 def test_the_readme_has_examples():
     assert len(EXAMPLES) >= 8
+
+
+@pytest.mark.parametrize("heading", ELSEWHERE)
+def test_what_is_left_out_here_is_run_elsewhere(heading):
+    assert under(TEXT, heading)
+    assert (Path(__file__).parent / ELSEWHERE[heading]).exists()
 
 
 def test_every_argument_and_variable_of_the_table_is_there():

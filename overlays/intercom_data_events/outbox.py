@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import stat
@@ -23,6 +24,7 @@ import weakref
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +45,23 @@ MOST = 1_000_000
 # Seconds after which a claim ends that nobody renews, and between two renewals.
 _CLAIM = 30.0
 _RENEWAL = 10.0
-# Seconds between two counts of all events.
+# Seconds between two counts of all events, at least; and as many as are counted for each second
+# between, since a count reads the whole file.
 _COUNTING = 1.0
-# What is held back for longer was written by a clock that has been set since.
-_LONGEST_HELD = 24 * 60 * 60.0
+_COUNTED = 50_000
+# What is held back for longer was written by a clock that has been set back since.
+_LONGEST_HELD = 15 * 60.0
 # Bytes of the log beyond which it is worked into the database when no events come, beyond which
 # also while they do, and beyond which writers have to wait for that.
 _SHORT_LOG = 256 * 1024
 _LONG_LOG = 32 * 1024 * 1024
 _TOO_LONG_LOG = 256 * 1024 * 1024
+# Milliseconds that they may wait for others who are reading.
+_WAITING_FOR_READERS = 100
+# Seconds to wait for others while a file is opened, which they may be making, or working on.
+_OPENING = 5.0
+# Dead letters that are brought back, or forgotten, before others may write again.
+_AT_ONCE = 500
 # Seconds for which a fork waits for who is using the file.
 _FORK_PATIENCE = 5.0
 
@@ -90,13 +100,18 @@ _OLDEST = "SELECT id FROM events WHERE held_until IS NULL ORDER BY tracked_at, i
 _OLDEST_RECENT = _OLDEST.replace("WHERE", "WHERE tracked_at > :recent AND")
 _CLAIM_IT = (
     "UPDATE events SET held_until = :until, owner = :owner WHERE id = ({}) "
-    "RETURNING id, event, tracked_at, tries"
+    # Not as text, which it may not be.
+    "RETURNING id, CAST(event AS BLOB), tracked_at, tries"
 )
 _TAKE_OLDEST = _CLAIM_IT.format(_OLDEST)
 _TAKE = _CLAIM_IT.format(f"coalesce(({_OLDEST_RECENT}), ({_OLDEST}))")
 _ANY_OVER = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until <= ? OR held_until > ?)"
 _END_OVER = (
     "UPDATE events SET held_until = NULL, owner = NULL WHERE held_until <= ? OR held_until > ?"
+)
+_STATUS = (
+    "SELECT count(*), count(owner) FILTER (WHERE held_until > :now), "
+    "count(*) FILTER (WHERE owner IS NULL AND held_until > :now), min(tracked_at) FROM events"
 )
 _REVIVE = "INSERT INTO events (event, tracked_at) SELECT event, tracked_at FROM dead WHERE id = ?"
 _FORGET = "DELETE FROM dead WHERE id = ?"
@@ -183,7 +198,7 @@ class Outbox:
         path: Where it is. What is not there is made, for its owner alone (mode 0600).
         binding: Which workspace it is for; None to look at it only.
         most: How many events it holds; about, where several processes write to it.
-        patience: Seconds to wait where another process is writing.
+        patience: Seconds to wait where another process is writing, once the file is open.
         create: Whether to make it where it is not there.
 
     Raises:
@@ -208,26 +223,45 @@ class Outbox:
         self._owner = uuid.uuid4().hex
         # Entered again by a signal's handler that tracks an event.
         self._lock = threading.RLock()
+        # Held while the file is open a second time.
+        self._tidying = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._turn = 0
         self._size = 0
-        self._written = False
+        # When the log was, as far as tidy() knows.
+        self._changed = 0
+        # Whether the disk was full, of which the log may take a part.
+        self._crowded = False
         self._counted = self._renewed = 0.0
         # Accepted, but still in the file, as that could not be written.
         self._leaving: set[int] = set()
-        with self._using(create=create) as connection:
-            self._migrate(connection)
-            if binding is not None:
-                self._bind(connection, binding)
-            self._size = _one(connection, "SELECT count(*) FROM events")
-        _open.add(self)
         _watch_forks()
+        # From now on, no process forks while it is being used.
+        with _forking:
+            _open.add(self)
+        try:
+            with self._lock, self._told():
+                opening = max(patience, _OPENING)
+                connection = self._connection = self._connect(opening, create=create)
+                self._migrate(connection, opening, create=create)
+                if binding is not None:
+                    self._bind(connection, binding)
+                self._size = _one(connection, "SELECT count(*) FROM events")
+                connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+        except BaseException:
+            self._disconnect()
+            raise
 
     @property
     def size(self) -> int:
         """How many events there are, as far as this process knows."""
         return self._size
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What every use of it holds, for who has to wait in the midst of one to let go of it."""
+        return self._lock
 
     def put(self, event: Event, now: float) -> bool:
         """Writes an event; False where there are too many."""
@@ -237,7 +271,6 @@ class Outbox:
         with self._using() as connection:
             connection.execute(_PUT, (text, now))
             self._size += 1
-            self._written = True
         return True
 
     def take(self, now: float) -> Entry | None:
@@ -298,18 +331,20 @@ class Outbox:
             if self._leaving:
                 self._remove(connection)
             if abs(now - self._renewed) >= _RENEWAL:
-                self._renewed = now
                 connection.executemany(
                     "UPDATE events SET held_until = ? WHERE id = ? AND owner = ?",
                     [(now + _CLAIM, entry.id, self._owner) for entry in in_flight],
                 )
+                self._renewed = now
             bounds = (now, now + _LONGEST_HELD)
             # Looked for first, as looking keeps nobody from writing.
             if _one(connection, _ANY_OVER, *bounds):
                 connection.execute(_END_OVER, bounds)
-            if abs(now - self._counted) >= _COUNTING:
-                self._counted = now
+            # Where it is full, others may have made room.
+            rarer = self._size / _COUNTED if self._size < self._most else 0.0
+            if abs(now - self._counted) >= max(_COUNTING, rarer):
                 self._size = _one(connection, "SELECT count(*) FROM events")
+                self._counted = now
             return bool(_one(connection, f"SELECT EXISTS ({_OLDEST})"))
 
     def tidy(self) -> None:
@@ -317,15 +352,23 @@ class Outbox:
 
         On a connection of its own, beside which others write on.
         """
-        log = self.path.with_name(f"{self.path.name}-wal")
-        # Whoever writes next waits for the disk once, so not between two events of many.
-        rests, self._written = not self._written and not self._size, False
+        # SQLite writes it beside the file that a link leads to.
+        log = Path(f"{os.path.realpath(self.path)}-wal")
         with suppress(OSError):
-            length = log.stat().st_size
-            if length > _LONG_LOG or (length > _SHORT_LOG and rests):
-                mode = "RESTART" if length > _TOO_LONG_LOG else "PASSIVE"
-                with self._told(), closing(self._connect()) as connection:
-                    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            found = log.stat()
+            length, changed = found.st_size, found.st_mtime_ns
+            # Whoever writes next waits for the disk once, so not between two events of many.
+            rests, self._changed = changed == self._changed and not self._size, changed
+            long = 0 if self._crowded else _SHORT_LOG if rests else _LONG_LOG
+            if self._closed or length <= long:
+                return
+            with self._tidying, self._told(), closing(self._connect(_OPENING)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                if rests or self._crowded or length > _TOO_LONG_LOG:
+                    # Others write on only after it; but all is done that takes long.
+                    connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    self._crowded = False
 
     def hurry(self) -> None:
         """Lets go of everything that is held back and that nobody has claimed."""
@@ -354,19 +397,23 @@ class Outbox:
         """What is lost when this process ends: nothing."""
         return iter(())
 
-    def status(self) -> Status:
-        """Says what is in the file."""
+    def status(self, now: float | None = None) -> Status:
+        """Says what is in the file.
+
+        Args:
+            now: The present, in Unix seconds, for what nobody has looked after since its claim
+                ended or its next try was due; None to count that as claimed or held.
+        """
         with self._using() as connection:
             queued, claimed, held, oldest = connection.execute(
-                "SELECT count(*), count(owner), count(held_until) - count(owner), min(tracked_at) "
-                "FROM events"
+                _STATUS, {"now": -math.inf if now is None else now}
             ).fetchone()
             dead = _one(connection, "SELECT count(*) FROM dead")
             bound = _bound(connection)
         size = 0
-        for name in (self.path.name, f"{self.path.name}-wal"):
+        for ending in ("", "-wal"):
             with suppress(OSError):
-                size += self.path.with_name(name).stat().st_size
+                size += Path(f"{os.path.realpath(self.path)}{ending}").stat().st_size
         return Status(
             queued, claimed, held, dead, oldest, bound.get("address"), bound.get("workspace"), size
         )
@@ -375,14 +422,16 @@ class Outbox:
         """Yields the fields of the events that wait or are on their way, oldest first."""
         return (
             _fields(text)
-            for _, text in self._each("SELECT id, event FROM events WHERE id > ? ORDER BY id")
+            for _, text in self._each(
+                "SELECT id, CAST(event AS BLOB) FROM events WHERE id > ? ORDER BY id"
+            )
         )
 
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Yields the events that were refused, oldest first."""
         rows = self._each(
-            "SELECT id, event, tracked_at, died_at, error, message, status, request_id FROM dead "
-            "WHERE id > ? ORDER BY id"
+            "SELECT id, CAST(event AS BLOB), tracked_at, died_at, error, message, status, "
+            "request_id FROM dead WHERE id > ? ORDER BY id"
         )
         return (DeadLetter(number, _fields(text), *rest) for number, text, *rest in rows)
 
@@ -392,7 +441,10 @@ class Outbox:
         Returns:
             How many there were.
         """
-        return self._each_dead(numbers, _REVIVE, _FORGET)
+        revived = self._each_dead(numbers, _REVIVE, _FORGET)
+        with self._lock:
+            self._size += revived
+        return revived
 
     def forget(self, numbers: Iterable[int] | None = None) -> int:
         """Deletes dead letters; all of them, or those of these numbers.
@@ -414,7 +466,10 @@ class Outbox:
         Returns:
             Whether it did: False where somebody went on using it for too long.
         """
+        if not self._tidying.acquire(timeout=_FORK_PATIENCE):
+            return False
         if not self._lock.acquire(timeout=_FORK_PATIENCE):
+            self._tidying.release()
             return False
         self._disconnect()
         return True
@@ -422,22 +477,39 @@ class Outbox:
     def resume(self) -> None:
         """Ends :meth:`pause`."""
         self._lock.release()
+        self._tidying.release()
+
+    def inherit(self) -> None:
+        """Makes it another's than the process' that this one was forked from; once paused."""
+        self._owner = uuid.uuid4().hex
+        self._leaving = set()
 
     def abandon(self) -> sqlite3.Connection | None:
         """Returns the connection, which another process goes on using, to be left alone."""
-        return self._connection
+        # Whoever held them is not in this process.
+        self._lock = threading.RLock()
+        self._tidying = threading.Lock()
+        connection, self._connection = self._connection, None
+        return connection
 
     def _each_dead(self, numbers: Iterable[int] | None, *statements: str) -> int:
-        with self._using() as connection, _transaction(connection):
-            if numbers is None:
-                numbers = [row[0] for row in connection.execute("SELECT id FROM dead ORDER BY id")]
-            found = 0
-            for number in numbers:
-                # The last one deletes it, and so tells whether it was there.
-                for statement in statements:
-                    changed = connection.execute(statement, (number,)).rowcount
-                found += changed
+        chosen = self._all_dead() if numbers is None else iter(numbers)
+        found = 0
+        while some := list(islice(chosen, _AT_ONCE)):
+            with self._using() as connection, _transaction(connection):
+                for number in some:
+                    # The last one deletes it, and so tells whether it was there.
+                    for statement in statements:
+                        changed = connection.execute(statement, (number,)).rowcount
+                    found += changed
         return found
+
+    def _all_dead(self) -> Iterator[int]:
+        """The numbers of the dead letters that there are, not of those that become some."""
+        with self._using() as connection:
+            last = _one(connection, "SELECT coalesce(max(id), 0) FROM dead")
+        numbers = (row[0] for row in self._each("SELECT id FROM dead WHERE id > ? ORDER BY id"))
+        return takewhile(lambda number: number <= last, numbers)
 
     def _each(self, query: str) -> Iterator[tuple[Any, ...]]:
         """Yields rows by their first column, some at a time: nobody is kept from writing."""
@@ -462,24 +534,30 @@ class Outbox:
     def _bury(
         self, connection: sqlite3.Connection, number: int, error: IntercomError, now: float
     ) -> None:
-        answer = (
-            (error.status_code, error.request_id)
-            if isinstance(error, APIStatusError)
-            else (None, None)
-        )
-        described = (now, type(error).__name__, str(error), *answer, number)
+        status = request_id = None
+        if isinstance(error, APIStatusError):
+            status, request_id = error.status_code, _plain(error.request_id)
+        kind = type(error).__name__
+        described = (now, kind, _plain(str(error)), status, request_id, number)
         with _transaction(connection):
             connection.execute(_BURY, described)
             self._size -= connection.execute("DELETE FROM events WHERE id = ?", (number,)).rowcount
 
     @contextmanager
-    def _using(self, *, create: bool = False) -> Generator[sqlite3.Connection]:
+    def _using(self) -> Generator[sqlite3.Connection]:
         with self._lock, self._told():
             if self._closed:
                 raise RuntimeError(f"the outbox {self.path} is closed")
             if self._connection is None:
-                self._connection = self._connect(create=create)
-            yield self._connection
+                self._connection = self._connect(self._patience)
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                self._crowded = self._crowded or _code(error) == "SQLITE_FULL"
+                # What was opened while it could only be read, say, would stay so.
+                if _code(error) not in _PASSING:
+                    self._disconnect()
+                raise
 
     @contextmanager
     def _told(self) -> Generator[None]:
@@ -488,7 +566,7 @@ class Outbox:
         except sqlite3.Error as error:
             raise _explained(error, self.path) from error
 
-    def _connect(self, *, create: bool = False) -> sqlite3.Connection:
+    def _connect(self, patience: float, *, create: bool = False) -> sqlite3.Connection:
         if sqlite3.sqlite_version_info < (3, 35):
             raise OutboxError(
                 "an outbox needs SQLite 3.35 or newer, and this Python has "
@@ -499,7 +577,7 @@ class Outbox:
             # Not made by SQLite, which would let others read it.
             f"{self.path.as_uri()}?mode=rw",
             uri=True,
-            timeout=self._patience,
+            timeout=patience,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -517,7 +595,8 @@ class Outbox:
         """Makes the file if it is to be made, and looks at what is there."""
         try:
             if create:
-                with suppress(FileExistsError):
+                # Closing a file ends the locks that others in this process have on it.
+                with _making, suppress(FileExistsError):
                     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
                     os.close(os.open(self.path, flags, 0o600))
             found = self.path.stat()
@@ -540,13 +619,15 @@ class Outbox:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    def _migrate(self, connection: sqlite3.Connection, patience: float, *, create: bool) -> None:
         """Brings the file to the present version; several processes may begin with it at once."""
         if _pragma(connection, "user_version") == len(_MIGRATIONS):
             self._check_kind(connection)
             return
         self._check_kind(connection)
-        _in_turn(connection, "PRAGMA journal_mode = WAL", self._patience)
+        if not create and _pragma(connection, "application_id") != _APPLICATION:
+            raise OutboxError(f"{self.path} is empty: no tracker has used it as an outbox yet")
+        _in_turn(connection, "PRAGMA journal_mode = WAL", patience)
         with _transaction(connection):
             version = _pragma(connection, "user_version")
             self._check_kind(connection)
@@ -558,8 +639,9 @@ class Outbox:
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
         version = _pragma(connection, "user_version")
-        kind = _pragma(connection, "application_id")
-        if kind != _APPLICATION and _one(connection, "SELECT count(*) FROM sqlite_schema"):
+        # In this order, as somebody may be making it: its kind is there as soon as its tables are.
+        tables = _one(connection, "SELECT count(*) FROM sqlite_schema")
+        if tables and _pragma(connection, "application_id") != _APPLICATION:
             raise OutboxError(f"{self.path} is a database of something else: name another file")
         if version > len(_MIGRATIONS):
             raise OutboxError(
@@ -572,6 +654,8 @@ class Outbox:
             known = _bound(connection)
             if _one(connection, "SELECT EXISTS (SELECT 1 FROM events UNION SELECT 1 FROM dead)"):
                 self._check_binding(known, binding)
+            else:
+                connection.execute("DELETE FROM binding")
             given = {"address": binding.address, "workspace": binding.workspace}
             if binding.token is not None:
                 given["token"] = _digest(binding.token, os.urandom(8).hex())
@@ -652,12 +736,17 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
         raise
 
 
-def _fields(text: str) -> Mapping[str, object]:
+def _plain(text: str | None) -> str | None:
+    """What UTF-8 can hold of a text; what a server says may be anything."""
+    return None if text is None else text.encode(errors="backslashreplace").decode()
+
+
+def _fields(text: bytes) -> Mapping[str, object]:
     """The fields of an event, or what there is of them."""
     try:
         decoded = json.loads(text)
     except (ValueError, RecursionError):
-        return {"event": text}
+        return {"event": text.decode(errors="replace")}
     return decoded if isinstance(decoded, dict) else {"event": decoded}
 
 
@@ -665,58 +754,78 @@ def _unreadable(error: Exception) -> OutboxError:
     return OutboxError(f"what the file has is no event: {error}")
 
 
+_LOCKED = "is locked by another program: end what holds it"
+_ALLOW = "let this process write to it, to its -wal and -shm files, and to their folder"
+_UNHARMED = "; nothing that was in it is lost"
 _REMEDIES = {
     "SQLITE_FULL": "cannot be written, as the disk is full: make room",
-    "SQLITE_READONLY": "cannot be written: let this process write to it and to its folder",
-    "SQLITE_PERM": "cannot be opened: let this process read and write it",
-    "SQLITE_CANTOPEN": "cannot be opened: let this process read and write it and its folder",
-    "SQLITE_BUSY": "is locked by another program: end what holds it",
-    "SQLITE_LOCKED": "is locked by another program: end what holds it",
-    "SQLITE_PROTOCOL": "is locked by another program: end what holds it",
+    "SQLITE_READONLY": f"cannot be written: {_ALLOW}",
+    "SQLITE_PERM": f"cannot be opened: {_ALLOW}",
+    "SQLITE_CANTOPEN": f"cannot be opened: {_ALLOW}",
+    "SQLITE_BUSY": _LOCKED,
+    "SQLITE_LOCKED": _LOCKED,
+    "SQLITE_PROTOCOL": _LOCKED,
     "SQLITE_NOTADB": "is no outbox, or damaged: move it aside, or name another file",
     "SQLITE_CORRUPT": (
         "is damaged: move it and its -wal file aside; what is left of it, sqlite3's .recover reads"
     ),
     "SQLITE_IOERR": "cannot be read or written, as the disk failed: look at the system's log",
 }
+# Those that say nothing about the events in the file.
+_HARMLESS = {code for code in _REMEDIES if code not in ("SQLITE_NOTADB", "SQLITE_CORRUPT")}
+# Those that end without opening the file anew.
+_PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"}
+
+
+def _code(error: sqlite3.Error) -> str:
+    """The kind of an error, such as SQLITE_IOERR; empty where it is not SQLite's own."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    return "_".join(name.split("_")[:2])
 
 
 def _explained(error: sqlite3.Error, path: Path) -> OutboxError:
-    name = getattr(error, "sqlite_errorname", "") or ""
-    code = "_".join(name.split("_")[:2])
+    code = _code(error)
     remedy = _REMEDIES.get(code, "cannot be used")
-    kind = OutboxLockedError if remedy is _REMEDIES["SQLITE_BUSY"] else OutboxError
-    return kind(f"the outbox {path} {remedy} ({error}); nothing that was in it is lost")
+    kind = OutboxLockedError if remedy == _LOCKED else OutboxError
+    return kind(f"the outbox {path} {remedy} ({error}){_UNHARMED if code in _HARMLESS else ''}")
 
 
 # SQLite keeps, for each process, which of its files are locked how. A forked child gets a copy of
 # that, of locks that it does not have; so nothing of SQLite is open while a process forks.
 _open = weakref.WeakSet[Outbox]()
 _paused: list[Outbox] = []
+# Held while it forks, so that one fork comes after the other, and nothing is opened meanwhile.
+_forking = threading.RLock()
+# Held while a file is made.
+_making = threading.RLock()
 #: Files that were in use nevertheless, and their connections, which are never to be closed.
 _torn: set[tuple[int, int]] = set()
 _leaked: list[sqlite3.Connection | None] = []
 
 
 def _before_fork() -> None:
+    _forking.acquire()
     _paused.extend(outbox for outbox in list(_open) if outbox.pause())
+    _making.acquire()
 
 
 def _after_fork() -> None:
     while _paused:
         _paused.pop().resume()
+    _forking.release()
+    _making.release()
 
 
 def _in_child() -> None:
-    paused = set(_paused)
-    _after_fork()
     for outbox in list(_open):
-        if outbox not in paused:
-            _leaked.append(outbox.abandon())
-            with suppress(OSError):
-                found = outbox.path.stat()
-                _torn.add((found.st_dev, found.st_ino))
-    _open.clear()
+        if outbox in _paused:
+            outbox.inherit()
+            continue
+        _leaked.append(outbox.abandon())
+        with suppress(OSError):
+            found = outbox.path.stat()
+            _torn.add((found.st_dev, found.st_ino))
+    _after_fork()
 
 
 @cache

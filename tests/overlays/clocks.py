@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import trio
 import trio.testing
 
@@ -123,3 +124,72 @@ class _ThreadsAlarm:
 
     def wait(self, seconds: float, /) -> None:
         self._clock.wait(self, seconds)
+
+
+class SteppedClock(Clock):
+    """Stands still until a test advances it; the waits of threads and of tasks end as they are due.
+
+    Also from the thread of the test, while others wait.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._waiting: dict[object, tuple[float, Callable[[], object]]] = {}
+
+    def time(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now += seconds
+            due = [end for until, end in self._waiting.values() if until <= self._now]
+        for end in due:
+            end()
+
+    def alarm(self) -> _SteppedAlarm:
+        return _SteppedAlarm(self)
+
+    def async_alarm(self) -> _AsyncSteppedAlarm:
+        return _AsyncSteppedAlarm(self)
+
+    def wait(self, alarm: object, seconds: float, end: Callable[[], object]) -> None:
+        with self._lock:
+            self._waiting[alarm] = self._now + seconds, end
+
+    def over(self, alarm: object) -> None:
+        with self._lock:
+            self._waiting.pop(alarm, None)
+
+
+class _SteppedAlarm:
+    def __init__(self, clock: SteppedClock) -> None:
+        self._clock = clock
+        self._ends = threading.Event()
+        self.set = self._ends.set
+
+    def wait(self, seconds: float, /) -> None:
+        self._clock.wait(self, seconds, self._ends.set)
+        try:
+            self._ends.wait()
+        finally:
+            self._clock.over(self)
+
+
+class _AsyncSteppedAlarm:
+    def __init__(self, clock: SteppedClock) -> None:
+        self._clock = clock
+        self._ends = anyio.Event()
+        self.set = self._ends.set
+
+    async def wait(self, seconds: float, /) -> None:
+        loop = anyio.lowlevel.current_token().native_token
+        call = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+        self._clock.wait(self, seconds, lambda: call(self._ends.set))
+        try:
+            await self._ends.wait()
+        finally:
+            self._clock.over(self)

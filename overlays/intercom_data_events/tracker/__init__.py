@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -24,6 +25,7 @@ from intercom_data_events.tracker._course import (
     Counters,
     Course,
     WhenFull,
+    check_blocking,
     check_settings,
 )
 from intercom_data_events.tracker._queue import MemoryQueue, Queue
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from intercom_data_events.tracker._tasks import Tasks
 
 __all__ = ["AsyncTracker", "Counters", "Tracker", "WhenFull"]
+
+# Before what others have multiprocessing do at the end, such as closing queues and pools.
+_EXIT_PRIORITY = 100
 
 
 class Tracker:
@@ -96,7 +101,16 @@ class Tracker:
     ) -> None:
         if not isinstance(client, DataEventsClient):
             raise ConfigurationError(f"client is {shown(client)}: it is a DataEventsClient")
-        check_settings(concurrency, max_queued, when_full, close_timeout)
+        check_settings(
+            outbox=outbox,
+            workspace=workspace,
+            concurrency=concurrency,
+            max_queued=max_queued,
+            when_full=when_full,
+            on_error=on_error,
+            close_timeout=close_timeout,
+        )
+        check_blocking(on_error)
         self._pool, self._settings = parts_of(client)
         self._outbox = outbox
         self._workspace = workspace
@@ -179,17 +193,24 @@ class Tracker:
             timeout: Seconds to wait, at most, instead of `close_timeout`.
 
         Returns:
-            Whether nothing is left.
+            Whether nothing was left.
         """
-        self._closed = True
+        process = os.getpid()
+        with self._locks.setdefault(process, threading.RLock()):
+            self._closed = True
+            own = self._processes.get(process)
         atexit.unregister(self.close)
-        own = self._processes.get(os.getpid())
         return own is None or own.close(self._close_timeout if timeout is None else timeout)
 
     @property
     def counters(self) -> Counters:
-        """What this process has tracked and sent so far."""
-        return self._own().counters()
+        """What this process has tracked and sent so far.
+
+        Raises:
+            OutboxError: The outbox cannot be used.
+        """
+        own = self._processes.get(os.getpid())
+        return Counters() if own is None else own.counters()
 
     def __enter__(self) -> Self:
         """Enters a block that closes the tracker at its end."""
@@ -209,16 +230,24 @@ class Tracker:
         own = self._processes.get(process)
         if own is None:
             with self._locks.setdefault(process, threading.RLock()):
-                own = self._processes.get(process) or self._begun()
-                self._processes[process] = own
+                own = self._processes.get(process) or self._begun(process)
         return own
 
-    def _begun(self) -> Threads:
+    def _begun(self, process: int) -> Threads:
         if self._closed:
             raise RuntimeError("the tracker is closed: make a new one")
         queue = _queue(self._pool, self._settings, self._outbox, self._workspace, self._max_queued)
         course = Course(queue, self._pool.clock, self._concurrency)
-        return Threads(course, self._pool, self._settings, self._when_full, self._on_error)
+        begun = Threads(course, self._pool, self._settings, self._when_full, self._on_error)
+        own = self._processes.setdefault(process, begun)
+        if own is not begun:
+            begun.close(0)  # A signal's handler came in between.
+        elif _is_worker():
+            from multiprocessing.util import Finalize
+
+            # Most of them end without what is registered with atexit.
+            Finalize(None, self.close, exitpriority=_EXIT_PRIORITY)
+        return own
 
 
 class AsyncTracker:
@@ -256,7 +285,15 @@ class AsyncTracker:
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
             raise ConfigurationError(f"client is {shown(client)}: it is an AsyncDataEventsClient")
-        check_settings(concurrency, max_queued, when_full, close_timeout)
+        check_settings(
+            outbox=outbox,
+            workspace=workspace,
+            concurrency=concurrency,
+            max_queued=max_queued,
+            when_full=when_full,
+            on_error=on_error,
+            close_timeout=close_timeout,
+        )
         self._pool, self._settings = parts_of(client)
         self._outbox = outbox
         self._workspace = workspace
@@ -265,6 +302,7 @@ class AsyncTracker:
         self._when_full: WhenFull = when_full
         self._on_error = on_error
         self._close_timeout = close_timeout
+        self._entered = False
         self._group: anyio.abc.TaskGroup | None = None
         self._tasks: Tasks | None = None
 
@@ -319,21 +357,18 @@ class AsyncTracker:
             RuntimeError: It has been entered before.
         """
         import anyio
+        import anyio.to_thread
 
         from intercom_data_events.tracker._tasks import Tasks
 
-        if self._tasks is not None:
+        if self._entered:
             raise RuntimeError("a tracker is entered once: make a new one")
-        queue = _queue(
-            self._pool, self._settings, self._outbox, self._workspace, self._max_queued, patience=0
-        )
-        course = Course(queue, self._pool.clock, self._concurrency)
+        self._entered = True
+        course = await self._course()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._tasks = Tasks(
-            course, self._pool, self._settings, self._when_full, self._on_error, self._group
-        )
-        self._group.start_soon(self._tasks.keep)
+        self._tasks = Tasks(course, self._pool, self._settings, self._when_full, self._on_error)
+        self._group.start_soon(self._tasks.run)
         return self
 
     async def __aexit__(
@@ -341,21 +376,42 @@ class AsyncTracker:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         """Closes the tracker."""
         own, group = self._own(), self._group
         assert group is not None  # noqa: S101  # for type checkers
         try:
             await self.aclose()
         finally:
-            result = await group.__aexit__(kind, error, traceback)
-            own.course.queue.close()
-        return result
+            own.end()
+            try:
+                # Not told of an error of the block, which it would wrap.
+                await group.__aexit__(None, None, None)
+            finally:
+                own.course.queue.close()
 
     def _own(self) -> Tasks:
         if self._tasks is None:
             raise RuntimeError("use the tracker within: async with AsyncTracker(…) as tracker")
         return self._tasks
+
+    async def _course(self) -> Course:
+        import anyio
+        import anyio.to_thread
+
+        def open_() -> None:
+            # Whoever is writing later is waited for elsewhere, without keeping up the event loop.
+            given = self._pool, self._settings, self._outbox, self._workspace, self._max_queued
+            opened.append(_queue(*given, patience=0))
+
+        opened: list[Queue] = []
+        if self._outbox is None:
+            open_()
+            return Course(opened[0], self._pool.clock, self._concurrency)
+        # What was opened has to be closed, so that it is to be known.
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(open_)
+        return Course(opened[0], self._pool.clock, self._concurrency)
 
 
 def _queue(
@@ -378,6 +434,12 @@ def _queue(
         most=max_queued or MOST_IN_FILE,
         patience=patience,
     )
+
+
+def _is_worker() -> bool:
+    """Whether this process was begun by multiprocessing."""
+    processes = sys.modules.get("multiprocessing.process")
+    return processes is not None and processes.parent_process() is not None
 
 
 def _check_event(event: object) -> None:

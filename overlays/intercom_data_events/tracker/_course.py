@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
+import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from attrs import define, field, frozen
@@ -38,7 +40,7 @@ CONCURRENCY = 20
 MOST = 10_000
 #: Seconds between two looks at what time has brought.
 TICK = 1.0
-# Failures in a row, after which Intercom is taken to be away.
+# Events that failed in a row, none other than them, after which Intercom is taken to be away.
 _AWAY = 3
 # Seconds: the longest pause while it is, and for which one event is held back at most.
 _LONGEST_PAUSE = 30.0
@@ -62,34 +64,40 @@ class Counters:
             they were sent; `on_error` was called for each.
         collisions: Events that are the same to Intercom as one tracked shortly before: the same
             person, name and second. They are sent; Intercom keeps one.
-        oldest_age: Seconds since the event that waits longest was tracked; 0 where none waits.
+        oldest_age: Seconds since the event that waits longest was tracked; 0 where none waits, and
+            once the tracker is closed.
         failing: Why nothing is sent at the moment, or None.
     """
 
-    queued: int
-    sent: int
-    refused: int
-    dropped: int
-    collisions: int
-    oldest_age: float
-    failing: IntercomError | None
+    queued: int = 0
+    sent: int = 0
+    refused: int = 0
+    dropped: int = 0
+    collisions: int = 0
+    oldest_age: float = 0.0
+    failing: IntercomError | None = None
 
 
 @define(eq=False)
 class Course:
     """What is sent next, what becomes of it, and when to wait since Intercom is away.
 
-    After a few failures in a row, one event at a time finds out whether Intercom is back, at
-    growing intervals; whatever answers, ends that. What every event would meet, such as a token
-    that was revoked, is waited for in the same way.
+    After the failures of a few events in a row, one event at a time finds out whether Intercom is
+    back, at growing intervals; whatever answers, ends that. What every event would meet, such as a
+    token that was revoked, is waited for in the same way.
 
     Where the queue cannot be used, methods raise its OutboxError and change nothing: they can be
     called again, or :meth:`give_in` ends it.
+
+    Attributes:
+        say: Logs a line; whoever holds a lock keeps it until then, as logging may take a while, and
+            may track events itself.
     """
 
     queue: Queue
     clock: Clock
     concurrency: int
+    say: Callable[..., None] = field(default=log.log, init=False)
     sent: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
     dropped: int = field(default=0, init=False)
@@ -97,12 +105,19 @@ class Course:
     failing: IntercomError | None = field(default=None, init=False)
     in_flight: set[Entry] = field(factory=set[Entry], init=False)
     stopped: bool = field(default=False, init=False)
-    _failures: int = field(default=0, init=False)
+    # The events that failed since Intercom answered.
+    _failed: set[int] = field(factory=set[int], init=False)
     _pauses: int = field(default=0, init=False)
     _paused_until: float = field(default=-math.inf, init=False)
-    _probing: bool = field(default=False, init=False)
+    # What is on its way to find out whether Intercom is back.
+    _probe: Entry | None = field(default=None, init=False)
     # Seconds that an answer takes; rather that of quick ones, as others waited for each other.
     _latency: float = field(default=math.inf, init=False)
+    # Requests that take longer than others do: they use no time of the interpreter's.
+    _hanging: int = field(default=0, init=False)
+    # How many answers there had been when an event met what seemed to be everybody's failure.
+    _answers: int = field(default=0, init=False)
+    _suspects: dict[int, int] = field(factory=dict[int, int], init=False)
     # What Intercom tells events apart by, of those tracked last.
     _recent: dict[tuple[str, str, str, float], None] = field(
         factory=dict[tuple[str, str, str, float], None], init=False
@@ -116,11 +131,14 @@ class Course:
     @property
     def has_room(self) -> bool:
         """Whether something can be sent now, if there is anything."""
-        if self.stopped or len(self.in_flight) >= min(self.concurrency, 1 + self._latency / _COST):
+        sending = len(self.in_flight)
+        if self.stopped or sending >= self.concurrency:
+            return False
+        if sending - self._hanging >= 1 + self._latency / _COST:
             return False
         if not self.paused:
             return True
-        return not self._probing and self.clock.monotonic() >= self._paused_until
+        return self._probe is None and self.clock.monotonic() >= self._paused_until
 
     @property
     def needs_looking_after(self) -> bool:
@@ -138,8 +156,8 @@ class Course:
         """Gives up an event that found no room."""
         self.dropped += 1
         if _is_worth_a_line(self.dropped):
-            log.warning(
-                "%s dropped: %d events wait already; dropped so far: %d",
+            self.say(
+                logging.WARNING, "%s dropped: %d events wait already; dropped so far: %d",
                 event.event_name, self.queue.size, self.dropped,
             )  # fmt: skip
         return QueueFullError(
@@ -154,7 +172,7 @@ class Course:
             return None
         entry = self.queue.take(self.clock.time())
         if entry is not None:
-            entry.probe = self._probing = self.paused
+            self._probe = entry if self.paused else None
             self.in_flight.add(entry)
         return entry
 
@@ -175,23 +193,30 @@ class Course:
         now = self.clock.time()
         if error is None:
             self.queue.accepted(entry)
-            self.sent += not self._is_given_up
             self._answered(entry)
+            self.sent += not self._is_given_up
             self._learn(self.clock.monotonic() - (entry.begun_at or 0.0))
             return None
-        if (kind := verdict(error)) is Verdict.REFUSED:
+        entry.unsure |= error.may_have_been_processed
+        kind = self._judged(entry, error)
+        if kind is Verdict.REFUSED:
             self.queue.refused(entry, error, now)
+            self._answered(entry)
             if self._is_given_up:
                 return None
             self.refused += 1
-            self._answered(entry)
-            log.warning("%s refused: %s", entry.event.event_name, _reason(error))
+            self.say(logging.WARNING, "%s refused: %s", entry.event.event_name, _reason(error))
             return entry.event, error
-        seconds = min(2.0 ** min(entry.tries + 1, 30), _LONGEST_HELD)
-        # What every event meets is not held against this one.
-        self.queue.later(entry, 0 if kind is Verdict.GENERAL else _spread(seconds), now)
+        # For so long that it is others that find out whether it was about this one.
+        seconds = min(2.0 ** (min(self._pauses, 30) + 2), 2 * _LONGEST_PAUSE)
+        if kind is Verdict.GENERAL:
+            self._suspects.setdefault(entry.id, self._answers)
+        else:
+            own = min(2.0 ** min(entry.tries + 1, 30), _LONGEST_HELD)
+            seconds = max(own, seconds) if self.paused else own
+        self.queue.later(entry, _spread(seconds), now)
+        self._fail(error, entry, general=kind is Verdict.GENERAL)
         self._leave(entry)
-        self._failed(error, general=kind is Verdict.GENERAL, probe=entry.probe)
         return None
 
     def unsent(self, entry: Entry) -> None:
@@ -199,25 +224,54 @@ class Course:
         self.queue.give_back(entry)
         self._leave(entry)
 
-    def give_in(self, error: OutboxError, entry: Entry | None = None) -> None:
+    def give_in(
+        self, error: Exception, entry: Entry | None = None, *, accepted: bool = False
+    ) -> None:
         """Goes on where the queue could not be used; its claim on an event ends by itself."""
+        failure = error if isinstance(error, IntercomError) else unexpected(error)
+        if entry is None and self.paused and self.clock.monotonic() < self._paused_until:
+            self.failing = failure  # Of each look in between, nothing needs to be said.
+        else:
+            self._fail(failure, entry, general=True)
         if entry is not None:
             self._leave(entry)
-        self._failed(error, general=True, probe=entry is None or entry.probe)
+            self.sent += accepted
 
     def look_around(self) -> bool:
         """Does what time brings; whether something can be sent."""
-        free = self.queue.upkeep(self.clock.time(), self.in_flight)
+        free = self.queue.upkeep(self.clock.time(), list(self.in_flight))
+        now = self.clock.monotonic()
+        self._hanging = sum(
+            entry.begun_at is not None and now - entry.begun_at >= TICK
+            for entry in list(self.in_flight)
+        )
+        if isinstance(self.failing, OutboxError) and not self.queue.size:
+            self._go_on()  # It can be used again, and there is nothing that would find out.
         return free and self.has_room
 
     def hurry(self) -> None:
         """Has everything be sent now that waits for its time."""
         self.queue.hurry()
         if self.paused:
+            # Should that fail, the next try is soon, as somebody waits for it.
+            self._pauses = 1
             self._paused_until = -math.inf
 
-    def stop(self) -> Iterator[GivenUp]:
-        """Begins nothing more; yields what will not arrive, as far as is known."""
+    def is_in_vain(self, failing: IntercomError | None) -> bool:
+        """Whether whoever closes it need not wait, as all that is left stays in the queue.
+
+        Args:
+            failing: Why nothing was sent when the waiting began.
+        """
+        if not self.queue.lasts:
+            return False
+        if self.paused and self.failing is not failing:
+            return True
+        # What is left was tried, or is another process's to send.
+        return not self.in_flight and not self.look_around()
+
+    def stop(self) -> list[GivenUp]:
+        """Begins nothing more; returns what will not arrive, as far as is known."""
         self.stopped = True
         for entry in list(self.in_flight):
             if entry.begun_at is None:
@@ -225,22 +279,42 @@ class Course:
         lost = list(self.queue.rest())
         self.dropped += len(lost)
         if lost:
-            log.error("%d tracked events were not sent before the tracker was closed", len(lost))
-        for entry in lost:
-            error = NotSentError(f"{entry.event.event_name} was not sent before the tracker closed")
-            error.may_have_been_processed = entry.begun_at is not None or entry.tries > 0
-            yield entry.event, error
+            self.say(
+                logging.ERROR,
+                "%d tracked events were not sent before the tracker was closed", len(lost),
+            )  # fmt: skip
+        return [self._lost(entry) for entry in lost]
+
+    def abandon(self) -> None:
+        """Leaves what was to be given back to the ends of its claims."""
+        for entry in list(self.in_flight):
+            if entry.begun_at is None:
+                self._leave(entry)
+
+    def _lost(self, entry: Entry) -> GivenUp:
+        error = NotSentError(f"{entry.event.event_name} was not sent before the tracker closed")
+        error.may_have_been_processed = entry.unsure or (
+            entry in self.in_flight and entry.begun_at is not None
+        )
+        return entry.event, error
 
     def counters(self) -> Counters:
-        """What there is to count."""
-        oldest = self.queue.oldest()
+        """What there is to count.
+
+        Raises:
+            OutboxError: It cannot be read.
+        """
+        oldest_age = 0.0
+        if not self.stopped:
+            oldest = self.queue.oldest()
+            oldest_age = 0.0 if oldest is None else max(0.0, self.clock.time() - oldest)
         return Counters(
             queued=self.queue.size,
             sent=self.sent,
             refused=self.refused,
             dropped=self.dropped,
             collisions=self.collisions,
-            oldest_age=0.0 if oldest is None else max(0.0, self.clock.time() - oldest),
+            oldest_age=oldest_age,
             failing=self.failing,
         )
 
@@ -249,7 +323,8 @@ class Course:
         if known in self._recent:
             self.collisions += 1
             if _is_worth_a_line(self.collisions):
-                log.warning(
+                self.say(
+                    logging.WARNING,
                     "%s was tracked twice for one person in one second, which is one event to "
                     "Intercom; collisions so far: %d",
                     event.event_name, self.collisions,
@@ -271,26 +346,47 @@ class Course:
 
     def _leave(self, entry: Entry) -> None:
         self.in_flight.discard(entry)
-        if entry.probe:
-            self._probing = False
+        if entry is self._probe:
+            self._probe = None
+
+    def _judged(self, entry: Entry, error: IntercomError) -> Verdict:
+        kind = verdict(error)
+        answers = self._suspects.get(entry.id, self._answers)
+        # Others got through since it met that before, so it is about this one: a hook's error, say.
+        return Verdict.TEMPORARY if kind is Verdict.GENERAL and answers < self._answers else kind
 
     def _answered(self, entry: Entry) -> None:
         self._leave(entry)
+        self._suspects.pop(entry.id, None)
+        self._answers += 1
         if self.paused:
-            log.info("Intercom answers again; %d events wait", self.queue.size)
-        self._failures = self._pauses = 0
-        self._probing = False
+            self.say(logging.INFO, "Intercom answers again; %d events wait", self.queue.size)
+        if self._pauses > 1:
+            # What failed while it was away need not wait until its time. After a single pause, it
+            # may be that only those events failed.
+            self.queue.hurry()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._failed.clear()
+        self._pauses = 0
+        self._probe = None
         self.failing = None
 
-    def _failed(self, error: IntercomError, *, general: bool, probe: bool) -> None:
+    def _fail(self, error: IntercomError, entry: Entry | None, *, general: bool) -> None:
         self.failing = error
-        self._failures += 1
-        # Of several that fail at once, one is enough.
-        if probe if self.paused else (general or self._failures >= _AWAY):
+        if self.paused:
+            # Of several that fail at once, one is enough.
+            pauses = entry is None or entry is self._probe
+        else:
+            # One event that fails each time says nothing about the others.
+            self._failed.update(() if entry is None else (entry.id,))
+            pauses = general or len(self._failed) >= _AWAY
+        if pauses:
             self._pauses += 1
             seconds = _spread(min(2.0 ** min(self._pauses, 30), _LONGEST_PAUSE))
             self._paused_until = self.clock.monotonic() + seconds
-            log.log(
+            self.say(
                 logging.ERROR if general and self._pauses == 1 else logging.WARNING,
                 "events wait (%d of them), trying again in %.0f s: %s",
                 self.queue.size, seconds, _reason(error),
@@ -298,13 +394,24 @@ class Course:
 
 
 def check_settings(
-    concurrency: object, max_queued: object, when_full: object, close_timeout: object
+    *,
+    outbox: object,
+    workspace: object,
+    concurrency: object,
+    max_queued: object,
+    when_full: object,
+    on_error: object,
+    close_timeout: object,
 ) -> None:
     """Checks what a tracker is told.
 
     Raises:
         ConfigurationError: A setting that makes no sense.
     """
+    if outbox is not None and not isinstance(outbox, str | os.PathLike):
+        raise ConfigurationError(f"outbox is {shown(outbox)}: it is the path of a file")
+    if workspace is not None and not (isinstance(workspace, str) and workspace.strip()):
+        raise ConfigurationError(f"workspace is {shown(workspace)}: it is a name of your own")
     if type(concurrency) is not int or not 1 <= concurrency <= 1000:
         raise ConfigurationError(
             f"concurrency is {shown(concurrency)}: it is a number of requests, 1 to 1000"
@@ -317,6 +424,10 @@ def check_settings(
         raise ConfigurationError(
             f"when_full is {shown(when_full)}: it is one of drop, block and raise"
         )
+    if on_error is not None and not callable(on_error):
+        raise ConfigurationError(
+            f"on_error is {shown(on_error)}: it is a function of an event and an error"
+        )
     if (
         isinstance(close_timeout, bool)
         or not isinstance(close_timeout, int | float)
@@ -324,6 +435,18 @@ def check_settings(
     ):
         raise ConfigurationError(
             f"close_timeout is {shown(close_timeout)}: it is a number of seconds, 0 or more"
+        )
+
+
+def check_blocking(on_error: object) -> None:
+    """Checks that a function need not be awaited, where nobody would.
+
+    Raises:
+        ConfigurationError: It is an async function.
+    """
+    if inspect.iscoroutinefunction(on_error):
+        raise ConfigurationError(
+            "on_error is an async function, which only an AsyncTracker can await"
         )
 
 

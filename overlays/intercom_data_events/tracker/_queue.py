@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
+import threading
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
+from itertools import count
 from typing import Protocol
 
 from attrs import define
@@ -29,7 +31,7 @@ class Entry:
         tries: How often sending it has failed for the time being.
         begun_at: When the request that is to submit it was made, by the clock that only goes on;
             None before.
-        probe: Whether it is sent to find out whether Intercom is back.
+        unsure: Whether one of the failures may have been none, as far as Intercom is concerned.
     """
 
     id: int
@@ -37,7 +39,7 @@ class Entry:
     tracked_at: float
     tries: int = 0
     begun_at: float | None = None
-    probe: bool = False
+    unsure: bool = False
 
 
 class Queue(Protocol):
@@ -52,13 +54,21 @@ class Queue(Protocol):
     @property
     def size(self) -> int:
         """How many events there are, those on their way included; about, where others add some."""
+        ...
 
     @property
     def lasts(self) -> bool:
         """Whether what is in it outlasts the process, and other processes may send it."""
+        ...
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What a thread holds that uses it."""
+        ...
 
     def put(self, event: Event, now: float, /) -> bool:
         """Takes in an event; False where the queue is full."""
+        ...
 
     def take(self, now: float, /) -> Entry | None:
         """Takes the next to send; it stays in the queue until one of the following."""
@@ -77,15 +87,18 @@ class Queue(Protocol):
 
     def upkeep(self, now: float, in_flight: Collection[Entry], /) -> bool:
         """Lets go of what was held back until now; whether there is anything to send."""
+        ...
 
     def hurry(self) -> None:
         """Lets go of everything that is held back."""
 
     def mark(self) -> int:
         """The number of the event that came last."""
+        ...
 
     def has_passed(self, mark: int, /) -> bool:
         """Whether every event up to this one has left."""
+        ...
 
     def oldest(self) -> float | None:
         """When the event that waits longest was tracked, in Unix seconds."""
@@ -94,7 +107,8 @@ class Queue(Protocol):
         """Does what can wait, and what may take a while."""
 
     def rest(self) -> Iterator[Entry]:
-        """What is lost when this process ends."""
+        """Gives out what is lost when this process ends."""
+        ...
 
     def close(self) -> None:
         """Ends it."""
@@ -110,13 +124,17 @@ class MemoryQueue:
     lasts = False
 
     def __init__(self, most: int) -> None:
+        self.lock = threading.RLock()
         self._most = most
-        # All that have not left, by their numbers, and so by their age.
-        self._entries: dict[int, Entry] = {}
-        self._recent = deque[Entry]()
-        self._backlog = deque[Entry]()
+        # All that have not left, by their numbers, and so by their age; a dict would look for its
+        # first among all that have left.
+        self._entries = OrderedDict[int, Entry]()
+        # Heaps, as what failed comes back to where it was.
+        self._recent: list[tuple[float, int, Entry]] = []
+        self._backlog: list[tuple[float, int, Entry]] = []
         self._held: list[tuple[float, int, Entry]] = []
-        self._last = 0
+        # A signal's handler that tracks an event can come between any two steps.
+        self._numbers = count(1)
         self._turn = 0
 
     @property
@@ -126,20 +144,22 @@ class MemoryQueue:
     def put(self, event: Event, now: float) -> bool:
         if len(self._entries) >= self._most:
             return False
-        self._last += 1
-        entry = Entry(self._last, event, now)
+        entry = Entry(next(self._numbers), event, now)
+        place = now, entry.id, entry
+        # Where a signal's handler would wait for an event that is in one of them only, it would
+        # wait for good: so nothing comes between these two, as no function in Python is called.
         self._entries[entry.id] = entry
-        self._recent.append(entry)
+        heapq.heappush(self._recent, place)
         return True
 
     def take(self, now: float) -> Entry | None:
         recent, backlog = self._recent, self._backlog
-        while recent and recent[0].tracked_at <= now - RECENT:
-            backlog.append(recent.popleft())
+        while recent and recent[0][0] <= now - RECENT:
+            heapq.heappush(backlog, heapq.heappop(recent))
         self._turn += 1
         if backlog and (not recent or self._turn % TURNS == 0):
-            return backlog.popleft()
-        return recent.popleft() if recent else None
+            return heapq.heappop(backlog)[2]
+        return heapq.heappop(recent)[2] if recent else None
 
     def accepted(self, entry: Entry) -> None:
         self._entries.pop(entry.id, None)
@@ -161,11 +181,11 @@ class MemoryQueue:
 
     def hurry(self) -> None:
         held, self._held = self._held, []
-        for _, _, entry in sorted(held, key=lambda one: -one[1]):
+        for _, _, entry in held:
             self._free(entry)
 
     def mark(self) -> int:
-        return self._last
+        return max(self._entries, default=0)
 
     def has_passed(self, mark: int) -> bool:
         return next(iter(self._entries), mark + 1) > mark
@@ -178,12 +198,12 @@ class MemoryQueue:
         pass
 
     def rest(self) -> Iterator[Entry]:
-        return iter(list(self._entries.values()))
+        while self._entries:
+            yield self._entries.popitem(last=False)[1]
 
     def close(self) -> None:
         pass
 
     def _free(self, entry: Entry) -> None:
-        # It came before all that wait, or before most of them.
-        entry.begun_at, entry.probe = None, False
-        self._backlog.appendleft(entry)
+        entry.begun_at = None
+        heapq.heappush(self._recent, (entry.tracked_at, entry.id, entry))

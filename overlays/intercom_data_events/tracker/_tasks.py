@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from attrs import define, field
 
@@ -33,10 +34,12 @@ log = logging.getLogger("intercom_data_events")
 T = TypeVar("T")
 
 # Seconds between two looks at a queue that other processes empty, too; between two tries to write
-# where another process is writing; and after which that is an error.
+# where another process is writing; and after which that is an error, or what was claimed is left to
+# the end of its claim.
 _LOOK = 0.1
 _TURN = 0.005
 _PATIENCE = 5.0
+_LITTLE_PATIENCE = 0.5
 
 
 @define(eq=False)
@@ -52,11 +55,28 @@ class Tasks:
     settings: Settings
     when_full: WhenFull
     on_error: Callable[[Event, IntercomError], object] | None
-    group: anyio.abc.TaskGroup
+    # Whatever is cancelled around it, what was tracked is sent, for as long as closing may take.
+    _scope: anyio.CancelScope = field(factory=lambda: anyio.CancelScope(shield=True), init=False)
+    _group: anyio.abc.TaskGroup | None = field(default=None, init=False)
     _running: int = field(default=0, init=False)
+    # Tasks that are in on_error.
+    _reporting: set[int] = field(factory=set[int], init=False)
     _closing: bool = field(default=False, init=False)
+    _drained: bool = field(default=False, init=False)
     _left: anyio.Event = field(factory=anyio.Event, init=False)
     _keeper: AsyncAlarm | None = field(default=None, init=False)
+    _dozes: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Sends, until :meth:`end`."""
+        with self._scope:
+            async with anyio.create_task_group() as self._group:
+                self._wake_all()
+                await self._keep()
+
+    def end(self) -> None:
+        """Ends everything that goes on."""
+        self._scope.cancel()
 
     async def track(self, event: Event) -> None:
         """Takes in an event; raises as its twin in threads does."""
@@ -64,52 +84,65 @@ class Tasks:
             if self._closing:
                 raise RuntimeError("the tracker is closed: make a new one")
             if await self._in_turn(lambda: self.course.track(event)):
-                self._assign()
-                return
-            if self.when_full != "block":
                 break
-            await self._someone_left()
-        error = self.course.drop(event)
-        if self.when_full == "raise":
-            raise error
-        await self._report([(event, error)])
+            if self.when_full != "block":
+                error = self.course.drop(event)
+                if self.when_full == "raise":
+                    raise error
+                await self._report([(event, error)])
+                return
+            with self._stepped_aside():
+                await self._someone_left()
+        self._assign()
+        if self._dozes:
+            self._wake_keeper()
+        if self.course.queue.size > self.course.concurrency:
+            # Else who tracks many in a row would keep those from running that send them.
+            await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def flush(self, seconds: float | None, *, closing: bool = False) -> bool:
         """Waits until all that is queued now has left; whether it has."""
         course = self.course
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(seconds), self._stepped_aside():
+            if course.stopped:
+                return self._drained
+            failing = course.failing
             await self._in_turn(course.hurry)
             await self._look_around()
             mark = await self._in_turn(course.queue.mark)
-            failing = course.failing
-            while not await self._in_turn(lambda: course.queue.has_passed(mark)):
-                # What outlasts this process is not waited for while nothing gets through.
-                away = closing and course.queue.lasts and course.failing is not failing
-                if course.stopped or (away and course.paused):
+            while not course.stopped:
+                if not self._reporting and await self._in_turn(
+                    lambda: course.queue.has_passed(mark)
+                ):
+                    return True
+                if closing and await self._in_turn(lambda: course.is_in_vain(failing)):
                     return False
                 await self._someone_left()
-            return True
+            return self._drained
         return False
 
     async def aclose(self, seconds: float) -> bool:
         """Takes in nothing more, and sends what there is; whether that was in time."""
         if self.course.stopped:
-            return True
+            return self._drained
         self._closing = True
         self._notify()
         done = False
+        lost: list[GivenUp] = []
         # Also where whoever closes it is being cancelled: that is what the time-out is for.
         with anyio.CancelScope(shield=True):
             try:
                 done = await self.flush(seconds, closing=True)
             except OutboxError as error:
                 log.error("the outbox cannot be used any longer: %s", error)  # noqa: TRY400
-            lost: list[GivenUp] = []
-            try:
-                await self._in_turn(lambda: lost.extend(self.course.stop()))
-            except OutboxError as error:
-                log.warning("claims end by themselves: %s", error)
-            self.group.cancel_scope.cancel()
+            if not self.course.stopped:
+                self._drained = done
+                try:
+                    lost = await self._in_turn(self.course.stop, _LITTLE_PATIENCE)
+                except OutboxError as error:
+                    log.warning("claims end by themselves: %s", error)
+                self._notify()
+            self.end()
             await self._report(lost)
         return done
 
@@ -117,28 +150,37 @@ class Tasks:
         """What there is to count."""
         return self.course.counters()
 
-    async def keep(self) -> None:
+    async def _keep(self) -> None:
         """Looks at what time brings."""
+        own_thread = anyio.CapacityLimiter(1)
         while True:
             await self._look_around()
-            seconds = TICK if self.course.needs_looking_after else math.inf
+            self._dozes = not self.course.needs_looking_after
             self._keeper = self.course.clock.async_alarm()
             if self.course.queue.lasts:
                 try:
-                    await anyio.to_thread.run_sync(self.course.queue.tidy)
-                except OutboxError as error:
-                    log.debug("%s", error)
-            await self._keeper.wait(seconds)
+                    await anyio.to_thread.run_sync(self.course.queue.tidy, limiter=own_thread)
+                except Exception:  # told where it keeps anything from being sent
+                    log.debug("tidying up failed", exc_info=True)
+            await self._keeper.wait(math.inf if self._dozes else TICK)
+
+    def _wake_keeper(self) -> None:
+        if self._keeper is not None:
+            self._dozes = False
+            self._keeper.set()
 
     def _assign(self) -> None:
         """Has somebody send what can be sent."""
-        if self._running < self.course.concurrency and self.course.has_room:
+        # Before the group has begun, there is nobody; it looks at everything as it does.
+        if (
+            self._group is not None
+            and self._running < self.course.concurrency
+            and self.course.has_room
+        ):
             self._running += 1
-            self.group.start_soon(self._run)
-        if self._keeper is not None and self._running == 1:
-            self._keeper.set()
+            self._group.start_soon(self._work)
 
-    async def _run(self) -> None:
+    async def _work(self) -> None:
         try:
             while (entry := await self._next()) is not None:
                 await self._settle(entry, await self._send(entry))
@@ -148,7 +190,7 @@ class Tasks:
     async def _next(self) -> Entry | None:
         try:
             return await self._in_turn(self.course.next)
-        except OutboxError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self.course.give_in(error)
             return None
 
@@ -166,13 +208,13 @@ class Tasks:
             # Cancelled; so it will not be known here what became of it.
             if self.course.queue.lasts:
                 with anyio.CancelScope(shield=True):
-                    await self._given_back(entry)
+                    await self._give_back(entry)
             raise
         return None
 
-    async def _given_back(self, entry: Entry) -> None:
+    async def _give_back(self, entry: Entry) -> None:
         try:
-            await self._in_turn(lambda: self.course.unsent(entry))
+            await self._in_turn(lambda: self.course.unsent(entry), _LITTLE_PATIENCE)
         except OutboxError as error:
             log.warning("a claim ends by itself: %s", error)
 
@@ -181,15 +223,40 @@ class Tasks:
         given_up: GivenUp | None = None
         try:
             given_up = await self._in_turn(lambda: self.course.ended(entry, error))
-        except OutboxError as failure:
-            self.course.give_in(failure, entry)
+        except Exception as failure:  # noqa: BLE001  # whatever it is, sending goes on
+            self.course.give_in(failure, entry, accepted=error is None)
         if paused and not self.course.paused:
             self._wake_all()
-        if error is not None and self._keeper is not None:
-            self._keeper.set()
+        if error is not None:
+            self._wake_keeper()
+        if given_up is None:
+            self._notify()
+            return
+        here = anyio.get_current_task().id
+        self._reporting.add(here)
         self._notify()
-        if given_up is not None:
+        try:
             await self._report([given_up])
+        finally:
+            self._reporting.discard(here)
+            self._notify()
+
+    @contextmanager
+    def _stepped_aside(self) -> Generator[None]:
+        """Has others do the work of a task that waits for it, as on_error may."""
+        here = anyio.get_current_task().id if self._reporting else None
+        if here not in self._reporting:
+            yield
+            return
+        self._reporting.discard(here)
+        self._running -= 1
+        self._wake_all()
+        self._notify()
+        try:
+            yield
+        finally:
+            self._running += 1
+            self._reporting.add(here)
 
     def _wake_all(self) -> None:
         for _ in range(min(self.course.concurrency, self.course.queue.size)):
@@ -199,17 +266,17 @@ class Tasks:
         try:
             if await self._in_turn(self.course.look_around):
                 self._wake_all()
-        except OutboxError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self.course.give_in(error)
 
-    async def _in_turn(self, use: Callable[[], T]) -> T:
+    async def _in_turn(self, use: Callable[[], T], patience: float = _PATIENCE) -> T:
         """Uses the queue, as soon as no other process is writing to it."""
-        ends = time.monotonic() + _PATIENCE
+        ends = anyio.current_time() + patience
         while True:
             try:
                 return use()
             except OutboxLockedError:
-                if time.monotonic() > ends:
+                if anyio.current_time() > ends:
                     raise
             await anyio.sleep(_TURN)
 

@@ -1,4 +1,9 @@
-"""Sends what is tracked from threads; of one process, as no thread survives a fork."""
+"""Sends what is tracked from threads; of one process, as no thread survives a fork.
+
+A signal's handler, or the collector, can track, flush and close between any two steps of a thread
+that does so as well; or raise an error there. Whoever waits has everybody woken up before, so that
+a step that was left out holds up nothing for good.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,18 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
 from intercom_data_events.sending import UnwantedError
 from intercom_data_events.tracker._course import TICK, Counters, Course, GivenUp, unexpected
+from intercom_data_events.tracker._loading import load
 
 if TYPE_CHECKING:
     import httpx
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("intercom_data_events")
 
-# Seconds between two looks at a queue that other processes empty, too.
+# Seconds between two looks at a queue that other processes empty, too, or that nobody looks after.
 _LOOK = 0.1
 
 
@@ -54,17 +63,33 @@ class Threads:
         self._settings = settings
         self._when_full = when_full
         self._on_error = on_error
-        # Entered again by a signal's handler, or the collector, that tracks an event.
-        self._lock = threading.RLock()
+        # The queue's own, so that a signal's handler that waits, in the midst of its use, does not
+        # keep from it whom it waits for.
+        self._lock = course.queue.lock
         self._work = threading.Condition(self._lock)
         self._left = threading.Condition(self._lock)
-        self._running = 0
+        # What there is to log once the lock has been left: whoever handles a line may take a while,
+        # and wait for another thread that tracks an event meanwhile.
+        self._lines = deque[tuple[int, str, *tuple[object, ...]]]()
+        course.say = lambda *line: self._lines.append(line)
+        self._workers = set[threading.Thread]()
+        # Where a signal's handler came while one was being started, it is kept until after that.
+        self._starting = set[threading.Thread]()
         self._idle = 0
+        # Those that are in on_error, by their numbers; and how many of them wait in there for what
+        # others have to do.
+        self._reporting = set[int]()
+        self._aside = 0
         self._closing = False
-        self._keeper: Alarm | None = None
-        if course.queue.lasts:
-            # What earlier processes left is sent without anybody tracking more.
-            self._look_after()
+        self._drained = False
+        self._keeper: threading.Thread | None = None
+        self._alarm: Alarm | None = None
+        self._dozes = False
+        if course.queue.lasts and course.queue.size:
+            # What earlier processes left is sent without anybody tracking more. Where there is
+            # nothing, there is no thread before something is tracked: this process may fork.
+            with self._lock:
+                self._look_after()
 
     def track(self, event: Event) -> None:
         """Takes in an event.
@@ -74,45 +99,66 @@ class Threads:
             OutboxError: It cannot be written.
             RuntimeError: The tracker is closed.
         """
-        with self._lock:
-            while True:
-                if self._closing:
-                    raise RuntimeError("the tracker is closed: make a new one")
-                if self._course.track(event):
-                    self._assign()
-                    return
-                if self._when_full != "block":
-                    break
-                self._left.wait(_LOOK if self._course.queue.lasts else None)
-            error = self._course.drop(event)
-        if self._when_full == "raise":
-            raise error
-        self._report([(event, error)])
+        given_up: list[GivenUp] = []
+        try:
+            with self._lock:
+                while True:
+                    if self._closing:
+                        raise RuntimeError("the tracker is closed: make a new one")
+                    if self._course.track(event):
+                        self._assign()
+                        self._look_after()
+                        break
+                    if self._when_full != "block":
+                        given_up.append((event, self._course.drop(event)))
+                        break
+                    with self._stepped_aside():
+                        self._left.wait(_LOOK if self._course.queue.lasts else None)
+                if self._course.stopped:
+                    # By a signal's handler, in the midst of this.
+                    given_up += self._course.stop()
+        finally:
+            self._speak()
+        if given_up and self._when_full == "raise":
+            raise given_up[0][1]
+        self._report(given_up)
 
     def flush(self, timeout: float | None, *, closing: bool = False) -> bool:
         """Waits until all that is queued now has left; whether it has."""
         course = self._course
         ends = math.inf if timeout is None else time.monotonic() + timeout
-        with self._lock:
-            course.hurry()
-            self._look_around()
-            mark = course.queue.mark()
-            failing = course.failing
-            while not course.queue.has_passed(mark):
-                left = ends - time.monotonic()
-                # What outlasts this process is not waited for while nothing gets through.
-                away = closing and course.queue.lasts and course.failing is not failing
-                if left <= 0 or course.stopped or (away and course.paused):
-                    return False
-                longest = _LOOK if course.queue.lasts else threading.TIMEOUT_MAX
-                self._left.wait(min(left, longest))
-        return True
+        try:
+            with self._lock, self._stepped_aside():
+                if course.stopped:
+                    return self._drained
+                failing = course.failing
+                course.hurry()
+                self._look_around()
+                mark = course.queue.mark()
+            # Without any, as when the interpreter is ending, it is sent from here.
+            staffed = True
+            while True:
+                with self._lock, self._stepped_aside():
+                    if course.stopped:
+                        return self._drained
+                    if not self._reporting and course.queue.has_passed(mark):
+                        return True
+                    left = ends - time.monotonic()
+                    if left <= 0 or (closing and course.is_in_vain(failing)):
+                        return False
+                    if staffed:
+                        self._wait_for_others(left)
+                    staffed = self._staff > 0
+                staffed = staffed or not self._send_here(ends)
+        finally:
+            self._speak()
 
     def close(self, timeout: float) -> bool:
         """Takes in nothing more, and sends what there is; whether that was in time."""
+        ends = time.monotonic() + timeout
         with self._lock:
             if self._course.stopped:
-                return True
+                return self._drained
             self._closing = True
             self._left.notify_all()
         done = False
@@ -122,8 +168,11 @@ class Threads:
             log.error("the outbox cannot be used any longer: %s", error)  # noqa: TRY400
         finally:
             with self._lock:
-                lost = list(self._stop())
-        self._report(lost)
+                lost = self._stop(drained=done)
+            self._speak()
+            self._report(lost)
+        if done:
+            self._see_off(ends)
         return done
 
     def counters(self) -> Counters:
@@ -131,12 +180,15 @@ class Threads:
         with self._lock:
             return self._course.counters()
 
-    def _stop(self) -> Iterable[GivenUp]:
+    def _stop(self, *, drained: bool) -> list[GivenUp]:
         lost: list[GivenUp] = []
-        try:
-            lost.extend(self._course.stop())
-        except OutboxError as error:
-            log.warning("claims end by themselves: %s", error)
+        if not self._course.stopped:
+            self._drained = drained
+            try:
+                lost = self._course.stop()
+            except OutboxError as error:
+                self._course.say(logging.WARNING, "claims end by themselves: %s", error)
+                self._course.abandon()
         self._idle = 0
         self._work.notify_all()
         self._left.notify_all()
@@ -148,6 +200,30 @@ class Threads:
         if self._course.stopped and not self._course.in_flight:
             self._course.queue.close()
 
+    def _see_off(self, ends: float) -> None:
+        """Waits until its threads have ended, so that nothing of it is left."""
+        with self._lock:
+            leaving = self._threads()
+            while self._threads() and (left := ends - time.monotonic()) > 0:
+                self._left.wait(min(left, threading.TIMEOUT_MAX))
+            leaving -= self._threads()
+        for thread in leaving:
+            thread.join(max(0.0, min(ends - time.monotonic(), threading.TIMEOUT_MAX)))
+
+    def _threads(self) -> set[threading.Thread]:
+        """Those that go on, but for the one that asks."""
+        keeper = () if self._keeper is None else (self._keeper,)
+        return {*self._workers, *keeper} - self._starting - {threading.current_thread()}
+
+    @property
+    def _staff(self) -> int:
+        """How many threads send."""
+        return len(self._workers - self._starting) - self._aside
+
+    def _wait_for_others(self, seconds: float) -> None:
+        looks = self._course.queue.lasts or not self._staff
+        self._left.wait(min(seconds, _LOOK if looks else threading.TIMEOUT_MAX))
+
     def _assign(self) -> None:
         """Has somebody send what can be sent."""
         if not self._course.has_room:
@@ -156,105 +232,200 @@ class Threads:
             # Not idle from now on, although it does not know yet.
             self._idle -= 1
             self._work.notify()
-        elif self._running < self._course.concurrency:
-            self._running += 1
-            try:
-                threading.Thread(target=self._run, name="intercom-tracker", daemon=True).start()
-            except RuntimeError:
-                # No more threads can be had, as when the interpreter is ending.
-                self._running -= 1
-        if self._keeper is None:
-            self._look_after()
+        else:
+            self._hire()
+
+    def _wake_all(self) -> None:
+        """Has as many send as there are events."""
+        self._idle = 0
+        self._work.notify_all()
+        for _ in range(self._course.queue.size - self._staff):
+            if not self._hire():
+                break
+
+    def _hire(self) -> bool:
+        """Begins one more thread; whether it did."""
+        if self._staff >= self._course.concurrency:
+            return False
+        worker = threading.Thread(target=self._run, name="intercom-tracker", daemon=True)
+        self._workers.add(worker)
+        if self._start(worker):
+            return True
+        self._workers.discard(worker)
+        return False
+
+    def _start(self, thread: threading.Thread) -> bool:
+        """Starts a thread; False where no more can be had."""
+        try:
+            self._starting.add(thread)
+            thread.start()
+        except RuntimeError:
+            return False
+        finally:
+            self._starting.discard(thread)
+        return True
 
     def _run(self) -> None:
-        while (entry := self._next()) is not None:
-            error: IntercomError | None = None
-            try:
-                operation = self._course.operation(entry, self._begin)
-                operation.perform(self._pool, self._settings)
-            except UnwantedError:
-                # It was given back as the tracker was closed.
-                with self._lock, suppress(OutboxError, RuntimeError):
-                    if entry in self._course.in_flight:
-                        self._course.unsent(entry)
-                    self._close_when_over()
-                continue
-            except IntercomError as failure:
-                error = failure
-            except BaseException as failure:  # noqa: BLE001  # no event is lost to a hook's error
-                error = unexpected(failure)
-            self._settle(entry, error)
+        try:
+            load(self._pool)
+            while (entry := self._next()) is not None:
+                self._deal_with(entry, self._settings)
+        finally:
+            with self._lock:
+                self._workers.discard(threading.current_thread())
+                self._left.notify_all()
+
+    def _send_here(self, ends: float) -> bool:
+        """Sends from the thread that waits, for no longer than that; whether there was anything."""
+        with self._lock:
+            self._look_around()
+            entry = None if self._staff > 0 else self._taken()
+        left = ends - time.monotonic()
+        if entry is None or left <= 0:
+            return False
+        self._deal_with(entry, evolve(self._settings, deadline=min(self._settings.deadline, left)))
+        return True
 
     def _next(self) -> Entry | None:
         """Waits for something to send; None where there will be nothing more."""
         with self._lock:
             while not self._course.stopped:
-                try:
-                    entry = self._course.next()
-                except OutboxError as error:
-                    self._course.give_in(error)
-                    entry = None
-                if entry is not None:
+                if (entry := self._taken()) is not None:
                     return entry
                 self._idle += 1
                 self._work.wait()
-            self._running -= 1
             return None
+
+    def _taken(self) -> Entry | None:
+        try:
+            return self._course.next()
+        except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
+            self._course.give_in(error)
+            return None
+
+    def _deal_with(self, entry: Entry, settings: Settings) -> None:
+        """Sends an event, and sees to what becomes of it."""
+        error: IntercomError | None = None
+        try:
+            operation = self._course.operation(entry, self._begin)
+            operation.perform(self._pool, settings)
+        except UnwantedError:
+            with self._lock:
+                self._give_back(entry)
+            self._speak()
+            return
+        except IntercomError as failure:
+            error = failure
+        except BaseException as failure:  # noqa: BLE001  # no event is lost to a hook's error
+            error = unexpected(failure)
+        self._settle(entry, error)
 
     def _begin(self, entry: Entry) -> bool:
         with self._lock:
             return self._course.begin(entry)
 
+    def _give_back(self, entry: Entry) -> None:
+        """Ends what is not to be sent any longer, as the tracker was closed."""
+        if entry in self._course.in_flight:
+            try:
+                self._course.unsent(entry)
+            except OutboxError as error:
+                self._course.say(logging.WARNING, "a claim ends by itself: %s", error)
+                self._course.in_flight.discard(entry)
+        self._close_when_over()
+
     def _settle(self, entry: Entry, error: IntercomError | None) -> None:
         given_up: GivenUp | None = None
+        here = threading.get_ident()
         with self._lock:
             paused = self._course.paused
             try:
                 given_up = self._course.ended(entry, error)
-            except OutboxError as failure:
-                self._course.give_in(failure, entry)
+            except Exception as failure:  # noqa: BLE001  # whatever it is, sending goes on
+                self._course.give_in(failure, entry, accepted=error is None)
             if paused and not self._course.paused:
                 self._wake_all()
             if error is not None:
                 self._wake_keeper()
+            if given_up is not None:
+                self._reporting.add(here)
             self._left.notify_all()
             self._close_when_over()
+        self._speak()
         if given_up is not None:
-            self._report([given_up])
+            try:
+                self._report([given_up])
+            finally:
+                with self._lock:
+                    self._reporting.discard(here)
+                    self._left.notify_all()
 
-    def _wake_all(self) -> None:
-        for _ in range(min(self._course.concurrency, self._course.queue.size)):
-            self._assign()
+    @contextmanager
+    def _stepped_aside(self) -> Generator[None]:
+        """Has others do the work of a worker that waits for it, as on_error may."""
+        here = threading.get_ident()
+        if here not in self._reporting:
+            yield
+            return
+        self._reporting.discard(here)
+        self._aside += 1
+        self._wake_all()
+        self._left.notify_all()
+        try:
+            yield
+        finally:
+            self._aside -= 1
+            self._reporting.add(here)
 
     def _look_around(self) -> None:
         """Does what time brings."""
         try:
             if self._course.look_around():
                 self._wake_all()
-        except OutboxError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self._course.give_in(error)
 
     def _look_after(self) -> None:
-        """Begins the thread that looks at what time brings."""
-        self._keeper = self._course.clock.alarm()
-        with suppress(RuntimeError):  # The interpreter is ending.
-            threading.Thread(target=self._keep, name="intercom-tracker-keeper", daemon=True).start()
+        """Sees to it that there is a thread that looks at what time brings."""
+        if self._keeper is not None:
+            if self._dozes:
+                self._wake_keeper()
+            return
+        self._keeper = threading.Thread(
+            target=self._keep, name="intercom-tracker-keeper", daemon=True
+        )
+        if not self._start(self._keeper):
+            self._keeper = None
 
     def _wake_keeper(self) -> None:
-        if self._keeper is not None:
-            self._keeper.set()
+        if self._alarm is not None:
+            self._dozes = False
+            self._alarm.set()
 
     def _keep(self) -> None:
         while True:
             with self._lock:
                 if self._course.stopped:
+                    self._keeper = None
+                    self._left.notify_all()
                     return
                 self._look_around()
-                seconds = TICK if self._course.needs_looking_after else math.inf
-                alarm = self._keeper = self._course.clock.alarm()
-            with suppress(OutboxError):  # Told where it keeps anything from being sent.
+                self._dozes = not self._course.needs_looking_after
+                seconds = math.inf if self._dozes else TICK
+                alarm = self._alarm = self._course.clock.alarm()
+            self._speak()
+            try:
                 self._course.queue.tidy()
+            except Exception:  # told where it keeps anything from being sent
+                log.debug("tidying up failed", exc_info=True)
             alarm.wait(seconds)
+
+    def _speak(self) -> None:
+        """Logs what there is to log."""
+        with suppress(IndexError):  # Another thread may be quicker.
+            while self._lines:
+                level, message, *arguments = self._lines.popleft()
+                log.log(level, message, *arguments)
 
     def _report(self, given_up: Iterable[GivenUp]) -> None:
         if self._on_error is None:
