@@ -179,6 +179,11 @@ class Pool(Generic[C]):
         self._state = _State()
 
     @property
+    def closed(self) -> bool:
+        """Whether the client has been closed."""
+        return self._state.closed
+
+    @property
     def plain(self) -> bool:
         """Whether its connections are httpx's own, as the environment has them."""
         return self._transport is None and self._http_client is None

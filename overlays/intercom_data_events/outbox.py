@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import sqlite3
@@ -38,7 +39,9 @@ from intercom_data_events.errors import (
     OutboxLockedError,
 )
 from intercom_data_events.event import Event
-from intercom_data_events.tracker._queue import RECENT, TURNS, Entry
+from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Entry
+
+log = logging.getLogger("intercom_data_events")
 
 #: Events that a file holds at most, unless told otherwise.
 MOST = 1_000_000
@@ -49,8 +52,6 @@ _RENEWAL = 10.0
 # between, since a count reads the whole file.
 _COUNTING = 1.0
 _COUNTED = 50_000
-# What is held back for longer was written by a clock that has been set back since.
-_LONGEST_HELD = 15 * 60.0
 # Bytes of the log beyond which it is worked into the database when no events come, beyond which
 # also while they do, and beyond which writers have to wait for that.
 _SHORT_LOG = 256 * 1024
@@ -214,7 +215,7 @@ class Outbox:
         binding: Binding | None = None,
         *,
         most: int = MOST,
-        patience: float = 5.0,
+        patience: float = 1.0,
         create: bool = True,
     ) -> None:
         self.path = Path(path).absolute()
@@ -226,6 +227,11 @@ class Outbox:
         # Held while the file is open a second time.
         self._tidying = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        # Which file it is, and which binding, to know them again.
+        self._place: tuple[int, int] | None = None
+        self._bound: str | None = None
+        # Whether another program keeps it locked: one has waited for it, and the others need not.
+        self._locked = False
         self._closed = False
         self._turn = 0
         self._size = 0
@@ -246,7 +252,7 @@ class Outbox:
                 connection = self._connection = self._connect(opening, create=create)
                 self._migrate(connection, opening, create=create)
                 if binding is not None:
-                    self._bind(connection, binding)
+                    self._bind(connection, binding, opening)
                 self._size = _one(connection, "SELECT count(*) FROM events")
                 connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
         except BaseException:
@@ -280,8 +286,6 @@ class Outbox:
                 self._turn += 1
                 statement = _TAKE_OLDEST if self._turn % TURNS == 0 else _TAKE
                 bounds = {"until": now + _CLAIM, "owner": self._owner, "recent": now - RECENT}
-                if self._turn % TURNS == 0:
-                    del bounds["recent"]
                 row = next(iter(connection.execute(statement, bounds).fetchall()), None)
                 if row is None:
                     return None
@@ -291,8 +295,9 @@ class Outbox:
                 except (ValueError, TypeError, RecursionError) as error:
                     failure = error if isinstance(error, IntercomError) else _unreadable(error)
                     self._bury(connection, number, failure, now)
+                    log.warning("an event in %s cannot be read: a dead letter now", self.path)
                 else:
-                    return Entry(number, event, tracked_at, tries)
+                    return Entry(number, event, tracked_at, tries, unsure=tries > 0)
 
     def accepted(self, entry: Entry) -> None:
         """Removes it."""
@@ -327,6 +332,7 @@ class Outbox:
 
         To be called every second or so, also while nothing happens.
         """
+        self._look_for_it()
         with self._using() as connection:
             if self._leaving:
                 self._remove(connection)
@@ -336,7 +342,7 @@ class Outbox:
                     [(now + _CLAIM, entry.id, self._owner) for entry in in_flight],
                 )
                 self._renewed = now
-            bounds = (now, now + _LONGEST_HELD)
+            bounds = (now, now + LONGEST_HELD)
             # Looked for first, as looking keeps nobody from writing.
             if _one(connection, _ANY_OVER, *bounds):
                 connection.execute(_END_OVER, bounds)
@@ -346,6 +352,28 @@ class Outbox:
                 self._size = _one(connection, "SELECT count(*) FROM events")
                 self._counted = now
             return bool(_one(connection, f"SELECT EXISTS ({_OLDEST})"))
+
+    def _look_for_it(self) -> None:
+        """Has nothing be written to a file any longer that nobody will find.
+
+        Raises:
+            OutboxError: It was moved or deleted.
+        """
+        with self._lock:
+            place = self._place
+            try:
+                found = self.path.stat()
+                place = found.st_dev, found.st_ino
+            except FileNotFoundError:
+                place = None
+            except OSError:
+                pass  # Told where it is used.
+            if self._connection is not None and place != self._place:
+                self._disconnect()
+                raise OutboxError(
+                    f"the outbox {self.path} was moved or deleted while it was in use: put it "
+                    "back, with its -wal file"
+                )
 
     def tidy(self) -> None:
         """Works the log into the database; waits for the disk, so not while somebody waits for it.
@@ -498,10 +526,9 @@ class Outbox:
         while some := list(islice(chosen, _AT_ONCE)):
             with self._using() as connection, _transaction(connection):
                 for number in some:
-                    # The last one deletes it, and so tells whether it was there.
-                    for statement in statements:
-                        changed = connection.execute(statement, (number,)).rowcount
-                    found += changed
+                    # The last statement deletes it, and so tells whether it was there.
+                    changed = [connection.execute(one, (number,)).rowcount for one in statements]
+                    found += changed[-1]
         return found
 
     def _all_dead(self) -> Iterator[int]:
@@ -537,8 +564,10 @@ class Outbox:
         status = request_id = None
         if isinstance(error, APIStatusError):
             status, request_id = error.status_code, _plain(error.request_id)
-        kind = type(error).__name__
-        described = (now, kind, _plain(str(error)), status, request_id, number)
+        kind, message = type(error).__name__, _plain(str(error))
+        if error.may_have_been_processed:
+            message = f"{message} (an earlier try may have been processed all the same)"
+        described = (now, kind, message, status, request_id, number)
         with _transaction(connection):
             connection.execute(_BURY, described)
             self._size -= connection.execute("DELETE FROM events WHERE id = ?", (number,)).rowcount
@@ -549,7 +578,7 @@ class Outbox:
             if self._closed:
                 raise RuntimeError(f"the outbox {self.path} is closed")
             if self._connection is None:
-                self._connection = self._connect(self._patience)
+                self._connection = self._reconnected()
             try:
                 yield self._connection
             except sqlite3.Error as error:
@@ -557,7 +586,30 @@ class Outbox:
                 # What was opened while it could only be read, say, would stay so.
                 if _code(error) not in _PASSING:
                     self._disconnect()
+                elif _code(error) != "SQLITE_FULL" and not self._locked:
+                    self._locked = True
+                    self._connection.execute("PRAGMA busy_timeout = 0")
                 raise
+            if self._locked and self._connection is not None:
+                self._locked = False
+                self._connection.execute(f"PRAGMA busy_timeout = {round(self._patience * 1000)}")
+
+    def _reconnected(self) -> sqlite3.Connection:
+        """Opens it again, if it is still the same."""
+        connection = self._connect(self._patience)
+        try:
+            same = self._bound in (None, _bound(connection).get("mark"))
+        except sqlite3.Error:
+            connection.close()
+            raise
+        if not same:
+            connection.close()
+            raise OutboxError(
+                f"the outbox {self.path} is another one than before: end what replaced it, put "
+                "back the one that there was, with its -wal file, and restart"
+            )
+        self._locked = False
+        return connection
 
     @contextmanager
     def _told(self) -> Generator[None]:
@@ -600,14 +652,16 @@ class Outbox:
                     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
                     os.close(os.open(self.path, flags, 0o600))
             found = self.path.stat()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise OutboxError(
-                f"the outbox {self.path} cannot be opened ({error.strerror}): name a file in a "
+                f"the outbox {self.path} cannot be opened ({reason}): name a file in a "
                 "folder that is there and that this process may write to"
             ) from error
         if not stat.S_ISREG(found.st_mode):
-            raise OutboxError(f"the outbox {self.path} is no file: name another")
-        if (found.st_dev, found.st_ino) in _torn:
+            raise OutboxError(f"the outbox {self.path} is no file: name one")
+        self._place = found.st_dev, found.st_ino
+        if self._place in _torn:
             raise OutboxError(
                 f"the outbox {self.path} was being written to as this process was forked, so that "
                 "it cannot be used in it: fork while nothing uses it"
@@ -621,13 +675,13 @@ class Outbox:
 
     def _migrate(self, connection: sqlite3.Connection, patience: float, *, create: bool) -> None:
         """Brings the file to the present version; several processes may begin with it at once."""
-        if _pragma(connection, "user_version") == len(_MIGRATIONS):
-            self._check_kind(connection)
-            return
         self._check_kind(connection)
         if not create and _pragma(connection, "application_id") != _APPLICATION:
             raise OutboxError(f"{self.path} is empty: no tracker has used it as an outbox yet")
+        # Also where it is an outbox: a process may have ended in the midst of binding it anew.
         _in_turn(connection, "PRAGMA journal_mode = WAL", patience)
+        if _pragma(connection, "user_version") == len(_MIGRATIONS):
+            return
         with _transaction(connection):
             version = _pragma(connection, "user_version")
             self._check_kind(connection)
@@ -649,45 +703,81 @@ class Outbox:
                 "install that, or name another file"
             )
 
-    def _bind(self, connection: sqlite3.Connection, binding: Binding) -> None:
-        with _transaction(connection):
-            known = _bound(connection)
-            if _one(connection, "SELECT EXISTS (SELECT 1 FROM events UNION SELECT 1 FROM dead)"):
-                self._check_binding(known, binding)
-            else:
-                connection.execute("DELETE FROM binding")
-            given = {"address": binding.address, "workspace": binding.workspace}
-            if binding.token is not None:
-                given["token"] = _digest(binding.token, os.urandom(8).hex())
-            connection.executemany(
-                "INSERT OR REPLACE INTO binding VALUES (?, ?)",
-                [(name, value) for name, value in given.items() if value is not None],
-            )
+    def _bind(self, connection: sqlite3.Connection, binding: Binding, patience: float) -> None:
+        """Binds it to a workspace, unless it is bound to another one and still in use.
 
-    def _check_binding(self, known: Mapping[str, str], binding: Binding) -> None:
-        address, workspace = known.get("address"), known.get("workspace")
-        holds = f"the outbox {self.path} holds events for"
-        if address not in (None, binding.address):
-            raise ConfigurationError(
-                f"{holds} {address}, not for {binding.address}: send them there first, with "
-                "intercom-events outbox drain, or name another file"
+        Raises:
+            ConfigurationError: It holds events for another one, or another process uses it.
+        """
+        with _transaction(connection):
+            problem = self._problem(_bound(connection), binding)
+            if problem is None:
+                self._bound = _note_binding(connection, binding)
+        if problem is not None:
+            if not self._is_free(connection):
+                raise ConfigurationError(f"the outbox {self.path} {problem}")
+            # Nobody has it open, so that nobody is deceived.
+            try:
+                with _transaction(connection):
+                    connection.execute("DELETE FROM binding")
+                    self._bound = _note_binding(connection, binding)
+            finally:
+                _in_turn(connection, "PRAGMA journal_mode = WAL", patience)
+
+    def _is_free(self, connection: sqlite3.Connection) -> bool:
+        """Whether there is nothing in it, and nobody else has it open, as WAL mode can tell."""
+        if _one(connection, "SELECT EXISTS (SELECT 1 FROM events UNION SELECT 1 FROM dead)"):
+            return False
+        try:
+            connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+        except sqlite3.OperationalError as error:
+            if _code(error) == "SQLITE_BUSY":
+                return False
+            raise
+        return True
+
+    def _problem(self, known: Mapping[str, str], binding: Binding) -> str | None:
+        """Why what it is bound to may be another workspace; None where it is the same."""
+        address, workspace, digest = (known.get(one) for one in ("address", "workspace", "token"))
+        if address is None:
+            return None
+        if address != binding.address:
+            return (
+                f"is for {address}, not for {binding.address}: name another file, or send there "
+                "what is in it, with intercom-events outbox drain"
             )
         if workspace is not None and binding.workspace is not None:
-            if workspace != binding.workspace:
-                raise ConfigurationError(
-                    f"{holds} the workspace {workspace!r}, not {binding.workspace!r}: "
-                    "name another file"
-                )
-            return
-        digest = known.get("token")
-        if binding.token_renewed or binding.token is None or digest is None:
-            return
-        if digest != _digest(binding.token, digest.partition(":")[0]):
-            raise ConfigurationError(
-                f"{holds} another access token, and so perhaps for another workspace: if that is "
-                "the same and its token was renewed, run intercom-events outbox drain with "
-                "--token-renewed once, and pass workspace= from then on; else name another file"
-            )
+            if workspace == binding.workspace:
+                return None
+            return f"is for the workspace {workspace!r}, not {binding.workspace!r}: name another"
+        if binding.token_renewed:
+            return None
+        if digest is None or binding.token is None:
+            same = digest is None and binding.token is None and workspace == binding.workspace
+        else:
+            same = digest == _digest(binding.token, digest.partition(":")[0])
+        if same:
+            return None
+        if workspace is not None:
+            return f"is for the workspace {workspace!r}: pass workspace={workspace!r} if this is it"
+        return (
+            "is for another access token, and so perhaps for another workspace: if that is the "
+            "same and its token was renewed, run intercom-events outbox drain with "
+            "--token-renewed once, and pass workspace= from then on; else name another file"
+        )
+
+
+def _note_binding(connection: sqlite3.Connection, binding: Binding) -> str:
+    """Writes what a file is bound to; returns what tells this binding from others."""
+    mark = _bound(connection).get("mark") or uuid.uuid4().hex
+    given = {"mark": mark, "address": binding.address, "workspace": binding.workspace}
+    if binding.token is not None:
+        given["token"] = _digest(binding.token, os.urandom(8).hex())
+    connection.executemany(
+        "INSERT OR REPLACE INTO binding VALUES (?, ?)",
+        [(name, value) for name, value in given.items() if value is not None],
+    )
+    return mark
 
 
 def _bound(connection: sqlite3.Connection) -> dict[str, str]:

@@ -150,6 +150,10 @@ class SteppedClock(Clock):
         for end in due:
             end()
 
+    def waits(self) -> int:
+        """How many wait at the moment."""
+        return len(self._waiting)
+
     def alarm(self) -> _SteppedAlarm:
         return _SteppedAlarm(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -111,7 +112,9 @@ class Process:
                 return Event("placed-order", user_id=str(number), created_at=1_671_028_894)
 
             def say(*words):
-                print(*words, flush=True)
+                # In one piece, as several processes may say something.
+                sys.stdout.write(" ".join(map(str, words)) + "\\n")
+                sys.stdout.flush()
         """
         self._process = subprocess.Popen(
             [*command, "-c", textwrap.dedent(head) + textwrap.dedent(script), *map(str, arguments)],
@@ -132,7 +135,9 @@ class Process:
 
     def said(self):
         """The next line."""
-        return self._process.stdout.readline().rstrip("\n")
+        line = self._process.stdout.readline()
+        assert line, self._process.stderr.read() or "it is stuck"
+        return line.rstrip("\n")
 
     def kill(self):
         """Ends it as nothing can prevent; returns what it had said until then."""
@@ -278,7 +283,7 @@ def a_device(path):
 def test_what_is_no_file_is_refused(path, make):
     make(path)
 
-    with pytest.raises(OutboxError, match=r"outbox\.db is no file: name another"):
+    with pytest.raises(OutboxError, match=r"outbox\.db is no file: name one"):
         Outbox(path)
 
 
@@ -984,7 +989,7 @@ def test_events_leave_a_file_in_the_order_in_which_they_leave_memory(history):
 def test_a_file_is_for_one_address(opened, path):
     opened(binding=here).put(event(), NOW)
 
-    with pytest.raises(ConfigurationError, match=r"holds events for https://api\.intercom\.io, "):
+    with pytest.raises(ConfigurationError, match=r"is for https://api\.intercom\.io, "):
         Outbox(path, Binding("https://api.eu.intercom.io", "the token"))
     opened(binding=here)
 
@@ -1023,8 +1028,10 @@ def test_a_workspace_that_has_a_name_outlasts_its_tokens(opened, path):
         Outbox(path, Binding(here.address, "a new token", "other", token_renewed=True))
     # Without the name, it is the token that counts, which is the last one.
     opened(binding=Binding(here.address, "a new token"))
-    with pytest.raises(ConfigurationError, match="another access token"):
+    with pytest.raises(ConfigurationError, match="workspace 'shop': pass workspace='shop'"):
         Outbox(path, here)
+    with pytest.raises(ConfigurationError, match="workspace 'shop': pass workspace='shop'"):
+        Outbox(path, Binding(here.address))
     assert opened().status().workspace == "shop"
 
 
@@ -1037,25 +1044,109 @@ def test_a_name_is_given_with_the_token_that_the_events_are_for(opened, path):
     opened(binding=Binding(here.address, "another token", "shop"))
 
 
-def test_a_token_that_is_not_known_beforehand_is_not_compared(opened, path):
+def test_a_token_that_is_not_known_beforehand_may_be_another(opened, path):
     opened(binding=here).put(event(), NOW)
-    opened(binding=Binding(here.address))
 
     with pytest.raises(ConfigurationError, match="another access token"):
-        Outbox(path, Binding(here.address, "another token"))
+        Outbox(path, Binding(here.address))
+    opened(binding=Binding(here.address, token_renewed=True))
 
 
-def test_a_file_without_events_is_for_whoever_comes(opened, path):
+def test_tokens_that_are_not_known_beforehand_are_taken_for_one(opened):
+    opened(binding=Binding(here.address)).put(event(), NOW)
+    opened(binding=Binding(here.address))
+
+
+def test_a_file_without_events_is_not_taken_from_who_uses_it(opened, path):
     box = opened(binding=Binding(here.address, "the token", "shop"))
-    box.put(event(), NOW)
-    box.accepted(box.take(NOW))
+
+    for other in (
+        Binding("https://api.eu.intercom.io"),
+        Binding(here.address, "the token", "other"),
+        Binding(here.address, "another token"),
+    ):
+        with pytest.raises(ConfigurationError, match="outbox"):
+            Outbox(path, other)
+
+    assert box.put(event(), NOW)
+    assert box.status().workspace == "shop"
+    assert opened().status().queued == 1
+
+
+def test_a_file_that_was_replaced_is_not_written_to(opened, path):
+    box = opened(binding=here)
+    box.put(event(1), NOW)
+    path.rename(path.with_name("elsewhere"))
+    for ending in ("-wal", "-shm"):
+        path.with_name(f"{path.name}{ending}").rename(path.with_name(f"elsewhere{ending}"))
+
+    with pytest.raises(OutboxError, match="was moved or deleted while it was in use: put it back"):
+        box.upkeep(NOW, ())
+    with pytest.raises(OutboxError, match="cannot be opened"):
+        box.put(event(2), NOW)
+    other = opened(binding=Binding(here.address, "another token"))
+    with pytest.raises(OutboxError, match="is another one than before"):
+        box.put(event(3), NOW)
+
+    assert other.status().queued == 0
+    assert users(opened(path.with_name("elsewhere")).waiting()) == [1]
+
+
+def test_a_file_that_is_put_back_is_used_again(opened, path):
+    box = opened(binding=here)
+    box.put(event(1), NOW)
+    kept = path.parent / "kept"
+    kept.mkdir()
+    for ending in ("", "-wal"):
+        path.with_name(f"{path.name}{ending}").rename(kept / f"{path.name}{ending}")
+    for said in ("was moved or deleted", "cannot be opened"):
+        with pytest.raises(OutboxError, match=said):
+            box.upkeep(NOW, ())
+
+    for one in kept.iterdir():
+        one.rename(path.with_name(one.name))
+    box.upkeep(NOW, ())
+    box.put(event(2), NOW)
+    assert users(box.waiting()) == [1, 2]
+
+
+def test_a_file_that_became_anothers_around_a_fork_is_not_written_to(opened, path):
+    box = opened(binding=here)
+    box.pause()
+    with contextlib.closing(Outbox(path, Binding(here.address, "another token"))) as other:
+        other.put(event(1), NOW)
+    box.resume()
+
+    with pytest.raises(OutboxError, match="is another one than before"):
+        box.put(event(2), NOW)
+    assert users(opened().waiting()) == [1]
+
+
+def test_a_file_that_nobody_could_share_any_longer_is_shared_again(opened, path):
+    opened(binding=here).close()
+    # As while it becomes another's, should that process end just then.
+    with another_program(path, "PRAGMA journal_mode = DELETE"):
+        pass
+    opened(binding=here).put(event(), NOW)
+
+    with another_program(path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_file_without_events_that_nobody_uses_is_for_whoever_comes(opened, path):
+    with contextlib.closing(Outbox(path, Binding(here.address, "the token", "shop"))) as box:
+        box.put(event(), NOW)
+        box.accepted(box.take(NOW))
 
     other = opened(binding=Binding("https://api.eu.intercom.io"))
     assert other.status().address == "https://api.eu.intercom.io"
     assert other.status().workspace is None
     other.put(event(), NOW)
     # Of whom it was for before, nothing is left: neither the name nor the token.
-    opened(binding=Binding("https://api.eu.intercom.io", "another token", "other"))
+    opened(binding=Binding("https://api.eu.intercom.io"))
+    # And it can be shared as before.
+    with another_program(path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_who_only_looks_is_not_asked_for_a_workspace(opened, path):
@@ -1309,14 +1400,16 @@ def test_what_a_damaged_log_says_is_true_up_to_the_damage(opened, path):
 
 
 def test_what_another_program_keeps_locked_is_there_afterwards(opened, path):
-    box = opened(patience=0.05)
+    box = opened(patience=1)
     box.put(event(1), NOW)
     with another_program(path):
         begun = time.monotonic()
         for use in (lambda: box.put(event(2), NOW), lambda: box.take(NOW), box.hurry):
             with pytest.raises(OutboxLockedError, match="is locked by another program: end what"):
                 use()
-        assert time.monotonic() - begun > 0.1
+            # One has waited, and the others need not.
+            assert time.monotonic() - begun > 1
+        assert time.monotonic() - begun < 1.9
         # Who only reads is kept from nothing.
         assert users(box.waiting()) == [1]
         assert box.status().queued == box.mark() == 1
@@ -1727,6 +1820,49 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
     assert is_sound(path)
 
 
+def test_a_child_leaves_alone_what_another_thread_was_opening(opened, path):
+    script = (
+        FORKING
+        + """
+    import functools, sqlite3
+
+    outbox_module._FORK_PATIENCE = 0.1
+    opening, go_on = threading.Event(), threading.Event()
+
+    class Waiting(sqlite3.Connection):
+        def execute(self, *arguments):
+            opening.set()
+            go_on.wait(20)
+            return super().execute(*arguments)
+
+    sqlite3.connect = functools.partial(sqlite3.connect, factory=Waiting)
+
+    def use():
+        try:
+            Outbox(sys.argv[1])
+        except OutboxError as error:
+            say(error)
+
+    def open_():
+        with contextlib.closing(Outbox(sys.argv[1])) as box:
+            box.put(event(), NOW)
+
+    thread = threading.Thread(target=open_)
+    thread.start()
+    opening.wait(20)
+    with children() as fork:
+        fork(use)
+    go_on.set()
+    thread.join()
+    """
+    )
+    with Process(script, path) as process:
+        (said,) = process.end()
+
+    assert "was being written to as this process was forked" in said
+    assert users(opened().waiting()) == [0]
+
+
 # A file that is made by several at once
 
 
@@ -1774,6 +1910,46 @@ def test_several_threads_can_begin_with_a_file_at_the_same_moment(opened, tmp_pa
             assert list(threads.map(begin, [path] * 4)) == [True] * 4
             with contextlib.closing(Outbox(path)) as box:
                 assert box.size == 4
+
+
+@pytest.mark.parametrize("step", range(16))
+def test_another_process_can_make_the_file_between_any_two_steps(opened, path, step, monkeypatch):
+    steps = itertools.count()
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Stepping))
+
+    def interrupt(connection):
+        if next(steps) == step and not connection.in_transaction:
+            opened(binding=here).put(event(1), NOW)
+
+    monkeypatch.setattr(Stepping, "before", staticmethod(interrupt))
+    box = opened(binding=here)
+    assert box.put(event(2), NOW)
+    assert 2 in users(box.waiting())
+    assert next(steps) > 16
+    assert is_sound(path)
+
+
+class Stepping(sqlite3.Connection):
+    """A connection, each step of which something can come before."""
+
+    @staticmethod
+    def before(connection):
+        pass
+
+    def execute(self, *arguments):
+        self.before(self)
+        return super().execute(*arguments)
+
+
+def test_who_makes_a_file_waits_for_its_turn(opened, path):
+    path.touch()
+    with another_program(path) as connection:
+        ending = threading.Timer(0.1, connection.execute, ["ROLLBACK"])
+        ending.start()
+        box = opened(patience=0)
+        ending.join()
+
+    assert box.put(event(), NOW)
 
 
 # The log

@@ -347,7 +347,7 @@ def test_everything_arrives_that_many_threads_track(tracking, emulator, outbox):
 
 def test_a_client_of_the_other_kind_is_refused(backend, tracking):
     other = AsyncDataEventsClient if backend == "blocking" else DataEventsClient
-    with pytest.raises(ConfigurationError, match=r"client is .*: it is an? (Async)?DataEv"):
+    with pytest.raises(ConfigurationError, match=r"client is .*: .* an? (Async)?DataEv"):
         tracking.kinds[1](other("token"))
 
 
@@ -1575,3 +1575,131 @@ def test_a_file_that_stays_locked_is_an_error_after_a_while(event_loop, tmp_path
                 return anyio.current_time() - begun
 
     assert 5 <= run_in_no_time(main, event_loop) < 6
+
+
+# In threads.
+
+
+def test_its_threads_are_no_more_than_requests_and_end_with_the_program(held):
+    transport = held()
+    with Tracking("blocking")(transport, concurrency=3) as tracker:
+        before = set(threading.enumerate())
+        track(tracker, *range(50))
+        threads = set(threading.enumerate()) - before
+        assert sorted(thread.name for thread in threads) == [
+            "intercom-tracker", "intercom-tracker", "intercom-tracker", "intercom-tracker-keeper"
+        ]  # fmt: skip
+        assert all(thread.daemon for thread in threads)
+        transport.let_go()
+
+
+def test_a_tracker_that_is_not_used_has_no_threads(outbox):
+    before = set(threading.enumerate())
+    with Tracking("blocking")(Answers(httpx.Response(202)), outbox) as tracker:
+        assert tracker.flush()
+        assert tracker.counters == Counters()
+        assert set(threading.enumerate()) == before
+
+
+def test_what_is_answered_after_closing_need_not_be_sent_again(held, tmp_path):
+    transport, path = held(), tmp_path / "outbox"
+    with Tracking("blocking")(transport, path) as tracker:
+        track(tracker, 1)
+        eventually(lambda: transport.asked)
+        assert not tracker.close(0)
+        assert tracker.counters.queued == 1
+        transport.let_go()
+        eventually(lambda: tracker.counters.queued == 0)
+
+
+def test_what_waits_for_the_rate_limit_is_given_back_as_the_tracker_is_closed(tracking, outbox):
+    given, emulator = Given(), Emulator(clock=SteppedClock(NOW), rate_limit=1)
+    clock = SteppedClock(NOW)
+    with tracking(
+        emulator.transport(), outbox, client={"clock": clock}, on_error=given, close_timeout=0
+    ) as tracker:
+        track(tracker, 0)
+        assert tracker.flush(PATIENCE)
+        track(tracker, *range(1, 5))
+        eventually(lambda: clock.waits() == 2)  # the one that looks after it all, too
+
+    # Those who wait notice as the window resets.
+    clock.advance(10)
+    assert emulator.counts.requests == 1
+    if outbox is None:
+        assert len(given.all) == 4
+        assert not any(error.may_have_been_processed for error in given.errors)
+    else:
+        with contextlib.closing(Outbox(outbox)) as box:
+            assert (box.status().queued, box.status().claimed) == (4, 0)
+
+
+# A file that cannot be used.
+
+
+@contextlib.contextmanager
+def unusable(path):
+    """While it lasts, whatever is done with an outbox fails."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE events RENAME TO missing")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER TABLE missing RENAME TO events")
+
+
+def test_what_is_in_a_file_is_sent_once_it_can_be_used_again(tracking, emulator, tmp_path, caplog):
+    path, clock = tmp_path / "outbox", SteppedClock(NOW)
+    transport = Answers(httpx.ConnectError("no route"), httpx.Response(202))
+    with tracking(
+        transport, path, concurrency=1, client={"clock": clock, "max_retries": 0}
+    ) as tracker:
+        track(tracker, 1)
+        eventually(lambda: tracker.counters.failing)
+        with unusable(path):
+            with pytest.raises(OutboxError, match="cannot be used"):
+                track(tracker, 2)
+            with pytest.raises(OutboxError, match="cannot be used"):
+                tracker.flush(PATIENCE)
+            with pytest.raises(OutboxError, match="cannot be used"):
+                tracker.counters  # noqa: B018  # to ask is to read the file
+            for _ in range(10):
+                clock.advance(1)
+                eventually(lambda: len(lines(caplog, "cannot be used")) >= 1)
+        track(tracker, 3)
+        assert tracker.flush(PATIENCE)
+        assert tracker.counters == Counters(sent=2)
+
+    assert len(transport.requests) == 3
+    # At growing intervals, as for everything that is waited for.
+    assert len(lines(caplog, "cannot be used")) <= 5
+
+
+def test_an_answer_that_cannot_be_written_down_counts_and_is_so_later(tracking, held, tmp_path):
+    transport, path = held(), tmp_path / "outbox"
+    with tracking(transport, path) as tracker:
+        track(tracker, 1)
+        eventually(lambda: transport.asked)
+        with unusable(path):
+            transport.let_go()
+            eventually(lambda: transport.answered)
+        assert tracker.flush(PATIENCE)
+        assert tracker.counters.sent == 1
+
+    assert transport.asked == ["1"]
+
+
+def test_closing_while_a_file_cannot_be_used_leaves_everything_in_it(tracking, held, tmp_path):
+    transport, path = held(), tmp_path / "outbox"
+    before = set(threading.enumerate())
+    with tracking(transport, path, concurrency=1, close_timeout=0.5) as tracker:
+        track(tracker, 1, 2)
+        eventually(lambda: transport.asked)
+        with unusable(path):
+            assert not tracker.close()
+        transport.let_go()
+    eventually(lambda: set(threading.enumerate()) <= before)
+    gc.collect()
+
+    with contextlib.closing(Outbox(path)) as box:
+        assert {fields["user_id"] for fields in box.waiting()} >= {"2"}

@@ -253,19 +253,18 @@ def test_a_thread_that_tracks_holds_up_no_fork_and_no_child(begin, emulator):
             while not enough.is_set():
                 track(tracker, f"thread {len(tracked)}")
                 tracked.append(1)
-                # Whoever never lets go of a lock for more than a moment can starve others of it.
-                time.sleep(0.0002)
 
         track(tracker, "first")
         tracker.flush()
-        thread = threading.Thread(target=go_on)
+        thread = threading.Thread(target=go_on, daemon=True)
         thread.start()
         for number in range(20):
             child = os.fork()
             if not child:
                 signal.alarm(30)
                 track(tracker, f"child {number}")
-                os._exit(not tracker.close())
+                # Of a file, it may be another process that sends it.
+                os._exit(not tracker.close() and not outbox)
             assert os.waitpid(child, 0)[1] == 0, number
         enough.set()
         thread.join()

@@ -26,6 +26,7 @@ from intercom_data_events.tracker._course import (
     Course,
     WhenFull,
     check_blocking,
+    check_seconds,
     check_settings,
 )
 from intercom_data_events.tracker._queue import MemoryQueue, Queue
@@ -63,8 +64,8 @@ class Tracker:
         workspace: A name of your own for the workspace that the outbox is for. Without it, an
             outbox that has events in it is refused where the access token has changed.
         concurrency: Requests at once, at most.
-        max_queued: Events that may wait at once: 10,000 in memory, and 1,000,000 in an outbox,
-            where it is left out.
+        max_queued: Events that may wait at once; left out, 10,000 in memory and 1,000,000 in an
+            outbox.
         when_full: What `track` does when as many wait: "drop" the event, the default; "block"
             until there is room; or "raise" a QueueFullError.
         on_error: Is called with each event that will not arrive, and the error that says why:
@@ -100,7 +101,7 @@ class Tracker:
         close_timeout: float = 10.0,
     ) -> None:
         if not isinstance(client, DataEventsClient):
-            raise ConfigurationError(f"client is {shown(client)}: it is a DataEventsClient")
+            raise ConfigurationError(f"client is {shown(client)}: it has to be a DataEventsClient")
         check_settings(
             outbox=outbox,
             workspace=workspace,
@@ -146,7 +147,8 @@ class Tracker:
         Raises:
             InvalidInputError: An argument that the API would refuse.
             QueueFullError: Too many wait, and `when_full` is "raise".
-            OutboxError: The outbox cannot be written.
+            OutboxError: The outbox cannot be written, and the event is not tracked; at once, or a
+                second after another program locked it.
             RuntimeError: The tracker is closed.
         """
         self.track_event(
@@ -180,8 +182,9 @@ class Tracker:
         Raises:
             OutboxError: The outbox cannot be used.
         """
+        seconds = None if timeout is None else check_seconds("timeout", timeout)
         own = self._processes.get(os.getpid())
-        return own is None or own.flush(timeout)
+        return own is None or own.flush(seconds)
 
     def close(self, timeout: float | None = None) -> bool:
         """Takes in nothing more, and sends what is queued.
@@ -195,12 +198,14 @@ class Tracker:
         Returns:
             Whether nothing was left.
         """
+        seconds = check_seconds("timeout", self._close_timeout if timeout is None else timeout)
         process = os.getpid()
         with self._locks.setdefault(process, threading.RLock()):
             self._closed = True
             own = self._processes.get(process)
+        done = own is None or own.close(seconds)
         atexit.unregister(self.close)
-        return own is None or own.close(self._close_timeout if timeout is None else timeout)
+        return done
 
     @property
     def counters(self) -> Counters:
@@ -284,7 +289,9 @@ class AsyncTracker:
         close_timeout: float = 10.0,
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
-            raise ConfigurationError(f"client is {shown(client)}: it is an AsyncDataEventsClient")
+            raise ConfigurationError(
+                f"client is {shown(client)}: it has to be an AsyncDataEventsClient"
+            )
         check_settings(
             outbox=outbox,
             workspace=workspace,
@@ -337,11 +344,13 @@ class AsyncTracker:
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
         """Sends what is queued at once, and waits for it; see :meth:`Tracker.flush`."""
-        return await self._own().flush(timeout)
+        seconds = None if timeout is None else check_seconds("timeout", timeout)
+        return await self._own().flush(seconds)
 
     async def aclose(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
         """Takes in nothing more, and sends what is queued; see :meth:`Tracker.close`."""
-        return await self._own().aclose(self._close_timeout if timeout is None else timeout)
+        seconds = check_seconds("timeout", self._close_timeout if timeout is None else timeout)
+        return await self._own().aclose(seconds)
 
     @property
     def counters(self) -> Counters:
@@ -420,7 +429,7 @@ def _queue(
     outbox: str | os.PathLike[str] | None,
     workspace: str | None,
     max_queued: int | None,
-    patience: float = 5.0,
+    patience: float = 1.0,
 ) -> Queue:
     # A disabled client's events go nowhere, and those of an outbox are not to follow them.
     if outbox is None or not pool.enabled:

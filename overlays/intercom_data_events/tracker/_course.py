@@ -7,8 +7,10 @@ import logging
 import math
 import os
 import random
+import threading
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from contextvars import ContextVar
+from typing import Literal, TypeAlias, cast
 
 from attrs import define, field, frozen
 
@@ -33,6 +35,9 @@ log = logging.getLogger("intercom_data_events")
 WhenFull: TypeAlias = Literal["drop", "block", "raise"]
 #: An event that will not arrive, and why.
 GivenUp: TypeAlias = tuple[Event, IntercomError]
+
+#: Whether on_error is being called, which may track events that find no room.
+REPORTING = ContextVar("REPORTING", default=False)
 
 #: Requests at once; httpx keeps as many connections.
 CONCURRENCY = 20
@@ -158,10 +163,10 @@ class Course:
         if _is_worth_a_line(self.dropped):
             self.say(
                 logging.WARNING, "%s dropped: %d events wait already; dropped so far: %d",
-                event.event_name, self.queue.size, self.dropped,
+                named(event), self.queue.size, self.dropped,
             )  # fmt: skip
         return QueueFullError(
-            f"{event.event_name} was not tracked: {self.queue.size:,} events wait already; track "
+            f"{named(event)} was not tracked: {self.queue.size:,} events wait already; track "
             "fewer, or allow for more with max_queued="
         )
 
@@ -200,12 +205,13 @@ class Course:
         entry.unsure |= error.may_have_been_processed
         kind = self._judged(entry, error)
         if kind is Verdict.REFUSED:
+            error.may_have_been_processed = entry.unsure
             self.queue.refused(entry, error, now)
             self._answered(entry)
             if self._is_given_up:
                 return None
             self.refused += 1
-            self.say(logging.WARNING, "%s refused: %s", entry.event.event_name, _reason(error))
+            self.say(logging.WARNING, "%s refused: %s", named(entry.event), _reason(error))
             return entry.event, error
         # For so long that it is others that find out whether it was about this one.
         seconds = min(2.0 ** (min(self._pauses, 30) + 2), 2 * _LONGEST_PAUSE)
@@ -219,16 +225,19 @@ class Course:
         self._leave(entry)
         return None
 
-    def unsent(self, entry: Entry) -> None:
+    def give_back(self, entry: Entry) -> None:
         """Takes it back: it was not sent, or not to the end."""
-        self.queue.give_back(entry)
+        try:
+            self.queue.give_back(entry)
+        except OutboxError as error:
+            self.say(logging.WARNING, "a claim ends by itself, later: %s", error)
         self._leave(entry)
 
     def give_in(
         self, error: Exception, entry: Entry | None = None, *, accepted: bool = False
     ) -> None:
         """Goes on where the queue could not be used; its claim on an event ends by itself."""
-        failure = error if isinstance(error, IntercomError) else unexpected(error)
+        failure = error if isinstance(error, IntercomError) else unexpected(error, closed=False)
         if entry is None and self.paused and self.clock.monotonic() < self._paused_until:
             self.failing = failure  # Of each look in between, nothing needs to be said.
         else:
@@ -275,7 +284,7 @@ class Course:
         self.stopped = True
         for entry in list(self.in_flight):
             if entry.begun_at is None:
-                self.unsent(entry)
+                self.give_back(entry)
         lost = list(self.queue.rest())
         self.dropped += len(lost)
         if lost:
@@ -285,14 +294,8 @@ class Course:
             )  # fmt: skip
         return [self._lost(entry) for entry in lost]
 
-    def abandon(self) -> None:
-        """Leaves what was to be given back to the ends of its claims."""
-        for entry in list(self.in_flight):
-            if entry.begun_at is None:
-                self._leave(entry)
-
     def _lost(self, entry: Entry) -> GivenUp:
-        error = NotSentError(f"{entry.event.event_name} was not sent before the tracker closed")
+        error = NotSentError(f"{named(entry.event)} was not sent before the tracker closed")
         error.may_have_been_processed = entry.unsure or (
             entry in self.in_flight and entry.begun_at is not None
         )
@@ -327,7 +330,7 @@ class Course:
                     logging.WARNING,
                     "%s was tracked twice for one person in one second, which is one event to "
                     "Intercom; collisions so far: %d",
-                    event.event_name, self.collisions,
+                    named(event), self.collisions,
                 )  # fmt: skip
             return
         self._recent[known] = None
@@ -428,14 +431,22 @@ def check_settings(
         raise ConfigurationError(
             f"on_error is {shown(on_error)}: it is a function of an event and an error"
         )
-    if (
-        isinstance(close_timeout, bool)
-        or not isinstance(close_timeout, int | float)
-        or not close_timeout >= 0
-    ):
+    check_seconds("close_timeout", close_timeout)
+
+
+def check_seconds(name: str, seconds: object) -> float:
+    """Returns how long something may take.
+
+    Raises:
+        ConfigurationError: It is no number of seconds.
+    """
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not cast("float", seconds) >= 0:
         raise ConfigurationError(
-            f"close_timeout is {shown(close_timeout)}: it is a number of seconds, 0 or more"
+            f"{name} is {shown(seconds)}: it has to be a number of seconds, 0 or more"
         )
+    # What threads can wait for, and a float can hold.
+    return float(min(cast("float", seconds), threading.TIMEOUT_MAX))
 
 
 def check_blocking(on_error: object) -> None:
@@ -444,17 +455,28 @@ def check_blocking(on_error: object) -> None:
     Raises:
         ConfigurationError: It is an async function.
     """
-    if inspect.iscoroutinefunction(on_error):
+    if inspect.iscoroutinefunction(on_error) or inspect.iscoroutinefunction(
+        getattr(on_error, "__call__", None)  # noqa: B004  # of an object that can be called
+    ):
         raise ConfigurationError(
             "on_error is an async function, which only an AsyncTracker can await"
         )
 
 
-def unexpected(error: BaseException) -> ConfigurationError:
+def unexpected(error: BaseException, *, closed: bool) -> ConfigurationError:
     """What an error is that is none of ours: a closed client's, a hook's, a transport's."""
-    wrapped = ConfigurationError(f"sending failed: {type(error).__name__}: {error}")
+    if closed:
+        return ConfigurationError("the client is closed: close the tracker before it")
+    # Not what it says, which may be of what was to be sent, or of the token.
+    wrapped = ConfigurationError(f"sending failed: {type(error).__name__} (it is the __cause__)")
     wrapped.__cause__ = error
     return wrapped
+
+
+def named(event: Event) -> str:
+    """The name of an event, as a line of a log can hold it."""
+    name = event.event_name
+    return name if name.isprintable() and len(name) <= 80 else shown(name)
 
 
 def _reason(error: IntercomError) -> str:

@@ -16,6 +16,8 @@ from intercom_data_events.event import Event
 
 #: Seconds for which an event counts as new.
 RECENT = 60.0
+#: Seconds; what is held back for longer was held by a clock that has been set back since.
+LONGEST_HELD = 15 * 60.0
 #: Of so many turns, one is for what waits longest, even if there is something new.
 TURNS = 4
 
@@ -175,7 +177,7 @@ class MemoryQueue:
         self._free(entry)
 
     def upkeep(self, now: float, *_: object) -> bool:
-        while self._held and self._held[0][0] <= now:
+        while self._held and not 0 < self._held[0][0] - now <= LONGEST_HELD:
             self._free(heapq.heappop(self._held)[2])
         return bool(self._recent or self._backlog)
 

@@ -17,7 +17,15 @@ from attrs import define, field
 from intercom_data_events.errors import IntercomError, OutboxError, OutboxLockedError
 from intercom_data_events.event import Event
 from intercom_data_events.sending import UnwantedError
-from intercom_data_events.tracker._course import TICK, Counters, Course, GivenUp, unexpected
+from intercom_data_events.tracker._course import (
+    REPORTING,
+    TICK,
+    Counters,
+    Course,
+    GivenUp,
+    named,
+    unexpected,
+)
 
 if TYPE_CHECKING:
     import anyio.abc
@@ -34,12 +42,10 @@ log = logging.getLogger("intercom_data_events")
 T = TypeVar("T")
 
 # Seconds between two looks at a queue that other processes empty, too; between two tries to write
-# where another process is writing; and after which that is an error, or what was claimed is left to
-# the end of its claim.
+# where another process is writing; and after which that is an error.
 _LOOK = 0.1
 _TURN = 0.005
 _PATIENCE = 5.0
-_LITTLE_PATIENCE = 0.5
 
 
 @define(eq=False)
@@ -115,6 +121,8 @@ class Tasks:
                     lambda: course.queue.has_passed(mark)
                 ):
                     return True
+                if self.pool.closed:
+                    return False  # Nothing can be sent any longer.
                 if closing and await self._in_turn(lambda: course.is_in_vain(failing)):
                     return False
                 await self._someone_left()
@@ -135,15 +143,14 @@ class Tasks:
                 done = await self.flush(seconds, closing=True)
             except OutboxError as error:
                 log.error("the outbox cannot be used any longer: %s", error)  # noqa: TRY400
-            if not self.course.stopped:
-                self._drained = done
-                try:
-                    lost = await self._in_turn(self.course.stop, _LITTLE_PATIENCE)
-                except OutboxError as error:
-                    log.warning("claims end by themselves: %s", error)
-                self._notify()
-            self.end()
-            await self._report(lost)
+            finally:
+                # Also where asyncio cancels this task in spite of the shield.
+                if not self.course.stopped:
+                    self._drained = done
+                    lost = self.course.stop()
+                    self._notify()
+                self.end()
+                await self._report(lost)
         return done
 
     def counters(self) -> Counters:
@@ -203,20 +210,13 @@ class Tasks:
         except IntercomError as error:
             return error
         except Exception as error:  # noqa: BLE001  # no event is lost to a hook's error
-            return unexpected(error)
+            return unexpected(error, closed=self.pool.closed)
         except BaseException:
             # Cancelled; so it will not be known here what became of it.
             if self.course.queue.lasts:
-                with anyio.CancelScope(shield=True):
-                    await self._give_back(entry)
+                self.course.give_back(entry)
             raise
         return None
-
-    async def _give_back(self, entry: Entry) -> None:
-        try:
-            await self._in_turn(lambda: self.course.unsent(entry), _LITTLE_PATIENCE)
-        except OutboxError as error:
-            log.warning("a claim ends by itself: %s", error)
 
     async def _settle(self, entry: Entry, error: IntercomError | None) -> None:
         paused = self.course.paused
@@ -269,9 +269,9 @@ class Tasks:
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self.course.give_in(error)
 
-    async def _in_turn(self, use: Callable[[], T], patience: float = _PATIENCE) -> T:
+    async def _in_turn(self, use: Callable[[], T]) -> T:
         """Uses the queue, as soon as no other process is writing to it."""
-        ends = anyio.current_time() + patience
+        ends = anyio.current_time() + _PATIENCE
         while True:
             try:
                 return use()
@@ -290,12 +290,16 @@ class Tasks:
         self._left.set()
 
     async def _report(self, given_up: Iterable[GivenUp]) -> None:
-        if self.on_error is None:
+        if self.on_error is None or REPORTING.get():
             return
-        for event, error in given_up:
-            try:
-                result = self.on_error(event, error)
-                if inspect.isawaitable(result):
-                    await result
-            except Exception:
-                log.exception("on_error failed, about %s", event.event_name)
+        reporting = REPORTING.set(True)
+        try:
+            for event, error in given_up:
+                try:
+                    result = self.on_error(event, error)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception:
+                    log.exception("on_error failed, about %s", named(event))
+        finally:
+            REPORTING.reset(reporting)

@@ -21,7 +21,15 @@ from attrs import evolve
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
 from intercom_data_events.sending import UnwantedError
-from intercom_data_events.tracker._course import TICK, Counters, Course, GivenUp, unexpected
+from intercom_data_events.tracker._course import (
+    REPORTING,
+    TICK,
+    Counters,
+    Course,
+    GivenUp,
+    named,
+    unexpected,
+)
 from intercom_data_events.tracker._loading import load
 
 if TYPE_CHECKING:
@@ -144,7 +152,9 @@ class Threads:
                     if not self._reporting and course.queue.has_passed(mark):
                         return True
                     left = ends - time.monotonic()
-                    if left <= 0 or (closing and course.is_in_vain(failing)):
+                    if left <= 0 or self._pool.closed:
+                        return False  # Nothing can be sent any longer.
+                    if closing and course.is_in_vain(failing):
                         return False
                     if staffed:
                         self._wait_for_others(left)
@@ -184,11 +194,7 @@ class Threads:
         lost: list[GivenUp] = []
         if not self._course.stopped:
             self._drained = drained
-            try:
-                lost = self._course.stop()
-            except OutboxError as error:
-                self._course.say(logging.WARNING, "claims end by themselves: %s", error)
-                self._course.abandon()
+            lost = self._course.stop()
         self._idle = 0
         self._work.notify_all()
         self._left.notify_all()
@@ -317,7 +323,7 @@ class Threads:
         except IntercomError as failure:
             error = failure
         except BaseException as failure:  # noqa: BLE001  # no event is lost to a hook's error
-            error = unexpected(failure)
+            error = unexpected(failure, closed=self._pool.closed)
         self._settle(entry, error)
 
     def _begin(self, entry: Entry) -> bool:
@@ -327,11 +333,7 @@ class Threads:
     def _give_back(self, entry: Entry) -> None:
         """Ends what is not to be sent any longer, as the tracker was closed."""
         if entry in self._course.in_flight:
-            try:
-                self._course.unsent(entry)
-            except OutboxError as error:
-                self._course.say(logging.WARNING, "a claim ends by itself: %s", error)
-                self._course.in_flight.discard(entry)
+            self._course.give_back(entry)
         self._close_when_over()
 
     def _settle(self, entry: Entry, error: IntercomError | None) -> None:
@@ -351,11 +353,11 @@ class Threads:
                 self._reporting.add(here)
             self._left.notify_all()
             self._close_when_over()
-        self._speak()
-        if given_up is not None:
-            try:
+        try:
+            self._speak()
+        finally:
+            if given_up is not None:
                 self._report([given_up])
-            finally:
                 with self._lock:
                     self._reporting.discard(here)
                     self._left.notify_all()
@@ -428,10 +430,14 @@ class Threads:
                 log.log(level, message, *arguments)
 
     def _report(self, given_up: Iterable[GivenUp]) -> None:
-        if self._on_error is None:
+        if self._on_error is None or REPORTING.get():
             return
-        for event, error in given_up:
-            try:
-                self._on_error(event, error)
-            except Exception:
-                log.exception("on_error failed, about %s", event.event_name)
+        reporting = REPORTING.set(True)
+        try:
+            for event, error in given_up:
+                try:
+                    self._on_error(event, error)
+                except Exception:
+                    log.exception("on_error failed, about %s", named(event))
+        finally:
+            REPORTING.reset(reporting)
