@@ -13,10 +13,14 @@ VERSIONLESS = {
     "test_bulk",
     "test_connecting",
     "test_logging",
+    "test_outbox",
+    "test_outbox_states",
     "test_pacing",
     "test_processes",
     "test_retrying",
     "test_tracing",
+    "test_tracker",
+    "test_tracker_processes",
 }
 
 
