@@ -59,16 +59,22 @@ class Clock:
 
 
 class _ThreadAlarm:
-    __slots__ = ("_event",)
+    """A bare lock, as the collector, or a signal's handler, may set it in the midst of its wait."""
+
+    __slots__ = ("_rung",)
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._rung = threading.Lock()
+        self._rung.acquire()
 
     def set(self) -> None:
-        self._event.set()
+        try:
+            self._rung.release()
+        except RuntimeError:
+            return  # It has been set before.
 
     def wait(self, seconds: float, /) -> None:
-        self._event.wait(min(seconds, _LONGEST_WAIT))
+        self._rung.acquire(timeout=max(0.0, min(seconds, _LONGEST_WAIT)))
 
 
 class _TaskAlarm:

@@ -146,8 +146,9 @@ class SteppedClock(Clock):
     def advance(self, seconds: float) -> None:
         with self._lock:
             self._now += seconds
-            due = [end for until, end in self._waiting.values() if until <= self._now]
-        for end in due:
+            due = [alarm for alarm, (until, _) in self._waiting.items() if until <= self._now]
+            ends = [self._waiting.pop(alarm)[1] for alarm in due]
+        for end in ends:
             end()
 
     def waits(self) -> int:

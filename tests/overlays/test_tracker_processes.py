@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -38,6 +39,8 @@ HEAD = """
         # Each at once, whatever interrupts it.
         os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
+# Of the programs that these tests run: what measures them takes part in how they end.
+UNMEASURED = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 class Program:
@@ -53,6 +56,7 @@ class Program:
         self._process = subprocess.Popen(
             [sys.executable, *(f"-W{one}" for one in warnings), path, url, str(outbox or "")],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=UNMEASURED,
         )  # fmt: skip
         self._too_late = threading.Timer(PATIENCE, self._process.kill)
         self._too_late.start()
@@ -258,7 +262,7 @@ def test_a_thread_that_tracks_holds_up_no_fork_and_no_child(begin, emulator):
         tracker.flush()
         thread = threading.Thread(target=go_on, daemon=True)
         thread.start()
-        for number in range(20):
+        for number in range(12):
             child = os.fork()
             if not child:
                 signal.alarm(30)
@@ -271,7 +275,7 @@ def test_a_thread_that_tracks_holds_up_no_fork_and_no_child(begin, emulator):
         note(len(tracked))
     """).end()
 
-    expected = once("first", *(f"child {n}" for n in range(20)))
+    expected = once("first", *(f"child {n}" for n in range(12)))
     assert users_of(emulator) == expected + once(*(f"thread {n}" for n in range(int(said))))
 
 
@@ -379,7 +383,7 @@ def test_a_handler_can_close_while_its_thread_tracks(begin, emulator):
 def test_a_handler_that_ends_the_program_anywhere_loses_nothing(begin, emulator):
     said = begin("""
         # A child for each moment.
-        for number in range(15):
+        for number in range(12):
             child = os.fork()
             if not child:
                 tracker = Tracker(client, outbox, concurrency=2, close_timeout=30)

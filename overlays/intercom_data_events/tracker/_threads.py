@@ -338,7 +338,6 @@ class Threads:
 
     def _settle(self, entry: Entry, error: IntercomError | None) -> None:
         given_up: GivenUp | None = None
-        here = threading.get_ident()
         with self._lock:
             paused = self._course.paused
             try:
@@ -350,17 +349,23 @@ class Threads:
             if error is not None:
                 self._wake_keeper()
             if given_up is not None:
-                self._reporting.add(here)
+                self._reporting.add(threading.get_ident())
             self._left.notify_all()
             self._close_when_over()
         try:
             self._speak()
         finally:
             if given_up is not None:
-                self._report([given_up])
-                with self._lock:
-                    self._reporting.discard(here)
-                    self._left.notify_all()
+                self._tell(given_up)
+
+    def _tell(self, given_up: GivenUp) -> None:
+        """Has on_error called; whoever waits, waits until then."""
+        try:
+            self._report([given_up])
+        finally:
+            with self._lock:
+                self._reporting.discard(threading.get_ident())
+                self._left.notify_all()
 
     @contextmanager
     def _stepped_aside(self) -> Generator[None]:
