@@ -87,6 +87,8 @@ if TYPE_CHECKING:
 else:
     _Task = Task
 
+__all__ = ["EventTask", "send_event"]
+
 log = logging.getLogger("intercom_data_events")
 
 # Seconds; where it is not set, it is as many for SQS, as is RabbitMQ's own, and an hour for Redis.

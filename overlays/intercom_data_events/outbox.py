@@ -230,6 +230,8 @@ class Outbox:
         # Which file it is, and which binding, to know them again.
         self._place: tuple[int, int] | None = None
         self._bound: str | None = None
+        # Whether it was moved or deleted while it was in use.
+        self._missing = False
         # Whether another program keeps it locked: one has waited for it, and the others need not.
         self._locked = False
         self._closed = False
@@ -250,6 +252,7 @@ class Outbox:
             with self._lock, self._told():
                 opening = max(patience, _OPENING)
                 connection = self._connection = self._connect(opening, create=create)
+                self._place = self._where()
                 self._migrate(connection, opening, create=create)
                 if binding is not None:
                     self._bind(connection, binding, opening)
@@ -273,6 +276,10 @@ class Outbox:
         """Writes an event; False where there are too many."""
         if self._size >= self._most:
             return False
+        if self._missing:
+            self._look_for_it()
+        if self._missing:
+            raise OutboxError(f"the outbox {self.path} {_MISSING}")
         text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
         with self._using() as connection:
             connection.execute(_PUT, (text, now))
@@ -354,26 +361,21 @@ class Outbox:
             return bool(_one(connection, f"SELECT EXISTS ({_OLDEST})"))
 
     def _look_for_it(self) -> None:
-        """Has nothing be written to a file any longer that nobody will find.
-
-        Raises:
-            OutboxError: It was moved or deleted.
-        """
+        """Sees whether the next process would find the file; what it holds is sent in any case."""
         with self._lock:
-            place = self._place
-            try:
-                found = self.path.stat()
-                place = found.st_dev, found.st_ino
-            except FileNotFoundError:
-                place = None
-            except OSError:
-                pass  # Told where it is used.
-            if self._connection is not None and place != self._place:
-                self._disconnect()
-                raise OutboxError(
-                    f"the outbox {self.path} was moved or deleted while it was in use: put it "
-                    "back, with its -wal file"
-                )
+            if self._connection is not None:
+                missing = self._where() != self._place
+                if missing and not self._missing:
+                    log.error("the outbox %s %s", self.path, _MISSING)
+                self._missing = missing
+
+    def _where(self) -> tuple[int, int] | None:
+        """What tells the file from others; None where there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def tidy(self) -> None:
         """Works the log into the database; waits for the disk, so not while somebody waits for it.
@@ -608,7 +610,8 @@ class Outbox:
                 f"the outbox {self.path} is another one than before: end what replaced it, put "
                 "back the one that there was, with its -wal file, and restart"
             )
-        self._locked = False
+        self._locked = self._missing = False
+        self._place = self._where()
         return connection
 
     @contextmanager
@@ -660,8 +663,7 @@ class Outbox:
             ) from error
         if not stat.S_ISREG(found.st_mode):
             raise OutboxError(f"the outbox {self.path} is no file: name one")
-        self._place = found.st_dev, found.st_ino
-        if self._place in _torn:
+        if (found.st_dev, found.st_ino) in _torn:
             raise OutboxError(
                 f"the outbox {self.path} was being written to as this process was forked, so that "
                 "it cannot be used in it: fork while nothing uses it"
@@ -846,6 +848,10 @@ def _unreadable(error: Exception) -> OutboxError:
 
 _LOCKED = "is locked by another program: end what holds it"
 _ALLOW = "let this process write to it, to its -wal and -shm files, and to their folder"
+_MISSING = (
+    "was moved or deleted while it was in use: nothing is tracked until it is put back, with its "
+    "-wal file"
+)
 _UNHARMED = "; nothing that was in it is lost"
 _REMEDIES = {
     "SQLITE_FULL": "cannot be written, as the disk is full: make room",
