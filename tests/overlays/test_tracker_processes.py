@@ -79,7 +79,9 @@ class Program:
 
     def end(self, code=0, errors=""):
         """Waits for its end, which is to be as it is said; returns the lines that it printed."""
-        said, complaints = self._process.communicate()
+        # Not communicate(), which does not know what is buffered since lines were read.
+        said, complaints = self._process.stdout.read(), self._process.stderr.read()
+        self._process.wait()
         self.seconds = time.monotonic() - self._begun
         assert (self._process.returncode, complaints) == (code, errors)
         return self.lines + said.splitlines()
