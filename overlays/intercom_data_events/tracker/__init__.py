@@ -245,6 +245,10 @@ class Tracker:
         course = Course(queue, self._pool.clock, self._concurrency)
         begun = Threads(course, self._pool, self._settings, self._when_full, self._on_error)
         own = self._processes.setdefault(process, begun)
+        if self._closed:
+            # By a signal's handler, that came in between and found nothing to close.
+            own.close(0)
+            raise RuntimeError("the tracker is closed: make a new one")
         if own is not begun:
             begun.close(0)  # A signal's handler came in between.
         elif _is_worker():
