@@ -28,8 +28,10 @@ _PROBES = 10
 _PROBE_PATIENCE = 1.0
 # Beyond the year 5138, and any number of requests.
 _NONSENSE = 10**11
-# Own answers of a window that it takes to tell how much others use of it.
-_SAMPLE = 5
+# Own answers of a window that it takes to tell how much others use of it; and those with which it
+# can be told that they use more than before, as one of many processes may get no more of them.
+_SAMPLE = 20
+_SMALL_SAMPLE = 5
 
 
 @frozen
@@ -343,14 +345,19 @@ class Pacer:
 
     def _others_now(self, window: _Window) -> float:
         """Requests of others for each of ours; of the window before, until this one tells."""
-        if window.answered < _SAMPLE:
+        others = self._others_seen(window)
+        return others if window.answered >= _SAMPLE else max(others, self._others)
+
+    def _others_seen(self, window: _Window) -> float:
+        """The same, as far as this window alone tells, if it does."""
+        if window.answered < _SMALL_SAMPLE:
             return self._others
         used = window.at_first - window.remaining
         return max(0.0, used - window.answered - len(self._in_flight)) / window.answered
 
     def _close(self, window: _Window) -> None:
         """The window is over, and nothing is known of the next."""
-        self._others = self._others_now(window)
+        self._others = self._others_seen(window)
         self._window = None
         self._probes, self._probed = set(), -math.inf
         self._most_probes = 1 if self._scarce else _PROBES
