@@ -11,7 +11,6 @@ before the machine itself loses power, something can be missing: nothing waits f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -39,6 +38,7 @@ from intercom_data_events.errors import (
     OutboxLockedError,
 )
 from intercom_data_events.event import Event
+from intercom_data_events.settings import token_digest
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Entry
 
 log = logging.getLogger("intercom_data_events")
@@ -757,7 +757,7 @@ class Outbox:
         if digest is None or binding.token is None:
             same = digest is None and binding.token is None and workspace == binding.workspace
         else:
-            same = digest == _digest(binding.token, digest.partition(":")[0])
+            same = digest == token_digest(binding.token, digest.partition(":")[0])
         if same:
             return None
         if workspace is not None:
@@ -774,7 +774,7 @@ def _note_binding(connection: sqlite3.Connection, binding: Binding) -> str:
     mark = _bound(connection).get("mark") or uuid.uuid4().hex
     given = {"mark": mark, "address": binding.address, "workspace": binding.workspace}
     if binding.token is not None:
-        given["token"] = _digest(binding.token, os.urandom(8).hex())
+        given["token"] = token_digest(binding.token, os.urandom(8).hex())
     connection.executemany(
         "INSERT OR REPLACE INTO binding VALUES (?, ?)",
         [(name, value) for name, value in given.items() if value is not None],
@@ -784,12 +784,6 @@ def _note_binding(connection: sqlite3.Connection, binding: Binding) -> str:
 
 def _bound(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT name, value FROM binding").fetchall())
-
-
-def _digest(token: str, salt: str) -> str:
-    """What tells a token from others, and gives nothing of it away."""
-    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
-    return f"{salt}:{digest}"
 
 
 def _one(connection: sqlite3.Connection, query: str, *values: object) -> int:

@@ -192,6 +192,15 @@ def check_token(token: object) -> str:
     return str.__str__(token)
 
 
+def token_digest(token: str, salt: str) -> str:
+    """Returns what tells a token from others, and gives nothing of it away; the salt before it."""
+    # Imported where something is kept beyond the process: most programs start sooner without it.
+    import hashlib
+
+    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
+    return f"{salt}:{digest}"
+
+
 def resolve_address(base_url: str | None, region: str | None) -> str:
     """Returns where the API is: as given, else from the environment, else that of the US.
 

@@ -839,7 +839,7 @@ def test_an_on_error_that_ends_its_thread_holds_up_nobody(outbox):
         raise SystemExit
 
     with Tracking("blocking")(refusing(404), outbox, concurrency=1, on_error=on_error) as tracker:
-        track(tracker, "no-one", 1, "no-one", 2)
+        track(tracker, "no-one", 1, "no-one", 2, created_at=NOW)
         assert tracker.flush(PATIENCE)
         assert tracker.counters == Counters(sent=2, refused=2, collisions=1)
 

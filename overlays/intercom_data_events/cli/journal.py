@@ -16,7 +16,6 @@ crash counts for nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -28,6 +27,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, Self
 
 from attrs import define, field
+
+from intercom_data_events.settings import token_digest
 
 _HEADER = {"journal": "intercom-events", "version": 1}
 _BEGIN = json.dumps(_HEADER).replace("}", ",").encode()
@@ -138,7 +139,7 @@ class Journal:
             os.lseek(journal._descriptor, 0, os.SEEK_END)
             if header is None:
                 salt = os.urandom(8).hex()
-                entry = {"file": source, "address": address, "token": _digest(token, salt)}
+                entry = {"file": source, "address": address, "token": token_digest(token, salt)}
                 journal._write(json.dumps({**_HEADER, **entry}))
                 journal._begun = True
         except OSError as error:
@@ -242,7 +243,7 @@ class Journal:
         if begun_for != address:
             raise self._unusable(f"is of an import to {begun_for}, not to {address}")
         known = str(header.get("token"))
-        if token is not None and known != _digest(token, known.partition(":")[0]):
+        if token is not None and known != token_digest(token, known.partition(":")[0]):
             raise self._unusable(
                 "is of an import with another access token; if that is for the same workspace and "
                 "was renewed, say --token-renewed; else"
@@ -272,12 +273,6 @@ class Journal:
 
     def _was_read(self, line: int) -> bool:
         return bool(self.reads) and 0 < line <= self.reads[-1].line
-
-
-def _digest(token: str, salt: str) -> str:
-    """What tells a token from others, and gives nothing of it away."""
-    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
-    return f"{salt}:{digest}"
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
