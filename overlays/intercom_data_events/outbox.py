@@ -59,6 +59,8 @@ _LONG_LOG = 32 * 1024 * 1024
 _TOO_LONG_LOG = 256 * 1024 * 1024
 # Milliseconds that they may wait for others who are reading.
 _WAITING_FOR_READERS = 100
+# Bytes of a page, which is what is written to the log of an event however small that is.
+_PAGE = 1024
 # Seconds to wait for others while a file is opened, which they may be making, or working on.
 _OPENING = 5.0
 # Dead letters that are brought back, or forgotten, before others may write again.
@@ -680,6 +682,8 @@ class Outbox:
         self._check_kind(connection)
         if not create and _pragma(connection, "application_id") != _APPLICATION:
             raise OutboxError(f"{self.path} is empty: no tracker has used it as an outbox yet")
+        # Heeded by SQLite as long as there is nothing in the file.
+        connection.execute(f"PRAGMA page_size = {_PAGE}")
         # Also where it is an outbox: a process may have ended in the midst of binding it anew.
         _in_turn(connection, "PRAGMA journal_mode = WAL", patience)
         if _pragma(connection, "user_version") == len(_MIGRATIONS):

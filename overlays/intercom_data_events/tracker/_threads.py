@@ -45,6 +45,8 @@ log = logging.getLogger("intercom_data_events")
 
 # Seconds between two looks at a queue that other processes empty, too, or that nobody looks after.
 _LOOK = 0.1
+# Seconds for which a worker waits, at most, until no other one waits for the lock.
+_IN_LINE = 0.01
 
 
 class Threads:
@@ -76,6 +78,9 @@ class Threads:
         self._lock = course.queue.lock
         self._work = threading.Condition(self._lock)
         self._left = threading.Condition(self._lock)
+        # Held by the one worker that waits for the lock; the others wait for this. Else whoever
+        # tracks an event waits for all of them, as locks do not go to who has waited longest.
+        self._line = threading.Lock()
         # What there is to log once the lock has been left: whoever handles a line may take a while,
         # and wait for another thread that tracks an event meanwhile.
         self._lines = deque[tuple[int, str, *tuple[object, ...]]]()
@@ -294,7 +299,7 @@ class Threads:
 
     def _next(self) -> Entry | None:
         """Waits for something to send; None where there will be nothing more."""
-        with self._lock:
+        with self._in_line():
             while not self._course.stopped:
                 if (entry := self._taken()) is not None:
                     return entry
@@ -327,8 +332,23 @@ class Threads:
         self._settle(entry, error)
 
     def _begin(self, entry: Entry) -> bool:
-        with self._lock:
+        with self._in_line():
             return self._course.begin(entry)
+
+    @contextmanager
+    def _in_line(self) -> Generator[None]:
+        """Holds the lock, for which one worker waits at a time."""
+        # For a while only: where a signal's handler waits here, it keeps out whom it interrupted.
+        first = self._line.acquire(timeout=_IN_LINE)
+        try:
+            with self._lock:
+                if first:
+                    first = False
+                    self._line.release()
+                yield
+        finally:
+            if first:
+                self._line.release()
 
     def _give_back(self, entry: Entry) -> None:
         """Ends what is not to be sent any longer, as the tracker was closed."""
@@ -338,7 +358,7 @@ class Threads:
 
     def _settle(self, entry: Entry, error: IntercomError | None) -> None:
         given_up: GivenUp | None = None
-        with self._lock:
+        with self._in_line():
             paused = self._course.paused
             try:
                 given_up = self._course.ended(entry, error)
