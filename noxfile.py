@@ -174,6 +174,28 @@ def celery_load(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def conformance(session: nox.Session) -> None:
+    """Compares client, emulator and description by tools of others; also that these find faults."""
+    session.install(*_group("conformance"))
+    _install_wheel(session)
+    packages = Path(session.create_tmp()).absolute()
+    if npm := shutil.which("npm"):
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(Path("scripts", "conformance", name), packages)
+        session.run(
+            npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(packages),
+            external=True, silent=True,
+        )  # fmt: skip
+    else:
+        session.warn("npm is not on this machine: Prism is left out.")
+    session.run(
+        "pytest", "tests/conformance",
+        env={"CONFORMANCE_PACKAGES": str(packages) if npm else None},
+    )  # fmt: skip
+    session.run("python", "scripts/conform.py", "--packages", str(packages), *session.posargs)
+
+
+@nox.session(python=PYTHON)
 def lock(session: nox.Session) -> None:
     """Writes scripts/requirements.txt anew: the exact pins of pyproject.toml with all they need."""
     session.install("uv")

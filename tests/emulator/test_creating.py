@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -52,16 +53,22 @@ def test_an_event_is_accepted_with_an_empty_body_and_stored(
         ({"created_at": float(NOW)}, "parameter_invalid", "created_at"),
         ({"created_at": str(NOW)}, "parameter_invalid", "created_at"),
         ({"created_at": True}, "parameter_invalid", "created_at"),
-        ({"created_at": -1}, "parameter_invalid", "created_at"),
-        ({"user_id": None}, "parameter_not_found", "user_id"),
+        ({"created_at": -62_135_596_801}, "parameter_invalid", "created_at"),
+        ({"user_id": None}, "parameter_invalid", "user_id"),
         ({"user_id": 314159}, "parameter_invalid", "user_id"),
         ({"email": ""}, "parameter_invalid", "email"),
         ({"metadata": ["a"]}, "parameter_invalid", "metadata"),
+        ({"metadata": None}, "parameter_invalid", "metadata"),
         ({"metadata": {"tags": ["a"]}}, "parameter_invalid", "tags"),
         ({"metadata": {"deep": {"a": {"b": 1}}}}, "parameter_invalid", "deep"),
         ({"metadata": {"link": {"url": "https://x.org"}}}, "parameter_invalid", "link"),
         ({"metadata": {"price": {"amount": 2.5, "currency": "usd"}}}, "parameter_invalid", "price"),
         ({"metadata": {"price": {"amount": -1, "currency": "usd"}}}, "parameter_invalid", "price"),
+        (
+            {"metadata": {"price": {"amount": 2**63, "currency": "usd"}}},
+            "parameter_invalid",
+            "price",
+        ),
         ({"metadata": {"paid": True}}, "parameter_invalid", "paid"),
         ({"metadata": {"nothing": None}}, "parameter_invalid", "nothing"),
     ],
@@ -75,6 +82,25 @@ def test_an_event_that_the_documentation_rules_out_is_refused_by_field(
     assert (error["code"], error["field"]) == (code, field)
     assert error["message"]
     assert emulator.events == ()
+
+
+def test_an_event_without_an_identity_is_refused(client: httpx.Client) -> None:
+    response = client.post("/events", json={"event_name": "placed-order", "created_at": NOW})
+    assert response.status_code == 400
+    error = error_of(response)
+    assert (error["code"], error["field"]) == ("parameter_not_found", "user_id")
+
+
+@pytest.mark.parametrize("created_at", [-62_135_596_800, -1, 0, 99_999_999_999])
+def test_an_event_is_of_any_second_that_a_datetime_can_hold(
+    client: httpx.Client, created_at: int
+) -> None:
+    assert client.post("/events", json={**EVENT, "created_at": created_at}).status_code == 202
+
+    answer = client.get("/events", params={"type": "user", "user_id": "314159", "summary": "true"})
+
+    first = datetime.fromisoformat(answer.json()["events"][0]["first"])
+    assert first == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=created_at)
 
 
 @pytest.mark.parametrize(

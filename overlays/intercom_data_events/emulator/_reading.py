@@ -21,6 +21,11 @@ METADATA_KEYS = 10
 PER_PAGE = 15
 """Events on a page where the request does not say (documented)."""
 
+# Inferred: whole numbers have 64 bits.
+_BEYOND = 2**63
+
+# The year 1; nothing is documented against times before 1970.
+_FIRST = -62_135_596_800
 # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
 _MILLISECONDS = 10**11
 
@@ -153,8 +158,10 @@ def _refuse_constant(name: str) -> JSON:
 
 
 def _read_identity(fields: dict[str, JSON], name: str) -> str | None:
-    value = fields.get(name)
-    if value is not None and (not isinstance(value, str) or not value):
+    if name not in fields:
+        return None
+    # Null, too: the description has it in answers only.
+    if not isinstance(value := fields[name], str) or not value:
         raise invalid(name, f"{name} must be a string that is not empty")
     return value
 
@@ -172,7 +179,7 @@ def _read_time(fields: dict[str, JSON], name: str) -> int:
     value = fields.get(name)
     if value is None:
         raise missing(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or value < _FIRST:
         raise invalid(name, f"{name} must be whole Unix seconds")
     if value >= _MILLISECONDS:
         raise invalid(name, f"{name} must be Unix seconds, not milliseconds")
@@ -186,8 +193,7 @@ def _read_tally(fields: JSON) -> Tally:
     count = fields.get("count")
     if count is None:
         raise missing("count")
-    # Inferred: numbers have 64 bits.
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count < 2**63:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count < _BEYOND:
         raise invalid("count", "count must be a positive integer")
     first, last = _read_time(fields, "first"), _read_time(fields, "last")
     if first > last:
@@ -196,9 +202,7 @@ def _read_tally(fields: JSON) -> Tally:
 
 
 def _read_metadata(fields: dict[str, JSON]) -> dict[str, MetadataValue]:
-    metadata = fields.get("metadata")
-    if metadata is None:
-        return {}
+    metadata = fields.get("metadata", {})
     if not isinstance(metadata, dict):
         raise invalid("metadata", "metadata must be an object")
     # Documented: further keys are ignored, so they are not looked at either.
@@ -218,7 +222,7 @@ def _read_value(key: str, value: JSON) -> MetadataValue:
             return {"url": url, "value": text}
         case {"amount": int(amount), "currency": str(currency), **more} if not more:
             # Documented: a positive integer, in cents; inferred: nothing is an amount, too.
-            if amount >= 0 and not isinstance(amount, bool):
+            if 0 <= amount < _BEYOND and not isinstance(amount, bool):
                 return {"amount": amount, "currency": currency}
         case _:
             pass

@@ -1,0 +1,84 @@
+"""Proves by tools of others that client, emulator and description agree.
+
+    nox -s conformance [-- --only schemathesis --seed 7]
+
+Schemathesis makes up requests from the description, and judges the emulator's answers. Prism stands
+between both clients and the emulator as a validating proxy. openapi-core judges what both clients
+and the emulator say to each other. Intercom's official SDK sends what our client reads, and reads
+what our client sent. The exit code is 1 where one of them finds a violation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from conformance import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
+from conformance.reporting import Report
+
+PROJECT = Path(__file__).parent.parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    for name in list(os.environ):
+        # Nothing here is meant for the world outside.
+        if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
+            del os.environ[name]
+    # They tell of every failure that is provoked.
+    logging.getLogger("intercom_data_events").setLevel(logging.CRITICAL)
+    seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311  # guards nothing
+    tools: dict[str, Callable[[], Report]] = {
+        "schemathesis": lambda: with_schemathesis.run(
+            options.description, seed=seed, examples=options.examples
+        ),
+        "prism": lambda: with_prism.run(options.description, options.packages),
+        "official-sdk": with_official_sdk.run,
+        "openapi-core": lambda: with_openapi_core.run(options.description),
+    }
+    reports = []
+    for name, run in tools.items():
+        if options.only and name not in options.only:
+            continue
+        begin = time.perf_counter()
+        reports.append(run())
+        print(f"{reports[-1].text(time.perf_counter() - begin)}\n", flush=True)
+    found = sum(len(report.violations) for report in reports)
+    skipped = "".join(f" {report.tool} was skipped." for report in reports if report.skipped)
+    print(f"{found} violations.{skipped}" if found else f"No violation.{skipped}")
+    return 1 if found else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="TOOL",
+        choices=["schemathesis", "prism", "official-sdk", "openapi-core"],
+        help="one of %(choices)s; repeatable (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, help="of Schemathesis (default: another each time)")
+    parser.add_argument(
+        "--examples", type=int, default=100, metavar="N",
+        help="requests that Schemathesis makes up for each operation (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--packages", type=Path, metavar="FOLDER",
+        help="where Prism is installed: a folder with node_modules in it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--description", type=Path, default=PROJECT / "openapi" / "data-events.yaml",
+        metavar="FILE", help="what is compared with (default: the project's own)",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Both clients talk to the emulator through Prism, which judges each request and each answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread, Timer
+from typing import IO
+
+import attrs
+import httpx
+
+from .exercises import KINDS, perform
+from .reporting import Report
+from .world import World
+
+_HERE = Path(__file__).parent
+_COMMAND = Path("node_modules", "@stoplight", "prism-cli", "dist", "index.js")
+_PACKAGE = "@stoplight/prism-cli"
+_START_SECONDS = 60
+_LISTENING = re.compile(r"Prism is listening on (http://\S+)")
+#: How Prism's log tells of what it refused, and what it let through in spite of all.
+_LOGGED = re.compile(r"terminated with error|Violation")
+
+
+class PrismError(Exception):
+    """Prism did not start."""
+
+
+@attrs.define
+class _Proxy:
+    """Prism, running.
+
+    Attributes:
+        url: Where it listens.
+        lines: What it has said so far.
+    """
+
+    url: str
+    lines: list[str]
+
+
+def run(description: Path, packages: Path | None) -> Report:
+    """Does all exercises through Prism.
+
+    Args:
+        description: The description that Prism judges by.
+        packages: The folder that has Prism in its `node_modules`.
+    """
+    pinned = json.loads((_HERE / "package.json").read_text(encoding="utf-8"))
+    report = Report(f"Prism {pinned['dependencies'][_PACKAGE]}")
+    node = shutil.which("node")
+    if node is None:
+        report.skipped = "there is no Node on this machine (18 or newer is needed, with npm)"
+        return report
+    if packages is None or not (packages / _COMMAND).exists():
+        report.skipped = "it is not installed; `nox -s conformance` does that where npm is"
+        return report
+    counts = Counter[str]()
+    world = World()
+    command = [node, str(packages / _COMMAND)]
+    try:
+        with world.serve() as upstream, _proxy(command, description, upstream) as proxy:
+            for kind in KINDS:
+                _through(proxy.url, kind, report, counts)
+    except PrismError as error:
+        report.violations.append(str(error))
+        return report
+    logged = [line for line in proxy.lines if _LOGGED.search(line)]
+    # What Prism finds is found a second time in its log: nothing of it was missed.
+    if len(logged) != counts["refusals"]:
+        report.violations.append(
+            f"Prism's log tells of {len(logged)} violations, and {counts['refusals']} were seen:\n"
+            + "\n".join(logged)
+        )
+    report.compared = [
+        f"{counts['exercises']} exercises of both clients ({', '.join(KINDS)})",
+        f"{counts['answers']} requests of theirs, and the answers",
+        f"{counts['beyond']} requests that the description does not have, each refused",
+    ]
+    return report
+
+
+def _through(url: str, kind: str, report: Report, counts: Counter[str]) -> None:
+    seen: list[httpx.Response] = []
+    for outcome in perform(url, kind, lambda _: seen.clear(), seen.append):
+        refusals = [found for answer in seen if (found := _refusal(answer)) is not None]
+        counts["exercises"] += 1
+        counts["answers"] += len(seen)
+        counts["refusals"] += len(refusals)
+        if outcome.exercise.beyond is None:
+            said = refusals or ([] if outcome.wrong is None else [outcome.wrong])
+            report.violations += [f"{outcome.name}: {one}" for one in said]
+        elif not refusals:
+            report.violations.append(f"{outcome.name}: Prism lets it pass, which it should not")
+        else:
+            counts["beyond"] += 1
+
+
+def _refusal(answer: httpx.Response) -> str | None:
+    """What Prism has against a request or an answer, or None."""
+    if "sl-violations" in answer.headers:
+        return f"sl-violations: {answer.headers['sl-violations']}"
+    if answer.headers.get("content-type", "").startswith("application/problem+json"):
+        sent = answer.request.content.decode()
+        return f"{answer.request.method} {answer.request.url} {sent}\n{answer.text}"
+    return None
+
+
+@contextmanager
+def _proxy(command: list[str], description: Path, upstream: str) -> Iterator[_Proxy]:
+    # Its settings come from the environment, too.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PRISM_") and not name.upper().endswith("_PROXY")
+    }
+    with subprocess.Popen(
+        [*command, "proxy", "--errors", "--port", "0", str(description), upstream],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        env=environment,
+    ) as process:
+        assert process.stdout is not None  # noqa: S101  # it was asked for
+        lines: list[str] = []
+        reader = Thread(target=_read, args=(process.stdout, lines), daemon=True)
+        # One that never says that it listens has no last line until it is killed.
+        patience = Timer(_START_SECONDS, process.kill)
+        patience.start()
+        try:
+            url = _listening(process.stdout, lines)
+            patience.cancel()
+            # Whoever does not read what it says stops it.
+            reader.start()
+            yield _Proxy(url, lines)
+        finally:
+            patience.cancel()
+            process.kill()
+        reader.join()
+
+
+def _listening(output: IO[str], lines: list[str]) -> str:
+    for line in output:
+        lines.append(line.rstrip())
+        if found := _LISTENING.search(line):
+            return found[1]
+    raise PrismError("\n".join(["Prism did not start:", *lines]))
+
+
+def _read(output: IO[str], lines: list[str]) -> None:
+    for line in output:
+        lines.append(line.rstrip())  # noqa: PERF401  # as they come

@@ -1,0 +1,140 @@
+"""Schemathesis makes up requests from the description, and judges what the emulator answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from intercom_data_events.emulator import Emulator, EmulatorServer
+
+from .reporting import Report
+
+_HERE = Path(__file__).parent
+#: Of a whole run.
+PHASES = ("examples", "coverage", "fuzzing", "stateful")
+_TOKEN = "token"  # noqa: S105  # the one in schemathesis.toml
+#: A workspace has 120 names at most, and each request can bring one.
+_PROCESSED = 100
+#: Whatever it finds: it is killed by then.
+_SECONDS = 600
+_SECTION = re.compile(r"(?ms)^=+ (?:FAILURES|ERRORS) =+$\n(.*?)(?=^=+ [A-Z]+ =+$)")
+_FAILURE = re.compile(r"(?m)^\d+\. Test Case ID: \S+\n")
+_OPERATION = re.compile(r"(?m)^_+ (.+) _+$\n")
+
+
+class Workspace:
+    """An emulator that forgets, before it has had too much, all but somebody with many events."""
+
+    def __init__(self) -> None:
+        self._emulator = Emulator(tokens=[_TOKEN], rate_limit=None, record=False)
+        self._begin = int(time.time()) - 10_000
+        self._refill()
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """Answers one request."""
+        if self._emulator.counts.processed > _PROCESSED:
+            self._refill()
+        return self._emulator.answer(request)
+
+    def _refill(self) -> None:
+        self._emulator.clear()
+        for number in range(20):
+            event = {
+                "event_name": "read-book",
+                "created_at": self._begin + number,
+                # Whom the hooks know.
+                "user_id": "314159",
+                "email": "frodo.baggins@example.com",
+                "metadata": {"number": number, "price": {"amount": 2999, "currency": "usd"}},
+            }
+            headers = {"Authorization": f"Bearer {_TOKEN}"}
+            self._emulator.answer(httpx.Request("POST", "/events", headers=headers, json=event))
+
+
+def run(description: Path, *, seed: int, examples: int, phases: Sequence[str] = PHASES) -> Report:
+    """Lets Schemathesis loose on the emulator.
+
+    Args:
+        description: What requests are made up from, and answers judged by.
+        seed: Makes it do the same again.
+        examples: How many requests it makes up for each operation, at most.
+        phases: Which of its phases to run.
+    """
+    report = Report(f"Schemathesis {version('schemathesis')}")
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder, "report.json")
+        with EmulatorServer(Workspace().answer) as url:
+            done = subprocess.run(
+                [
+                    sys.executable, "-m", "schemathesis.cli",
+                    "--config-file", str(_HERE / "schemathesis.toml"), "--no-color",
+                    "run", str(description), "--url", url, "--checks", "all",
+                    "--seed", str(seed), "--max-examples", str(examples),
+                    "--phases", ",".join(phases),
+                    "--report", "json", "--report-json-path", str(found),
+                ],
+                cwd=folder,
+                env={
+                    **os.environ,
+                    "SCHEMATHESIS_HOOKS": "conformance.schemathesis_hooks",
+                    "PYTHONPATH": str(_HERE.parent),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                timeout=_SECONDS,
+                check=False,
+            )  # fmt: skip
+        if not found.exists():
+            report.violations.append(f"Schemathesis did not run:\n{done.stdout}")
+            return report
+        _read(json.loads(found.read_text(encoding="utf-8")), done.stdout, phases, report)
+    if done.returncode and not report.violations:
+        report.violations.append(f"Schemathesis ends with {done.returncode}:\n{done.stdout}")
+    return report
+
+
+def _read(found: dict[str, Any], output: str, wanted: Sequence[str], report: Report) -> None:
+    phases = {name: found["phases"][name] for name in wanted}
+    report.compared = [
+        f"{found['test_cases']['generated']} requests, made up with the seed {found['seed']}"
+    ]
+    report.compared += [f"phase {name}: {phase['status']}" for name, phase in phases.items()]
+    for operation, rates in sorted(found["valid_rates"].items()):
+        told = {
+            what: sum(rate[what] for rate in rates.values())
+            for what in ("accepted", "rejected", "unreachable", "conflicts")
+        }
+        report.compared.append(
+            f"{operation}: of those in order {', '.join(f'{n} {w}' for w, n in told.items())}"
+        )
+    for name, phase in phases.items():
+        if phase["status"] == "skip":
+            # What was not tried proves nothing.
+            report.violations.append(f"the phase {name} was skipped: {phase['skip_reason']}")
+    report.violations += list(_failures(output))
+
+
+def _failures(output: str) -> list[str]:
+    found = []
+    for section in _SECTION.findall(output):
+        operation = ""
+        for part in re.split(r"(?m)(?=^_+ .+ _+$)", section):
+            if heading := _OPERATION.match(part):
+                operation = heading[1]
+                part = part[heading.end() :]
+            found += [
+                f"{operation}: {said.strip()}" for said in _FAILURE.split(part) if said.strip()
+            ]
+    return found
