@@ -22,7 +22,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 GENERATE = ("--require-hashes", "--requirement", "scripts/requirements.txt")
 #: The tests of scripts that need GENERATE, and nothing that is installed with the package.
-PIPELINE = ("tests/regeneration",)
+PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
 #: All others, in as many processes as there are cores.
 PACKAGE_TESTS = ("--numprocesses=auto", *(f"--ignore={path}" for path in PIPELINE))
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
@@ -217,6 +217,13 @@ def drift(session: nox.Session) -> None:
     """Fails where openapi/ or generated/ is not what the pipeline gives, and names the files."""
     session.install(*GENERATE)
     session.run("python", "scripts/regenerate.py", "--check")
+
+
+@nox.session(python=PYTHON, name="api-diff")
+def api_diff(session: nox.Session) -> None:
+    """Says what changed for callers: nox -s api-diff [-- REV] [--fail-on-breaking]."""
+    session.install(*GENERATE)
+    session.run("python", "scripts/api_diff.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)
