@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -19,6 +21,18 @@ nox.options.default_venv_backend = "virtualenv"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 GENERATE = ("--require-hashes", "--requirement", "scripts/requirements.txt")
+#: The tests of scripts that need GENERATE, and nothing that is installed with the package.
+PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
+#: All others, in as many processes as there are cores.
+PACKAGE_TESTS = ("--numprocesses=auto", *(f"--ignore={path}" for path in PIPELINE))
+DEPENDENCIES = PYPROJECT["project"]["dependencies"]
+OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
+EXTRAS = f"[{','.join(OPTIONAL)}]"
+WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in extra)]
+#: What the wheel is tested with.
+RESOLUTIONS = ("lowest", "newest")
+#: Where `build` leaves the archives.
+ARCHIVES = Path("build", "dist")
 
 
 def _group(name: str) -> list[str]:
@@ -62,9 +76,25 @@ os.environ["PATH"] = os.pathsep.join([*(str(p.parent) for p in FOUND.values()), 
 PYTHON = next(iter(FOUND))
 
 
-def _install_wheel(session: nox.Session, extras: str = "") -> None:
+def _install_wheel(session: nox.Session, *options: str, extras: str = "") -> None:
     """Installs the package as users get it: pip builds a wheel, and installs that."""
-    session.install(f".{extras}")
+    session.install(*options, f".{extras}")
+
+
+def _lowest(needs: list[str]) -> list[str]:
+    """Pins dependencies to the lowest versions that pyproject.toml says will do."""
+    return [re.sub(r">=([\d.]+).*", r"==\1", need) for need in needs]
+
+
+def _print_versions(session: nox.Session) -> None:
+    """Prints the versions of all that the package names as its dependencies."""
+    names = [re.split("[<>=]", need)[0] for need in WITH_EXTRAS]
+    program = (
+        "import importlib.metadata, platform, sys; "
+        "print('Python', platform.python_version(), end=' with '); "
+        "print(*(f'{n} {importlib.metadata.version(n)}' for n in sys.argv[1:]), sep=', ')"
+    )
+    session.run("python", "-c", program, *names)
 
 
 @nox.session(python=list(FOUND))
@@ -74,13 +104,16 @@ def tests(session: nox.Session) -> None:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
     session.install(*GENERATE)
     session.install(*_group("test"))
-    _install_wheel(session, "[celery,cli,fast]")
+    _install_wheel(session, extras=EXTRAS)
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # The pipeline's tests run unmeasured: what is measured are the overlays.
-    session.run("pytest", "--numprocesses=auto", "tests/regeneration")
-    others = ("pytest", "--numprocesses=auto", "--ignore=tests/regeneration")
+    # The pipeline's run with what is locked, and unmeasured: what is measured are the overlays.
+    session.run("pytest", "--numprocesses=auto", *PIPELINE)
+    # All others with the newest of what the package needs; the lock may have older ones.
+    _install_wheel(session, "--upgrade", "--upgrade-strategy=eager", extras=EXTRAS)
+    _print_versions(session)
+    others = ("pytest", *PACKAGE_TESTS)
     if session.python != PYTHON:  # Measured once, as it takes its time.
         session.run(*others)
         return
@@ -88,6 +121,66 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", *others)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session(python=PYTHON)
+def build(session: nox.Session) -> None:
+    """Builds and checks sdist and wheel, and tests the wheel: nox -s build [-- --quick].
+
+    Tests it on each Python with the lowest and the newest dependencies; --quick leaves out what
+    `tests` does, and other Pythons than the oldest.
+    """
+    if session.posargs not in ([], ["--quick"]):
+        session.error(f"{' '.join(session.posargs)}: there is only --quick")
+    for version in MISSING:
+        session.warn(f"Python {version} is not on this machine: the wheel is not tested with it.")
+    session.install(*_group("build"))
+    shutil.rmtree(ARCHIVES, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(ARCHIVES))  # The wheel from the sdist.
+    session.run("twine", "check", "--strict", *map(str, ARCHIVES.iterdir()))
+    wheel = _wheel(session)
+    session.run("check-wheel-contents", str(wheel))
+    direct = session.create_tmp()
+    session.run("python", "-m", "build", "--wheel", "--outdir", direct)
+    differing = _contents(wheel) ^ _contents(Path(direct, wheel.name))
+    if differing:
+        names = ", ".join(sorted({name for name, _ in differing}))
+        session.error(f"the sdist does not build the wheel that the clone builds: {names}")
+    session.log(f"{wheel.name}: the same from the sdist as from the clone.")
+    for version in [PYTHON] if session.posargs else FOUND:
+        for resolution in RESOLUTIONS[:1] if session.posargs else RESOLUTIONS:
+            session.notify(f"wheel-{version}({resolution})", posargs=())
+
+
+@nox.session(python=list(FOUND), default=False)
+@nox.parametrize("resolution", [nox.param(name, id=name) for name in RESOLUTIONS])
+def wheel(session: nox.Session, resolution: str) -> None:
+    """Tests the wheel that `build` makes, which runs this, with these dependencies."""
+    built = _wheel(session)
+    lowest = resolution == "lowest"
+    session.install(str(built), *(_lowest(DEPENDENCIES) if lowest else ()))
+    # Before anything else is there that would make up for a dependency that is not named.
+    session.run(
+        "python", "-c",
+        "from intercom_data_events import *; from intercom_data_events.emulator import *",
+    )  # fmt: skip
+    session.install(f"{built}{EXTRAS}", *(_lowest(WITH_EXTRAS) if lowest else ()), *_group("test"))
+    _print_versions(session)
+    session.run("pytest", *(session.posargs or PACKAGE_TESTS))
+
+
+def _wheel(session: nox.Session) -> Path:
+    """The wheel that `build` has left."""
+    found = list(ARCHIVES.glob("*.whl"))
+    if len(found) != 1:
+        session.error(f"there is no wheel in {ARCHIVES}: run `nox -s build`")
+    return found[0]
+
+
+def _contents(wheel: Path) -> set[tuple[str, int]]:
+    """The files of a wheel, with their checksums."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {(each.filename, each.CRC) for each in archive.infolist()}
 
 
 @nox.session(python=PYTHON)
@@ -102,7 +195,7 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Checks types with mypy --strict and pyright, also of real uses and the README's examples."""
     session.install(*_group("typecheck"), *_group("test"))
-    _install_wheel(session, "[celery,cli,fast]")
+    _install_wheel(session, extras=EXTRAS)
     session.run("python", "scripts/extract_examples.py", "README.md", "build/readme")
     session.run(
         "mypy", "-p", "intercom_data_events", "-p", "intercom_data_events_api",
@@ -126,10 +219,17 @@ def drift(session: nox.Session) -> None:
     session.run("python", "scripts/regenerate.py", "--check")
 
 
+@nox.session(python=PYTHON, name="api-diff")
+def api_diff(session: nox.Session) -> None:
+    """Says what changed for callers: nox -s api-diff [-- REV] [--fail-on-breaking]."""
+    session.install(*GENERATE)
+    session.run("python", "scripts/api_diff.py", *session.posargs)
+
+
 @nox.session(python=PYTHON)
 def demo(session: nox.Session) -> None:
     """Sends, lists and summarises events against the bundled emulator, and shows the requests."""
-    _install_wheel(session, "[cli]")
+    _install_wheel(session, extras="[cli]")
     session.run("intercom-events", "demo", *session.posargs)
 
 
@@ -153,7 +253,7 @@ def stress(session: nox.Session) -> None:
 def backfill(session: nox.Session) -> None:
     """Imports a file of events, measures that beside the official SDK, kills and resumes it."""
     session.install(*_group("bench"), *_group("test"))
-    _install_wheel(session, "[cli,fast]")
+    _install_wheel(session, extras=EXTRAS)
     session.run("python", "scripts/backfill.py", *session.posargs)
 
 
@@ -169,7 +269,7 @@ def rounds(session: nox.Session) -> None:
 def celery_load(session: nox.Session) -> None:
     """Sends events by Celery, kills a worker in the midst, and counts what became of them."""
     session.install(*_group("test"))
-    _install_wheel(session, "[celery]")
+    _install_wheel(session, extras="[celery]")
     session.run("python", "scripts/celery_load.py", *session.posargs)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+import api_diff
 from regeneration import RegenerationError, correcting, document, generating, reporting, slicing
 from regeneration.publishing import differences, publish
 
@@ -57,10 +58,11 @@ def _run(project: Path, location: str | None, *, check: bool) -> int:
         _stage(staged, project, location or str(upstream))
         if check:
             return _compare(staged, project)
-        before = _facts(project)
+        before, surface = _facts(project), _surface(project)
         rewritten = bool(differences(staged, project, ("generated",)))
         publish(staged, project, _PARTS)
-    print(reporting.changes(before, _facts(project), rewritten=rewritten))
+    python = api_diff.compare(surface, _surface(project))
+    print(reporting.changes(before, _facts(project), python, rewritten=rewritten))
     return 0
 
 
@@ -116,10 +118,17 @@ def _sentence(text: str) -> str:
 def _facts(project: Path) -> reporting.Facts:
     try:
         sliced = document.read(str(project / "openapi" / "upstream.yaml")).content
-        return reporting.facts(sliced, project / "generated")
+        return reporting.facts(sliced)
     except (RegenerationError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         # Nothing there yet, or damaged: everything is new then.
-        return reporting.facts(None, project / "generated")
+        return reporting.facts(None)
+
+
+def _surface(project: Path) -> api_diff.Surface:
+    try:
+        return api_diff.read(project, (generating.PACKAGE,))
+    except api_diff.APIDiffError:
+        return api_diff.read(project, ())  # Damaged: everything is new then, too.
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -35,6 +35,13 @@ def test_three_packages_are_needed_at_run_time_and_no_more():
     }
 
 
+def test_every_dependency_names_the_lowest_version_that_the_wheel_is_tested_with():
+    project = PYPROJECT["project"]
+    for needs in (project["dependencies"], *project["optional-dependencies"].values()):
+        for need in needs:
+            assert re.fullmatch(r"[a-z-]+(\[[a-z]+\])?>=[\d.]+(,<\d+)?", need)
+
+
 def test_the_pytest_fixtures_are_announced():
     (plugin,) = distribution("intercom-data-events").entry_points.select(group="pytest11")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+import api_diff
 
 Json = dict[str, Any]
 #: What a heading of the report covers, as a set of lines; the report is the difference of two.
@@ -15,15 +15,9 @@ _VERSIONS = "Versions"
 _METHODS = ("get", "post")
 
 
-def facts(document: Json | None, generated: Path) -> Facts:
-    """Returns what there is to say of a slice (none: nothing yet) and a generated package."""
-    found: Facts = {
-        _VERSIONS: set(),
-        "Operations": set(),
-        "Parameters": set(),
-        "Schemas": set(),
-        "Python": set(_python(generated)),
-    }
+def facts(document: Json | None) -> Facts:
+    """Returns what there is to say of a slice; none: nothing yet."""
+    found: Facts = {_VERSIONS: set(), "Operations": set(), "Parameters": set(), "Schemas": set()}
     if document is None:
         return found
     schemas = document["components"]["schemas"]
@@ -51,11 +45,14 @@ def facts(document: Json | None, generated: Path) -> Facts:
     return found
 
 
-def changes(before: Facts, after: Facts, *, rewritten: bool) -> str:
+def changes(before: Facts, after: Facts, python: list[api_diff.Change], *, rewritten: bool) -> str:
     """Returns the report: one line for each fact that went (-) or came (+), below its heading.
 
-    `rewritten` says that the generated package is another one, whatever the facts say.
+    It ends with what changed in Python. `rewritten` says that the generated package is another
+    one, whatever the facts say.
     """
+    # The versions have been said.
+    python = [change for change in python if not change.name.endswith(".IntercomVersion")]
     lines: list[str] = []
     changed = [heading for heading in after if before[heading] != after[heading]]
     for heading in changed:
@@ -64,11 +61,14 @@ def changes(before: Facts, after: Facts, *, rewritten: bool) -> str:
         # A fact that changed has its two lines next to each other.
         marked = sorted([(fact, "-") for fact in gone] + [(fact, "+") for fact in new], key=_order)
         lines += [f"  {sign} {fact}" for fact, sign in marked]
-    if not changed:
+    if python:
+        lines.append("Python:")
+        lines += [f"  {line}" for line in api_diff.table(python)]
+    elif not changed:
         return "Nothing but the order or the form changed." if rewritten else "Nothing changed."
-    if changed == [_VERSIONS]:
+    elif changed == [_VERSIONS]:
         lines.append("Only the versions changed.")
-    elif "Python" not in changed:
+    else:
         lines.append("The corrections level this: no Python name or signature changed.")
     return "\n".join(lines)
 
@@ -117,34 +117,3 @@ def _alternative(schema: Json) -> str:
         )
         if part
     )
-
-
-def _python(root: Path) -> Iterator[str]:
-    """The public names of the modules below a folder, with their signatures."""
-    for module in sorted(root.rglob("*.py")):
-        parts = module.relative_to(root).with_suffix("").parts
-        name = ".".join(part for part in parts if part != "__init__")
-        try:
-            tree = ast.parse(module.read_bytes())
-        except (SyntaxError, ValueError):
-            yield f"{name}: does not parse"
-            continue
-        for node in tree.body:
-            match node:
-                case ast.ClassDef(name=found) if not found.startswith("_"):
-                    yield f"{name}.{found}: class"
-                    for member in node.body:
-                        match member:
-                            case ast.AnnAssign(target=ast.Name(id=field)) if field[0] != "_":
-                                yield f"{name}.{found}.{field}: {ast.unparse(member.annotation)}"
-                case ast.FunctionDef(name=found) | ast.AsyncFunctionDef(name=found):
-                    if not found.startswith("_"):
-                        returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-                        yield f"{name}.{found}: ({ast.unparse(node.args)}){returns}"
-                case (
-                    ast.AnnAssign(target=ast.Name(id=found))
-                    | ast.Assign(targets=[ast.Name(id=found)])
-                ):
-                    # One letter is a type variable.
-                    if len(found) > 1 and not found.startswith("_"):
-                        yield f"{name}.{found}: name"

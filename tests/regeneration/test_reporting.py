@@ -27,6 +27,17 @@ def report(plain, make_project, describe):
     return report
 
 
+def _python(lines):
+    """The rows of the table that ends a report: whether it breaks callers, the name, the change."""
+    table = lines[lines.index("Python:") + 1 :]
+    assert table[0].split() == ["breaks", "name", "change"]
+    assert table[-1].startswith("  Changes: ")
+    return [
+        [breaks, name.removeprefix("intercom_data_events_api."), change]
+        for breaks, name, change in (line.split(maxsplit=2) for line in table[1:-1])
+    ]
+
+
 def _operation(description):
     return description["paths"]["/events"]["post"]
 
@@ -53,7 +64,20 @@ def test_an_order_that_changed_is_said_since_it_is_that_of_positional_arguments(
         event = _event(description)
         event["properties"] = dict(reversed(event["properties"].items()))
 
-    assert report(change) == ["Nothing but the order or the form changed."]
+    lines = report(change)
+
+    assert lines[0] == "Python:"
+    assert ["yes", "models.DataEvent.user_id", "positional parameter was moved"] in _python(lines)
+
+
+def test_a_form_that_changed_is_said(plain, make_project, describe):
+    project = make_project(like=plain.root)
+    module = project.package / "models" / "data_event.py"
+    module.write_bytes(module.read_bytes() + b"# A remark.\n")
+
+    outcome = project.run(describe("2.16"))
+
+    assert outcome.out == "Nothing but the order or the form changed.\n"
 
 
 def test_only_the_versions(plain, make_project, describe):
@@ -86,7 +110,11 @@ def test_a_parameter_that_came_or_went_or_changed(report):
 
     assert "  + POST /events: dry_run in query: boolean" in lines
     assert "  - POST /events: Intercom-Version in header: intercom_version" in lines
-    assert any(line.startswith("  + ") and "dry_run: bool" in line for line in lines)
+    function = "api.data_events.create_data_event.sync_detailed"
+    assert ["no", f"{function}(dry_run)", "added: keyword-only, bool | Unset = UNSET"] in _python(
+        lines
+    )
+    assert ["yes", f"{function}(intercom_version)", "removed"] in _python(lines)
 
 
 def test_an_answer_of_an_operation(report):
@@ -107,20 +135,25 @@ def test_an_operation_of_another_name_is_a_module_of_another_name(report):
     lines = report(change)
 
     assert "  + POST /events (submitDataEvent): 202, 401" in lines
-    assert any("data_events.create_data_event.sync:" in line and "-" in line for line in lines)
-    assert any("data_events.submit_data_event.sync:" in line and "+" in line for line in lines)
+    assert _python(lines) == [
+        ["yes", "api.data_events.create_data_event", "removed"],
+        ["no", "api.data_events.submit_data_event", "added: module"],
+    ]
 
 
 def test_a_field_that_came_and_its_python_name(report):
     def change(description):
         _event(description)["properties"]["source"] = {"type": "string", "maxLength": 9}
 
-    assert report(change) == [
-        "Schemas:",
-        "  + data_event.source: string, maxLength 9",
-        "Python:",
-        "  + intercom_data_events_api.models.data_event.DataEvent.source: str | Unset",
+    lines = report(change)
+
+    assert lines[:2] == ["Schemas:", "  + data_event.source: string, maxLength 9"]
+    assert _python(lines) == [
+        # Made before the field that a correction adds.
+        ["yes", "models.DataEvent.metadata", "positional parameter was moved"],
+        ["no", "models.DataEvent.source", "added: str | Unset"],
     ]
+    assert lines[-1] == "  Changes: 2; break callers: 1; may break them: 0."
 
 
 def test_a_field_that_went_and_its_python_name(project, describe):
@@ -128,12 +161,31 @@ def test_a_field_that_went_and_its_python_name(project, describe):
     _event(description)["properties"]["source"] = {"type": "string"}
     project.run(description)
 
-    assert project.run(describe("2.16")).out.splitlines() == [
-        "Schemas:",
-        "  - data_event.source: string",
-        "Python:",
-        "  - intercom_data_events_api.models.data_event.DataEvent.source: str | Unset",
+    lines = project.run(describe("2.16")).out.splitlines()
+
+    assert lines[:2] == ["Schemas:", "  - data_event.source: string"]
+    assert ["yes", "models.DataEvent.source", "removed"] in _python(lines)
+
+
+def test_a_field_that_is_required_or_of_another_type_now(project, describe):
+    def description(fields, *required):
+        made = describe("2.16")
+        made["components"]["schemas"]["source"] = {
+            "type": "object",
+            "properties": {name: {"type": type_} for name, type_ in fields.items()},
+            "required": list(required),
+        }
+        _event(made)["properties"]["source"] = {"$ref": "#/components/schemas/source"}
+        return made
+
+    project.run(description({"name": "string", "size": "integer"}))
+    outcome = project.run(description({"name": "string", "size": "string"}, "name"))
+
+    assert _python(outcome.out.splitlines()) == [
+        ["yes", "models.Source.name", "parameter is now required: str | Unset → str"],
+        ["maybe", "models.Source.size", "int | Unset → str | Unset"],
     ]
+    assert outcome.out.endswith("  Changes: 2; break callers: 1; may break them: 1.\n")
 
 
 def test_a_schema_that_came_and_its_class(report):
@@ -145,7 +197,7 @@ def test_a_schema_that_came_and_its_class(report):
 
     assert "  + source: object" in lines
     assert "  + data_event.source: source" in lines
-    assert "  + intercom_data_events_api.models.source.Source: class" in lines
+    assert ["no", "models.Source", "added: class"] in _python(lines)
 
 
 def test_what_the_corrections_level(report):
@@ -169,6 +221,17 @@ def test_everything_is_new_where_there_was_nothing(project, describe):
     assert "  + POST /events/summaries (dataEventSummaries): 200, 401" in lines
     assert "  + data_event_summary_item.count: integer" in lines
     assert not [line for line in lines if line.startswith("  - ") and "described" in line]
+
+
+def test_a_package_that_does_not_parse_is_as_none(project, describe):
+    (project.package / "__init__.py").write_text("def (", encoding="utf-8")
+
+    outcome = project.run(describe("2.17"))
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert _python(outcome.out.splitlines()) == [
+        ["no", "intercom_data_events_api", "added: module"]
+    ]
 
 
 def test_a_slice_that_cannot_be_read_does_not_keep_a_new_one_from_being_written(project, describe):

@@ -200,7 +200,7 @@ def test_a_new_field_comes_through_to_the_model_and_nothing_else_changes(
 
     assert project.names() - committed_names == {"models/data_event.py DataEvent.conversation_id"}
     assert committed_names <= project.names()
-    assert "DataEvent.conversation_id: None | str | Unset" in outcome.out
+    assert "DataEvent.conversation_id  added: None | str | Unset" in outcome.out
     code = """
 event = models.DataEvent.from_dict({"event_name": "e", "created_at": 1, "conversation_id": "7"})
 print(event.conversation_id, event.to_dict()["conversation_id"], event.additional_properties)

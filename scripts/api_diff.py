@@ -1,0 +1,362 @@
+"""Says what changed in the public surface since a revision, and whether it breaks callers.
+
+    python scripts/api_diff.py                     # since the last tag; without one, since HEAD~1
+    python scripts/api_diff.py v0.1.0              # since any revision
+    python scripts/api_diff.py --fail-on-breaking  # exits with 1 where callers break
+
+Public is what the two packages and their modules list in `__all__`, and every generated operation.
+Sources are read, never imported, by griffe; it also judges what breaks callers: what is gone, and
+parameters that were removed, moved, made required or given another default. A type that changed
+may break them; griffe leaves that to type checkers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import attrs
+import griffe
+
+#: Each public package, and the source root that it lies in.
+PACKAGES = {"intercom_data_events": "overlays", "intercom_data_events_api": "generated"}
+#: Modules without `__all__` that are public all the same: one for each operation.
+_OPERATIONS = "intercom_data_events_api.api"
+_ATTRS = {"attrs.define", "attrs.frozen"}
+
+Verdict = Literal["yes", "maybe", "no"]
+
+
+@attrs.frozen
+class Surface:
+    """What callers can use, and how.
+
+    Attributes:
+        packages: The packages that were found, as griffe read them.
+        facts: By public name (of a parameter: in brackets after its function), what it is.
+        names: By the path where something is defined, the public names that it has.
+    """
+
+    packages: dict[str, griffe.Object | griffe.Alias]
+    facts: dict[str, str]
+    names: dict[str, set[str]]
+
+
+@attrs.frozen
+class Change:
+    """What became of a public name.
+
+    Attributes:
+        name: The name; of a parameter, in brackets after its function.
+        text: What changed.
+        breaks: Whether callers break; "maybe" where nothing but a type changed.
+    """
+
+    name: str
+    text: str
+    breaks: Verdict
+
+
+class APIDiffError(Exception):
+    """A comparison that cannot be made: one sentence that says why."""
+
+
+def read(project: Path, packages: Sequence[str] = tuple(PACKAGES)) -> Surface:
+    """Reads the public surface of those of the packages that a project has.
+
+    Raises:
+        APIDiffError: A public module does not parse, or lists a name that is not there.
+    """
+    loader = griffe.GriffeLoader(
+        search_paths=[project / PACKAGES[package] for package in packages], allow_inspection=False
+    )
+    found = {}
+    for package in packages:
+        if (project / PACKAGES[package] / package / "__init__.py").exists():
+            try:
+                with griffe.logger.disable():  # It would print the traceback of what it raises.
+                    found[package] = loader.load(package)
+            except griffe.LoadingError as error:
+                raise APIDiffError(f"{package}: {error}") from error
+    loader.resolve_aliases(external=False)
+    surface = Surface(found, {}, {})
+    for package in found.values():
+        _make_inits(package)
+        _hide_modules(package)
+    for package in found.values():
+        _describe(package, package.path, surface)
+    return surface
+
+
+def compare(before: Surface, after: Surface) -> list[Change]:
+    """Returns what changed between two surfaces, by name; nothing inside of what came or went."""
+    reasons = _reasons(before, after)
+    changes = []
+    for name in sorted(before.facts.keys() | after.facts.keys()):
+        old, new = before.facts.get(name), after.facts.get(name)
+        owner = re.sub(r"^\w+$|(\.\w+|\(\w+\))$", "", name)
+        if new is None:
+            if owner in after.facts or owner not in before.facts:
+                # A parameter may be gone, and taken by the function's **kwargs.
+                breaks = name in reasons or not name.endswith(")")
+                changes.append(Change(name, "removed", "yes" if breaks else "maybe"))
+        elif old is None:
+            if owner in before.facts or owner not in after.facts:
+                text = ": ".join([*reasons.get(name, ["added"]), new])
+                changes.append(Change(name, text, "yes" if name in reasons else "no"))
+        elif name in reasons or old != new:
+            said = [*reasons.get(name, ()), *([_became(old, new)] if old != new else [])]
+            changes.append(Change(name, ": ".join(said), "yes" if name in reasons else "maybe"))
+    return changes
+
+
+def table(changes: list[Change]) -> list[str]:
+    """Returns the changes as the lines of a table, with a heading, and a sum below it."""
+    if not changes:
+        return ["Nothing changed."]
+    width = max(len(change.name) for change in changes)
+    lines = [f"{'breaks':6}  {'name':{width}}  change"]
+    lines += [f"{change.breaks:6}  {change.name:{width}}  {change.text}" for change in changes]
+    verdicts = [change.breaks for change in changes]
+    lines.append(
+        f"Changes: {len(changes)}; break callers: {verdicts.count('yes')}; "
+        f"may break them: {verdicts.count('maybe')}."
+    )
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    project = options.project.absolute()
+    try:
+        revision = options.revision or _last_release(project)
+        commit = _git(project, "rev-parse", "--short", "--verify", f"{revision}^{{commit}}")
+        with tempfile.TemporaryDirectory() as folder:
+            _extract(project, commit.decode().strip(), Path(folder))
+            before = read(Path(folder))
+        changes = compare(before, read(project))
+    except APIDiffError as error:
+        print(f"api-diff: {error}", file=sys.stderr)
+        return 2
+    print(f"{' and '.join(PACKAGES)}: {revision} ({commit.decode().strip()}) → the working tree")
+    print("\n".join(table(changes)))
+    return int(options.fail_on_breaking and any(change.breaks == "yes" for change in changes))
+
+
+def _became(old: str, new: str) -> str:
+    if not (old.startswith("Literal[") and new.startswith("Literal[")):
+        return f"{old} → {new}"
+    # All of a long enumeration would hide what changed in it.
+    were, are = old[8:-1].split(", "), new[8:-1].split(", ")
+    signed = [f"- {value}" for value in were if value not in are]
+    signed += [f"+ {value}" for value in are if value not in were]
+    return f"Literal: {', '.join(signed) or 'another order'}"
+
+
+def _hide_modules(module: griffe.Object | griffe.Alias) -> None:
+    """Tells griffe, to which every module is public, which ones are not."""
+    for member in module.modules.values():
+        if not member.is_alias:
+            listed = member.exports is not None and not member.name.startswith("_")
+            member.public = listed or f"{member.path}.".startswith(f"{_OPERATIONS}.")
+            _hide_modules(member)
+
+
+def _make_inits(module: griffe.Object | griffe.Alias) -> None:
+    """Gives attrs classes the `__init__` that attrs makes, and that no source shows."""
+    for member in module.members.values():
+        if member.is_alias:
+            continue
+        if member.is_module:
+            _make_inits(member)
+        elif member.is_class and "__init__" not in member.members:
+            for decorator in member.decorators:
+                options = _options(decorator.value, _ATTRS)
+                if options is not None and options.get("init") != "False":
+                    init = griffe.Function(
+                        "__init__",
+                        parameters=griffe.Parameters(*_fields(member, options)),
+                        parent=member,
+                    )
+                    init.labels.add("attrs")
+                    member.set_member("__init__", init)
+
+
+def _fields(made: griffe.Class, options: dict[str, str]) -> Iterator[griffe.Parameter]:
+    """The fields of an attrs class as parameters, in the order in which it takes them."""
+    for field in made.all_members.values():
+        if not field.is_attribute or field.annotation is None or "property" in field.labels:
+            continue
+        if "instance-attribute" not in field.labels:  # A ClassVar is none.
+            continue
+        own = _options(field.value, {"attrs.field"})
+        said = own or {}
+        if said.get("init") == "False":
+            continue
+        keyword_only = "True" in (options.get("kw_only"), said.get("kw_only"))
+        yield griffe.Parameter(
+            said.get("alias", field.name.lstrip("_")).strip("'\""),
+            annotation=field.annotation,
+            kind=griffe.ParameterKind.keyword_only
+            if keyword_only
+            else griffe.ParameterKind.positional_or_keyword,
+            default=field.value if own is None else said.get("default", said.get("factory")),
+        )
+
+
+def _options(value: str | griffe.Expr | None, functions: set[str]) -> dict[str, str] | None:
+    """The keyword arguments of one of these functions, called or named; None for anything else."""
+    if not isinstance(value, griffe.Expr) or value.canonical_path not in functions:
+        return None
+    arguments = value.arguments if isinstance(value, griffe.ExprCall) else ()
+    return {
+        each.name: str(each.value) for each in arguments if isinstance(each, griffe.ExprKeyword)
+    }
+
+
+def _describe(thing: griffe.Object | griffe.Alias, name: str, surface: Surface) -> None:
+    """Writes down what something is, and all that is public inside of it."""
+    try:
+        thing = thing.final_target if thing.is_alias else thing
+    except griffe.AliasResolutionError as error:
+        if error.alias.target_path.partition(".")[0] in surface.packages:
+            raise APIDiffError(
+                f"{name}: {error.alias.target_path} is not there, or its module does not parse"
+            ) from error
+        surface.facts[name] = "from elsewhere"
+        return
+    surface.names.setdefault(thing.canonical_path, set()).add(name)
+    surface.facts[name] = _fact(thing)
+    if thing.is_function:
+        for parameter in thing.parameters:
+            if parameter.name not in ("self", "cls"):
+                surface.facts[f"{name}({parameter.name})"] = _parameter(parameter)
+        return
+    for member_name, member in thing.all_members.items():
+        if not member.is_public or (member.inherited and _is_elsewhere(member, surface)):
+            continue
+        if member_name != "__init__":
+            _describe(member, f"{name}.{member_name}", surface)
+            continue
+        # Calling a class is how it is made. The fields of an attrs class say its parameters.
+        surface.names.setdefault(member.canonical_path, set()).add(name)
+        if "attrs" not in member.labels:
+            _describe(member, name, surface)
+            surface.facts[name] = _fact(thing)
+
+
+def _is_elsewhere(member: griffe.Alias, surface: Surface) -> bool:
+    """Whether an inherited member is told of where it is defined."""
+    return member.final_target.parent.canonical_path in surface.names
+
+
+def _fact(thing: griffe.Object) -> str:
+    if isinstance(thing, griffe.Class):
+        return f"class({', '.join(map(str, thing.bases))})" if thing.bases else "class"
+    if isinstance(thing, griffe.Function):
+        labels = sorted(thing.labels & {"async", "classmethod", "staticmethod"})
+        return " ".join([*labels, "function", *([f"-> {thing.returns}"] if thing.returns else [])])
+    if isinstance(thing, griffe.Attribute):
+        alias = thing.annotation is None or str(thing.annotation) == "TypeAlias"
+        if alias and "module-attribute" in thing.labels:
+            return str(thing.value)
+        return str(thing.annotation or "attribute")
+    return "module"
+
+
+def _parameter(parameter: griffe.Parameter) -> str:
+    kind = parameter.kind
+    usual = kind is None or kind is griffe.ParameterKind.positional_or_keyword
+    words = [] if usual else [f"{kind.value},"]
+    words.append(str(parameter.annotation or "any"))
+    if parameter.default is not None:
+        words.append(f"= {parameter.default}")
+    return " ".join(words)
+
+
+def _reasons(before: Surface, after: Surface) -> dict[str, list[str]]:
+    """By public name, why griffe says that callers break."""
+    reasons: dict[str, list[str]] = {}
+    for package in before.packages.keys() & after.packages.keys():
+        for breakage in griffe.find_breaking_changes(
+            before.packages[package], after.packages[package]
+        ):
+            if breakage.kind is griffe.BreakageKind.OBJECT_REMOVED:
+                continue  # The facts say so, by its public name.
+            thing, part = breakage.obj, ""
+            if "PARAMETER" in breakage.kind.name:
+                parameter = (breakage.old_value or breakage.new_value).name
+                part = f".{parameter}" if "attrs" in thing.labels else f"({parameter})"
+            text = f"{breakage.kind.value[0].lower()}{breakage.kind.value[1:]}"
+            for name in after.names.get(thing.canonical_path, ()):
+                said = reasons.setdefault(f"{name}{part}", [])
+                if text not in said:  # A package may lend its names to the other.
+                    said.append(text)
+    return reasons
+
+
+def _last_release(project: Path) -> str:
+    try:
+        return _git(project, "describe", "--tags", "--abbrev=0").decode().strip()
+    except APIDiffError:
+        return "HEAD~1"
+
+
+def _extract(project: Path, commit: str, folder: Path) -> None:
+    """Writes a revision's files to a folder; a worktree would write to the repository, too."""
+    with tarfile.open(fileobj=io.BytesIO(_git(project, "archive", commit))) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def _git(project: Path, *arguments: str) -> bytes:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],  # noqa: S607  # whichever git the person has
+            cwd=project,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise APIDiffError("git is not on this machine: install it") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise APIDiffError(f"git {' '.join(arguments)}: {said[-1]}")
+    return done.stdout
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "revision",
+        nargs="?",
+        metavar="REV",
+        help="the git revision to compare with (default: the last tag; without one, HEAD~1)",
+    )
+    parser.add_argument(
+        "--fail-on-breaking", action="store_true", help="exit with 1 where callers break"
+    )
+    parser.add_argument(
+        "--project",
+        type=Path,
+        default=Path(__file__).parent.parent,
+        metavar="FOLDER",
+        help="the project to look at (default: the one that this script is in)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    # What a terminal cannot show must not fail the report.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    sys.exit(main())
