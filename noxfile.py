@@ -235,9 +235,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
-    """Measures import, cold start, reading and creating, beside bare httpx and the official SDK."""
+    """Measures the client beside bare httpx and the official SDK: nox -s bench [-- --help]."""
+    session.install(*GENERATE)
     session.install(*_group("bench"))
-    _install_wheel(session)
+    _install_wheel(session, extras="[fast]")
     session.run("python", "scripts/benchmark.py", *session.posargs)
 
 

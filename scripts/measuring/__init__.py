@@ -1,0 +1,1 @@
+"""What `scripts/benchmark.py` measures, with what, and how it shows that."""

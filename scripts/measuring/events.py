@@ -1,0 +1,58 @@
+"""The events that are sent and read, in the shape that each client asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from typing import Any
+
+TOKEN = "t"  # noqa: S105  # any will do
+HEADERS = {"Authorization": f"Bearer {TOKEN}", "Intercom-Version": "2.16"}
+#: As the documentation lists one.
+LISTED: dict[str, Any] = {
+    "type": "event",
+    "event_name": "placed-order",
+    "created_at": 1389913941,
+    "user_id": "314159",
+    "id": "8a88a590-e1c3-41e2-a502-e0649dbf721c",
+    "intercom_user_id": "63a0979a5eeebeaf28dd56ba",
+    "email": "frodo.baggins@example.com",
+    "metadata": {
+        "order_date": 1392036272,
+        "stripe_invoice": "inv_3434343434",
+        "order_number": {"value": "3434-3434", "url": "https://example.org/orders/3434-3434"},
+        "price": {"currency": "usd", "amount": 2999},
+    },
+}
+#: One to send.
+CREATED: dict[str, Any] = {
+    "event_name": "placed-order",
+    "created_at": 1389913941,
+    "user_id": "314159",
+    "metadata": {"stripe_invoice": "inv_3434343434", "load": 3.67},
+}
+
+
+def different(events: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yields events of as many people; without end, unless it is said how many."""
+    numbers = count() if events is None else range(events)
+    return ({**CREATED, "user_id": str(number)} for number in numbers)
+
+
+def official(fields: dict[str, Any]) -> Any:
+    """An event in the official SDK's own type, which refuses metadata that is not text."""
+    from intercom.types.create_data_event_request_with_user_id import (
+        CreateDataEventRequestWithUserId,
+    )
+
+    metadata = {key: str(value) for key, value in fields["metadata"].items()}
+    return CreateDataEventRequestWithUserId(**{**fields, "metadata": metadata})
+
+
+def installed(distribution: str) -> str | None:
+    """Its version, or None."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

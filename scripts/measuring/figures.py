@@ -1,0 +1,174 @@
+"""Questions, and the figures that answer them: medians of rounds in which subjects take turns."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from attrs import asdict, define, field, frozen
+
+#: The subjects that occur in more than one question.
+HTTPX = "httpx"
+OURS = "intercom-data-events"
+OFFICIAL = "python-intercom"
+
+
+@frozen
+class Goal:
+    """What a subject is to reach.
+
+    Attributes:
+        limit: At most so much; at least, where more is better.
+        of: A subject, of which it is a multiple; None where it is a figure.
+    """
+
+    limit: float
+    of: str | None = None
+
+
+@frozen
+class Question:
+    """Something to measure of several subjects, of which the first is what they are compared with.
+
+    Attributes:
+        title: What it is, and of what amount.
+        unit: In which unit figures are shown.
+        subjects: What measures each of them, in seconds, bytes or whatever it is.
+        scale: What that is multiplied by, to be in the unit.
+        more_is_better: Whether it is.
+        goals: What is to be reached, by subject.
+        most: Rounds that are enough for it; 0 for what is the same each time.
+    """
+
+    title: str
+    unit: str
+    subjects: Mapping[str, Callable[[], float]]
+    scale: float = 1.0
+    more_is_better: bool = False
+    goals: Mapping[str, Goal] = field(factory=dict[str, Goal])
+    most: int = 1_000
+
+    def answer(self, rounds: int) -> list[Figure]:
+        """Measures each subject in each round, in turn: a noisy moment is everybody's."""
+        taken: dict[str, list[float]] = {name: [] for name in self.subjects}
+        # The first round fills caches.
+        for _ in range(min(rounds, self.most) + 1):
+            for name, measure in self.subjects.items():
+                taken[name].append(measure() * self.scale)
+        medians = {name: statistics.median(values[1:] or values) for name, values in taken.items()}
+        base = next(iter(medians.values()))
+        return [
+            Figure(
+                question=self.title,
+                subject=name,
+                value=value,
+                unit=self.unit,
+                ratio=value / base if base else None,
+                goal=self._goal(name, medians),
+                more_is_better=self.more_is_better,
+            )
+            for name, value in medians.items()
+        ]
+
+    def _goal(self, name: str, medians: Mapping[str, float]) -> str:
+        goal = self.goals.get(name)
+        if goal is None or goal.of not in {None, *medians}:
+            return ""
+        sign = "≥" if self.more_is_better else "≤"
+        if goal.of is None:
+            return f"{sign} {goal.limit:g} {self.unit}"
+        reached = medians[name] / medians[goal.of]
+        first = next(iter(medians))
+        seen = "" if goal.of == first else f": {reached:.2f} x"
+        return f"{sign} {goal.limit:.2f} x {goal.of}{seen}"
+
+
+@frozen
+class Figure:
+    """What was measured of one subject.
+
+    Attributes:
+        question: What was measured.
+        subject: Of what.
+        value: The median, in the unit.
+        unit: The unit.
+        ratio: How many times that is what the first subject has; None where that has nothing.
+        goal: What is to be reached, in words, or nothing.
+        more_is_better: Whether it is.
+    """
+
+    question: str
+    subject: str
+    value: float
+    unit: str
+    ratio: float | None
+    goal: str
+    more_is_better: bool
+
+
+@define
+class Run:
+    """All figures of one run, and what was measured on.
+
+    Attributes:
+        machine: Processor, system, Python and versions, by name.
+        figures: What was measured, question by question.
+    """
+
+    machine: Mapping[str, str]
+    figures: list[Figure] = field(factory=list[Figure])
+
+    def questions(self) -> Iterable[tuple[str, list[Figure]]]:
+        """The figures of each question."""
+        grouped: dict[str, list[Figure]] = {}
+        for figure in self.figures:
+            grouped.setdefault(figure.question, []).append(figure)
+        return grouped.items()
+
+    def to_json(self) -> str:
+        """All of it for machines."""
+        plain: dict[str, Any] = {
+            "machine": dict(self.machine),
+            "figures": [asdict(figure) for figure in self.figures],
+        }
+        return json.dumps(plain, indent=2, ensure_ascii=False)
+
+
+HEADINGS = ("what", "of", "", "ratio", "goal")
+_WIDTHS = (62, 34, 14, 8, 0)
+
+
+def row(cells: Iterable[str]) -> str:
+    """A line of the table: Markdown that is aligned for reading it as it is."""
+    texts = [
+        cell.rjust(width) if 2 <= place <= 3 else cell.ljust(width)
+        for place, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
+    ]
+    return f"| {' | '.join(texts)} |"
+
+
+def rule() -> str:
+    """The line below the table's headings."""
+    lines = ["-" * max(width, 3) for width in _WIDTHS]
+    lines[2], lines[3] = f"{lines[2][1:]}:", f"{lines[3][1:]}:"
+    return f"| {' | '.join(lines)} |"
+
+
+def rows(figures: Iterable[Figure]) -> Iterable[str]:
+    """The lines of one question."""
+    title = ""
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} x"
+        value = f"{shown(figure.value)} {figure.unit}"
+        named = "" if figure.question == title else figure.question
+        yield row((named, figure.subject, value, ratio, figure.goal))
+        title = figure.question
+
+
+def shown(value: float) -> str:
+    """A figure with three digits that say something."""
+    if not value or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"

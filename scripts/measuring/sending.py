@@ -1,0 +1,140 @@
+"""What sending costs, and how fast it is."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from intercom_data_events import AsyncDataEventsClient, DataEventsClient
+from measuring.events import CREATED, HEADERS, TOKEN, installed, official
+from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
+from measuring.ways import AIOHTTP, FAST, Way, ways
+
+CONNECTIONS = (1, 8, 20, 50)
+#: The one that there is a goal for.
+USUAL = 20
+
+
+def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> Iterator[Question]:
+    """What is asked about sending to a server that accepts everything.
+
+    Args:
+        url: Where it is.
+        runner: What async clients are run by.
+        creates: Events that are sent one after the other.
+        events: Events that are sent as fast as possible.
+    """
+
+    def awaited_cpu(create: Callable[[], Awaitable[object]]) -> float:
+        return runner.run(_awaited_cpu(create, creates))
+
+    def rate(way: Way, connections: int) -> float:
+        return events / runner.run(_seconds(way(url, events, connections)))
+
+    yield Question(
+        "CPU time of one create",
+        "µs",
+        {name: partial(_cpu, one, creates) for name, one in _creators(url).items()},
+        scale=1e6 / creates,
+        goals={OURS: Goal(1.05, of=HTTPX)},
+    )
+    awaited = runner.run(_awaited_creators(url))
+    yield Question(
+        "CPU time of one create, awaited",
+        "µs",
+        {name: partial(awaited_cpu, one) for name, one in awaited.items()},
+        scale=1e6 / creates,
+        goals={OURS: Goal(1.05, of=HTTPX)},
+    )
+    found = ways()
+    for connections in CONNECTIONS:
+        best = FAST if FAST in found else OURS
+        yield Question(
+            f"events a second, async, {connections} connection{'s' * (connections > 1)}",
+            "/s",
+            {name: partial(rate, way, connections) for name, way in found.items()},
+            more_is_better=True,
+            goals={best: Goal(5, of=OFFICIAL)} if connections == USUAL else {},
+            most=5,
+        )
+    if not Path("/proc/self/status").exists():
+        return  # Only Linux says how much it was.
+    yield Question(
+        f"peak memory of a process that sends {events:,} events, {USUAL} at once",
+        "MB",
+        {name: partial(_peak, name, url, events) for name in found if name != AIOHTTP},
+        scale=1e-6,
+        most=3,
+    )
+
+
+def _creators(url: str) -> dict[str, Callable[[], object]]:
+    bare = httpx.Client(headers=HEADERS)
+    ours = DataEventsClient(TOKEN, base_url=url)
+    creators: dict[str, Callable[[], object]] = {
+        HTTPX: lambda: bare.post(f"{url}/events", json=CREATED),
+        OURS: lambda: ours.create(**CREATED),
+    }
+    if installed(OFFICIAL):
+        from intercom import Intercom
+
+        theirs = Intercom(token=TOKEN, base_url=url)
+        creators[OFFICIAL] = lambda: theirs.events.create(request=official(CREATED))
+    return creators
+
+
+async def _awaited_creators(url: str) -> dict[str, Callable[[], Awaitable[object]]]:
+    bare = httpx.AsyncClient(headers=HEADERS)
+    ours = AsyncDataEventsClient(TOKEN, base_url=url)
+    creators: dict[str, Callable[[], Awaitable[object]]] = {
+        HTTPX: lambda: bare.post(f"{url}/events", json=CREATED),
+        OURS: lambda: ours.create(**CREATED),
+    }
+    if installed(OFFICIAL):
+        from intercom import AsyncIntercom
+
+        theirs = AsyncIntercom(token=TOKEN, base_url=url)
+        creators[OFFICIAL] = lambda: theirs.events.create(request=official(CREATED))
+    return creators
+
+
+def _cpu(create: Callable[[], object], times: int) -> float:
+    begin = time.process_time()
+    for _ in range(times):
+        create()
+    return time.process_time() - begin
+
+
+async def _awaited_cpu(create: Callable[[], Awaitable[object]], times: int) -> float:
+    begin = time.process_time()
+    for _ in range(times):
+        await create()
+    return time.process_time() - begin
+
+
+async def _seconds(doing: Awaitable[object]) -> float:
+    begin = time.perf_counter()
+    await doing
+    return time.perf_counter() - begin
+
+
+def _peak(name: str, url: str, events: int) -> float:
+    """Peak memory, in bytes, of a process that does nothing else."""
+    # What getrusage says of a new process may be what the one has that began it.
+    program = (
+        "import asyncio, re; from measuring.ways import ways; "
+        f"asyncio.run(ways()[{name!r}]({url!r}, {events}, {USUAL})); "
+        "print(re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    return float(done.stdout) * 1024

@@ -1,0 +1,93 @@
+"""Ways to send many events, one for each client; what each needs is imported when it is used."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+
+from measuring.events import HEADERS, TOKEN, different, installed, official
+from measuring.figures import HTTPX, OFFICIAL, OURS
+
+FAST = f"{OURS}[fast]"
+AIOHTTP = "aiohttp"
+#: Sends so many events to an address, by as many at once as there are connections.
+Way = Callable[[str, int, int], Coroutine[Any, Any, None]]
+
+
+def ways() -> dict[str, Way]:
+    """Those whose packages are installed."""
+    found: dict[str, Way] = {HTTPX: _by_httpx, OURS: _by_ours}
+    if installed("httpx-aiohttp"):
+        found[FAST] = _by_fast
+    if installed(OFFICIAL):
+        found[OFFICIAL] = _by_official
+    if installed(AIOHTTP):
+        found[AIOHTTP] = _by_aiohttp
+    return found
+
+
+async def at_once(
+    most: int, send: Callable[[dict[str, Any]], Awaitable[object]], events: Iterable[dict[str, Any]]
+) -> None:
+    """Sends events by a few tasks, each of which takes the next as soon as it can."""
+    waiting = iter(events)
+
+    async def take() -> None:
+        for one in waiting:
+            await send(one)
+
+    await asyncio.gather(*(take() for _ in range(most)))
+
+
+async def _by_httpx(url: str, events: int, most: int) -> None:
+    import httpx
+
+    async with httpx.AsyncClient(headers=HEADERS) as client:
+        await at_once(most, lambda one: client.post(f"{url}/events", json=one), different(events))
+
+
+async def _by_fast(url: str, events: int, most: int) -> None:
+    from intercom_data_events import AsyncDataEventsClient
+
+    async with AsyncDataEventsClient(TOKEN, base_url=url, pace=False) as client:
+        async for outcome in client.create_many(different(events), concurrency=most):
+            if outcome.error is not None:
+                raise outcome.error
+
+
+async def _by_ours(url: str, events: int, most: int) -> None:
+    # As if the extra were not installed.
+    there = sys.modules.pop("httpx_aiohttp", None)
+    sys.modules["httpx_aiohttp"] = None  # type: ignore[assignment]  # which is what does that
+    try:
+        await _by_fast(url, events, most)
+    finally:
+        del sys.modules["httpx_aiohttp"]
+        if there is not None:
+            sys.modules["httpx_aiohttp"] = there
+
+
+async def _by_official(url: str, events: int, most: int) -> None:
+    import httpx
+    from intercom import AsyncIntercom
+
+    async with httpx.AsyncClient() as http:
+        client = AsyncIntercom(token=TOKEN, base_url=url, httpx_client=http)
+        await at_once(
+            most, lambda one: client.events.create(request=official(one)), different(events)
+        )
+
+
+async def _by_aiohttp(url: str, events: int, most: int) -> None:
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(limit=most)
+    async with aiohttp.ClientSession(headers=HEADERS, connector=connector) as session:
+
+        async def send(one: dict[str, Any]) -> None:
+            async with session.post(f"{url}/events", json=one) as answer:
+                await answer.read()
+
+        await at_once(most, send, different(events))

@@ -1,0 +1,149 @@
+"""A benchmark's figures are medians of rounds that take turns, and are shown in all three ways."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from measuring import chart, figures
+from measuring.figures import Figure, Goal, Question, Run
+
+ROOT = Path(__file__).parent.parent
+
+
+def question(**given):
+    """Ours takes twice as long as theirs, but for the first round, and for one noisy one."""
+    subjects = {
+        "theirs": chain((9.0,), (1.0, 5.0, 1.0)).__next__,
+        "ours": chain((0.0,), (2.0, 10.0, 2.0)).__next__,
+    }
+    return Question("doing it", "ms", subjects, scale=1e3, **given)
+
+
+def test_figures_are_medians_without_the_first_round_and_ratios_to_the_first_subject():
+    theirs, ours = question().answer(3)
+
+    assert (theirs.value, theirs.ratio) == (1000, 1)
+    assert (ours.value, ours.ratio) == (2000, 2)
+
+
+def test_subjects_take_turns():
+    turns = []
+    subjects = {name: lambda name=name: turns.append(name) or 1.0 for name in "ab"}
+
+    Question("", "s", subjects).answer(2)
+
+    assert turns == ["a", "b"] * 3
+
+
+def test_what_is_the_same_each_time_is_measured_once():
+    size = iter((5.0,))
+
+    (figure,) = Question("", "MB", {"a": size.__next__}, most=0).answer(9)
+
+    assert figure.value == 5
+
+
+def test_of_nothing_there_is_no_ratio():
+    figures = Question("", "%", {"a": lambda: 0.0, "b": lambda: 1.0}).answer(1)
+
+    assert [figure.ratio for figure in figures] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("goal", "more", "said"),
+    [
+        (Goal(12), False, "≤ 12 ms"),
+        (Goal(1.5, of="theirs"), False, "≤ 1.50 x theirs"),
+        (Goal(1.5, of="theirs"), True, "≥ 1.50 x theirs"),
+        (Goal(1.5, of="ours"), True, "≥ 1.50 x ours: 1.00 x"),
+        (Goal(5, of="what is not installed"), True, ""),
+    ],
+)
+def test_goals_are_beside_what_they_are_about(goal, more, said):
+    theirs, ours = question(goals={"ours": goal}, more_is_better=more).answer(3)
+
+    assert (theirs.goal, ours.goal) == ("", said)
+
+
+def test_a_line_has_a_cell_for_each_heading():
+    lines = [figures.row(figures.HEADINGS), figures.rule(), *figures.rows(question().answer(3))]
+
+    assert {line.count("|") for line in lines} == {len(figures.HEADINGS) + 1}
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["doing it", ""]
+    assert "2,000 ms" in lines[3]
+    assert "2.00 x" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "0"), (0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234")],
+)
+def test_figures_are_shown_with_what_can_be_known_of_them(value, said):
+    assert figures.shown(value) == said
+
+
+def test_the_chart_has_a_bar_for_each_figure_as_long_as_it_says():
+    run = Run(dict.fromkeys(("date", "machine", "Python"), "<&>"), question().answer(3))
+
+    drawn = ElementTree.fromstring(chart.svg(run))  # drawn here
+    bars = [one for one in drawn.iter() if one.tag.endswith("rect")]
+    lengths = [float(bar.attrib["width"]) for bar in bars]
+    said = [one.text for one in drawn.iter() if one.tag.endswith("text")]
+
+    assert lengths[1] == pytest.approx(2 * lengths[0])
+    assert "doing it (less is better)" in said
+    assert "2,000 ms (2.00 x)" in said
+    assert "<&>; <&>; <&>" in said
+
+
+def test_a_chart_of_nothing_is_one():
+    figure = Figure("errors", "ours", 0.0, "", None, "", more_is_better=False)
+
+    run = Run(dict.fromkeys(("date", "machine", "Python"), ""), [figure])
+
+    assert "<svg" in chart.svg(run)
+
+
+def run_benchmark(*arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_part_is_measured_and_written_down(tmp_path):
+    into, drawn = tmp_path / "figures.json", tmp_path / "chart.svg"
+
+    done = run_benchmark("--quick", "--only", "reading", "--json", str(into), "--svg", str(drawn))
+
+    assert done.returncode == 0, done.stderr
+    known = json.loads(into.read_text(encoding="utf-8"))
+    assert known["machine"]["medians of rounds"] == "1"
+    read = [one for one in known["figures"] if one["subject"] == "intercom-data-events"]
+    assert [one["unit"] for one in read] == ["µs", "µs"]
+    assert all(one["value"] > 0 for one in known["figures"])
+    assert drawn.read_text(encoding="utf-8").startswith("<svg")
+    assert "| json.loads" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--rounds", "0"), "--rounds: at least one"),
+        (("--only", "everything"), "invalid choice: 'everything'"),
+        (("--json", "no/such/folder.json"), "--json: no/such is no folder"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_anything_is_measured(arguments, said):
+    done = run_benchmark(*arguments)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not done.stdout
