@@ -23,8 +23,11 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 GENERATE = ("--require-hashes", "--requirement", "scripts/requirements.txt")
 #: The tests of scripts that need GENERATE, and nothing that is installed with the package.
 PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
-#: All others, in as many processes as there are cores.
-PACKAGE_TESTS = ("--numprocesses=auto", *(f"--ignore={path}" for path in PIPELINE))
+#: All others but those of `conformance`, in as many processes as there are cores.
+PACKAGE_TESTS = (
+    "--numprocesses=auto",
+    *(f"--ignore={path}" for path in (*PIPELINE, "tests/conformance")),
+)
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
 EXTRAS = f"[{','.join(OPTIONAL)}]"
