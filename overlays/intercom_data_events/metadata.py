@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -67,12 +66,12 @@ _DECIMALS = {
 def _check_url(_: object, __: object, url: str) -> None:
     if not (isinstance(url, str) and url.lower().startswith(("http://", "https://"))):
         raise MetadataError(f"url is {shown(url)}: a rich link needs an http or https address")
-    if plain_text(url) is None:
+    if not url.isascii() and plain_text(url) is None:
         raise MetadataError(f"url is {shown(url)}, which has a lone surrogate in it")
 
 
 def _check_value(_: object, __: object, value: str) -> None:
-    if not isinstance(value, str) or plain_text(value) is None:
+    if not isinstance(value, str) or not (value.isascii() or plain_text(value)):
         raise MetadataError(f"value is {shown(value)}: a rich link's value is the text to show")
 
 
@@ -309,9 +308,11 @@ def _object(key: str, value: Mapping[object, object]) -> dict[str, str | int]:
 
 def _decode(key: str, value: object) -> object:
     if isinstance(value, dict):
-        with suppress(MetadataError):  # Something else that has the same keys.
+        try:
             return _known(value)
-    elif key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
+        except MetadataError:  # Something else that has the same keys.
+            return value
+    if key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
         return timestamps.from_unix(value)
     return value
 
@@ -324,10 +325,11 @@ def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:
 
 def _known(value: dict[Any, Any]) -> object:
     """The rich link or monetary amount that an object is by its keys, or the object itself."""
-    if value.keys() == {"url", "value"}:
-        return RichLink(**value)
-    if value.keys() == {"amount", "currency"}:
-        return MonetaryAmount(**value)
+    if len(value) == 2:
+        if "url" in value and "value" in value:
+            return RichLink(value["url"], value["value"])
+        if "amount" in value and "currency" in value:
+            return MonetaryAmount(value["amount"], value["currency"])
     return value
 
 

@@ -308,8 +308,15 @@ def read_page(listed: DataEventList) -> Page:
         AttributeError, TypeError, ValueError: Something in it is not as described.
     """
     pages = listed.pages
+    # Each is let go of as it is converted: else the collector would look at all of them, again and
+    # again, and take as long as the rest.
+    waiting = list(listed.events or ())[::-1]
+    listed.events = None
+    events = []
+    while waiting:
+        events.append(_listed_event(waiting.pop()))
     return Page(
-        tuple(_listed_event(event) for event in listed.events or ()),
+        tuple(events),
         _query(pages.since) if pages else None,
         _query(pages.next_) if pages else None,
         listed.additional_properties,

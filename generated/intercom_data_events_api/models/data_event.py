@@ -117,50 +117,15 @@ class DataEvent:
 
         created_at = d.pop("created_at")
 
-        def _parse_type_(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
+        type_ = cast("None | str | Unset", d.pop("type", UNSET))
 
-        type_ = _parse_type_(d.pop("type", UNSET))
+        user_id = cast("None | str | Unset", d.pop("user_id", UNSET))
 
-        def _parse_user_id(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
+        id = cast("None | str | Unset", d.pop("id", UNSET))
 
-        user_id = _parse_user_id(d.pop("user_id", UNSET))
+        intercom_user_id = cast("None | str | Unset", d.pop("intercom_user_id", UNSET))
 
-        def _parse_id(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        id = _parse_id(d.pop("id", UNSET))
-
-        def _parse_intercom_user_id(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        intercom_user_id = _parse_intercom_user_id(d.pop("intercom_user_id", UNSET))
-
-        def _parse_email(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        email = _parse_email(d.pop("email", UNSET))
+        email = cast("None | str | Unset", d.pop("email", UNSET))
 
         def _parse_metadata(data: object) -> DataEventMetadata | None | Unset:
             if data is None:

@@ -50,24 +50,9 @@ class DataEventListPages:
     @classmethod
     def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
         d = dict(src_dict)
+        next_ = cast("None | str | Unset", d.pop("next", UNSET))
 
-        def _parse_next_(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        next_ = _parse_next_(d.pop("next", UNSET))
-
-        def _parse_since(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        since = _parse_since(d.pop("since", UNSET))
+        since = cast("None | str | Unset", d.pop("since", UNSET))
 
         data_event_list_pages = cls(
             next_=next_,

@@ -114,32 +114,11 @@ class DataEventSummary:
         d = dict(src_dict)
         type_ = check_data_event_summary_type(d.pop("type"))
 
-        def _parse_email(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
+        email = cast("None | str | Unset", d.pop("email", UNSET))
 
-        email = _parse_email(d.pop("email", UNSET))
+        intercom_user_id = cast("None | str | Unset", d.pop("intercom_user_id", UNSET))
 
-        def _parse_intercom_user_id(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        intercom_user_id = _parse_intercom_user_id(d.pop("intercom_user_id", UNSET))
-
-        def _parse_user_id(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        user_id = _parse_user_id(d.pop("user_id", UNSET))
+        user_id = cast("None | str | Unset", d.pop("user_id", UNSET))
 
         def _parse_events(data: object) -> list[DataEventSummaryItem | None] | None | Unset:
             if data is None:

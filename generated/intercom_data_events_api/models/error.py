@@ -71,14 +71,7 @@ class Error:
 
             errors.append(errors_item)
 
-        def _parse_request_id(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        request_id = _parse_request_id(d.pop("request_id", UNSET))
+        request_id = cast("None | str | Unset", d.pop("request_id", UNSET))
 
         error = cls(
             type_=type_,

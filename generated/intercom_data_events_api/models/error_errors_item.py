@@ -59,23 +59,9 @@ class ErrorErrorsItem:
         d = dict(src_dict)
         code = d.pop("code")
 
-        def _parse_message(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
+        message = cast("None | str | Unset", d.pop("message", UNSET))
 
-        message = _parse_message(d.pop("message", UNSET))
-
-        def _parse_field(data: object) -> None | str | Unset:
-            if data is None:
-                return data
-            if isinstance(data, Unset):
-                return data
-            return cast(None | str | Unset, data)
-
-        field = _parse_field(d.pop("field", UNSET))
+        field = cast("None | str | Unset", d.pop("field", UNSET))
 
         error_errors_item = cls(
             code=code,
