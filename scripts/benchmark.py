@@ -54,9 +54,9 @@ def main() -> int:
     print(figures.row(figures.HEADINGS), figures.rule(), sep="\n", flush=True)
     with ExitStack() as stack:
         for question in _questions(options.only or PARTS, options.amounts, stack):
-            print(f"measuring: {question.title}", end="\r", file=sys.stderr, flush=True)
+            _progress(f"measuring: {question.title}")
             answer = question.answer(options.rounds)
-            print("\x1b[K", end="", file=sys.stderr, flush=True)
+            _progress("")
             run.figures += answer
             print("\n".join(figures.rows(answer)), flush=True)
     for path, text in ((options.json, run.to_json), (options.svg, lambda: chart.svg(run))):
@@ -64,6 +64,12 @@ def main() -> int:
             path.write_text(text(), encoding="utf-8")
             print(f"\n{path} is written.")
     return 0
+
+
+def _progress(text: str) -> None:
+    """Says what takes a while, to whoever watches."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:
