@@ -581,10 +581,12 @@ class Outbox:
         with self._lock, self._told():
             if self._closed:
                 raise RuntimeError(f"the outbox {self.path} is closed")
-            if self._connection is None:
-                self._connection = self._reconnected()
+            # A signal's handler may close it in the midst of this.
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = self._reconnected()
             try:
-                yield self._connection
+                yield connection
             except sqlite3.Error as error:
                 self._crowded = self._crowded or _code(error) == "SQLITE_FULL"
                 # What was opened while it could only be read, say, would stay so.
@@ -592,7 +594,7 @@ class Outbox:
                     self._disconnect()
                 elif _code(error) != "SQLITE_FULL" and not self._locked:
                     self._locked = True
-                    self._connection.execute("PRAGMA busy_timeout = 0")
+                    connection.execute("PRAGMA busy_timeout = 0")
                 raise
             if self._locked and self._connection is not None:
                 self._locked = False

@@ -67,7 +67,6 @@ def _between(
         "µs",
         {name: partial(median, name, *how, _BETWEEN) for name, how in subjects.items()},
         scale=1e6,
-        goals=_GOALS,
     )
     # Of the same calls, in the same order.
     yield Question(

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import sqlite3
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -1659,6 +1660,68 @@ def test_a_handler_can_use_the_tracker_in_whose_midst_it_comes(emulator, outbox,
         assert given.users == ([] if outbox else ["interrupted"])
         assert tracker.counters.dropped == len(given.users)
     assert set(users_of(emulator)) == expected
+
+
+class Between:
+    """Calls a function before the n-th line of trackers that is run; a signal's handler might."""
+
+    def __init__(self, number, function):
+        self._left = number
+        self._function = function
+
+    def __enter__(self):
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+
+    def __exit__(self, *_):
+        sys.settrace(self._before)
+
+    def _trace(self, frame, what, _):
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(("intercom_data_events.tracker", "intercom_data_events.outbox")):
+            return None
+        if module == "intercom_data_events.tracker._queue":
+            return None  # No handler comes between its lines, as they call nothing in Python.
+        if what == "line":
+            self._left -= 1
+            if self._left == 0:
+                self._function()
+        return self._trace
+
+
+def closed_before(line, emulator, outbox):
+    """Closes a tracker in the midst of its first event; whether so, and whether that is taken."""
+    given, closed, taken = Given(), [], True
+    with DataEventsClient("token", transport=emulator.transport()) as client:
+        tracker = Tracker(client, outbox, on_error=given)
+        with Between(line, lambda: closed.append(tracker.close(PATIENCE))):
+            try:
+                track(tracker, line)
+            except (OutboxError, RuntimeError):
+                taken = False
+        if closed:
+            with pytest.raises(RuntimeError, match="closed"):
+                track(tracker, "late")
+        else:
+            assert tracker.close()
+    assert given.users in ([], [str(line)])
+    return bool(closed), taken and not given.all
+
+
+def test_a_handler_can_close_between_any_two_lines_of_the_first_track(emulator, outbox):
+    taken = []
+    for line in itertools.count(1):
+        closed, is_taken = closed_before(line, emulator, outbox)
+        if is_taken:
+            taken.append(str(line))
+        if not closed:
+            break
+    with Tracking("blocking")(emulator.transport(), outbox) as tracker:
+        assert tracker.flush()  # What was written as it was closed is the next one's.
+
+    assert line > 50
+    assert set(users_of(emulator)) >= set(taken)
+    assert Counter(users_of(emulator)).most_common(1)[0][1] == 1
 
 
 def test_its_threads_are_no_more_than_requests_and_end_with_the_program(held):

@@ -258,17 +258,22 @@ class Threads:
         """Begins one more thread; whether it did."""
         if self._staff >= self._course.concurrency:
             return False
-        worker = threading.Thread(target=self._run, name="intercom-tracker", daemon=True)
+        worker = self._thread(self._run, "intercom-tracker")
         self._workers.add(worker)
         if self._start(worker):
             return True
         self._workers.discard(worker)
         return False
 
+    def _thread(self, target: Callable[[], None], name: str) -> threading.Thread:
+        """Makes a thread that counts for nothing until it is started."""
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._starting.add(thread)
+        return thread
+
     def _start(self, thread: threading.Thread) -> bool:
         """Starts a thread; False where no more can be had."""
         try:
-            self._starting.add(thread)
             thread.start()
         except RuntimeError:
             return False
@@ -418,9 +423,7 @@ class Threads:
             if self._dozes:
                 self._wake_keeper()
             return
-        self._keeper = threading.Thread(
-            target=self._keep, name="intercom-tracker-keeper", daemon=True
-        )
+        self._keeper = self._thread(self._keep, "intercom-tracker-keeper")
         if not self._start(self._keeper):
             self._keeper = None
 
