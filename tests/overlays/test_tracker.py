@@ -1689,6 +1689,32 @@ class Between:
         return self._trace
 
 
+def test_a_handler_can_end_the_first_track_between_any_two_lines(emulator, outbox):
+    class EndedError(Exception):
+        pass
+
+    def end():
+        ended.append(line)
+        raise EndedError
+
+    taken = []
+    for line in itertools.count(1):
+        ended = []
+        with Tracking("blocking")(emulator.transport(), outbox) as tracker:
+            with contextlib.suppress(EndedError), Between(line, end):
+                track(tracker, line)
+                taken.append(str(line))
+            track(tracker, f"after {line}")
+            taken.append(f"after {line}")
+            assert tracker.close(PATIENCE)
+        if not ended:
+            break
+
+    assert line > 50
+    assert set(users_of(emulator)) >= set(taken)
+    assert Counter(users_of(emulator)).most_common(1)[0][1] == 1
+
+
 def closed_before(line, emulator, outbox):
     """Closes a tracker in the midst of its first event; whether so, and whether that is taken."""
     given, closed, taken = Given(), [], True

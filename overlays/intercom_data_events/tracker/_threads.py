@@ -259,11 +259,14 @@ class Threads:
         if self._staff >= self._course.concurrency:
             return False
         worker = self._thread(self._run, "intercom-tracker")
-        self._workers.add(worker)
-        if self._start(worker):
-            return True
-        self._workers.discard(worker)
-        return False
+        started = False
+        try:
+            self._workers.add(worker)
+            started = self._start(worker)
+        finally:
+            if not started:  # Also where a handler's error came in between.
+                self._workers.discard(worker)
+        return started
 
     def _thread(self, target: Callable[[], None], name: str) -> threading.Thread:
         """Makes a thread that counts for nothing until it is started."""
@@ -423,9 +426,13 @@ class Threads:
             if self._dozes:
                 self._wake_keeper()
             return
-        self._keeper = self._thread(self._keep, "intercom-tracker-keeper")
-        if not self._start(self._keeper):
-            self._keeper = None
+        started = False
+        try:
+            self._keeper = self._thread(self._keep, "intercom-tracker-keeper")
+            started = self._start(self._keeper)
+        finally:
+            if not started:
+                self._keeper = None
 
     def _wake_keeper(self) -> None:
         if self._alarm is not None:
@@ -435,6 +442,8 @@ class Threads:
     def _keep(self) -> None:
         while True:
             with self._lock:
+                if self._keeper is not threading.current_thread():
+                    return  # A handler's error made it seem as if this one had not started.
                 if self._course.stopped:
                     self._keeper = None
                     self._left.notify_all()
