@@ -596,6 +596,9 @@ class Outbox:
                     self._locked = True
                     connection.execute("PRAGMA busy_timeout = 0")
                 raise
+            finally:
+                if self._closed:
+                    self._disconnect()
             if self._locked and self._connection is not None:
                 self._locked = False
                 self._connection.execute(f"PRAGMA busy_timeout = {round(self._patience * 1000)}")

@@ -302,7 +302,7 @@ def _listed_event(event: DataEvent) -> ListedEvent:
 
 
 def read_page(listed: DataEventList) -> Page:
-    """Converts the generated model.
+    """Converts the generated model, and takes the events out of it.
 
     Raises:
         AttributeError, TypeError, ValueError: Something in it is not as described.
@@ -310,8 +310,8 @@ def read_page(listed: DataEventList) -> Page:
     pages = listed.pages
     # Each is let go of as it is converted: else the collector would look at all of them, again and
     # again, and take as long as the rest.
-    waiting = list(listed.events or ())[::-1]
-    listed.events = None
+    waiting, listed.events = [*(listed.events or ())], None
+    waiting.reverse()
     events = []
     while waiting:
         events.append(_listed_event(waiting.pop()))

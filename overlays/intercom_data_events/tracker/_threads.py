@@ -13,7 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -78,9 +79,8 @@ class Threads:
         self._lock = course.queue.lock
         self._work = threading.Condition(self._lock)
         self._left = threading.Condition(self._lock)
-        # Held by the one worker that waits for the lock; the others wait for this. Else whoever
-        # tracks an event waits for all of them, as locks do not go to who has waited longest.
-        self._line = threading.Lock()
+        # Workers get the lock by this.
+        self._line = _Line(self._lock)
         # What there is to log once the lock has been left: whoever handles a line may take a while,
         # and wait for another thread that tracks an event meanwhile.
         self._lines = deque[tuple[int, str, *tuple[object, ...]]]()
@@ -288,7 +288,7 @@ class Threads:
         try:
             load(self._pool)
             while (entry := self._next()) is not None:
-                self._deal_with(entry, self._settings)
+                self._deal_with(entry, self._settings, self._line)
         finally:
             with self._lock:
                 self._workers.discard(threading.current_thread())
@@ -302,12 +302,13 @@ class Threads:
         left = ends - time.monotonic()
         if entry is None or left <= 0:
             return False
-        self._deal_with(entry, evolve(self._settings, deadline=min(self._settings.deadline, left)))
+        settings = evolve(self._settings, deadline=min(self._settings.deadline, left))
+        self._deal_with(entry, settings, self._lock)
         return True
 
     def _next(self) -> Entry | None:
         """Waits for something to send; None where there will be nothing more."""
-        with self._in_line():
+        with self._line:
             while not self._course.stopped:
                 if (entry := self._taken()) is not None:
                     return entry
@@ -322,11 +323,13 @@ class Threads:
             self._course.give_in(error)
             return None
 
-    def _deal_with(self, entry: Entry, settings: Settings) -> None:
+    def _deal_with(
+        self, entry: Entry, settings: Settings, lock: AbstractContextManager[object]
+    ) -> None:
         """Sends an event, and sees to what becomes of it."""
         error: IntercomError | None = None
         try:
-            operation = self._course.operation(entry, self._begin)
+            operation = self._course.operation(entry, partial(self._begin, lock))
             operation.perform(self._pool, settings)
         except UnwantedError:
             with self._lock:
@@ -337,26 +340,11 @@ class Threads:
             error = failure
         except BaseException as failure:  # noqa: BLE001  # no event is lost to a hook's error
             error = unexpected(failure, closed=self._pool.closed)
-        self._settle(entry, error)
+        self._settle(entry, error, lock)
 
-    def _begin(self, entry: Entry) -> bool:
-        with self._in_line():
+    def _begin(self, lock: AbstractContextManager[object], entry: Entry) -> bool:
+        with lock:
             return self._course.begin(entry)
-
-    @contextmanager
-    def _in_line(self) -> Generator[None]:
-        """Holds the lock, for which one worker waits at a time."""
-        # For a while only: where a signal's handler waits here, it keeps out whom it interrupted.
-        first = self._line.acquire(timeout=_IN_LINE)
-        try:
-            with self._lock:
-                if first:
-                    first = False
-                    self._line.release()
-                yield
-        finally:
-            if first:
-                self._line.release()
 
     def _give_back(self, entry: Entry) -> None:
         """Ends what is not to be sent any longer, as the tracker was closed."""
@@ -364,9 +352,11 @@ class Threads:
             self._course.give_back(entry)
         self._close_when_over()
 
-    def _settle(self, entry: Entry, error: IntercomError | None) -> None:
+    def _settle(
+        self, entry: Entry, error: IntercomError | None, lock: AbstractContextManager[object]
+    ) -> None:
         given_up: GivenUp | None = None
-        with self._in_line():
+        with lock:
             paused = self._course.paused
             try:
                 given_up = self._course.ended(entry, error)
@@ -478,3 +468,25 @@ class Threads:
                     log.exception("on_error failed, about %s", named(event))
         finally:
             REPORTING.reset(reporting)
+
+
+class _Line:
+    """A lock for which one thread waits at a time.
+
+    Whoever else wants the lock then waits for one of them, not for all: locks do not go to who has
+    waited longest. Not for a thread that a signal's handler may interrupt.
+    """
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._turn = threading.Lock()
+
+    def __enter__(self) -> None:
+        # For a while only: what the collector ends may come in between, and wait for the others.
+        first = self._turn.acquire(timeout=_IN_LINE)
+        self._lock.acquire()
+        if first:
+            self._turn.release()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
