@@ -19,11 +19,13 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
+from io import TextIOWrapper
 from pathlib import Path
+from typing import cast
 
 from attrs import frozen
 
-from measuring import chart, figures, quota, reading, sending, servers, starting, tracking
+from measuring import chart, figures, reading, sending, servers, starting, tracking
 from measuring.events import installed
 from measuring.figures import HTTPX, OFFICIAL, Question, Run
 
@@ -48,22 +50,30 @@ QUICK = Amounts(listed=500, pages=20, creates=20, sent=100, windows=3, tracked=1
 def main() -> int:
     options = _options()
     logging.disable()
-    servers.use_no_proxy()
+    servers.leave_environment_out()
+    # What cannot be written as it is, shall not end it.
+    for stream in (sys.stdout, sys.stderr):
+        cast("TextIOWrapper", stream).reconfigure(errors="backslashreplace")
     run = Run(_machine(options.rounds))
     print("\n".join(f"- {name}: {said}" for name, said in run.machine.items()), end="\n\n")
     print(figures.row(figures.HEADINGS), figures.rule(), sep="\n", flush=True)
-    with ExitStack() as stack:
-        for question in _questions(options.only or PARTS, options.amounts, stack):
-            _progress(f"measuring: {question.title}")
-            answer = question.answer(options.rounds)
-            _progress("")
-            run.figures += answer
-            print("\n".join(figures.rows(answer)), flush=True)
+    code = 0
+    try:
+        with ExitStack() as stack:
+            for question in _questions(options.only or PARTS, options.amounts, stack):
+                _progress(f"measuring: {question.title}")
+                answer = question.answer(options.rounds)
+                _progress("")
+                run.figures += answer
+                print("\n".join(figures.rows(answer)), flush=True)
+    except KeyboardInterrupt:
+        print("\nStopped: what is above was measured.", file=sys.stderr)
+        code = 130
     for path, text in ((options.json, run.to_json), (options.svg, lambda: chart.svg(run))):
         if path is not None:
             path.write_text(text(), encoding="utf-8")
             print(f"\n{path} is written.")
-    return 0
+    return code
 
 
 def _progress(text: str) -> None:
@@ -96,8 +106,13 @@ def _options() -> argparse.Namespace:
     if options.rounds < 1:
         parser.error("--rounds: at least one")
     for name, path in (("--json", options.json), ("--svg", options.svg)):
-        if path is not None and not path.absolute().parent.is_dir():
-            parser.error(f"{name}: {path.parent} is no folder")
+        if path is None:
+            continue
+        try:
+            # Now, and not after everything has been measured.
+            path.open("a", encoding="utf-8").close()
+        except OSError as error:
+            parser.error(f"{name}: {path} cannot be written ({error.strerror}): name another file")
     return options
 
 
@@ -111,6 +126,8 @@ def _questions(parts: Collection[str], amounts: Amounts, stack: ExitStack) -> It
         url = stack.enter_context(servers.accepting())
         yield from sending.questions(url, runner, amounts.creates, amounts.sent)
     if "quota" in parts:
+        from measuring import quota
+
         yield from quota.questions(amounts.windows)
     if "tracking" in parts:
         url = stack.enter_context(servers.emulating(servers.LIMIT, servers.LATENCY))
@@ -130,7 +147,7 @@ def _machine(rounds: int) -> dict[str, str]:
         ),
         "server": servers.accepting_server(),
         "command": "nox -s bench" + "".join(f" {one}" for one in _arguments()),
-        "medians of rounds": str(rounds),
+        "medians of rounds": f"{rounds} at most",
     }
 
 

@@ -104,7 +104,7 @@ def test_the_chart_has_a_bar_for_each_figure_as_long_as_it_says():
 
 
 def test_a_chart_of_nothing_is_one():
-    figure = Figure("errors", "ours", 0.0, "", None, "", more_is_better=False)
+    figure = Figure("errors", "ours", 0.0, "", None, "", more_is_better=False, rounds=1)
 
     run = Run(dict.fromkeys(("date", "machine", "Python"), ""), [figure])
 
@@ -125,7 +125,7 @@ def test_a_part_is_measured_and_written_down(tmp_path):
 
     assert done.returncode == 0, done.stderr
     known = json.loads(into.read_text(encoding="utf-8"))
-    assert known["machine"]["medians of rounds"] == "1"
+    assert known["machine"]["medians of rounds"] == "1 at most"
     read = [one for one in known["figures"] if one["subject"] == "intercom-data-events"]
     assert [one["unit"] for one in read] == ["µs", "µs"]
     assert all(one["value"] > 0 for one in known["figures"])
@@ -138,7 +138,8 @@ def test_a_part_is_measured_and_written_down(tmp_path):
     [
         (("--rounds", "0"), "--rounds: at least one"),
         (("--only", "everything"), "invalid choice: 'everything'"),
-        (("--json", "no/such/folder.json"), "--json: no/such is no folder"),
+        (("--json", "no/such/folder.json"), "--json: no/such/folder.json cannot be written"),
+        (("--svg", "/"), "--svg: / cannot be written (Is a directory)"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_is_measured(arguments, said):

@@ -54,7 +54,8 @@ class Question:
         """Measures each subject in each round, in turn: a noisy moment is everybody's."""
         taken: dict[str, list[float]] = {name: [] for name in self.subjects}
         # The first round fills caches.
-        for _ in range(min(rounds, self.most) + 1):
+        wanted = min(rounds, self.most)
+        for _ in range(wanted + 1):
             for name, measure in self.subjects.items():
                 taken[name].append(measure() * self.scale)
         medians = {name: statistics.median(values[1:] or values) for name, values in taken.items()}
@@ -68,6 +69,7 @@ class Question:
                 ratio=value / base if base else None,
                 goal=self._goal(name, medians),
                 more_is_better=self.more_is_better,
+                rounds=max(wanted, 1),
             )
             for name, value in medians.items()
         ]
@@ -97,6 +99,7 @@ class Figure:
         ratio: How many times that is what the first subject has; None where that has nothing.
         goal: What is to be reached, in words, or nothing.
         more_is_better: Whether it is.
+        rounds: Of how many rounds it is the median.
     """
 
     question: str
@@ -106,6 +109,7 @@ class Figure:
     ratio: float | None
     goal: str
     more_is_better: bool
+    rounds: int
 
 
 @define

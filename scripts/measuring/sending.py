@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -38,14 +39,16 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
     def rate(way: Way, connections: int) -> float:
         return events / runner.run(_seconds(way(url, events, connections)))
 
-    yield Question(
-        "CPU time of one create",
-        "µs",
-        {name: partial(_cpu, one, creates) for name, one in _creators(url).items()},
-        scale=1e6 / creates,
-        goals={OURS: Goal(1.05, of=HTTPX)},
-    )
-    awaited = runner.run(_awaited_creators(url))
+    with ExitStack() as stack:
+        yield Question(
+            "CPU time of one create",
+            "µs",
+            {name: partial(_cpu, one, creates) for name, one in _creators(url, stack).items()},
+            scale=1e6 / creates,
+            goals={OURS: Goal(1.05, of=HTTPX)},
+        )
+    clients = AsyncExitStack()
+    awaited = runner.run(_awaited_creators(url, clients))
     yield Question(
         "CPU time of one create, awaited",
         "µs",
@@ -53,6 +56,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
         scale=1e6 / creates,
         goals={OURS: Goal(1.05, of=HTTPX)},
     )
+    runner.run(clients.aclose())
     found = ways()
     for connections in CONNECTIONS:
         best = FAST if FAST in found else OURS
@@ -75,9 +79,9 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
     )
 
 
-def _creators(url: str) -> dict[str, Callable[[], object]]:
-    bare = httpx.Client(headers=HEADERS)
-    ours = DataEventsClient(TOKEN, base_url=url)
+def _creators(url: str, stack: ExitStack) -> dict[str, Callable[[], object]]:
+    bare = stack.enter_context(httpx.Client(headers=HEADERS))
+    ours = stack.enter_context(DataEventsClient(TOKEN, base_url=url))
     creators: dict[str, Callable[[], object]] = {
         HTTPX: lambda: bare.post(f"{url}/events", json=CREATED),
         OURS: lambda: ours.create(**CREATED),
@@ -85,14 +89,17 @@ def _creators(url: str) -> dict[str, Callable[[], object]]:
     if installed(OFFICIAL):
         from intercom import Intercom
 
-        theirs = Intercom(token=TOKEN, base_url=url)
+        http = stack.enter_context(httpx.Client())
+        theirs = Intercom(token=TOKEN, base_url=url, httpx_client=http)
         creators[OFFICIAL] = lambda: theirs.events.create(request=official(CREATED))
     return creators
 
 
-async def _awaited_creators(url: str) -> dict[str, Callable[[], Awaitable[object]]]:
-    bare = httpx.AsyncClient(headers=HEADERS)
-    ours = AsyncDataEventsClient(TOKEN, base_url=url)
+async def _awaited_creators(
+    url: str, stack: AsyncExitStack
+) -> dict[str, Callable[[], Awaitable[object]]]:
+    bare = await stack.enter_async_context(httpx.AsyncClient(headers=HEADERS))
+    ours = await stack.enter_async_context(AsyncDataEventsClient(TOKEN, base_url=url))
     creators: dict[str, Callable[[], Awaitable[object]]] = {
         HTTPX: lambda: bare.post(f"{url}/events", json=CREATED),
         OURS: lambda: ours.create(**CREATED),
@@ -100,7 +107,8 @@ async def _awaited_creators(url: str) -> dict[str, Callable[[], Awaitable[object
     if installed(OFFICIAL):
         from intercom import AsyncIntercom
 
-        theirs = AsyncIntercom(token=TOKEN, base_url=url)
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        theirs = AsyncIntercom(token=TOKEN, base_url=url, httpx_client=http)
         creators[OFFICIAL] = lambda: theirs.events.create(request=official(CREATED))
     return creators
 

@@ -17,7 +17,8 @@ from pathlib import Path
 LIMIT, WINDOW, LATENCY = 1667, 10, 0.1
 
 _EMULATOR = """
-import itertools, sys
+import itertools, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 from intercom_data_events.emulator import Emulator, Fault
 limit, latency = int(sys.argv[1]) or None, float(sys.argv[2])
 faults = itertools.repeat(Fault.slow(latency)) if latency else ()
@@ -105,10 +106,10 @@ def nobody() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def use_no_proxy() -> None:
-    """Keeps proxies of the environment out of what is measured."""
+def leave_environment_out() -> None:
+    """Keeps proxies and the client's own settings of the environment out of what is measured."""
     for name in list(os.environ):
-        if name.upper().endswith("_PROXY"):
+        if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
             del os.environ[name]
 
 

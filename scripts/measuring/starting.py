@@ -13,8 +13,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TypeVar
 
-from packaging.requirements import Requirement
-
 from measuring.events import installed
 from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
 
@@ -27,7 +25,7 @@ _IMPORTS = {
     f"{HTTPX}, attrs": "import httpx, attrs",
     # The package alone does next to nothing: it loads each name when it is asked for.
     OURS: "import attrs; from intercom_data_events import DataEventsClient, Event",
-    OFFICIAL: "import intercom; intercom.Intercom(token='t').events",
+    OFFICIAL: "from intercom import Intercom; from intercom.events.client import EventsClient",
 }
 _ACCEPT = """
 import httpx
@@ -36,7 +34,6 @@ transport = httpx.MockTransport(lambda request: httpx.Response(202))
 _COLD_STARTS = {
     HTTPX: _ACCEPT
     + """
-import attrs
 client = httpx.Client(transport=transport)
 client.post(
     "https://api.intercom.io/events",
@@ -146,6 +143,8 @@ def _printed(program: str) -> float:
 
 def _installed_size(*names: str) -> float:
     """Bytes of the files of distributions and of all that they need."""
+    from packaging.requirements import Requirement
+
     wanted, found = list(names), set[str]()
     size = 0
     while wanted:

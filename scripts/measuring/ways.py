@@ -44,7 +44,8 @@ async def at_once(
 async def _by_httpx(url: str, events: int, most: int) -> None:
     import httpx
 
-    async with httpx.AsyncClient(headers=HEADERS) as client:
+    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
+    async with httpx.AsyncClient(headers=HEADERS, limits=limits) as client:
         await at_once(most, lambda one: client.post(f"{url}/events", json=one), different(events))
 
 
@@ -73,7 +74,8 @@ async def _by_official(url: str, events: int, most: int) -> None:
     import httpx
     from intercom import AsyncIntercom
 
-    async with httpx.AsyncClient() as http:
+    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
+    async with httpx.AsyncClient(limits=limits) as http:
         client = AsyncIntercom(token=TOKEN, base_url=url, httpx_client=http)
         await at_once(
             most, lambda one: client.events.create(request=official(one)), different(events)
