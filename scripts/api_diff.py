@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
 import subprocess
 import sys
@@ -23,8 +24,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import attrs
-import griffe
+try:
+    import attrs
+    import griffe
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    missing = "griffelib" if error.name == "griffe" else error.name
+    sys.exit(f"api-diff: {missing} is not installed: use nox -s api-diff")
 
 #: Each public package, and the source root that it lies in.
 PACKAGES = {"intercom_data_events": "overlays", "intercom_data_events_api": "generated"}
@@ -135,19 +142,25 @@ def table(changes: list[Change]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     project = options.project.absolute()
+    if not project.is_dir():
+        parser.error(f"--project: {options.project} is no folder")
+    if options.revision == "":
+        parser.error("REV is empty: name a tag, a branch or a commit, or leave it out")
     try:
-        revision = options.revision or _last_release(project)
-        commit = _git(project, "rev-parse", "--short", "--verify", f"{revision}^{{commit}}")
+        revision = _last_release(project) if options.revision is None else options.revision
+        commit = _commit(project, revision)
+        after = _working_tree(project)
         with tempfile.TemporaryDirectory() as folder:
-            _extract(project, commit.decode().strip(), Path(folder))
+            _extract(project, commit, Path(folder))
             before = read(Path(folder))
-        changes = compare(before, read(project))
+        changes = compare(before, after)
     except APIDiffError as error:
         print(f"api-diff: {error}", file=sys.stderr)
         return 2
-    print(f"{' and '.join(PACKAGES)}: {revision} ({commit.decode().strip()}) → the working tree")
+    print(f"{' and '.join(PACKAGES)}: {revision} ({commit}) → the working tree")
     print("\n".join(table(changes)))
     return int(options.fail_on_breaking and any(change.breaks == "yes" for change in changes))
 
@@ -304,11 +317,33 @@ def _reasons(before: Surface, after: Surface) -> dict[str, list[str]]:
     return reasons
 
 
+def _working_tree(project: Path) -> Surface:
+    """Reads what there is now; a folder with neither package would pass for one without changes."""
+    surface = read(project)
+    if not surface.packages:
+        package, root = next(iter(PACKAGES.items()))
+        raise APIDiffError(f"no {package} below {project / root}: name the project's root")
+    return surface
+
+
 def _last_release(project: Path) -> str:
-    try:
-        return _git(project, "describe", "--tags", "--abbrev=0").decode().strip()
-    except APIDiffError:
+    # `git describe` fails where there is no tag; whatever else it fails of is to be said.
+    if not _git(project, "tag", "--merged", "HEAD"):
         return "HEAD~1"
+    return _git(project, "describe", "--tags", "--abbrev=0").decode().strip()
+
+
+def _commit(project: Path, revision: str) -> str:
+    """Returns the short name of a revision's commit."""
+    _git(project, "rev-parse", "--git-dir")  # What fails from here on is the revision's fault.
+    try:
+        found = _git(project, "rev-parse", "--short", "--verify", f"{revision}^{{commit}}")
+    except APIDiffError as error:
+        raise APIDiffError(
+            f"{revision} is no commit of {project}: name a tag, a branch or a commit "
+            "(a shallow clone needs git fetch --tags --unshallow)"
+        ) from error
+    return found.decode().strip()
 
 
 def _extract(project: Path, commit: str, folder: Path) -> None:
@@ -322,11 +357,16 @@ def _git(project: Path, *arguments: str) -> bytes:
         done = subprocess.run(
             ["git", *arguments],  # noqa: S607  # whichever git the person has
             cwd=project,
+            env={**os.environ, "LC_ALL": "C"},  # What it says is read below.
             capture_output=True,
             check=False,
         )
     except FileNotFoundError as error:
         raise APIDiffError("git is not on this machine: install it") from error
+    except OSError as error:
+        raise APIDiffError(f"git does not start in {project}: {error.strerror}") from error
+    if b"not a git repository" in done.stderr and done.returncode:
+        raise APIDiffError(f"{project} is no git repository: name the project with --project")
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise APIDiffError(f"git {' '.join(arguments)}: {said[-1]}")

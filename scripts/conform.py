@@ -17,16 +17,24 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from conformance import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
 from conformance.reporting import Report
 
 PROJECT = Path(__file__).parent.parent
+#: By tool, the packages that it needs.
+PACKAGES = {
+    "schemathesis": ["schemathesis"],
+    "prism": ["trio"],
+    "official-sdk": ["python-intercom"],
+    "openapi-core": ["openapi-core", "pyyaml", "trio"],
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     for name in list(os.environ):
         # Nothing here is meant for the world outside.
         if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
@@ -55,13 +63,32 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if found else 0
 
 
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; what cannot work ends here, before anything has run."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.description.is_file():
+        parser.error(f"--description: {options.description} is no file")
+    if options.examples < 1:
+        parser.error("--examples: at least one")
+    if options.seed is not None and options.seed < 0:
+        parser.error("--seed: at least zero")
+    for tool in options.only or PACKAGES:
+        for package in PACKAGES[tool]:
+            try:
+                version(package)
+            except PackageNotFoundError:
+                parser.error(f"{package} is not installed: use nox -s conformance")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--only", action="append", metavar="TOOL",
-        choices=["schemathesis", "prism", "official-sdk", "openapi-core"],
+        choices=list(PACKAGES),
         help="one of %(choices)s; repeatable (default: all)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, help="of Schemathesis (default: another each time)")
@@ -81,4 +108,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # What a terminal cannot show must not fail the report.
+    sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -333,14 +333,61 @@ def test_the_repository_is_left_as_it_was(repository):
     assert len(repository.git("branch").splitlines()) == 1
 
 
-@pytest.mark.parametrize("revision", ["nonsense", "HEAD~7"])
+@pytest.mark.parametrize("revision", ["nonsense", "HEAD~7", f"HEAD:{PUBLIC}"])
 def test_a_revision_that_is_not_there_is_named(repository, revision):
-    code, lines = repository.run(revision)
+    code, (said,) = repository.run(revision)
 
     assert code == 2
-    assert len(lines) == 1
-    assert lines[0].startswith("api-diff: ")
-    assert revision in lines[0]
+    assert said == (
+        f"api-diff: {revision} is no commit of {repository.root}: name a tag, a branch or a commit "
+        "(a shallow clone needs git fetch --tags --unshallow)"
+    )
+
+
+def test_an_empty_revision_is_refused(repository, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        repository.run("")
+
+    assert "REV is empty" in capsys.readouterr().err
+
+
+def test_a_project_without_the_packages_is_an_error_and_no_change(repository):
+    for folder in (PUBLIC, GENERATED):
+        shutil.move(repository.root / folder, repository.root / "aside" / folder)
+    repository.commit()
+
+    code, (said,) = repository.run("HEAD")
+
+    assert code == 2
+    assert said == (
+        f"api-diff: no intercom_data_events below {repository.root / 'overlays'}: "
+        "name the project's root"
+    )
+
+
+@pytest.mark.parametrize("name", ["nonexistent", "file"])
+def test_a_project_that_is_no_folder_is_named(tmp_path, capsys, name):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SystemExit, match="2"):
+        api_diff.main(["--project", str(tmp_path / name)])
+
+    assert f"--project: {tmp_path / name} is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("revision", [[], ["HEAD"]])
+def test_a_project_outside_of_a_repository_is_named(
+    repository, tmp_path_factory, monkeypatch, revision
+):
+    repository.root = tmp_path_factory.mktemp("outside")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.root.parent))
+
+    code, (said,) = repository.run(*revision)
+
+    assert code == 2
+    assert said == (
+        f"api-diff: {repository.root} is no git repository: name the project with --project"
+    )
 
 
 @pytest.mark.parametrize("path", [f"{GENERATED}/__init__.py", f"{PUBLIC}/client.py"])

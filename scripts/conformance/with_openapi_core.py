@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 import httpx
-import yaml
 
 from .exercises import EXERCISES, KINDS, perform
 from .reporting import Report
@@ -182,6 +181,8 @@ class Judge:
 
 def run(description: Path) -> Report:
     """Does all exercises against the emulator, and judges what was said."""
+    import yaml
+
     report = Report(f"openapi-core {version('openapi-core')}")
     counts = Counter[str]()
     world = World()

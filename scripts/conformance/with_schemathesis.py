@@ -73,36 +73,50 @@ def run(description: Path, *, seed: int, examples: int, phases: Sequence[str] = 
     """
     report = Report(f"Schemathesis {version('schemathesis')}")
     with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder, "report.json")
+        found, said = Path(folder, "report.json"), Path(folder, "output.txt")
         with EmulatorServer(Workspace().answer) as url:
-            done = subprocess.run(
-                [
-                    sys.executable, "-m", "schemathesis.cli",
-                    "--config-file", str(_HERE / "schemathesis.toml"), "--no-color",
-                    "run", str(description), "--url", url, "--checks", "all",
-                    "--seed", str(seed), "--max-examples", str(examples),
-                    "--phases", ",".join(phases),
-                    "--report", "json", "--report-json-path", str(found),
-                ],
-                cwd=folder,
+            command = [
+                sys.executable, "-m", "schemathesis.cli",
+                "--config-file", str(_HERE / "schemathesis.toml"), "--no-color",
+                "run", str(description.absolute()), "--url", url, "--checks", "all",
+                "--seed", str(seed), "--max-examples", str(examples),
+                "--phases", ",".join(phases),
+                "--report", "json", "--report-json-path", str(found),
+            ]  # fmt: skip
+            code = _run(command, said)
+        output = said.read_text(encoding="utf-8", errors="replace")
+        if code is None:
+            report.violations.append(f"Schemathesis did not end within {_SECONDS} s:\n{output}")
+            return report
+        if not found.exists():
+            report.violations.append(f"Schemathesis did not run:\n{output}")
+            return report
+        _read(json.loads(found.read_text(encoding="utf-8")), output, phases, report)
+    if code and not report.violations:
+        report.violations.append(f"Schemathesis ends with {code}:\n{output}")
+    return report
+
+
+def _run(command: list[str], said: Path) -> int | None:
+    """Runs a command that writes what it says to a file; None where it had to be killed."""
+    # From a pipe, what was said before a timeout would come undecoded.
+    with said.open("wb") as output:
+        try:
+            return subprocess.run(
+                command,
+                cwd=said.parent,
                 env={
                     **os.environ,
                     "SCHEMATHESIS_HOOKS": "conformance.schemathesis_hooks",
                     "PYTHONPATH": str(_HERE.parent),
                 },
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                encoding="utf-8",
                 timeout=_SECONDS,
                 check=False,
-            )  # fmt: skip
-        if not found.exists():
-            report.violations.append(f"Schemathesis did not run:\n{done.stdout}")
-            return report
-        _read(json.loads(found.read_text(encoding="utf-8")), done.stdout, phases, report)
-    if done.returncode and not report.violations:
-        report.violations.append(f"Schemathesis ends with {done.returncode}:\n{done.stdout}")
-    return report
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def _read(found: dict[str, Any], output: str, wanted: Sequence[str], report: Report) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import conform
 from conformance import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
 from conformance.exercises import EXERCISES
 from conformance.reporting import Report
@@ -90,6 +91,38 @@ def test_prism_is_skipped_where_there_is_no_node(monkeypatch):
 
     assert report.skipped is not None
     assert "no Node" in report.text(0)
+
+
+def test_schemathesis_that_does_not_end_is_a_violation(monkeypatch):
+    monkeypatch.setattr(with_schemathesis, "_SECONDS", 0.1)
+
+    (violation,) = of_schemathesis(DESCRIPTION).violations
+
+    assert violation.startswith("Schemathesis did not end within 0.1 s")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--description", "nonexistent"], "--description: nonexistent is no file"),
+        (["--examples", "0"], "--examples: at least one"),
+        (["--seed", "-1"], "--seed: at least zero"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_runs(capsys, arguments, said):
+    with pytest.raises(SystemExit, match="2"):
+        conform.main(arguments)
+
+    assert said in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_there_is_named_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setitem(conform.PACKAGES, "official-sdk", ["not-there"])
+
+    with pytest.raises(SystemExit, match="2"):
+        conform.main(["--only", "official-sdk"])
+
+    assert "not-there is not installed: use nox -s conformance" in capsys.readouterr().err
 
 
 def test_exercises_are_told_apart_by_their_names():
