@@ -1706,7 +1706,10 @@ def test_a_handler_can_end_the_first_track_between_any_two_lines(emulator, outbo
                 taken.append(str(line))
             track(tracker, f"after {line}")
             taken.append(f"after {line}")
+            begin = time.monotonic()
             assert tracker.close(PATIENCE)
+            # It waits for no thread that never was.
+            assert time.monotonic() - begin < PATIENCE
         if not ended:
             break
 
