@@ -266,6 +266,12 @@ class Course:
             self._pauses = 1
             self._paused_until = -math.inf
 
+    def has_passed(self, mark: int) -> bool:
+        """Whether every event up to this one has left, and what became of it is counted."""
+        return self.queue.has_passed(mark) and all(
+            entry.id > mark for entry in list(self.in_flight)
+        )
+
     def is_in_vain(self, failing: IntercomError | None) -> bool:
         """Whether whoever closes it need not wait, as all that is left stays in the queue.
 

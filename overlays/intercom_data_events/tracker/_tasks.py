@@ -117,9 +117,7 @@ class Tasks:
             await self._look_around()
             mark = await self._in_turn(course.queue.mark)
             while not course.stopped:
-                if not self._reporting and await self._in_turn(
-                    lambda: course.queue.has_passed(mark)
-                ):
+                if not self._reporting and await self._in_turn(lambda: course.has_passed(mark)):
                     return True
                 if self.pool.closed:
                     return False  # Nothing can be sent any longer.

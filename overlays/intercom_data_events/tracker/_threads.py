@@ -154,7 +154,7 @@ class Threads:
                 with self._lock, self._stepped_aside():
                     if course.stopped:
                         return self._drained
-                    if not self._reporting and course.queue.has_passed(mark):
+                    if not self._reporting and course.has_passed(mark):
                         return True
                     left = ends - time.monotonic()
                     if left <= 0 or self._pool.closed:
