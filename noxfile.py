@@ -242,7 +242,7 @@ def bench(session: nox.Session) -> None:
     session.install(*GENERATE)
     session.install(*_group("bench"))
     _install_wheel(session, extras="[fast]")
-    session.run("python", "scripts/benchmark.py", *session.posargs)
+    session.run("python", "tests/bench/benchmark.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)
@@ -250,7 +250,7 @@ def stress(session: nox.Session) -> None:
     """Sends events through every fault and at full speed, and counts what became of them."""
     session.install(*_group("bench"), *_group("test"))
     _install_wheel(session)
-    session.run("python", "scripts/stress.py", *session.posargs)
+    session.run("python", "tests/endurance/stress.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)
@@ -258,7 +258,7 @@ def backfill(session: nox.Session) -> None:
     """Imports a file of events, measures that beside the official SDK, kills and resumes it."""
     session.install(*_group("bench"), *_group("test"))
     _install_wheel(session, extras=EXTRAS)
-    session.run("python", "scripts/backfill.py", *session.posargs)
+    session.run("python", "tests/endurance/backfill.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)
@@ -266,7 +266,7 @@ def rounds(session: nox.Session) -> None:
     """Ends programs that track in all the ways that they end, and counts their events."""
     session.install(*_group("test"))
     _install_wheel(session)
-    session.run("python", "scripts/rounds.py", *session.posargs)
+    session.run("python", "tests/endurance/crashes.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)
@@ -274,7 +274,7 @@ def celery_load(session: nox.Session) -> None:
     """Sends events by Celery, kills a worker in the midst, and counts what became of them."""
     session.install(*_group("test"))
     _install_wheel(session, extras="[celery]")
-    session.run("python", "scripts/celery_load.py", *session.posargs)
+    session.run("python", "tests/endurance/celery_load.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)
@@ -285,7 +285,7 @@ def conformance(session: nox.Session) -> None:
     packages = Path(session.create_tmp()).absolute()
     if npm := shutil.which("npm"):
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(Path("scripts", "conformance", name), packages)
+            shutil.copy(Path("tests", "conformance", "tools", name), packages)
         session.run(
             npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(packages),
             external=True, silent=True,
@@ -296,7 +296,9 @@ def conformance(session: nox.Session) -> None:
         "pytest", "tests/conformance",
         env={"CONFORMANCE_PACKAGES": str(packages) if npm else None},
     )  # fmt: skip
-    session.run("python", "scripts/conform.py", "--packages", str(packages), *session.posargs)
+    session.run(
+        "python", "tests/conformance/conform.py", "--packages", str(packages), *session.posargs
+    )
 
 
 @nox.session(python=PYTHON)

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from extract_examples import examples, under
 
+from extract_examples import examples, under
 from intercom_data_events.emulator import Emulator
 
 README = Path(__file__).parent.parent / "README.md"

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from extract_examples import under
-
 from intercom_data_events.emulator import Emulator
 
 from .conftest import PATIENCE, until

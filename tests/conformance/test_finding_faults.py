@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import conform
-from conformance import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
-from conformance.exercises import EXERCISES
-from conformance.reporting import Report
 from intercom_data_events.emulator import _endpoints
+from tools import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
+from tools.reporting import Report
+from tools.scenarios import SCENARIOS
 
 DESCRIPTION = Path(__file__).parent.parent.parent / "openapi" / "data-events.yaml"
 #: Where Prism is, as the session says.
@@ -125,7 +125,7 @@ def test_a_package_that_is_not_there_is_named_before_anything_runs(monkeypatch, 
     assert "not-there is not installed: use nox -s conformance" in capsys.readouterr().err
 
 
-def test_exercises_are_told_apart_by_their_names():
-    names = [exercise.name for exercise in EXERCISES]
+def test_scenarios_are_told_apart_by_their_names():
+    names = [scenario.name for scenario in SCENARIOS]
 
     assert len(set(names)) == len(names)

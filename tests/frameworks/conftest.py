@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from attrs import define
-from extract_examples import under
 
+from extract_examples import under
 from intercom_data_events.emulator import Emulator, Fault
 
 README = Path(__file__).parents[2] / "README.md"

@@ -41,7 +41,7 @@ class Exchange:
     response: httpx.Response
 
 
-class World:
+class Fixture:
     """Answers as an emulator does, and keeps what was said.
 
     What the API documents and the emulator does not do by itself (403, 500), or not at once (429),

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient
+from measuring.clients import AIOHTTP, FAST, Client
 from measuring.events import CREATED, HEADERS, TOKEN, installed, official
 from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
-from measuring.ways import AIOHTTP, FAST, Way, ways
 
 CONNECTIONS = (1, 8, 20, 50)
 #: The one that there is a goal for.
@@ -36,7 +36,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
     def awaited_cpu(create: Callable[[], Awaitable[object]]) -> float:
         return runner.run(_awaited_cpu(create, creates))
 
-    def rate(way: Way, connections: int) -> float:
+    def rate(way: Client, connections: int) -> float:
         return events / runner.run(_seconds(way(url, events, connections)))
 
     with ExitStack() as stack:
@@ -57,7 +57,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
         goals={OURS: Goal(1.05, of=HTTPX)},
     )
     runner.run(clients.aclose())
-    found = ways()
+    found = clients()
     for connections in CONNECTIONS:
         best = FAST if FAST in found else OURS
         yield Question(
@@ -137,8 +137,8 @@ def _peak(name: str, url: str, events: int) -> float:
     """Peak memory, in bytes, of a process that does nothing else."""
     # What getrusage says of a new process may be what the one has that began it.
     program = (
-        "import asyncio, re; from measuring.ways import ways; "
-        f"asyncio.run(ways()[{name!r}]({url!r}, {events}, {USUAL})); "
+        "import asyncio, re; from measuring.clients import clients; "
+        f"asyncio.run(clients()[{name!r}]({url!r}, {events}, {USUAL})); "
         "print(re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1])"
     )
     done = subprocess.run(

@@ -107,7 +107,7 @@ def _run(command: list[str], said: Path) -> int | None:
                 cwd=said.parent,
                 env={
                     **os.environ,
-                    "SCHEMATHESIS_HOOKS": "conformance.schemathesis_hooks",
+                    "SCHEMATHESIS_HOOKS": "tools.schemathesis_hooks",
                     "PYTHONPATH": str(_HERE.parent),
                 },
                 stdout=output,

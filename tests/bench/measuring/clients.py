@@ -13,12 +13,12 @@ from measuring.figures import HTTPX, OFFICIAL, OURS
 FAST = f"{OURS}[fast]"
 AIOHTTP = "aiohttp"
 #: Sends so many events to an address, by as many at once as there are connections.
-Way = Callable[[str, int, int], Coroutine[Any, Any, None]]
+Client = Callable[[str, int, int], Coroutine[Any, Any, None]]
 
 
-def ways() -> dict[str, Way]:
+def clients() -> dict[str, Client]:
     """Those whose packages are installed."""
-    found: dict[str, Way] = {HTTPX: _by_httpx, OURS: _by_ours}
+    found: dict[str, Client] = {HTTPX: _by_httpx, OURS: _by_ours}
     if installed("httpx-aiohttp"):
         found[FAST] = _by_fast
     if installed(OFFICIAL):

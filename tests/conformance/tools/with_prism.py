@@ -17,9 +17,9 @@ from typing import IO
 import attrs
 import httpx
 
-from .exercises import KINDS, perform
+from .fixture import Fixture
 from .reporting import Report
-from .world import World
+from .scenarios import KINDS, perform
 
 _HERE = Path(__file__).parent
 _COMMAND = Path("node_modules", "@stoplight", "prism-cli", "dist", "index.js")
@@ -48,7 +48,7 @@ class _Proxy:
 
 
 def run(description: Path, packages: Path | None) -> Report:
-    """Does all exercises through Prism.
+    """Does all scenarios through Prism.
 
     Args:
         description: The description that Prism judges by.
@@ -64,10 +64,10 @@ def run(description: Path, packages: Path | None) -> Report:
         report.skipped = "it is not installed; `nox -s conformance` does that where npm is"
         return report
     counts = Counter[str]()
-    world = World()
+    fixture = Fixture()
     command = [node, str(packages / _COMMAND)]
     try:
-        with world.serve() as upstream, _proxy(command, description, upstream) as proxy:
+        with fixture.serve() as upstream, _proxy(command, description, upstream) as proxy:
             for kind in KINDS:
                 _through(proxy.url, kind, report, counts)
     except PrismError as error:
@@ -81,7 +81,7 @@ def run(description: Path, packages: Path | None) -> Report:
             + "\n".join(logged)
         )
     report.compared = [
-        f"{counts['exercises']} exercises of both clients ({', '.join(KINDS)})",
+        f"{counts['scenarios']} scenarios of both clients ({', '.join(KINDS)})",
         f"{counts['answers']} requests of theirs, and the answers",
         f"{counts['beyond']} requests that the description does not have, each refused",
     ]
@@ -92,10 +92,10 @@ def _through(url: str, kind: str, report: Report, counts: Counter[str]) -> None:
     seen: list[httpx.Response] = []
     for outcome in perform(url, kind, lambda _: seen.clear(), seen.append):
         refusals = [found for answer in seen if (found := _refusal(answer)) is not None]
-        counts["exercises"] += 1
+        counts["scenarios"] += 1
         counts["answers"] += len(seen)
         counts["refusals"] += len(refusals)
-        if outcome.exercise.beyond is None:
+        if outcome.scenario.beyond is None:
             said = refusals or ([] if outcome.wrong is None else [outcome.wrong])
             report.violations += [f"{outcome.name}: {one}" for one in said]
         elif not refusals:

@@ -18,7 +18,7 @@ from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 _TIMED = "import time; begin = time.perf_counter()\n{}\nprint(time.perf_counter() - begin)"
 _IMPORTS = {

@@ -1,6 +1,6 @@
 """Sends many events by Celery, kills a worker in the midst, and counts what became of them.
 
-    nox -s celery_load [-- --events 100000]
+    nox -s celery-load [-- --events 100000]
 
 There are a Redis server (Debian: `apt install redis-server`), two Celery workers with several
 processes each, and the emulator with a quota in small windows, all in processes of their own. When

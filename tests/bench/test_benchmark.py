@@ -14,7 +14,7 @@ import pytest
 from measuring import chart, figures
 from measuring.figures import Figure, Goal, Question, Run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def question(**given):
@@ -113,7 +113,7 @@ def test_a_chart_of_nothing_is_one():
 
 def run_benchmark(*arguments):
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments],
+        [sys.executable, str(ROOT / "tests" / "bench" / "benchmark.py"), *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -12,9 +12,9 @@ from typing import Any
 import attrs
 import httpx
 
-from .exercises import EXERCISES, KINDS, perform
+from .fixture import Exchange, Fixture
 from .reporting import Report
-from .world import Exchange, World
+from .scenarios import KINDS, SCENARIOS, perform
 
 _EVENT = {"event_name": "invited-friend", "created_at": 1671028894, "user_id": "314159"}
 _TALLY = {"event_name": "invited-friend", "count": 1, "first": 1671028894, "last": 1671028894}
@@ -180,19 +180,19 @@ class Judge:
 
 
 def run(description: Path) -> Report:
-    """Does all exercises against the emulator, and judges what was said."""
+    """Does all scenarios against the emulator, and judges what was said."""
     import yaml
 
     report = Report(f"openapi-core {version('openapi-core')}")
     counts = Counter[str]()
-    world = World()
-    with world.serve() as url:
+    fixture = Fixture()
+    with fixture.serve() as url:
         judge = Judge(yaml.safe_load(description.read_text(encoding="utf-8")), url)
         for kind in KINDS:
-            _of_a_client(world, url, kind, judge, report, counts)
-        _raw(world, url, judge, report, counts)
+            _of_a_client(fixture, url, kind, judge, report, counts)
+        _raw(fixture, url, judge, report, counts)
     report.compared = [
-        f"{len(EXERCISES) * len(KINDS)} exercises of both clients ({', '.join(KINDS)})",
+        f"{len(SCENARIOS) * len(KINDS)} scenarios of both clients ({', '.join(KINDS)})",
         f"{counts['said']} requests of theirs, and the answers",
         f"{counts['beyond']} requests among them that the description does not have, each refused",
         f"{counts['taken']} raw requests that description and emulator take",
@@ -203,20 +203,20 @@ def run(description: Path) -> Report:
 
 
 def _of_a_client(
-    world: World, url: str, kind: str, judge: Judge, report: Report, counts: Counter[str]
+    fixture: Fixture, url: str, kind: str, judge: Judge, report: Report, counts: Counter[str]
 ) -> None:
     def before(name: str) -> None:
-        world.doing = name
+        fixture.doing = name
 
     for outcome in perform(url, kind, before):
-        said = [one for one in world.exchanges if one.doing == outcome.name]
+        said = [one for one in fixture.exchanges if one.doing == outcome.name]
         counts["said"] += len(said)
         wrong = [] if outcome.wrong is None else [outcome.wrong]
         if not said:
             wrong.append("nothing was sent")
         for exchange in said:
             refused = judge.request(exchange.request)
-            if outcome.exercise.beyond is None:
+            if outcome.scenario.beyond is None:
                 wrong += _shown(exchange, "request", refused)
             elif refused is None:
                 wrong.append("the description allows it, which it should not")
@@ -226,13 +226,13 @@ def _of_a_client(
         report.violations += [f"{outcome.name}: {one}" for one in wrong]
 
 
-def _raw(world: World, url: str, judge: Judge, report: Report, counts: Counter[str]) -> None:
+def _raw(fixture: Fixture, url: str, judge: Judge, report: Report, counts: Counter[str]) -> None:
     with httpx.Client(base_url=url, trust_env=False) as client:
         for number, raw in enumerate(RAW):
-            world.doing = f"raw: {raw.method} {raw.target} {json.dumps(raw.body)} {raw.headers}"
+            fixture.doing = f"raw: {raw.method} {raw.target} {json.dumps(raw.body)} {raw.headers}"
             headers = {"Authorization": f"Bearer raw-{number}", **raw.headers}
             response = client.request(raw.method, raw.target, json=raw.body, headers=headers)
-            exchange = world.exchanges[-1]
+            exchange = fixture.exchanges[-1]
             refused = judge.request(exchange.request)
             wrong = _shown(exchange, "answer", judge.answer(exchange.request, exchange.response))
             if response.is_success != raw.good:

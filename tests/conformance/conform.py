@@ -20,10 +20,10 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from conformance import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
-from conformance.reporting import Report
+from tools import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
+from tools.reporting import Report
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 #: By tool, the packages that it needs.
 PACKAGES = {
     "schemathesis": ["schemathesis"],

@@ -22,7 +22,7 @@ from intercom_data_events import (
     RichLink,
 )
 
-from .world import BROKEN, FORBIDDEN, FULL, GOOD, LIMITED, WRONG
+from .fixture import BROKEN, FORBIDDEN, FULL, GOOD, LIMITED, WRONG
 
 #: The ways to use the clients: one that blocks, and one that is awaited, on either event loop.
 KINDS = ("blocking", "asyncio", "trio")
@@ -63,7 +63,7 @@ UNNUMBERED = (
 
 
 @attrs.frozen(kw_only=True)
-class Exercise:
+class Scenario:
     """One use of a client, and what has to come of it.
 
     Attributes:
@@ -87,9 +87,9 @@ class Exercise:
 
 @attrs.frozen
 class Outcome:
-    """What came of an exercise; `wrong` says why it is not what had to."""
+    """What came of an scenario; `wrong` says why it is not what had to."""
 
-    exercise: Exercise
+    scenario: Scenario
     name: str
     error: IntercomError | None
     wrong: str | None
@@ -99,13 +99,13 @@ def _each(client: Any, verb: str, **arguments: Any) -> Any:
     return getattr(client.with_raw_response, verb)(**arguments)
 
 
-def _exercises() -> Iterator[Exercise]:
+def _scenarios() -> Iterator[Scenario]:
     yield from _creating()
     yield from _reading()
     yield from _failing()
 
 
-def _creating() -> Iterator[Exercise]:
+def _creating() -> Iterator[Scenario]:
     for name, arguments in {
         "an order": {"user_id": "314159", "created_at": 1389913941},
         "the Ruby payload": {"email": "customer@example.org", "created_at": 1391691571},
@@ -115,14 +115,14 @@ def _creating() -> Iterator[Exercise]:
         "before 1970": {"user_id": "314159", "created_at": datetime(1912, 6, 23, tzinfo=UTC)},
         "stamped with the present": {"user_id": "314159"},
     }.items():
-        yield Exercise(
+        yield Scenario(
             name=f"create: {name}",
             use=lambda client, arguments=arguments: client.create(
                 "placed-order", metadata=_ORDER, **arguments
             ),
         )
     for version, beyond in {"2.14": None, "Preview": UNNUMBERED, "Unstable": UNNUMBERED}.items():
-        yield Exercise(
+        yield Scenario(
             name=f"create: an invitation for version {version}",
             use=lambda client: client.send(Event.from_dict(_INVITATION)),
             options={"version": version},
@@ -134,20 +134,20 @@ def _creating() -> Iterator[Exercise]:
         ("list", 200, {"user_id": "314159"}),
         ("summary", 200, {"user_id": "314159"}),
     ):
-        yield Exercise(
+        yield Scenario(
             name=f"with_raw_response.{verb}",
             use=lambda client, verb=verb, arguments=arguments: _each(client, verb, **arguments),
             gives=lambda answer, status=status: answer.status_code == status,
         )
 
 
-def _reading() -> Iterator[Exercise]:
+def _reading() -> Iterator[Scenario]:
     begin = int(time.time()) - 10_000
     events = [
         Event("read-book", user_id="20413", created_at=begin + number, metadata={"number": number})
         for number in range(40)
     ]
-    yield Exercise(
+    yield Scenario(
         name="create_many: 40 events",
         use=lambda client: client.create_many(events),
         gives=lambda outcomes: len(outcomes) == 40 and all(not one.error for one in outcomes),
@@ -159,7 +159,7 @@ def _reading() -> Iterator[Exercise]:
             ({"per_page": 500}, [40]),
         ):
             arguments = {**identity, **size}
-            yield Exercise(
+            yield Scenario(
                 name=f"list: the pages of {' '.join(map(str, arguments.values()))}",
                 use=lambda client, arguments=arguments: client.list(**arguments).pages(),
                 gives=lambda pages, sizes=sizes: (
@@ -168,17 +168,17 @@ def _reading() -> Iterator[Exercise]:
                     == list(reversed(range(40)))
                 ),
             )
-    yield Exercise(
+    yield Scenario(
         name="list: nothing, of a lead",
         use=lambda client: client.list(intercom_user_id="63a0979a5eeebeaf28dd56ba"),
         gives=lambda found: found == [],
     )
-    yield Exercise(
+    yield Scenario(
         name="list: what is newer than a page",
         use=lambda client: client.list(since="/events?type=user&user_id=20413&since=40"),
         gives=lambda found: [one.metadata.get("number") for one in found] == [39, 38],
     )
-    yield Exercise(
+    yield Scenario(
         name="create_summary",
         use=lambda client: client.create_summary(**_SUMMARY),
     )
@@ -187,7 +187,7 @@ def _reading() -> Iterator[Exercise]:
         {"email": "frodo.baggins@example.com"},
         {"intercom_user_id": "63a0979a5eeebeaf28dd"},
     ):
-        yield Exercise(
+        yield Scenario(
             name=f"summary: by {', '.join(identity)}",
             use=lambda client, identity=identity: client.summary(**identity),
             # Once as the documented example, once stamped, twice three by summaries.
@@ -198,7 +198,7 @@ def _reading() -> Iterator[Exercise]:
         )
 
 
-def _failing() -> Iterator[Exercise]:
+def _failing() -> Iterator[Scenario]:
     verbs: dict[str, Callable[..., Any]] = {
         "create": lambda client, **who: client.create("invited-friend", **who),
         "list": lambda client, **who: client.list(**who),
@@ -211,7 +211,7 @@ def _failing() -> Iterator[Exercise]:
             yield _failure(f"{verb}: with a {token} token", use, status, token, user_id="314159")
         if verb != "create_summary":
             yield _failure(f"{verb}: somebody of two", use, 409, **_SHARED)
-        yield Exercise(
+        yield Scenario(
             name=f"{verb}: the one request of a window",
             use=lambda client, use=use: use(client, user_id="314159"),
             gives=lambda _: True,
@@ -231,7 +231,7 @@ def _failing() -> Iterator[Exercise]:
         400,
     )
     names = [Event(f"name-{number}", user_id="314159") for number in range(_ACTIVE_NAMES)]
-    yield Exercise(
+    yield Scenario(
         name=f"create_many: {_ACTIVE_NAMES} names",
         use=lambda client: client.create_many(names),
         gives=lambda outcomes: all(not one.error for one in outcomes),
@@ -249,49 +249,49 @@ def _failure(
     options: Mapping[str, Any] | None = None,
     beyond: str | None = None,
     **who: str,
-) -> Exercise:
-    return Exercise(
+) -> Scenario:
+    return Scenario(
         name=name, use=lambda client: use(client, **who), fails=status, token=token,
         options=options or {}, beyond=beyond,
     )  # fmt: skip
 
 
 #: Everything, in an order that matters: what is created is read.
-EXERCISES: Sequence[Exercise] = tuple(_exercises())
+SCENARIOS: Sequence[Scenario] = tuple(_scenarios())
 
 
 def perform(
     url: str, kind: str, before: Callable[[str], None], watch: Watch | None = None
 ) -> Iterator[Outcome]:
-    """Does all exercises with one kind of client.
+    """Does all scenarios with one kind of client.
 
     Args:
         url: Where to.
         kind: One of `KINDS`; each has a workspace of its own.
-        before: Is told the name of each exercise before it is done.
+        before: Is told the name of each scenario before it is done.
         watch: Is told of each answer. Without it, the clients use connections as they choose.
     """
-    for exercise in EXERCISES:
-        name = f"{kind}: {exercise.name}"
+    for scenario in SCENARIOS:
+        name = f"{kind}: {scenario.name}"
         before(name)
         options = {
             # The wrong one is known by its whole name.
-            "access_token": WRONG if exercise.token == WRONG else f"{exercise.token}-{kind}",
+            "access_token": WRONG if scenario.token == WRONG else f"{scenario.token}-{kind}",
             "base_url": url,
             # Each failure is to be seen as it is.
             "max_retries": 0,
             "pace": False,
-            **exercise.options,
+            **scenario.options,
         }
         found, error = None, None
         try:
             if kind == "blocking":
-                found = _use_blocking(exercise.use, options, watch)
+                found = _use_blocking(scenario.use, options, watch)
             else:
-                found = anyio.run(_use_awaited, exercise.use, options, watch, backend=kind)
+                found = anyio.run(_use_awaited, scenario.use, options, watch, backend=kind)
         except IntercomError as raised:
             error = raised
-        yield Outcome(exercise, name, error, _judge(exercise, found, error))
+        yield Outcome(scenario, name, error, _judge(scenario, found, error))
 
 
 def _use_blocking(use: Callable[[Any], Any], options: dict[str, Any], watch: Watch | None) -> Any:
@@ -338,12 +338,12 @@ async def _awaited_to_the_end(found: Any) -> Any:
     return await found if inspect.isawaitable(found) else found
 
 
-def _judge(exercise: Exercise, found: Any, error: IntercomError | None) -> str | None:
-    if exercise.fails is not None:
+def _judge(scenario: Scenario, found: Any, error: IntercomError | None) -> str | None:
+    if scenario.fails is not None:
         status = error.status_code if isinstance(error, APIStatusError) else None
-        if status != exercise.fails:
-            return f"it should fail with {exercise.fails}, and {_said(found, error)}"
-    elif error is not None or not exercise.gives(found):
+        if status != scenario.fails:
+            return f"it should fail with {scenario.fails}, and {_said(found, error)}"
+    elif error is not None or not scenario.gives(found):
         return f"it {_said(found, error)}"
     return None
 

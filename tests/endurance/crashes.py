@@ -1,6 +1,6 @@
 """Ends programs that track in all the ways that they end, and counts what became of their events.
 
-    nox -s rounds [-- --rounds 20 --outage 20]
+    nox -s crashes [-- --rounds 20 --outage 20]
 
 - gunicorn: real workers that share an outbox, under load, are killed in each round, one alone and
   then all and their master at once, at random moments; the next round goes on with the same outbox.
@@ -308,7 +308,7 @@ def killed_under_load(
     """One round; returns the numbers of the events for which an answer came."""
     command = [
         sys.executable, "-m", "gunicorn", "--chdir", str(Path(__file__).parent),
-        "--workers", str(WORKERS), "--bind", "127.0.0.1:0", f"rounds:application({outbox!r})",
+        "--workers", str(WORKERS), "--bind", "127.0.0.1:0", f"crashes:application({outbox!r})",
     ]  # fmt: skip
     answered: list[int] = []
     over = threading.Event()

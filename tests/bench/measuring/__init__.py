@@ -1,0 +1,1 @@
+"""What `benchmark.py` measures, with what, and how it shows that."""
