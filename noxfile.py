@@ -1,41 +1,52 @@
-"""Sessions for people and for CI; `nox --list` says what there is."""
+"""Sessions for people and for CI; `nox --list` shows them all."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["tests", "lint", "typecheck", "drift", "demo"]
 nox.options.error_on_external_run = True
-nox.options.default_venv_backend = "virtualenv"
+# uv, where nox finds it, installs in a tenth of pip's time.
+nox.options.default_venv_backend = "uv|virtualenv"
+# pip trusts the certificates of the system, and so does uv then.
+os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-GENERATE = ("--require-hashes", "--requirement", "scripts/requirements.txt")
-#: The tests of scripts that need GENERATE, and nothing that is installed with the package.
+LOCK = Path("scripts", "requirements.txt")
+GENERATE = ("--require-hashes", "--requirement", str(LOCK))
+#: The tests of the regeneration and of the API report, which need GENERATE.
 PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
-#: All others but those of `conformance`, in as many processes as there are cores.
-PACKAGE_TESTS = (
-    "--numprocesses=auto",
-    *(f"--ignore={path}" for path in (*PIPELINE, "tests/conformance")),
-)
+#: The one part of the pipeline whose result could depend on the Python.
+DETERMINISM = "tests/regeneration/test_determinism.py"
+#: All other tests, but for those of `conformance`.
+PACKAGE = tuple(f"--ignore={path}" for path in (*PIPELINE, "tests/conformance"))
+#: As many processes as there are cores; one that has nothing left takes from another.
+SPREAD = ("--numprocesses=auto", "--dist=worksteal")
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
 EXTRAS = f"[{','.join(OPTIONAL)}]"
 WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in extra)]
 #: What the wheel is tested with.
 RESOLUTIONS = ("lowest", "newest")
-#: Where `build` leaves the archives.
+#: Where `build` leaves the archives, and each part of `tests` what became of its tests.
 ARCHIVES = Path("build", "dist")
+REPORTS = Path("build", "tests")
 
 
 def _group(name: str) -> list[str]:
@@ -68,24 +79,35 @@ def _found(version: str) -> Path | None:
 
 FOUND = {version: path for version in PYTHONS if (path := _found(version)) is not None}
 if sys.version_info >= (3, 11):  # noqa: UP036  # an older one can run nox
-    # Whoever runs nox is a Python that is here, under whatever name; newer ones too.
+    # The Python that runs nox is there, under whatever name; so is one that is newer than listed.
     FOUND.setdefault(f"{sys.version_info[0]}.{sys.version_info[1]}", Path(sys.executable))
 if not FOUND:
     sys.exit(f"None of Python {', '.join(PYTHONS)} is on this machine: install one of them.")
+FOUND = dict(sorted(FOUND.items(), key=lambda found: int(found[0].partition(".")[2])))
 MISSING = [version for version in PYTHONS if version not in FOUND]
 # Where nox looks first: the real ones, before any shim.
 os.environ["PATH"] = os.pathsep.join([*(str(p.parent) for p in FOUND.values()), os.environ["PATH"]])
-#: The oldest, for everything whose result does not depend on it.
-PYTHON = next(iter(FOUND))
+#: The oldest, for everything whose result does not depend on it, and the newest.
+PYTHON, *_, NEWEST = [next(iter(FOUND)), *FOUND]
+
+
+def _install_once(session: nox.Session, *needs: str) -> None:
+    """Installs into an environment that is reused, unless it has been done for the same pins."""
+    done = Path(session.virtualenv.location, "installed.txt")
+    pins = "".join(path.read_text("utf-8") for path in (Path("pyproject.toml"), LOCK))
+    wanted = hashlib.sha256(f"{pins}{needs}".encode()).hexdigest()
+    if not done.exists() or done.read_text("utf-8") != wanted:
+        session.install(*needs)
+        done.write_text(wanted, "utf-8")
 
 
 def _install_wheel(session: nox.Session, *options: str, extras: str = "") -> None:
-    """Installs the package as users get it: pip builds a wheel, and installs that."""
+    """Installs the package as users get it: a wheel is built, and that is installed."""
     session.install(*options, f".{extras}")
 
 
 def _lowest(needs: list[str]) -> list[str]:
-    """Pins dependencies to the lowest versions that pyproject.toml says will do."""
+    """Pins dependencies to the lowest versions that pyproject.toml allows."""
     return [re.sub(r">=([\d.]+).*", r"==\1", need) for need in needs]
 
 
@@ -100,38 +122,116 @@ def _print_versions(session: nox.Session) -> None:
     session.run("python", "-c", program, *names)
 
 
+@dataclass(frozen=True)
+class Part:
+    """What became of one part of the tests; all counts are 0 where it did not get to its end."""
+
+    name: str
+    good: bool
+    seconds: float
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __str__(self) -> str:
+        counts = f"{self.passed:>6,} passed  {self.failed:>3} failed  {self.skipped:>3} skipped"
+        verdict = "" if self.good or self.failed else "  failed: see above"
+        return f"  {self.name:<44} {counts}  {self.seconds:>5.0f} s{verdict}"
+
+
+#: Of all Pythons so far, so that the last session's table has every one.
+PARTS: list[Part] = []
+
+
+def _run_part(session: nox.Session, name: str, *command: str) -> None:
+    """Runs tests, and notes what became of them; a failure keeps no other part from running."""
+    name = f"{session.python} {name}"
+    report = REPORTS.absolute() / f"{re.sub('[^a-z0-9.]+', '-', name)}.xml"
+    report.unlink(missing_ok=True)
+    begin = time.monotonic()
+    try:
+        session.run(*command, f"--junitxml={report}")
+        good = True
+    except CommandFailed:
+        good = False
+    seconds = time.monotonic() - begin
+    try:
+        suite = next(ElementTree.parse(report).iter("testsuite")).attrib
+    except (OSError, StopIteration, ElementTree.ParseError):
+        PARTS.append(Part(name, good=False, seconds=seconds))
+        return
+    failed = int(suite["failures"]) + int(suite["errors"])
+    skipped = int(suite["skipped"])
+    passed = int(suite["tests"]) - failed - skipped
+    PARTS.append(Part(name, good, seconds, passed, failed, skipped))
+
+
+def _tell_parts(session: nox.Session) -> None:
+    """Prints a line for each part, and fails if one of this session's did."""
+    session.log("what became of each part so far:")
+    print(*PARTS, sep="\n", flush=True)
+    bad = [part.name for part in PARTS if not part.good and part.name.startswith(session.python)]
+    if bad:
+        session.error(f"failed: {', '.join(bad)}")
+
+
 @nox.session(python=list(FOUND))
 def tests(session: nox.Session) -> None:
-    """Runs the tests against the built wheel, on each supported Python; measures the oldest."""
+    """Runs the tests against the built wheel on each Python: nox -s tests [-- PYTEST'S OPTIONS].
+
+    The oldest Python has the lowest dependencies, the others the newest. Oldest and newest run
+    all of the package's tests, those between leave out what starts processes. The oldest measures
+    coverage and tests the regeneration, which the others test for the same bytes alone. With files
+    or folders among the options, only these run.
+    """
     for version in MISSING:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
-    session.install(*GENERATE)
-    session.install(*_group("test"))
-    _install_wheel(session, extras=EXTRAS)
-    if session.posargs:
-        session.run("pytest", *session.posargs)
-        return
-    # The pipeline's run with what is locked, and unmeasured: what is measured are the overlays.
-    session.run("pytest", "--numprocesses=auto", *PIPELINE)
-    # All others with the newest of what the package needs; the lock may have older ones.
-    _install_wheel(session, "--upgrade", "--upgrade-strategy=eager", extras=EXTRAS)
+    oldest, newest = session.python == PYTHON, session.python == NEWEST
+    # The only one there is has what users get.
+    lowest = oldest and not newest
+    session.install(*_group("test"), f".{EXTRAS}", *(_lowest(WITH_EXTRAS) if lowest else ()))
     _print_versions(session)
-    others = ("pytest", *PACKAGE_TESTS)
-    if session.python != PYTHON:  # Measured once, as it takes its time.
-        session.run(*others)
+    if any(Path(option.partition("::")[0]).exists() for option in session.posargs):
+        session.install(*GENERATE)
+        _run_part(session, "as asked", "pytest", *session.posargs)
+        _tell_parts(session)
         return
+    options = (*SPREAD, *session.posargs)
+    if oldest:
+        _run_measured(session, f"package, {'lowest' if lowest else 'newest'}", *PACKAGE, *options)
+    elif newest:
+        _run_part(session, "package, newest", "pytest", *PACKAGE, *options)
+    else:
+        without = ("-m", "not processes")
+        _run_part(session, "package, newest, no processes", "pytest", *PACKAGE, *without, *options)
+    session.install(*GENERATE)
+    if oldest:
+        _run_part(session, "regeneration", "pytest", *PIPELINE, *options)
+    else:
+        _run_part(session, "regeneration, same bytes", "pytest", DETERMINISM, *options)
+    _tell_parts(session)
+
+
+def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
+    """Runs tests with coverage of the overlays, branches included."""
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", *others)
-    session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report")
+    _run_part(session, name, "coverage", "run", "-m", "pytest", *arguments)
+    begin = time.monotonic()
+    try:
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
+        good = True
+    except CommandFailed:
+        good = False
+    PARTS.append(Part(f"{session.python} coverage", good, time.monotonic() - begin))
 
 
 @nox.session(python=PYTHON)
 def build(session: nox.Session) -> None:
     """Builds and checks sdist and wheel, and tests the wheel: nox -s build [-- --quick].
 
-    Tests it on each Python with the lowest and the newest dependencies; --quick leaves out what
-    `tests` does, and other Pythons than the oldest.
+    It is tested on each Python with the lowest and the newest dependencies. --quick tests only
+    that everything public is there, on the oldest Python with the lowest.
     """
     if session.posargs not in ([], ["--quick"]):
         session.error(f"{' '.join(session.posargs)}: there is only --quick")
@@ -150,26 +250,29 @@ def build(session: nox.Session) -> None:
         names = ", ".join(sorted({name for name, _ in differing}))
         session.error(f"the sdist does not build the wheel that the clone builds: {names}")
     session.log(f"{wheel.name}: the same from the sdist as from the clone.")
-    for version in [PYTHON] if session.posargs else FOUND:
-        for resolution in RESOLUTIONS[:1] if session.posargs else RESOLUTIONS:
+    if session.posargs:
+        session.notify(f"wheel-{PYTHON}(lowest)", posargs=["tests/test_surface.py"])
+        return
+    for version in FOUND:
+        for resolution in RESOLUTIONS:
             session.notify(f"wheel-{version}({resolution})", posargs=())
 
 
 @nox.session(python=list(FOUND), default=False)
 @nox.parametrize("resolution", [nox.param(name, id=name) for name in RESOLUTIONS])
 def wheel(session: nox.Session, resolution: str) -> None:
-    """Tests the wheel that `build` makes, which runs this, with these dependencies."""
+    """Tests the wheel that `build` has made with these dependencies; `build` runs this."""
     built = _wheel(session)
     lowest = resolution == "lowest"
     session.install(str(built), *(_lowest(DEPENDENCIES) if lowest else ()))
-    # Before anything else is there that would make up for a dependency that is not named.
+    # Before anything is installed that would hide a missing dependency.
     session.run(
         "python", "-c",
         "from intercom_data_events import *; from intercom_data_events.emulator import *",
     )  # fmt: skip
     session.install(f"{built}{EXTRAS}", *(_lowest(WITH_EXTRAS) if lowest else ()), *_group("test"))
     _print_versions(session)
-    session.run("pytest", *(session.posargs or PACKAGE_TESTS))
+    session.run("pytest", *(session.posargs or (*PACKAGE, *SPREAD)))
 
 
 def _wheel(session: nox.Session) -> Path:
@@ -186,19 +289,19 @@ def _contents(wheel: Path) -> set[tuple[str, int]]:
         return {(each.filename, each.CRC) for each in archive.infolist()}
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, reuse_venv=True)
 def lint(session: nox.Session) -> None:
     """Checks style and docstrings; says what `ruff check --fix` and `ruff format` would change."""
-    session.install(*GENERATE)
+    _install_once(session, *GENERATE)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, reuse_venv=True)
 def typecheck(session: nox.Session) -> None:
     """Checks types with mypy --strict and pyright, also of real uses and the README's examples."""
-    session.install(*_group("typecheck"), *_group("test"))
-    _install_wheel(session, extras=EXTRAS)
+    # Editable, so that a reused environment has the code as it is now.
+    _install_once(session, *_group("typecheck"), *_group("test"), "--editable", f".{EXTRAS}")
     session.run("python", "scripts/extract_examples.py", "README.md", "build/readme")
     session.run(
         "mypy", "-p", "intercom_data_events", "-p", "intercom_data_events_api",
@@ -208,24 +311,24 @@ def typecheck(session: nox.Session) -> None:
     session.run("pyright", "overlays", "tests/typing", "build/readme")
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, reuse_venv=True)
 def regenerate(session: nox.Session) -> None:
     """Regenerates the client: nox -s regenerate [-- PATH-OR-URL]."""
-    session.install(*GENERATE)
+    _install_once(session, *GENERATE)
     session.run("python", "scripts/regenerate.py", *session.posargs)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, reuse_venv=True)
 def drift(session: nox.Session) -> None:
     """Fails where openapi/ or generated/ is not what the pipeline gives, and names the files."""
-    session.install(*GENERATE)
+    _install_once(session, *GENERATE)
     session.run("python", "scripts/regenerate.py", "--check")
 
 
-@nox.session(python=PYTHON, name="api-diff")
+@nox.session(python=PYTHON, name="api-diff", reuse_venv=True)
 def api_diff(session: nox.Session) -> None:
     """Says what changed for callers: nox -s api-diff [-- REV] [--fail-on-breaking]."""
-    session.install(*GENERATE)
+    _install_once(session, *GENERATE)
     session.run("python", "scripts/api_diff.py", *session.posargs)
 
 
@@ -262,19 +365,36 @@ def backfill(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
-def rounds(session: nox.Session) -> None:
+def crashes(session: nox.Session) -> None:
     """Ends programs that track in all the ways that they end, and counts their events."""
     session.install(*_group("test"))
     _install_wheel(session)
     session.run("python", "tests/endurance/crashes.py", *session.posargs)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, name="celery-load")
 def celery_load(session: nox.Session) -> None:
-    """Sends events by Celery, kills a worker in the midst, and counts what became of them."""
+    """Sends events by Celery, kills a worker meanwhile, and counts what became of them."""
     session.install(*_group("test"))
     _install_wheel(session, extras="[celery]")
     session.run("python", "tests/endurance/celery_load.py", *session.posargs)
+
+
+def _run_renamed(session: nox.Session, name: str) -> None:
+    session.warn(f"this session is now called {name}; the next release removes the old name.")
+    session.notify(f"{name}-{PYTHON}", posargs=session.posargs)
+
+
+@nox.session(python=False, default=False)
+def rounds(session: nox.Session) -> None:
+    """The former name of `crashes`."""
+    _run_renamed(session, "crashes")
+
+
+@nox.session(python=False, default=False, name="celery_load")
+def former_celery_load(session: nox.Session) -> None:
+    """The former name of `celery-load`."""
+    _run_renamed(session, "celery-load")
 
 
 @nox.session(python=PYTHON)
@@ -311,5 +431,5 @@ def lock(session: nox.Session) -> None:
         session.run(
             "uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes",
             "--python-version", PYTHONS[0], "--no-header", "--no-annotate", "--no-emit-index-url",
-            "--output-file", "scripts/requirements.txt", str(wanted),
+            "--output-file", str(LOCK), str(wanted),
         )  # fmt: skip

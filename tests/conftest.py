@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 # Machines are noisy, and how long something takes is the benchmark's business.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("local", _UNTIMED)
+settings.register_profile("ci", _UNTIMED, max_examples=50, print_blob=True)
+settings.register_profile("nightly", _UNTIMED, max_examples=2_000, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would each command that a test
+# starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
