@@ -17,13 +17,12 @@ import asyncio
 import logging
 import os
 import platform
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import cast
@@ -69,7 +68,9 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         cast("TextIOWrapper", stream).reconfigure(errors="backslashreplace")
     parts = options.only or PARTS
-    count, how = _counter() if "starting" in parts else (None, "not counted in these parts")
+    count, how = (
+        instructions.counter() if "starting" in parts else (None, "not counted in these parts")
+    )
     run = Run({**_machine(options.rounds), "instructions": how})
     print("\n".join(f"- {name}: {said}" for name, said in run.machine.items()), end="\n\n")
     print(figures.row(figures.HEADINGS), figures.rule(), sep="\n", flush=True)
@@ -141,7 +142,7 @@ def _options() -> argparse.Namespace:
 
 
 def _questions(
-    parts: Collection[str], amounts: Amounts, count: starting.Measure | None, stack: ExitStack
+    parts: Collection[str], amounts: Amounts, count: instructions.Count | None, stack: ExitStack
 ) -> Iterator[Question]:
     @cache
     def accepting() -> str:
@@ -164,15 +165,6 @@ def _questions(
         yield from tracking.questions(url, servers.nobody(), amounts.tracked)
     if "regeneration" in parts:
         yield from starting.regeneration()
-
-
-def _counter() -> tuple[starting.Measure | None, str]:
-    """Returns what counts instructions, if anything does, and how or why not, in words."""
-    valgrind = shutil.which("valgrind")
-    reason = instructions.unavailable(valgrind, Path(sys.executable))
-    if valgrind is None or reason:
-        return None, f"not counted: {reason}"
-    return partial(instructions.count, valgrind), "counted once by valgrind's cachegrind"
 
 
 def _machine(rounds: int) -> dict[str, str]:

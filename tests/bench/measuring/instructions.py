@@ -6,12 +6,38 @@ Valgrind counts them, with its tool cachegrind, which is the fastest of those th
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+#: Returns the instructions of an interpreter that runs a program.
+Count = Callable[[Path, str], int]
 
 # Nothing else: hashes, and with them the work of dictionaries, depend on the seed.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 _OPTIONS = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
+
+
+def counter() -> tuple[Count | None, str]:
+    """Returns what counts instructions on this machine, and how it does so, or None and why not."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        return None, "not counted: valgrind is not installed"
+    if not works(valgrind):
+        return None, f"not counted: {valgrind} cannot run this Python"
+    return partial(count, valgrind), "counted once by valgrind's cachegrind"
+
+
+def works(valgrind: str) -> bool:
+    """Tells whether valgrind can run this Python."""
+    try:
+        count(valgrind, Path(sys.executable), "pass")
+    except (OSError, RuntimeError):
+        return False
+    return True
 
 
 def count(valgrind: str, python: Path, program: str) -> int:
@@ -40,19 +66,3 @@ def parse(report: str) -> int | None:
     """Returns the count that is in valgrind's report, or None."""
     found = re.search(r"^==\d+== I +refs: +([\d,]+)$", report, re.MULTILINE)
     return int(found[1].replace(",", "")) if found else None
-
-
-def unavailable(valgrind: str | None, python: Path) -> str:
-    """Returns why instructions cannot be counted on this machine, or an empty string.
-
-    Args:
-        valgrind: The path of valgrind, or None if it is not installed.
-        python: An interpreter to try it with.
-    """
-    if valgrind is None:
-        return "valgrind is not installed"
-    try:
-        count(valgrind, python, "pass")
-    except (OSError, RuntimeError):
-        return f"{valgrind} cannot run this Python"
-    return ""

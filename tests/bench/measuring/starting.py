@@ -15,10 +15,11 @@ from typing import TypeVar
 from measuring import environments
 from measuring.events import HEADERS, TOKEN, installed
 from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
+from measuring.instructions import Count
 
 T = TypeVar("T")
-#: Measures an interpreter that runs a program.
-Measure = Callable[[Path, str], float]
+# Measures an interpreter that runs a program.
+_Measure = Callable[[Path, str], float]
 
 ROOT = Path(__file__).parents[3]
 #: What the package builds on, doing the same; what is above it is the package's own share.
@@ -40,7 +41,7 @@ transport = httpx.MockTransport(lambda request: httpx.Response(202))
 
 
 def questions(
-    url: str, folder: Path, count: Measure | None, *, quick: bool = False
+    url: str, folder: Path, count: Count | None, *, quick: bool = False
 ) -> Iterator[Question]:
     """What is asked about beginning, each time in new processes.
 
@@ -58,7 +59,7 @@ def questions(
         name = subject.partition(",")[0]
         return environments.create(folder / name, *_DISTRIBUTIONS[subject])
 
-    def of_each(measure: Measure, programs: Mapping[str, str]) -> dict[str, Callable[[], float]]:
+    def of_each(measure: _Measure, programs: Mapping[str, str]) -> dict[str, Callable[[], float]]:
         def one(subject: str, program: str) -> float:
             return measure(python(subject), program)
 
@@ -176,13 +177,13 @@ def _printed(python: Path, program: str) -> float:
     return float(_run(python, program))
 
 
-def _counted(count: Measure, python: Path, program: str) -> float:
+def _counted(count: Count, python: Path, program: str) -> float:
     # Whatever this loads has been compiled when it is counted.
     _run(python, program)
     return count(python, program)
 
 
-def _counted_import(count: Measure, python: Path, program: str) -> float:
+def _counted_import(count: Count, python: Path, program: str) -> float:
     """Leaves out what the interpreter itself takes."""
     return _counted(count, python, program) - _counted(count, python, "pass")
 
