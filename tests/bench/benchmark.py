@@ -1,11 +1,13 @@
 """Measures the client beside bare httpx and the official SDK, in one run, as ratios.
 
-    nox -s bench [-- --rounds 9] [--only sending] [--json PATH] [--svg PATH]
+    nox -s bench [-- --rounds 9] [--only sending] [--json PATH] [--markdown PATH] [--svg PATH]
     nox -s bench -- --quick
 
 Machines are noisy: every subject is measured in every round, in turn, and the medians are compared.
-A figure without its neighbours from the same run says nothing. What is printed is a table in
-Markdown; goals are shown beside what they are about, and nothing fails for missing them.
+A figure without its neighbours from the same run says nothing. Instructions are counted where
+valgrind is installed; they do not depend on the machine's load. The table that is printed shows
+goals beside the figures, and nothing fails for missing them; the one of --markdown, for the README,
+shows figures only.
 """
 
 from __future__ import annotations
@@ -16,16 +18,27 @@ import logging
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import cast
 
 from attrs import frozen
 
-from measuring import chart, figures, reading, sending, servers, starting, tracking
+from measuring import (
+    chart,
+    figures,
+    instructions,
+    reading,
+    sending,
+    servers,
+    starting,
+    tracking,
+)
 from measuring.events import installed
 from measuring.figures import HTTPX, OFFICIAL, Question, Run
 
@@ -54,13 +67,17 @@ def main() -> int:
     # What cannot be written as it is, shall not end it.
     for stream in (sys.stdout, sys.stderr):
         cast("TextIOWrapper", stream).reconfigure(errors="backslashreplace")
-    run = Run(_machine(options.rounds))
+    parts = options.only or PARTS
+    count, how = (
+        instructions.counter() if "starting" in parts else (None, "not counted in these parts")
+    )
+    run = Run({**_machine(options.rounds), "instructions": how})
     print("\n".join(f"- {name}: {said}" for name, said in run.machine.items()), end="\n\n")
     print(figures.row(figures.HEADINGS), figures.rule(), sep="\n", flush=True)
     code = 0
     try:
         with ExitStack() as stack:
-            for question in _questions(options.only or PARTS, options.amounts, stack):
+            for question in _questions(parts, options.amounts, count, stack):
                 _progress(f"measuring: {question.title}")
                 answer = question.answer(options.rounds)
                 _progress("")
@@ -69,7 +86,11 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped: what is above was measured.", file=sys.stderr)
         code = 130
-    for path, text in ((options.json, run.to_json), (options.svg, lambda: chart.svg(run))):
+    for path, text in (
+        (options.json, run.to_json),
+        (options.markdown, run.to_markdown),
+        (options.svg, lambda: chart.svg(run)),
+    ):
         if path is not None:
             path.write_text(text(), encoding="utf-8")
             print(f"\n{path} is written.")
@@ -99,32 +120,42 @@ def _options() -> argparse.Namespace:
         "--only", choices=PARTS, action="append", help="this part; may be given again"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures for machines")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="PATH", help="write the README's table, without goals"
+    )
     parser.add_argument("--svg", type=Path, metavar="PATH", help="draw the table as a chart")
     options = parser.parse_args()
     if options.amounts is QUICK:
         options.rounds = 1
     if options.rounds < 1:
         parser.error("--rounds: at least one")
-    for name, path in (("--json", options.json), ("--svg", options.svg)):
+    for name in ("json", "markdown", "svg"):
+        path = getattr(options, name)
         if path is None:
             continue
         try:
             # Now, and not after everything has been measured.
             path.open("a", encoding="utf-8").close()
         except OSError as error:
-            parser.error(f"{name}: {path} cannot be written ({error.strerror}): name another file")
+            parser.error(f"--{name}: cannot write {path} ({error.strerror}); choose another path")
     return options
 
 
-def _questions(parts: Collection[str], amounts: Amounts, stack: ExitStack) -> Iterator[Question]:
+def _questions(
+    parts: Collection[str], amounts: Amounts, count: instructions.Count | None, stack: ExitStack
+) -> Iterator[Question]:
+    @cache
+    def accepting() -> str:
+        return stack.enter_context(servers.accepting())
+
     if "starting" in parts:
-        yield from starting.questions()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield from starting.questions(accepting(), folder, count, quick=amounts is QUICK)
     if "reading" in parts:
         yield from reading.questions(amounts.listed, amounts.pages)
     if "sending" in parts:
         runner = stack.enter_context(asyncio.Runner())
-        url = stack.enter_context(servers.accepting())
-        yield from sending.questions(url, runner, amounts.creates, amounts.sent)
+        yield from sending.questions(accepting(), runner, amounts.creates, amounts.sent)
     if "quota" in parts:
         from measuring import quota
 
@@ -143,7 +174,7 @@ def _machine(rounds: int) -> dict[str, str]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "beside": ", ".join(
             f"{name} {installed(name) or '(not installed)'}"
-            for name in (HTTPX, OFFICIAL, "aiohttp")
+            for name in (HTTPX, "attrs", OFFICIAL, "aiohttp")
         ),
         "server": servers.accepting_server(),
         "command": "nox -s bench" + "".join(f" {one}" for one in _arguments()),

@@ -1,17 +1,18 @@
-"""A benchmark's figures are medians of rounds that take turns, and are shown in all three ways."""
+"""A benchmark's figures are medians of rounds that take turns, and are shown in all four ways."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from measuring import chart, figures
+from measuring import chart, environments, figures, instructions, starting
 from measuring.figures import Figure, Goal, Question, Run
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,20 @@ def test_a_line_has_a_cell_for_each_heading():
     assert "2.00 x" in lines[3]
 
 
+def test_the_readme_shows_figures_without_goals():
+    run = Run({}, question(goals={"ours": Goal(12)}).answer(3))
+
+    printed, written = "\n".join(figures.rows(run.figures)), run.to_markdown()
+
+    assert "≤ 12 ms" in printed
+    assert written.splitlines() == [
+        "| what | of |  | ratio |",
+        "| --- | --- | ---: | ---: |",
+        "| doing it | theirs | 1,000 ms | 1.00 x |",
+        "|  | ours | 2,000 ms | 2.00 x |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [(0, "0"), (0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234")],
@@ -111,6 +126,90 @@ def test_a_chart_of_nothing_is_one():
     assert "<svg" in chart.svg(run)
 
 
+def test_an_environment_holds_distributions_with_what_they_need_and_nothing_else(tmp_path):
+    program = (
+        "from importlib.metadata import distributions; import httpx, attrs; "
+        "print(*sorted(f'{one.name} {one.version}' for one in distributions()), sep='; ')"
+    )
+    environments.create(tmp_path, "pytest")
+
+    python = environments.create(tmp_path, "httpx", "attrs")
+
+    done = subprocess.run([python, "-I", "-c", program], capture_output=True, text=True, check=True)
+    found = dict(one.split(" ") for one in done.stdout.strip().split("; "))
+    assert {"anyio", "attrs", "certifi", "h11", "httpcore", "httpx", "idna"} <= found.keys()
+    # These are needed by older Pythons, or by older versions of anyio.
+    assert found.keys() - {"sniffio", "typing-extensions", "typing_extensions"} <= {
+        "anyio", "attrs", "certifi", "h11", "httpcore", "httpx", "idna"
+    }  # fmt: skip
+    assert found == {name: version(name) for name in found}
+
+
+def test_an_environment_needs_its_distributions_to_be_installed(tmp_path):
+    with pytest.raises(SystemExit, match=r"no-such-package is not installed\."):
+        environments.create(tmp_path, "No_Such.Package")
+
+
+@pytest.mark.parametrize(
+    ("report", "counted"),
+    [
+        ("==17908== \n==17908== I   refs:      401,424,656\n", 401_424_656),
+        ("==7== I refs:        37\n", 37),
+        ("==7== I   refs:      1,000\n==7== I1  misses:          12\n", 1_000),
+        ("what a program says: I refs: 12\n", None),
+        ("", None),
+    ],
+)
+def test_the_count_of_instructions_is_read_from_valgrinds_report(report, counted):
+    assert instructions.parse(report) == counted
+
+
+def test_a_count_that_failed_is_no_figure():
+    # Python, which knows no such options, stands in for a valgrind that fails.
+    with pytest.raises(RuntimeError, match="valgrind failed"):
+        instructions.count(sys.executable, Path(sys.executable), "pass")
+
+
+@pytest.mark.parametrize("valgrind", [sys.executable, "/no/such/valgrind"])
+def test_a_valgrind_that_cannot_run_python_does_not_work(valgrind):
+    assert not instructions.works(valgrind)
+
+
+def test_without_valgrind_the_benchmark_says_that_it_counts_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert instructions.counter() == (None, "not counted: valgrind is not installed")
+
+
+def counts(*given, **options):
+    asked = starting.questions("http://127.0.0.1:1", Path("unused"), *given, **options)
+    return [one.title for one in asked if one.title.endswith(": instructions")]
+
+
+def test_instructions_are_counted_of_all_that_is_timed_where_they_can_be():
+    def count(python, program):
+        raise AssertionError
+
+    assert counts(None) == []
+    assert counts(count, quick=True) == ["import: instructions"]
+    assert counts(count) == [
+        "import: instructions",
+        "cold start to first event, in-process transport: instructions",
+        "cold start to first event, over a socket: instructions",
+    ]
+
+
+def test_the_interpreters_own_instructions_are_left_out_of_an_import(tmp_path):
+    def count(python, program):
+        assert python.is_relative_to(tmp_path)
+        return {"pass": 37_000_000, "import httpx, attrs": 401_000_000}[program]
+
+    asked = starting.questions("http://127.0.0.1:1", tmp_path, count)
+    (imports,) = (one for one in asked if one.title == "import: instructions")
+
+    assert imports.subjects["httpx, attrs"]() * imports.scale == pytest.approx(364)
+
+
 def run_benchmark(*arguments):
     return subprocess.run(
         [sys.executable, str(ROOT / "tests" / "bench" / "benchmark.py"), *arguments],
@@ -119,9 +218,12 @@ def run_benchmark(*arguments):
 
 
 def test_a_part_is_measured_and_written_down(tmp_path):
-    into, drawn = tmp_path / "figures.json", tmp_path / "chart.svg"
+    into, table, drawn = (tmp_path / name for name in ("figures.json", "table.md", "chart.svg"))
 
-    done = run_benchmark("--quick", "--only", "reading", "--json", str(into), "--svg", str(drawn))
+    done = run_benchmark(
+        "--quick", "--only", "reading",
+        "--json", str(into), "--markdown", str(table), "--svg", str(drawn),
+    )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
     known = json.loads(into.read_text(encoding="utf-8"))
@@ -131,6 +233,9 @@ def test_a_part_is_measured_and_written_down(tmp_path):
     assert all(one["value"] > 0 for one in known["figures"])
     assert drawn.read_text(encoding="utf-8").startswith("<svg")
     assert "| json.loads" in done.stdout
+    assert "≤ 12 µs" in done.stdout
+    assert "| json.loads" in table.read_text(encoding="utf-8")
+    assert "≤" not in table.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -138,8 +243,9 @@ def test_a_part_is_measured_and_written_down(tmp_path):
     [
         (("--rounds", "0"), "--rounds: at least one"),
         (("--only", "everything"), "invalid choice: 'everything'"),
-        (("--json", "no/such/folder.json"), "--json: no/such/folder.json cannot be written"),
-        (("--svg", "/"), "--svg: / cannot be written (Is a directory)"),
+        (("--json", "no/such/folder.json"), "--json: cannot write no/such/folder.json"),
+        (("--markdown", "no/such/table.md"), "--markdown: cannot write no/such/table.md"),
+        (("--svg", "/"), "--svg: cannot write / (Is a directory); choose"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_is_measured(arguments, said):

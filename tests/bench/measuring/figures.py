@@ -139,6 +139,11 @@ class Run:
         }
         return json.dumps(plain, indent=2, ensure_ascii=False)
 
+    def to_markdown(self) -> str:
+        """The table for the README, which shows figures and no goals."""
+        lines = (HEADINGS, ("---", "---", "---:", "---:", "---"), *cells(self.figures))
+        return "".join(f"| {' | '.join(line[:-1])} |\n" for line in lines)
+
 
 HEADINGS = ("what", "of", "", "ratio", "goal")
 _WIDTHS = (62, 34, 14, 8, 0)
@@ -162,12 +167,17 @@ def rule() -> str:
 
 def rows(figures: Iterable[Figure]) -> Iterable[str]:
     """The lines of one question."""
+    return map(row, cells(figures))
+
+
+def cells(figures: Iterable[Figure]) -> Iterable[tuple[str, ...]]:
+    """What is in the table's lines; a question is named in its first line only."""
     title = ""
     for figure in figures:
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} x"
         value = f"{shown(figure.value)} {figure.unit}"
         named = "" if figure.question == title else figure.question
-        yield row((named, figure.subject, value, ratio, figure.goal))
+        yield named, figure.subject, value, ratio, figure.goal
         title = figure.question
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient
-from measuring.clients import AIOHTTP, FAST, Client
+from measuring.clients import AIOHTTP, FAST, Client, clients
 from measuring.events import CREATED, HEADERS, TOKEN, installed, official
 from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
 
@@ -47,8 +47,8 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
             scale=1e6 / creates,
             goals={OURS: Goal(1.05, of=HTTPX)},
         )
-    clients = AsyncExitStack()
-    awaited = runner.run(_awaited_creators(url, clients))
+    awaited_stack = AsyncExitStack()
+    awaited = runner.run(_awaited_creators(url, awaited_stack))
     yield Question(
         "CPU time of one create, awaited",
         "µs",
@@ -56,7 +56,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
         scale=1e6 / creates,
         goals={OURS: Goal(1.05, of=HTTPX)},
     )
-    runner.run(clients.aclose())
+    runner.run(awaited_stack.aclose())
     found = clients()
     for connections in CONNECTIONS:
         best = FAST if FAST in found else OURS

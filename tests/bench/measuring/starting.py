@@ -2,96 +2,132 @@
 
 from __future__ import annotations
 
-import re
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
-from measuring.events import installed
+from measuring import environments
+from measuring.events import HEADERS, TOKEN, installed
 from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
+from measuring.instructions import Count
 
 T = TypeVar("T")
+# Measures an interpreter that runs a program.
+_Measure = Callable[[Path, str], float]
 
 ROOT = Path(__file__).parents[3]
+#: What the package builds on, doing the same; what is above it is the package's own share.
+BASE = f"{HTTPX}, attrs"
 
+_DISTRIBUTIONS = {BASE: ("httpx", "attrs"), OURS: (OURS,), OFFICIAL: (OFFICIAL,)}
 _TIMED = "import time; begin = time.perf_counter()\n{}\nprint(time.perf_counter() - begin)"
 _IMPORTS = {
-    f"{HTTPX}, attrs": "import httpx, attrs",
+    BASE: "import httpx, attrs",
     # The package alone does next to nothing: it loads each name when it is asked for.
     OURS: "import attrs; from intercom_data_events import DataEventsClient, Event",
     OFFICIAL: "from intercom import Intercom; from intercom.events.client import EventsClient",
 }
+_EVENT = {"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"}
 _ACCEPT = """
 import httpx
 transport = httpx.MockTransport(lambda request: httpx.Response(202))
 """
-_COLD_STARTS = {
-    HTTPX: _ACCEPT
-    + """
-client = httpx.Client(transport=transport)
-client.post(
-    "https://api.intercom.io/events",
-    headers={"Authorization": "Bearer t", "Intercom-Version": "2.16"},
-    json={"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"},
-).raise_for_status()
+
+
+def questions(
+    url: str, folder: Path, count: Count | None, *, quick: bool = False
+) -> Iterator[Question]:
+    """What is asked about beginning, each time in new processes.
+
+    Each subject has an environment that holds nothing but its package and the dependencies.
+
+    Args:
+        url: The address of a server that accepts everything.
+        folder: Where to make the environments.
+        count: Counts instructions; None to leave the counts out.
+        quick: Whether to count only the instructions of our own import.
+    """
+
+    @cache
+    def python(subject: str) -> Path:
+        name = subject.partition(",")[0]
+        return environments.create(folder / name, *_DISTRIBUTIONS[subject])
+
+    def of_each(measure: _Measure, programs: Mapping[str, str]) -> dict[str, Callable[[], float]]:
+        def one(subject: str, program: str) -> float:
+            return measure(python(subject), program)
+
+        return {name: partial(one, name, program) for name, program in _present(programs).items()}
+
+    timed = {name: _TIMED.format(program) for name, program in _IMPORTS.items()}
+    goals = {OURS: Goal(1.15, of=BASE)}
+    yield Question("import, in a new process", "ms", of_each(_printed, timed), 1e3, goals=goals)
+    if count is not None:
+        imports = {name: _IMPORTS[name] for name in (BASE, OURS)} if quick else _IMPORTS
+        yield Question(
+            "import: instructions",
+            "million",
+            of_each(partial(_counted_import, count), imports),
+            scale=1e-6,
+            goals=goals,
+            most=0,
+        )
+    for kind, address in (("in-process transport", None), ("over a socket", url)):
+        programs = _first_events(address)
+        title = f"cold start to first event, {kind}"
+        yield Question(title, "ms", of_each(_wall_time, programs), 1e3)
+        if count is not None and not quick:
+            yield Question(
+                f"{title}: instructions",
+                "million",
+                of_each(partial(_counted, count), programs),
+                scale=1e-6,
+                goals={OURS: Goal(1.10, of=BASE)},
+                most=0,
+            )
+    yield Question(
+        "installed size, with all dependencies, uncompiled",
+        "MB",
+        {name: partial(_installed_size, *of) for name, of in _present(_DISTRIBUTIONS).items()},
+        scale=1e-6,
+        most=0,
+    )
+
+
+def _first_events(url: str | None) -> dict[str, str]:
+    """Programs that send one event, to an address or else to an in-process transport."""
+    accept = _ACCEPT if url is None else ""
+    http = "httpx.Client(transport=transport)" if url is None else "httpx.Client()"
+    to = "transport=transport" if url is None else f"base_url={url!r}"
+    official_to = f"httpx_client={http}" if url is None else f"base_url={url!r}"
+    address = f"{url or 'https://api.intercom.io'}/events"
+    return {
+        BASE: f"""{accept}
+import attrs
+import httpx
+client = {http}
+client.post({address!r}, headers={HEADERS!r}, json={_EVENT!r}).raise_for_status()
 """,
-    OURS: _ACCEPT
-    + """
+        OURS: f"""{accept}
 from intercom_data_events import DataEventsClient
-DataEventsClient("t", transport=transport).create(
-    "placed-order", created_at=1389913941, user_id="314159"
-)
+DataEventsClient({TOKEN!r}, {to}).create(**{_EVENT!r})
 """,
-    OFFICIAL: _ACCEPT
-    + """
+        OFFICIAL: f"""{accept}
 from intercom import Intercom
 from intercom.types.create_data_event_request_with_user_id import (
     CreateDataEventRequestWithUserId,
 )
-Intercom(token="t", httpx_client=httpx.Client(transport=transport)).events.create(
-    request=CreateDataEventRequestWithUserId(
-        event_name="placed-order", created_at=1389913941, user_id="314159"
-    )
+Intercom(token={TOKEN!r}, {official_to}).events.create(
+    request=CreateDataEventRequestWithUserId(**{_EVENT!r})
 )
 """,
-}
-
-
-def questions() -> Iterator[Question]:
-    """What is asked about beginning, each time in new processes."""
-    yield Question(
-        "import, in a new process",
-        "ms",
-        {name: partial(_printed, _TIMED.format(one)) for name, one in _present(_IMPORTS).items()},
-        scale=1e3,
-        goals={OURS: Goal(1.15, of=f"{HTTPX}, attrs")},
-    )
-    yield Question(
-        "cold start: a new process until its first event is sent",
-        "ms",
-        {name: partial(_ran, [sys.executable, "-c", one]) for name, one in
-         _present(_COLD_STARTS).items()},
-        scale=1e3,
-        goals={OURS: Goal(1.20, of=HTTPX)},
-    )  # fmt: skip
-    sizes: dict[str, Callable[[], float]] = {
-        f"{HTTPX}, attrs": partial(_installed_size, "httpx", "attrs"),
-        OURS: partial(_installed_size, OURS),
-        OFFICIAL: partial(_installed_size, OFFICIAL),
     }
-    yield Question(
-        "installed size, with all dependencies, uncompiled",
-        "MB",
-        _present(sizes),
-        scale=1e-6,
-        most=0,
-    )
 
 
 def regeneration() -> Iterator[Question]:
@@ -116,7 +152,7 @@ def regeneration() -> Iterator[Question]:
         )
 
 
-def _present(subjects: dict[str, T]) -> dict[str, T]:
+def _present(subjects: Mapping[str, T]) -> dict[str, T]:
     """Those that are installed."""
     return {
         name: one
@@ -127,41 +163,52 @@ def _present(subjects: dict[str, T]) -> dict[str, T]:
 
 def _ran(command: list[str]) -> float:
     begin = time.perf_counter()
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
-    seconds = time.perf_counter() - begin
+    _output(command, ROOT)
+    return time.perf_counter() - begin
+
+
+def _wall_time(python: Path, program: str) -> float:
+    begin = time.perf_counter()
+    _run(python, program)
+    return time.perf_counter() - begin
+
+
+def _printed(python: Path, program: str) -> float:
+    return float(_run(python, program))
+
+
+def _counted(count: Count, python: Path, program: str) -> float:
+    # Whatever this loads has been compiled when it is counted.
+    _run(python, program)
+    return count(python, program)
+
+
+def _counted_import(count: Count, python: Path, program: str) -> float:
+    """Leaves out what the interpreter itself takes."""
+    return _counted(count, python, program) - _counted(count, python, "pass")
+
+
+def _run(python: Path, program: str) -> str:
+    """Runs a program in one of the environments, and returns what it printed."""
+    # PYTHONPATH would lead out of it, and other settings keep modules from being compiled.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return _output([str(python), "-c", program], python.parent, kept)
+
+
+def _output(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=folder, env=environment
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command[:4])} failed:\n{done.stderr}")
-    return seconds
-
-
-def _printed(program: str) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return float(done.stdout)
+    return done.stdout
 
 
 def _installed_size(*names: str) -> float:
     """Bytes of the files of distributions and of all that they need."""
-    from packaging.requirements import Requirement
-
-    wanted, found = list(names), set[str]()
-    size = 0
-    while wanted:
-        name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            known = distribution(name)
-        except PackageNotFoundError:
-            sys.exit(f"{name} is not installed.")
-        for file in known.files or ():
-            path = Path(str(known.locate_file(file)))
-            if path.suffix != ".pyc" and path.is_file():
-                size += path.stat().st_size
-        needs = map(Requirement, known.requires or ())
-        wanted += [
-            one.name for one in needs if one.marker is None or one.marker.evaluate({"extra": ""})
-        ]
-    return size
+    files = (
+        Path(str(each.locate_file(file)))
+        for each in environments.needed(*names).values()
+        for file in each.files or ()
+    )
+    return sum(file.stat().st_size for file in files if file.suffix != ".pyc" and file.is_file())
