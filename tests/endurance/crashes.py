@@ -1,4 +1,4 @@
-"""Ends programs that track in all the ways that they end, and counts what became of their events.
+"""Ends programs that track events in all the ways that they end, and counts their events.
 
     nox -s crashes [-- --rounds 20 --outage 20]
 
@@ -7,10 +7,10 @@
 - exit: a program tracks 500 events and comes to its end, while each answer takes 300 ms.
 - sigterm: a program that tracks in a loop is terminated at a random moment.
 - fork: a program forks ten times while one of its threads tracks and others send.
-- outage: nothing listens where Intercom should be, while four threads go on tracking.
+- outage: nothing listens at Intercom's address, while four threads go on tracking.
 
-Each event for which `track` returned has to be stored, and no more be sent again than was on its
-way as somebody died. The exit code is 1 where one of the claims does not hold.
+Each event for which `track` returned has to be stored, and no more be sent again than were in
+flight when a process died. The exit code is 1 if one of the claims does not hold.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import logging
 import os
-import platform
 import random
 import re
 import signal
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -35,64 +32,42 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-import attrs
 import httpx
 
+import harness
 from intercom_data_events import Clock, DataEventsClient
-from intercom_data_events.emulator import Emulator, EmulatorServer, Fault
 from intercom_data_events.tracker import Tracker
 
 WORKERS, THREADS, CONCURRENCY = 4, 8, 20
 EXIT_EVENTS, EXIT_LATENCY, EXIT_BUDGET = 500, 0.3, 10.0
 FORK_EVENTS, CHILDREN, CHILD_EVENTS, LOOPED = 200, 10, 20, 1_000
 OUTAGE_THREADS, OUTAGE_RATE, OUTAGE_LIMIT, OUTAGE_WINDOW = 4, 100, 300, 2
-# Seconds after which somebody hangs; and for which a claim of a process that died holds.
-PATIENCE = 120
+# Seconds for which a claim of a process that died holds.
 CLAIM = 31.0
 
 
-# What runs in processes of its own. Each prints numbers of events for which `track` returned.
+# What runs in child processes. Each prints numbers of events for which `track` returned.
 
 
 class _AheadClock(Clock):
-    """For which claims have ended already."""
+    """By which claims have ended already."""
 
     def time(self) -> float:
         return time.time() + CLAIM
 
 
 def note(number: int) -> None:
-    """Says that `track` returned, so that it is known whatever happens next."""
+    """Prints at once that `track` returned, whatever happens next."""
     os.write(sys.stdout.fileno(), b"%d\n" % number)
 
 
-def serve(slowest: float, quickest: float, port: int, limit: int | None, window: float) -> None:
-    """Serves the emulator, and tells what arrived for each line that it is given."""
-    source = random.Random(0)  # noqa: S311  # guards nothing
-    slow = (Fault.slow(source.uniform(quickest, slowest)) for _ in count())
-    emulator = Emulator(rate_limit=limit, window=window, faults=slow, record=False)
-    arrivals: list[tuple[int, float, int]] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        answered = emulator.answer(request)
-        number = int(json.loads(request.content)["user_id"])
-        arrivals.append((number, time.time(), answered.status_code))
-        return answered
-
-    with EmulatorServer(answer, port=port) as url:
-        print(url, flush=True)
-        for _ in sys.stdin:
-            print(json.dumps(arrivals), flush=True)
-
-
 def application(outbox: str) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
-    """What gunicorn runs: it answers when the event has been tracked."""
+    """The application that gunicorn serves: it answers when the event has been tracked."""
     tracker = Tracker(DataEventsClient(), outbox)
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -104,14 +79,14 @@ def application(outbox: str) -> Callable[[WSGIEnvironment, StartResponse], Itera
 
 
 def drain(outbox: str, hurried: bool) -> None:
-    """Sends what others left in an outbox."""
+    """Sends the events that other processes left in an outbox."""
     clock = _AheadClock() if hurried else None
     with Tracker(DataEventsClient(clock=clock), outbox) as tracker:
-        tracker.flush(PATIENCE)
+        tracker.flush(harness.PATIENCE)
 
 
-def come_to_its_end(outbox: str | None, events: int, close_timeout: float) -> None:
-    """Tracks some, and ends; says when it began to."""
+def track_and_exit(outbox: str | None, events: int, close_timeout: float) -> None:
+    """Tracks events, and prints the time at which the program begins to end."""
     tracker = Tracker(DataEventsClient(), outbox, close_timeout=close_timeout)
     for number in range(events):
         tracker.track("placed-order", user_id=str(number))
@@ -119,8 +94,7 @@ def come_to_its_end(outbox: str | None, events: int, close_timeout: float) -> No
     print(time.time())
 
 
-def be_terminated(outbox: str | None, handled: bool, first: int) -> None:
-    """Tracks until it is terminated."""
+def track_until_terminated(outbox: str | None, handled: bool, first: int) -> None:
     if handled:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     tracker = Tracker(DataEventsClient(), outbox)
@@ -131,28 +105,29 @@ def be_terminated(outbox: str | None, handled: bool, first: int) -> None:
         time.sleep(0.0005)
 
 
-def fork(outbox: str | None) -> None:
-    """Forks while it tracks and sends, and lets the children track."""
-    # What Python warns of is what is tried.
+def track_and_fork(outbox: str | None) -> None:
+    """Forks while it tracks and sends; the children track, too."""
+    # Python warns of forking beside threads, which is what is tested.
     warnings.simplefilter("ignore", DeprecationWarning)
-    tracker = Tracker(DataEventsClient(), outbox, close_timeout=PATIENCE)
+    tracker = Tracker(DataEventsClient(), outbox, close_timeout=harness.PATIENCE)
     for number in range(FORK_EVENTS):
         tracker.track("placed-order", user_id=str(number))
         note(number)
     forked = threading.Event()
 
-    def go_on() -> None:
+    def track() -> None:
         for number in range(FORK_EVENTS, FORK_EVENTS + LOOPED):
             if forked.is_set():
                 break
             tracker.track("placed-order", user_id=str(number))
             note(number)
 
-    looping = threading.Thread(target=go_on)
+    looping = threading.Thread(target=track)
     looping.start()
     children = []
     for child in range(1, CHILDREN + 1):
         if (process := os.fork()) == 0:
+            signal.alarm(harness.PATIENCE)  # It ends a child that hangs.
             for number in range(child * 100_000, child * 100_000 + CHILD_EVENTS):
                 tracker.track("placed-order", user_id=str(number))
                 note(number)
@@ -160,31 +135,18 @@ def fork(outbox: str | None) -> None:
         children.append(process)
     forked.set()
     looping.join()
-    hung = [process for process in children if not has_ended(process)]
-    sys.exit(f"{len(hung)} children hung or failed" if hung else 0)
+    failed = sum(os.waitpid(process, 0)[1] != 0 for process in children)
+    sys.exit(f"{failed} children hung or failed" if failed else 0)
 
 
-def has_ended(process: int) -> bool:
-    """Whether a child ends well, in time; it is killed if not."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
-            return status == 0
-        time.sleep(0.01)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return False
-
-
-def last_through_an_outage(outbox: str, seconds: float) -> None:
-    """Tracks steadily from some threads for so long; says when each was tracked."""
+def track_through_outage(outbox: str, seconds: float) -> None:
+    """Tracks steadily from several threads, and prints when each event was tracked."""
     tracker = Tracker(DataEventsClient(), outbox)
     tracked: list[tuple[int, float]] = []
     numbers = count()
     ends = time.monotonic() + seconds
 
-    def go_on() -> None:
+    def track() -> None:
         due = time.monotonic()
         while due < ends:
             number = next(numbers)
@@ -193,140 +155,65 @@ def last_through_an_outage(outbox: str, seconds: float) -> None:
             due += OUTAGE_THREADS / OUTAGE_RATE
             time.sleep(max(0.0, due - time.monotonic()))
 
-    in_threads(go_on, OUTAGE_THREADS)
-    tracker.flush(PATIENCE)
+    harness.in_threads(track, OUTAGE_THREADS)
+    tracker.flush(harness.PATIENCE)
     print(json.dumps(tracked))
-
-
-PROGRAMS: dict[str, Callable[..., None]] = {
-    program.__name__: program
-    for program in (serve, drain, come_to_its_end, be_terminated, fork, last_through_an_outage)
-}
-
-
-def in_threads(function: Callable[[], None], number: int) -> None:
-    with ThreadPoolExecutor(number) as pool:
-        for future in [pool.submit(function) for _ in range(number)]:
-            future.result()
-
-
-def start(url: str, program: Callable[..., None], *arguments: object) -> subprocess.Popen[str]:
-    """Starts one of these programs."""
-    work = json.dumps([program.__name__, *arguments])
-    command = [sys.executable, __file__, "--work", work]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment(url), text=True, stdin=pipe, stdout=pipe)
-
-
-def finish(process: subprocess.Popen[str], *, well: bool = True) -> list[str]:
-    """Waits until a program has ended, and returns the lines that it printed."""
-    written, _ = process.communicate(timeout=3 * PATIENCE)
-    if well and process.returncode:
-        sys.exit("A program that was to track events failed; what it says is above.")
-    return written.splitlines()
-
-
-def environment(url: str) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("INTERCOM_") and not name.upper().endswith("_PROXY")
-    }
-    return {**kept, "INTERCOM_BASE_URL": url, "INTERCOM_ACCESS_TOKEN": "token"}
-
-
-@attrs.frozen
-class Server:
-    """The emulator, in a process of its own."""
-
-    url: str
-    process: subprocess.Popen[str]
-
-    def arrivals(self) -> list[tuple[int, float, int]]:
-        """The number of each event that arrived, when it did, and the status of the answer."""
-        assert self.process.stdin is not None  # noqa: S101  # for type checkers
-        assert self.process.stdout is not None  # noqa: S101
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return [tuple(arrival) for arrival in json.loads(self.process.stdout.readline())]
-
-    def times(self) -> Counter[int]:
-        """How often each event was accepted."""
-        return Counter(
-            number for number, _, status in self.arrivals() if status == httpx.codes.ACCEPTED
-        )
-
-
-@contextmanager
-def serving(
-    slowest: float = 0.0,
-    quickest: float | None = None,
-    *,
-    port: int = 0,
-    limit: int | None = None,
-    window: float = 10.0,
-) -> Iterator[Server]:
-    """Serves the emulator, whose answers take between so many and so many seconds."""
-    quickest = slowest if quickest is None else quickest
-    process = start("", serve, slowest, quickest, port, limit, window)
-    assert process.stdout is not None  # noqa: S101  # for type checkers
-    try:
-        yield Server(process.stdout.readline().strip(), process)
-    finally:
-        process.communicate(timeout=PATIENCE)
 
 
 # What is counted.
 
 
-def killed_workers(rounds: int, hurried: bool, source: random.Random) -> bool:
-    heading(f"{WORKERS} gunicorn workers and an outbox, under load, all killed in each round")
-    row("rounds", "answered", "missing", "stored, no answer", "sent again", "again a round")
+def missing_and_repeated(tracked: Iterable[int], accepted: Counter[int]) -> tuple[int, int]:
+    return len(set(tracked) - accepted.keys()), accepted.total() - len(accepted)
+
+
+def killed_workers(options: argparse.Namespace) -> bool:
+    rounds = options.rounds
+    table = harness.Table(
+        f"{WORKERS} gunicorn workers and an outbox, under load, all killed in each round",
+        "rounds", "answered", "missing", "stored, no answer", "sent again", "again a round",
+    )  # fmt: skip
+    source = random.Random(options.seed)  # noqa: S311  # guards nothing
     numbers = count()
     answered: set[int] = set()
     with (
         tempfile.TemporaryDirectory() as folder,
-        # So slow that there is always something on its way.
-        serving(0.1, 0.0) as server,
+        # So slow that there is always something in flight.
+        harness.serving(0.1, 0.0) as server,
     ):
         outbox = str(Path(folder, "outbox"))
         for round_ in range(rounds):
             log = Path(folder, f"log{round_}")
             answered.update(killed_under_load(server.url, outbox, log, numbers, source))
-        finish(start(server.url, drain, outbox, hurried))
-        times = server.times()
-    again = times.total() - len(times)
-    missing = answered - times.keys()
-    row(rounds, f"{len(answered):,}", len(missing), len(times.keys() - answered), again,
-        f"{again / rounds:.1f}")  # fmt: skip
-    return not missing and len(answered) > rounds and again <= 2 * rounds * WORKERS * CONCURRENCY
+        harness.call(drain, outbox, options.quick, url=server.url)
+        accepted = server.accepted()
+    missing, repeated = missing_and_repeated(answered, accepted)
+    table.row(rounds, len(answered), missing, len(accepted.keys() - answered), repeated,
+              f"{repeated / rounds:.1f}")  # fmt: skip
+    return not missing and len(answered) > rounds and repeated <= 2 * rounds * WORKERS * CONCURRENCY
 
 
 def killed_under_load(
     url: str, outbox: str, log: Path, numbers: Iterator[int], source: random.Random
 ) -> list[int]:
     """One round; returns the numbers of the events for which an answer came."""
-    command = [
-        sys.executable, "-m", "gunicorn", "--chdir", str(Path(__file__).parent),
-        "--workers", str(WORKERS), "--bind", "127.0.0.1:0", f"crashes:application({outbox!r})",
-    ]  # fmt: skip
     answered: list[int] = []
     over = threading.Event()
-    with log.open("w") as written:
-        master = subprocess.Popen(
-            command,
-            # Where it would leave a socket.
-            env={**environment(url), "HOME": str(log.parent)},
-            stderr=written,
-            start_new_session=True,
+    with harness.process_group(
+        "gunicorn", "--workers", str(WORKERS), "--bind", "127.0.0.1:0",
+        f"crashes:application({outbox!r})", url=url, log=log,
+        HOME=str(log.parent),  # gunicorn would leave a socket in the user's.
+    ) as master:  # fmt: skip
+        found = harness.until(
+            lambda: re.search(r"http://([\d.:]+)", log.read_text()) or master.poll(), "gunicorn"
         )
-    try:
-        found = until_said(log, r"http://([\d.:]+)")
+        if not isinstance(found, re.Match):
+            sys.exit(f"gunicorn ended with exit code {found}: {log.read_text()[-1000:]}")
 
         def load() -> None:
             while not over.is_set():
                 number = next(numbers)
-                connection = http.client.HTTPConnection(found, timeout=PATIENCE)
+                connection = http.client.HTTPConnection(found[1], timeout=harness.PATIENCE)
                 with suppress(OSError, http.client.HTTPException):
                     connection.request("POST", f"/{number}")
                     if connection.getresponse().status == http.HTTPStatus.NO_CONTENT:
@@ -336,64 +223,51 @@ def killed_under_load(
         with ThreadPoolExecutor(THREADS) as pool:
             loading = [pool.submit(load) for _ in range(THREADS)]
             try:
-                until(lambda: answered)
+                harness.until(lambda: answered, "an answer of gunicorn")
                 workers = re.findall(r"Booting worker with pid: (\d+)", log.read_text())
                 time.sleep(source.uniform(0, 0.5))
-                # Another one takes its place.
+                # gunicorn starts another worker in its place.
                 os.kill(int(source.choice(workers)), signal.SIGKILL)
                 time.sleep(source.uniform(0, 1))
             finally:
-                os.killpg(master.pid, signal.SIGKILL)
+                harness.kill_group(master)
                 over.set()
             for future in loading:
                 future.result()
-    finally:
-        master.wait()
     return answered
 
 
-def until(happens: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not happens():
-        if time.monotonic() > end:
-            sys.exit("What was waited for does not happen.")
-        time.sleep(0.01)
-
-
-def until_said(log: Path, pattern: str) -> str:
-    """Waits until a program has written something."""
-    until(lambda: re.search(pattern, log.read_text()))
-    found: list[str] = re.findall(pattern, log.read_text())
-    return found[0]
-
-
-def ends_of_programs(events: int, hurried: bool) -> bool:
-    heading(f"Tracks {events} events and ends, answers take {EXIT_LATENCY * 1000:.0f} ms")
-    row("", "at its end", "by the next", "missing", "sent again", "seconds to end")
+def ends_of_programs(options: argparse.Namespace) -> bool:
+    events = EXIT_EVENTS // (3 if options.quick else 1)
+    table = harness.Table(
+        f"Tracks {events} events and ends, answers take {EXIT_LATENCY * 1000:.0f} ms",
+        "", "at its end", "by the next", "missing", "sent again", "seconds to end",
+    )  # fmt: skip
     good = True
     for name, kept, close_timeout in [("memory", False, EXIT_BUDGET), ("outbox", True, 1.0)]:
-        with tempfile.TemporaryDirectory() as folder, serving(EXIT_LATENCY) as server:
+        with tempfile.TemporaryDirectory() as folder, harness.serving(EXIT_LATENCY) as server:
             outbox = str(Path(folder, "outbox")) if kept else None
-            process = start(server.url, come_to_its_end, outbox, events, close_timeout)
-            *tracked, began = finish(process)
+            process = harness.start(track_and_exit, outbox, events, close_timeout, url=server.url)
+            *tracked, began = harness.finish(process)
             seconds = time.time() - float(began)
-            first = server.times()
+            at_end = len(server.accepted())
             if kept:
-                finish(start(server.url, drain, outbox, hurried))
-            times = server.times()
-        missing = set(map(int, tracked)) - times.keys()
-        again = times.total() - len(times)
-        row(f"{name}, close_timeout={close_timeout:g}", len(first), len(times) - len(first),
-            len(missing), again, f"{seconds:.1f}")  # fmt: skip
-        good &= (
-            not missing and again <= (CONCURRENCY if kept else 0) and seconds <= close_timeout + 1
-        )
+                harness.call(drain, outbox, options.quick, url=server.url)
+            accepted = server.accepted()
+        missing, repeated = missing_and_repeated(map(int, tracked), accepted)
+        table.row(f"{name}, close_timeout={close_timeout:g}", at_end, len(accepted) - at_end,
+                  missing, repeated, f"{seconds:.1f}")  # fmt: skip
+        good &= not missing and repeated <= (CONCURRENCY if kept else 0)
+        good &= seconds <= close_timeout + 1
     return good
 
 
-def terminated(rounds: int, hurried: bool, source: random.Random) -> bool:
-    heading("Terminated (SIGTERM) while it tracks in a loop, again and again")
-    row("", "rounds", "tracked", "left to the next", "missing", "sent again")
+def terminated(options: argparse.Namespace) -> bool:
+    table = harness.Table(
+        "Terminated (SIGTERM) while it tracks in a loop, again and again",
+        "", "rounds", "tracked", "left to the next", "missing", "sent again",
+    )  # fmt: skip
+    source = random.Random(options.seed)  # noqa: S311  # guards nothing
     good = True
     for name, kept, handled in [
         ("memory, a handler exits", False, True),
@@ -402,118 +276,116 @@ def terminated(rounds: int, hurried: bool, source: random.Random) -> bool:
     ]:
         tracked: set[int] = set()
         left = 0
-        with tempfile.TemporaryDirectory() as folder, serving(0.02) as server:
+        with tempfile.TemporaryDirectory() as folder, harness.serving(0.02) as server:
             outbox = str(Path(folder, "outbox")) if kept else None
-            for round_ in range(rounds):
-                process = start(server.url, be_terminated, outbox, handled, round_ * 100_000)
-                assert process.stdout is not None  # noqa: S101  # for type checkers
-                first = int(process.stdout.readline())
+            for first in range(0, 100_000 * options.rounds, 100_000):
+                process = harness.start(
+                    track_until_terminated, outbox, handled, first, url=server.url
+                )
+                harness.read_line(process)
                 time.sleep(source.uniform(0, 0.5))
                 process.terminate()
-                own = {first, *map(int, finish(process, well=handled))}
-                left += len(own - server.times().keys())
+                own = {first, *map(int, harness.finish(process, well=handled))}
+                left += len(own - server.accepted().keys())
                 tracked |= own
             if kept:
-                finish(start(server.url, drain, outbox, hurried))
-            times = server.times()
-        missing = tracked - times.keys()
-        again = times.total() - len(times)
-        row(name, rounds, f"{len(tracked):,}", left, len(missing), again)
+                harness.call(drain, outbox, options.quick, url=server.url)
+            accepted = server.accepted()
+        missing, repeated = missing_and_repeated(tracked, accepted)
+        table.row(name, options.rounds, len(tracked), left, missing, repeated)
         good &= not missing
-        # What was on its way as it was ended without a word may have arrived.
-        good &= not (left or again) if handled else again <= rounds * CONCURRENCY
+        # Without a handler, what was in flight may have arrived.
+        limit = options.rounds * CONCURRENCY
+        good &= not (left or repeated) if handled else repeated <= limit
     return good
 
 
-def forked(rounds: int) -> bool:
-    heading(f"Forks {CHILDREN} children while a thread tracks and others send")
-    row("", "rounds", "tracked", "missing", "sent again", "most seconds")
+def forked(options: argparse.Namespace) -> bool:
+    table = harness.Table(
+        f"Forks {CHILDREN} children while a thread tracks and others send",
+        "", "rounds", "tracked", "missing", "sent again", "most seconds",
+    )  # fmt: skip
+    rounds = max(1, options.rounds // 2)
     good = True
     for name, kept in [("memory", False), ("outbox", True)]:
         totals = Counter[str]()
         longest = 0.0
         for _ in range(rounds):
-            with tempfile.TemporaryDirectory() as folder, serving(0.02) as server:
+            with tempfile.TemporaryDirectory() as folder, harness.serving(0.02) as server:
                 outbox = str(Path(folder, "outbox")) if kept else None
                 begin = time.perf_counter()
-                tracked = set(map(int, finish(start(server.url, fork, outbox))))
+                tracked = set(map(int, harness.call(track_and_fork, outbox, url=server.url)))
                 longest = max(longest, time.perf_counter() - begin)
-                times = server.times()
-            totals.update(
-                tracked=len(tracked),
-                missing=len(tracked - times.keys()),
-                again=times.total() - len(times),
-            )
+                missing, repeated = missing_and_repeated(tracked, server.accepted())
+            totals.update(tracked=len(tracked), missing=missing, repeated=repeated)
             good &= len(tracked) >= FORK_EVENTS + CHILDREN * CHILD_EVENTS
-        row(name, rounds, f"{totals['tracked']:,}", totals["missing"], totals["again"],
-            f"{longest:.1f}")  # fmt: skip
-        good &= not totals["missing"] and not totals["again"]
+        table.row(name, rounds, totals["tracked"], totals["missing"], totals["repeated"],
+                  f"{longest:.1f}")  # fmt: skip
+        good &= not totals["missing"] and not totals["repeated"]
     return good
 
 
-def outage(seconds: float) -> bool:
-    heading(
+def outage(options: argparse.Namespace) -> bool:
+    seconds = options.outage
+    table = harness.Table(
         f"{OUTAGE_RATE} events a second; nothing listens for {seconds:g} s, then "
-        f"{OUTAGE_LIMIT / OUTAGE_WINDOW:g} requests a second are allowed"
-    )
+        f"{OUTAGE_LIMIT / OUTAGE_WINDOW:g} requests a second are allowed",
+        "", "events", "age at arrival: p50", "p99", "max",
+    )  # fmt: skip
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         outbox = str(Path(folder, "outbox"))
         url = f"http://127.0.0.1:{port}"
-        process = start(url, last_through_an_outage, outbox, 2 * seconds)
+        process = harness.start(track_through_outage, outbox, 2 * seconds, url=url)
         time.sleep(seconds)
-        with serving(0.05, port=port, limit=OUTAGE_LIMIT, window=OUTAGE_WINDOW) as server:
+        with harness.serving(0.05, port=port, limit=OUTAGE_LIMIT, window=OUTAGE_WINDOW) as server:
             back = time.time()
-            (told,) = finish(process)
+            (printed,) = harness.finish(process)
             arrivals = server.arrivals()
-            times = server.times()
-    tracked: dict[int, float] = dict(json.loads(told))
-    accepted = [arrival for arrival in arrivals if arrival[2] == httpx.codes.ACCEPTED]
-    ages: dict[bool, list[float]] = {True: [], False: []}
-    for number, arrived, _ in accepted:
-        ages[tracked[number] < back].append(arrived - tracked[number])
-    row("", "events", "age at arrival: p50", "p99", "max")
+    tracked: dict[int, float] = dict(json.loads(printed))
+    stored = [(number, at) for number, at, status in arrivals if status == httpx.codes.ACCEPTED]
+    if not stored:
+        return False
     for name, backlog in [("tracked in the outage", True), ("tracked after it", False)]:
-        found = sorted(ages[backlog]) or [0.0]
-        row(name, f"{len(ages[backlog]):,}", f"{statistics.median(found):.1f} s",
-            f"{found[int(len(found) * 0.99)]:.1f} s", f"{found[-1]:.1f} s")  # fmt: skip
-    first, last = accepted[0][1], max(at for number, at, _ in accepted if tracked[number] < back)
-    windows = Counter(int(at // OUTAGE_WINDOW) for _, at, _ in accepted)
+        ages = sorted(at - tracked[number] for number, at in stored
+                      if (tracked[number] < back) is backlog)  # fmt: skip
+        shown = (
+            (statistics.median(ages), ages[int(len(ages) * 0.99)], ages[-1]) if ages else [0] * 3
+        )
+        table.row(name, len(ages), *(f"{age:.1f} s" for age in shown))
+    first, last = stored[0][1], max(at for number, at in stored if tracked[number] < back)
+    windows = Counter(int(at // OUTAGE_WINDOW) for _, at in stored)
     whole = range(int(first // OUTAGE_WINDOW) + 1, int(last // OUTAGE_WINDOW))
     used = [windows[window] / OUTAGE_LIMIT for window in whole]
-    limited = len(arrivals) - len(accepted)
-    missing = tracked.keys() - times.keys()
-    again = times.total() - len(times)
-    print()
-    row("", "missing", "sent again", "429", "first after", "backlog sent after", "quota used")
-    row("", len(missing), again, f"{limited / len(arrivals):.2%}", f"{first - back:.1f} s",
-        f"{last - back:.1f} s", f"{statistics.mean(used):.1%}" if used else "")  # fmt: skip
+    limited = len(arrivals) - len(stored)
+    missing, repeated = missing_and_repeated(tracked, Counter(number for number, _ in stored))
+    table = harness.Table(
+        "All of these events, and the quota after the outage",
+        "", "missing", "sent again", "429", "first after", "backlog sent after", "quota used",
+    )  # fmt: skip
+    table.row("", missing, repeated, f"{limited / len(arrivals):.2%}", f"{first - back:.1f} s",
+              f"{last - back:.1f} s", f"{statistics.mean(used):.1%}" if used else "")  # fmt: skip
     return (
         not missing
-        and not again
+        and not repeated
         and limited <= len(arrivals) / 100
         and (not used or statistics.mean(used) >= 0.95)
     )
 
 
-def heading(text: str) -> None:
-    print(f"\n{text}\n")
-
-
-def row(*cells: object) -> None:
-    first, *others = map(str, cells)
-    print(
-        f"  {first:<24}" + "".join(f"{cell:>{max(14, len(cell) + 2)}}" for cell in others),
-        flush=True,
-    )
+PARTS = {
+    "gunicorn": killed_workers,
+    "exit": ends_of_programs,
+    "sigterm": terminated,
+    "fork": forked,
+    "outage": outage,
+}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = harness.make_parser(__doc__, PARTS, seed_of="the moments")
     parser.add_argument("--rounds", type=int, default=20, help="default: %(default)s")
     parser.add_argument(
         "--outage", type=float, default=20, help="how long it is, in seconds (default: %(default)s)"
@@ -521,36 +393,13 @@ def main() -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a minute's worth: fewer of everything, and whoever takes over from the dead has a "
+        help="for a minute: fewer of everything, and what takes over from dead processes has a "
         "clock that is ahead, instead of waiting",
     )
-    parser.add_argument("--seed", type=int, help="of the moments (default: others each time)")
-    parser.add_argument("--only", help="one of gunicorn, exit, sigterm, fork and outage")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.work:
-        logging.disable()
-        program, *arguments = json.loads(options.work)
-        PROGRAMS[program](*arguments)
-        return 0
-    quick = options.quick
-    seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311  # guards nothing
-    source = random.Random(seed)  # noqa: S311
-    rounds = 2 if quick else options.rounds
-    print(
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}, "
-        f"{os.cpu_count()} cores, seed {seed}, gunicorn {version('gunicorn')}"
-    )
-    parts: dict[str, Callable[[], bool]] = {
-        "gunicorn": lambda: killed_workers(rounds, quick, source),
-        "exit": lambda: ends_of_programs(EXIT_EVENTS // (3 if quick else 1), quick),
-        "sigterm": lambda: terminated(rounds, quick, source),
-        "fork": lambda: forked(max(1, rounds // 2)),
-        "outage": lambda: outage(5.0 if quick else options.outage),
-    }
-    good = [part() for name, part in parts.items() if options.only in (None, name)]
-    print("\nEvery claim holds." if all(good) else "\nNot every claim holds.")
-    return 0 if all(good) else 1
+    if options.quick:
+        options.rounds, options.outage = 2, 5.0
+    return harness.run(PARTS, options, requires=("gunicorn",))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,229 @@
+"""The endurance programs' harness reports claims, child processes and packages that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from itertools import repeat
+from pathlib import Path
+
+import httpx
+import pytest
+
+import harness
+
+PARTS = {"sound": lambda options: True, "broken": lambda options: False}
+
+
+# What runs in child processes.
+
+
+def print_environment(*arguments):
+    for name in list(os.environ):
+        if not any(part in name.upper() for part in ("INTERCOM_", "_PROXY", "MY_OTHER")):
+            del os.environ[name]
+    print(json.dumps(dict(os.environ)))
+    print(json.dumps(arguments))
+
+
+def fail():
+    print("printed before")
+    raise LookupError("nothing to find")
+
+
+def hang():
+    threading.Event().wait()
+
+
+def end_well():
+    """Without a line."""
+
+
+def options(*arguments, parts=PARTS):
+    return harness.make_parser("What it does.", parts, seed_of="the kills").parse_args(arguments)
+
+
+def test_claims_that_all_hold_are_exit_code_0(capsys):
+    code = harness.run({"one": lambda _: True, "two": lambda _: True}, options())
+
+    assert code == 0
+    assert capsys.readouterr().out.endswith("\nEvery claim holds.\n")
+
+
+def test_a_claim_that_fails_is_exit_code_1_and_its_part_is_named(capsys):
+    code = harness.run(PARTS, options())
+
+    assert code == 1
+    assert capsys.readouterr().out.endswith("\nNot every claim holds: see broken.\n")
+
+
+def test_a_part_after_one_that_fails_runs_as_well():
+    ran = []
+
+    harness.run({"broken": lambda _: False, "next": lambda _: ran.append("next")}, options())
+
+    assert ran == ["next"]
+
+
+@pytest.mark.parametrize(
+    ("only", "ran"),
+    [([], "abc"), (["--only", "b"], "b"), (["--only", "c", "--only", "a"], "ac")],
+)
+def test_only_runs_the_parts_that_it_names(only, ran):
+    found = []
+    parts = {name: lambda _, name=name: found.append(name) or True for name in "abc"}
+
+    harness.run(parts, options(*only, parts=parts))
+
+    assert "".join(found) == ran
+
+
+def test_only_refuses_a_part_that_does_not_exist(capsys):
+    with pytest.raises(SystemExit) as ended:
+        options("--only", "sounds")
+
+    assert ended.value.code == 2
+    assert "choose from 'sound', 'broken'" in capsys.readouterr().err
+
+
+def test_a_program_of_one_part_has_no_only():
+    with pytest.raises(SystemExit):
+        options("--only", "sound", parts={"sound": PARTS["sound"]})
+
+
+def test_the_seed_and_the_versions_are_printed_first(capsys):
+    harness.run({}, options("--seed", "7"), requires=["httpx"], optional=["no-such-package"])
+
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert f"seed 7, httpx {httpx.__version__}, no-such-package not installed" in first
+
+
+def test_seeds_differ_where_none_is_given():
+    assert len({options().seed for _ in range(3)}) > 1
+
+
+def test_a_package_that_is_missing_ends_the_program_with_the_command_that_installs_it():
+    with pytest.raises(SystemExit) as ended:
+        harness.run(PARTS, options(), requires=["httpx", "no-such-package"])
+
+    assert ended.value.code == "Not installed: no-such-package. Run: pip install no-such-package"
+
+
+def test_redis_that_is_missing_ends_celery_load_with_the_command_that_installs_it(tmp_path):
+    program = Path(harness.__file__).with_name("celery_load.py")
+
+    ended = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "redis-server is not installed; on Debian run: apt install redis-server\n"
+    )
+
+
+def test_a_child_gets_its_arguments_and_an_environment_without_settings_and_proxies(monkeypatch):
+    for name in ("INTERCOM_REGION", "INTERCOM_BASE_URL", "HTTPS_PROXY", "no_proxy", "MY_OTHER"):
+        monkeypatch.setenv(name, "eu")
+
+    found, arguments = harness.call(print_environment, 1, None, "a", url="http://127.0.0.1:1")
+
+    assert json.loads(found) == {
+        "INTERCOM_BASE_URL": "http://127.0.0.1:1",
+        "INTERCOM_ACCESS_TOKEN": "token",
+        "MY_OTHER": "eu",
+    }
+    assert json.loads(arguments) == [1, None, "a"]
+
+
+def test_a_child_that_fails_ends_the_program_and_says_why_in_one_line(capfd):
+    process = harness.start(fail)
+
+    with pytest.raises(SystemExit) as ended:
+        harness.finish(process)
+
+    assert ended.value.code == "The child process fail failed: exit code 1, see above."
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"fail: LookupError: nothing to find ({__file__}:")
+
+
+def test_a_child_that_may_fail_does_not_end_the_program():
+    assert harness.finish(harness.start(fail), well=False) == ["printed before"]
+
+
+def test_a_child_that_hangs_ends_the_program():
+    process = harness.start(hang)
+
+    with pytest.raises(SystemExit) as ended:
+        harness.finish(process, timeout=0.1)
+
+    assert ended.value.code == "The child process hang has not ended after 0.1 s."
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_child_that_ends_before_it_answers_ends_the_program():
+    with pytest.raises(SystemExit) as ended:
+        harness.read_line(harness.start(end_well))
+
+    assert ended.value.code == "A child process ended too early."
+
+
+def test_a_wait_in_vain_ends_the_program():
+    with pytest.raises(SystemExit) as ended:
+        harness.until(lambda: None, "an answer", seconds=0.01)
+
+    assert ended.value.code == "Waited 0.01 s for an answer, in vain."
+
+
+def test_an_emulator_in_a_child_process_counts_what_arrives():
+    with harness.serving(limit=1, window=60) as server:
+        statuses = [
+            httpx.post(
+                f"{server.url}/events",
+                headers={"Authorization": "Bearer token"},
+                json=harness.event(number),
+            ).status_code
+            for number in (0, 20)
+        ]
+
+        assert statuses == [202, 429]
+        assert [(number, status) for number, _, status in server.arrivals()] == [(0, 202), (1, 429)]
+        assert server.accepted() == {0: 1}
+        assert (server.counts()["stored"], server.counts()["limited"]) == (1, 1)
+
+
+def test_the_share_of_the_quota_is_of_whole_windows(monkeypatch):
+    pytest.importorskip("trio")
+    monkeypatch.setattr(harness, "LIMIT", 20)
+
+    async def send(client):
+        for number in range(45):
+            await client.create(**harness.event(number))
+
+    emulator, shares, seconds = harness.at_rate_limit(send, repeat(0.1), quota_share=0.5)
+
+    assert emulator.counts.stored == 45
+    # All but the first window and the last, in which 5 were sent.
+    assert shares == [0.5] * 3
+    assert seconds >= 30
+
+
+def test_a_table_has_columns_as_wide_as_their_names(capsys):
+    table = harness.Table("What is counted", "", "a name that is long", "short")
+    table.row("first", 12345, "6 s")
+
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "What is counted",
+        "",
+        "                              a name that is long         short",
+        "  first                                    12,345           6 s",
+    ]
