@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import io
 import json
 import logging
@@ -13,6 +12,7 @@ from typing import get_args
 
 import httpx
 import pytest
+from secrecy import TOKEN, reachable
 
 import intercom_data_events as package
 from intercom_data_events import (
@@ -36,7 +36,6 @@ from intercom_data_events import (
 )
 from intercom_data_events.emulator import EmulatedContact, Emulator
 
-TOKEN = "dG9rOmEtdmVyeS1zZWNyZXQtdG9rZW4="
 TREE = {
     400: BadRequestError,
     401: AuthenticationError,
@@ -410,22 +409,6 @@ def test_errors_survive_pickling_and_copying(answering):
                 assert twin.response.headers == error.response.headers
         kinds.add(type(error))
     assert len(kinds) >= 11
-
-
-def reachable(error):
-    """Everything that an error leads to, but for modules, classes, frames and functions."""
-    seen, found, pending = {}, [], [error]
-    while pending:
-        thing = pending.pop()
-        if id(thing) in seen or callable(thing) or type(thing).__name__ in ("module", "frame"):
-            continue
-        if type(thing).__name__ == "traceback":
-            continue
-        seen[id(thing)] = thing
-        found.append(thing)
-        pending += gc.get_referents(thing)
-        pending += [error.__cause__, error.__context__] if isinstance(thing, Exception) else []
-    return found
 
 
 def test_nothing_that_an_error_holds_has_the_token_or_request_headers(answering):
