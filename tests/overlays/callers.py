@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import socket
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import attrs
 import httpx
 import pytest
 
-from intercom_data_events import AsyncDataEventsClient, DataEventsClient, EventList
+from intercom_data_events import AsyncDataEventsClient, Clock, DataEventsClient, EventList
 from intercom_data_events.emulator import ManualClock
 
 #: A Wednesday in December 2022, a few seconds after the documentation's example events.
@@ -141,3 +143,50 @@ class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return self.handle_request(request)
+
+
+def with_own(call: Caller, use: Callable[[Any], Any], made: dict[str, Any], **options: Any) -> Any:
+    """Uses a client of an http_client of the caller's own, and checks that that stays open."""
+    own = call.http_client(**made)
+    options = {"access_token": "token", "clock": call.clock, "http_client": own, **options}
+
+    async def run() -> None:
+        async with own:
+            async with AsyncDataEventsClient(**options) as client:
+                await use(client)
+            assert not own.is_closed
+            # What is left open is good for more.
+            assert (await own.get(f"{options['base_url']}/nowhere")).status_code == 401
+
+    if call.backend != "blocking":
+        return anyio.run(run, backend=call.backend)
+    with own:
+        with DataEventsClient(**options) as client:
+            use(client)
+        assert not own.is_closed
+        assert own.get(f"{options['base_url']}/nowhere").status_code == 401
+    return None
+
+
+class Refusing(contextlib.ExitStack):
+    """An address where nothing listens, and which nothing else is given meanwhile."""
+
+    def __enter__(self) -> str:  # type: ignore[override]
+        taken = self.enter_context(socket.socket())
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+class NeverClock(Clock):
+    """For a server that does not come round to answering."""
+
+    def async_alarm(self) -> _Never:
+        return _Never()
+
+
+class _Never:
+    def set(self) -> None:
+        pass
+
+    async def wait(self, seconds: float, /) -> None:
+        await anyio.sleep_forever()

@@ -21,7 +21,7 @@ import anyio
 import httpx
 import pytest
 import trustme
-from callers import BACKENDS, NOW
+from callers import BACKENDS, NOW, NeverClock, Refusing, with_own
 from clocks import EventLoopClock, run_in_no_time
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
@@ -34,7 +34,6 @@ from intercom_data_events import (
     APIConnectionError,
     APITimeoutError,
     AsyncDataEventsClient,
-    Clock,
     ConfigurationError,
     DataEventsClient,
     Event,
@@ -763,29 +762,6 @@ def test_a_disabled_client_checks_and_logs_and_sends_nothing(answering, logged):
 # The caller's own http_client.
 
 
-def with_own(call, use, made, **options):
-    """Uses a client of an http_client of the caller's own, and checks that that stays open."""
-    own = call.http_client(**made)
-    options = {"access_token": "token", "clock": call.clock, "http_client": own, **options}
-
-    async def run():
-        async with own:
-            async with AsyncDataEventsClient(**options) as client:
-                await use(client)
-            assert not own.is_closed
-            # What is left open is good for more.
-            assert (await own.get(f"{options['base_url']}/nowhere")).status_code == 401
-
-    if call.backend != "blocking":
-        return anyio.run(run, backend=call.backend)
-    with own:
-        with DataEventsClient(**options) as client:
-            use(client)
-        assert not own.is_closed
-        assert own.get(f"{options['base_url']}/nowhere").status_code == 401
-    return None
-
-
 def test_the_callers_own_client_cannot_override_what_the_settings_say(call):
     seen = []
 
@@ -891,30 +867,6 @@ def test_what_a_hook_meets_elsewhere_says_nothing_of_the_request(call):
 
 
 # Over real sockets.
-
-
-class Refusing(contextlib.ExitStack):
-    """An address where nothing listens, and which nothing else is given meanwhile."""
-
-    def __enter__(self):
-        taken = self.enter_context(socket.socket())
-        taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
-
-
-class NeverClock(Clock):
-    """For a server that does not come round to answering."""
-
-    def async_alarm(self):
-        return _Never()
-
-
-class _Never:
-    def set(self):
-        pass
-
-    async def wait(self, seconds):
-        await anyio.sleep_forever()
 
 
 @pytest.fixture
