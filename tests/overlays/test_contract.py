@@ -55,16 +55,9 @@ SUMMARY = {"event_name": "invited-friend", "count": 3, "first": 1389913941, "las
 
 # httpx leaves generators of its own to the collector where a body is not read to its end, which
 # trio reports.
-left_to_the_collector = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-def leaves_to_the_collector(test):
-    for mark in left_to_the_collector:
-        test = mark(test)
-    return test
+leaves_to_the_collector = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -204,7 +197,9 @@ def test_a_raw_client_returns_the_whole_answer_of_each_verb(call):
     assert [answer.status_code for answer in answers] == [202, 202, 200, 200, 200, 200]
     assert all(answer.headers["intercom-version"] == API_VERSION for answer in answers)
     assert all(answer.request_id == answer.headers["x-request-id"] for answer in answers)
+    assert all(answer.headers["X-RateLimit-Limit"] == "1667" for answer in answers)
     assert [answer.parsed for answer in answers[:3]] == [None] * 3
+    assert [(answer.content, answer.text) for answer in answers[:2]] == [(b"", "")] * 2
     *_, summary, listing, newer = answers
     assert {item.name for item in summary.parsed.events} == {"placed-order", "invited-friend"}
     assert b"event.summary" in summary.content
@@ -401,18 +396,6 @@ def test_a_failed_attempt_is_repeated_as_the_same_request_after_a_wait_on_the_cl
         assert (request.method, request.url, request.content, request.headers) == (
             first.method, first.url, first.content, first.headers,
         )  # fmt: skip
-
-
-def test_after_the_last_retry_the_last_error_is_raised(answering):
-    call, transport = answering(httpx.ReadTimeout("slow"), httpx.Response(503))
-
-    error = raised(call, max_retries=2)
-
-    assert type(error) is ServerError
-    assert error.tries == len(transport.requests) == 3
-    assert error.elapsed == pytest.approx(sum(call.clock.waits), abs=1e-6)
-    assert f"tried 3 times in {error.elapsed:.1f} s" in str(error)
-    assert error.may_have_been_processed
 
 
 def test_a_summary_that_may_have_been_added_is_not_added_again(answering):
@@ -846,23 +829,6 @@ def test_an_error_of_a_hook_is_raised_as_it_is_and_says_what_may_have_happened(c
     # A hook of a request runs when the token is on it, so nothing tells how far it came.
     assert notes["response"] == ["POST /events may have been processed all the same."]
     assert call.clock.waits == []
-    assert emulator.counts.processed == 1
-
-
-def test_what_a_hook_meets_elsewhere_says_nothing_of_the_request(call):
-    emulator = Emulator(clock=call.clock)
-    elsewhere = httpx.ConnectError("down", request=httpx.Request("POST", "https://a.example"))
-
-    def hook(response):
-        raise elsewhere
-
-    own = call.http_client(
-        transport=emulator.transport(), event_hooks={"response": [call.hook(hook)]}
-    )
-    error = raised(call, create_summary, http_client=own)
-
-    assert type(error) is APIConnectionError
-    assert (error.tries, error.may_have_been_processed) == (1, True)
     assert emulator.counts.processed == 1
 
 
