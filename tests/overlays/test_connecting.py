@@ -170,22 +170,6 @@ def test_a_certificate_of_another_host_is_no_reason_to_try_again(sending, emulat
     assert emulator.requests == ()
 
 
-def test_a_server_that_speaks_no_tls_is_tried_again(sending, emulator):
-    with emulator.serve() as url:
-        error = failed(sending, base_url=url.replace("http:", "https:"))
-
-    assert (error.tries, error.may_have_been_processed) == (5, False)
-    assert emulator.requests == ()
-
-
-def test_an_address_without_tls_that_needs_it_gets_no_event(sending, emulator, server_context):
-    with emulator.serve(tls=server_context) as url:
-        error = failed(sending, base_url=url.replace("https:", "http:"))
-
-    assert error.tries == 5
-    assert emulator.requests == ()
-
-
 # Cookies, which the API has no use for, but proxies before it do.
 
 

@@ -151,6 +151,37 @@ def test_each_verb_sends_one_request_and_returns_what_the_answer_says(call, emul
     assert [event.created_at.timestamp() for event in events] == [NOW - 1, NOW - 2]
 
 
+@pytest.mark.parametrize(
+    ("identity", "asked"),
+    [
+        ({"user_id": "1"}, {"user_id": "1"}),
+        ({"email": "a+b@example.org"}, {"email": "a+b@example.org"}),
+        ({"id": "63a0"}, {"intercom_user_id": "63a0"}),
+    ],
+    ids=["user_id", "email", "id"],
+)
+def test_each_verb_is_about_the_contact_that_it_is_given(call, emulator, identity, asked):
+    def use(client):
+        contact = client.contact(**identity)
+        for about, given, sought in (
+            (client, identity, asked),
+            (client.with_raw_response, identity, asked),
+            (contact, {}, {}),
+        ):
+            yield about.create("a", **given)
+            yield about.list(**sought, per_page=5)
+            yield about.summary(**sought)
+
+    call.steps(use)
+
+    for number in (0, 3, 6):
+        create, listing, summing = emulator.requests[number : number + 3]
+        assert {name: create.json[name] for name in identity} == identity
+        assert not {"user_id", "email", "id"} - {*identity} & {*create.json}
+        assert dict(listing.query) == {"type": "user", **asked, "per_page": "5"}
+        assert dict(summing.query) == {"type": "user", **asked, "summary": "true"}
+
+
 def test_a_contact_binds_each_verb(call, emulator):
     def use(client):
         contact = client.contact(user_id="1")
@@ -158,14 +189,14 @@ def test_a_contact_binds_each_verb(call, emulator):
             "invited-friend", created_at=1671028894, metadata={"invite_code": "ADDAFRIEND"}
         )
         yield contact.create_summary(**SUMMARY)
-        (page,) = yield contact.list(per_page=5).pages()
+        (page,) = yield contact.list().pages()
         summary = yield contact.summary()
         newer = yield contact.list(since=page.since)
         return page, summary, newer
 
     page, summary, newer = call.steps(use)
 
-    create, importing, listing, summing, _ = emulator.requests
+    create, importing, *_ = emulator.requests
     assert create.json == {
         "event_name": "invited-friend",
         "created_at": 1671028894,
@@ -173,8 +204,6 @@ def test_a_contact_binds_each_verb(call, emulator):
         "metadata": {"invite_code": "ADDAFRIEND"},
     }
     assert importing.json["user_id"] == "1"
-    assert dict(listing.query) == {"type": "user", "user_id": "1", "per_page": "5"}
-    assert dict(summing.query) == {"type": "user", "user_id": "1", "summary": "true"}
     assert [event.metadata for event in page.events] == [{"invite_code": "ADDAFRIEND"}]
     assert [(item.name, item.count) for item in summary.events] == [("invited-friend", 4)]
     assert newer == []
@@ -266,6 +295,63 @@ def test_an_answer_that_is_not_as_described_is_an_error_that_holds_it(answering)
         assert error.may_have_been_processed is (name in ("create", "raw")), name
 
 
+def test_the_settings_of_a_client_hold_for_its_requests(answering):
+    call, transport = answering(ACCEPTED)
+    shown = []
+
+    def use(client):
+        shown.append(repr(client))
+        return create(client)
+
+    call(use)
+    call(
+        use, version=OTHER, base_url="https://proxy.example", timeout=5, deadline=4, max_retries=0,
+        pace=False, quota_share=0.5, headers={"X-Trace": "1"},
+    )  # fmt: skip
+    call(use, region="eu")
+
+    usual, own, eu = shown
+    assert "timeout=30, deadline=120, max_retries=4, pace=True, quota_share=1.0" in usual
+    assert "timeout=5, deadline=4, max_retries=0, pace=False, quota_share=0.5" in own
+    assert "api.eu.intercom.io" in eu
+    assert [
+        (
+            str(request.url),
+            request.headers["intercom-version"],
+            request.extensions["timeout"]["read"],
+            request.headers.get("x-trace"),
+        )
+        for request in transport.requests
+    ] == [
+        (HERE, API_VERSION, 30, None),
+        ("https://proxy.example/events", OTHER, 4, "1"),
+        ("https://api.eu.intercom.io/events", API_VERSION, 30, None),
+    ]
+
+
+def test_a_client_that_cannot_be_made_is_an_error_that_names_the_setting(calling):
+    wrong = {
+        "version": "latest",
+        "region": "mars",
+        "base_url": "api.intercom.io",
+        "timeout": 0,
+        "deadline": 0,
+        "max_retries": -1,
+        "pace": 1,
+        "quota_share": 0,
+        "headers": {"Host": "a"},
+        "enabled": "false",
+        "transport": "a transport",
+        "http_client": "a client",
+        "clock": 5,
+    }
+    for name, value in wrong.items():
+        with pytest.raises(ConfigurationError, match="base_url" if name == "headers" else name):
+            calling(None)(create, **{"access_token": "token", name: value})
+    with pytest.raises(ConfigurationError, match="INTERCOM_ACCESS_TOKEN"):
+        calling(None)(create, access_token=None)
+
+
 def test_options_hold_for_their_view_alone(answering):
     call, transport = answering(ACCEPTED)
 
@@ -276,7 +362,7 @@ def test_options_hold_for_their_view_alone(answering):
         )  # fmt: skip
         assert "timeout=5, deadline=4, max_retries=0, pace=False, quota_share=0.5" in repr(view)
         further = view.with_options(headers={"X-Span": "2"})
-        for one in (view, further, client):
+        for one in (view, further.with_raw_response, client):
             yield create(one)
 
     call.steps(use)
@@ -881,6 +967,20 @@ def test_a_server_that_cannot_be_reached_is_tried_again_and_has_processed_nothin
     assert (error.tries, error.may_have_been_processed) == (5, False)
     assert len(sending.clock.waits) == 4
     assert "tried 5 times" in str(error)
+
+
+def test_a_server_that_speaks_another_protocol_is_tried_again_and_gets_no_event(
+    sending, emulator, server_context
+):
+    with emulator.serve() as plain:
+        error = raised(sending, base_url=plain.replace("http:", "https:"))
+    assert (error.tries, error.may_have_been_processed) == (5, False)
+
+    with emulator.serve(tls=server_context) as secure:
+        error = raised(sending, base_url=secure.replace("https:", "http:"))
+    assert error.tries == 5
+
+    assert emulator.requests == ()
 
 
 def test_an_answer_that_takes_longer_than_an_attempt_may_is_not_waited_for(sending):

@@ -50,36 +50,6 @@ def test_an_answer_shows_neither_its_headers_nor_its_content(call):
 # One contact.
 
 
-@pytest.mark.parametrize(
-    ("identity", "sent", "asked"),
-    [
-        ({"user_id": "1"}, {"user_id": "1"}, {"user_id": "1"}),
-        ({"email": "a@b.co"}, {"email": "a@b.co"}, {"email": "a@b.co"}),
-        ({"id": "63a0"}, {"id": "63a0"}, {"intercom_user_id": "63a0"}),
-    ],
-)
-def test_the_verbs_can_be_bound_to_a_contact(call, emulator, identity, sent, asked):
-    call(
-        lambda client: client.contact(**identity).create(
-            "invited-friend", created_at=1671028894, metadata={"invite_code": "ADDAFRIEND"}
-        )
-    )
-    (event,) = call(lambda client: client.contact(**identity).list(per_page=5))
-    summary = call(lambda client: client.contact(**identity).summary())
-
-    create, listing, summing = emulator.requests
-    assert create.json == {
-        "event_name": "invited-friend",
-        "created_at": 1671028894,
-        **sent,
-        "metadata": {"invite_code": "ADDAFRIEND"},
-    }
-    assert dict(listing.query) == {"type": "user", **asked, "per_page": "5"}
-    assert dict(summing.query) == {"type": "user", **asked, "summary": "true"}
-    assert event.metadata == {"invite_code": "ADDAFRIEND"}
-    assert [(item.name, item.count) for item in summary.events] == [("invited-friend", 1)]
-
-
 def test_a_summary_is_imported_for_a_contact_bound_by_user_id(call):
     call(lambda client: client.contact(user_id="1").create_summary(**SUMMARY))
     (item,) = call(lambda client: client.contact(user_id="1").summary()).events
