@@ -36,11 +36,11 @@ def failed(call, **options):
     return caught.value
 
 
-# Who does not answer, or not well.
+# A server that is restarted.
 
 
 def test_a_server_that_is_there_in_the_end_gets_the_event(calling, emulator):
-    """A server is restarted while a client waits to try again."""
+    """It is restarted while a client waits to try again."""
     call = calling(None)
     with contextlib.ExitStack() as servers:
         address = httpx.URL(servers.enter_context(Emulator().serve()))
@@ -59,7 +59,7 @@ def test_a_server_that_is_there_in_the_end_gets_the_event(calling, emulator):
     assert len(emulator.events) == 1
 
 
-# An http_client of one's own.
+# The caller's own http_client.
 
 
 def test_the_timeout_of_an_http_client_of_ones_own_ends_each_try(sending):
@@ -73,7 +73,7 @@ def test_the_timeout_of_an_http_client_of_ones_own_ends_each_try(sending):
         with_own(sending, create, made, base_url=url)
 
     own = {"connect": 20, "read": 0.2, "write": 20, "pool": 20}
-    # On a busy machine, more than one try may take too long.
+    # On a busy machine, more than one attempt may take too long.
     assert len(seen) >= 3
     assert [one for one in seen if one != own] == []
     assert emulator.counts.faults == {"slow": 1}

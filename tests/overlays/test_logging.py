@@ -1,4 +1,4 @@
-"""What the logger "intercom_data_events" says of requests, retries and waits, and what never."""
+"""What the logger "intercom_data_events" is told of requests, retries and waits, and what never."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def levels(records, level):
     return [message for name, message in records if name == level]
 
 
-# What is said.
+# What is logged.
 
 
 def test_each_request_is_a_line_for_those_who_debug(call, logged):
@@ -144,7 +144,7 @@ def test_the_logger_is_a_librarys_that_leaves_handlers_and_levels_to_programs():
     assert logger.propagate
 
 
-# What is never said.
+# What is never logged, and never part of an error.
 
 
 USES = {

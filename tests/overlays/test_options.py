@@ -1,4 +1,7 @@
-"""Views with other options share their client's connections; contacts bind its verbs."""
+"""Views of a client, contacts, imported summaries, and what answers say of the rate limit.
+
+How each driver passes options and arguments on is in test_contract.py.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +157,7 @@ def test_the_rate_limit_of_an_answer_that_says_none_leaves_the_last_one(answerin
     assert client.rate_limit.remaining == 9
 
 
-# Many at once.
+# Forked processes.
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")

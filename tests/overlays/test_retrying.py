@@ -374,15 +374,12 @@ def test_phases_of_ones_own_are_kept_within_the_deadline(answering):
     }  # fmt: skip
 
 
-# Bodies.
-
-
-# Whatever happens.
+# Whatever happens, in whatever order.
 
 
 @attrs.frozen
 class Step:
-    """What one try meets."""
+    """What one attempt meets."""
 
     answer: httpx.Response | Exception
     seconds: float

@@ -400,7 +400,7 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(monkeypatch):
         DataEventsClient("token")
 
 
-# What a client shows and keeps.
+# What a client shows, copies and pickles.
 
 
 @pytest.mark.parametrize("kind", [DataEventsClient, AsyncDataEventsClient])
