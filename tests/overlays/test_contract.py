@@ -883,12 +883,21 @@ def test_a_hook_that_raises_for_a_status_gives_the_typed_error(call):
 
 
 def test_a_body_that_a_hook_has_read_is_read_all_the_same(call, backend):
+    class Once(httpx.SyncByteStream, httpx.AsyncByteStream):
+        parts = iter([b'{"events": [{"event_name": "a", "created_at": 1671028894}]}'])
+
+        def __iter__(self):
+            yield from self.parts
+
+        async def __aiter__(self):
+            for part in self.parts:
+                yield part
+
     async def reads(response):
         await response.aread()
 
-    answer = httpx.Response(200, json={"events": [{"event_name": "a", "created_at": NOW}]})
     own = call.http_client(
-        transport=httpx.MockTransport(lambda request: answer),
+        transport=httpx.MockTransport(lambda request: httpx.Response(200, stream=Once())),
         event_hooks={"response": [httpx.Response.read if backend == "blocking" else reads]},
     )
 
