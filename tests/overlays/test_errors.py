@@ -257,6 +257,16 @@ def test_an_answer_that_repeats_the_token_has_it_taken_out(answering):
         assert error.response.headers["x-echo"] == "Bearer [access token]"
 
 
+def test_a_header_that_is_named_like_the_token_is_renamed(answering):
+    token = TOKEN.rstrip("=")
+    call, _ = answering(httpx.Response(404, headers={token: "1"}))
+
+    error = raised(call, access_token=token)
+
+    assert error.response.headers["access-token"] == "1"
+    assert token.lower().encode() not in pickle.dumps(error).lower()
+
+
 def test_what_an_answer_says_cannot_forge_lines_or_stop_a_terminal(answering):
     message = "a\n\x1b[31mFAKE\ud800" + "b" * 1000
     body = json.dumps({"errors": [{"code": "a", "message": message}]})
