@@ -49,53 +49,6 @@ def page(*names, next_page=None, since=None):
     )
 
 
-def test_every_event_comes_once_newest_first(call, history):
-    events = call(lambda client: client.list(user_id="314159", per_page=2))
-
-    assert numbers(events) == [6, 5, 4, 3, 2, 1, 0]
-
-
-def test_pages_come_as_intercom_cuts_them(call, history):
-    pages = call(lambda client: client.list(user_id="314159", per_page=3).pages())
-
-    assert [numbers(page.events) for page in pages] == [[6, 5, 4], [3, 2, 1], [0]]
-    assert pages[-1].next is None
-
-
-def test_pages_are_asked_for_as_iteration_gets_to_them(call, emulator, history):
-    before = len(emulator.requests)
-
-    async def first(events):
-        async for event in events:
-            return event
-        return None
-
-    def use(client):
-        events = client.list(user_id="314159", per_page=2)
-        return first(events) if hasattr(events, "__aiter__") else next(iter(events))
-
-    assert numbers([call(use)]) == [6]
-    assert len(emulator.requests) == before + 1
-
-
-def test_nothing_is_sent_before_iteration(call, emulator):
-    call(lambda client: repr(client.list(user_id="314159")))
-
-    assert emulator.requests == ()
-
-
-def test_each_iteration_starts_anew(emulator):
-    from intercom_data_events import DataEventsClient
-
-    client = DataEventsClient("token", transport=emulator.transport())
-    client.create("invited-friend", user_id="314159", created_at=NOW - 2)
-    listing = client.list(user_id="314159")
-
-    assert len(list(listing)) == 1
-    client.create("invited-friend", user_id="314159", created_at=NOW - 1)
-    assert len(list(listing)) == 2
-
-
 @pytest.mark.parametrize(
     "identity", [{"user_id": "314159"}, {"email": "a+b@example.org"}, {"id": "63a0"}]
 )
@@ -187,32 +140,6 @@ def test_a_listing_that_never_ends_and_never_has_an_event_is_an_error(answering)
     assert len(transport.requests) == 100
 
 
-def test_an_error_ends_the_iteration(answering):
-    call, transport = answering(
-        page("a", next_page=f"{HERE}?before=5"), httpx.Response(404), page()
-    )
-
-    def blocking(pages):
-        next(pages)
-        with pytest.raises(NotFoundError):
-            next(pages)
-        assert next(pages, "ended") == "ended"
-
-    async def awaiting(pages):
-        await anext(pages)
-        with pytest.raises(NotFoundError):
-            await anext(pages)
-        assert await anext(pages, "ended") == "ended"
-
-    def use(client):
-        pages = client.list(user_id="1").pages()
-        return awaiting(pages) if hasattr(pages, "__anext__") else blocking(pages)
-
-    call(use)
-
-    assert len(transport.requests) == 2
-
-
 def test_unknown_fields_of_a_page_are_kept(answering):
     call, _ = answering(httpx.Response(200, json={"events": [], "total_count": 7}))
 
@@ -281,14 +208,6 @@ def test_a_listing_in_a_circle_ends_in_an_error_after_all_its_pages(answering, l
 
     assert len(transport.requests) == len(links)
     assert caught.value.response.status_code == 200
-
-
-def test_pages_without_events_are_passed_through(answering):
-    call, _ = answering(
-        page("a", next_page=f"{HERE}?before=5"), page(next_page=f"{HERE}?before=4"), page("b")
-    )
-
-    assert len(call(lambda client: client.list(user_id="1"))) == 2
 
 
 @pytest.mark.parametrize("link", [f"{HERE}", "https://evil.example/events", 5, ["a"], {"a": 1}])

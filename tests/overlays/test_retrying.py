@@ -1,4 +1,7 @@
-"""What fails for the time being is tried again, within a deadline, where that does no harm."""
+"""Transient failures are retried within a deadline, whenever a retry is safe.
+
+What each driver does for that, such as waiting and cutting off an answer, is in test_contract.py.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,17 @@ import anyio
 import attrs
 import httpx
 import pytest
-from clocks import EventLoopClock, run_in_no_time
 from hypothesis import given
 from hypothesis import strategies as st
 
 from intercom_data_events import (
     APIConnectionError,
     APIStatusError,
-    APITimeoutError,
     AsyncDataEventsClient,
     ConfigurationError,
     DataEventsClient,
     Event,
     IntercomError,
-    InvalidResponseError,
-    NotFoundError,
     RateLimitError,
     ServerError,
 )
@@ -65,97 +64,78 @@ def raised(call, use=create, **options):
     return caught.value
 
 
-# What is tried again.
+def outcome(call, use):
+    """The error that a use ends in, or None."""
+    try:
+        call(use)
+    except IntercomError as error:
+        return error
+    return None
 
 
-@pytest.mark.parametrize("status", RETRIED)
-def test_a_status_that_may_pass_is_tried_again(answering, status):
-    call, transport = answering(httpx.Response(status), ACCEPTED)
-
-    call(create)
-
-    assert len(transport.requests) == 2
-    assert len(call.clock.waits) == 1
-
-
-@pytest.mark.parametrize("status", FINAL)
-def test_any_other_status_is_final(answering, status):
-    call, transport = answering(httpx.Response(status), ACCEPTED)
-
-    error = raised(call)
-
-    assert isinstance(error, APIStatusError)
-    assert (error.status_code, error.tries, len(transport.requests)) == (status, 1, 1)
-    assert call.clock.waits == []
+def requests_of(answering, failures, use=create):
+    """How often each request was sent that is accepted the second time, by its first failure."""
+    sent = {}
+    for name, failure in failures.items():
+        call, transport = answering(failure, httpx.Response(202 if use is create else 200))
+        error = outcome(call, use)
+        if error is not None:
+            assert error.tries == len(transport.requests), name
+            assert error.may_have_been_processed or use is create, name
+        assert len(call.clock.waits) == len(transport.requests) - 1, name
+        sent[name] = len(transport.requests)
+    return sent
 
 
-@pytest.mark.parametrize("problem", [*NOT_SENT, *CUT_OFF])
-def test_a_connection_that_fails_is_tried_again(answering, problem):
-    call, transport = answering(problem("no"), ACCEPTED)
-
-    call(create)
-
-    assert len(transport.requests) == 2
+def statuses(*numbers):
+    return {number: httpx.Response(number) for number in numbers}
 
 
-@pytest.mark.parametrize(
-    "problem", [httpx.UnsupportedProtocol("what"), httpx.LocalProtocolError("we do not say this")]
-)
-def test_what_would_fail_the_same_way_is_not_tried_again(answering, problem):
-    call, transport = answering(problem, ACCEPTED)
-
-    error = raised(call)
-
-    assert (type(error), error.tries, len(transport.requests)) == (APIConnectionError, 1, 1)
+def problems(*kinds):
+    return {kind.__name__: kind("no") for kind in kinds}
 
 
-def test_every_try_is_the_same_request(answering):
-    call, transport = answering(httpx.Response(503), httpx.ReadError("no"), ACCEPTED)
-
-    call(create)
-
-    first, *others = transport.requests
-    for request in others:
-        assert request is not first
-        assert (request.method, request.url, request.content) == (
-            first.method, first.url, first.content,
-        )  # fmt: skip
-        assert request.headers == first.headers
+# What is retried.
 
 
-def test_every_try_asks_for_the_token_anew(answering):
-    call, transport = answering(httpx.Response(503), httpx.Response(503), ACCEPTED)
-    tokens = (f"token-{number}" for number in itertools.count())
-
-    call(create, access_token=lambda: next(tokens))
-
-    assert [request.headers["authorization"] for request in transport.requests] == [
-        "Bearer token-0", "Bearer token-1", "Bearer token-2",
-    ]  # fmt: skip
+def test_a_status_that_may_pass_is_retried_and_any_other_is_final(answering):
+    assert requests_of(answering, statuses(*RETRIED)) == dict.fromkeys(RETRIED, 2)
+    assert requests_of(answering, statuses(*FINAL)) == dict.fromkeys(FINAL, 1)
 
 
-@pytest.mark.parametrize("max_retries", [0, 1, 4, 7])
-def test_there_are_as_many_retries_as_are_allowed(answering, max_retries):
+def test_a_final_status_is_the_error_of_its_first_attempt(answering):
+    for status in FINAL:
+        call, _ = answering(httpx.Response(status), ACCEPTED)
+
+        error = raised(call)
+
+        assert isinstance(error, APIStatusError), status
+        assert (error.status_code, error.tries) == (status, 1)
+
+
+def test_a_connection_that_fails_is_retried_unless_it_would_fail_the_same_way(answering):
+    failing = problems(*NOT_SENT, *CUT_OFF)
+    lasting = problems(httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+
+    assert requests_of(answering, failing) == dict.fromkeys(failing, 2)
+    assert requests_of(answering, lasting) == dict.fromkeys(lasting, 1)
+
+
+@pytest.mark.parametrize("max_retries", [0, 1, 4, 7, None])
+def test_there_are_as_many_retries_as_are_allowed_by_default_four(answering, max_retries):
     call, transport = answering(httpx.Response(503))
 
-    error = raised(call, max_retries=max_retries)
+    error = raised(call, **({} if max_retries is None else {"max_retries": max_retries}))
 
+    retries = 4 if max_retries is None else max_retries
     assert type(error) is ServerError
-    assert error.tries == len(transport.requests) == max_retries + 1
-    assert len(call.clock.waits) == max_retries
+    assert error.tries == len(transport.requests) == retries + 1
+    assert len(call.clock.waits) == retries
     assert error.elapsed == pytest.approx(sum(call.clock.waits), abs=1e-6)
-    if max_retries:
-        assert f"tried {max_retries + 1} times in {error.elapsed:.1f} s" in str(error)
+    if retries:
+        assert f"tried {retries + 1} times in {error.elapsed:.1f} s" in str(error)
     else:
         assert "tried" not in str(error)
-
-
-def test_four_retries_are_allowed_by_default(answering):
-    call, transport = answering(httpx.Response(503))
-
-    raised(call)
-
-    assert len(transport.requests) == 5
 
 
 def test_one_call_can_have_other_limits(answering):
@@ -180,36 +160,15 @@ def test_a_question_is_asked_again(answering, use):
 # What may have happened already.
 
 
-@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, *range(520, 528)])
-def test_a_summary_that_may_have_been_added_is_not_added_again(answering, status):
-    call, transport = answering(httpx.Response(status), httpx.Response(200))
+def test_a_summary_that_may_have_been_added_is_not_added_again(answering):
+    uncertain = {
+        **statuses(*(status for status in RETRIED if status != 429)),
+        **problems(*CUT_OFF),
+    }
+    certain = {**statuses(429), **problems(*NOT_SENT)}
 
-    error = raised(call, create_summary)
-
-    assert len(transport.requests) == 1
-    assert error.may_have_been_processed
-    assert error.tries == 1
-
-
-@pytest.mark.parametrize("problem", CUT_OFF)
-def test_a_summary_is_not_added_again_after_the_connection_was_cut(answering, problem):
-    call, transport = answering(problem("no"), httpx.Response(200))
-
-    error = raised(call, create_summary)
-
-    assert len(transport.requests) == 1
-    assert error.may_have_been_processed
-
-
-@pytest.mark.parametrize(
-    "failure", [httpx.Response(429), *(problem("no") for problem in NOT_SENT)], ids=repr
-)
-def test_a_summary_that_was_certainly_not_added_is_tried_again(answering, failure):
-    call, transport = answering(failure, httpx.Response(200))
-
-    call(create_summary)
-
-    assert len(transport.requests) == 2
+    assert requests_of(answering, uncertain, create_summary) == dict.fromkeys(uncertain, 1)
+    assert requests_of(answering, certain, create_summary) == dict.fromkeys(certain, 2)
 
 
 @pytest.mark.parametrize(
@@ -237,16 +196,20 @@ def test_an_error_says_whether_any_try_may_have_been_processed(answering, tries,
     assert error.tries == len(tries)
 
 
-def hooked(call, emulator, function):
-    """Connections of the caller's own, with a hook that sees every answer."""
+def test_a_token_function_that_fails_later_does_not_hide_what_came_before(call):
+    emulator = Emulator(clock=call.clock, faults=[Fault.reset(processed=True)])
 
-    async def awaited(response):
-        function(response)
+    def tokens():
+        yield "token"
+        raise httpx.ConnectError("no vault")
 
-    return call.http_client(
-        transport=emulator.transport(),
-        event_hooks={"response": [function if call.backend == "blocking" else awaited]},
-    )
+    each = tokens()
+    error = raised(call, transport=emulator.transport(), access_token=lambda: next(each))
+
+    assert type(error) is ConfigurationError
+    assert (error.tries, error.may_have_been_processed) == (1, True)
+    assert isinstance(error.__cause__, httpx.ConnectError)
+    assert "may have been processed" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -274,39 +237,12 @@ def test_what_a_hook_meets_elsewhere_says_nothing_of_the_request(call, elsewhere
     def hook(response):
         raise elsewhere
 
-    error = raised(call, create_summary, http_client=hooked(call, emulator, hook))
+    own = call.http_client(transport=emulator.transport(), event_hooks={"response": [hook]})
+    error = raised(call, create_summary, http_client=own)
 
     assert type(error) is APIConnectionError
     assert (error.tries, error.may_have_been_processed) == (1, True)
     assert emulator.counts.processed == 1
-
-
-def test_a_token_function_that_fails_later_does_not_hide_what_came_before(call):
-    emulator = Emulator(clock=call.clock, faults=[Fault.reset(processed=True)])
-
-    def tokens():
-        yield "token"
-        raise httpx.ConnectError("no vault")
-
-    each = tokens()
-    error = raised(call, transport=emulator.transport(), access_token=lambda: next(each))
-
-    assert type(error) is ConfigurationError
-    assert (error.tries, error.may_have_been_processed) == (1, True)
-    assert isinstance(error.__cause__, httpx.ConnectError)
-    assert "may have been processed" in str(error)
-
-
-@pytest.mark.parametrize("problem", [ConnectionResetError("gone"), TimeoutError("late")])
-def test_what_httpx_leaves_as_the_systems_own_error_is_one_of_the_connection(answering, problem):
-    call, transport = answering(problem, ACCEPTED)
-
-    call(create)
-
-    assert len(transport.requests) == 2
-    call, transport = answering(problem)
-    assert raised(call).tries == 5
-    assert not isinstance(raised(call, create_summary, max_retries=0), APIStatusError)
 
 
 def test_metadata_that_is_changed_meanwhile_does_not_change_the_error(call):
@@ -317,10 +253,8 @@ def test_metadata_that_is_changed_meanwhile_does_not_change_the_error(call):
     def hook(response):
         event.metadata["a"] = None
 
-    error = raised(
-        call, lambda client: client.send(event), http_client=hooked(call, emulator, hook),
-        max_retries=0,
-    )  # fmt: skip
+    own = call.http_client(transport=emulator.transport(), event_hooks={"response": [hook]})
+    error = raised(call, lambda client: client.send(event), http_client=own, max_retries=0)
 
     assert type(error) is ServerError
 
@@ -353,13 +287,13 @@ def test_whoever_only_stopped_waiting_has_not_refused(answering, status):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("status", [429, 503])
-def test_it_waits_as_long_as_the_answer_asks(answering, status, headers, seconds):
-    call, _ = answering(httpx.Response(status, headers=headers), ACCEPTED)
+def test_it_waits_as_long_as_the_answer_asks(answering, headers, seconds):
+    for status in (429, 503):
+        call, _ = answering(httpx.Response(status, headers=headers), ACCEPTED)
 
-    call(create)
+        call(create)
 
-    assert sum(call.clock.waits) == seconds
+        assert sum(call.clock.waits) == seconds, status
 
 
 @pytest.mark.parametrize("pace", [True, False])
@@ -430,14 +364,6 @@ def test_a_wait_that_would_pass_the_deadline_is_not_begun(answering):
     assert (error.tries, len(transport.requests), error.elapsed) == (2, 2, 60)
 
 
-def test_a_try_gets_what_is_left_of_the_deadline(answering):
-    call, transport = answering(httpx.Response(503, headers={"Retry-After": "60"}), ACCEPTED)
-
-    call(create, deadline=70)
-
-    assert [request.extensions["timeout"]["read"] for request in transport.requests] == [30, 10]
-
-
 def test_phases_of_ones_own_are_kept_within_the_deadline(answering):
     call, transport = answering(ACCEPTED)
 
@@ -448,107 +374,12 @@ def test_phases_of_ones_own_are_kept_within_the_deadline(answering):
     }  # fmt: skip
 
 
-# httpx leaves generators of its own to the collector here, which trio reports.
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("deadline", [5, 50])
-def test_a_trickling_answer_is_cut_off_in_time(call, deadline):
-    clock = call.clock
-    emulator = Emulator(clock=clock, faults=itertools.repeat(Fault.trickling(0.75)))
-
-    error = raised(call, transport=emulator.transport(), deadline=deadline, timeout=20)
-
-    assert type(error) is APITimeoutError
-    assert error.may_have_been_processed
-    assert deadline - 3 < error.elapsed <= deadline + 1
-    assert error.tries == {5: 1, 50: 3}[deadline]
-    assert emulator.counts.stored == 1
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("part", ["head", "body of a failure"])
-def test_awaiting_a_server_that_says_nothing_more_ends_at_the_deadline(backend, part):
-    class Silent(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request):
-            if part == "head":
-                await anyio.sleep_forever()
-            return httpx.Response(503, stream=Endless())
-
-    class Endless(httpx.AsyncByteStream):
-        async def __aiter__(self):
-            yield b"It is "
-            await anyio.sleep_forever()
-
-    async def main():
-        clock = EventLoopClock(NOW)
-        client = AsyncDataEventsClient(
-            "token", transport=Silent(), clock=clock, deadline=40, timeout=httpx.Timeout(None)
-        )
-        with pytest.raises(IntercomError) as caught:
-            await create(client)
-        return caught.value, clock.time() - NOW
-
-    error, seconds = run_in_no_time(main, backend)
-
-    assert 40 <= seconds <= 40.1
-    assert type(error) is (APITimeoutError if part == "head" else ServerError)
-    if part != "head":
-        assert error.response.content == b"It is "
-
-
-# Bodies.
-
-
-@pytest.mark.parametrize("status", [404, 503])
-def test_a_failure_whose_body_is_cut_short_is_still_that_failure(call, status):
-    fault = Fault(name="cut", status=status, body=b'{"errors": [', connection="cut")
-    emulator = Emulator(clock=call.clock, faults=itertools.repeat(fault))
-
-    error = raised(call, transport=emulator.transport())
-
-    assert type(error) is {404: NotFoundError, 503: ServerError}[status]
-    assert error.response.content == b'{"erro'
-    assert error.tries == {404: 1, 503: 5}[status]
-
-
-class Flood(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body without end."""
-
-    sent = 0
-
-    def __iter__(self):
-        while True:
-            self.sent += 1
-            yield b" " * 2**20
-
-    async def __aiter__(self):
-        for part in self:
-            yield part
-
-
-# httpx leaves generators of its own to the collector here, which trio reports.
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(
-    ("status", "kind", "mebibytes"), [(200, InvalidResponseError, 65), (404, NotFoundError, 2)]
-)
-def test_a_body_without_end_is_not_read_to_it(calling, status, kind, mebibytes):
-    flood = Flood()
-    call = calling(httpx.MockTransport(lambda _: httpx.Response(status, stream=flood)))
-
-    error = raised(call, summary)
-
-    assert type(error) is kind
-    assert flood.sent <= mebibytes
-    assert error.tries == 1
-
-
-# Whatever happens.
+# Whatever happens, in whatever order.
 
 
 @attrs.frozen
 class Step:
-    """What one try meets."""
+    """What one attempt meets."""
 
     answer: httpx.Response | Exception
     seconds: float
@@ -613,12 +444,6 @@ class Script(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request):
         return self.handle_request(request)
-
-
-def outcome(error):
-    if error is None:
-        return None
-    return type(error), getattr(error, "status_code", None), error.may_have_been_processed
 
 
 def possibly(answer):
@@ -702,14 +527,3 @@ def test_the_last_error_is_the_one_that_is_raised(answering):
 
     assert type(error) is RateLimitError
     assert error.tries == 5
-
-
-def test_a_token_function_that_fails_is_not_tried_again(answering):
-    call, transport = answering(ACCEPTED)
-
-    def token():
-        raise httpx.ConnectError("no vault")
-
-    assert type(raised(call, access_token=token)) is ConfigurationError
-    assert transport.requests == []
-    assert call.clock.waits == []
