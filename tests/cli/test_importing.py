@@ -626,12 +626,13 @@ sys.exit(done.returncode)
 """
 
 
-def validated(megabytes: int) -> tuple[list[str], int]:
+def validated(megabytes: int) -> tuple[list[str], bytes, int]:
     """What is said of two good lines and a long one between them, and the memory that it takes."""
     process = subprocess.Popen(
         [sys.executable, "-c", MEASURING, *COMMAND, "validate", "-", "--quiet"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     with process:
         line = f"{json.dumps(event(0))}\n".encode()
@@ -641,18 +642,20 @@ def validated(megabytes: int) -> tuple[list[str], int]:
         process.stdin.write(b"\n" + line.replace(b"placed", b"signed"))
         process.stdin.close()
         *said, most = process.stdout.read().decode().splitlines()
+        counted = process.stderr.read()
     assert process.returncode == (1 if said else 0)
-    return said, int(most)
+    return said, counted, int(most)
 
 
 @pytest.mark.processes
 def test_a_line_of_hundreds_of_megabytes_takes_little_memory_and_is_named():
-    nothing, little = validated(0)
-    said, most = validated(256)
+    nothing, _, little = validated(0)
+    said, counted, most = validated(256)
     assert nothing == []
     assert said == [
         "-:2: it is 268,435,456 bytes long, and lines go up to 1 MiB (1,048,576): shorten it"
     ]
+    assert b"3 events, 2 of them good" in counted
     assert most - little < 32 * 1024
 
 
