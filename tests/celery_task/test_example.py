@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from extract_examples import under
 from intercom_data_events.emulator import Emulator
 
@@ -14,6 +16,7 @@ from .conftest import PATIENCE, until
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.processes
 def test_the_example_sends_by_a_worker(planting, redis, tmp_path):
     ((_, code),) = under(README.read_text(encoding="utf-8"), "Celery")
     assert "redis://localhost" in code

@@ -49,18 +49,21 @@ def ignore(*given):
     pass
 
 
-@pytest.fixture(params=WAYS)
-def queue(request):
-    return WAYS[request.param]
-
-
-@pytest.mark.parametrize("serializer", ["json", "pickle"])
-@pytest.mark.parametrize("kind", [Event, dict])
-def test_an_event_arrives_as_it_was(opening, emulator, queue, kind, serializer):
+@pytest.mark.parametrize(
+    ("way", "kind", "serializer"),
+    [
+        *((way, Event, "json") for way in WAYS),
+        ("delay", dict, "json"),
+        ("s, by name", dict, "json"),
+        ("delay", Event, "pickle"),
+        ("s, by name", dict, "pickle"),
+    ],
+)
+def test_an_event_arrives_as_it_was(opening, emulator, way, kind, serializer):
     shop = opening(emulator, task_serializer=serializer, accept_content=[serializer])
     sent = event(7, email="frodo@example.com", metadata=METADATA)
 
-    queue(sent if kind is Event else sent.to_dict())
+    WAYS[way](sent if kind is Event else sent.to_dict())
     for _ in range(2):  # As a group or a chain has them.
         if shop.messages:
             assert shop.work() is None
@@ -95,17 +98,20 @@ def test_a_message_is_the_apis_json_and_nothing_more(shop):
     ],
     ids=str,
 )
-def test_what_intercom_would_refuse_is_an_error_where_it_is_queued(shop, queue, wrong):
+def test_what_intercom_would_refuse_is_an_error_where_it_is_queued(shop, wrong):
     with pytest.raises(InvalidInputError):
-        queue(wrong)
+        send_event.delay(wrong)
 
     assert shop.messages == []
 
 
-def test_metadata_that_celerys_json_would_take_for_something_else_is_an_error(shop, queue):
+@pytest.mark.parametrize("way", WAYS)
+def test_so_it_is_in_whatever_way_it_is_queued(shop, way):
+    with pytest.raises(InvalidInputError):
+        WAYS[way]({"event_name": "placed-order"})
     # Celery drops a message that it cannot read.
     with pytest.raises(MetadataError, match="__type__") as caught:
-        queue(event(metadata={"__type__": "order", "__value__": "12"}))
+        WAYS[way](event(metadata={"__type__": "order", "__value__": "12"}))
 
     assert caught.value.key == "__type__"
     assert shop.messages == []
@@ -130,8 +136,9 @@ def test_no_event_at_all_is_the_error_that_celery_has_for_it(shop):
     assert shop.messages == []
 
 
-def test_fields_without_a_time_are_stamped_where_they_are_queued(shop, queue):
-    queue({"event_name": "placed-order", "user_id": "7"})
+@pytest.mark.parametrize("way", WAYS)
+def test_fields_without_a_time_are_stamped_where_they_are_queued(shop, way):
+    WAYS[way]({"event_name": "placed-order", "user_id": "7"})
 
     stamps = {queued(message)["created_at"] for message in shop.messages}
     assert len(stamps) == 1

@@ -406,6 +406,7 @@ def test_nobody_is_asked_for_a_token_in_vain(emulator, command, monkeypatch):
 # Being stopped
 
 
+@pytest.mark.processes
 def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, command, later):
     plan = Plan({number: lambda: SLOW for number in range(21, 200)})
     emulator = serve(faults=plan, rate_limit=1000)
@@ -425,6 +426,7 @@ def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, 
     assert times(emulator) == [NOON + number for number in range(60)]
 
 
+@pytest.mark.processes
 def test_so_does_a_signal_where_there_is_no_terminal(serve, begin):
     arrived = threading.Event()
     serve(faults=Plan({21: lambda: arrived.set() or SLOW}))
@@ -438,6 +440,7 @@ def test_so_does_a_signal_where_there_is_no_terminal(serve, begin):
     assert err == b"Interrupted: what is left stays in the outbox.\n"
 
 
+@pytest.mark.processes
 def test_what_is_on_its_way_gets_a_moment(serve, begin):
     arrived = threading.Event()
     emulator = serve(faults=Plan({1: lambda: arrived.set() or Fault.slow(0.2)}))
@@ -453,10 +456,11 @@ def test_what_is_on_its_way_gets_a_moment(serve, begin):
     assert times(emulator) == [NOON]
 
 
+@pytest.mark.processes
 def test_killed_at_any_moments_it_loses_nothing(serve, begin, command, later):
     plan = Plan()
     emulator = serve(faults=plan)
-    keep(*range(400))
+    keep(*range(200))
     moments = random.Random(4)
     kills = 2
     for _ in range(kills):
@@ -469,13 +473,14 @@ def test_killed_at_any_moments_it_loses_nothing(serve, begin, command, later):
     later()
     assert command("outbox", "drain", FILE).code == 0
     assert waiting() == []
-    assert times(emulator) == [NOON + number for number in range(400)]
+    assert times(emulator) == [NOON + number for number in range(200)]
     assert emulator.counts.duplicates <= kills * 20
 
 
 # Beside others
 
 
+@pytest.mark.processes
 def test_an_application_can_be_running_meanwhile(emulator, command):
     keep(*range(200))
     application = """
@@ -591,7 +596,6 @@ def test_dead_letters_can_be_forgotten(nobody_knows, command):
     assert command("outbox", "forget", FILE, "--all").out == "0 events deleted.\n"
 
 
-@pytest.mark.parametrize("asked", ["retry", "forget"])
 @pytest.mark.parametrize(
     ("which", "said"),
     [
@@ -601,9 +605,9 @@ def test_dead_letters_can_be_forgotten(nobody_knows, command):
         (["1", "--all"], "say which"),
     ],
 )
-def test_which_dead_letters_has_to_be_right(asked, which, said, nobody_knows, command):
+def test_which_dead_letters_has_to_be_right(which, said, nobody_knows, command):
     refuse(event(0, user_id="1"))
-    for as_json in ([], ["--json"]):
+    for asked, as_json in product(("retry", "forget"), ([], ["--json"])):
         done = command("outbox", asked, FILE, *which, *as_json)
         assert (done.code, done.out) == (2, "")
         assert said in (done.error["message"] if as_json else done.err)
@@ -666,6 +670,7 @@ def test_no_more_than_some_events_are_held_at_once(emulator, command):
     assert peak < 4_000_000  # bytes, of 8,000,000
 
 
+@pytest.mark.processes
 def test_who_has_seen_enough_ends_it_quietly(nobody_knows, begin):
     refuse(*(event(n, user_id="1", metadata={"text": "x" * 2000}) for n in range(60)))
     for asked in (["dead", "--json"], ["export", "--dead", "--quiet"]):
@@ -799,6 +804,7 @@ def test_a_file_that_breaks_meanwhile_ends_it(serve, command):
     assert "damaged" in done.error["message"]
 
 
+@pytest.mark.processes
 def test_a_full_disk_ends_it_and_loses_nothing(emulator, piped, command, later, monkeypatch):
     # What measures it could not write either.
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
@@ -816,6 +822,7 @@ def test_a_full_disk_ends_it_and_loses_nothing(emulator, piped, command, later, 
 # What is hostile
 
 
+@pytest.mark.processes
 def test_nothing_in_an_event_steers_the_terminal(serve, terminal, command):
     serve(contacts=[])
     fields = event(

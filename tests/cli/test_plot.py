@@ -129,6 +129,7 @@ def test_there_must_be_a_bucket():
         Histogram.of([("a", NOON)], buckets=0)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("extent", "step", "begin"),
     [

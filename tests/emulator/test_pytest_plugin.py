@@ -28,6 +28,7 @@ def test_on_a_socket(intercom_emulator, intercom_emulator_url):
 """
 
 
+@pytest.mark.processes
 def test_each_test_gets_a_fresh_emulator_and_the_url_of_the_same_one(
     pytester: pytest.Pytester,
 ) -> None:
@@ -35,6 +36,7 @@ def test_each_test_gets_a_fresh_emulator_and_the_url_of_the_same_one(
     pytester.runpytest_subprocess().assert_outcomes(passed=2)
 
 
+@pytest.mark.processes
 def test_importing_the_plugin_does_not_import_the_emulator() -> None:
     code = (
         "import sys, intercom_data_events.pytest_plugin;"

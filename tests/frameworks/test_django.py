@@ -32,6 +32,8 @@ from django.db import transaction
 
 import shop
 
+pytestmark = pytest.mark.processes
+
 call_command("migrate", verbosity=0)
 Group.objects.create(name="pro")
 users = [User.objects.create_user(f"user{number}", id=number) for number in (1, 2)]

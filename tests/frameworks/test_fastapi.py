@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import httpx
+import pytest
+
+pytestmark = pytest.mark.processes
 
 ORDERS = 60
 READY = "Application startup complete."

@@ -11,8 +11,10 @@ import pytest
 from intercom_data_events import Event
 from intercom_data_events.outbox import Binding, Outbox
 
+pytestmark = pytest.mark.processes
+
 CUSTOMERS = 60
-WORKERS = 4
+WORKERS = 2
 
 
 def order(url: str, customers: range) -> None:

@@ -18,6 +18,8 @@ import sys
 
 from shop import handler
 
+pytestmark = pytest.mark.processes
+
 for line in sys.stdin:
     print(json.dumps(handler(json.loads(line), None)), flush=True)
 """

@@ -354,6 +354,7 @@ def test_what_is_closed_says_so(box, path):
 # What was written is there
 
 
+@pytest.mark.processes
 def test_what_was_written_outlasts_a_process_that_is_killed(opened, path):
     script = """
         box = Outbox(sys.argv[1])
@@ -402,6 +403,7 @@ def test_an_event_comes_back_as_it_was_written(opened, path):
 # Several processes
 
 
+@pytest.mark.processes
 def test_each_event_is_claimed_by_one_process(opened, path):
     script = (
         FORKING
@@ -458,6 +460,7 @@ def entry_of(number):
     return Entry(number, event(), NOW)
 
 
+@pytest.mark.processes
 def test_a_process_that_died_leaves_its_claims_to_others_once_they_end(opened, path):
     script = """
         box = Outbox(sys.argv[1])
@@ -781,8 +784,8 @@ def bury(box, refusal, events):
         box.refused(box.take(NOW + number), refusal, NOW + number)
 
 
-@pytest.mark.parametrize("events", [3, 1_200])
-def test_dead_letters_can_be_sent_again(opened, box, refusal, events):
+def test_dead_letters_can_be_sent_again(opened, box, refusal):
+    events = 1_200
     bury(box, refusal, events)
 
     assert box.revive() == events
@@ -792,11 +795,10 @@ def test_dead_letters_can_be_sent_again(opened, box, refusal, events):
     assert everything(opened(), NOW + 1e6) == list(range(events))
 
 
-@pytest.mark.parametrize("events", [3, 1_200])
-def test_dead_letters_can_be_forgotten(box, refusal, events):
-    bury(box, refusal, events)
+def test_dead_letters_can_be_forgotten(box, refusal):
+    bury(box, refusal, 1_200)
 
-    assert box.forget() == events
+    assert box.forget() == 1_200
     assert (box.size, list(box.dead_letters()), list(box.waiting())) == (0, [], [])
 
 
@@ -1380,6 +1382,7 @@ def test_a_damaged_file_is_refused_and_left_alone(path, damage, said):
     assert path.read_bytes() == contents
 
 
+@pytest.mark.processes
 def test_what_a_damaged_log_says_is_true_up_to_the_damage(opened, path):
     script = """
         box = Outbox(sys.argv[1])
@@ -1479,6 +1482,7 @@ def small_disk(tmp_path):
     return [*beginning, sys.executable, "-W", "error"]
 
 
+@pytest.mark.processes
 def test_what_a_full_disk_has_no_room_for_is_refused_and_the_rest_is_kept(tmp_path, small_disk):
     script = put_until_there_is_no_room(
         "with open(sys.argv[2], 'wb') as ballast: ballast.write(bytes(3_500_000))",
@@ -1493,6 +1497,7 @@ def test_what_a_full_disk_has_no_room_for_is_refused_and_the_rest_is_kept(tmp_pa
     assert well == "well"
 
 
+@pytest.mark.processes
 def test_a_disk_that_is_full_of_the_log_alone_has_room_again_once_that_is_tidied(
     tmp_path, small_disk
 ):
@@ -1522,6 +1527,7 @@ def test_a_disk_that_is_full_of_the_log_alone_has_room_again_once_that_is_tidied
     assert all("as the disk is full: make room" in one for one in said)
 
 
+@pytest.mark.processes
 def test_what_a_limit_has_no_room_for_is_refused_and_the_rest_is_kept(path):
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, ({}, resource.RLIM_INFINITY))"
     script = put_until_there_is_no_room(
@@ -1564,6 +1570,7 @@ UNPRIVILEGED = f"""
 """
 
 
+@pytest.mark.processes
 def test_a_file_that_may_not_be_written_says_so_and_is_kept(shared_folder):
     script = (
         UNPRIVILEGED
@@ -1599,6 +1606,7 @@ def test_a_file_that_may_not_be_written_says_so_and_is_kept(shared_folder):
         assert one.endswith("; nothing that was in it is lost")
 
 
+@pytest.mark.processes
 def test_a_folder_that_may_not_be_written_says_so(shared_folder):
     script = (
         UNPRIVILEGED
@@ -1636,6 +1644,7 @@ def test_a_folder_that_may_not_be_written_says_so(shared_folder):
 # Forks
 
 
+@pytest.mark.processes
 def test_parent_and_children_go_on_after_forks(opened, path):
     script = (
         FORKING
@@ -1686,6 +1695,7 @@ def test_parent_and_children_go_on_after_forks(opened, path):
     assert is_sound(path)
 
 
+@pytest.mark.processes
 def test_nothing_that_a_child_writes_is_lost_or_there_twice(opened, path):
     script = (
         FORKING
@@ -1725,6 +1735,7 @@ def test_nothing_that_a_child_writes_is_lost_or_there_twice(opened, path):
     assert is_sound(path)
 
 
+@pytest.mark.processes
 def test_a_child_of_a_child_goes_on_when_nobody_else_does(opened, path):
     script = (
         FORKING
@@ -1754,6 +1765,7 @@ def test_a_child_of_a_child_goes_on_when_nobody_else_does(opened, path):
     assert users(opened().waiting()) == [1, 2]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("busy", ["writing", "tidying"])
 def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
     opened, path, busy, tmp_path
@@ -1823,6 +1835,7 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
     assert is_sound(path)
 
 
+@pytest.mark.processes
 def test_a_child_leaves_alone_what_another_thread_was_opening(opened, path):
     script = (
         FORKING
@@ -1869,6 +1882,7 @@ def test_a_child_leaves_alone_what_another_thread_was_opening(opened, path):
 # A file that is made by several at once
 
 
+@pytest.mark.processes
 def test_several_processes_can_begin_with_a_file_at_the_same_moment(opened, tmp_path):
     script = (
         FORKING
@@ -1915,21 +1929,21 @@ def test_several_threads_can_begin_with_a_file_at_the_same_moment(opened, tmp_pa
                 assert box.size == 4
 
 
-@pytest.mark.parametrize("step", range(16))
-def test_another_process_can_make_the_file_between_any_two_steps(opened, path, step, monkeypatch):
-    steps = itertools.count()
+def test_another_process_can_make_the_file_between_any_two_steps(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Stepping))
+    for step in range(16):
+        path, steps = tmp_path / f"{step}.db", itertools.count()
 
-    def interrupt(connection):
-        if next(steps) == step and not connection.in_transaction:
-            opened(binding=here).put(event(1), NOW)
+        def interrupt(connection, path=path, steps=steps, step=step):
+            if next(steps) == step and not connection.in_transaction:
+                opened(path, here).put(event(1), NOW)
 
-    monkeypatch.setattr(Stepping, "before", staticmethod(interrupt))
-    box = opened(binding=here)
-    assert box.put(event(2), NOW)
-    assert 2 in users(box.waiting())
-    assert next(steps) > 16
-    assert is_sound(path)
+        monkeypatch.setattr(Stepping, "before", staticmethod(interrupt))
+        box = opened(path, here)
+        assert box.put(event(2), NOW), step
+        assert 2 in users(box.waiting()), step
+        assert next(steps) > 16
+        assert is_sound(path), step
 
 
 class Stepping(sqlite3.Connection):
@@ -2105,6 +2119,7 @@ def test_nothing_takes_longer_because_many_events_wait(opened, tmp_path, refusal
     assert many == pytest.approx(few, rel=0.2, abs=5)
 
 
+@pytest.mark.processes
 def test_a_signals_handler_can_track_while_the_same_thread_does(opened, path):
     script = """
         box = Outbox(sys.argv[1])

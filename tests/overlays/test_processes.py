@@ -30,6 +30,10 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
 
+#: A lock, an event loop and a cancellation are another thing to each.
+every_backend = pytest.mark.parametrize("backend", ["blocking", "asyncio", "trio"])
+threads_and_tasks = pytest.mark.parametrize("backend", ["blocking", "asyncio"])
+
 #: Seconds after which whoever has not come to an end is stuck.
 PATIENCE = 30
 
@@ -310,6 +314,8 @@ def users_of(emulator):
 # Forks.
 
 
+@pytest.mark.processes
+@every_backend
 def test_parent_and_children_use_one_client_over_connections_of_their_own(backend, emulator):
     connections = Connections(emulator)
     with (
@@ -332,6 +338,8 @@ def test_parent_and_children_use_one_client_over_connections_of_their_own(backen
     assert all(len(set(users)) == 1 for users in connections.users.values())
 
 
+@pytest.mark.processes
+@threads_and_tasks
 def test_the_child_of_a_child_has_connections_of_its_own_too(backend, emulator):
     connections = Connections(emulator)
     with (
@@ -353,6 +361,8 @@ def test_the_child_of_a_child_has_connections_of_its_own_too(backend, emulator):
     assert sorted(connections.users.values()) == [["child"] * 2, ["grandchild"], ["parent"]]
 
 
+@pytest.mark.processes
+@threads_and_tasks
 def test_closing_a_client_in_a_child_leaves_it_open_in_the_parent(backend, emulator):
     connections = Connections(emulator)
     with (
@@ -372,7 +382,18 @@ def test_closing_a_client_in_a_child_leaves_it_open_in_the_parent(backend, emula
     assert list(connections.users.values()) == [["parent", "parent"]]
 
 
-@pytest.mark.parametrize("doing", ["sending", "waiting for the rate limit", "waiting to try again"])
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("backend", "doing"),
+    [
+        ("blocking", "sending"),
+        ("blocking", "waiting for the rate limit"),
+        ("blocking", "waiting to try again"),
+        ("asyncio", "sending"),
+        ("asyncio", "waiting for the rate limit"),
+        ("trio", "waiting to try again"),
+    ],
+)
 def test_a_child_is_not_held_up_by_what_the_parent_is_doing(backend, doing):
     clock = HeldClock()
     # Half of 4 is for this client, the rest for the child's.
@@ -450,6 +471,7 @@ class Stops:
         return StoppingClient
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("use", ["first", "second", "waiting"])
 def test_a_child_is_not_held_up_by_any_lock_that_a_thread_of_the_parent_holds(
     emulator, monkeypatch, use
@@ -489,6 +511,8 @@ def test_a_child_is_not_held_up_by_any_lock_that_a_thread_of_the_parent_holds(
     assert set(users_of(emulator)) - {"before"} == {"thread", *children}
 
 
+@pytest.mark.processes
+@threads_and_tasks
 def test_forks_while_many_threads_send_lose_nothing(backend):
     clock = ManualClock()
     patient = {"clock": clock, "timeout": 86_400, "deadline": math.inf, "max_retries": 50}
@@ -530,6 +554,17 @@ def test_forks_while_many_threads_send_lose_nothing(backend):
 # Forks, and connections of one's own.
 
 
+own_connections_of_each = pytest.mark.parametrize(
+    ("backend", "kind"),
+    [
+        ("blocking", "http_client"),
+        ("blocking", "transport"),
+        ("asyncio", "http_client"),
+        ("trio", "transport"),
+    ],
+)
+
+
 def own_connections(backend, kind):
     """An option that gives a client connections of the caller's own, and those."""
     if kind == "http_client":
@@ -539,7 +574,8 @@ def own_connections(backend, kind):
     return {kind: made}, made
 
 
-@pytest.mark.parametrize("kind", ["http_client", "transport"])
+@pytest.mark.processes
+@own_connections_of_each
 def test_connections_of_ones_own_that_were_used_before_a_fork_are_refused_after_it(
     backend, emulator, kind
 ):
@@ -559,7 +595,8 @@ def test_connections_of_ones_own_that_were_used_before_a_fork_are_refused_after_
     assert users_of(emulator) == ["parent", "parent"]
 
 
-@pytest.mark.parametrize("kind", ["http_client", "transport"])
+@pytest.mark.processes
+@own_connections_of_each
 def test_connections_of_ones_own_that_were_not_used_before_a_fork_work_after_it(
     backend, emulator, kind
 ):
@@ -579,7 +616,10 @@ def test_connections_of_ones_own_that_were_not_used_before_a_fork_work_after_it(
 # Many at once.
 
 
-@pytest.mark.parametrize("rate_limit", [1667, 10])
+@pytest.mark.parametrize(
+    ("backend", "rate_limit"),
+    [("blocking", 1667), ("blocking", 10), ("asyncio", 10), ("trio", 10)],
+)
 def test_one_client_serves_many_threads_or_tasks_at_once(backend, rate_limit):
     # Each wait moves it on for all, so it is not what ends a try.
     clock = ManualClock()
@@ -628,7 +668,16 @@ def broken_off(runner, backend, clock, waiting):
         runner.call(anyio.lowlevel.checkpoint)
 
 
-@pytest.mark.parametrize("waiting_for", ["the rate limit", "another try"])
+@pytest.mark.parametrize(
+    ("backend", "waiting_for"),
+    [
+        ("blocking", "the rate limit"),
+        ("blocking", "another try"),
+        ("asyncio", "the rate limit"),
+        ("asyncio", "another try"),
+        ("trio", "the rate limit"),
+    ],
+)
 def test_who_is_broken_off_while_waiting_leaves_nothing_stuck(backend, waiting_for):
     clock = HeldClock()
     faults = [None, Fault.failing(503)] if waiting_for == "another try" else []
@@ -651,6 +700,7 @@ def test_who_is_broken_off_while_waiting_leaves_nothing_stuck(backend, waiting_f
     assert emulator.counts.limited == 0
 
 
+@every_backend
 def test_who_waits_behind_one_that_is_broken_off_is_next(backend):
     clock = HeldClock()
     emulator = Emulator(clock=clock, rate_limit=1)
@@ -673,6 +723,7 @@ def test_who_waits_behind_one_that_is_broken_off_is_next(backend):
     assert emulator.counts.limited == 0
 
 
+@every_backend
 def test_who_is_broken_off_behind_others_leaves_them_their_places(backend):
     clock = HeldClock()
     emulator = Emulator(clock=clock, rate_limit=1)
@@ -700,6 +751,7 @@ def test_who_is_broken_off_behind_others_leaves_them_their_places(backend):
     assert [event.user_id for event in emulator.events] == ["first", "second", "third"]
 
 
+@every_backend
 def test_who_is_broken_off_while_sending_takes_up_no_room(backend):
     clock = HeldClock()
     emulator = Emulator(clock=clock, rate_limit=2)

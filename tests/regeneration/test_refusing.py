@@ -249,16 +249,14 @@ def test_a_reference_of_a_schema_to_elsewhere_is_refused(describe, refuses, refe
         (5, "does not point into this document"),
     ],
 )
-@pytest.mark.parametrize("part", ["parameters", "requestBody", "responses"])
-def test_a_reference_of_an_operation_to_elsewhere_is_refused(
-    describe, refuses, part, reference, words
-):
-    description = describe()
+def test_a_reference_of_an_operation_to_elsewhere_is_refused(describe, refuses, reference, words):
     node = {"$ref": reference}
-    value = {"parameters": [node], "requestBody": node, "responses": {"202": node}}[part]
-    _operation(description)[part] = value
+    parts = {"parameters": [node], "requestBody": node, "responses": {"202": node}}
+    for part, value in parts.items():
+        description = describe()
+        _operation(description)[part] = value
 
-    refuses(description, "description.yaml", f"{AT}/{part}", words)
+        refuses(description, "description.yaml", f"{AT}/{part}", words)
 
 
 def test_a_reference_that_would_break_the_sentence_is_shown_in_one_line(describe, refuses):
@@ -302,8 +300,10 @@ def test_a_request_that_is_made_of_itself_is_refused(describe, refuses):
     refuses(description, "description.yaml", "create_data_event_request → create_data_event_req")
 
 
-@pytest.mark.parametrize("length", [1, 2, 3])
-@pytest.mark.parametrize("part", ["parameters", "requestBodies", "responses"])
+@pytest.mark.parametrize(
+    ("part", "length"),
+    [("parameters", 1), ("parameters", 2), ("requestBodies", 1), ("responses", 3)],
+)
 def test_references_of_an_operation_in_a_circle_are_refused(describe, refuses, part, length):
     description = describe()
     names = [f"#/components/{part}/{number}" for number in range(length)]
