@@ -1,7 +1,7 @@
-"""Tools that tests and benchmark use and a machine may lack: how to find each, what brings it.
+"""The tools that tests and the benchmark use and a machine may lack, and what installs each.
 
-A test or a fixture calls :func:`require`. As a program, `python3 tests/needs.py` prints the Debian
-packages that are missing here, for `.ci/run` to install.
+Tests and fixtures call :func:`require`. `python3 tests/needs.py` prints the Debian packages that
+this machine lacks, for CI to install.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Tool:
     """A tool that a test may need.
 
     Attributes:
-        is_there: Looks for it.
-        remedy: What brings it, as an order.
-        package: The Debian package that brings it, where one does.
+        is_there: Whether this machine has it.
+        remedy: The instruction that is shown where it is missing.
+        package: The Debian package that contains it, if there is one.
     """
 
     is_there: Callable[[], bool]
@@ -46,7 +46,7 @@ TOOLS = {
     "node": _program("node", "nodejs"),
     "npm": _program("npm", "npm"),
     "openapi_core": _module("openapi_core"),
-    # npm's; the session says where it has put it.
+    # An npm package; the session says where it has installed it.
     "prism": Tool(lambda: bool(os.environ.get("CONFORMANCE_PACKAGES")), "run nox -s conformance"),
     "redis-server": _program("redis-server", "redis-server"),
     "schemathesis": _module("schemathesis"),
@@ -56,14 +56,14 @@ TOOLS = {
 
 
 def require(*names: str) -> None:
-    """Ends a test where a tool is missing: skips it, or fails it where CI is set.
+    """Skips the calling test if a tool is missing; fails it if CI is set in the environment.
 
     Args:
         names: Tools of :data:`TOOLS`.
     """
-    # Skips are listed by the line that calls this.
+    # pytest then lists the skip with the line of the caller.
     __tracebackhide__ = True
-    # As a program, this file runs with a Python that has no pytest.
+    # Imported here, as CI runs this file before pytest is installed.
     import pytest
 
     missing = [name for name in names if not TOOLS[name].is_there()]
@@ -81,4 +81,4 @@ def _missing_packages() -> list[str]:
 
 
 if __name__ == "__main__":
-    print(*_missing_packages())  # noqa: T201  # it is what a program is for
+    print(*_missing_packages())  # noqa: T201  # a program's output

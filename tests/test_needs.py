@@ -1,4 +1,4 @@
-"""A test whose tool is missing is skipped with the remedy, and fails where CI is set."""
+"""A test whose tool is missing is skipped with the remedy; with CI set, it fails with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REASON = "redis-server is missing: install Debian's redis-server"
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Has PATH hold these programs and no others."""
+    """Makes a PATH of these programs and no others."""
 
     def make(*programs: str) -> None:
         folder = tmp_path / "programs"
@@ -109,7 +109,7 @@ def test_where_the_tools_are_there_it_runs(run_suite, install, monkeypatch):
 def test_as_a_program_it_prints_the_packages_that_are_missing(install, programs, packages):
     install(*programs)
 
-    # With nothing that is installed: CI calls it first of all.
+    # Without site-packages, as CI runs it before it installs anything.
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(TESTS / "needs.py")],
         capture_output=True,

@@ -541,8 +541,8 @@ def test_a_reader_who_has_seen_enough_ends_it_quietly(emulator, begin):
 @pytest.mark.parametrize("closed", [[1], [0, 1, 2]])
 def test_streams_can_be_closed(closed, emulator, piped):
     fill(event(0, user_id="1"))
-    closing = "".join(f"os.close({number})\n" for number in closed)
-    done = piped("list", "--user-id", "1", before=closing)
+    before = "".join(f"os.close({number})\n" for number in closed)
+    done = piped("list", "--user-id", "1", before=before)
     assert (done.code, done.err) == (0, "")
 
 
