@@ -10,6 +10,7 @@ import pytest
 
 import api_diff
 import intercom_data_events
+from needs import require
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = "overlays/intercom_data_events"
@@ -88,8 +89,6 @@ class Event:
 """,
 }
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="revisions are git's")
-
 
 class Repository:
     """A project in a git repository, to change and report on."""
@@ -136,6 +135,7 @@ class Repository:
 
 @pytest.fixture
 def repository(tmp_path, capsys):
+    require("git")
     return Repository(tmp_path, capsys)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from redis import Redis
 from intercom_data_events import Event
 from intercom_data_events.celery import EventTask
 from intercom_data_events.emulator import Emulator, ManualClock
+from needs import require
 
 NAME = "intercom_data_events.send_event"
 TOKEN = "dG9rOnNlY3JldA=="
@@ -224,14 +224,12 @@ class Plant:
 @pytest.fixture
 def redis() -> Iterator[str]:
     """A Redis server of one's own, which keeps nothing; its address."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not on this machine (Debian: apt install redis-server)")
+    require("redis-server")
     # Addresses of sockets are short.
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         socket = f"{folder}/redis"
         process = subprocess.Popen(
-            [program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder],
+            ["redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder],
             stdout=subprocess.DEVNULL,
         )
         running.callback(process.wait, PATIENCE)

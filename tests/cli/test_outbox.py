@@ -809,8 +809,9 @@ def test_a_full_disk_ends_it_and_loses_nothing(emulator, piped, command, later, 
     # What measures it could not write either.
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     keep(*range(200))
-    # The log of what changes comes to more than that, in half kilobytes.
-    done = piped("outbox", "drain", FILE, "--json", before="ulimit -f 200")
+    # The write-ahead log grows to more than 100 KiB.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, 100 << 10))"
+    done = piped("outbox", "drain", FILE, "--json", before=limit)
     assert done.code == 3
     assert done.error["error"] == "StoppedError"
     assert done.json["left"] == len(waiting()) > 0

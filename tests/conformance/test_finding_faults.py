@@ -9,33 +9,31 @@ import pytest
 
 import conform
 from intercom_data_events.emulator import _endpoints
+from needs import require
 from tools import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
 from tools.reporting import Report
 from tools.scenarios import SCENARIOS
 
 DESCRIPTION = Path(__file__).parent.parent.parent / "openapi" / "data-events.yaml"
-#: Where Prism is, as the session says.
-PACKAGES = os.environ.get("CONFORMANCE_PACKAGES")
 
 
 def of_schemathesis(description: Path) -> Report:
-    pytest.importorskip("schemathesis")
+    require("schemathesis")
     return with_schemathesis.run(description, seed=1, examples=10, phases=("examples", "fuzzing"))
 
 
 def of_prism(description: Path) -> Report:
-    if not PACKAGES:
-        pytest.skip("Prism is not here")
-    return with_prism.run(description, Path(PACKAGES))
+    require("node", "npm", "prism")
+    return with_prism.run(description, Path(os.environ["CONFORMANCE_PACKAGES"]))
 
 
 def of_the_official_sdk(_: Path) -> Report:
-    pytest.importorskip("intercom")
+    require("intercom")
     return with_official_sdk.run()
 
 
 def of_openapi_core(description: Path) -> Report:
-    pytest.importorskip("openapi_core")
+    require("openapi_core")
     return with_openapi_core.run(description)
 
 

@@ -160,7 +160,7 @@ def test_the_rate_limit_of_an_answer_that_says_none_leaves_the_last_one(answerin
 # Forked processes.
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_makes_connections_of_its_own(emulator):
     with emulator.serve() as url, DataEventsClient("token", base_url=url) as client:

@@ -7,7 +7,6 @@ import functools
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import sqlite3
@@ -1472,14 +1471,41 @@ def put_until_there_is_no_room(limiting, making_room):
     """
 
 
+#: Mounts 4 MB at a folder, visible to this process alone, then executes a program in its place.
+ON_A_SMALL_DISK = """
+import ctypes, os, sys
+from pathlib import Path
+
+def call(function, *arguments):
+    if function(*arguments):
+        raise OSError(number := ctypes.get_errno(), os.strerror(number), function.__name__)
+
+folder, *program = sys.argv[1:]
+user, group = os.geteuid(), os.getegid()
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_PRIVATE = 0x20000, 0x10000000, 0x4000, 0x40000
+try:
+    call(libc.unshare, CLONE_NEWNS | CLONE_NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    call(libc.mount, None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
+    call(libc.mount, b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(0), b"size=4m")
+except (AttributeError, OSError) as error:  # Other systems; containers that forbid it.
+    sys.exit(f"forbidden: {error}")
+os.execv(program[0], program)
+"""
+
+
 @pytest.fixture
 def small_disk(tmp_path):
-    """What a process is begun with that has a file system of 4 MB here for its own."""
-    mounting = 'mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@"'
-    beginning = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounting, str(tmp_path)]
-    if not shutil.which("unshare") or subprocess.run([*beginning, "true"], check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    return [*beginning, sys.executable, "-W", "error"]
+    """The command of a Python that has a file system of 4 MB at `tmp_path` to itself."""
+    command = [sys.executable, "-I", "-S", "-c", ON_A_SMALL_DISK, str(tmp_path), sys.executable]
+    tried = subprocess.run([*command, "-c", ""], capture_output=True, text=True, check=False)
+    if tried.stderr.startswith("forbidden: "):
+        pytest.skip(f"a process cannot mount a file system of its own here: {tried.stderr.strip()}")
+    assert (tried.returncode, tried.stderr) == (0, "")
+    return [*command, "-W", "error"]
 
 
 @pytest.mark.processes

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -106,25 +108,26 @@ def test_where_nothing_was_nothing_is_left_behind(project, describe, sources):
     assert project.files() == before
 
 
-@pytest.mark.skipif(
-    not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == Path("/tmp").stat().st_dev,
-    reason="needs a second file system at /dev/shm",
-)
-def test_a_target_on_another_file_system_is_refused(project, describe, refused, tmp_path):
-    elsewhere = Path(f"/dev/shm/{tmp_path.name}-{os.getpid()}")
-    (project.root / "openapi").rename(tmp_path / "kept")
-    subprocess.run(["cp", "-r", str(tmp_path / "kept"), str(elsewhere)], check=True)
-    try:
-        (project.root / "openapi").symlink_to(elsewhere)
-        before = project.files()
-        outside = {path: path.read_bytes() for path in elsewhere.rglob("*.yaml")}
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder on another file system than the project."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip(f"{memory} is not a file system apart from that of {tmp_path.parent}")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
-        refused(project.run(describe("2.17")), "upstream.yaml", "nothing was changed")
 
-        assert project.files() == before
-        assert {path: path.read_bytes() for path in elsewhere.rglob("*.yaml")} == outside
-    finally:
-        subprocess.run(["rm", "-r", str(elsewhere)], check=True)
+def test_a_target_on_another_file_system_is_refused(project, describe, refused, elsewhere):
+    shutil.move(project.root / "openapi", elsewhere)
+    (project.root / "openapi").symlink_to(elsewhere / "openapi")
+    before = project.files()
+    outside = {path: path.read_bytes() for path in elsewhere.rglob("*.yaml")}
+
+    refused(project.run(describe("2.17")), "upstream.yaml", "nothing was changed")
+
+    assert project.files() == before
+    assert {path: path.read_bytes() for path in elsewhere.rglob("*.yaml")} == outside
 
 
 def test_a_project_that_is_not_there_is_refused(project, describe, refused):

@@ -8,7 +8,10 @@ import pytest
 @pytest.fixture
 def upstream(sources):
     if not sources.upstream.is_dir():
-        pytest.skip(f"Intercom's own descriptions are not at {sources.upstream}")
+        pytest.skip(
+            f"Intercom's own descriptions, which are not part of this repository, are not in "
+            f"{sources.upstream}"
+        )
     return sources.upstream
 
 
