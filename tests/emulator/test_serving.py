@@ -83,7 +83,7 @@ def test_leaving_joins_the_thread_closes_connections_and_frees_the_port(
     with emulator.serve() as url:
         address = (httpx.URL(url).host, httpx.URL(url).port or 0)
         idle = socket.create_connection(address, timeout=10)
-        assert set(threading.enumerate()) > before
+        assert set(threading.enumerate()) - before
     with idle:
         assert idle.recv(1) == b""
     assert set(threading.enumerate()) <= before
