@@ -15,7 +15,7 @@ settings.register_profile("ci", _UNTIMED, max_examples=50, print_blob=True)
 settings.register_profile("nightly", _UNTIMED, max_examples=2_000, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# A shell starts background commands with SIGINT ignored; programs that tests start would inherit it.
+# A shell starts background commands with SIGINT ignored, which programs that tests start inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -26,6 +26,9 @@ BACKENDS = ("blocking", "asyncio", "trio")
 #: a decision that is made without I/O is the same for all of them.
 every_driver = pytest.mark.parametrize("backend", BACKENDS)
 
+#: Runs a test with threads and with tasks, where what they do does not depend on the event loop.
+threads_and_tasks = pytest.mark.parametrize("backend", ["blocking", "asyncio"])
+
 
 @attrs.frozen
 class Caller:

@@ -19,8 +19,8 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from callers import NOW, Answers, Caller, every_driver, threads_and_tasks
 from clocks import EventLoopClock, run_in_no_time
-from conftest import NOW, Answers, Caller
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,15 +46,6 @@ from intercom_data_events.emulator import (
     ManualClock,
     random_faults,
 )
-
-#: What threads and tasks each do; all else is decided without I/O, and tested in threads.
-every_backend = pytest.mark.parametrize("backend", ["blocking", "asyncio", "trio"])
-threads_and_tasks = pytest.mark.parametrize("backend", ["blocking", "asyncio"])
-
-
-@pytest.fixture
-def backend() -> str:
-    return "blocking"
 
 
 def event(number: int, **fields: object) -> dict[str, object]:
@@ -88,7 +79,7 @@ def many(call: Caller, events: Any, **bounds: Any) -> list[Outcome]:
     return list(call(lambda client: client.create_many(events, **bounds)))
 
 
-@every_backend
+@every_driver
 def test_each_event_has_one_outcome_with_its_place_in_the_input(call, emulator):
     given_ = [event(number) for number in range(250)]
 
@@ -108,7 +99,7 @@ def test_events_and_mappings_can_be_mixed(call, emulator):
     assert [one.metadata for one in emulator.events if one.user_id == "3"] == [{"a": 1}]
 
 
-@every_backend
+@every_driver
 def test_nothing_is_no_outcome(call, emulator):
     assert many(call, []) == []
     assert not emulator.requests
@@ -220,7 +211,7 @@ def _seen(outcomes: Any, seen: list[Outcome]) -> Any:
     return None
 
 
-@every_backend
+@every_driver
 def test_the_outcomes_before_an_error_are_handed_over_first(calling):
     # One at a time, so that it is known what was answered before.
     transport = Answers(httpx.Response(202), httpx.Response(202), httpx.Response(401))
@@ -268,7 +259,7 @@ class InputError(Exception):
     pass
 
 
-@every_backend
+@every_driver
 def test_an_error_of_the_input_comes_after_the_outcomes_of_what_was_read(call, emulator):
     def events() -> Iterator[dict[str, object]]:
         yield from map(event, range(7))
@@ -285,7 +276,7 @@ def test_an_error_of_the_input_comes_after_the_outcomes_of_what_was_read(call, e
 # In order, and once.
 
 
-@every_backend
+@every_driver
 def test_the_events_of_one_person_are_sent_in_their_order(backend):
     order = defaultdict(list)
     emulator = Emulator(rate_limit=None, clock=lambda: float(NOW))
@@ -358,7 +349,7 @@ def test_duplicates_are_known_among_the_last_ten_thousand(between, status):
 # Lazily, and bounded.
 
 
-@every_backend
+@every_driver
 def test_the_input_is_read_as_it_is_needed(backend, emulator):
     read = 0
 
@@ -773,7 +764,7 @@ def test_the_input_may_be_async_and_slow(library):
     anyio.run(main, backend=library)
 
 
-@every_backend
+@every_driver
 def test_an_iterator_that_has_ended_stays_ended(backend, emulator):
     def use(client: DataEventsClient) -> None:
         outcomes = client.create_many([event(0)])

@@ -162,6 +162,7 @@ def test_the_rate_limit_of_an_answer_that_says_none_leaves_the_last_one(answerin
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.processes
 def test_a_forked_child_makes_connections_of_its_own(emulator):
     with emulator.serve() as url, DataEventsClient("token", base_url=url) as client:
         client.create("a", user_id="parent", created_at=1671028890)

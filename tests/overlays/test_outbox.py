@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Answers
+from callers import Answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -21,6 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 import pytest
+from callers import every_driver, threads_and_tasks
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.emulator import Emulator, Fault, ManualClock, random_faults
@@ -31,8 +32,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 #: A lock, an event loop and a cancellation are another thing to each.
-every_backend = pytest.mark.parametrize("backend", ["blocking", "asyncio", "trio"])
-threads_and_tasks = pytest.mark.parametrize("backend", ["blocking", "asyncio"])
 
 #: Seconds after which whoever has not come to an end is stuck.
 PATIENCE = 30
@@ -315,7 +314,7 @@ def users_of(emulator):
 
 
 @pytest.mark.processes
-@every_backend
+@every_driver
 def test_parent_and_children_use_one_client_over_connections_of_their_own(backend, emulator):
     connections = Connections(emulator)
     with (
@@ -700,7 +699,7 @@ def test_who_is_broken_off_while_waiting_leaves_nothing_stuck(backend, waiting_f
     assert emulator.counts.limited == 0
 
 
-@every_backend
+@every_driver
 def test_who_waits_behind_one_that_is_broken_off_is_next(backend):
     clock = HeldClock()
     emulator = Emulator(clock=clock, rate_limit=1)
@@ -723,7 +722,7 @@ def test_who_waits_behind_one_that_is_broken_off_is_next(backend):
     assert emulator.counts.limited == 0
 
 
-@every_backend
+@every_driver
 def test_who_is_broken_off_behind_others_leaves_them_their_places(backend):
     clock = HeldClock()
     emulator = Emulator(clock=clock, rate_limit=1)
@@ -751,7 +750,7 @@ def test_who_is_broken_off_behind_others_leaves_them_their_places(backend):
     assert [event.user_id for event in emulator.events] == ["first", "second", "third"]
 
 
-@every_backend
+@every_driver
 def test_who_is_broken_off_while_sending_takes_up_no_room(backend):
     clock = HeldClock()
     emulator = Emulator(clock=clock, rate_limit=2)

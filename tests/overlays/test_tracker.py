@@ -22,8 +22,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 import pytest
+from callers import NOW, Answers, every_driver, threads_and_tasks
 from clocks import EventLoopClock, SteppedClock, run_in_no_time
-from conftest import NOW, Answers
 
 from intercom_data_events import (
     AsyncDataEventsClient,
@@ -50,10 +50,6 @@ PATIENCE = 20
 LOGGER = "intercom_data_events"
 
 
-#: What threads and tasks each do is tried with each of them; what is decided without I/O, with
-#: threads. For what takes time, it is tasks on asyncio, whose clock needs no time.
-every_backend = pytest.mark.parametrize("backend", ["blocking", "asyncio", "trio"])
-threads_and_tasks = pytest.mark.parametrize("backend", ["blocking", "asyncio"])
 each_event_loop = pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
 #: With each kind of queue.
 every_kind = pytest.mark.parametrize(
@@ -64,11 +60,6 @@ every_kind = pytest.mark.parametrize(
 each_kind_of_tasks = pytest.mark.parametrize(
     ("event_loop", "outbox"), [("asyncio", "file"), ("trio", "memory")], indirect=["outbox"]
 )
-
-
-@pytest.fixture
-def backend():
-    return "blocking"
 
 
 class Blocking:
@@ -663,7 +654,7 @@ def test_closing_what_was_never_used_is_nothing(tracking, emulator):
             track(tracker, 1)
 
 
-@every_backend
+@every_driver
 def test_what_is_left_in_memory_is_told_and_counted(tracking, held, caplog):
     transport, given = held(), Given()
     with tracking(transport, concurrency=1, on_error=given) as tracker:
