@@ -36,6 +36,14 @@ PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
 DETERMINISM = "tests/regeneration/test_determinism.py"
 #: All other tests, but for those of `conformance`.
 PACKAGE = tuple(f"--ignore={path}" for path in (*PIPELINE, "tests/conformance"))
+#: Tests that start programs, and so could need more in PATH than Python.
+STARTING = (
+    "tests/celery_task/test_workers.py",
+    "tests/cli/test_commands.py",
+    "tests/frameworks/test_gunicorn.py",
+    "tests/regeneration/test_publishing.py",
+    "tests/test_api_diff.py",
+)
 #: As many processes as there are cores; one that has nothing left takes from another.
 SPREAD = ("--numprocesses=auto", "--dist=worksteal")
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
@@ -64,14 +72,13 @@ def _found(version: str) -> Path | None:
         executable = shutil.which(name, path=folder)
         if executable is None:
             continue
+        program = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
         probe = subprocess.run(
-            [executable, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
-            capture_output=True,
-            text=True,
-            check=False,
+            [executable, "-c", program], capture_output=True, text=True, check=False
         )
-        if probe.stdout.strip() == version:
-            return Path(executable)
+        answered, _, real = probe.stdout.strip().partition(" ")
+        if answered == version:
+            return Path(real)
     return None
 
 
@@ -357,6 +364,29 @@ def demo(session: nox.Session) -> None:
     """Sends, lists and summarises events against the bundled emulator, and shows the requests."""
     _install_wheel(session, extras="[cli]")
     session.run("intercom-events", "demo", *session.posargs)
+
+
+@nox.session(python=False, default=False)
+def bare(session: nox.Session) -> None:
+    """Runs the README's commands where PATH has python3 and nothing else; of the tests, a part."""
+    # Nothing of the environment but how the package index is reached; CI is not set.
+    index = re.compile(r"PIP_.*|SSL_CERT_.*|.*_PROXY", re.IGNORECASE)
+    environment = {name: value for name, value in os.environ.items() if index.fullmatch(name)}
+    # Not the session's own folder: the paths of sockets in it would be too long.
+    with tempfile.TemporaryDirectory() as name:
+        home, path, venv = (Path(name, each) for each in ("home", "bin", "venv"))
+        home.mkdir()
+        path.mkdir()
+        (path / "python3").symlink_to(FOUND[PYTHON])
+        environment |= {"HOME": str(home), "PATH": str(path)}
+        nox_in_it = (venv / "bin" / "nox", "--envdir", Path(name, "nox"), "-s")
+        for command in (
+            (path / "python3", "-m", "venv", venv),
+            (venv / "bin" / "pip", "install", "--quiet", "nox"),
+            (*nox_in_it, "demo"),
+            (*nox_in_it, f"tests-{PYTHON}", "--", *SPREAD, *STARTING),
+        ):
+            session.run(*map(str, command), env=environment, include_outer_env=False)
 
 
 @nox.session(python=PYTHON)

@@ -373,7 +373,8 @@ class _Drain:
                 time.sleep(_LOOK)
             self._look(tracker.counters)
         finally:
-            tracker.close(0)
+            # Where all has left, a worker may still have a refusal to report.
+            tracker.close(_GRACE if self.done else 0)
             self._settle()
 
     def report(self, file: str) -> _Report:
