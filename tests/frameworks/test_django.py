@@ -8,6 +8,8 @@ import pytest
 
 from intercom_data_events.emulator import Emulator
 
+pytestmark = pytest.mark.processes
+
 SETTINGS = """
 DEBUG = True
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
@@ -31,8 +33,6 @@ from django.core.management import call_command
 from django.db import transaction
 
 import shop
-
-pytestmark = pytest.mark.processes
 
 call_command("migrate", verbosity=0)
 Group.objects.create(name="pro")

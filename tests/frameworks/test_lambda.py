@@ -11,14 +11,14 @@ import pytest
 
 from intercom_data_events.emulator import Emulator, Fault
 
+pytestmark = pytest.mark.processes
+
 # What the runtime does: one invocation after the other.
 RUNTIME = """
 import json
 import sys
 
 from shop import handler
-
-pytestmark = pytest.mark.processes
 
 for line in sys.stdin:
     print(json.dumps(handler(json.loads(line), None)), flush=True)
