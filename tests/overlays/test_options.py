@@ -5,7 +5,6 @@ How each driver passes options and arguments on is in test_contract.py.
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 
 import httpx
@@ -155,34 +154,3 @@ def test_the_rate_limit_of_an_answer_that_says_none_leaves_the_last_one(answerin
     client.create(**CREATE)
 
     assert client.rate_limit.remaining == 9
-
-
-# Forked processes.
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.processes
-def test_a_forked_child_makes_connections_of_its_own(emulator):
-    with emulator.serve() as url, DataEventsClient("token", base_url=url) as client:
-        client.create("a", user_id="parent", created_at=1671028890)
-        children = []
-        for number in range(3):
-            child = os.fork()
-            if child == 0:
-                # Nothing but the exit code may leave the child: it is a copy of the test run.
-                whose = {client.summary(user_id="parent").user_id for _ in range(20)}
-                client.create("a", user_id=f"child {number}", created_at=1671028890)
-                os._exit(0 if whose == {"parent"} else 1)
-            children.append(child)
-        codes = [os.waitpid(child, 0)[1] for child in children]
-        client.create("a", user_id="parent", created_at=1671028891)
-
-    assert codes == [0, 0, 0]
-    assert sorted(event.user_id for event in emulator.events) == [
-        "child 0",
-        "child 1",
-        "child 2",
-        "parent",
-        "parent",
-    ]
