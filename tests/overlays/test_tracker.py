@@ -768,7 +768,7 @@ def test_closing_does_not_wait_for_what_another_process_is_sending(tracking, hel
         transport.let_go()
 
 
-@threads_and_tasks
+@every_backend
 def test_two_that_close_at_once_tell_of_what_is_left_once(tracking, held):
     given, closed = Given(), []
     with tracking(held(), on_error=given) as tracker:
@@ -1910,14 +1910,16 @@ def test_what_is_in_a_file_is_sent_once_it_can_be_used_again(tracking, emulator,
 
 
 @threads_and_tasks
-def test_an_answer_that_cannot_be_written_down_counts_and_is_so_later(tracking, held, tmp_path):
+def test_an_answer_that_cannot_be_written_down_counts_and_is_so_later(
+    tracking, held, tmp_path, caplog
+):
     transport, path = held(), tmp_path / "outbox"
     with tracking(transport, path) as tracker:
         track(tracker, 1)
         eventually(lambda: transport.asked)
         with unusable(path):
             transport.let_go()
-            eventually(lambda: transport.answered)
+            eventually(lambda: lines(caplog, "cannot be used"))
         assert tracker.flush(PATIENCE)
         assert tracker.counters.sent == 1
 
