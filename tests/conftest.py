@@ -6,14 +6,10 @@ import os
 import signal
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-# Machines are noisy, and how long something takes is the benchmark's business.
-_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("local", _UNTIMED)
-settings.register_profile("ci", _UNTIMED, max_examples=50, print_blob=True)
-settings.register_profile("nightly", _UNTIMED, max_examples=2_000, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "local")
+import profiles
+
+profiles.load()
 
 # A shell starts background commands with SIGINT ignored, which programs that tests start inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from intercom_data_events.emulator import Emulator
+from profiles import scaled
 
 from .conftest import NOW, ORIGIN, Connect
 
@@ -255,4 +256,4 @@ class Listing(RuleBasedStateMachine):
 
 
 TestListing = Listing.TestCase
-TestListing.settings = settings(deadline=None, max_examples=60)
+TestListing.settings = settings(max_examples=scaled(60))

@@ -46,6 +46,7 @@ from intercom_data_events.emulator import (
     ManualClock,
     random_faults,
 )
+from profiles import scaled
 
 
 def event(number: int, **fields: object) -> dict[str, object]:
@@ -1003,7 +1004,7 @@ def test_a_server_that_stops_answering_does_not_get_ever_more(backend):
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=300), st.integers(1, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=scaled(50))
 def test_the_bound_holds_whatever_the_latency(latencies, most):
     concurrency = Concurrency(most)
     for latency in latencies * 20:

@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import pytest
 from callers import Answers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from intercom_data_events import (
@@ -974,7 +974,6 @@ moves = st.one_of(
 
 
 @given(st.lists(moves, min_size=20, max_size=40))
-@settings(max_examples=100)
 def test_events_leave_a_file_in_the_order_in_which_they_leave_memory(history):
     with tempfile.TemporaryDirectory() as folder:
         file = Outbox(Path(folder) / "outbox.db")

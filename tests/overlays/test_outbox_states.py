@@ -32,6 +32,7 @@ from intercom_data_events.client import parts_of
 from intercom_data_events.emulator import EmulatedContact, Emulator, Fault, ManualClock
 from intercom_data_events.outbox import Binding, Outbox
 from intercom_data_events.tracker._course import Course
+from profiles import scaled
 
 #: Seconds for which nobody else takes what a process has claimed.
 CLAIM = 30
@@ -419,4 +420,6 @@ class Life(RuleBasedStateMachine):
 def test_each_event_is_in_the_outbox_or_stored_or_dead_whatever_happens(caplog):
     # What is said at each failure is not what this is about, and takes long to keep.
     caplog.set_level(logging.CRITICAL, logger="intercom_data_events")
-    run_state_machine_as_test(Life, settings=settings(max_examples=80, stateful_step_count=50))
+    run_state_machine_as_test(
+        Life, settings=settings(max_examples=scaled(80), stateful_step_count=50)
+    )

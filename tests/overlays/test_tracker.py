@@ -768,7 +768,7 @@ def test_closing_does_not_wait_for_what_another_process_is_sending(tracking, hel
         transport.let_go()
 
 
-@every_backend
+@every_driver
 def test_two_that_close_at_once_tell_of_what_is_left_once(tracking, held):
     given, closed = Given(), []
     with tracking(held(), on_error=given) as tracker:

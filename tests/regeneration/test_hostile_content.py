@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from profiles import scaled
 from regeneration import RegenerationError, correcting
 from regeneration.document import Source, dump, read
 from regeneration.slicing import slice_description
@@ -389,7 +390,7 @@ def _strings(node):
         yield node
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300))
 @given(st.sampled_from(sorted(PLACES)), _TEXT | _NAMES)
 @example("described version", "2.17\n")
 @example("described version", "2.\u0661")
@@ -414,7 +415,6 @@ def test_whatever_the_text_a_slice_is_refused_or_harmless(describe, place, text)
             assert not set(string) & set("\"'\\\n\r{}();=#`\0"), string
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | _TEXT,
@@ -449,9 +449,7 @@ def test_whatever_the_value_a_slice_is_made_or_refused(describe, value, place):
         _assert_clear(error, "a: #")
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=scaled(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=60) | st.text("ab:-[]{},&*!\"'\n #|>?1.\t", max_size=40))
 @example("a: !!bool x")
 @example("!!int")
@@ -468,9 +466,7 @@ def test_whatever_the_bytes_they_are_read_or_refused(tmp_path, data):
         assert set(_strings(content)) or content == {}
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=scaled(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=10),
