@@ -205,7 +205,7 @@ EVENT = "#/components/schemas/data_event"
         (lambda d: d.update(security={}), "#/security", "a mapping"),
         (lambda d: d.update(security=[{"nobody": []}]), "#/security", "nobody"),
         (lambda d: d["components"].update(schemas=[]), "/schema/$ref", "points to nothing"),
-        (lambda d: d.update(components=7), "#/components", "7"),
+        (lambda d: d.update(components=7), "#/components", "points to nothing"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_its_place(
