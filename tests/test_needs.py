@@ -11,6 +11,7 @@ import pytest
 from needs import TOOLS
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.processes
 
 TESTS = Path(__file__).parent
 SUITE = """
@@ -47,11 +48,16 @@ def install(tmp_path, monkeypatch):
 @pytest.fixture
 def run_suite(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    # The others have nothing to do with it, and take long to load.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(SUITE)
     return lambda *arguments: pytester.runpytest_subprocess("-ra", *arguments)
 
 
-@pytest.mark.parametrize(("ci", "workers"), [(None, ()), ("", ("--numprocesses=2",))])
+WORKERS = ("-p", "xdist", "--numprocesses=2")
+
+
+@pytest.mark.parametrize(("ci", "workers"), [(None, ()), ("", WORKERS)])
 def test_without_ci_it_is_skipped_and_listed_with_what_brings_the_tool(
     run_suite, install, monkeypatch, ci, workers
 ):
@@ -67,7 +73,7 @@ def test_without_ci_it_is_skipped_and_listed_with_what_brings_the_tool(
     )
 
 
-@pytest.mark.parametrize("workers", [(), ("--numprocesses=2",)])
+@pytest.mark.parametrize("workers", [(), WORKERS])
 def test_with_ci_it_fails_and_says_what_brings_the_tool(run_suite, install, monkeypatch, workers):
     install("gzip")
     monkeypatch.setenv("CI", "true")
