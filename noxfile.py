@@ -36,7 +36,7 @@ PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
 DETERMINISM = "tests/regeneration/test_determinism.py"
 #: All other tests, but for those of `conformance`.
 PACKAGE = tuple(f"--ignore={path}" for path in (*PIPELINE, "tests/conformance"))
-#: Tests that start programs, and so could need more in PATH than Python.
+#: The files whose tests once called other programs than Python.
 STARTING = (
     "tests/celery_task/test_workers.py",
     "tests/cli/test_commands.py",
@@ -44,13 +44,14 @@ STARTING = (
     "tests/regeneration/test_publishing.py",
     "tests/test_api_diff.py",
 )
-#: As many processes as there are cores; one that has nothing left takes from another.
-SPREAD = ("--numprocesses=auto", "--dist=worksteal")
+#: One process more than there are cores, as some tests wait for other programs; a process that has
+#: nothing left takes from another.
+SPREAD = (f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=worksteal")
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
 EXTRAS = f"[{','.join(OPTIONAL)}]"
 WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in extra)]
-#: Where `build` leaves the archives, and each part of `tests` what became of its tests.
+#: Where `build` leaves the archives, and `tests` a report of each part.
 ARCHIVES = Path("build", "dist")
 REPORTS = Path("build", "tests")
 
@@ -84,7 +85,7 @@ def _found(version: str) -> Path | None:
 
 FOUND = {version: path for version in PYTHONS if (path := _found(version)) is not None}
 if sys.version_info >= (3, 11):  # noqa: UP036  # an older one can run nox
-    # The Python that runs nox is there, under whatever name; so is one that is newer than listed.
+    # The one that runs nox is there, whatever its name, and even if it is newer than those listed.
     FOUND.setdefault(f"{sys.version_info[0]}.{sys.version_info[1]}", Path(sys.executable))
 if not FOUND:
     sys.exit(f"None of Python {', '.join(PYTHONS)} is on this machine: install one of them.")
@@ -111,9 +112,9 @@ def _install_once(session: nox.Session, *needs: str) -> None:
         done.write_text(wanted, "utf-8")
 
 
-def _install_wheel(session: nox.Session, *options: str, extras: str = "") -> None:
+def _install_wheel(session: nox.Session, extras: str = "") -> None:
     """Installs the package as users get it: a wheel is built, and that is installed."""
-    session.install(*options, f".{extras}")
+    session.install(f".{extras}")
 
 
 def _lowest(needs: list[str]) -> list[str]:
@@ -134,20 +135,22 @@ def _print_versions(session: nox.Session) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """What became of one part of the tests; without a report of it, all counts are 0."""
+    """The result of one part of the tests; None for the counts of what has none."""
 
+    python: str
     name: str
     good: bool
     seconds: float
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
+    counts: tuple[int, int, int] | None = None
     note: str = ""
 
     def __str__(self) -> str:
-        counts = f"{self.passed:>6,} passed  {self.failed:>3} failed  {self.skipped:>3} skipped"
-        note = self.note or ("" if self.good or self.failed else "FAILED, see above")
-        return f"  {self.name:<40} {counts}  {self.seconds:>5.0f} s  {note}".rstrip()
+        counts = "{:>6,} passed {:>4} failed {:>4} skipped".format(*self.counts or (0, 0, 0))
+        note = self.note or ("" if self.good or self.counts else "FAILED, see above")
+        return (
+            f"  {self.python:<5} {self.name:<32} {counts if self.counts else '':<38}"
+            f" {self.seconds:>5.0f} s  {note}".rstrip()
+        )
 
 
 #: Of all Pythons so far, so that the last session's table has every one.
@@ -155,33 +158,36 @@ PARTS: list[Part] = []
 
 
 def _run_part(session: nox.Session, name: str, *command: str) -> None:
-    """Runs tests, and notes what became of them; a failure keeps no other part from running."""
-    name = f"{session.python} {name}"
-    report = REPORTS.absolute() / f"{re.sub('[^a-z0-9.]+', '-', name)}.xml"
+    """Runs tests and notes the result; a failure does not stop the other parts."""
+    report = REPORTS.absolute() / f"{session.python}-{re.sub('[^a-z0-9]+', '-', name)}.xml"
     report.unlink(missing_ok=True)
+    # With options of one's own, a part can have nothing to run.
+    fine = (0, 5) if session.posargs else (0,)
     begin = time.monotonic()
     try:
-        session.run(*command, f"--junitxml={report}")
+        session.run(*command, f"--junitxml={report}", success_codes=fine)
         good = True
     except CommandFailed:
         good = False
-    seconds = time.monotonic() - begin
+    PARTS.append(Part(session.python, name, good, time.monotonic() - begin, _counts(report)))
+
+
+def _counts(report: Path) -> tuple[int, int, int] | None:
+    """How many tests passed, failed and were skipped; None where pytest got to no end."""
     try:
         suite = next(ElementTree.parse(report).iter("testsuite")).attrib
     except (OSError, StopIteration, ElementTree.ParseError):
-        PARTS.append(Part(name, good=False, seconds=seconds))
-        return
+        return None
     failed = int(suite["failures"]) + int(suite["errors"])
     skipped = int(suite["skipped"])
-    passed = int(suite["tests"]) - failed - skipped
-    PARTS.append(Part(name, good, seconds, passed, failed, skipped))
+    return int(suite["tests"]) - failed - skipped, failed, skipped
 
 
 def _tell_parts(session: nox.Session) -> None:
     """Prints a line for each part, and fails if one of this session's did."""
-    session.log("what became of each part so far:")
+    session.log("the parts so far:")
     print(*PARTS, sep="\n", flush=True)
-    bad = [part.name for part in PARTS if not part.good and part.name.startswith(session.python)]
+    bad = [part.name for part in PARTS if not part.good and part.python == session.python]
     if bad:
         session.error(f"failed: {', '.join(bad)}")
 
@@ -200,7 +206,8 @@ def tests(session: nox.Session) -> None:
     resolution = RESOLUTIONS[session.python]
     session.install(*_group("test"), *_package(".", resolution))
     _print_versions(session)
-    if any(Path(option.partition("::")[0]).exists() for option in session.posargs):
+    named = (option.partition("::")[0] for option in session.posargs)
+    if any(name.startswith("tests") and Path(name).exists() for name in named):
         session.install(*GENERATE)
         _run_part(session, "as asked", "pytest", *session.posargs)
         _tell_parts(session)
@@ -225,6 +232,9 @@ def _package(source: str, resolution: str) -> list[str]:
 
 def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
     """Runs tests with coverage of the overlays, branches included."""
+    if session.posargs:
+        _run_part(session, name, "pytest", *arguments)
+        return
     session.run("coverage", "erase")
     _run_part(session, name, "coverage", "run", "-m", "pytest", *arguments)
     begin = time.monotonic()
@@ -238,7 +248,8 @@ def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
         "coverage", "report", "--format=total", "--precision=2", silent=True, success_codes=range(3)
     )
     seconds = time.monotonic() - begin
-    PARTS.append(Part(f"{session.python} coverage", good, seconds, note=f"{total.strip()} %"))
+    note = f"{total.strip()} %{'' if good else ': too little'}"
+    PARTS.append(Part(session.python, "coverage", good, seconds, note=note))
 
 
 def _run_pipeline(session: nox.Session, *options: str) -> None:
@@ -247,8 +258,8 @@ def _run_pipeline(session: nox.Session, *options: str) -> None:
         session.install(*GENERATE)
     except CommandFailed:
         # A Python can be newer than all wheels of the pinned tools; the client works there, too.
-        name, good = f"{session.python} regeneration", session.python != PYTHON
-        PARTS.append(Part(name, good, 0, note=f"not run: {LOCK} cannot be installed"))
+        good, note = session.python != PYTHON, f"not run: {LOCK} cannot be installed"
+        PARTS.append(Part(session.python, "regeneration", good, 0, note=note))
         return
     if session.python == PYTHON:
         _run_part(session, "regeneration", "pytest", *PIPELINE, *options)

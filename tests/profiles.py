@@ -11,11 +11,17 @@ _LOCAL = 100
 
 def load() -> None:
     """Registers the profiles, and loads that of this run; `--hypothesis-profile` names another."""
-    # Machines are noisy, and how long something takes is the benchmark's business.
-    untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    # Machines are noisy, and how long something takes is the benchmark's business. With CI set, the
+    # settings in use are Hypothesis' own for CI, which are not for the others.
+    untimed = settings(
+        settings.get_profile("default"),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        print_blob=True,
+    )
     settings.register_profile("local", untimed, max_examples=_LOCAL)
-    settings.register_profile("ci", untimed, max_examples=50, print_blob=True)
-    settings.register_profile("nightly", untimed, max_examples=2_000, print_blob=True)
+    settings.register_profile("ci", untimed, max_examples=50, derandomize=True, database=None)
+    settings.register_profile("nightly", untimed, max_examples=2_000)
     settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 #: The tests of what touches generated code: making its requests, reading into its models, the pin.
-#: What happens between that and the network is the same whatever the version.
+#: What happens between them and the network does not depend on the version.
 FITTED = (
     "test_contract",
     "test_event",
@@ -37,7 +37,7 @@ def test_the_overlays_pass_their_tests_on_every_version(project, describe, sourc
     pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     tests = [sources.root / "tests" / "overlays" / f"{name}.py" for name in FITTED]
     tested = subprocess.run(
-        # How it is sent, by whichever driver, is the same for all versions, too.
+        # The drivers send in the same way for all versions.
         [*pytest_command, "-k", "not asyncio and not trio", *tests],
         cwd=sources.root,
         env=environment,
