@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import HealthCheck, settings
+
+from needs import in_ci
 
 _LOCAL = 100
 
@@ -22,7 +22,7 @@ def load() -> None:
     settings.register_profile("local", untimed, max_examples=_LOCAL)
     settings.register_profile("ci", untimed, max_examples=50, derandomize=True, database=None)
     settings.register_profile("nightly", untimed, max_examples=2_000)
-    settings.load_profile("ci" if os.environ.get("CI") else "local")
+    settings.load_profile("ci" if in_ci() else "local")
 
 
 def scaled(examples: int) -> int:

@@ -8,8 +8,8 @@ import math
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from queue import SimpleQueue
+from contextlib import ExitStack, suppress
+from queue import Empty, SimpleQueue
 
 import attrs
 
@@ -88,12 +88,20 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
         # Whoever starts this in the background waits for the line, through a pipe.
         sentence = f"Emulating Intercom's data events at {url}"
         _say(json.dumps({"url": url}) if options.json else sentence)
-        signals.get()
+        _wait(signals)
     if options.json:
         _say(json.dumps(attrs.asdict(emulator.counts)))
     else:
         sys.stderr.write(f"{_told(emulator.counts)}\n")
     return 0
+
+
+def _wait(signals: SimpleQueue[int]) -> None:
+    """Waits for a signal; one that arrives right before `get` waits is seen as that times out."""
+    while True:
+        with suppress(Empty):
+            signals.get(timeout=0.5)
+            return
 
 
 def _say(line: str) -> None:
