@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import re
@@ -192,6 +193,36 @@ def test_what_is_refused_is_told_and_becomes_a_dead_letter(nobody_knows, command
     assert further == "(further ones are counted, and not shown here)"
     assert why == "See why they were refused: intercom-events outbox dead outbox.db"
     assert len(letters()) == 14
+
+
+def test_the_last_refusal_is_told_even_if_its_worker_reports_it_late(
+    nobody_knows, command, monkeypatch
+):
+    closing = threading.Event()
+    close = Tracker.close
+
+    class Slow(logging.Handler):
+        """Delays a worker between the end of its event and the report, until the tracker closes."""
+
+        def emit(self, record):
+            if threading.current_thread() is not threading.main_thread():
+                closing.wait(PATIENCE)
+
+    def close_slowly(tracker, *timeout):
+        threading.Timer(0.1, closing.set).start()
+        return close(tracker, *timeout)
+
+    monkeypatch.setattr(commands, "_GRACE", PATIENCE)
+    monkeypatch.setattr(Tracker, "close", close_slowly)
+    logger, slow = logging.getLogger("intercom_data_events"), Slow(logging.WARNING)
+    logger.addHandler(slow)
+    keep(event(0, user_id="1"))
+    try:
+        done = command("outbox", "drain", FILE)
+    finally:
+        logger.removeHandler(slow)
+    assert done.code == 1
+    assert "placed-order of 1 refused: 404 for POST /events" in done.err
 
 
 def test_those_from_before_are_no_news(nobody_knows, command):
