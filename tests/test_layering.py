@@ -111,14 +111,14 @@ def test_the_core_imports_run_time_dependencies_alone():
 
 
 def test_the_core_imports_nothing_of_the_second_ring():
-    def of_the_ring(path):
+    def of_the_parts_around(path):
         for module, name in imports(path):
             first, second, *_ = f"{module}.{name}".split(".")
             ours = first == "intercom_data_events" and second in SECOND_RING
             if ours and (path.stem, module) not in DOORS:
                 yield module, name
 
-    assert found(CORE, lambda path: list(of_the_ring(path))) == {}
+    assert found(CORE, lambda path: list(of_the_parts_around(path))) == {}
 
 
 def test_the_second_ring_needs_nothing_more_than_it_says():

@@ -37,7 +37,13 @@ def emulator():
     return Emulator()
 
 
-@pytest.mark.parametrize(("line", "code"), EXAMPLES, ids=[f"line {line}" for line, _ in EXAMPLES])
+def parameters(line, code):
+    """An example as a test's parameters; one that is a test is run by pytest in another process."""
+    marks = [pytest.mark.processes] if "\ndef test_" in code else []
+    return pytest.param(line, code, id=f"line {line}", marks=marks)
+
+
+@pytest.mark.parametrize(("line", "code"), [parameters(*example) for example in EXAMPLES])
 def test_an_example_runs(line, code, emulator, monkeypatch, tmp_path):
     before = len(emulator.requests)
     monkeypatch.chdir(tmp_path)  # Some write a file.

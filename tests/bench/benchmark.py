@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def _progress(text: str) -> None:
-    """Says what takes a while, to whoever watches."""
+    """Prints what takes a while."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
@@ -162,7 +162,7 @@ def _questions(
         yield from quota.questions(amounts.windows)
     if "tracking" in parts:
         url = stack.enter_context(servers.emulating(servers.LIMIT, servers.LATENCY))
-        yield from tracking.questions(url, servers.nobody(), amounts.tracked)
+        yield from tracking.questions(url, servers.unused(), amounts.tracked)
     if "regeneration" in parts:
         yield from starting.regeneration()
 

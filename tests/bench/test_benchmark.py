@@ -126,6 +126,7 @@ def test_a_chart_of_nothing_is_one():
     assert "<svg" in chart.svg(run)
 
 
+@pytest.mark.processes
 def test_an_environment_holds_distributions_with_what_they_need_and_nothing_else(tmp_path):
     program = (
         "from importlib.metadata import distributions; import httpx, attrs; "
@@ -164,12 +165,14 @@ def test_the_count_of_instructions_is_read_from_valgrinds_report(report, counted
     assert instructions.parse(report) == counted
 
 
-def test_a_count_that_failed_is_no_figure():
+@pytest.mark.processes
+def test_a_count_that_failed_is_an_error():
     # Python, which knows no such options, stands in for a valgrind that fails.
     with pytest.raises(RuntimeError, match="valgrind failed"):
         instructions.count(sys.executable, Path(sys.executable), "pass")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("valgrind", [sys.executable, "/no/such/valgrind"])
 def test_a_valgrind_that_cannot_run_python_does_not_work(valgrind):
     assert not instructions.works(valgrind)
@@ -217,6 +220,7 @@ def run_benchmark(*arguments):
     )  # fmt: skip
 
 
+@pytest.mark.processes
 def test_a_part_is_measured_and_written_down(tmp_path):
     into, table, drawn = (tmp_path / name for name in ("figures.json", "table.md", "chart.svg"))
 
@@ -238,6 +242,7 @@ def test_a_part_is_measured_and_written_down(tmp_path):
     assert "≤" not in table.read_text(encoding="utf-8")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -106,7 +106,7 @@ def test_what_intercom_would_refuse_is_an_error_where_it_is_queued(shop, wrong):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_so_it_is_in_whatever_way_it_is_queued(shop, way):
+def test_every_way_of_queueing_checks_the_event(shop, way):
     with pytest.raises(InvalidInputError):
         WAYS[way]({"event_name": "placed-order"})
     # Celery drops a message that it cannot read.

@@ -92,14 +92,14 @@ def test_events_of_a_worker_that_is_killed_are_sent_by_another(planting):
     plant = planting(emulator)
     worker = plant.start()
 
-    # Its processes have clients and connections then, for which a busy machine takes as long as
-    # Redis keeps a message for who took it.
+    # By then its processes have clients and connections. On a busy machine, making these can take
+    # longer than Redis reserves a message.
     for number in range(4):
         send_event.delay(event(number))
     until(lambda: emulator.counts.stored == 4 and not plant.taken, lambda: plant.said)
     for number in range(4, 54):
         send_event.delay(event(number))
-    # Two are on their way, and six are taken out of the queue already. While it takes one out, a
+    # Two are in flight, and six are taken out of the queue already. While it takes one out, a
     # worker must not be killed: Celery has done with it at Redis before it notes it there (kombu
     # 5.7).
     until(lambda: emulator.counts.requests == 6 and plant.taken == 8, lambda: plant.said)

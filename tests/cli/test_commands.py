@@ -669,6 +669,7 @@ def test_every_help_has_an_example():
     assert len(examples()) >= 32
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("example", dict.fromkeys(examples()))
 def test_every_example_works(example, emulator, monkeypatch, tmp_path):
     if {"|", ">"} & set(example):

@@ -191,7 +191,6 @@ def test_there_is_no_import_without_a_token(emulator, command, ndjson, monkeypat
 # Going on
 
 
-@pytest.mark.processes
 def test_killed_at_any_moments_it_goes_on_and_repeats_little(serve, begin, command, ndjson):
     plan = Plan()
     emulator = serve(faults=plan)
@@ -212,7 +211,6 @@ def test_killed_at_any_moments_it_goes_on_and_repeats_little(serve, begin, comma
     assert command("import", path).err.startswith("Everything in it was done before")
 
 
-@pytest.mark.processes
 def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, command, ndjson):
     plan = Plan({number: lambda: SLOW for number in range(21, 200)})
     emulator = serve(faults=plan, rate_limit=1000)
@@ -235,7 +233,6 @@ def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, 
     assert times(emulator) == [NOON + number for number in range(120)]
 
 
-@pytest.mark.processes
 def test_so_does_a_signal_where_there_is_no_terminal(serve, begin, command, ndjson):
     arrived = threading.Event()
     plan = Plan({number: lambda: arrived.set() or SLOW for number in range(21, 200)})
@@ -252,7 +249,6 @@ def test_so_does_a_signal_where_there_is_no_terminal(serve, begin, command, ndjs
     assert command("import", path, "--json").json["before"] == 20
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize("asked", [["validate"], ["import", "--dry-run"], ["import"]])
 def test_a_silent_pipe_can_be_left(asked, emulator, begin, monkeypatch):
     process = begin(*asked, "-")
@@ -371,7 +367,6 @@ def test_a_pipe_goes_on_by_a_journal_of_ones_own(serve, command):
     assert "standard input has changed since its import began" in done.err
 
 
-@pytest.mark.processes
 def test_without_a_journal_an_interrupted_pipe_says_so(serve, begin):
     arrived = threading.Event()
     serve(faults=Plan({2: lambda: arrived.set() or SLOW}))
@@ -455,7 +450,6 @@ def test_what_is_no_journal_is_left_as_it_is(text, flags, emulator, command, ndj
     assert Path("own").read_text() == text
 
 
-@pytest.mark.processes
 def test_two_imports_of_a_file_keep_out_of_each_others_way(serve, begin, command, ndjson):
     arrived = threading.Event()
     serve(faults=Plan({1: lambda: arrived.set() or SLOW}))
@@ -599,7 +593,6 @@ def test_ten_problems_are_told_and_all_of_them_written(emulator, command, ndjson
     assert done.err.startswith("Mend ")
 
 
-@pytest.mark.processes
 def test_nothing_in_a_file_steers_the_terminal(emulator, command, ndjson, terminal):
     hostile = "\x1b]0;owned\x07\x9b31m"
     path = ndjson([event(0, user_id="", **{hostile: hostile}), event(1, user_id=hostile * 2)])
@@ -616,8 +609,8 @@ def test_nothing_in_a_file_steers_the_terminal(emulator, command, ndjson, termin
 # What cannot be read
 
 
-#: Runs a command from a process that has little itself; says last how much it had at most, in KiB.
-#: What the tests have would count, where they began it themselves.
+#: Runs a command from a small process and prints the command's peak memory in KiB last. Started by
+#: the tests, the command would be charged with their memory.
 MEASURING = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], check=False)
@@ -627,7 +620,7 @@ sys.exit(done.returncode)
 
 
 def validated(megabytes: int) -> tuple[list[str], bytes, int]:
-    """What is said of two good lines and a long one between them, and the memory that it takes."""
+    """Validates two good lines and a long one between them; returns output, counts and memory."""
     process = subprocess.Popen(
         [sys.executable, "-c", MEASURING, *COMMAND, "validate", "-", "--quiet"],
         stdin=subprocess.PIPE,
@@ -716,7 +709,6 @@ def test_what_cannot_be_opened_is_told_of(name, said, emulator, command):
         assert said in done.err
 
 
-@pytest.mark.processes
 def test_a_name_of_no_characters_is_a_name_like_any_other(emulator, piped, ndjson):
     name = os.fsdecode(b"caf\xe9.ndjson")
     ndjson(2).rename(name)
@@ -798,7 +790,6 @@ def test_through_a_pipe_progress_is_lines_now_and_then(serve, command, ndjson, m
     assert (done.code, done.err) == (0, "")
 
 
-@pytest.mark.processes
 def test_in_a_pipe_and_a_terminal_the_same_becomes_of_a_file(emulator, piped, terminal, ndjson):
     path = ndjson(3)
     done = piped("import", path)
@@ -809,7 +800,6 @@ def test_in_a_pipe_and_a_terminal_the_same_becomes_of_a_file(emulator, piped, te
     assert "3 accepted" in done.out
 
 
-@pytest.mark.processes
 def test_nobody_who_listens_is_no_reason_to_stop(emulator, begin, ndjson):
     path = ndjson([event(number, user_id=7) for number in range(20)] + [event(0)])
     reading, writing = os.pipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import re
@@ -192,6 +193,36 @@ def test_what_is_refused_is_told_and_becomes_a_dead_letter(nobody_knows, command
     assert further == "(further ones are counted, and not shown here)"
     assert why == "See why they were refused: intercom-events outbox dead outbox.db"
     assert len(letters()) == 14
+
+
+def test_the_last_refusal_is_told_even_if_its_worker_reports_it_late(
+    nobody_knows, command, monkeypatch
+):
+    closing = threading.Event()
+    close = Tracker.close
+
+    class Slow(logging.Handler):
+        """Delays a worker between the end of its event and the report, until the tracker closes."""
+
+        def emit(self, record):
+            if threading.current_thread() is not threading.main_thread():
+                closing.wait(PATIENCE)
+
+    def close_slowly(tracker, *timeout):
+        threading.Timer(0.1, closing.set).start()
+        return close(tracker, *timeout)
+
+    monkeypatch.setattr(commands, "_GRACE", PATIENCE)
+    monkeypatch.setattr(Tracker, "close", close_slowly)
+    logger, slow = logging.getLogger("intercom_data_events"), Slow(logging.WARNING)
+    logger.addHandler(slow)
+    keep(event(0, user_id="1"))
+    try:
+        done = command("outbox", "drain", FILE)
+    finally:
+        logger.removeHandler(slow)
+    assert done.code == 1
+    assert "placed-order of 1 refused: 404 for POST /events" in done.err
 
 
 def test_those_from_before_are_no_news(nobody_knows, command):
@@ -407,7 +438,6 @@ def test_nobody_is_asked_for_a_token_in_vain(emulator, command, monkeypatch):
 # Being stopped
 
 
-@pytest.mark.processes
 def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, command, later):
     plan = Plan({number: lambda: SLOW for number in range(21, 200)})
     emulator = serve(faults=plan, rate_limit=1000)
@@ -427,7 +457,6 @@ def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, 
     assert times(emulator) == [NOON + number for number in range(60)]
 
 
-@pytest.mark.processes
 def test_so_does_a_signal_where_there_is_no_terminal(serve, begin):
     arrived = threading.Event()
     serve(faults=Plan({21: lambda: arrived.set() or SLOW}))
@@ -441,7 +470,6 @@ def test_so_does_a_signal_where_there_is_no_terminal(serve, begin):
     assert err == b"Interrupted: what is left stays in the outbox.\n"
 
 
-@pytest.mark.processes
 def test_what_is_on_its_way_gets_a_moment(serve, begin):
     arrived = threading.Event()
     emulator = serve(faults=Plan({1: lambda: arrived.set() or Fault.slow(0.2)}))
@@ -457,7 +485,6 @@ def test_what_is_on_its_way_gets_a_moment(serve, begin):
     assert times(emulator) == [NOON]
 
 
-@pytest.mark.processes
 def test_killed_at_any_moments_it_loses_nothing(serve, begin, command, later):
     plan = Plan()
     emulator = serve(faults=plan)
@@ -671,7 +698,6 @@ def test_no_more_than_some_events_are_held_at_once(emulator, command):
     assert peak < 4_000_000  # bytes, of 8,000,000
 
 
-@pytest.mark.processes
 def test_who_has_seen_enough_ends_it_quietly(nobody_knows, begin):
     refuse(*(event(n, user_id="1", metadata={"text": "x" * 2000}) for n in range(60)))
     for asked in (["dead", "--json"], ["export", "--dead", "--quiet"]):
@@ -805,7 +831,6 @@ def test_a_file_that_breaks_meanwhile_ends_it(serve, command):
     assert "damaged" in done.error["message"]
 
 
-@pytest.mark.processes
 def test_a_full_disk_ends_it_and_loses_nothing(emulator, piped, command, later, monkeypatch):
     # What measures it could not write either.
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
@@ -824,7 +849,6 @@ def test_a_full_disk_ends_it_and_loses_nothing(emulator, piped, command, later, 
 # What is hostile
 
 
-@pytest.mark.processes
 def test_nothing_in_an_event_steers_the_terminal(serve, terminal, command):
     serve(contacts=[])
     fields = event(

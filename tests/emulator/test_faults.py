@@ -128,11 +128,11 @@ def test_a_fault_befalls_one_request_and_then_all_is_well(name: str) -> None:
 
     met = DRIVERS[name](emulator, *asks)
 
-    befallen = [
+    outcomes = [
         (fault.name, one.status if one.failure is None else type(one.failure))
         for (fault, _, _), one in zip(OUTCOMES, met[::2], strict=True)
     ]
-    assert befallen == [(fault.name, outcome) for fault, outcome, _ in OUTCOMES]
+    assert outcomes == [(fault.name, outcome) for fault, outcome, _ in OUTCOMES]
     well = (202, b"", None)
     assert [(one.status, one.body, one.failure) for one in met[1::2]] == [well] * len(OUTCOMES)
     unprocessed = {2 * number for number, (_, _, processed) in enumerate(OUTCOMES) if not processed}

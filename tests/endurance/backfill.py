@@ -5,8 +5,8 @@
 - speed: how many events a second `intercom-events import` sends to the emulator over a real socket,
   with the rate limit left alone, and how much memory that takes; beside the official SDK's async
   client with as many requests at once, on a sample.
-- killed: what an import that is killed again and again comes to.
-- interrupted: how soon an import ends that is interrupted.
+- killed: whether an import that is killed repeatedly is complete in the end.
+- interrupted: how soon an interrupted import ends.
 - windows: how much of Intercom's windows is used, in simulated time, where an answer takes 100 ms.
 
 The exit code is 1 if one of the claims does not hold; nothing is claimed of the official SDK.
@@ -211,7 +211,7 @@ def interrupted(_: argparse.Namespace) -> bool:
                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 )  # fmt: skip
                 harness.until(
-                    lambda emulator=emulator: emulator.counts.requests >= 100, "100 requests"
+                    lambda emulator=emulator: emulator.counts.requests >= 100, "The 100th request"
                 )
                 running.send_signal(signal.SIGINT)
                 begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Sends many events by Celery, kills a worker meanwhile, and counts what became of them.
+"""Sends many events by Celery, kills a worker meanwhile, and counts how often each arrived.
 
     nox -s celery-load [-- --events 100000]
 
@@ -6,7 +6,7 @@ There are a Redis server (Debian: `apt install redis-server`), two Celery worker
 processes each, and the emulator with a quota in small windows, all in processes of their own. When
 half of the events are stored, a worker and all its processes are killed with SIGKILL, and another
 is started. Each event has to be stored, except one: Celery takes a message out of Redis and notes
-it there in two steps (kombu 5.7), and a worker that is killed between them loses it, whatever the
+it there in two steps (kombu 5.7), and a worker that is killed between them loses it, with any
 task. Only what the killed worker had taken out of the queue may be sent twice; and less than one in
 a hundred answers may be 429.
 
@@ -64,7 +64,9 @@ def serving_redis(folder: str) -> Iterator[Path]:
         stdout=subprocess.DEVNULL,
     )
     try:
-        harness.until(lambda: path.exists() or process.poll() is not None, "redis-server's socket")
+        harness.until(
+            lambda: path.exists() or process.poll() is not None, "The start of redis-server"
+        )
         if process.returncode is not None:
             sys.exit(f"redis-server ended with exit code {process.returncode}.")
         yield path

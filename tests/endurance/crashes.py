@@ -205,7 +205,8 @@ def killed_under_load(
         HOME=str(log.parent),  # gunicorn would leave a socket in the user's.
     ) as master:  # fmt: skip
         found = harness.until(
-            lambda: re.search(r"http://([\d.:]+)", log.read_text()) or master.poll(), "gunicorn"
+            lambda: re.search(r"http://([\d.:]+)", log.read_text()) or master.poll(),
+            "The start of gunicorn",
         )
         if not isinstance(found, re.Match):
             sys.exit(f"gunicorn ended with exit code {found}: {log.read_text()[-1000:]}")
@@ -223,7 +224,7 @@ def killed_under_load(
         with ThreadPoolExecutor(THREADS) as pool:
             loading = [pool.submit(load) for _ in range(THREADS)]
             try:
-                harness.until(lambda: answered, "an answer of gunicorn")
+                harness.until(lambda: answered, "An answer of gunicorn")
                 workers = re.findall(r"Booting worker with pid: (\d+)", log.read_text())
                 time.sleep(source.uniform(0, 0.5))
                 # gunicorn starts another worker in its place.

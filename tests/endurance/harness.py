@@ -206,7 +206,7 @@ def _run_child(file: str, name: str, *arguments: object) -> None:
     sys.path.insert(0, str(Path(file).parent))
     try:
         getattr(importlib.import_module(Path(file).stem), name)(*arguments)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the program ends with it
+    except Exception as error:  # noqa: BLE001  # any error ends the program
         at = traceback.extract_tb(error.__traceback__)[-1]
         sys.exit(f"{name}: {type(error).__name__}: {error} ({at.filename}:{at.lineno})")
 
@@ -254,7 +254,7 @@ def until(condition: Callable[[], _T], awaited: str, seconds: float = PATIENCE) 
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            sys.exit(f"Waited {seconds:g} s for {awaited}, in vain.")
+            sys.exit(f"{awaited} did not happen within {seconds:g} s.")
         time.sleep(0.01)
     return value
 
@@ -318,7 +318,11 @@ def serving(
     try:
         yield Server(read_line(process), process)
     finally:
-        process.communicate(timeout=PATIENCE)
+        try:
+            process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 def _serve(slowest: float, quickest: float, port: int, limit: int | None, window: float) -> None:
@@ -391,11 +395,11 @@ def at_rate_limit(
             reset = int(response.headers["X-RateLimit-Reset"])
             accepted[reset] += response.status_code == httpx.codes.ACCEPTED
 
-        http = httpx.AsyncClient(
-            transport=emulator.transport(), event_hooks={"response": [count_accepted]}
-        )
         begin = clock.time()
-        await send(AsyncDataEventsClient("token", http_client=http, clock=clock, **options))
+        async with httpx.AsyncClient(
+            transport=emulator.transport(), event_hooks={"response": [count_accepted]}
+        ) as http:
+            await send(AsyncDataEventsClient("token", http_client=http, clock=clock, **options))
         shares = [accepted[reset] / LIMIT for reset in sorted(accepted)[1:-1]]
         return emulator, shares, clock.time() - begin
 

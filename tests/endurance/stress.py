@@ -1,4 +1,4 @@
-"""Sends events through all faults and at the rate limit, and counts what became of each event.
+"""Sends events through all faults and at the rate limit, and counts how often each event arrived.
 
     nox -s stress [-- --events 20000]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,15 @@ import pytest
 import harness
 
 PARTS = {"sound": lambda options: True, "broken": lambda options: False}
+
+
+@pytest.fixture(autouse=True)
+def _log_level():
+    """Restores the level that `run` sets for the whole process."""
+    logger = logging.getLogger("intercom_data_events")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 # What runs in child processes.
@@ -113,6 +123,7 @@ def test_a_package_that_is_missing_ends_the_program_with_the_command_that_instal
     assert ended.value.code == "Not installed: no-such-package. Run: pip install no-such-package"
 
 
+@pytest.mark.processes
 def test_redis_that_is_missing_ends_celery_load_with_the_command_that_installs_it(tmp_path):
     program = Path(harness.__file__).with_name("celery_load.py")
 
@@ -130,6 +141,7 @@ def test_redis_that_is_missing_ends_celery_load_with_the_command_that_installs_i
     )
 
 
+@pytest.mark.processes
 def test_a_child_gets_its_arguments_and_an_environment_without_settings_and_proxies(monkeypatch):
     for name in ("INTERCOM_REGION", "INTERCOM_BASE_URL", "HTTPS_PROXY", "no_proxy", "MY_OTHER"):
         monkeypatch.setenv(name, "eu")
@@ -144,6 +156,7 @@ def test_a_child_gets_its_arguments_and_an_environment_without_settings_and_prox
     assert json.loads(arguments) == [1, None, "a"]
 
 
+@pytest.mark.processes
 def test_a_child_that_fails_ends_the_program_and_says_why_in_one_line(capfd):
     process = harness.start(fail)
 
@@ -155,10 +168,12 @@ def test_a_child_that_fails_ends_the_program_and_says_why_in_one_line(capfd):
     assert line.startswith(f"fail: LookupError: nothing to find ({__file__}:")
 
 
+@pytest.mark.processes
 def test_a_child_that_may_fail_does_not_end_the_program():
     assert harness.finish(harness.start(fail), well=False) == ["printed before"]
 
 
+@pytest.mark.processes
 def test_a_child_that_hangs_ends_the_program():
     process = harness.start(hang)
 
@@ -169,6 +184,7 @@ def test_a_child_that_hangs_ends_the_program():
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.processes
 def test_a_child_that_ends_before_it_answers_ends_the_program():
     with pytest.raises(SystemExit) as ended:
         harness.read_line(harness.start(end_well))
@@ -176,13 +192,14 @@ def test_a_child_that_ends_before_it_answers_ends_the_program():
     assert ended.value.code == "A child process ended too early."
 
 
-def test_a_wait_in_vain_ends_the_program():
+def test_a_wait_that_takes_too_long_ends_the_program():
     with pytest.raises(SystemExit) as ended:
-        harness.until(lambda: None, "an answer", seconds=0.01)
+        harness.until(lambda: None, "An answer", seconds=0.01)
 
-    assert ended.value.code == "Waited 0.01 s for an answer, in vain."
+    assert ended.value.code == "An answer did not happen within 0.01 s."
 
 
+@pytest.mark.processes
 def test_an_emulator_in_a_child_process_counts_what_arrives():
     with harness.serving(limit=1, window=60) as server:
         statuses = [
@@ -200,8 +217,25 @@ def test_an_emulator_in_a_child_process_counts_what_arrives():
         assert (server.counts()["stored"], server.counts()["limited"]) == (1, 1)
 
 
+@pytest.mark.processes
+def test_an_emulator_that_does_not_end_is_killed_and_hides_no_error(monkeypatch):
+    ended = []
+
+    def use():
+        with harness.serving() as server:
+            ended.append(server.process)
+            monkeypatch.setattr(harness, "PATIENCE", 0.1)
+            server.process.send_signal(signal.SIGSTOP)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        use()
+
+    (process,) = ended
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_the_share_of_the_quota_is_of_whole_windows(monkeypatch):
-    pytest.importorskip("trio")
     monkeypatch.setattr(harness, "LIMIT", 20)
 
     async def send(client):

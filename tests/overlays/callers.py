@@ -158,7 +158,7 @@ def with_own(call: Caller, use: Callable[[Any], Any], made: dict[str, Any], **op
             async with AsyncDataEventsClient(**options) as client:
                 await use(client)
             assert not own.is_closed
-            # What is left open is good for more.
+            # The open client can still be used.
             assert (await own.get(f"{options['base_url']}/nowhere")).status_code == 401
 
     if call.backend != "blocking":
@@ -181,7 +181,7 @@ class Refusing(contextlib.ExitStack):
 
 
 class NeverClock(Clock):
-    """For a server that does not come round to answering."""
+    """A clock whose waits never end: the server never answers."""
 
     def async_alarm(self) -> _Never:
         return _Never()

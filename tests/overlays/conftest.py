@@ -7,11 +7,13 @@ does itself is in test_contract.py; a test elsewhere that needs all drivers is m
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import httpx
 import pytest
 from callers import NOW, Answers, Caller
+from secrecy import LOGGER, package_records
 
 from intercom_data_events.emulator import Emulator
 
@@ -48,3 +50,10 @@ def answering(calling: Callable[..., Caller]) -> Callable[..., tuple[Caller, Ans
         return calling(transport), transport
 
     return make
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]]]:
+    """Returns the level and the message of each record that was logged since its last call."""
+    caplog.set_level(logging.DEBUG, logger=LOGGER)
+    return lambda: [(record.levelname, record.getMessage()) for record in package_records(caplog)]

@@ -9,8 +9,11 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 TOKEN = "dG9rOmEtdmVyeS1zZWNyZXQtdG9rZW4="
 EMAIL = "frodo.baggins@example.com"
+LOGGER = "intercom_data_events"
 
 #: The token as it is sent and as it is quoted, and the e-mail address and its parts.
 _SECRETS = (TOKEN, TOKEN.rstrip("="), EMAIL, "frodo")
@@ -31,8 +34,14 @@ def reachable(error: BaseException) -> list[Any]:
         seen.add(id(thing))
         found.append(thing)
         pending += gc.get_referents(thing)
-        pending += [error.__cause__, error.__context__] if isinstance(thing, Exception) else []
     return found
+
+
+def package_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """The package's records since the last call, or since the test began."""
+    records = [record for record in caplog.records if record.name.partition(".")[0] == LOGGER]
+    caplog.clear()
+    return records
 
 
 def logged_secrets(records: list[logging.LogRecord]) -> list[str]:

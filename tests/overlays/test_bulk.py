@@ -380,7 +380,7 @@ def test_the_input_is_read_as_it_is_needed(backend, emulator):
     assert read < 2_500
 
 
-def test_outcomes_that_nobody_asks_for_hold_everything_up():
+def test_outcomes_that_are_not_asked_for_hold_everything_up():
     emulator = Emulator(rate_limit=None)
     events = map(event, itertools.count())
 
@@ -723,7 +723,7 @@ def test_where_few_threads_can_be_had_they_do_it_all(monkeypatch):
     assert statuses(list(client.create_many(map(event, range(300))))) == ["accepted"] * 300
 
 
-# That there are threads, which Python warns of, is what is tried.
+# The test forks beside threads on purpose; Python warns of that.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.processes
 def test_in_a_forked_child_it_says_that_its_threads_stayed_behind(emulator):
@@ -1089,7 +1089,7 @@ def test_an_http_client_or_transport_of_the_callers_is_used_as_it_is(through):
 
 
 def test_through_aiohttp_every_fault_ends_as_through_httpx(through):
-    # Each wait moves it on for all, so it is not what ends a try.
+    # Each wait moves it on for all, so no attempt may end by it.
     clock = ManualClock(NOW)
     patient = {"clock": clock, "timeout": 86_400, "deadline": math.inf}
     emulator = Emulator(clock=clock, rate_limit=None, faults=random_faults(0.3, seed=5))

@@ -1,4 +1,4 @@
-"""What the logger "intercom_data_events" is told of requests, retries and waits, and what never."""
+"""What is logged of requests, retries and waits, and what never is."""
 
 from __future__ import annotations
 
@@ -8,29 +8,10 @@ import re
 
 import httpx
 import pytest
-from secrecy import EMAIL, TOKEN, logged_secrets, shown_token
+from secrecy import EMAIL, LOGGER, TOKEN, logged_secrets, package_records, shown_token
 
 from intercom_data_events import IntercomError
 from intercom_data_events.emulator import FAULTS, Emulator, Fault, ManualClock
-
-NAME = "intercom_data_events"
-
-
-@pytest.fixture
-def logged(caplog):
-    """Says what has been logged since it was asked last, as level and message."""
-    caplog.set_level(logging.DEBUG, logger=NAME)
-
-    def said():
-        records = [
-            (record.levelname, record.getMessage())
-            for record in caplog.records
-            if record.name.partition(".")[0] == NAME
-        ]
-        caplog.clear()
-        return records
-
-    return said
 
 
 def create(client):
@@ -127,17 +108,17 @@ def test_a_wait_that_is_woken_and_goes_on_is_no_further_line(calling, call, logg
     ]
 
 
-def test_whoever_does_not_debug_reads_of_retries_and_waits_alone(calling, call, caplog):
-    caplog.set_level(logging.INFO, logger=NAME)
+def test_at_level_info_only_retries_and_waits_are_logged(calling, call, caplog):
+    caplog.set_level(logging.INFO, logger=LOGGER)
     emulator = Emulator(clock=call.clock, faults=[Fault.failing(503), Fault.rate_limited()])
 
     calling(emulator.transport())(create, clock=call.clock)
 
-    assert [r.levelname for r in caplog.records if r.name == NAME] == ["INFO", "INFO"]
+    assert [r.levelname for r in caplog.records if r.name == LOGGER] == ["INFO", "INFO"]
 
 
 def test_the_logger_is_a_librarys_that_leaves_handlers_and_levels_to_programs():
-    logger = logging.getLogger(NAME)
+    logger = logging.getLogger(LOGGER)
 
     assert logger.handlers == []
     assert logger.level == logging.NOTSET
@@ -155,16 +136,10 @@ USES = {
 }
 
 
-def package_records(caplog):
-    records = [record for record in caplog.records if record.name.partition(".")[0] == NAME]
-    caplog.clear()
-    return records
-
-
 @pytest.mark.parametrize("use", ["list", "summary", "contact"])
-def test_no_fault_gives_a_secret_away(calling, caplog, use):
-    """Each befalls every attempt; where none is an error in itself, the contact is not known."""
-    caplog.set_level(logging.DEBUG, logger=NAME)
+def test_no_fault_gives_a_secret_away_through_any_verb(calling, caplog, use):
+    """Each fault hits every attempt; where a fault is not an error, the contact is unknown."""
+    caplog.set_level(logging.DEBUG, logger=LOGGER)
     for fault in FAULTS:
         clock = ManualClock()
         emulator = Emulator(clock=clock, contacts=[], faults=itertools.repeat(fault))
@@ -186,7 +161,7 @@ ECHO = {"errors": [{"code": f"Bearer {TOKEN}", "message": f"{TOKEN} of {EMAIL}",
 
 @pytest.mark.parametrize("use", USES)
 def test_no_answer_that_repeats_secrets_gets_them_shown(answering, caplog, use):
-    caplog.set_level(logging.DEBUG, logger=NAME)
+    caplog.set_level(logging.DEBUG, logger=LOGGER)
     headers = {
         "X-Request-Id": f"Bearer {TOKEN}",
         "Intercom-Version": TOKEN,

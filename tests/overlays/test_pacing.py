@@ -114,7 +114,7 @@ def event_loop():
     [
         ("asyncio", 0, LIMIT),
         ("trio", 0, LIMIT),
-        # Clocks that differ tell no more of a larger quota.
+        # A larger quota shows nothing more about clocks that differ.
         ("asyncio", 3, 500),
         ("asyncio", -3, 500),
         ("asyncio", 0.4, 500),

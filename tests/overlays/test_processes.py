@@ -31,9 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
 
-#: A lock, an event loop and a cancellation are another thing to each.
-
-#: Seconds after which whoever has not come to an end is stuck.
+#: Seconds after which a use that has not ended is stuck.
 PATIENCE = 30
 
 
@@ -620,7 +618,7 @@ def test_connections_of_ones_own_that_were_not_used_before_a_fork_work_after_it(
     [("blocking", 1667), ("blocking", 10), ("asyncio", 10), ("trio", 10)],
 )
 def test_one_client_serves_many_threads_or_tasks_at_once(backend, rate_limit):
-    # Each wait moves it on for all, so it is not what ends a try.
+    # Each wait moves it on for all, so no attempt may end by it.
     clock = ManualClock()
     patient = {"clock": clock, "timeout": 86_400, "deadline": math.inf, "max_retries": 50}
     among = [Fault.failing(503), Fault.failing(500, processed=True), Fault.reset(processed=True)]

@@ -1,6 +1,6 @@
 """Under OpenTelemetry's own instrumentation of httpx, each attempt is a span without a secret.
 
-That it is so for each driver is in test_contract.py.
+The same for each driver is in test_contract.py.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
+from secrecy import TOKEN
 
 from intercom_data_events import APIConnectionError, DataEventsClient
 from intercom_data_events.emulator import FAULTS, Emulator, Fault
 
-TOKEN = "dG9rOmEtdmVyeS1zZWNyZXQtdG9rZW4="
 CREATE = {"event_name": "placed-order", "user_id": "1"}
 
 

@@ -785,8 +785,8 @@ def test_two_that_close_at_once_tell_of_what_is_left_once(tracking, held):
     assert sorted(given.users) == ["1", "2", "3"]
 
 
-@threads_and_tasks
-def test_closing_waits_for_on_error(tracking):
+@every_kind
+def test_closing_waits_for_on_error(tracking, outbox):
     let_go, called = threading.Event(), []
 
     def on_error(event, error):
@@ -794,13 +794,13 @@ def test_closing_waits_for_on_error(tracking):
         called.append(event)
 
     with tracking(
-        Emulator(contacts=[]).transport(), on_error=tracking.on_error(on_error)
+        Emulator(contacts=[]).transport(), outbox, on_error=tracking.on_error(on_error)
     ) as tracker:
         track(tracker, 1)
         eventually(lambda: tracker.counters.refused)
         threading.Timer(0.05, let_go.set).start()
-
-    assert len(called) == 1
+        assert tracker.close()
+        assert len(called) == 1
 
 
 @every_kind

@@ -21,7 +21,7 @@ from intercom_data_events.outbox import Outbox
 
 pytestmark = pytest.mark.processes
 
-#: Seconds after which a process that has said nothing, nor come to an end, is stuck.
+#: Seconds without output or an end after which a process is stuck.
 PATIENCE = 40
 
 HEAD = """
@@ -406,7 +406,7 @@ def test_a_handler_can_close_while_its_thread_tracks(begin, emulator):
                     note("tracked", f"{number}-{n}")
                     n += 1
             except Exception as error:
-                # A file may have been closed in the midst of writing to it.
+                # A file may have been closed while writing to it.
                 assert isinstance(error, RuntimeError) or "closed" in str(error), error
     """).end()
 
@@ -424,7 +424,7 @@ def test_a_handler_that_ends_the_program_anywhere_loses_nothing(begin, emulator)
         for number in range(8):
             child = os.fork()
             if not child:
-                tracker = Tracker(client, outbox, concurrency=2, close_timeout=30)
+                tracker = Tracker(client, outbox, concurrency=2, close_timeout=15)
                 signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))
                 n = 0
                 if number % 2:

@@ -373,7 +373,7 @@ class _Drain:
                 time.sleep(_LOOK)
             self._look(tracker.counters)
         finally:
-            # Where all has left, a worker may still have a refusal to report.
+            # When the outbox is empty, a worker may not have reported the last rejected event yet.
             tracker.close(_GRACE if self.done else 0)
             self._settle()
 

@@ -121,7 +121,11 @@ class Tasks:
                     return True
                 if self.pool.closed:
                     return False  # Nothing can be sent any longer.
-                if closing and await self._in_turn(lambda: course.is_in_vain(failing)):
+                if (
+                    closing
+                    and not self._reporting
+                    and await self._in_turn(lambda: course.is_in_vain(failing))
+                ):
                     return False
                 await self._someone_left()
             return self._drained

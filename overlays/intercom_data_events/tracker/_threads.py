@@ -159,7 +159,7 @@ class Threads:
                     left = ends - time.monotonic()
                     if left <= 0 or self._pool.closed:
                         return False  # Nothing can be sent any longer.
-                    if closing and course.is_in_vain(failing):
+                    if closing and not self._reporting and course.is_in_vain(failing):
                         return False
                     if staffed:
                         self._wait_for_others(left)

@@ -1,6 +1,6 @@
 """Environments with nothing but a package and its dependencies, as users of the package have them.
 
-The benchmark's own environment is no measure of a cold start: it has click, rich and pygments, and
+The benchmark's own environment cannot measure a cold start: it has click, rich and pygments, and
 with these `import httpx` also loads its command line.
 """
 

@@ -24,7 +24,7 @@ _URL = "https://api.intercom.io"
 # Within a window, as most programs begin.
 _BEGIN = 1_671_028_894 + 3.3
 _Events = Iterator[dict[str, Any]]
-_Way = Callable[[httpx.AsyncClient, Clock, _Events], Coroutine[Any, Any, None]]
+_Client = Callable[[httpx.AsyncClient, Clock, _Events], Coroutine[Any, Any, None]]
 
 
 def questions(windows: int) -> Iterator[Question]:
@@ -37,17 +37,20 @@ def questions(windows: int) -> Iterator[Question]:
 
     def used(name: str) -> float:
         share, limited[name] = trio.run(
-            _used, ways[name], windows * WINDOW, clock=trio.testing.MockClock(autojump_threshold=0)
+            _used,
+            clients[name],
+            windows * WINDOW,
+            clock=trio.testing.MockClock(autojump_threshold=0),
         )
         return share
 
-    ways: dict[str, _Way] = {HTTPX: _by_httpx, OURS: _by_ours}
+    clients: dict[str, _Client] = {HTTPX: _by_httpx, OURS: _by_ours}
     if installed(OFFICIAL):
-        ways[OFFICIAL] = _by_official
+        clients[OFFICIAL] = _by_official
     yield Question(
         f"quota used at least, in each of {windows - 1} windows; {LATENCY * 1000:.0f} ms an answer",
         "%",
-        {name: partial(used, name) for name in ways},
+        {name: partial(used, name) for name in clients},
         scale=100,
         more_is_better=True,
         most=0,
@@ -55,13 +58,13 @@ def questions(windows: int) -> Iterator[Question]:
     yield Question(
         "requests of these that were answered with 429",
         "%",
-        {name: partial(limited.__getitem__, name) for name in ways},
+        {name: partial(limited.__getitem__, name) for name in clients},
         scale=100,
         most=0,
     )
 
 
-async def _used(send: _Way, seconds: float) -> tuple[float, float]:
+async def _used(send: _Client, seconds: float) -> tuple[float, float]:
     """The share of the least used whole window, and the share of answers that were 429."""
     clock = _EventLoopClock()
     emulator = Emulator(

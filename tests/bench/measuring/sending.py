@@ -36,8 +36,8 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
     def awaited_cpu(create: Callable[[], Awaitable[object]]) -> float:
         return runner.run(_awaited_cpu(create, creates))
 
-    def rate(way: Client, connections: int) -> float:
-        return events / runner.run(_seconds(way(url, events, connections)))
+    def rate(client: Client, connections: int) -> float:
+        return events / runner.run(_seconds(client(url, events, connections)))
 
     with ExitStack() as stack:
         yield Question(
@@ -63,7 +63,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
         yield Question(
             f"events a second, async, {connections} connection{'s' * (connections > 1)}",
             "/s",
-            {name: partial(rate, way, connections) for name, way in found.items()},
+            {name: partial(rate, client, connections) for name, client in found.items()},
             more_is_better=True,
             goals={best: Goal(5, of=OFFICIAL)} if connections == USUAL else {},
             most=5,

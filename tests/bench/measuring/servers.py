@@ -100,8 +100,8 @@ def emulating(limit: int = 0, latency: float = 0.0) -> Iterator[str]:
         server.communicate()
 
 
-def nobody() -> str:
-    """An address that nobody listens at."""
+def unused() -> str:
+    """An address where no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 

@@ -178,7 +178,7 @@ def _printed(python: Path, program: str) -> float:
 
 
 def _counted(count: Count, python: Path, program: str) -> float:
-    # Whatever this loads has been compiled when it is counted.
+    # The first run compiles all modules, so the count leaves that out.
     _run(python, program)
     return count(python, program)
 

@@ -34,7 +34,7 @@ def questions(url: str, away: str, calls: int) -> Iterator[Question]:
 
     Args:
         url: What sends at Intercom's pace, and answers as slowly.
-        away: Where nobody listens.
+        away: An address where no server listens.
         calls: How many are measured in a round.
     """
     tails: dict[str, deque[float]] = defaultdict(deque)

@@ -69,7 +69,7 @@ class Fixture:
         request.read()
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token == WRONG:
-            # Known to nobody, so that it is refused as the emulator refuses.
+            # An emulator that knows no token refuses this one as it refuses any.
             emulator = Emulator(tokens=[])
         else:
             emulator = self._others.get(token.partition("-")[0], self._emulator)

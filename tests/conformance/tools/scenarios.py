@@ -87,7 +87,7 @@ class Scenario:
 
 @attrs.frozen
 class Outcome:
-    """What came of an scenario; `wrong` says why it is not what had to."""
+    """The result of a scenario; `wrong` says how it differs from what was expected."""
 
     scenario: Scenario
     name: str
@@ -206,11 +206,11 @@ def _failing() -> Iterator[Scenario]:
         "create_summary": lambda client, **who: client.create_summary(**{**_SUMMARY, **who}),
     }
     for verb, use in verbs.items():
-        yield _failure(f"{verb}: somebody unknown", use, 404, **_NOBODY)
+        yield _failure(f"{verb}: an unknown contact", use, 404, **_NOBODY)
         for token, status in {WRONG: 401, FORBIDDEN: 403, BROKEN: 500}.items():
             yield _failure(f"{verb}: with a {token} token", use, status, token, user_id="314159")
         if verb != "create_summary":
-            yield _failure(f"{verb}: somebody of two", use, 409, **_SHARED)
+            yield _failure(f"{verb}: one of two contacts", use, 409, **_SHARED)
         yield Scenario(
             name=f"{verb}: the one request of a window",
             use=lambda client, use=use: use(client, user_id="314159"),

@@ -73,7 +73,7 @@ def map_case(context: schemathesis.HookContext, case: schemathesis.Case) -> sche
 
 
 def _ask_for_one(case: schemathesis.Case) -> None:
-    """Exactly one identity; every other time that of somebody known, as few are met by chance."""
+    """Gives exactly one identity; half of them are of a known contact, since chance finds few."""
     query = case.query
     given = [name for name in _IDENTITIES if name in query]
     for name in given[1:]:

@@ -54,7 +54,7 @@ class _Comparison:
 
 @contextmanager
 def _noting(comparison: _Comparison, kind: str) -> Iterator[None]:
-    """Takes an error that nobody expected for a violation; what comes after it is not compared."""
+    """Reports an unexpected error as a violation; later answers are not compared."""
     from intercom.core.api_error import ApiError
 
     try:

@@ -28,7 +28,7 @@ _CURSORS = {"before", "since"}
 
 @attrs.frozen
 class Raw:
-    """A request as somebody might write it who uses neither client.
+    """A request as it might be written by hand, without a client.
 
     Attributes:
         method: In capitals.

@@ -138,7 +138,7 @@ def _proxy(command: list[str], description: Path, upstream: str) -> Iterator[_Pr
         try:
             url = _listening(process.stdout, lines)
             patience.cancel()
-            # Whoever does not read what it says stops it.
+            # It stops when its output is not read.
             reader.start()
             yield _Proxy(url, lines)
         finally:

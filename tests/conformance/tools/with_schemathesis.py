@@ -34,7 +34,7 @@ _OPERATION = re.compile(r"(?m)^_+ (.+) _+$\n")
 
 
 class Workspace:
-    """An emulator that forgets, before it has had too much, all but somebody with many events."""
+    """An emulator that is renewed after many requests; one contact then has many events again."""
 
     def __init__(self) -> None:
         self._emulator = Emulator(tokens=[_TOKEN], rate_limit=None, record=False)
