@@ -256,8 +256,8 @@ PARTS = {
 
 def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the kills")
-    parser.add_argument("--events", type=int, default=1_000_000, help="default: %(default)s")
-    parser.add_argument("--kills", type=int, default=50, help="default: %(default)s")
+    harness.add_number(parser, "--events", 1_000_000)
+    harness.add_number(parser, "--kills", 50)
     options = parser.parse_args()
     return harness.run(PARTS, options, requires=("trio",), optional=("python-intercom",))
 

@@ -165,14 +165,10 @@ def claims_hold(
 def main() -> int:
     parts = {"load": load}
     parser = harness.make_parser(__doc__, parts)
-    parser.add_argument("--events", type=int, default=100_000, help="default: %(default)s")
-    parser.add_argument(
-        "--limit", type=int, default=500, help="requests in a window (default: %(default)s)"
-    )
-    parser.add_argument("--window", type=float, default=2, help="in seconds (default: %(default)s)")
-    parser.add_argument(
-        "--children", type=int, default=4, help="processes of each worker (default: %(default)s)"
-    )
+    harness.add_number(parser, "--events", 100_000)
+    harness.add_number(parser, "--limit", 500, "requests in a window")
+    harness.add_number(parser, "--window", 2.0, "in seconds")
+    harness.add_number(parser, "--children", 4, "processes of each worker")
     return harness.run(parts, parser.parse_args(), requires=("celery", "redis"))
 
 

@@ -387,10 +387,8 @@ PARTS = {
 
 def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the moments")
-    parser.add_argument("--rounds", type=int, default=20, help="default: %(default)s")
-    parser.add_argument(
-        "--outage", type=float, default=20, help="how long it is, in seconds (default: %(default)s)"
-    )
+    harness.add_number(parser, "--rounds", 20)
+    harness.add_number(parser, "--outage", 20.0, "how long it is, in seconds")
     parser.add_argument(
         "--quick",
         action="store_true",

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import logging
+import math
 import os
 import platform
 import random
@@ -27,6 +28,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import anyio
@@ -72,6 +74,27 @@ def make_parser(
     return parser
 
 
+def add_number(
+    parser: argparse.ArgumentParser, option: str, default: float, meaning: str = ""
+) -> None:
+    """Adds an option for a positive number, which is an integer if the default is one."""
+    kind = type(default)
+    wanted = "integer" if kind is int else "number"
+
+    def parse(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = 0
+        if 0 < number < math.inf:
+            return number
+        # Of an error of another type, argparse would make a sentence that begins otherwise.
+        raise argparse.ArgumentError(None, f"{option} must be a positive {wanted}, not {text}")
+
+    explained = f"{meaning} (default: %(default)s)" if meaning else "default: %(default)s"
+    parser.add_argument(option, type=parse, default=default, help=explained)
+
+
 def run(
     parts: Mapping[str, Part],
     options: argparse.Namespace,
@@ -79,7 +102,7 @@ def run(
     requires: Iterable[str] = (),
     optional: Iterable[str] = (),
 ) -> int:
-    """Runs the parts.
+    """Runs the parts. SIGTERM ends the program with what it has started, and exit code 143.
 
     Args:
         parts: Each part by its name.
@@ -103,10 +126,25 @@ def run(
     ]
     print(", ".join(facts), flush=True)
     chosen = getattr(options, "only", None) or parts
-    failed = [name for name, part in parts.items() if name in chosen and not part(options)]
+    with _ended_by_sigterm():
+        failed = [name for name, part in parts.items() if name in chosen and not part(options)]
     verdict = f"Not every claim holds: see {', '.join(failed)}." if failed else "Every claim holds."
     print(f"\n{verdict}")
     return 1 if failed else 0
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM raise SystemExit, so that process groups are killed by `finally`."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def installed(package: str) -> str | None:

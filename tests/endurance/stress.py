@@ -270,11 +270,10 @@ PARTS = {"faults": through_faults, "full-speed": at_full_speed, "windows": in_sm
 
 def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the faults")
-    parser.add_argument("--events", type=int, default=20_000, help="default: %(default)s")
-    parser.add_argument(
-        "--speed", type=float, default=10,
-        help="how much faster than real the time of waits and faults passes (default: %(default)s)",
-    )  # fmt: skip
+    harness.add_number(parser, "--events", 20_000)
+    harness.add_number(
+        parser, "--speed", 10.0, "how much faster than real the time of waits and faults passes"
+    )
     parser.add_argument(
         "--without-official", action="store_true", help="leave out the official SDK"
     )

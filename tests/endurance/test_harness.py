@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -51,6 +52,17 @@ def hang():
 
 def end_well():
     """Without a line."""
+
+
+def hold_a_process_group(folder):
+    def hold(_):
+        server = ("http.server", "0", "--bind", "127.0.0.1")
+        log = Path(folder, "log")
+        with harness.process_group(*server, url="http://127.0.0.1:1", log=log) as leader:
+            print(leader.pid, flush=True)
+            hang()
+
+    harness.run({"hold": hold}, options())
 
 
 def options(*arguments, parts=PARTS):
@@ -103,6 +115,89 @@ def test_only_refuses_a_part_that_does_not_exist(capsys):
 def test_a_program_of_one_part_has_no_only():
     with pytest.raises(SystemExit):
         options("--only", "sound", parts={"sound": PARTS["sound"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1", 1), ("1_000", 1000), ("0", None), ("-3", None), ("2.5", None)]
+)
+def test_a_number_is_a_positive_integer_where_its_default_is_one(text, number, capsys):
+    assert parse_number(20, text) == number
+    error = f"error: --amount must be a positive integer, not {text}\n"
+    assert capsys.readouterr().err.endswith("" if number else error)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0.5", 0.5), ("3", 3), ("0", None), ("-1", None), ("nan", None), ("inf", None), ("x", None)],
+)
+def test_a_number_is_a_positive_number_where_its_default_is_a_float(text, number, capsys):
+    assert parse_number(20.0, text) == number
+    error = f"error: --amount must be a positive number, not {text}\n"
+    assert capsys.readouterr().err.endswith("" if number else error)
+
+
+def parse_number(default, text):
+    parser = harness.make_parser(None, PARTS)
+    harness.add_number(parser, "--amount", default)
+    try:
+        return parser.parse_args(["--amount", text]).amount
+    except SystemExit:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("program", "option", "wanted"),
+    [
+        ("backfill", "--events", "integer"),
+        ("backfill", "--kills", "integer"),
+        ("celery_load", "--events", "integer"),
+        ("celery_load", "--limit", "integer"),
+        ("celery_load", "--window", "number"),
+        ("celery_load", "--children", "integer"),
+        ("crashes", "--rounds", "integer"),
+        ("crashes", "--outage", "number"),
+        ("stress", "--events", "integer"),
+        ("stress", "--speed", "number"),
+    ],
+)
+def test_programs_refuse_numbers_that_are_not_positive(program, option, wanted):
+    path = Path(harness.__file__).with_name(f"{program}.py")
+
+    ended = subprocess.run(
+        [sys.executable, path, option, "-1"], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr.endswith(
+        f"{program}.py: error: {option} must be a positive {wanted}, not -1\n"
+    )
+
+
+def test_sigterm_ends_a_program_with_its_process_groups(tmp_path):
+    process = harness.start(hold_a_process_group, str(tmp_path))
+    harness.read_line(process)  # the versions
+    leader = int(harness.read_line(process))
+
+    try:
+        process.send_signal(signal.SIGTERM)
+        harness.finish(process, well=False)
+
+        assert process.returncode == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.kill(leader, 0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, signal.SIGKILL)
+
+
+def test_after_a_run_sigterm_does_what_it_did_before():
+    before = signal.getsignal(signal.SIGTERM)
+    during = []
+
+    harness.run({"part": lambda _: during.append(signal.getsignal(signal.SIGTERM))}, options())
+
+    assert during != [before]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_seed_and_the_versions_are_printed_first(capsys):
