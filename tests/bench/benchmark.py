@@ -7,7 +7,8 @@ Machines are noisy: every subject is measured in every round, in turn, and the m
 A figure without its neighbours from the same run says nothing. Instructions are counted where
 valgrind is installed; they do not depend on the machine's load. The table that is printed shows
 goals beside the figures, and nothing fails for missing them; the one of --markdown, for the README,
-shows figures only.
+shows figures only. A run that ends early writes its figures to the file of --json, and leaves those
+of --markdown and --svg as they are.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main() -> int:
     run = Run({**_machine(options.rounds), "instructions": how})
     print("\n".join(f"- {name}: {said}" for name, said in run.machine.items()), end="\n\n")
     print(figures.row(figures.HEADINGS), figures.rule(), sep="\n", flush=True)
-    code = 0
+    code, complete = 0, False
     try:
         with ExitStack() as stack:
             for question in _questions(parts, options.amounts, count, stack):
@@ -83,18 +84,51 @@ def main() -> int:
                 _progress("")
                 run.figures += answer
                 print("\n".join(figures.rows(answer)), flush=True)
+            complete = True
     except KeyboardInterrupt:
         print("\nStopped: what is above was measured.", file=sys.stderr)
         code = 130
-    for path, text in (
-        (options.json, run.to_json),
-        (options.markdown, run.to_markdown),
-        (options.svg, lambda: chart.svg(run)),
-    ):
-        if path is not None:
-            path.write_text(text(), encoding="utf-8")
-            print(f"\n{path} is written.")
+    finally:
+        _write(run, options, complete=complete)
     return code
+
+
+def _write(run: Run, options: argparse.Namespace, *, complete: bool) -> None:
+    for path, text, of_part in (
+        (options.json, run.to_json, True),
+        (options.markdown, run.to_markdown, False),
+        (options.svg, lambda: chart.svg(run), False),
+    ):
+        if path is None:
+            continue
+        if run.figures and (complete or of_part):
+            _replace(path, text())
+            print(f"\n{path} is written.")
+        else:
+            why = "the run is incomplete" if run.figures else "nothing was measured"
+            print(f"{path} is not written: {why}.", file=sys.stderr)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all; devices and pipes cannot be replaced."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    path = path.resolve()
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _check_writable(path: Path) -> None:
+    """Raises OSError if a file cannot be written; does not create or change it."""
+    if path.exists():
+        path.open("a", encoding="utf-8").close()
+    if path.is_file() or not path.exists():
+        tempfile.TemporaryFile(dir=path.resolve().parent).close()
 
 
 def _progress(text: str) -> None:
@@ -135,7 +169,7 @@ def _options() -> argparse.Namespace:
             continue
         try:
             # Now, and not after everything has been measured.
-            path.open("a", encoding="utf-8").close()
+            _check_writable(path)
         except OSError as error:
             parser.error(f"--{name}: cannot write {path} ({error.strerror}); choose another path")
     return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,10 +11,12 @@ from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
+import httpx
 import pytest
 
-from measuring import chart, environments, figures, instructions, starting
+from measuring import chart, environments, figures, instructions, servers, starting
 from measuring.figures import Figure, Goal, Question, Run
+from needs import require
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,6 +184,38 @@ def test_without_valgrind_the_benchmark_says_that_it_counts_nothing(monkeypatch,
     assert instructions.counter() == (None, "not counted: valgrind is not installed")
 
 
+@pytest.mark.processes
+def test_valgrind_counts_the_instructions_of_a_program():
+    require("valgrind")
+    count, how = instructions.counter()
+
+    assert count is not None, how
+    assert count(Path(sys.executable), "pass") > 1_000_000
+
+
+@pytest.mark.processes
+def test_nginx_accepts_all_requests():
+    require("nginx")
+    with servers.accepting() as url:
+        answer = httpx.post(f"{url}/events", json={})
+
+    assert answer.status_code == httpx.codes.ACCEPTED
+    assert answer.headers["Server"].startswith("nginx")
+
+
+def test_nginx_is_found_in_system_folders_that_are_not_in_path(monkeypatch, tmp_path):
+    nginx = tmp_path / "sbin" / "nginx"
+    nginx.parent.mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(servers, "SYSTEM_FOLDERS", (str(nginx.parent),))
+
+    before = servers.accepting_server()
+    nginx.symlink_to(sys.executable)
+
+    assert before == "the emulator, as nginx is not installed"
+    assert servers.accepting_server() == "nginx"
+
+
 def counts(*given, **options):
     asked = starting.questions("http://127.0.0.1:1", Path("unused"), *given, **options)
     return [one.title for one in asked if one.title.endswith(": instructions")]
@@ -210,10 +245,10 @@ def test_the_interpreters_own_instructions_are_left_out_of_an_import(tmp_path):
     assert imports.subjects["httpx, attrs"]() * imports.scale == pytest.approx(364)
 
 
-def run_benchmark(*arguments):
+def run_benchmark(*arguments, **variables):
     return subprocess.run(
         [sys.executable, str(ROOT / "tests" / "bench" / "benchmark.py"), *arguments],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, env={**os.environ, **variables},
     )  # fmt: skip
 
 
@@ -236,6 +271,62 @@ def test_a_part_is_measured_and_written_down(tmp_path):
     assert "≤ 12 µs" in done.stdout
     assert "| json.loads" in table.read_text(encoding="utf-8")
     assert "≤" not in table.read_text(encoding="utf-8")
+    assert sorted(tmp_path.iterdir()) == sorted((into, table, drawn))
+
+
+def run_with_nginx(folder, script, *parts):
+    """Runs parts of the benchmark with a script instead of nginx, and returns the files, too."""
+    require("sh")
+    nginx = folder / "bin" / "nginx"
+    nginx.parent.mkdir()
+    nginx.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    nginx.chmod(0o755)
+    files = {name: folder / f"file.{name}" for name in ("json", "markdown", "svg")}
+    for file in files.values():
+        file.write_text("earlier", encoding="utf-8")
+    wanted = [word for part in parts for word in ("--only", part)]
+    paths = [word for name, file in files.items() for word in (f"--{name}", str(file))]
+    path = f"{nginx.parent}{os.pathsep}{os.environ['PATH']}"
+    done = run_benchmark("--quick", *wanted, *paths, PATH=path)
+    return done, {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("exit 1", 1, "nginx did not start."),
+        ("kill -INT $PPID", 130, "Stopped: what is above was measured."),
+    ],
+)
+def test_a_run_that_ends_early_writes_its_figures_and_keeps_earlier_tables(
+    script, code, said, tmp_path
+):
+    done, files = run_with_nginx(tmp_path, script, "reading", "sending")
+
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "file.svg is not written: the run is incomplete." in done.stderr
+    read = json.loads(files.pop("json"))["figures"]
+    assert [one["unit"] for one in read] == ["µs"] * len(read)
+    assert read
+    assert set(files.values()) == {"earlier"}
+
+
+def test_a_run_that_ends_before_its_first_figure_writes_nothing(tmp_path):
+    done, files = run_with_nginx(tmp_path, "exit 1", "sending")
+
+    assert done.returncode == 1
+    assert "file.json is not written: nothing was measured." in done.stderr
+    assert set(files.values()) == {"earlier"}
+
+
+def test_paths_are_checked_without_creating_files(tmp_path):
+    path = tmp_path / "figures.json"
+
+    done = run_benchmark("--json", str(path), "--svg", "no/such/chart.svg")
+
+    assert "cannot write no/such/chart.svg" in done.stderr
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

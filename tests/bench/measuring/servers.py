@@ -16,6 +16,9 @@ from pathlib import Path
 #: Requests that Intercom answers in so many seconds, and seconds that an answer takes.
 LIMIT, WINDOW, LATENCY = 1667, 10, 0.1
 
+#: Where Debian and Homebrew install nginx; the PATH of users other than root may lack them.
+SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
+
 _EMULATOR = """
 import itertools, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -52,13 +55,13 @@ http {{
 
 def accepting_server() -> str:
     """The name of what :func:`accepting` serves with."""
-    return "nginx" if shutil.which("nginx") else "the emulator, as nginx is not installed"
+    return "nginx" if _nginx() else "the emulator, as nginx is not installed"
 
 
 @contextmanager
 def accepting() -> Iterator[str]:
     """Yields the address of what accepts everything, as fast as it can."""
-    program = shutil.which("nginx")
+    program = _nginx()
     if program is None:
         with emulating() as url:
             yield url
@@ -111,6 +114,11 @@ def leave_environment_out() -> None:
     for name in list(os.environ):
         if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
             del os.environ[name]
+
+
+def _nginx() -> str | None:
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS])
+    return shutil.which("nginx", path=path)
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
