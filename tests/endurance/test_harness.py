@@ -164,8 +164,9 @@ def test_programs_refuse_numbers_that_are_not_positive(program, option, wanted):
     path = Path(harness.__file__).with_name(f"{program}.py")
 
     ended = subprocess.run(
-        [sys.executable, path, option, "-1"], capture_output=True, text=True, check=False
-    )
+        [sys.executable, path, option, "-1"],
+        capture_output=True, text=True, check=False, timeout=harness.PATIENCE,
+    )  # fmt: skip
 
     assert ended.returncode == 2
     assert ended.stderr.endswith(
