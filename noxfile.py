@@ -209,9 +209,9 @@ def tests(session: nox.Session) -> None:
     """Runs the tests against the built wheel on each Python: nox -s tests [-- PYTEST'S OPTIONS].
 
     The oldest Python has the lowest dependencies, the others have the newest. Oldest and newest
-    run all of the package's tests, those between leave out what starts processes. The oldest also
-    measures coverage and tests the regeneration; the others test that it gives the same bytes.
-    With files or folders among the options, only these run.
+    run all of the package's tests, those between run those of the overlays that start no processes.
+    The oldest also measures coverage and tests the regeneration; the others test that it gives the
+    same bytes. With files or folders among the options, only these run.
     """
     for version in MISSING:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
@@ -234,8 +234,8 @@ def tests(session: nox.Session) -> None:
     elif session.python == NEWEST:
         _run_part(session, package, "pytest", *PACKAGE, *options)
     else:
-        kept = ("-m", "not processes")
-        _run_part(session, f"{package}, no processes", "pytest", *PACKAGE, *kept, *options)
+        kept = ("tests/overlays", "-m", "not processes")
+        _run_part(session, f"overlays, {resolution}, no processes", "pytest", *kept, *options)
     _run_pipeline(session, *options)
     _tell_parts(session)
 

@@ -295,9 +295,9 @@ class DataEventsClient:
             ...     {"event_name": "invited-friend", "created_at": 1671028894},
             ... ]
             >>> for outcome in client.create_many(events):
-            ...     print(outcome.position, outcome.status, outcome.error)
+            ...     if outcome.status != "accepted":
+            ...         print(outcome.position, outcome.status, outcome.error)
             1 refused event 'invited-friend' says not whose it is: give user_id, email or id
-            0 accepted None
         """
         # The one place where the core knows of the ring around it, and only when it is used.
         from intercom_data_events.bulk import Outcomes

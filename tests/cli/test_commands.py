@@ -669,22 +669,37 @@ def test_every_help_has_an_example():
     assert len(examples()) >= 32
 
 
-@pytest.mark.processes
-@pytest.mark.parametrize("example", dict.fromkeys(examples()))
-def test_every_example_works(example, emulator, monkeypatch, tmp_path):
-    if {"|", ">"} & set(example):
-        require("sh", "cat", "gzip")
-        program = ["sh", "-c", example]
-        install(tmp_path / "bin", monkeypatch)
-    else:
-        name, *arguments = shlex.split(example.replace("\\\n", ""))
-        assert name == "intercom-events"
-        program = [*COMMAND, *arguments]
+def needs_a_process(example: str) -> bool:
+    """Whether it takes a shell to run an example, or an interruption to end it."""
+    return bool({"|", ">"} & set(example)) or "--follow" in example
+
+
+EXAMPLES = dict.fromkeys(examples())
+
+
+@pytest.fixture
+def example_files(emulator, tmp_path):
+    """What the examples read: a few events of each of their contacts, and files."""
     for identity in ({"user_id": "314159"}, {"user_id": "271828"}, {"email": "a@b.co"}):
         fill({"event_name": "came", "created_at": NOON, **identity})
     prepare(tmp_path)
+
+
+@pytest.mark.parametrize("example", [each for each in EXAMPLES if not needs_a_process(each)])
+def test_every_example_works(example, example_files, command):
+    name, *arguments = shlex.split(example.replace("\\\n", ""))
+    assert name == "intercom-events"
+    assert command(*arguments, stdin=b"").code == 0
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("example", [each for each in EXAMPLES if needs_a_process(each)])
+def test_every_example_of_a_shell_works(example, example_files, monkeypatch, tmp_path):
+    require("sh", "cat", "gzip")
+    install(tmp_path / "bin", monkeypatch)
     with subprocess.Popen(
-        program,
+        # Replaced by the command, where it is one, the shell does not change its exit code.
+        ["sh", "-c", f"exec {example}" if "--follow" in example else example],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
