@@ -199,9 +199,11 @@ def _tell_parts(session: nox.Session) -> None:
     """Prints a line for each part, and fails if one of this session's did."""
     session.log("the parts so far:")
     print(*PARTS, sep="\n", flush=True)
-    bad = [part.name for part in PARTS if not part.good and part.python == session.python]
-    if bad:
+    parts = [part for part in PARTS if part.python == session.python]
+    if bad := [part.name for part in parts if not part.good]:
         session.error(f"failed: {', '.join(bad)}")
+    if parts and not any(sum(part.counts or ()) for part in parts):
+        session.error("the options select no test")
 
 
 @nox.session(python=list(FOUND))
@@ -221,7 +223,7 @@ def tests(session: nox.Session) -> None:
     named = [name for each in session.posargs if (name := each.partition("::")[0])[:5] == "tests"]
     for name in named:
         if not Path(name).exists():
-            session.error(f"there is no {name}")
+            session.error(f"{name} does not exist")
     if named:
         session.install(*GENERATE)
         _run_part(session, "as asked", "pytest", *session.posargs)
@@ -448,7 +450,7 @@ def crashes(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, name="celery-load")
 def celery_load(session: nox.Session) -> None:
-    """Sends events by Celery, kills a worker meanwhile, and counts what became of them."""
+    """Sends events by Celery, kills a worker meanwhile, and counts their outcomes."""
     session.install(*_group("test"))
     _install_wheel(session, extras="[celery]")
     session.run("python", "tests/endurance/celery_load.py", *session.posargs)

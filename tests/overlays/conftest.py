@@ -8,10 +8,12 @@ does itself is in test_contract.py; a test elsewhere that needs all drivers is m
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable
 
 import httpx
 import pytest
+import trustme
 from callers import NOW, Answers, Caller
 from secrecy import LOGGER, package_records
 
@@ -57,3 +59,17 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str
     """Returns the level and the message of each record that was logged since its last call."""
     caplog.set_level(logging.DEBUG, logger=LOGGER)
     return lambda: [(record.levelname, record.getMessage()) for record in package_records(caplog)]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """A private authority, which nothing trusts by itself."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    """What a server needs to be trusted by clients that trust the private authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context

@@ -127,18 +127,6 @@ def test_a_proxy_that_nobody_reaches_is_tried_again(sending, monkeypatch):
 # Certificates.
 
 
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def server_context(authority):
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
 @pytest.mark.parametrize("trusted", ["usual", "another private one"])
 def test_a_certificate_that_cannot_be_verified_is_no_reason_to_try_again(
     sending, emulator, server_context, monkeypatch, tmp_path, trusted

@@ -19,7 +19,6 @@ import threading
 import anyio
 import httpx
 import pytest
-import trustme
 from callers import BACKENDS, NOW, NeverClock, Refusing, with_own
 from clocks import EventLoopClock, run_in_no_time
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
@@ -911,18 +910,6 @@ def misbehaving(sending):
     """An emulator whose first three answers go wrong, one way after the other."""
     faults = [Fault.failing(503), Fault.reset(processed=True), Fault.cut_short(), None]
     return Emulator(clock=sending.clock, faults=faults)
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def server_context(authority):
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
 
 
 def test_an_event_gets_through_whatever_goes_wrong_with_its_first_three_attempts(
