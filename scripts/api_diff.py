@@ -4,7 +4,8 @@
     python scripts/api_diff.py v0.1.0              # since any revision
     python scripts/api_diff.py --fail-on-breaking  # exits with 1 where callers break
 
-Public is what the two packages and their modules list in `__all__`, and every generated operation.
+Public is what `intercom_data_events` and its modules list in `__all__`. The generated package keeps
+no names of its own from one release to the next; what `intercom_data_events` lists of it is public.
 Sources are read, never imported, by griffe; it also judges what breaks callers: what is gone, and
 parameters that were removed, moved, made required or given another default. A type that changed
 may break them; griffe leaves that to type checkers.
@@ -33,11 +34,19 @@ except ModuleNotFoundError as error:
     missing = "griffelib" if error.name == "griffe" else error.name
     sys.exit(f"api-diff: {missing} is not installed: use nox -s api-diff")
 
-#: Each public package, and the source root that it lies in.
-PACKAGES = {"intercom_data_events": "overlays", "intercom_data_events_api": "generated"}
-#: Modules without `__all__` that are public all the same: one for each operation.
+#: The package that the report is about.
+PUBLIC = "intercom_data_events"
+#: That package and the one that it takes names from, and the source root that each lies in.
+PACKAGES = {PUBLIC: "overlays", "intercom_data_events_api": "generated"}
+#: Modules without `__all__` that a report of the generated package covers: one for each operation.
 _OPERATIONS = "intercom_data_events_api.api"
 _ATTRS = {"attrs.define", "attrs.frozen"}
+_CALLABLES = {"collections.abc.Callable", "typing.Callable"}
+_AWAITABLES = {
+    f"{module}.{name}"
+    for module in ("collections.abc", "typing")
+    for name in ("Awaitable", "Coroutine")
+}
 
 Verdict = Literal["yes", "maybe", "no"]
 
@@ -77,7 +86,12 @@ class APIDiffError(Exception):
 
 
 def read(project: Path, packages: Sequence[str] = tuple(PACKAGES)) -> Surface:
-    """Reads the public surface of those of the packages that a project has.
+    """Reads the public surface of a package of a project.
+
+    Args:
+        project: The folder of the project.
+        packages: The package, and those that it takes names from. Those that are not there are
+            left out.
 
     Raises:
         APIDiffError: A public module does not parse, or lists a name that is not there.
@@ -97,9 +111,11 @@ def read(project: Path, packages: Sequence[str] = tuple(PACKAGES)) -> Surface:
     surface = Surface(found, {}, {})
     for package in found.values():
         _make_inits(package)
+        _make_methods(package, loader.modules_collection)
         _hide_modules(package)
-    for package in found.values():
-        _describe(package, package.path, surface)
+    for name in packages[:1]:
+        if name in found:
+            _describe(found[name], name, surface)
     return surface
 
 
@@ -160,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
     except APIDiffError as error:
         print(f"api-diff: {error}", file=sys.stderr)
         return 2
-    print(f"{' and '.join(PACKAGES)}: {revision} ({commit}) → the working tree")
+    print(f"{PUBLIC}: {revision} ({commit}) → the working tree")
     print("\n".join(table(changes)))
     return int(options.fail_on_breaking and any(change.breaks == "yes" for change in changes))
 
@@ -234,6 +250,94 @@ def _options(value: str | griffe.Expr | None, functions: set[str]) -> dict[str, 
     return {
         each.name: str(each.value) for each in arguments if isinstance(each, griffe.ExprKeyword)
     }
+
+
+def _make_methods(thing: griffe.Object | griffe.Alias, modules: griffe.ModulesCollection) -> None:
+    """Makes methods of the class attributes that a decorator makes of functions: `a = verb(f)`."""
+    for member in list(thing.members.values()):
+        if member.is_alias:
+            continue
+        if member.is_module or member.is_class:
+            _make_methods(member, modules)
+        elif thing.is_class and member.is_attribute and isinstance(member.value, griffe.ExprCall):
+            decorator = _function(member.value, modules)
+            decorated = _function(next(iter(member.value.arguments), None), modules)
+            if decorator is not None and decorated is not None:
+                method = _method(member, decorator, decorated)
+                if method is not None:
+                    thing.set_member(member.name, method)
+
+
+def _method(
+    attribute: griffe.Attribute, decorator: griffe.Function, decorated: griffe.Function
+) -> griffe.Function | None:
+    """What a decorator makes of a function, by its annotations; None if that is no function."""
+    taken = _callable(next((each.annotation for each in decorator.parameters), None))
+    made = _callable(decorator.returns)
+    if taken is None or made is None:
+        return None
+    (takes, before), (adds, after) = taken, made
+    # One parameter is the object itself: one that the decorator adds, or the function's first.
+    parameters = list(decorated.parameters)[takes + (adds == 0) :]
+    method = griffe.Function(
+        attribute.name,
+        parameters=griffe.Parameters(
+            griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword),
+            *(
+                griffe.Parameter(
+                    each.name, annotation=each.annotation, kind=each.kind, default=each.default
+                )
+                for each in parameters
+            ),
+        ),
+        parent=attribute.parent,
+    )
+    if isinstance(after, griffe.ExprSubscript) and after.canonical_path in _AWAITABLES:
+        method.labels.add("async")
+        after = _elements(after.slice)[-1]
+    types = dict(_bound(before, decorated.returns))
+    method.returns = re.sub(r"\w+", lambda word: types.get(word[0], word[0]), str(after))
+    return method
+
+
+def _function(
+    value: str | griffe.Expr | None, modules: griffe.ModulesCollection
+) -> griffe.Function | None:
+    """The function of these packages that a name stands for, or that is called."""
+    try:
+        found = modules[value.canonical_path] if isinstance(value, griffe.Expr) else None
+        found = found.final_target if found is not None and found.is_alias else found
+    except (KeyError, griffe.AliasResolutionError, griffe.CyclicAliasError):
+        return None
+    return found if isinstance(found, griffe.Function) else None
+
+
+def _callable(annotation: str | griffe.Expr | None) -> tuple[int, str | griffe.Expr] | None:
+    """How many parameters a `Callable` concatenates with its others, and what it returns."""
+    if not isinstance(annotation, griffe.ExprSubscript):
+        return None
+    if annotation.canonical_path not in _CALLABLES:
+        return None
+    parameters, returns = _elements(annotation.slice)
+    concatenated = isinstance(parameters, griffe.ExprSubscript)
+    return len(_elements(parameters.slice)) - 1 if concatenated else 0, returns
+
+
+def _bound(
+    pattern: str | griffe.Expr, given: str | griffe.Expr | None
+) -> Iterator[tuple[str, str]]:
+    """What the type variables of an annotation stand for where another one is given."""
+    if isinstance(pattern, griffe.ExprSubscript) and isinstance(given, griffe.ExprSubscript):
+        if pattern.canonical_path != given.canonical_path:
+            return
+        for inner, value in zip(_elements(pattern.slice), _elements(given.slice), strict=False):
+            yield from _bound(inner, value)
+    elif isinstance(pattern, griffe.ExprName) and given is not None:
+        yield pattern.name, str(given)
+
+
+def _elements(subscripted: str | griffe.Expr) -> Sequence[str | griffe.Expr]:
+    return subscripted.elements if isinstance(subscripted, griffe.ExprTuple) else [subscripted]
 
 
 def _describe(thing: griffe.Object | griffe.Alias, name: str, surface: Surface) -> None:
@@ -318,11 +422,11 @@ def _reasons(before: Surface, after: Surface) -> dict[str, list[str]]:
 
 
 def _working_tree(project: Path) -> Surface:
-    """Reads what there is now; a folder with neither package would pass for one without changes."""
+    """Reads what there is now; a folder without the package would pass for one without changes."""
     surface = read(project)
-    if not surface.packages:
-        package, root = next(iter(PACKAGES.items()))
-        raise APIDiffError(f"no {package} below {project / root}: name the project's root")
+    if PUBLIC not in surface.packages:
+        where = project / PACKAGES[PUBLIC]
+        raise APIDiffError(f"no {PUBLIC} below {where}: name the project's root")
     return surface
 
 

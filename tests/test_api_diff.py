@@ -144,7 +144,8 @@ def test_every_lazily_loaded_name_is_seen_and_understood():
 
     assert {f"intercom_data_events.{name}" for name in intercom_data_events.__all__} <= facts.keys()
     assert "intercom_data_events.emulator.Emulator.transport" in facts
-    assert "intercom_data_events_api.models.DataEvent.event_name" in facts
+    assert "intercom_data_events.MonetaryAmount.currency" in facts
+    assert not [name for name in facts if name.startswith("intercom_data_events_api")]
     assert "from elsewhere" not in facts.values()
     assert not [name for name in facts if "._" in name and "__" not in name]
 
@@ -155,9 +156,7 @@ def test_nothing_to_say(repository):
     code, (compared, said) = repository.run("HEAD")
 
     assert code == 0
-    assert compared == (
-        f"intercom_data_events and intercom_data_events_api: HEAD ({commit}) → the working tree"
-    )
+    assert compared == f"intercom_data_events: HEAD ({commit}) → the working tree"
     assert said == "Nothing changed."
 
 
@@ -267,10 +266,24 @@ def test_where_a_public_name_is_defined_is_nothing_to_say(repository):
     assert repository.run("HEAD")[1][1] == "Nothing changed."
 
 
-def test_generated_operations_are_public(repository):
+def test_what_the_generated_package_keeps_to_itself_is_nothing_to_say(repository):
     repository.change(f"{GENERATED}/api/create.py", "def sync", "def asyncio")
+    repository.change(f"{GENERATED}/models/__init__.py", '("Event",)', "()")
+    (repository.root / GENERATED / "client.py").write_text("def connect(): ...\n", "utf-8")
+    repository.change(f"{GENERATED}/__init__.py", "()", '("client",)')
 
-    assert repository.rows()[1] == ["yes", "intercom_data_events_api.api.create.sync", "removed"]
+    assert repository.run("HEAD")[1][1] == "Nothing changed."
+
+
+def test_a_report_of_the_generated_package_has_its_operations(repository):
+    before = api_diff.read(repository.root, ("intercom_data_events_api",))
+    repository.change(f"{GENERATED}/api/create.py", "def sync", "def asyncio")
+    after = api_diff.read(repository.root, ("intercom_data_events_api",))
+
+    assert [(change.breaks, change.name) for change in api_diff.compare(before, after)] == [
+        ("no", "intercom_data_events_api.api.create.asyncio"),
+        ("yes", "intercom_data_events_api.api.create.sync"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -293,11 +306,8 @@ def test_generated_operations_are_public(repository):
 def test_the_fields_of_a_model_are_what_it_is_made_with(repository, old, new, rows):
     repository.change(f"{GENERATED}/models/event.py", old, new)
 
-    # One class under two names.
     assert repository.rows() == [
-        [breaks, f"{owner}.{field}", text]
-        for owner in ("intercom_data_events.Event", "intercom_data_events_api.models.Event")
-        for breaks, field, text in rows
+        [breaks, f"intercom_data_events.Event.{field}", text] for breaks, field, text in rows
     ]
 
 
@@ -399,3 +409,191 @@ def test_what_does_not_parse_is_an_error_and_no_change(repository, path):
     assert code == 2
     assert len(lines) == 1
     assert "parse" in lines[0] or "Syntax error" in lines[0]
+
+
+VERBS = {
+    f"{PUBLIC}/_sending/__init__.py": "",
+    f"{PUBLIC}/_sending/operations.py": """
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Operation(Generic[T]): ...
+
+
+def create(name: str, user_id: str | None = None) -> Operation[None]: ...
+
+
+def list_page(per_page: int = 20, **options: int) -> Operation[list[str]]: ...
+
+
+def create_for(contact: str, name: str, /, *, at: int | None = None) -> Operation[None]: ...
+""",
+    f"{PUBLIC}/_sending/verbs.py": """
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from intercom_data_events._sending.operations import Operation
+
+if TYPE_CHECKING:
+    from intercom_data_events.client import Client, Contact
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def verb(make: Callable[P, Operation[T]]) -> Callable[Concatenate[Client, P], T]: ...
+
+
+def averb(
+    make: Callable[P, Operation[T]], *, loud: bool = False
+) -> Callable[Concatenate[Client, P], Coroutine[Any, Any, T]]: ...
+
+
+def raw(
+    make: Callable[P, Operation[T]],
+) -> Callable[Concatenate[Client, P], Awaitable[tuple[int, T]]]: ...
+
+
+def bound(
+    make: Callable[Concatenate[str, P], Operation[T]],
+) -> Callable[Concatenate[Contact, P], T]: ...
+
+
+def same(make: Callable[P, T]) -> Callable[P, T]: ...
+
+
+def named(make: Callable[P, T]) -> str: ...
+""",
+}
+CLASSES = """
+class Client:
+    def list(self, per_page: int = 20, **options: int) -> list[str]: ...
+
+    async def acreate(self, name: str, user_id: str | None = None) -> None: ...
+
+    async def raw_list(self, per_page: int = 20, **options: int) -> tuple[int, list[str]]: ...
+
+    def create(self, name: str, user_id: str | None = None) -> None: ...
+
+    def loud(self, name: str) -> None: ...
+
+
+class Contact:
+    def create(self, name: str, /, *, at: int | None = None) -> None: ...
+"""
+MADE = """
+from intercom_data_events._sending import operations, verbs
+from intercom_data_events._sending.operations import create as _create
+from intercom_data_events._sending.verbs import averb, bound, verb
+
+
+def _loud(client, name: str) -> None: ...
+
+
+class Client:
+    list = verb(operations.list_page)
+    acreate = averb(operations.create, loud=True)
+    raw_list = verbs.raw(operations.list_page)
+    create = verb(_create)
+    loud = verbs.same(_loud)
+
+
+class Contact:
+    create = bound(operations.create_for)
+"""
+
+
+@pytest.fixture
+def verbs(repository):
+    """The repository, with methods that decorators make of functions, committed as `def`s."""
+    (repository.root / PUBLIC / "_sending").mkdir()
+    for path, text in VERBS.items():
+        (repository.root / path).write_text(text, encoding="utf-8")
+    repository.change(f"{PUBLIC}/__init__.py", "Client, Region", "Client, Contact, Region")
+    repository.change(f"{PUBLIC}/__init__.py", '["Client", ', '["Client", "Contact", ')
+    _, _, written = FILES[f"{PUBLIC}/client.py"].partition("class _Verbs")
+    repository.change(f"{PUBLIC}/client.py", f"class _Verbs{written}", CLASSES)
+    repository.commit()
+    repository.change(f"{PUBLIC}/client.py", CLASSES, MADE)
+    return repository
+
+
+def test_a_method_that_is_made_of_a_function_is_as_one_that_is_written_out(verbs):
+    assert verbs.run("HEAD")[1][1] == "Nothing changed."
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "rows"),
+    [
+        (
+            "operations",
+            ", user_id: str",
+            ", user: str",
+            [
+                ["yes", "Client.acreate(user_id)", "removed"],
+                ["yes", "Client.create(user_id)", "removed"],
+            ],
+        ),
+        (
+            "operations",
+            "per_page: int = 20",
+            "per_page: int",
+            [
+                ["yes", "Client.list(per_page)", "parameter is now required: int = 20 → int"],
+                ["yes", "Client.raw_list(per_page)", "parameter is now required: int = 20 → int"],
+            ],
+        ),
+        (
+            "operations",
+            "at: int | None = None",
+            "at: int",
+            [["yes", "Contact.create(at)", "parameter is now required: "]],
+        ),
+        ("operations", "contact: str", "whose: bytes", []),
+        (
+            "operations",
+            "= None) -> Operation[None]: ...\n\n\ndef list",
+            "= None) -> Operation[bool]: ...\n\n\ndef list",
+            [
+                ["maybe", "Client.acreate", "async function -> None → async function -> bool"],
+                ["maybe", "Client.create", "function -> None → function -> bool"],
+            ],
+        ),
+        ("verbs", "tuple[int, T]", "T", [["maybe", "Client.raw_list", "async function -> tuple"]]),
+        ("client", "    create = verb(_create)\n", "", [["yes", "Client.create", "removed"]]),
+        (
+            "client",
+            "verb(_create)",
+            "averb(_create)",
+            [["maybe", "Client.create", "function -> None → async function -> None"]],
+        ),
+        # What is made is no function then, whatever it is made of.
+        (
+            "client",
+            "    create = verb(_create)\n",
+            "    create = verb(_create)\n    title = verbs.named(_create)\n",
+            [["no", "Client.title", "added: attribute"]],
+        ),
+    ],
+)
+def test_a_method_changes_with_the_function_that_it_is_made_of(verbs, path, old, new, rows):
+    verbs.commit()
+    folder = PUBLIC if path == "client" else f"{PUBLIC}/_sending"
+    verbs.change(f"{folder}/{path}.py", old, new)
+
+    found = [
+        [breaks, name.removeprefix("intercom_data_events."), text]
+        for breaks, name, text in verbs.rows()
+        if not text.startswith("added: str | None")
+    ]
+
+    assert [row[:2] for row in found] == [row[:2] for row in rows]
+    assert all(
+        text.startswith(expected) for (*_, text), (*_, expected) in zip(found, rows, strict=True)
+    )

@@ -36,6 +36,7 @@ _NAMES_OF_MODELS = {
 _NAMES_OF_ENDPOINTS = {
     "asyncio_detailed",
     "body",
+    "build_request",
     "cast",
     "client",
     "cookies",

@@ -364,7 +364,7 @@ def test_a_property_whose_name_the_generated_code_needs_is_refused(describe, ref
 
 
 @pytest.mark.parametrize(
-    "name", ["headers", "params", "cookies", "client", "body", "sync-detailed"]
+    "name", ["headers", "params", "cookies", "client", "body", "build_request", "sync-detailed"]
 )
 def test_a_parameter_whose_name_the_generated_code_needs_is_refused(describe, refuses, name):
     description = describe()

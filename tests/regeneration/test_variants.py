@@ -275,6 +275,48 @@ def test_statuses_may_be_written_as_numbers(project, make_project, describe):
     assert project.generated() == other.generated()
 
 
+@pytest.mark.parametrize("default", [False, True], ids=["without a default", "with a default"])
+def test_what_is_read_of_a_response_follows_from_its_status(project, describe, default):
+    description = describe("2.17")
+    responses = description["paths"]["/events"]["post"]["responses"]
+    responses["203"] = {
+        "description": "",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+    responses["418"] = {"description": ""}
+    responses["4XX"] = responses["401"]
+    if default:
+        responses["default"] = responses["401"]
+    assert project.run(description).code == 0
+
+    code = """
+import httpx
+from intercom_data_events_api.api.data_events import create_data_event
+
+body = models.CreateDataEventRequest.from_dict({"event_name": "e", "created_at": 1, "user_id": "1"})
+
+def sent(status, content):
+    transport = httpx.MockTransport(lambda request: httpx.Response(status, content=content))
+    client = package.Client(base_url="https://localhost", httpx_args={"transport": transport})
+    with client:
+        try:
+            return type(create_data_event.sync(client=client, body=body)).__name__
+        except ValueError:
+            return "undecodable"
+
+error = b'{"type": "error.list", "errors": []}'
+print(*(sent(status, error) for status in (202, 203, 401, 418, 451, 503)))
+print(*(sent(status, b"<html>") for status in (202, 203, 401, 418, 451, 503)))
+"""
+    others = ("Error", "undecodable") if default else ("NoneType", "NoneType")
+    imported = project.imports(code)
+    assert imported.err == ""
+    assert imported.out.splitlines() == [
+        f"NoneType str Error NoneType Error {others[0]}",
+        f"NoneType str undecodable NoneType undecodable {others[1]}",
+    ]
+
+
 def test_a_version_without_quotes_is_refused_since_2_10_would_be_2_1(project, describe, refused):
     text = project.write(describe("2.10")).read_text(encoding="utf-8")
     before = project.files()

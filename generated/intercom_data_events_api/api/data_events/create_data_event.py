@@ -1,5 +1,5 @@
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import httpx
 
@@ -11,11 +11,23 @@ from ...models.intercom_version import IntercomVersion
 from ...types import UNSET, Response, Unset
 
 
-def _get_kwargs(
+def build_request(
     *,
     body: CreateDataEventRequest,
     intercom_version: IntercomVersion | Unset = UNSET,
 ) -> dict[str, Any]:
+    """Build the request of: Submit a data event
+
+    Args:
+        intercom_version (IntercomVersion | Unset): The versions of the API that this description
+            knows.
+        body (CreateDataEventRequest): An event to submit; at least one of user_id, id and email
+            is needed.
+
+    Returns:
+        Keyword arguments for httpx.Client.request: method and url, and what the operation has of
+        params, cookies, json (or data, files, content) and headers. The url is a path.
+    """
     headers: dict[str, Any] = {}
     if not isinstance(intercom_version, Unset):
         headers["Intercom-Version"] = str(intercom_version)
@@ -33,67 +45,85 @@ def _get_kwargs(
     return _kwargs
 
 
-def _parse_response(
-    *, client: AuthenticatedClient | Client, response: httpx.Response
-) -> Any | Error | None:
-    if response.status_code == 202:
-        response_202 = cast(Any, None)
-        return response_202
+def parse_response(status_code: int, data: Any) -> Any | Error:
+    """Parse the body of a response by its status
 
-    if response.status_code == 400:
-        response_400 = Error.from_dict(response.json())
+    Args:
+        status_code (int): The status of the response.
+        data (Any): The body, decoded from JSON; ignored where the status is described without one.
+
+    Raises:
+        errors.UnexpectedStatus: The status is not described. Its content is empty.
+        AttributeError, KeyError, TypeError, ValueError: The body is not as described.
+
+    Returns:
+        Any | Error
+    """
+    if status_code == 202:
+        return None
+
+    if status_code == 400:
+        response_400 = Error.from_dict(data)
 
         return response_400
 
-    if response.status_code == 401:
-        response_401 = Error.from_dict(response.json())
+    if status_code == 401:
+        response_401 = Error.from_dict(data)
 
         return response_401
 
-    if response.status_code == 403:
-        response_403 = Error.from_dict(response.json())
+    if status_code == 403:
+        response_403 = Error.from_dict(data)
 
         return response_403
 
-    if response.status_code == 404:
-        response_404 = Error.from_dict(response.json())
+    if status_code == 404:
+        response_404 = Error.from_dict(data)
 
         return response_404
 
-    if response.status_code == 409:
-        response_409 = Error.from_dict(response.json())
+    if status_code == 409:
+        response_409 = Error.from_dict(data)
 
         return response_409
 
-    if response.status_code == 422:
-        response_422 = Error.from_dict(response.json())
+    if status_code == 422:
+        response_422 = Error.from_dict(data)
 
         return response_422
 
-    if response.status_code == 429:
-        response_429 = Error.from_dict(response.json())
+    if status_code == 429:
+        response_429 = Error.from_dict(data)
 
         return response_429
 
-    if response.status_code == 500:
-        response_500 = Error.from_dict(response.json())
+    if status_code == 500:
+        response_500 = Error.from_dict(data)
 
         return response_500
 
-    if client.raise_on_unexpected_status:
-        raise errors.UnexpectedStatus(response.status_code, response.content)
-    else:
-        return None
+    raise errors.UnexpectedStatus(status_code, b"")
+
+
+def _data(response: httpx.Response) -> Any:
+    """What parse_response reads of a response; the body is decoded only where it has a schema"""
+    if response.status_code in {400, 401, 403, 404, 409, 422, 429, 500}:
+        return response.json()
+    return None
 
 
 def _build_response(
     *, client: AuthenticatedClient | Client, response: httpx.Response
 ) -> Response[Any | Error]:
+    status_code = HTTPStatus(response.status_code)
+    try:
+        parsed = parse_response(response.status_code, _data(response))
+    except errors.UnexpectedStatus:
+        if client.raise_on_unexpected_status:
+            raise errors.UnexpectedStatus(response.status_code, response.content) from None
+        parsed = None
     return Response(
-        status_code=HTTPStatus(response.status_code),
-        content=response.content,
-        headers=response.headers,
-        parsed=_parse_response(client=client, response=response),
+        status_code=status_code, content=response.content, headers=response.headers, parsed=parsed
     )
 
 
@@ -123,14 +153,11 @@ def sync_detailed(
         Response[Any | Error]
     """
 
-    kwargs = _get_kwargs(
+    request = build_request(
         body=body,
         intercom_version=intercom_version,
     )
-
-    response = client.get_httpx_client().request(
-        **kwargs,
-    )
+    response = client.get_httpx_client().request(**request)
 
     return _build_response(client=client, response=response)
 
@@ -194,12 +221,11 @@ async def asyncio_detailed(
         Response[Any | Error]
     """
 
-    kwargs = _get_kwargs(
+    request = build_request(
         body=body,
         intercom_version=intercom_version,
     )
-
-    response = await client.get_async_httpx_client().request(**kwargs)
+    response = await client.get_async_httpx_client().request(**request)
 
     return _build_response(client=client, response=response)
 
