@@ -1,4 +1,4 @@
-"""Who may import whom: generated nothing of ours, the core nothing of the second ring."""
+"""Which module may import which: generated code nothing of ours, the core nothing around it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import intercom_data_events_api
 
 PUBLIC = Path(intercom_data_events.__path__[0])
 GENERATED = Path(intercom_data_events_api.__path__[0])
-#: Around the core; the core never imports them.
-SECOND_RING = {
+#: The parts around the core; the core never imports them.
+AROUND = {
     "bulk",
     "celery",
     "cli",
@@ -26,10 +26,9 @@ SECOND_RING = {
     "outbox",
     "pytest_plugin",
     "tracker",
-    "verdicts",
 }
-#: But for one verb and its types, where they are used.
-DOORS = {("client", "intercom_data_events.bulk"), ("__init__", "intercom_data_events.bulk")}
+#: But for create_many and its types, which are imported where they are used.
+ALLOWED = {("client.py", "intercom_data_events.bulk"), ("__init__.py", "intercom_data_events.bulk")}
 RUN_TIME = {
     "attr",
     "attrs",
@@ -40,9 +39,9 @@ RUN_TIME = {
 }
 # They come with httpx; what awaits in the core imports anyio when it first waits.
 CORE_TOO = {"anyio"}
-#: What each of the second ring needs besides: what comes with httpx or the event loop that runs, or
-#: with an extra.
-RING_TOO = {
+#: What each part around the core needs besides: what comes with httpx, with the event loop, or with
+#: an extra.
+AROUND_TOO = {
     "bulk": {"anyio", "trio"},
     "celery": {"celery"},
     "cli": {"anyio", "rich", "typer"},
@@ -51,7 +50,6 @@ RING_TOO = {
     "outbox": set(),
     "pytest_plugin": {"pytest"},
     "tracker": {"anyio"},
-    "verdicts": set(),
 }
 
 
@@ -79,11 +77,11 @@ def modules(root, *, leave_out=()):
     ]
 
 
-CORE = modules(PUBLIC, leave_out=SECOND_RING)
+CORE = modules(PUBLIC, leave_out=AROUND)
 
 
 def test_there_is_something_to_look_at():
-    assert {path.stem for path in CORE} >= {"client", "event", "errors", "sending"}
+    assert {path.stem for path in CORE} >= {"client", "event", "errors", "exchange"}
     assert len(modules(GENERATED)) > 20
     assert len(modules(PUBLIC)) > len(CORE)
 
@@ -110,23 +108,56 @@ def test_the_core_imports_run_time_dependencies_alone():
     assert found(CORE, lambda path: roots(path) - allowed) == {}
 
 
-def test_the_core_imports_nothing_of_the_second_ring():
+def test_the_core_imports_none_of_the_parts_around_it():
     def of_the_parts_around(path):
+        place = str(path.relative_to(PUBLIC))
         for module, name in imports(path):
             first, second, *_ = f"{module}.{name}".split(".")
-            ours = first == "intercom_data_events" and second in SECOND_RING
-            if ours and (path.stem, module) not in DOORS:
+            ours = first == "intercom_data_events" and second in AROUND
+            if ours and (place, module) not in ALLOWED:
                 yield module, name
 
     assert found(CORE, lambda path: list(of_the_parts_around(path))) == {}
 
 
-def test_the_second_ring_needs_nothing_more_than_it_says():
-    def unsaid(path):
-        ring = path.relative_to(PUBLIC).parts[0].removesuffix(".py")
-        return roots(path) - RUN_TIME - RING_TOO[ring] - sys.stdlib_module_names
+def of_ours(path):
+    """The modules of the core that a module imports, also those for type checkers alone."""
+    known = {".".join(("intercom_data_events", *place(one))): one for one in CORE}
+    for module, name in imports(path):
+        found = known.get(f"{module}.{name}") or known.get(module)
+        if found is not None and found != PUBLIC / "__init__.py":
+            yield found
 
-    assert found([path for path in modules(PUBLIC) if path not in CORE], unsaid) == {}
+
+def place(path):
+    return path.relative_to(PUBLIC).with_suffix("").parts
+
+
+def test_no_modules_of_the_core_import_each_other_in_a_circle():
+    needed = {path: set(of_ours(path)) for path in CORE}
+    while done := {path for path, needs in needed.items() if not needs & needed.keys()}:
+        needed = {path: needs for path, needs in needed.items() if path not in done}
+
+    assert {"/".join(place(path)) for path in needed} == set()
+
+
+#: What sends uses the vocabulary, and never what is made from it.
+VOCABULARY = {"errors", "clock", "event", "identity", "metadata", "pagination", "summary"}
+VOCABULARY |= {"timestamps", "version", "_validation", "__about__", "_sending"}
+
+
+def test_what_sends_imports_the_vocabulary_alone():
+    sending = [path for path in CORE if place(path)[0] == "_sending"]
+
+    assert found(sending, lambda path: {place(one)[0] for one in of_ours(path)} - VOCABULARY) == {}
+
+
+def test_the_parts_around_the_core_need_nothing_more_than_is_listed():
+    def unlisted(path):
+        part = path.relative_to(PUBLIC).parts[0].removesuffix(".py")
+        return roots(path) - RUN_TIME - AROUND_TOO[part] - sys.stdlib_module_names
+
+    assert found([path for path in modules(PUBLIC) if path not in CORE], unlisted) == {}
 
 
 def test_only_public_names_of_the_generated_package_are_imported():
@@ -145,7 +176,7 @@ def test_only_public_names_of_the_generated_package_are_imported():
 
 
 @pytest.mark.processes
-def test_importing_the_package_loads_no_module_of_the_second_ring_and_no_pagination():
+def test_importing_the_package_loads_no_part_around_the_core_and_no_pagination():
     code = (
         "import sys\n"
         "from intercom_data_events import DataEventsClient, Event\n"
@@ -156,7 +187,7 @@ def test_importing_the_package_loads_no_module_of_the_second_ring_and_no_paginat
     loaded, others = done.stdout.splitlines()
 
     assert "intercom_data_events.client" in loaded.split()
-    assert not {*SECOND_RING, "pagination", "summary"} & {
+    assert not {*AROUND, "pagination", "summary"} & {
         name.split(".")[1] for name in loaded.split() if "." in name
     }
     assert others == "False False"

@@ -82,7 +82,15 @@ def test_ci_runs_the_readmes_test_command():
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CHANGELOG.md", "LICENSE", "noxfile.py", "openapi/upstream.yaml"]
+    "name",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "noxfile.py",
+        "openapi/upstream.yaml",
+    ],
 )
 def test_the_project_has_what_its_readme_speaks_of(name):
     assert (PROJECT / name).stat().st_size > 200

@@ -79,7 +79,8 @@ def test_what_is_left_out_here_is_run_elsewhere(heading):
 def test_every_argument_and_variable_of_the_table_is_there():
     import inspect
 
-    from intercom_data_events import DataEventsClient, settings
+    from intercom_data_events import DataEventsClient
+    from intercom_data_events._sending import settings
 
     table = README.read_text(encoding="utf-8").partition("| argument |")[2].partition("\n\n")[0]
     arguments = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))

@@ -7,6 +7,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import pydoc
 import re
 from pathlib import Path
 from typing import TypeVar
@@ -73,12 +74,14 @@ def test_whatever_public_signatures_mention_of_ours_is_public():
         if inspect.isclass(thing) and thing.__module__.startswith("intercom_data_events."):
             mentioned = set(re.findall(r"[A-Za-z_]+", " ".join(map(str, annotations(thing)))))
             unlisted[name] = mentioned & (ours | generated) - set(package.__all__)
-    # What makes a lazy list, and the pool of connections, are handed over by the package itself.
+    # A client, its session, and what makes a lazy list are handed over by the package itself.
     assert {name: found for name, found in unlisted.items() if found} == {
+        "Contact": {"Performer"},
+        "AsyncContact": {"AsyncPerformer"},
         "RawDataEventsClient": {"_Perform"},
         "AsyncRawDataEventsClient": {"_PerformAsync"},
-        "Outcomes": {"Pool", "Settings"},
-        "AsyncOutcomes": {"Pool", "Settings"},
+        "Outcomes": {"Session", "Settings"},
+        "AsyncOutcomes": {"Session", "Settings"},
     }
 
 
@@ -95,6 +98,86 @@ def test_every_public_class_method_and_property_has_a_docstring():
             if documented and not attribute.startswith("_") and not inspect.getdoc(member):
                 missing.append(f"{name}.{attribute}")
     assert missing == []
+
+
+#: The clients, raw clients and contacts, by what their verbs return where DataEventsClient's return
+#: the key.
+CLIENTS = {
+    package.DataEventsClient: {},
+    package.AsyncDataEventsClient: {"EventList": "AsyncEventList"},
+    package.RawDataEventsClient: {
+        "None": "APIResponse[None]",
+        "EventList": "APIResponse[Page]",
+        "ContactSummary": "APIResponse[ContactSummary]",
+    },
+    package.Contact: {},
+    package.AsyncContact: {"EventList": "AsyncEventList"},
+}
+CLIENTS[package.AsyncRawDataEventsClient] = CLIENTS[package.RawDataEventsClient]
+BOUND = {package.Contact, package.AsyncContact}
+VERBS = ("create", "list", "summary", "create_summary")
+IDENTITIES = {
+    "create": {"user_id", "email", "id"},
+    "list": {"user_id", "email", "intercom_user_id"},
+    "summary": {"user_id", "email", "intercom_user_id"},
+    "create_summary": {"user_id"},
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_one_signature_on_every_client_and_a_contacts_lacks_the_identity(verb):
+    first = inspect.signature(getattr(package.DataEventsClient, verb))
+    for client, returns in CLIENTS.items():
+        method = getattr(client, verb)
+        found = inspect.signature(method)
+        expected = [
+            one
+            for name, one in first.parameters.items()
+            if client not in BOUND or name not in IDENTITIES[verb]
+        ]
+        returned = first.return_annotation
+
+        assert list(found.parameters.values()) == expected, client
+        assert found.return_annotation == returns.get(returned, returned), client
+        assert next(iter(found.parameters)) == "self", client
+        assert method.__name__ == verb, client
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_shows_its_whole_docstring_on_every_client(verb):
+    for client in CLIENTS:
+        method = getattr(client, verb)
+        doc = inspect.getdoc(method)
+        listed = re.findall(
+            r"^    (\w+): ", doc.partition("Args:")[2].partition("\n\n")[0], re.MULTILINE
+        )
+
+        assert listed == list(inspect.signature(method).parameters)[1:], client
+        assert "InvalidResponseError" in doc.partition("Raises:")[2], client
+        assert " see :meth:" not in doc, client
+        # Without the identities, a contact's is another one; every other client has the same.
+        shared = package.Contact if client in BOUND else package.DataEventsClient
+        assert doc == inspect.getdoc(getattr(shared, verb)), client
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_a_verb_as_a_method_with_its_docstring(verb):
+    for client in CLIENTS:
+        text = pydoc.render_doc(client, renderer=pydoc.plaintext)
+        signature = inspect.signature(getattr(client, verb))
+
+        assert f"{verb}{signature}\n" in text, client
+        assert inspect.getdoc(getattr(client, verb)).splitlines()[0] in text, client
+
+
+def test_a_verb_that_is_awaited_is_a_coroutine_function():
+    for client in CLIENTS:
+        is_async = client.__name__.startswith("Async")
+        lists = "APIResponse" in str(inspect.signature(client.list).return_annotation)
+        for verb in VERBS:
+            awaited = is_async and (verb != "list" or lists)
+
+            assert inspect.iscoroutinefunction(getattr(client, verb)) is awaited, (client, verb)
 
 
 def test_plain_data_is_frozen():

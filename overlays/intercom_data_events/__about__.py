@@ -1,3 +1,3 @@
-"""The version of this distribution, where the build and the User-Agent find it."""
+"""The version of this distribution; the build and the User-Agent read it here."""
 
 __version__ = "0.1.0"

@@ -5,8 +5,8 @@
     client = DataEventsClient()  # the token is INTERCOM_ACCESS_TOKEN in the environment
     client.create("placed-order", user_id="314159")
 
-`errors` has the tree of what can go wrong, `emulator` a stand-in for the API to test against.
-Importing this package does no work: each name is loaded when it is first asked for.
+The module `errors` lists all errors, and `emulator` is a stand-in for the API, for tests.
+Importing this package does no work: each name is loaded when it is first used.
 """
 
 from importlib import import_module
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from intercom_data_events.__about__ import __version__
+    from intercom_data_events._sending.quota import RateLimit
+    from intercom_data_events._sending.settings import AccessToken, AsyncAccessToken, Region
     from intercom_data_events.bulk import AsyncOutcomes, EventLike, Outcome, Outcomes
     from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
     from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
@@ -49,9 +51,7 @@ if TYPE_CHECKING:
     from intercom_data_events.event import Event
     from intercom_data_events.metadata import Metadata, MetadataValue, MonetaryAmount, RichLink
     from intercom_data_events.pagination import AsyncEventList, EventList, ListedEvent, Page
-    from intercom_data_events.rate_limit import RateLimit
     from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
-    from intercom_data_events.settings import AccessToken, AsyncAccessToken, Region
     from intercom_data_events.summary import ContactSummary, EventSummary
     from intercom_data_events.timestamps import Timestamp
     from intercom_data_events.version import API_VERSION
@@ -119,73 +119,32 @@ __all__ = [
     "__version__",
 ]
 
-_MODULES = {
-    "APIConnectionError": "intercom_data_events.errors",
-    "APIResponse": "intercom_data_events.errors",
-    "APIResponseError": "intercom_data_events.errors",
-    "APIStatusError": "intercom_data_events.errors",
-    "APITimeoutError": "intercom_data_events.errors",
-    "API_VERSION": "intercom_data_events.version",
-    "AccessToken": "intercom_data_events.settings",
-    "Alarm": "intercom_data_events.clock",
-    "AsyncAccessToken": "intercom_data_events.settings",
-    "AsyncAlarm": "intercom_data_events.clock",
-    "AsyncContact": "intercom_data_events.contact",
-    "AsyncDataEventsClient": "intercom_data_events.client",
-    "AsyncEventList": "intercom_data_events.pagination",
-    "AsyncOutcomes": "intercom_data_events.bulk",
-    "AsyncRawDataEventsClient": "intercom_data_events.raw",
-    "AuthenticationError": "intercom_data_events.errors",
-    "BadRequestError": "intercom_data_events.errors",
-    "Clock": "intercom_data_events.clock",
-    "ConfigurationError": "intercom_data_events.errors",
-    "ConflictError": "intercom_data_events.errors",
-    "Contact": "intercom_data_events.contact",
-    "ContactSummary": "intercom_data_events.summary",
-    "DataEventsClient": "intercom_data_events.client",
-    "Event": "intercom_data_events.event",
-    "EventLike": "intercom_data_events.bulk",
-    "EventList": "intercom_data_events.pagination",
-    "EventSummary": "intercom_data_events.summary",
-    "Identity": "intercom_data_events.contact",
-    "IdentityError": "intercom_data_events.errors",
-    "IntercomError": "intercom_data_events.errors",
-    "IntercomVersion": "intercom_data_events_api.models",
-    "InvalidInputError": "intercom_data_events.errors",
-    "InvalidResponseError": "intercom_data_events.errors",
-    "InvalidVersionError": "intercom_data_events.errors",
-    "ListedEvent": "intercom_data_events.pagination",
-    "Metadata": "intercom_data_events.metadata",
-    "MetadataError": "intercom_data_events.errors",
-    "MetadataValue": "intercom_data_events.metadata",
-    "MonetaryAmount": "intercom_data_events.metadata",
-    "NotFoundError": "intercom_data_events.errors",
-    "NotSentError": "intercom_data_events.errors",
-    "OutboxError": "intercom_data_events.errors",
-    "OutboxLockedError": "intercom_data_events.errors",
-    "Outcome": "intercom_data_events.bulk",
-    "Outcomes": "intercom_data_events.bulk",
-    "Page": "intercom_data_events.pagination",
-    "PaginationError": "intercom_data_events.errors",
-    "PermissionDeniedError": "intercom_data_events.errors",
-    "QueueFullError": "intercom_data_events.errors",
-    "RateLimit": "intercom_data_events.rate_limit",
-    "RateLimitError": "intercom_data_events.errors",
-    "RawDataEventsClient": "intercom_data_events.raw",
-    "Region": "intercom_data_events.settings",
-    "RichLink": "intercom_data_events.metadata",
-    "ServerError": "intercom_data_events.errors",
-    "Timestamp": "intercom_data_events.timestamps",
-    "TimestampError": "intercom_data_events.errors",
-    "UnprocessableEntityError": "intercom_data_events.errors",
-    "__version__": "intercom_data_events.__about__",
+# All other names are those of errors.
+_NAMES = {
+    "intercom_data_events.__about__": ("__version__",),
+    "intercom_data_events._sending.quota": ("RateLimit",),
+    "intercom_data_events._sending.settings": ("AccessToken", "AsyncAccessToken", "Region"),
+    "intercom_data_events.bulk": ("AsyncOutcomes", "EventLike", "Outcome", "Outcomes"),
+    "intercom_data_events.client": ("AsyncDataEventsClient", "DataEventsClient"),
+    "intercom_data_events.clock": ("Alarm", "AsyncAlarm", "Clock"),
+    "intercom_data_events.contact": ("AsyncContact", "Contact", "Identity"),
+    "intercom_data_events.event": ("Event",),
+    "intercom_data_events.metadata": ("Metadata", "MetadataValue", "MonetaryAmount", "RichLink"),
+    "intercom_data_events.pagination": ("AsyncEventList", "EventList", "ListedEvent", "Page"),
+    "intercom_data_events.raw": ("AsyncRawDataEventsClient", "RawDataEventsClient"),
+    "intercom_data_events.summary": ("ContactSummary", "EventSummary"),
+    "intercom_data_events.timestamps": ("Timestamp",),
+    "intercom_data_events.version": ("API_VERSION",),
+    "intercom_data_events_api.models": ("IntercomVersion",),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_MODULES[name]), name)
+    module = _MODULES.get(name, "intercom_data_events.errors")
+    value: object = getattr(import_module(module), name)
     globals()[name] = value
     return value
 

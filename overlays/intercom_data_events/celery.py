@@ -65,7 +65,8 @@ from typing import TYPE_CHECKING, Any, cast
 from celery import Task, shared_task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
-from intercom_data_events import retry
+from intercom_data_events._sending import retry
+from intercom_data_events._sending.retry import ErrorClass, classify
 from intercom_data_events.client import DataEventsClient
 from intercom_data_events.errors import (
     APIStatusError,
@@ -75,7 +76,6 @@ from intercom_data_events.errors import (
     MetadataError,
 )
 from intercom_data_events.event import Event
-from intercom_data_events.verdicts import Verdict, verdict
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -171,7 +171,7 @@ class EventTask(_Task):
         """Whether what is being run came out of a queue, and can go back."""
         return not (self.request.called_directly or self.request.is_eager)
 
-    def again(self, error: Exception, judged: Verdict) -> Retry:
+    def again(self, error: Exception, judged: ErrorClass) -> Retry:
         """Puts the event back into the queue, for later.
 
         Args:
@@ -184,7 +184,7 @@ class EventTask(_Task):
         """
         if not self.is_queued:
             raise error
-        general = judged is Verdict.GENERAL
+        general = judged is ErrorClass.SYSTEMIC
         first = self.default_retry_delay if general else self.retry_backoff
         countdown = self._countdown(error, first)
         try:
@@ -223,10 +223,10 @@ def send_event(self: EventTask, event: EventLike) -> None:
             )
         self.client.send(received)
     except SoftTimeLimitExceeded as error:
-        raise self.again(error, Verdict.TEMPORARY) from None
+        raise self.again(error, ErrorClass.TRANSIENT) from None
     except IntercomError as error:
-        judged = verdict(error)
-        if judged is Verdict.REFUSED:
+        judged = classify(error)
+        if judged is ErrorClass.PERMANENT:
             raise
         raise self.again(error, judged) from None
 

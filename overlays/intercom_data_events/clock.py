@@ -1,4 +1,4 @@
-"""Where a client's time comes from, and how it waits: one place, for a test to control both."""
+"""A client's source of time and of waits: one place, so that a test can control both."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import threading
 import time
 from typing import Protocol
 
-# Longer waits overflow what threads and event loops can hold.
+# Seconds. Longer waits overflow in threads and event loops.
 _LONGEST_WAIT = 24 * 60 * 60.0
 
 
 class Alarm(Protocol):
-    """What one thread waits on: for some seconds, or until another sets it."""
+    """One thread waits on it for some seconds, or until another thread sets it."""
 
     def set(self) -> None:
         """Ends the wait, also one that has not begun."""
 
     def wait(self, seconds: float, /) -> object:
-        """Waits until it is set, or the seconds are over."""
+        """Waits until it is set, or the seconds have passed."""
 
 
 class AsyncAlarm(Protocol):
-    """What one task waits on: for some seconds, or until another of its event loop sets it."""
+    """One task waits on it for some seconds, or until another task of its event loop sets it."""
 
     def set(self) -> None:
         """Ends the wait, also one that has not begun."""
 
     async def wait(self, seconds: float, /) -> object:
-        """Waits until it is set, or the seconds are over."""
+        """Waits until it is set, or the seconds have passed."""
 
 
 class Clock:
-    """The system's time, and real waiting.
+    """The system's time, and real waits.
 
-    A client asks it for every time and every wait, so a subclass can control them, in tests above
-    all: :class:`intercom_data_events.emulator.ManualClock` never waits.
+    A client takes every time and every wait from its clock, so a subclass can control them, mostly
+    in tests: :class:`intercom_data_events.emulator.ManualClock` never waits.
 
     Example:
         >>> Clock().time() > 1_671_028_894
@@ -42,24 +42,24 @@ class Clock:
     """
 
     def time(self) -> float:
-        """Seconds since 1970, to compare with what a server says."""
+        """Seconds since 1970, to compare with a server's times."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since any moment, for how long something takes."""
+        """Seconds since an arbitrary moment, to measure how long something takes."""
         return time.monotonic()
 
     def alarm(self) -> Alarm:
-        """Something for a thread to wait on once."""
+        """An alarm on which one thread can wait once."""
         return _ThreadAlarm()
 
     def async_alarm(self) -> AsyncAlarm:
-        """Something for a task to wait on once, under asyncio and trio."""
+        """An alarm on which one task can wait once, under asyncio and trio."""
         return _TaskAlarm()
 
 
 class _ThreadAlarm:
-    """A bare lock, as the collector, or a signal's handler, may set it in the midst of its wait."""
+    """A bare lock: the garbage collector or a signal handler may set it during its wait."""
 
     __slots__ = ("_rung",)
 
@@ -71,7 +71,7 @@ class _ThreadAlarm:
         try:
             self._rung.release()
         except RuntimeError:
-            return  # It has been set before.
+            return  # It is already set.
 
     def wait(self, seconds: float, /) -> None:
         self._rung.acquire(timeout=max(0.0, min(seconds, _LONGEST_WAIT)))
@@ -95,5 +95,5 @@ class _TaskAlarm:
             await self._event.wait()
 
 
-#: The clock of every client that is given none.
+#: The default clock of clients.
 SYSTEM = Clock()

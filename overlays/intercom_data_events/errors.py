@@ -1,25 +1,25 @@
-"""What can go wrong, as one tree.
+"""All errors of this package, as one tree.
 
 ::
 
     IntercomError
-    ├── InvalidInputError (a ValueError)     refused before anything is sent
+    ├── InvalidInputError (a ValueError)     the input is rejected before anything is sent
     │   ├── ConfigurationError               the client's settings: token, version, region, address
-    │   ├── IdentityError                    whom an event or a query is about
+    │   ├── IdentityError                    the contact of an event or a query
     │   ├── TimestampError                   a time that the API would misread
     │   └── MetadataError                    .key says which
     ├── OutboxError                          a tracker's file cannot be used
     │   └── OutboxLockedError                another program keeps it locked
-    ├── NotSentError                         a tracker had to give an event up
-    │   └── QueueFullError                   as too many wait
-    ├── APIConnectionError                   no whole answer came
+    ├── NotSentError                         a tracker gave an event up
+    │   └── QueueFullError                   its queue is full
+    ├── APIConnectionError                   no whole answer arrived
     │   └── APITimeoutError                  not in time
-    └── APIResponseError                     an answer came; .response holds it
+    └── APIResponseError                     an answer arrived; .response holds it
         ├── InvalidResponseError             a success that is not as described
-        │   └── PaginationError              a listing that leads nowhere or in a circle
+        │   └── PaginationError              a listing does not end, or goes in a circle
         └── APIStatusError                   .status_code .codes .message .field .request_id
             ├── BadRequestError              400
-            │   └── InvalidVersionError      400, the API version is refused
+            │   └── InvalidVersionError      400, Intercom rejects the API version
             ├── AuthenticationError          401
             ├── PermissionDeniedError        403
             ├── NotFoundError                404, no such contact
@@ -28,16 +28,15 @@
             ├── RateLimitError               429
             └── ServerError                  500 and above
 
-Every error says in :attr:`~IntercomError.may_have_been_processed` whether what was sent may have
-taken effect all the same, in the last try or in one before; and what was spent on it, in
-:attr:`~IntercomError.tries` and :attr:`~IntercomError.elapsed`. Errors pickle, and hold neither the
-access token nor request headers.
+Every error says in :attr:`~IntercomError.may_have_been_processed` whether any attempt may have
+taken effect nevertheless; :attr:`~IntercomError.tries` and :attr:`~IntercomError.elapsed` say how
+many attempts and seconds were spent. Errors can be pickled, and contain neither the access token
+nor request headers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import field, frozen
@@ -45,7 +44,7 @@ from attrs import field, frozen
 if TYPE_CHECKING:
     import httpx
 
-#: What stands in an answer, or in a message, where it repeated the access token.
+#: Replaces the access token where an answer or a message repeats it.
 REMOVED = "[access token]"
 
 T_co = TypeVar("T_co", covariant=True)
@@ -53,11 +52,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 @frozen(eq=False)
 class APIResponse(Generic[T_co]):
-    """An answer of the API: as it came, and as it was read.
+    """An answer of the API, as received and as read.
 
     Attributes:
         status_code: The HTTP status, such as 202.
-        headers: The answer's headers; look-up ignores case.
+        headers: The answer's headers; names ignore case.
         content: The body, decompressed.
         parsed: What the method returns without ``with_raw_response``; None on an error.
     """
@@ -69,64 +68,59 @@ class APIResponse(Generic[T_co]):
 
     @property
     def request_id(self) -> str | None:
-        """What Intercom's support asks for, from the header or the body of an error."""
+        """The id that Intercom's support asks for, from the header or the body of an error."""
         given = self.headers.get("x-request-id") or _object(self.content).get("request_id")
         return given if isinstance(given, str) else None
 
     @property
     def text(self) -> str:
-        """The body as text; what is not UTF-8 shows as replacement characters."""
+        """The body as a string; bytes that are not UTF-8 become replacement characters."""
         return self.content.decode(errors="replace")
 
 
 class IntercomError(Exception):
-    """Anything that this package raises on purpose.
+    """The base of all errors that this package raises on purpose.
 
     Attributes:
-        may_have_been_processed: Whether what was sent may have taken effect. True means unknown.
-        tries: How often the request was sent, or connecting for it was tried; 0 if never.
-        elapsed: Seconds that it took until the error, all tries and the waits between included.
+        may_have_been_processed: Whether the request may have taken effect. True means unknown.
+        tries: How many attempts were made to send the request; 0 if none.
+        elapsed: Seconds until the error, with all attempts and the waits between them.
     """
 
     may_have_been_processed: bool = False
     tries: int = 0
     elapsed: float = 0.0
 
-    def __reduce__(self) -> tuple[Callable[..., IntercomError], tuple[object, ...]]:
-        return _restore, (type(self), self.args, dict(self.__dict__))
+    def __reduce__(self) -> tuple[object, ...]:
+        return _new, (type(self), *self.args), self.__dict__
 
 
-def _restore(
-    kind: type[IntercomError], arguments: tuple[object, ...], state: dict[str, object]
-) -> IntercomError:
-    # Not through __init__, whose arguments an exception does not keep.
-    error = kind.__new__(kind, *arguments)
-    error.args = arguments
-    error.__dict__.update(state)
-    return error
+def _new(kind: type[IntercomError], *arguments: object) -> IntercomError:
+    # Not through __init__: an exception does not keep its arguments.
+    return kind.__new__(kind, *arguments)
 
 
 class InvalidInputError(IntercomError, ValueError):
-    """Input that the API would refuse or misread; nothing was sent."""
+    """The API would reject or misread the input; nothing was sent."""
 
 
 class ConfigurationError(InvalidInputError):
-    """A setting of the client that cannot be used."""
+    """A setting of the client cannot be used."""
 
 
 class IdentityError(InvalidInputError):
-    """No identity of a contact, too many, or one that is no text."""
+    """A contact has no identity, too many, or one that is not a string."""
 
 
 class TimestampError(InvalidInputError):
-    """A time that says no time zone, or no whole seconds."""
+    """A time has no time zone, is not in whole seconds, or is out of range."""
 
 
 class MetadataError(InvalidInputError):
-    """Metadata that the API does not take.
+    """The API does not accept the metadata.
 
     Attributes:
-        key: The key that is at fault, or None where it is none in particular.
+        key: The key at fault, or None where the error is about no key in particular.
     """
 
     def __init__(self, message: str, *, key: object = None) -> None:
@@ -135,7 +129,7 @@ class MetadataError(InvalidInputError):
 
 
 class OutboxError(IntercomError):
-    """The file in which a tracker keeps events cannot be used; what was in it is still there."""
+    """The file in which a tracker keeps events cannot be used; the events in it are kept."""
 
 
 class OutboxLockedError(OutboxError):
@@ -147,11 +141,11 @@ class NotSentError(IntercomError):
 
 
 class QueueFullError(NotSentError):
-    """A tracker could not take an event in, since as many as it holds were waiting."""
+    """A tracker did not accept an event, because its queue was full."""
 
 
 class APIConnectionError(IntercomError):
-    """No whole answer came: not connected, cut off, or not HTTP."""
+    """No whole answer arrived: no connection, an answer cut off, or one that is not HTTP."""
 
     def __init__(self, message: str, *, may_have_been_processed: bool = False) -> None:
         super().__init__(message)
@@ -159,15 +153,15 @@ class APIConnectionError(IntercomError):
 
 
 class APITimeoutError(APIConnectionError):
-    """No whole answer came in time."""
+    """No whole answer arrived in time."""
 
 
 class APIResponseError(IntercomError):
-    """An answer came, and it is no success that can be read.
+    """An answer arrived, but it is not a success that can be read.
 
     Attributes:
         response: The answer.
-        request_id: What Intercom's support asks for, or None.
+        request_id: The id that Intercom's support asks for, or None.
     """
 
     def __init__(
@@ -179,27 +173,27 @@ class APIResponseError(IntercomError):
 
     @property
     def request_id(self) -> str | None:
-        """What Intercom's support asks for, or None."""
+        """The id that Intercom's support asks for, or None."""
         return self.response.request_id
 
 
 class InvalidResponseError(APIResponseError):
-    """An answer that reports success but is not as the API's description has it."""
+    """The answer reports success but does not match the API's description."""
 
 
 class PaginationError(InvalidResponseError):
-    """A next page that leads nowhere, or where the listing has been already."""
+    """A listing does not end, or its next page was listed before."""
 
 
 class APIStatusError(APIResponseError):
-    """An answer that reports a failure.
+    """The answer reports a failure.
 
     Attributes:
         status_code: The HTTP status, such as 404.
-        codes: Intercom's codes of what is wrong, such as ``("not_found",)``; empty where the body
-            is none of Intercom's.
-        message: Intercom's own words for it, or None.
-        field: The field or parameter that is at fault, or None.
+        codes: Intercom's error codes, such as ``("not_found",)``; empty where the body is not one
+            of Intercom's.
+        message: Intercom's message, or None.
+        field: The field or parameter at fault, or None.
     """
 
     def __init__(
@@ -214,7 +208,7 @@ class APIStatusError(APIResponseError):
 
 
 class BadRequestError(APIStatusError):
-    """400: the request cannot be understood."""
+    """400: Intercom cannot understand the request."""
 
 
 class InvalidVersionError(BadRequestError):
@@ -226,11 +220,11 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the access token may not do this."""
+    """403: the access token does not permit this."""
 
 
 class NotFoundError(APIStatusError):
-    """404: no such contact in the token's workspace, or a wrong address."""
+    """404: the token's workspace has no such contact, or the address is wrong."""
 
 
 class ConflictError(APIStatusError):
@@ -238,7 +232,7 @@ class ConflictError(APIStatusError):
 
 
 class UnprocessableEntityError(APIStatusError):
-    """422: understood, but not acceptable; 120 event names are in use already, say."""
+    """422: Intercom rejects the request, for example if 120 event names are already in use."""
 
 
 class RateLimitError(APIStatusError):
@@ -246,11 +240,11 @@ class RateLimitError(APIStatusError):
 
 
 class ServerError(APIStatusError):
-    """500 and above: something failed at Intercom, or in front of it."""
+    """500 and above: Intercom failed, or a proxy in front of it."""
 
 
 def reported_errors(content: bytes) -> list[dict[str, object]]:
-    """The items of Intercom's list of errors; none where the body is something else."""
+    """Returns the items of Intercom's list of errors; none where the body is something else."""
     errors = _object(content).get("errors")
     return [item for item in errors if isinstance(item, dict)] if isinstance(errors, list) else []
 
@@ -259,10 +253,10 @@ def _object(content: bytes) -> dict[str, object]:
     try:
         decoded = json.loads(content)
     except (ValueError, RecursionError):
-        return {}  # HTML, empty, cut short: proxies in front of Intercom answer so (observed).
+        return {}  # Observed: proxies in front of Intercom answer with HTML, or with nothing.
     return decoded if isinstance(decoded, dict) else {}
 
 
 def texts(reported: list[dict[str, object]], key: str) -> list[str]:
-    """The texts that the items of such a list have under a key."""
+    """Returns the strings that the items of such a list have under a key."""
     return [text for item in reported if isinstance(text := item.get(key), str) and text]

@@ -1,4 +1,4 @@
-"""An event on its way to Intercom."""
+"""An event to send to Intercom."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from attrs import field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
-from intercom_data_events.checks import plain_text, shown, whole_number
+from intercom_data_events._validation import checked_text, short_repr
 from intercom_data_events.errors import IdentityError, InvalidInputError
+from intercom_data_events.identity import check_identities
 
 if TYPE_CHECKING:
     from intercom_data_events.metadata import Metadata, MetadataValue
     from intercom_data_events.timestamps import Timestamp
-_SURROGATE = "which has a lone surrogate in it that UTF-8 cannot hold"
+
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
 
 
@@ -25,30 +26,30 @@ _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
 class Event:
     """Something that a contact did, validated and stamped when it is made.
 
-    `created_at` is fixed here, once: Intercom tells events apart by workspace, contact, name and
-    second, so that sending the same `Event` again is the same event to it.
+    `created_at` is fixed once, here. Intercom tells events apart by workspace, contact, name and
+    second, so the same `Event`, sent again, does not count twice.
 
     Args:
         event_name: What happened; a good name is a past-tense verb and a noun: ``placed-order``.
-            Intercom ignores case and turns ``.`` and ``$`` into ``-``.
+            Intercom ignores case, and replaces ``.`` and ``$`` by ``-``.
         user_id: Your own identifier of the contact.
-        email: The contact's e-mail address, where it identifies contacts.
-        id: Intercom's identifier of the contact; the only one that a lead has.
-        created_at: When it happened; now, where it is left out. An aware datetime, whole Unix
-            seconds, or ISO 8601 text with an offset.
-        metadata: Up to 10 keys that say more; see :mod:`intercom_data_events.metadata`.
-        drop_excess_metadata: Whether to drop the keys after the tenth, as Intercom would, instead
-            of raising an error. Their order decides.
+        email: The contact's e-mail address, if it identifies contacts.
+        id: Intercom's identifier of the contact, the only one that a lead has.
+        created_at: When it happened: an aware datetime, whole Unix seconds, or an ISO 8601 string
+            with an offset. The default is now.
+        metadata: Up to 10 keys with details; see :mod:`intercom_data_events.metadata`.
+        drop_excess_metadata: Whether to drop the keys after the tenth, in their order, as Intercom
+            would, instead of raising an error.
 
     Attributes:
-        created_at: An aware datetime in UTC, whole seconds.
+        created_at: An aware datetime in UTC, without microseconds.
         metadata: The metadata in Python values, a copy.
 
     Raises:
-        IdentityError: None of user_id, email and id, or one that is empty or no text.
-        TimestampError: A `created_at` that the API would misread.
-        MetadataError: Metadata that the API does not take; names the key.
-        InvalidInputError: An event name that is empty or no text.
+        IdentityError: user_id, email and id are all missing, or one is empty or not a string.
+        TimestampError: The API would misread `created_at`.
+        MetadataError: The API does not accept the metadata; the message names the key.
+        InvalidInputError: The event name is empty or not a string.
 
     Example:
         >>> event = Event("invited-friend", user_id="314159", created_at=1671028894)
@@ -78,40 +79,34 @@ class Event:
         identities = check_identities({"user_id": user_id, "email": email, "id": id})
         if not identities:
             raise IdentityError(
-                f"event {shown(event_name)} says not whose it is: give user_id, email or id"
+                f"event {short_repr(event_name)} has no contact: pass user_id, email or id"
             )
-        stamp = (
-            int(time.time()) if created_at is None else timestamps.to_unix(created_at, "created_at")
-        )
+        if created_at is None:
+            created_at = int(time.time())
         if drop_excess_metadata and isinstance(metadata, Mapping):
             metadata = dict(list(metadata.items())[: _metadata.MAX_KEYS])
+        encoded = _metadata.encode({} if metadata is None else metadata)
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # attrs makes it
             event_name=name,
-            created_at=timestamps.from_unix(stamp),
+            created_at=timestamps.from_unix(timestamps.to_unix(created_at, "created_at")),
             user_id=identities.get("user_id"),
             id=identities.get("id"),
             email=identities.get("email"),
-            # Encoding checks it; decoding what was encoded gives every spelling the same value.
-            metadata=cast(
-                "Mapping[str, MetadataValue]",
-                _metadata.decode(_metadata.encode({} if metadata is None else metadata)),
-            ),
+            # Encoding checks the values; decoding gives equal values for all spellings.
+            metadata=cast("Mapping[str, MetadataValue]", _metadata.decode(encoded)),
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the event as the API's JSON, field for field; what it lacks is left out."""
+        """Returns the event as the API's JSON, without the fields that it lacks."""
         fields: dict[str, object] = {
             "event_name": self.event_name,
             "created_at": int(self.created_at.timestamp()),
         }
-        if self.user_id is not None:
-            fields["user_id"] = self.user_id
-        if self.id is not None:
-            fields["id"] = self.id
-        if self.email is not None:
-            fields["email"] = self.email
+        for name in ("user_id", "id", "email"):
+            if (identity := getattr(self, name)) is not None:
+                fields[name] = identity
         if self.metadata:
-            # Encoded anew, and so checked anew: a mapping can be changed, whatever holds it.
+            # Encoded and checked again: a caller can change the mapping.
             fields["metadata"] = _metadata.encode(self.metadata)
         return fields
 
@@ -119,26 +114,28 @@ class Event:
     def from_dict(cls, fields: Mapping[str, object]) -> Event:
         """Makes an event from the API's JSON; the reverse of :meth:`to_dict`.
 
-        Without `created_at` it is stamped with the present second.
+        Without `created_at`, the event is stamped with the current second.
 
         Raises:
-            InvalidInputError: A field that events do not have, no event name, or a value that
-                making an `Event` would refuse; the error is the same then.
+            InvalidInputError: The event has an unknown field or no name, or a value for which
+                `Event` raises the same error.
         """
         if not isinstance(fields, Mapping):
-            raise InvalidInputError(f"an event is a mapping of its fields, not {shown(fields)}")
+            raise InvalidInputError(
+                f"an event must be a mapping of its fields, not {short_repr(fields)}"
+            )
         unknown = [name for name in fields if name not in _FIELDS]
         if unknown:
             raise InvalidInputError(
-                f"an event has no field {shown(unknown[0])}: its fields are {', '.join(_FIELDS)}"
+                f"an event has no field {short_repr(unknown[0])}; use {', '.join(_FIELDS)}"
             )
         if "event_name" not in fields:
-            raise InvalidInputError("the event lacks its event_name")
+            raise InvalidInputError("event_name is missing; add it")
         return cls(**fields)  # type: ignore[arg-type]  # the constructor checks each value
 
 
 def person(event: Event) -> tuple[str, str]:
-    """Returns whose an event is; two identities of one person are not known to be the same."""
+    """Returns the identity of an event's person; two identities count as two persons."""
     if event.user_id is not None:
         return "user_id", event.user_id
     if event.id is not None:
@@ -147,7 +144,7 @@ def person(event: Event) -> tuple[str, str]:
 
 
 def key(event: Event) -> tuple[str, str, str, float]:
-    """Returns what Intercom tells events apart by; documented, as is what it makes of names."""
+    """Returns by what Intercom tells events apart; documented, like its changes to names."""
     name = event.event_name.lower().replace(".", "-").replace("$", "-")
     return *person(event), name, event.created_at.timestamp()
 
@@ -156,36 +153,11 @@ def check_event_name(event_name: object) -> str:
     """Returns the name of an event.
 
     Raises:
-        InvalidInputError: It is empty or no text.
+        InvalidInputError: It is empty or not a string.
     """
     if not isinstance(event_name, str) or not event_name.strip():
-        raise InvalidInputError(f"event_name is {shown(event_name)}: it is text, as placed-order")
-    text = plain_text(event_name)
-    if text is None:
-        raise InvalidInputError(f"event_name is {shown(event_name)}, {_SURROGATE}")
-    return text
-
-
-def check_identities(given: Mapping[str, object]) -> dict[str, str]:
-    """Returns those of several identities that were given.
-
-    Raises:
-        IdentityError: One is empty or no text.
-    """
-    found: dict[str, str] = {}
-    for name, value in given.items():
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            number = whole_number(value)
-            remedy = "" if number is None else f", so pass {str(number)!r}"
-            raise IdentityError(
-                f"{name} is {shown(value)}, a {type(value).__name__}: identities are text{remedy}"
-            )
-        if not value.strip():
-            raise IdentityError(f"{name} is empty: leave it out, or say whose event it is")
-        text = plain_text(value)
-        if text is None:
-            raise IdentityError(f"{name} is {shown(value)}, {_SURROGATE}")
-        found[name] = text
-    return found
+        raise InvalidInputError(
+            "event_name must be a non-empty string such as 'placed-order', not "
+            f"{short_repr(event_name)}"
+        )
+    return checked_text(event_name, "event_name", InvalidInputError)

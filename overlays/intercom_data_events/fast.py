@@ -23,7 +23,8 @@ import httpx
 if TYPE_CHECKING:
     import aiohttp
 
-    from intercom_data_events.connections import BearerToken, Pool
+    from intercom_data_events._sending.auth import BearerToken
+    from intercom_data_events._sending.session import Session
 
 # Seconds that a connection is kept: longer than the rate limit's windows, at whose end all rest.
 _KEPT = 30.0
@@ -33,17 +34,17 @@ _LONGEST_LINE = 100 * 1024
 
 @asynccontextmanager
 async def fast_connections(
-    pool: Pool[httpx.AsyncClient], most: int
+    session: Session[httpx.AsyncClient], most: int
 ) -> AsyncGenerator[FastConnections | None, None]:
     """Opens connections to use beside the pool's own; None where those are to be used.
 
     That is with an ``http_client`` or ``transport`` of the caller's, and where a proxy is set in
     the environment.
     """
-    if not pool.plain or getproxies().keys() & {"http", "https", "all"}:
+    if not session.plain or getproxies().keys() & {"http", "https", "all"}:
         yield None
         return
-    connections = FastConnections(pool.own().http, most)
+    connections = FastConnections(session.process_state().http, most)
     try:
         yield connections
     finally:

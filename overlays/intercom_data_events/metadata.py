@@ -1,11 +1,11 @@
 """An event's metadata: from Python values to the API's JSON, and back.
 
-The API's table of types, and what stands for each here:
+The API's types, and the Python type of each:
 
 =============== ============================================= ==============================
 API             on the wire                                   in Python
 =============== ============================================= ==============================
-String          text                                          ``str``
+String          a string                                      ``str``
 Number          a number                                      ``int``, ``float``
 Date            Unix seconds; the key ends in _date or _at    an aware ``datetime``
 Link            an http or https address                      ``str``
@@ -24,83 +24,67 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import field, frozen
 
 from intercom_data_events import timestamps
-from intercom_data_events.checks import BEYOND, plain_text, shown, whole_number
+from intercom_data_events._validation import (
+    BEYOND,
+    SURROGATE,
+    checked_text,
+    plain_text,
+    short_repr,
+    whole_number,
+)
 from intercom_data_events.errors import MetadataError, TimestampError
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-#: How many keys of an event Intercom keeps: the first ones, in the order of sending.
+#: How many keys of an event Intercom keeps: the first ones, in the order in which they are sent.
 MAX_KEYS = 10
 
 _DATE_SUFFIXES = ("_date", "_at")
-# ISO 4217, as of 2026: currencies whose minor unit is not a hundredth.
+# ISO 4217, as of 2026: currencies without a minor unit of one hundredth.
 _DECIMALS = {
-    **dict.fromkeys(
-        [
-            "bif",
-            "clp",
-            "djf",
-            "gnf",
-            "isk",
-            "jpy",
-            "kmf",
-            "krw",
-            "pyg",
-            "rwf",
-            "ugx",
-            "uyi",
-            "vnd",
-            "vuv",
-            "xaf",
-            "xof",
-            "xpf",
-        ],
-        0,
-    ),
-    **dict.fromkeys(["bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"], 3),
-    **dict.fromkeys(["clf", "uyw"], 4),
+    0: "bif clp djf gnf isk jpy kmf krw pyg rwf ugx uyi vnd vuv xaf xof xpf",
+    3: "bhd iqd jod kwd lyd omr tnd",
+    4: "clf uyw",
 }
 
 
 def _check_url(_: object, __: object, url: str) -> None:
     if not (isinstance(url, str) and url.lower().startswith(("http://", "https://"))):
-        raise MetadataError(f"url is {shown(url)}: a rich link needs an http or https address")
-    if not url.isascii() and plain_text(url) is None:
-        raise MetadataError(f"url is {shown(url)}, which has a lone surrogate in it")
+        raise MetadataError(f"url must be an http or https address, not {short_repr(url)}")
+    checked_text(url, "url", MetadataError)
 
 
 def _check_value(_: object, __: object, value: str) -> None:
-    if not isinstance(value, str) or not (value.isascii() or plain_text(value)):
-        raise MetadataError(f"value is {shown(value)}: a rich link's value is the text to show")
+    if not isinstance(value, str) or plain_text(value) is None:
+        raise MetadataError(
+            f"value must be a string that UTF-8 can encode, not {short_repr(value)}"
+        )
 
 
 def _check_amount(_: object, __: object, amount: int) -> None:
     if type(amount) is not int or not 0 <= amount < BEYOND:
         raise MetadataError(
-            f"amount is {shown(amount)}: it is whole minor currency units, 0 to 64 bits; "
-            'for "29.99" use MonetaryAmount.from_decimal("29.99", "usd")'
+            "amount must be an integer of minor currency units, at least 0 and at most 2**63 - 1, "
+            f'not {short_repr(amount)}; for "29.99" use MonetaryAmount.from_decimal("29.99", "usd")'
         )
 
 
 def _check_currency(_: object, __: object, currency: str) -> None:
-    if not (
-        isinstance(currency, str)
-        and len(currency) == 3
-        and currency.isascii()
-        and currency.isalpha()
-    ):
+    letters = isinstance(currency, str) and currency.isascii() and currency.isalpha()
+    if not letters or len(currency) != 3:
         raise MetadataError(
-            f'currency is {shown(currency)}: it is three letters as in ISO 4217, "eur" say'
+            'currency must be three letters as in ISO 4217, such as "eur", not '
+            f"{short_repr(currency)}"
         )
 
 
 @frozen
 class RichLink:
-    """A link with a text to show for it.
+    """A link with the words to show for it.
 
     Raises:
-        MetadataError: `url` is no http or https address, or `value` no text.
+        MetadataError: `url` is not an http or https address, or `value` is not a string.
 
     Example:
         >>> RichLink(url="https://example.org/orders/3434", value="3434").value
@@ -115,17 +99,17 @@ class RichLink:
 class MonetaryAmount:
     """An amount of money in minor currency units: ``MonetaryAmount(2999, "usd")`` is 29.99 dollars.
 
-    The documentation says "a positive integer representing the amount in cents" and nothing of
-    currencies without cents. By ISO 4217, the minor unit of the yen is the yen itself (2999 is
-    2,999 yen) and that of the Kuwaiti dinar a thousandth; whether Intercom shows such amounts
-    divided by 100 all the same is not documented. Zero is accepted here: a free order has a price.
+    The documentation says "a positive integer representing the amount in cents", and does not
+    mention currencies without cents. By ISO 4217, the minor unit of the yen is the yen itself (2999
+    is 2,999 yen), and that of the Kuwaiti dinar is one thousandth. Whether Intercom nevertheless
+    divides such amounts by 100 is not documented. Zero is accepted: a free order has a price, too.
 
     Attributes:
-        amount: Whole minor currency units, 0 or more.
-        currency: Three letters as in ISO 4217; kept in the case given.
+        amount: An integer of minor currency units, 0 or more.
+        currency: Three letters as in ISO 4217, in upper or lower case.
 
     Raises:
-        MetadataError: `amount` is no such number, or `currency` not three letters.
+        MetadataError: `amount` is not such an integer, or `currency` is not three letters.
     """
 
     amount: int = field(validator=_check_amount)
@@ -133,15 +117,16 @@ class MonetaryAmount:
 
     @classmethod
     def from_decimal(cls, amount: Decimal | str | int, currency: str) -> MonetaryAmount:
-        """Makes an amount from major units, exactly.
+        """Makes an amount from major units, without rounding.
 
         Args:
-            amount: Major currency units, such as dollars. A float is refused: 0.1 is not a tenth.
-            currency: Three letters as in ISO 4217, which says how many decimals there are.
+            amount: Major currency units, such as dollars. Floats are rejected: 0.1 is not exactly
+                one tenth.
+            currency: Three letters as in ISO 4217, which defines the number of decimals.
 
         Raises:
-            MetadataError: A float, something that is no number, or more decimals than the
-                currency has.
+            MetadataError: `amount` is a float or not a number, or has more decimals than the
+                currency.
 
         Example:
             >>> MonetaryAmount.from_decimal("29.99", "usd")
@@ -154,31 +139,33 @@ class MonetaryAmount:
         _check_currency(None, None, currency)
         if isinstance(amount, bool) or not isinstance(amount, Decimal | str | int):
             raise MetadataError(
-                f"amount is {shown(amount)}, a {type(amount).__name__}: "
-                "pass a Decimal, or text such as '29.99', which are exact"
+                f"amount must be a Decimal, a string or an integer, not {short_repr(amount)} of "
+                f"type {type(amount).__name__}; pass a string such as '29.99', which is exact"
             )
-        decimals = _DECIMALS.get(currency.lower(), 2)
-        # Nothing is rounded on the way: what does not fit is an error.
+        code = currency.lower()
+        decimals = next((n for n, codes in _DECIMALS.items() if code in codes.split()), 2)
+        # Every rounding is an error.
         exact = Context(prec=60, Emax=60, traps=[Inexact, InvalidOperation, Overflow, Underflow])
         try:
             minor = Decimal(amount).scaleb(decimals, exact)
             whole = int(minor)
         except (ArithmeticError, ValueError) as error:
             raise MetadataError(
-                f"amount is {shown(amount)}, which is no amount of money"
+                f"amount must be a decimal number of at most 60 digits, not {short_repr(amount)}"
             ) from error
         if minor != whole:
             raise MetadataError(
-                f"amount is {shown(amount)}, and {currency} has {decimals} decimals: round it first"
+                f"amount must have at most {decimals} decimals in {currency}, not "
+                f"{short_repr(amount)}; round it first"
             )
         return cls(whole, currency)
 
 
-#: What a key of an event's metadata can hold, in Python.
+#: The Python values of an event's metadata.
 MetadataValue: TypeAlias = str | int | float | datetime | RichLink | MonetaryAmount
-#: What can be given as an event's metadata; a rich link or a monetary amount may be its JSON too.
+#: What a caller can pass as metadata: a rich link or a monetary amount may also be its JSON.
 Metadata: TypeAlias = Mapping[str, "MetadataValue | Mapping[str, str | int]"]
-#: What a value is on the wire.
+#: The JSON of a value.
 JSONValue: TypeAlias = str | int | float | dict[str, str | int]
 
 
@@ -186,39 +173,43 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
     """Returns metadata as the API's JSON, in the same order.
 
     Raises:
-        MetadataError: More than 10 keys, an empty key, or a value that the API does not take: a
-            nested object, a list, None, a bool, NaN, a datetime whose key does not end in _date or
-            _at. It names the key and the remedy.
+        MetadataError: There are more than 10 keys, or an empty key, or the API does not support a
+            value: a nested object, a list, None, a bool, NaN, or a datetime whose key does not end
+            in _date or _at. The message names the key and the remedy.
 
     Example:
         >>> encode({"plan": "pro", "price": MonetaryAmount(2999, "usd")})
         {'plan': 'pro', 'price': {'amount': 2999, 'currency': 'usd'}}
     """
     if not isinstance(metadata, Mapping):
-        raise MetadataError(f"metadata is a {type(metadata).__name__}: pass a mapping")
+        raise MetadataError(
+            f"metadata must be a mapping, not a value of type {type(metadata).__name__}"
+        )
     if len(metadata) > MAX_KEYS:
         key = list(metadata)[MAX_KEYS]
         raise MetadataError(
-            f"metadata has {len(metadata)} keys, and Intercom keeps the first {MAX_KEYS}: leave "
-            f"out {key!r} and what follows it, or pass drop_excess_metadata=True",
+            f"metadata must have at most {MAX_KEYS} keys, not {len(metadata)}; remove {key!r} and "
+            "the keys after it, which Intercom would drop, or pass drop_excess_metadata=True",
             key=key,
         )
     encoded = {}
     for key, value in metadata.items():
         if not isinstance(key, str) or not key.strip() or plain_text(key) is None:
             raise MetadataError(
-                f"metadata has the key {shown(key)}: a key is text, and not empty", key=key
+                "a metadata key must be a non-empty string that UTF-8 can encode, not "
+                f"{short_repr(key)}",
+                key=key,
             )
         encoded[key] = _encode(key, value)
     return encoded
 
 
 def decode(metadata: Mapping[str, object]) -> dict[str, object]:
-    """Returns metadata as read from the API in Python values.
+    """Returns metadata from the API as Python values.
 
-    Whole seconds below a key that ends in _date or _at become aware datetimes in UTC; objects that
-    are just a rich link or a monetary amount become those. Everything else stays as it is, known
-    or not, so that encoding what was decoded gives the same JSON again.
+    Whole seconds become aware datetimes in UTC where the key ends in _date or _at; objects with
+    exactly the fields of a rich link or a monetary amount become those. Everything else stays as it
+    is, so that encoding the result gives the same JSON again.
 
     Example:
         >>> decode({"order_date": 1392036272, "load": 3.67})["order_date"].isoformat()
@@ -228,7 +219,7 @@ def decode(metadata: Mapping[str, object]) -> dict[str, object]:
 
 
 def to_json(value: object) -> object:
-    """Returns one decoded value as it came; nothing is checked."""
+    """Returns one decoded value as its JSON, without any check."""
     if isinstance(value, datetime):
         return timestamps.to_unix(value)
     if isinstance(value, RichLink | MonetaryAmount):
@@ -236,81 +227,69 @@ def to_json(value: object) -> object:
     return value
 
 
+# Why a value is refused: the reason of the first type that it has.
+_REFUSALS: Mapping[Any, str] = {
+    str: f"contains {SURROGATE}; remove it",
+    bool: "is a bool, which the API does not support; send 1 or 'yes' instead",
+    int: "must be a number of at most 64 bits; send it as a string",
+    float: "must be a finite number, as JSON has no others; leave the key out",
+    datetime: "is a datetime, so its key must end in _date or _at; rename it to {renamed!r}",
+    date: "is a date without a time; pass an aware datetime",
+    type(None): "is None, which the API does not support; leave the key out",
+    list | tuple | set | frozenset: "is a list, which the API does not support; "
+    "join it into a string",
+    Mapping: "is an object, which the API supports only as a rich link (url, value) or a monetary "
+    "amount (amount, currency); give each of its fields a key of its own",
+    object: "must be a string, a number, a datetime, a RichLink or a MonetaryAmount",
+}
+
+
 def _encode(key: str, value: object) -> JSONValue:
+    try:
+        encoded = _supported(key, value)
+    except TimestampError as error:
+        raise MetadataError(str(error), key=key) from error
+    except MetadataError as error:
+        raise MetadataError(f"metadata[{key!r}]: {error}", key=key) from error
+    if encoded is None:
+        why = next(why for kind, why in _REFUSALS.items() if isinstance(value, kind))
+        why = why.format(renamed=key + "_at")
+        raise MetadataError(f"metadata[{short_repr(key)}] {why} (got {short_repr(value)})", key=key)
+    return encoded
+
+
+def _supported(key: str, value: object) -> JSONValue | None:
+    """Returns a value as JSON, or None where the API does not support it."""
     if isinstance(value, str):
-        text = plain_text(value)
-        if text is None:
-            raise _refused(
-                key, "is text with a lone surrogate in it, which UTF-8 cannot hold", value
-            )
-        return text
-    if isinstance(value, bool):
-        raise _refused(key, "is a bool, which the API has no type for: send 'yes' or 1, say", value)
+        return plain_text(value)
     if isinstance(value, datetime):
-        if not key.endswith(_DATE_SUFFIXES):
-            raise _refused(
-                key,
-                f"is a datetime, and a date's key ends in _date or _at: call it {key + '_at'!r}",
-                value,
-            )
-        return _seconds(key, value)
-    if isinstance(value, int | float):
-        return _number(key, value)
+        return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else None
     if isinstance(value, RichLink | MonetaryAmount):
         return _fields(value)
     if isinstance(value, Mapping):
-        return _object(key, value)
-    if value is None:
-        raise _refused(key, "is None: leave the key out", value)
-    if isinstance(value, list | tuple | set | frozenset):
-        raise _refused(key, "is a list, which the API does not take: join it to text, say", value)
-    if isinstance(value, date):
-        raise _refused(key, "is a date without a time: make it an aware datetime", value)
-    if (number := whole_number(value)) is not None:
-        return _number(key, number)  # A whole number of numpy's, say.
-    raise _refused(
-        key,
-        "is none of the API's types: text, a number, a datetime, a RichLink or a MonetaryAmount",
-        value,
-    )
-
-
-def _number(key: str, value: float) -> int | float:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _refused(key, "is no number that JSON knows: leave the key out", value)
-    if isinstance(value, int) and not -BEYOND <= value < BEYOND:
-        raise _refused(key, "is a number of more than 64 bits: send it as text", value)
-    # To Intercom a number below such a key is a time, so it has to be one.
-    return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else value
+        known = _known(dict(value))
+        return None if known is None else _fields(known)
+    # A whole number may be one of numpy, for example.
+    number = value if isinstance(value, int | float) else whole_number(value)
+    if isinstance(number, float):
+        fits = math.isfinite(number)
+    else:
+        fits = not isinstance(number, bool | None) and -BEYOND <= number < BEYOND
+    if number is None or not fits:
+        return None
+    # Intercom reads a number below such a key as a time, so it must be one.
+    return _seconds(key, number) if key.endswith(_DATE_SUFFIXES) else number
 
 
 def _seconds(key: str, value: datetime | float) -> int:
-    try:
-        return timestamps.to_unix(value, f"metadata[{key!r}]")
-    except TimestampError as error:
-        raise MetadataError(str(error), key=key) from error
-
-
-def _object(key: str, value: Mapping[object, object]) -> dict[str, str | int]:
-    try:
-        found = _known(dict(value))
-    except MetadataError as error:
-        raise MetadataError(f"metadata[{key!r}]: {error}", key=key) from error
-    if isinstance(found, RichLink | MonetaryAmount):
-        return _fields(found)
-    raise _refused(
-        key,
-        "is an object, and the API takes none but rich links (url, value) and monetary amounts "
-        "(amount, currency): give each of its fields a key of its own",
-        value,
-    )
+    return timestamps.to_unix(value, f"metadata[{key!r}]")
 
 
 def _decode(key: str, value: object) -> object:
     if isinstance(value, dict):
         try:
-            return _known(value)
-        except MetadataError:  # Something else that has the same keys.
+            return _known(value) or value
+        except MetadataError:  # Another object that has the same keys.
             return value
     if key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
         return timestamps.from_unix(value)
@@ -323,15 +302,11 @@ def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:
     return {"amount": value.amount, "currency": value.currency}
 
 
-def _known(value: dict[Any, Any]) -> object:
-    """The rich link or monetary amount that an object is by its keys, or the object itself."""
+def _known(value: dict[Any, Any]) -> RichLink | MonetaryAmount | None:
+    """Returns an object as the rich link or monetary amount that its keys make it, if any."""
     if len(value) == 2:
         if "url" in value and "value" in value:
             return RichLink(value["url"], value["value"])
         if "amount" in value and "currency" in value:
             return MonetaryAmount(value["amount"], value["currency"])
-    return value
-
-
-def _refused(key: str, why: str, value: object) -> MetadataError:
-    return MetadataError(f"metadata[{shown(key)}] {why} (it is {shown(value)})", key=key)
+    return None

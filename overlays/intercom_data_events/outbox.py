@@ -30,6 +30,7 @@ from typing import Any
 
 from attrs import frozen
 
+from intercom_data_events._sending.settings import token_digest
 from intercom_data_events.errors import (
     APIStatusError,
     ConfigurationError,
@@ -38,7 +39,6 @@ from intercom_data_events.errors import (
     OutboxLockedError,
 )
 from intercom_data_events.event import Event
-from intercom_data_events.settings import token_digest
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Entry
 
 log = logging.getLogger("intercom_data_events")

@@ -1,7 +1,7 @@
-"""Listings: events as Intercom lists them, page by page or one after another across pages.
+"""Listings: events as Intercom lists them, page by page or one by one across pages.
 
-Of the address of a next page only the query is used, on the client's own origin and path: the
-access token never goes to a host that an answer named.
+Only the query of a next page's address is used, with the client's own host and path: the access
+token is never sent to a host that an answer names.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from attrs import field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
-from intercom_data_events.checks import shown, text_or_none
+from intercom_data_events._validation import short_repr, text_or_none
 from intercom_data_events.errors import APIResponse, InvalidInputError, PaginationError
 
 if TYPE_CHECKING:
     from intercom_data_events_api.models import DataEvent, DataEventList
 
-# What may stand in a query as it is, and "%", so that what is encoded already stays so.
-# A listing that goes on for ever without ever having an event in it is none.
+# Pages without an event in succession, after which a listing is taken for one that never ends.
 _MOST_EMPTY = 100
 _IDENTITIES = {"user_id", "email", "intercom_user_id"}
+# Characters that a query may contain unencoded; and "%", to keep what is already encoded.
 _QUERY_SAFE = "!$%&'()*+,-./:;=?@_~"
 
 
@@ -35,13 +35,12 @@ class ListedEvent:
     Attributes:
         event_name: What happened.
         created_at: When it happened, an aware datetime in UTC.
-        id: The event's own identifier; of an :class:`Event` it is the contact's.
+        id: The event's own identifier; that of an :class:`Event` is the contact's.
         user_id: Your own identifier of the contact; None for a lead.
         intercom_user_id: Intercom's identifier of the contact.
         email: The contact's e-mail address.
-        metadata: The metadata in Python values; what is none of the documented types is there as
-            JSON has it.
-        additional_properties: Fields that the API's description does not know, as they came.
+        metadata: The metadata in Python values; values of undocumented types are as in the JSON.
+        additional_properties: Fields that the API's description does not know, as received.
     """
 
     event_name: str
@@ -54,7 +53,7 @@ class ListedEvent:
     additional_properties: Mapping[str, object] = field(hash=False)
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the event as the API's JSON, as it was listed; what it lacks is left out."""
+        """Returns the event as the API's JSON, as listed, without the fields that it lacks."""
         fields: dict[str, object] = {
             "type": "event",
             "event_name": self.event_name,
@@ -79,10 +78,10 @@ class Page:
 
     Attributes:
         events: The events of this page.
-        since: An opaque cursor for ``list(since=…)``, which lists what is newer, later. None where
+        since: An opaque cursor for a later ``list(since=…)``, which lists newer events. None where
             the answer has none.
-        next: An opaque cursor of the next page, or None on the last.
-        additional_properties: Fields that the API's description does not know, as they came.
+        next: An opaque cursor of the next page, or None on the last page.
+        additional_properties: Fields that the API's description does not know, as received.
     """
 
     events: tuple[ListedEvent, ...]
@@ -92,9 +91,9 @@ class Page:
 
 
 class EventList:
-    """A contact's events, newest first; iterating asks for page after page, as far as it gets.
+    """A contact's events, newest first; iterating requests one page after another, as needed.
 
-    Each iteration starts anew from the first page.
+    Each iteration starts from the first page.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -118,7 +117,7 @@ class EventList:
         """Iterates over the pages.
 
         Raises:
-            PaginationError: A next page that has been there already.
+            PaginationError: The next page was listed before, or the pages do not end.
         """
         steps = _steps(self._start)
         response = None
@@ -132,9 +131,9 @@ class EventList:
 
 
 class AsyncEventList:
-    """A contact's events, newest first; iterating asks for page after page, as far as it gets.
+    """A contact's events, newest first; iterating requests one page after another, as needed.
 
-    Each iteration starts anew from the first page: ``async for event in client.list(…)``.
+    Each iteration starts from the first page: ``async for event in client.list(…)``.
     """
 
     def __init__(
@@ -151,12 +150,12 @@ class AsyncEventList:
         """Iterates over the pages.
 
         Raises:
-            PaginationError: A next page that has been there already.
+            PaginationError: The next page was listed before, or the pages do not end.
         """
         return _AsyncPages(self._fetch, self._start)
 
 
-# Not async generators, which those who break out of a loop would have to close (PEP 533).
+# Not async generators: a caller that leaves a loop early would have to close them (PEP 533).
 
 
 class _AsyncPages:
@@ -178,7 +177,7 @@ class _AsyncPages:
         try:
             self._response = await self._fetch(query)
         except BaseException:
-            # An error ends the iteration, as it ends a generator.
+            # An error ends the iteration, as with a generator.
             self._steps.close()
             self._response = None
             raise
@@ -201,12 +200,12 @@ class _AsyncEvents:
 
 
 def _steps(start: str) -> Generator[str | None, APIResponse[Page] | None, None]:
-    """Decides where a listing goes.
+    """Decides which page is next.
 
-    It yields the query of each page, None for the first, and is sent the page.
+    Yields the query of each page, None for the first one, and receives the page.
 
     Raises:
-        PaginationError: A page leads to one that has been there already.
+        PaginationError: The next page was listed before, or the pages do not end.
     """
     seen = {_parameters(start)}
     query: str | None = None
@@ -218,14 +217,14 @@ def _steps(start: str) -> Generator[str | None, APIResponse[Page] | None, None]:
         empty = 0 if response.parsed.events else empty + 1
         if empty == _MOST_EMPTY:
             raise PaginationError(
-                f"{empty} pages without an event followed each other, and there is still a next "
-                "one; the events so far are whole",
+                f"the listing does not end: {empty} pages in succession have no event and name a "
+                "next page; the events before them are complete",
                 _without_page(response),
             )
         if _parameters(query) in seen:
             raise PaginationError(
-                f"the listing goes in a circle: page {len(seen)} leads to one that was listed "
-                "before; the events so far are whole",
+                f"the listing goes in a circle: the next page that page {len(seen)} names was "
+                "listed before; the events so far are complete",
                 _without_page(response),
             )
         seen.add(_parameters(query))
@@ -236,15 +235,15 @@ def _without_page(response: APIResponse[Page]) -> APIResponse[None]:
 
 
 def _parameters(query: str) -> frozenset[tuple[str, str]]:
-    """A query in whatever order; servers turn parameters round."""
+    """Returns a query's parameters without their order, which servers change."""
     return frozenset(parse_qsl(query, keep_blank_values=True))
 
 
 def check_cursor(since: object, per_page: int | None) -> str:
-    """Returns the query that a cursor stands for.
+    """Returns the query of a cursor.
 
     Raises:
-        InvalidInputError: It is none, or comes with a page size, which it has itself.
+        InvalidInputError: It is not a cursor, or a page size is given, which the cursor contains.
     """
     try:
         query = _query(since) or ""
@@ -253,24 +252,24 @@ def check_cursor(since: object, per_page: int | None) -> str:
     parameters = dict(parse_qsl(query))
     if "since" not in parameters or not parameters.keys() & _IDENTITIES:
         raise InvalidInputError(
-            f"since is {shown(since)}: it is the cursor that page.since of an earlier listing holds"
+            f"since must be the cursor in page.since of an earlier listing, not {short_repr(since)}"
         )
     if per_page is not None:
-        raise InvalidInputError("per_page cannot change what a since cursor lists: leave one out")
+        raise InvalidInputError(
+            "per_page and since must not both be given; the cursor contains the page size"
+        )
     return query
 
 
 def _query(address: object) -> str | None:
-    """The query of an address that an answer has, or of a cursor, which is nothing but a query."""
+    """Returns the query of an address in an answer, or of a cursor, which is only a query."""
     if not address:
         return None
     if not isinstance(address, str):
-        raise TypeError(f"the address of a page is {shown(address)}, not text")
+        raise TypeError(f"the address of a page must be a string, not {short_repr(address)}")
     query = urlsplit(address).query if "?" in address else address
     if not query or "://" in query.split("=")[0]:
-        raise ValueError(
-            f"the address of a page, {shown(address)}, has no query to ask for it with"
-        )
+        raise ValueError(f"the address of a page must have a query: {short_repr(address)}")
     return quote(query, safe=_QUERY_SAFE)
 
 
@@ -278,17 +277,17 @@ def _listed_event(event: DataEvent) -> ListedEvent:
     """Converts the generated model.
 
     Raises:
-        ValueError: `created_at` is beyond what a datetime can hold.
-        TypeError: It is no number, or the metadata no object.
+        ValueError: `created_at` is out of the range of datetime.
+        TypeError: A field has a wrong type.
     """
     name = text_or_none(event.event_name, "event_name")
     if name is None:
-        raise TypeError("its event_name is empty")
+        raise TypeError("its event_name must not be empty")
     if type(event.created_at) is not int:
-        raise TypeError(f"its created_at is {shown(event.created_at)}, not Unix seconds")
+        raise TypeError(f"its created_at must be Unix seconds, not {short_repr(event.created_at)}")
     data = event.metadata
     if data and not hasattr(data, "additional_properties"):
-        raise TypeError(f"its metadata is {shown(data)}, not an object")
+        raise TypeError(f"its metadata must be an object, not {short_repr(data)}")
     return ListedEvent(
         name,
         timestamps.from_unix(event.created_at),
@@ -301,15 +300,15 @@ def _listed_event(event: DataEvent) -> ListedEvent:
     )
 
 
-def read_page(listed: DataEventList) -> Page:
+def make_page(listed: DataEventList) -> Page:
     """Converts the generated model, and takes the events out of it.
 
     Raises:
-        AttributeError, TypeError, ValueError: Something in it is not as described.
+        AttributeError, TypeError, ValueError: A field is not as described.
     """
     pages = listed.pages
-    # Each is let go of as it is converted: else the collector would look at all of them, again and
-    # again, and take as long as the rest.
+    # Each model is released as soon as it is converted: otherwise the garbage collector visits all
+    # of them repeatedly, which takes as long as the conversion.
     waiting, listed.events = [*(listed.events or ())], None
     waiting.reverse()
     events = []

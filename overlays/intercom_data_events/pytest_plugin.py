@@ -1,6 +1,6 @@
-"""Fixtures for people who test their own code against the emulator.
+"""Fixtures to test your own code against the emulator.
 
-pytest imports this module in every run, so the emulator is imported by the fixtures that need it.
+pytest imports this module in every run, so the fixtures import the emulator when they need it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def intercom_emulator() -> Emulator:
-    """A fresh emulator, which takes any access token and creates contacts on sight.
+    """A new emulator; it accepts any access token, and creates contacts when it first sees them.
 
     Example:
-        A test that asks for it::
+        A test that uses it::
 
             def test_an_order_is_reported(intercom_emulator):
                 client = DataEventsClient("token", transport=intercom_emulator.transport())
@@ -35,12 +35,12 @@ def intercom_emulator() -> Emulator:
 def intercom_emulator_url(
     intercom_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """The base URL at which the test's `intercom_emulator` is served on a real socket.
+    """The base URL of the test's `intercom_emulator`, served on a real socket.
 
-    Proxies of the environment are kept out of the way (``NO_PROXY``) while the test runs.
+    ``NO_PROXY`` is set while the test runs, so that the environment's proxies are not used.
 
     Example:
-        A test that asks for it::
+        A test that uses it::
 
             def test_an_order_is_reported(intercom_emulator, intercom_emulator_url, monkeypatch):
                 monkeypatch.setenv("INTERCOM_BASE_URL", intercom_emulator_url)

@@ -1,4 +1,4 @@
-"""How often, and when first and last, a contact did something."""
+"""Summaries: how often a contact did something, when first and when last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from intercom_data_events import timestamps
-from intercom_data_events.checks import text_or_none
+from intercom_data_events._validation import text_or_none
 
 if TYPE_CHECKING:
     from intercom_data_events_api.models import DataEventSummary, DataEventSummaryItem
@@ -23,9 +23,9 @@ class EventSummary:
         name: What happened.
         count: How many times, or None where the answer does not say.
         first: When it happened first, an aware datetime in UTC, or None.
-        last: When it happened last, likewise.
+        last: When it happened last, an aware datetime in UTC, or None.
         description: What the event's name means, or None.
-        additional_properties: Fields that the API's description does not know, as they came.
+        additional_properties: Fields that the API's description does not know, as received.
     """
 
     name: str | None
@@ -41,11 +41,11 @@ class ContactSummary:
     """A contact's events, counted by name.
 
     Attributes:
-        events: One item for each name that the contact has events of, old ones included.
+        events: One item for each event name of the contact, old events included.
         user_id: Your own identifier of the contact, or None.
         email: The contact's e-mail address, or None.
         intercom_user_id: Intercom's identifier of the contact, or None.
-        additional_properties: Fields that the API's description does not know, as they came.
+        additional_properties: Fields that the API's description does not know, as received.
     """
 
     events: tuple[EventSummary, ...]
@@ -59,8 +59,8 @@ def _event_summary(item: DataEventSummaryItem) -> EventSummary:
     """Converts the generated model.
 
     Raises:
-        ValueError: A time that is none.
-        TypeError: A time that is neither text nor a number.
+        ValueError: A string is not a time.
+        TypeError: A field has a wrong type.
     """
     return EventSummary(
         text_or_none(item.name, "name"),
@@ -72,11 +72,11 @@ def _event_summary(item: DataEventSummaryItem) -> EventSummary:
     )
 
 
-def read_summary(summary: DataEventSummary) -> ContactSummary:
-    """Converts the generated model; items that are null are left out.
+def make_summary(summary: DataEventSummary) -> ContactSummary:
+    """Converts the generated model, without the items that are null.
 
     Raises:
-        AttributeError, TypeError, ValueError: Something in it is not as described.
+        AttributeError, TypeError, ValueError: A field is not as described.
     """
     return ContactSummary(
         tuple(_event_summary(item) for item in summary.events or () if item is not None),

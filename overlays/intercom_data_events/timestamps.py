@@ -1,4 +1,4 @@
-"""Times between Python and the API, which counts Unix seconds on the wire."""
+"""Times: from Python values to the API's Unix seconds, and back."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from datetime import UTC, date, datetime
 from typing import TypeAlias, TypeGuard
 
-from intercom_data_events.checks import shown, whole_number
+from intercom_data_events._validation import short_repr, whole_number
 from intercom_data_events.errors import TimestampError
 
-#: What stands for a time: an aware datetime, whole Unix seconds, or text in ISO 8601 that carries
-#: an offset, such as ``2026-01-31T12:00:00Z``.
+#: The types of a time: an aware datetime, whole Unix seconds, or an ISO 8601 string with an
+#: offset, such as ``2026-01-31T12:00:00Z``.
 Timestamp: TypeAlias = datetime | int | float | str
 
-# The year 1, as the first that a datetime can hold, and the year 5138: from there on a number is
-# more likely in milliseconds, which reached it in March 1973.
+# The year 1, which is the first of datetime, and the year 5138. A larger number is more likely in
+# milliseconds: it would be a time after March 1973.
 _FIRST = -62_135_596_800
 _LAST = 99_999_999_999
 
@@ -22,15 +22,15 @@ _LAST = 99_999_999_999
 def to_unix(value: Timestamp, name: str = "timestamp") -> int:
     """Returns whole Unix seconds.
 
-    What is left of a second in a datetime is cut off, as the API counts whole seconds.
+    A datetime loses its fraction of a second, because the API counts whole seconds.
 
     Args:
-        value: An aware datetime, whole seconds, or text that carries an offset.
-        name: What the value is, for messages.
+        value: An aware datetime, whole Unix seconds, or an ISO 8601 string with an offset.
+        name: The name of the value, for messages.
 
     Raises:
-        TimestampError: A naive datetime, milliseconds, a fraction of a second as a number, a bool,
-            NaN, or text that says no offset or no time.
+        TimestampError: The value is a naive datetime, in milliseconds, a number with a fraction, a
+            bool, NaN, or a string without an offset or without a time.
 
     Example:
         >>> to_unix("2014-01-16T23:12:21Z")
@@ -45,17 +45,16 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         seconds = int(value)
     elif (number := whole_number(value)) is not None:
-        seconds = number  # A whole number of numpy's, say.
+        seconds = number  # Of numpy, for example.
     else:
-        remedy = (
-            "combine it with a time and a time zone"
-            if isinstance(value, date)
-            else "pass an aware datetime, Unix seconds or ISO 8601 text"
+        remedy = "; combine it with a time and a time zone" if isinstance(value, date) else ""
+        raise TimestampError(
+            f"{name} must be an aware datetime, Unix seconds or an ISO 8601 string, not a value of "
+            f"type {type(value).__name__}{remedy}"
         )
-        raise TimestampError(f"{name} is a {type(value).__name__}: {remedy}")
     if not _FIRST <= seconds <= _LAST:
         raise TimestampError(
-            f"{name} is {shown(value)}, which is not between the years 1 and 5138: "
+            f"{name} must be between the years 1 and 5138, not {short_repr(value)}; "
             "if it is in milliseconds, divide it by 1000 (value // 1000)"
         )
     return seconds
@@ -65,8 +64,8 @@ def from_unix(seconds: float) -> datetime:
     """Returns Unix seconds as an aware datetime in UTC.
 
     Raises:
-        ValueError: No datetime can hold it.
-        TypeError: It is no number.
+        ValueError: It is out of the range of datetime.
+        TypeError: It is not a number.
 
     Example:
         >>> from_unix(1389913941).isoformat()
@@ -75,49 +74,51 @@ def from_unix(seconds: float) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, OSError) as error:
-        raise ValueError(f"{seconds} is beyond what a datetime can hold") from error
+        raise ValueError(f"{seconds} is out of the range of datetime") from error
 
 
 def is_unix(value: object) -> TypeGuard[int]:
-    """Whether a value read from the API is whole Unix seconds that a datetime can hold."""
+    """Whether a value from the API is whole Unix seconds in the range of datetime."""
     return type(value) is int and _FIRST <= value <= _LAST
 
 
 def read(value: object, name: str) -> datetime | None:
-    """Reads a time from an answer: ISO 8601 text, trailing blanks and all, or Unix seconds.
+    """Reads a time from an answer: an ISO 8601 string or Unix seconds.
 
-    Intercom's own example of a summary ends in a blank. Text without an offset is taken as UTC,
-    which the documentation assumes throughout.
+    Blanks around a string are ignored: Intercom's own example of a summary ends in one. A string
+    without an offset is read as UTC, which the documentation assumes throughout.
 
     Raises:
-        ValueError: The text is no time.
-        TypeError: It is neither text nor a number.
+        ValueError: The string is not a time.
+        TypeError: The value is neither a string nor a number.
     """
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError(f"its {name} is {shown(value)}, which is no time")
+        raise TypeError(f"its {name} must be a time, not {short_repr(value)}")
     if not isinstance(value, str):
         return from_unix(value)
     try:
         moment = _isoparse(value.strip())
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"its {name} is {shown(value)}, which is no time") from error
+        raise ValueError(f"its {name} must be a time, not {short_repr(value)}") from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _from_datetime(moment: datetime, name: str) -> int:
     try:
-        # Cut off before it becomes a float, which would round: upwards for times before 1970, and
-        # microseconds in the far future.
+        # The fraction is cut off first, because a float would round: up for times before 1970, and
+        # in the far future by microseconds.
         seconds = math.floor(moment.replace(microsecond=0).timestamp())
         naive = moment.utcoffset() is None
     except (ValueError, TypeError, OverflowError) as error:  # pandas.NaT, the end of the year 9999
-        raise TimestampError(f"{name} is {shown(moment)}, which is no time: {error}") from error
+        raise TimestampError(
+            f"{name} must be a valid time, not {short_repr(moment)}: {error}"
+        ) from error
     if naive:
         raise TimestampError(
-            f"{name} is a datetime without a time zone: "
-            "say which, with datetime.now(UTC) or value.replace(tzinfo=UTC), say"
+            f"{name} must be a datetime with a time zone, not {short_repr(moment)}; use "
+            "datetime.now(UTC), or value.replace(tzinfo=UTC) if it is in UTC"
         )
     return seconds
 
@@ -127,29 +128,29 @@ def _parse(text: str, name: str) -> datetime:
         moment = _isoparse(text.strip())
     except (ValueError, OverflowError) as error:
         raise TimestampError(
-            f"{name} is {shown(text)}, which is no ISO 8601 time: write 2026-01-31T12:00:00Z, say"
+            f"{name} must be an ISO 8601 time such as 2026-01-31T12:00:00Z, not {short_repr(text)}"
         ) from error
     if moment.tzinfo is None:
         raise TimestampError(
-            f"{name} is {shown(text)}, which carries no offset: write 2026-01-31T12:00:00Z, or "
-            "+02:00 in place of Z, say"
+            f"{name} must have an offset, as in 2026-01-31T12:00:00Z or 2026-01-31T12:00:00+02:00, "
+            f"not {short_repr(text)}"
         )
     return moment
 
 
 def _whole(value: float, name: str) -> int:
     if not math.isfinite(value):
-        raise TimestampError(f"{name} is {value}, which is no time")
+        raise TimestampError(f"{name} must be a finite number, not {value}")
     if value != int(value):
         raise TimestampError(
-            f"{name} is {value!r}, and the API counts whole seconds: "
-            f"decide what becomes of the fraction, with int({name}), say"
+            f"{name} must be in whole seconds, not {value!r}; "
+            f"cut the fraction off, for example with int({name})"
         )
     return int(value)
 
 
 def _isoparse(text: str) -> datetime:
-    # Imported when first needed: most programs pass datetimes, and it costs 10 ms.
+    # Imported when needed: it takes 10 ms, and most programs pass datetimes.
     from dateutil.parser import isoparse
 
     return isoparse(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import EagerResult
 
 from intercom_data_events import (
+    APIStatusError,
     AuthenticationError,
     InvalidInputError,
     NotFoundError,
@@ -44,7 +46,7 @@ def test_an_event_that_intercom_refuses_fails_at_once(opening):
 @pytest.mark.parametrize(
     ("message", "says"),
     [
-        ({"event_name": "placed-order", "created_at": 1_671_028_894}, "whose"),
+        ({"event_name": "placed-order", "created_at": 1_671_028_894}, "has no contact"),
         ({"event_name": "placed-order", "user_id": "7"}, "created_at"),
         ({}, "event_name"),
         ("placed-order", "mapping"),
@@ -250,6 +252,109 @@ def test_events_arrive_once_the_cause_is_mended(opening, emulator):
 
     assert shop.work() is None
     assert numbers(emulator) == [7]
+
+
+# By what a failure means.
+
+
+def answering(status: int, *codes: str, body: bytes | None = None) -> Fault:
+    """An answer in Intercom's words, or of another body."""
+    listed = {"type": "error.list", "errors": [{"code": code} for code in codes]}
+    content = json.dumps(listed).encode() if body is None else body
+    return Fault(name=str(status), status=status, body=content, processed=False)
+
+
+HTML = b"<html><h1>Not here</h1></html>"
+
+
+def test_a_systemic_failure_is_queued_for_later(opening, caplog):
+    for fault in (
+        answering(401, "unauthorized"),
+        answering(402, "api_plan_restricted"),
+        answering(403, "api_plan_restricted"),
+        answering(403, body=HTML),
+        answering(400, "unauthorized"),
+        answering(400, body=HTML),
+        answering(400, "intercom_version_invalid"),
+        answering(404, body=HTML),
+        answering(404, body=b'{"message": "no Route matched"}'),
+        answering(404, "token_not_found"),
+        answering(405, body=HTML),
+        answering(406, body=HTML),
+        answering(407, body=HTML),
+        answering(409, body=b""),
+        answering(410, body=b""),
+        answering(413, body=HTML),
+        answering(421, body=b""),
+        answering(422, "token_revoked"),
+        answering(451, "some_code"),
+        answering(302, body=b""),
+    ):
+        caplog.clear()
+        emulator = Emulator(faults=[fault])
+        shop = opening(emulator)
+        send_event.apply_async((event(7),), retries=0)
+
+        assert shop.work() is None, fault
+        (message,) = shop.messages
+        # The task's default_retry_delay, as for a token that is not accepted.
+        assert 29 < delay_of(message) <= 60, fault
+        said = [one for one in caplog.records if one.name == "intercom_data_events"]
+        (record,) = [one for one in said if one.levelno == logging.ERROR]
+        assert str(fault.status) in record.getMessage()
+        assert shop.work() is None
+        assert (numbers(emulator), emulator.counts.requests) == ([7], 2), fault
+
+
+def test_a_permanent_failure_fails_the_task_at_once(opening):
+    for fault in (
+        answering(400, "parameter_invalid"),
+        answering(400, "some_code"),
+        answering(404, "not_found"),
+        answering(409, "conflict"),
+        answering(413, "some_code"),
+        answering(422, "data_invalid"),
+        answering(422, body=b""),
+        answering(422, body=HTML),
+    ):
+        emulator = Emulator(faults=[fault])
+        shop = opening(emulator)
+        send_event.delay(event(7))
+
+        failure = shop.work()
+
+        assert isinstance(failure, APIStatusError), fault
+        assert failure.status_code == fault.status
+        assert (shop.messages, emulator.counts.requests) == ([], 1), fault
+
+
+def test_a_transient_failure_is_queued_again_soon(opening):
+    for fault in (
+        answering(408, body=b""),
+        answering(425, body=HTML),
+        answering(429, "rate_limit_exceeded"),
+        answering(444, body=b""),
+        answering(460, body=b""),
+        answering(499, "forbidden"),
+        answering(501, body=HTML),
+        answering(503, "unauthorized"),
+        answering(505, body=b""),
+        answering(511, body=HTML),
+        answering(519, body=b""),
+        answering(530, body=b""),
+        answering(599, body=b""),
+    ):
+        # With one retry of the client's own.
+        emulator = Emulator(faults=[fault] * 2)
+        shop = opening(emulator, client={"max_retries": 1})
+        send_event.delay(event(7))
+
+        assert shop.work() is None, fault
+        (message,) = shop.messages
+        assert 0 < delay_of(message) <= 2, fault
+        assert emulator.counts.requests == 2, fault
+        assert shop.work() is None
+        assert numbers(emulator) == [7], fault
 
 
 # Without a queue.

@@ -99,7 +99,9 @@ def test_a_column_can_say_that_its_cells_are_numbers():
 def test_a_key_that_ends_in_date_or_at_holds_a_time():
     assert metadata_of(paid_at="1671028894") == {"paid_at": 1671028894}
     assert metadata_of(order_date="2022-12-14T14:41:34Z") == {"order_date": 1671028894}
-    with pytest.raises(ColumnError, match=r"metadata.paid_at is '2022-12-14', .* no offset"):
+    with pytest.raises(
+        ColumnError, match=r"metadata.paid_at must have an offset, .* not '2022-12-14'"
+    ):
         metadata_of(paid_at="2022-12-14")
 
 

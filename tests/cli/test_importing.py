@@ -125,7 +125,7 @@ def test_a_dry_run_sends_nothing_and_leaves_nothing_behind(
     done = command("import", path, *([] if disabled else ["--dry-run"]))
     assert done.code == 1
     assert "1 would be sent" in done.out
-    assert "line 2 refused: user_id is 7" in done.err
+    assert "line 2 refused: user_id must be a string, not 7" in done.err
     done = command("import", path, "--json", *([] if disabled else ["--dry-run"]))
     assert (done.json["dry_run"], done.json["accepted"]) == (True, 1)
     assert emulator.counts.requests == 0
@@ -256,7 +256,7 @@ def test_a_silent_pipe_can_be_left(asked, emulator, begin, monkeypatch):
     process.stdin.flush()
     # It has begun to read when it tells of this one.
     stream = process.stdout if asked == ["validate"] else process.stderr
-    assert b"user_id is 7" in stream.readline()
+    assert b"user_id must be a string" in stream.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
@@ -513,7 +513,7 @@ def test_refused_lines_are_mended_and_imported_again(emulator, command, ndjson):
     lines = refused.read_text().splitlines()
     reasons = dict(zip(lines[::2], lines[1::2], strict=True))
     [broken, number] = sorted(reasons, reverse=True)
-    assert number.startswith("# line 2: user_id is 7")
+    assert number.startswith("# line 2: user_id must be a string, not 7")
     assert json.loads(reasons[number]) == event(1, user_id=7)
     assert broken.startswith("# line 4: it is not JSON")
     assert stat.S_IMODE(refused.stat().st_mode) == 0o600
@@ -584,7 +584,7 @@ def test_a_run_that_goes_on_adds_to_what_was_refused(serve, command, ndjson):
 def test_ten_problems_are_told_and_all_of_them_written(emulator, command, ndjson):
     path = ndjson([event(number, user_id=7) for number in range(30)])
     done = command("import", path)
-    assert done.err.count("refused: user_id is 7") == 10
+    assert done.err.count("refused: user_id must be a string, not 7") == 10
     assert "further ones are counted" in done.err
     assert Path("events.refused.ndjson").read_text().count("# line ") == 30
     path = ndjson([event(number, user_id=7) for number in range(30)], name="other.ndjson")

@@ -334,7 +334,7 @@ def test_so_does_a_version_that_intercom_does_not_know(emulator, command):
     keep(0)
     done = command("outbox", "drain", FILE, "--api-version", "9.9")
     assert done.code == 2
-    assert "Intercom does not know the API version 9.9" in done.err
+    assert "Intercom does not accept the API version 9.9" in done.err
     assert waiting() == [NOON]
 
 

@@ -113,7 +113,7 @@ def test_what_cannot_be_an_event_is_refused_and_stops_nothing(call, emulator):
 
     assert statuses(outcomes) == ["accepted", "refused", "refused", "accepted"]
     errors = {one.position: str(one.error) for one in outcomes if one.error}
-    assert "says not whose it is" in errors[1]
+    assert "has no contact: pass user_id, email or id" in errors[1]
     assert "metadata['a'] is a list" in errors[2]
     assert all(one.event is None for one in outcomes if one.status == "refused")
     assert len(emulator.requests) == 2
@@ -740,7 +740,7 @@ def test_in_a_forked_child_it_says_that_its_threads_stayed_behind(emulator):
             os._exit(0)
         os.close(writing)
         with os.fdopen(reading) as said:
-            assert "before the process forked" in said.read()
+            assert "on both sides of a fork" in said.read()
         os.waitpid(child, 0)
 
 
@@ -990,11 +990,11 @@ def test_a_server_that_stops_answering_does_not_get_ever_more(backend):
         outcomes = client.create_many(map(event, range(500)))
         if backend == "blocking":
             assert len(list(outcomes)) == 500
-            return outcomes._threads._plan.concurrency.limit
+            return outcomes._threads._scheduler.concurrency.limit
 
         async def go() -> int:
             assert len([one async for one in outcomes]) == 500
-            return outcomes._tasks._plan.concurrency.limit
+            return outcomes._tasks._scheduler.concurrency.limit
 
         return go()
 
@@ -1124,6 +1124,23 @@ def test_through_aiohttp_it_is_known_whether_something_may_have_arrived(through,
     assert outcome.error.may_have_been_processed is possibly
     assert through["aiohttp"] == 1
     assert "token" not in repr(outcome.error.__cause__)
+
+
+def test_through_aiohttp_too_an_accepted_event_is_accepted_whatever_the_body(through):
+    faults = [
+        Fault(name="HTML", body=b"<html>Sign in</html>"),
+        Fault(name="errors", body=b'{"type": "error.list", "errors": [{"code": "no"}]}'),
+        Fault(name="no gzip", body=b"not gzip", headers={"Content-Encoding": "gzip"}),
+        Fault(name="cut", body=b"It is accepted", connection="cut"),
+        Fault(name="an empty 200", status=200, body=b""),
+        Fault(name="a 200 of JSON", status=200, body=b'{"type": "event"}'),
+    ]
+    emulator = Emulator(faults=faults, rate_limit=None)
+    with emulator.serve() as url:
+        outcomes = anyio.run(sent, url, map(event, range(len(faults))))
+
+    assert statuses(outcomes) == ["accepted"] * len(faults)
+    assert emulator.counts.requests == through["aiohttp"] == len(faults)
 
 
 def test_through_aiohttp_a_port_where_nobody_listens_is_no_arrival(through):

@@ -47,13 +47,17 @@ def test_one_identity_is_enough(identity):
 
 
 def test_an_event_belongs_to_somebody():
-    with pytest.raises(IdentityError, match="give user_id, email or id"):
+    with pytest.raises(IdentityError, match="has no contact: pass user_id, email or id"):
         Event("placed-order")
 
 
 @pytest.mark.parametrize(
     ("identity", "remedy"),
-    [({"user_id": 314159}, "'314159'"), ({"email": ""}, "email is empty"), ({"id": " "}, "id")],
+    [
+        ({"user_id": 314159}, "'314159'"),
+        ({"email": ""}, "email must not be empty"),
+        ({"id": " "}, "id"),
+    ],
 )
 def test_an_identity_is_text_and_not_empty(identity, remedy):
     with pytest.raises(IdentityError, match=remedy):
@@ -101,7 +105,7 @@ def test_a_field_that_events_do_not_have_is_refused_by_name():
 
 
 def test_a_mapping_without_a_name_is_refused():
-    with pytest.raises(InvalidInputError, match="lacks its event_name"):
+    with pytest.raises(InvalidInputError, match="event_name is missing"):
         Event.from_dict({"user_id": "1"})
 
 

@@ -63,8 +63,8 @@ def test_a_person_can_be_found_by_any_identity(call, identity):
 @pytest.mark.parametrize(
     ("identity", "said"),
     [
-        ({}, "none is given"),
-        ({"user_id": "1", "email": "a@b.co"}, "user_id and email are given"),
+        ({}, "not none"),
+        ({"user_id": "1", "email": "a@b.co"}, "not user_id and email"),
         ({"user_id": ""}, "empty"),
         ({"user_id": 1}, "'1'"),
     ],
@@ -134,7 +134,7 @@ def test_a_listing_that_never_ends_and_never_has_an_event_is_an_error(answering)
     answers = [page(next_page=f"{HERE}?before={number}") for number in range(200)]
     call, transport = answering(*answers)
 
-    with pytest.raises(PaginationError, match="without an event"):
+    with pytest.raises(PaginationError, match="100 pages in succession have no event"):
         call(lambda client: client.list(user_id="1"))
 
     assert len(transport.requests) == 100
@@ -214,7 +214,7 @@ def test_a_listing_in_a_circle_ends_in_an_error_after_all_its_pages(answering, l
 def test_a_next_link_without_a_query_is_an_error_that_holds_the_answer(answering, link):
     call, _ = answering(page("a", next_page=link))
 
-    with pytest.raises(InvalidResponseError, match=r"query|text") as caught:
+    with pytest.raises(InvalidResponseError, match=r"must (be a string|have a query)") as caught:
         call(lambda client: client.list(user_id="1"))
 
     assert b"event.list" in caught.value.response.content

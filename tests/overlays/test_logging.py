@@ -104,7 +104,7 @@ def test_a_wait_that_is_woken_and_goes_on_is_no_further_line(calling, call, logg
 
     assert clock.waits == [4.0, 4.0, 2.0]
     assert levels(logged(), "INFO") == [
-        "POST /events waits 10.00 s for the rate limit, or less",
+        "POST /events waits up to 10.00 s for the rate limit",
     ]
 
 

@@ -67,8 +67,8 @@ def test_a_summary_is_imported_for_a_contact_bound_by_user_id(call):
 @pytest.mark.parametrize(
     ("identity", "said"),
     [
-        ({}, "none is given"),
-        ({"user_id": "1", "id": "2"}, "user_id and id are given"),
+        ({}, "not none"),
+        ({"user_id": "1", "id": "2"}, "not user_id and id"),
         ({"user_id": 1}, "'1'"),
         ({"email": " "}, "empty"),
     ],
@@ -97,7 +97,7 @@ def test_a_contact_shows_who_it_is(call):
         ({"count": 0}, InvalidInputError, "count"),
         ({"count": True}, InvalidInputError, "count"),
         ({"count": 1.5}, InvalidInputError, "count"),
-        ({"first": 1671028895}, InvalidInputError, "first is later than last"),
+        ({"first": 1671028895}, InvalidInputError, "first must not be later than last"),
         ({"first": 1389913941000}, TimestampError, "first.*1000"),
         ({"last": datetime(2022, 1, 1)}, TimestampError, "last.*time zone"),  # noqa: DTZ001  # tested
     ],

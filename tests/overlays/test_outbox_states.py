@@ -28,7 +28,10 @@ from hypothesis.stateful import (
 
 from intercom_data_events import DataEventsClient, Event, NotFoundError, OutboxLockedError
 from intercom_data_events import outbox as outbox_module
-from intercom_data_events.client import parts_of
+from intercom_data_events._sending import operations
+from intercom_data_events._sending.client import parts_of
+from intercom_data_events._sending.drivers import run
+from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events.emulator import EmulatedContact, Emulator, Fault, ManualClock
 from intercom_data_events.outbox import Binding, Outbox
 from intercom_data_events.tracker._course import Course
@@ -337,7 +340,7 @@ class Life(RuleBasedStateMachine):
 
     def _take(self, process):
         try:
-            entry = process.course.next()
+            entry = process.course.next(None)
         except OutboxLockedError as error:
             process.course.give_in(error)
             return None
@@ -356,9 +359,10 @@ class Life(RuleBasedStateMachine):
 
     def _send(self, process, sending, fault=None):
         self.faults = [fault]
-        operation = process.course.operation(sending.entry, process.course.begin)
         try:
-            operation.perform(*parts_of(self.client))
+            session, settings = parts_of(self.client)
+            operation = operations.send(sending.entry.event)
+            run(Exchange(operation, session, settings).steps(), session)
         except Exception as error:  # noqa: BLE001  # as those who send do
             sending.error = error
         sending.answered = True

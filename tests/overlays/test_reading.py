@@ -32,7 +32,8 @@ def summary_of(*items, **more):
 
 def read(answering, answer, verb="list"):
     call, _ = answering(answer)
-    return call(lambda client: getattr(client, verb)(user_id="1"))
+    # What cannot be read is asked for again, which is tested elsewhere.
+    return call(lambda client: getattr(client, verb)(user_id="1"), max_retries=0)
 
 
 def test_metadata_reads_back_as_python_values_and_is_the_same_json_again(answering):
@@ -167,24 +168,36 @@ def test_dates_of_a_summary_are_aware_whatever_their_spelling(answering, spellin
         (b"<html><body>Sign in</body></html>", "body"),
         (b'{"type": "event.list", "eve', "body"),
         (b"\xff\xfe\x00", "body"),
-        (b"[]", "no JSON object"),
-        (b"null", "no JSON object"),
-        (b'"events"', "no JSON object"),
+        (b"[]", "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b'"events"', "must be a JSON object"),
         (b"[" * 100_000, "body"),
-        (b"{}", "no events"),
-        (b'{"message": "down for maintenance"}', "no events"),
-        (b'{"type": "error.list", "errors": [], "events": []}', "no events"),
-        (b'{"events": [{"event_name": null, "created_at": 1}]}', "event_name is empty"),
-        (b'{"events": [{"event_name": [1], "created_at": 1}]}', r"event_name is \[1"),
-        (b'{"events": [{"event_name": "a", "created_at": 1, "email": 5}]}', "email is 5"),
+        (b"{}", "must have events"),
+        (b'{"message": "down for maintenance"}', "must have events"),
+        (b'{"type": "error.list", "errors": [], "events": []}', "must have events"),
+        (b'{"events": [{"event_name": null, "created_at": 1}]}', "event_name must not be empty"),
+        (
+            b'{"events": [{"event_name": [1], "created_at": 1}]}',
+            r"event_name must be a string, not \[1",
+        ),
+        (
+            b'{"events": [{"event_name": "a", "created_at": 1, "email": 5}]}',
+            "email must be a string, not 5",
+        ),
         (b'{"events": [null]}', "DataEvent"),
         (b'{"events": [1]}', "DataEvent"),
         (b'{"events": [{}]}', "lacks 'event_name'"),
         (b'{"events": [{"event_name": "a"}]}', "lacks 'created_at'"),
-        (b'{"events": [{"event_name": "a", "created_at": "soon"}]}', "created_at is 'soon'"),
+        (
+            b'{"events": [{"event_name": "a", "created_at": "soon"}]}',
+            "created_at must be Unix seconds, not 'soon'",
+        ),
         (b'{"events": [{"event_name": "a", "created_at": null}]}', "body"),
         (b'{"events": [{"event_name": "a", "created_at": 1e300}]}', "body"),
-        (b'{"events": [{"event_name": "a", "created_at": 1, "metadata": "x"}]}', "metadata is 'x'"),
+        (
+            b'{"events": [{"event_name": "a", "created_at": 1, "metadata": "x"}]}',
+            "metadata must be an object, not 'x'",
+        ),
         (b'{"events": {"a": 1}}', "DataEvent"),
         (b'{"events": 5}', "body"),
         (b'{"events": "abc"}', "DataEvent"),
@@ -257,7 +270,7 @@ BODIES = JSON | st.fixed_dictionaries(
 def test_whatever_the_answer_is_it_is_read_or_an_error_of_ours(body, verb):
     content = json.dumps(body).encode()
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=content))
-    client = DataEventsClient("token", transport=transport)
+    client = DataEventsClient("token", transport=transport, max_retries=0)
     with suppress(InvalidResponseError):
         found = getattr(client, verb)(user_id="1")
         assert verb == "summary" or list(found) is not None

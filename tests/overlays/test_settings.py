@@ -228,7 +228,7 @@ def test_the_environment_counts_after_the_arguments(
     ("options", "said"),
     [
         ({"region": "mars"}, "us, eu, au"),
-        ({"region": "eu", "base_url": "https://a.example"}, "one of them"),
+        ({"region": "eu", "base_url": "https://a.example"}, "either base_url or region"),
         ({"base_url": "api.intercom.io"}, "http or https"),
         ({"base_url": "ftp://a.example"}, "http or https"),
         ({"base_url": "https://"}, "http or https"),
@@ -242,38 +242,38 @@ def test_the_environment_counts_after_the_arguments(
         ({"base_url": "https://a.example#"}, "without query"),
         ({"base_url": "https://a.example "}, "http or https"),
         ({"base_url": "https://a.example/\ud800"}, "http or https"),
-        ({"base_url": "https://a..example"}, "host or port"),
-        ({"base_url": "https://a.example:101389"}, "host or port"),
+        ({"base_url": "https://a..example"}, "valid host and port"),
+        ({"base_url": "https://a.example:101389"}, "valid host and port"),
         ({"region": ["eu"]}, "us, eu, au"),
         ({"enabled": "false"}, "True or False"),
-        ({"timeout": float("inf")}, "up to a day"),
+        ({"timeout": float("inf")}, "at most 86400"),
         ({"headers": [("a", "b")]}, "mapping"),
         ({"headers": {"bad name": "1"}}, "bad name"),
         ({"headers": {"": "1"}}, "name"),
         ({"headers": {"X-Trace": " a"}}, "X-Trace"),
         ({"transport": "a transport"}, "transport"),
         ({"version": 10**5000}, "cannot be shown"),
-        ({"timeout": 0}, "seconds above 0"),
-        ({"timeout": -1}, "seconds above 0"),
-        ({"timeout": "30"}, "seconds above 0"),
-        ({"timeout": True}, "seconds above 0"),
-        ({"timeout": float("nan")}, "seconds above 0"),
+        ({"timeout": 0}, "seconds greater than 0"),
+        ({"timeout": -1}, "seconds greater than 0"),
+        ({"timeout": "30"}, "seconds greater than 0"),
+        ({"timeout": True}, "seconds greater than 0"),
+        ({"timeout": float("nan")}, "seconds greater than 0"),
         ({"max_retries": -1}, "0 turns retries off"),
-        ({"max_retries": 1.5}, "whole number"),
-        ({"max_retries": True}, "whole number"),
-        ({"max_retries": None}, "whole number"),
-        ({"deadline": 0}, "above 0"),
+        ({"max_retries": 1.5}, "integer of at least 0"),
+        ({"max_retries": True}, "integer of at least 0"),
+        ({"max_retries": None}, "integer of at least 0"),
+        ({"deadline": 0}, "greater than 0"),
         ({"deadline": "5"}, "math.inf"),
-        ({"deadline": float("nan")}, "above 0"),
-        ({"deadline": True}, "above 0"),
+        ({"deadline": float("nan")}, "greater than 0"),
+        ({"deadline": True}, "greater than 0"),
         ({"pace": 1}, "True or False"),
-        ({"quota_share": 0}, "up to 1"),
-        ({"quota_share": 1.1}, "up to 1"),
-        ({"quota_share": "1"}, "up to 1"),
+        ({"quota_share": 0}, "at most 1"),
+        ({"quota_share": 1.1}, "at most 1"),
+        ({"quota_share": "1"}, "at most 1"),
         ({"clock": 5}, "intercom_data_events.Clock"),
         ({"headers": {"X-Trace": "a\nb"}}, "X-Trace"),
         ({"headers": {"X-Trace": 5}}, "X-Trace"),
-        ({"headers": {5: "a"}}, "header 5"),
+        ({"headers": {5: "a"}}, "header name .* not 5"),
         ({"http_client": "a client"}, "http_client"),
     ],
 )
@@ -288,14 +288,14 @@ def test_a_setting_that_cannot_be_used_is_refused(answering, options, said):
 
 
 def test_a_client_takes_one_way_to_send(answering):
-    with pytest.raises(ConfigurationError, match="pass one of them"):
+    with pytest.raises(ConfigurationError, match="either transport or http_client"):
         DataEventsClient("t", transport=httpx.MockTransport(print), http_client=httpx.Client())
 
 
 def test_each_client_takes_its_own_kind_of_http_client():
-    with pytest.raises(ConfigurationError, match=r"needs an httpx\.Client"):
+    with pytest.raises(ConfigurationError, match=r"must be an httpx\.Client"):
         DataEventsClient("token", http_client=httpx.AsyncClient())
-    with pytest.raises(ConfigurationError, match=r"needs an httpx\.AsyncClient"):
+    with pytest.raises(ConfigurationError, match=r"must be an httpx\.AsyncClient"):
         AsyncDataEventsClient("token", http_client=httpx.Client())
 
 
@@ -334,7 +334,7 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(answering, tok
     call, transport = answering(ACCEPTED)
 
     for given in (token, lambda: token):
-        with pytest.raises(ConfigurationError, match="access token") as caught:
+        with pytest.raises(ConfigurationError, match="access_token must") as caught:
             call(lambda client: client.create(**CREATE), access_token=given)
         assert "cr3t" not in str(caught.value)
 
@@ -396,7 +396,7 @@ def test_the_argument_counts_before_the_environment(answering, monkeypatch):
 def test_a_switch_that_is_neither_on_nor_off_is_refused(monkeypatch):
     monkeypatch.setenv("INTERCOM_DISABLED", "maybe")
 
-    with pytest.raises(ConfigurationError, match="INTERCOM_DISABLED is 'maybe'"):
+    with pytest.raises(ConfigurationError, match="INTERCOM_DISABLED must be 1 or 0, not 'maybe'"):
         DataEventsClient("token")
 
 

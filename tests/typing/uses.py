@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 from collections.abc import AsyncIterator, Mapping
@@ -15,6 +16,7 @@ from intercom_data_events import (
     APIStatusError,
     AsyncContact,
     AsyncDataEventsClient,
+    AsyncEventList,
     AsyncOutcomes,
     Clock,
     Contact,
@@ -22,6 +24,7 @@ from intercom_data_events import (
     DataEventsClient,
     Event,
     EventLike,
+    EventList,
     EventSummary,
     IntercomError,
     IntercomVersion,
@@ -86,7 +89,13 @@ def blocking() -> None:
     )
     contact = client.contact(user_id="314159")
     assert_type(contact, Contact)
-    contact.create("invited-friend")
+    assert_type(contact.create("invited-friend", metadata=metadata), None)
+    assert_type(contact.list(per_page=5), EventList)
+    assert_type(contact.summary(), ContactSummary)
+    contact.create_summary(event_name="a", count=1, first=1389913941, last=datetime.now(UTC))
+    contact.create("invited-friend", user_id="1")  # type: ignore[call-arg]
+    client.create(user_id="1")  # type: ignore[call-arg]
+    client.summary(user="1")  # type: ignore[call-arg]
     view = client.with_options(version="2.14", timeout=5, max_retries=0, headers={"X-Trace": "1"})
     assert_type(view, DataEventsClient)
     client.with_options(deadline=math.inf, pace=False, quota_share=0.5)
@@ -130,6 +139,12 @@ async def awaiting() -> None:
         contact = client.contact(id="63a0")
         assert_type(contact, AsyncContact)
         await contact.create("invited-friend")
+        assert_type(await contact.summary(), ContactSummary)
+        assert_type(contact.list(), AsyncEventList)
+        assert_type(client.list(user_id="1"), AsyncEventList)
+        await asyncio.create_task(client.create("placed-order", user_id="1"))
+        asyncio.run(client.summary(user_id="1"))
+        assert_type(await client.with_raw_response.create("a", user_id="1"), APIResponse[None])
         assert_type(await client.with_raw_response.list(user_id="1"), APIResponse[Page])
         assert_type(client.with_options(timeout=5), AsyncDataEventsClient)
         async with client.create_many(listen(), concurrency=8, max_rate=100) as outcomes:

@@ -11,23 +11,14 @@ from typing import Annotated
 
 import typer
 
-from intercom_data_events import (
-    AuthenticationError,
-    IntercomError,
-    InvalidInputError,
-    InvalidVersionError,
-    OutboxError,
-    OutboxLockedError,
-    PermissionDeniedError,
-)
+from intercom_data_events import IntercomError
 from intercom_data_events.__about__ import __version__
 from intercom_data_events.cli import output
-from intercom_data_events.cli.exits import EXIT_CODES, Exit, UsageError
+from intercom_data_events.cli.exits import EXIT_CODES, Exit, UsageError, exit_code
 from intercom_data_events.cli.importing import StoppedError
 from intercom_data_events.cli.journal import JournalError, NoJournalError
 from intercom_data_events.cli.records import Format, SourceError
 from intercom_data_events.cli.settings import Connection
-from intercom_data_events.verdicts import Verdict, verdict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -761,20 +752,12 @@ def run(arguments: Sequence[str]) -> int:
         if end.code == Exit.INTERRUPTED:
             output.message("Interrupted.")
         return end.code if isinstance(end.code, int) and not enough else Exit.DONE
-    except (AuthenticationError, PermissionDeniedError) as error:
-        return _failed(arguments, error, str(error), Exit.DENIED)
-    except (InvalidInputError, InvalidVersionError, SourceError, UsageError) as error:
-        return _failed(arguments, error, str(error), Exit.USAGE)
-    except NoJournalError as error:
+    except (SourceError, UsageError, NoJournalError) as error:
         return _failed(arguments, error, str(error), Exit.USAGE)
     except (StoppedError, JournalError) as error:
         return _failed(arguments, error, str(error), Exit.FAILED)
-    except OutboxError as error:
-        code = Exit.FAILED if isinstance(error, OutboxLockedError) else Exit.USAGE
-        return _failed(arguments, error, str(error), code)
     except IntercomError as error:
-        code = Exit.REFUSED if verdict(error) is Verdict.REFUSED else Exit.FAILED
-        return _failed(arguments, error, str(error), code)
+        return _failed(arguments, error, str(error), exit_code(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         lasting = isinstance(

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeAlias
 from attrs import frozen
 
 from intercom_data_events import timestamps
-from intercom_data_events.checks import shown
+from intercom_data_events._validation import short_repr
 from intercom_data_events.errors import TimestampError
 
 _IDENTITIES = ("user_id", "id", "email")
@@ -200,7 +200,7 @@ def _plan(names: Sequence[str]) -> Plan:
         if not name:
             raise ColumnError(f"column {place + 1} has no name: give it one, or take it out")
         if name in stripped[:place]:
-            raise ColumnError(f"the column {shown(name)} is there twice: take one of them out")
+            raise ColumnError(f"the column {short_repr(name)} is there twice: take one of them out")
     columns = tuple(_column(name, frozenset(stripped)) for name in stripped)
     objects = frozenset(column.key for column in columns if column.key and column.part)
     return Plan(stripped, columns, objects)
@@ -222,7 +222,7 @@ def _column(name: str, present: frozenset[str]) -> _Column:
     else:
         column = _Column(name, key, read=_seconds if key.endswith(_DATES) else _guess)
     if not (column.key or "").strip():
-        raise ColumnError(f"the column {shown(name)} names no key: call it metadata.plan, say")
+        raise ColumnError(f"the column {short_repr(name)} names no key: call it metadata.plan, say")
     return column
 
 
@@ -234,15 +234,15 @@ def _unknown(name: str) -> ColumnError:
         remedy = f"if it is {meant}, call it that"
     else:
         key = re.sub(r"^metadata\W*", "", name, flags=re.IGNORECASE)
-        remedy = f"call it metadata.{shown(key)[1:-1]} to send it as metadata, or take it out"
+        remedy = f"call it metadata.{short_repr(key)[1:-1]} to send it as metadata, or take it out"
     return ColumnError(
-        f"events have no column {shown(name)}: {remedy}; "
+        f"events have no column {short_repr(name)}: {remedy}; "
         f"the columns are {_listed(_FIELDS)} and metadata.KEY"
     )
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(shown(name)[1:-1] for name in names)
+    return ", ".join(short_repr(name)[1:-1] for name in names)
 
 
 def _twice(key: str) -> ColumnError:
@@ -275,14 +275,16 @@ def _guess(_: str, cell: str) -> object:
 def _number(name: str, cell: str) -> object:
     number = _parsed(cell)
     if number is None:
-        raise ColumnError(f"{name} is {shown(cell)}, which is no number: write it as 3.67, say")
+        raise ColumnError(
+            f"{name} is {short_repr(cell)}, which is no number: write it as 3.67, say"
+        )
     return number
 
 
 def _amount(name: str, cell: str) -> object:
     if not _DIGITS.fullmatch(cell):
         raise ColumnError(
-            f"{name} is {shown(cell)}: it is whole minor currency units, 2999 for 29.99, say"
+            f"{name} is {short_repr(cell)}: it is whole minor currency units, 2999 for 29.99, say"
         )
     return int(cell)
 

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from intercom_data_events._sending.retry import (
+    ErrorClass,
+    classify,
+    denies_access,
+    refuses_version,
+)
+from intercom_data_events.errors import (
+    APIStatusError,
+    IntercomError,
+    InvalidInputError,
+    OutboxError,
+    OutboxLockedError,
+)
+
 
 class Exit(IntEnum):
     """What a command ends with."""
@@ -26,8 +40,24 @@ class UsageError(Exception):
     """Arguments that make no sense together, or one that cannot be understood."""
 
 
+def exit_code(error: IntercomError) -> Exit:
+    """Returns what a command ends with that ended in an error."""
+    if isinstance(error, OutboxError):
+        return Exit.FAILED if isinstance(error, OutboxLockedError) else Exit.USAGE
+    if isinstance(error, InvalidInputError):
+        return Exit.USAGE
+    if classify(error) is ErrorClass.PERMANENT:
+        return Exit.REFUSED
+    if isinstance(error, APIStatusError) and classify(error) is ErrorClass.SYSTEMIC:
+        if refuses_version(error.codes):
+            return Exit.USAGE
+        if denies_access(error.codes, error.status_code):
+            return Exit.DENIED
+    return Exit.FAILED
+
+
 #: For ``--help``.
 EXIT_CODES = """\
 Exit codes: 0 done; 1 something was refused, now or in runs before; 2 nothing was done: wrong
-arguments, settings or file; 3 not everything was done: run it again, to go on; 4 the access token
-is not accepted; 130 interrupted."""
+arguments, settings or file; 3 incomplete: run the same command again to resume; 4 Intercom does not
+accept the access token, or its permissions or plan; 130 interrupted."""

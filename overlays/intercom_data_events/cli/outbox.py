@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from intercom_data_events import DataEventsClient, Event, IntercomError
+from intercom_data_events._sending.retry import ErrorClass, classify
 from intercom_data_events.cli import output
 from intercom_data_events.cli.exits import Exit, UsageError
 from intercom_data_events.cli.exports import opened, write_ndjson
@@ -31,7 +32,6 @@ from intercom_data_events.cli.settings import Connection
 from intercom_data_events.errors import OutboxError, OutboxLockedError
 from intercom_data_events.outbox import Binding, DeadLetter, Outbox
 from intercom_data_events.tracker import Counters, Tracker
-from intercom_data_events.verdicts import Verdict, verdict
 
 # Dead letters that a person is shown, unless told otherwise.
 _SHOWN = 100
@@ -432,7 +432,7 @@ def _is_final(error: IntercomError) -> bool:
     """Whether there is no use in going on, as nothing but a person can mend it."""
     if isinstance(error, OutboxError):
         return not isinstance(error, OutboxLockedError)
-    return verdict(error) is Verdict.GENERAL
+    return classify(error) is ErrorClass.SYSTEMIC
 
 
 @contextmanager

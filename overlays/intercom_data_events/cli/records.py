@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple, NoReturn
 
-from intercom_data_events.checks import shown
+from intercom_data_events._validation import short_repr
 from intercom_data_events.cli.columns import ColumnError, Plan, known, plan
 
 #: How long a record can be, in bytes; events are a few hundred.
@@ -318,7 +318,7 @@ class Reader:
                 return None
             problem = (
                 f"it has {len(cells):,} cells, and the header {len(self._plan.names)}: "
-                f"a cell that has {shown(self.delimiter)} in it needs quotes around it"
+                f"a cell that has {short_repr(self.delimiter)} in it needs quotes around it"
             )
         except (_RefusedError, ColumnError) as error:
             problem = str(error)
@@ -401,7 +401,7 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
         for key, _ in pairs:
             if key in seen:
                 raise _RefusedError(
-                    f"an object in it has the key {shown(key)} twice: take one of them out"
+                    f"an object in it has the key {short_repr(key)} twice: take one of them out"
                 )
             seen.add(key)
     return fields

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from intercom_data_events import ConfigurationError
-from intercom_data_events.settings import resolve_address, resolve_enabled
+from intercom_data_events._sending.settings import resolve_address, resolve_enabled
 
 
 @frozen(kw_only=True)

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from intercom_data_events.checks import shown
-from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient, parts_of
+from intercom_data_events._sending.client import parts_of
+from intercom_data_events._validation import short_repr
+from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.errors import ConfigurationError, IntercomError
 from intercom_data_events.event import Event
 from intercom_data_events.tracker._course import (
@@ -35,9 +36,9 @@ from intercom_data_events.tracker._threads import Threads
 if TYPE_CHECKING:
     import anyio.abc
 
-    from intercom_data_events.connections import Pool
+    from intercom_data_events._sending.session import Session
+    from intercom_data_events._sending.settings import Settings
     from intercom_data_events.metadata import Metadata
-    from intercom_data_events.settings import Settings
     from intercom_data_events.timestamps import Timestamp
     from intercom_data_events.tracker._tasks import Tasks
 
@@ -101,7 +102,9 @@ class Tracker:
         close_timeout: float = 10.0,
     ) -> None:
         if not isinstance(client, DataEventsClient):
-            raise ConfigurationError(f"client is {shown(client)}: it has to be a DataEventsClient")
+            raise ConfigurationError(
+                f"client is {short_repr(client)}: it has to be a DataEventsClient"
+            )
         check_settings(
             outbox=outbox,
             workspace=workspace,
@@ -112,7 +115,7 @@ class Tracker:
             close_timeout=close_timeout,
         )
         check_blocking(on_error)
-        self._pool, self._settings = parts_of(client)
+        self._session, self._settings = parts_of(client)
         self._outbox = outbox
         self._workspace = workspace
         self._concurrency = concurrency
@@ -241,9 +244,11 @@ class Tracker:
     def _begun(self, process: int) -> Threads:
         if self._closed:
             raise RuntimeError("the tracker is closed: make a new one")
-        queue = _queue(self._pool, self._settings, self._outbox, self._workspace, self._max_queued)
-        course = Course(queue, self._pool.clock, self._concurrency)
-        begun = Threads(course, self._pool, self._settings, self._when_full, self._on_error)
+        queue = _queue(
+            self._session, self._settings, self._outbox, self._workspace, self._max_queued
+        )
+        course = Course(queue, self._session.clock, self._concurrency)
+        begun = Threads(course, self._session, self._settings, self._when_full, self._on_error)
         own = self._processes.setdefault(process, begun)
         if self._closed:
             # By a signal's handler, that came in between and found nothing to close.
@@ -294,7 +299,7 @@ class AsyncTracker:
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
             raise ConfigurationError(
-                f"client is {shown(client)}: it has to be an AsyncDataEventsClient"
+                f"client is {short_repr(client)}: it has to be an AsyncDataEventsClient"
             )
         check_settings(
             outbox=outbox,
@@ -305,7 +310,7 @@ class AsyncTracker:
             on_error=on_error,
             close_timeout=close_timeout,
         )
-        self._pool, self._settings = parts_of(client)
+        self._session, self._settings = parts_of(client)
         self._outbox = outbox
         self._workspace = workspace
         self._concurrency = concurrency
@@ -380,7 +385,7 @@ class AsyncTracker:
         course = await self._course()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._tasks = Tasks(course, self._pool, self._settings, self._when_full, self._on_error)
+        self._tasks = Tasks(course, self._session, self._settings, self._when_full, self._on_error)
         self._group.start_soon(self._tasks.run)
         return self
 
@@ -414,21 +419,21 @@ class AsyncTracker:
 
         def open_() -> None:
             # Whoever is writing later is waited for elsewhere, without keeping up the event loop.
-            given = self._pool, self._settings, self._outbox, self._workspace, self._max_queued
+            given = self._session, self._settings, self._outbox, self._workspace, self._max_queued
             opened.append(_queue(*given, patience=0))
 
         opened: list[Queue] = []
         if self._outbox is None:
             open_()
-            return Course(opened[0], self._pool.clock, self._concurrency)
+            return Course(opened[0], self._session.clock, self._concurrency)
         # What was opened has to be closed, so that it is to be known.
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(open_)
-        return Course(opened[0], self._pool.clock, self._concurrency)
+        return Course(opened[0], self._session.clock, self._concurrency)
 
 
 def _queue(
-    pool: Pool[Any],
+    session: Session[Any],
     settings: Settings,
     outbox: str | os.PathLike[str] | None,
     workspace: str | None,
@@ -436,14 +441,14 @@ def _queue(
     patience: float = 1.0,
 ) -> Queue:
     # A disabled client's events go nowhere, and those of an outbox are not to follow them.
-    if outbox is None or not pool.enabled:
+    if outbox is None or not session.enabled:
         return MemoryQueue(max_queued or MOST)
     from intercom_data_events.outbox import MOST as MOST_IN_FILE
     from intercom_data_events.outbox import Binding, Outbox
 
     return Outbox(
         outbox,
-        Binding(settings.base_url, pool.auth.known_token, workspace),
+        Binding(settings.base_url, session.auth.known_token, workspace),
         most=max_queued or MOST_IN_FILE,
         patience=patience,
     )
@@ -459,4 +464,4 @@ def _check_event(event: object) -> None:
     if not isinstance(event, Event):
         from intercom_data_events.errors import InvalidInputError
 
-        raise InvalidInputError(f"track_event takes an Event, not {shown(event)}")
+        raise InvalidInputError(f"track_event takes an Event, not {short_repr(event)}")

@@ -10,12 +10,12 @@ import random
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from attrs import define, field, frozen
 
-from intercom_data_events import operations
-from intercom_data_events.checks import shown
+from intercom_data_events._sending.retry import ErrorClass, classify
+from intercom_data_events._validation import short_repr
 from intercom_data_events.clock import Clock
 from intercom_data_events.errors import (
     APIStatusError,
@@ -27,7 +27,9 @@ from intercom_data_events.errors import (
 )
 from intercom_data_events.event import Event, key
 from intercom_data_events.tracker._queue import Entry, Queue
-from intercom_data_events.verdicts import Verdict, verdict
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.pacing import Reservation
 
 log = logging.getLogger("intercom_data_events")
 
@@ -109,6 +111,8 @@ class Course:
     collisions: int = field(default=0, init=False)
     failing: IntercomError | None = field(default=None, init=False)
     in_flight: set[Entry] = field(factory=set[Entry], init=False)
+    #: Workers that acquire quota, each for one event.
+    preparing: int = field(default=0, init=False)
     stopped: bool = field(default=False, init=False)
     # The events that failed since Intercom answered.
     _failed: set[int] = field(factory=set[int], init=False)
@@ -136,7 +140,7 @@ class Course:
     @property
     def has_room(self) -> bool:
         """Whether something can be sent now, if there is anything."""
-        sending = len(self.in_flight)
+        sending = len(self.in_flight) + self.preparing
         if self.stopped or sending >= self.concurrency:
             return False
         if sending - self._hanging >= 1 + self._latency / _COST:
@@ -170,28 +174,26 @@ class Course:
             "fewer, or allow for more with max_queued="
         )
 
-    def next(self) -> Entry | None:
-        """What to send now, or None."""
-        # All that there is may be on its way already.
+    def prepare(self) -> bool:
+        """Whether a worker is to acquire quota for an event; until then it is `preparing`."""
+        # All that there is may be in flight already.
+        busy = len(self.in_flight) + self.preparing
+        if not self.has_room or busy >= self.queue.size:
+            return False
+        self.preparing += 1
+        return True
+
+    def next(self, reservation: Reservation | None) -> Entry | None:
+        """What to send with the quota, or None; to be sent at once."""
         if not self.has_room or len(self.in_flight) >= self.queue.size:
             return None
         entry = self.queue.take(self.clock.time())
         if entry is not None:
             self._probe = entry if self.paused else None
+            entry.reservation = reservation
+            entry.begun_at = self.clock.monotonic()
             self.in_flight.add(entry)
         return entry
-
-    def operation(
-        self, entry: Entry, wanted: Callable[[Entry], bool]
-    ) -> operations.Operation[None]:
-        """What sends it."""
-        return operations.create(entry.event, lambda: wanted(entry))
-
-    def begin(self, entry: Entry) -> bool:
-        """Says, just before it is sent, whether it is to be."""
-        if not self.stopped:
-            entry.begun_at = self.clock.monotonic()
-        return not self.stopped
 
     def ended(self, entry: Entry, error: IntercomError | None) -> GivenUp | None:
         """Takes in what became of it; returns it where it will not arrive."""
@@ -200,11 +202,14 @@ class Course:
             self.queue.accepted(entry)
             self._answered(entry)
             self.sent += not self._is_given_up
-            self._learn(self.clock.monotonic() - (entry.begun_at or 0.0))
+            self._learn(self.clock.monotonic() - entry.begun_at)
             return None
         entry.unsure |= error.may_have_been_processed
         kind = self._judged(entry, error)
-        if kind is Verdict.REFUSED:
+        if self.stopped and self.queue.lasts and kind is not ErrorClass.PERMANENT:
+            self.give_back(entry)
+            return None
+        if kind is ErrorClass.PERMANENT:
             error.may_have_been_processed = entry.unsure
             self.queue.refused(entry, error, now)
             self._answered(entry)
@@ -215,13 +220,13 @@ class Course:
             return entry.event, error
         # For so long that it is others that find out whether it was about this one.
         seconds = min(2.0 ** (min(self._pauses, 30) + 2), 2 * _LONGEST_PAUSE)
-        if kind is Verdict.GENERAL:
+        if kind is ErrorClass.SYSTEMIC:
             self._suspects.setdefault(entry.id, self._answers)
         else:
             own = min(2.0 ** min(entry.tries + 1, 30), _LONGEST_HELD)
             seconds = max(own, seconds) if self.paused else own
         self.queue.later(entry, _spread(seconds), now)
-        self._fail(error, entry, general=kind is Verdict.GENERAL)
+        self._fail(error, entry, general=kind is ErrorClass.SYSTEMIC)
         self._leave(entry)
         return None
 
@@ -250,10 +255,7 @@ class Course:
         """Does what time brings; whether something can be sent."""
         free = self.queue.upkeep(self.clock.time(), list(self.in_flight))
         now = self.clock.monotonic()
-        self._hanging = sum(
-            entry.begun_at is not None and now - entry.begun_at >= TICK
-            for entry in list(self.in_flight)
-        )
+        self._hanging = sum(now - entry.begun_at >= TICK for entry in list(self.in_flight))
         if isinstance(self.failing, OutboxError) and not self.queue.size:
             self._go_on()  # It can be used again, and there is nothing that would find out.
         return free and self.has_room
@@ -283,14 +285,14 @@ class Course:
         if self.paused and self.failing is not failing:
             return True
         # What is left was tried, or is another process's to send.
-        return not self.in_flight and not self.look_around()
+        return not self.in_flight and not self.preparing and not self.look_around()
 
     def stop(self) -> list[GivenUp]:
         """Begins nothing more; returns what will not arrive, as far as is known."""
         self.stopped = True
         for entry in list(self.in_flight):
-            if entry.begun_at is None:
-                self.give_back(entry)
+            if entry.reservation is not None:
+                entry.reservation.withdrawn = True
         lost = list(self.queue.rest())
         self.dropped += len(lost)
         if lost:
@@ -302,9 +304,7 @@ class Course:
 
     def _lost(self, entry: Entry) -> GivenUp:
         error = NotSentError(f"{named(entry.event)} was not sent before the tracker closed")
-        error.may_have_been_processed = entry.unsure or (
-            entry in self.in_flight and entry.begun_at is not None
-        )
+        error.may_have_been_processed = entry.unsure or entry in self.in_flight
         return entry.event, error
 
     def counters(self) -> Counters:
@@ -358,11 +358,15 @@ class Course:
         if entry is self._probe:
             self._probe = None
 
-    def _judged(self, entry: Entry, error: IntercomError) -> Verdict:
-        kind = verdict(error)
+    def _judged(self, entry: Entry, error: IntercomError) -> ErrorClass:
+        kind = classify(error)
         answers = self._suspects.get(entry.id, self._answers)
         # Others got through since it met that before, so it is about this one: a hook's error, say.
-        return Verdict.TEMPORARY if kind is Verdict.GENERAL and answers < self._answers else kind
+        return (
+            ErrorClass.TRANSIENT
+            if kind is ErrorClass.SYSTEMIC and answers < self._answers
+            else kind
+        )
 
     def _answered(self, entry: Entry) -> None:
         self._leave(entry)
@@ -418,24 +422,24 @@ def check_settings(
         ConfigurationError: A setting that makes no sense.
     """
     if outbox is not None and not isinstance(outbox, str | os.PathLike):
-        raise ConfigurationError(f"outbox is {shown(outbox)}: it is the path of a file")
+        raise ConfigurationError(f"outbox is {short_repr(outbox)}: it is the path of a file")
     if workspace is not None and not (isinstance(workspace, str) and workspace.strip()):
-        raise ConfigurationError(f"workspace is {shown(workspace)}: it is a name of your own")
+        raise ConfigurationError(f"workspace is {short_repr(workspace)}: it is a name of your own")
     if type(concurrency) is not int or not 1 <= concurrency <= 1000:
         raise ConfigurationError(
-            f"concurrency is {shown(concurrency)}: it is a number of requests, 1 to 1000"
+            f"concurrency is {short_repr(concurrency)}: it is a number of requests, 1 to 1000"
         )
     if max_queued is not None and (type(max_queued) is not int or max_queued < 1):
         raise ConfigurationError(
-            f"max_queued is {shown(max_queued)}: it is a number of events, 1 or more"
+            f"max_queued is {short_repr(max_queued)}: it is a number of events, 1 or more"
         )
     if when_full not in ("drop", "block", "raise"):
         raise ConfigurationError(
-            f"when_full is {shown(when_full)}: it is one of drop, block and raise"
+            f"when_full is {short_repr(when_full)}: it is one of drop, block and raise"
         )
     if on_error is not None and not callable(on_error):
         raise ConfigurationError(
-            f"on_error is {shown(on_error)}: it is a function of an event and an error"
+            f"on_error is {short_repr(on_error)}: it is a function of an event and an error"
         )
     check_seconds("close_timeout", close_timeout)
 
@@ -449,7 +453,7 @@ def check_seconds(name: str, seconds: object) -> float:
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not cast("float", seconds) >= 0:
         raise ConfigurationError(
-            f"{name} is {shown(seconds)}: it has to be a number of seconds, 0 or more"
+            f"{name} is {short_repr(seconds)}: it has to be a number of seconds, 0 or more"
         )
     # What threads can wait for, and a float can hold.
     return float(min(cast("float", seconds), threading.TIMEOUT_MAX))
@@ -482,7 +486,7 @@ def unexpected(error: BaseException, *, closed: bool) -> ConfigurationError:
 def named(event: Event) -> str:
     """The name of an event, as a line of a log can hold it."""
     name = event.event_name
-    return name if name.isprintable() and len(name) <= 80 else shown(name)
+    return name if name.isprintable() and len(name) <= 80 else short_repr(name)
 
 
 def _reason(error: IntercomError) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httpx
 
-    from intercom_data_events.connections import Pool
+    from intercom_data_events._sending.session import Session
 
 # Seconds for which a fork waits.
 _PATIENCE = 5.0
@@ -26,18 +26,18 @@ _loading = threading.RLock()
 _held: list[bool] = []
 
 
-def load(pool: Pool[httpx.Client]) -> None:
+def load(session: Session[httpx.Client]) -> None:
     """Imports what a tracker's threads would import one by one, and sets up connections."""
     _watch_forks()
     with _loading:
         import encodings.idna  # noqa: F401  # for names of hosts
 
-        from intercom_data_events import failures  # noqa: F401
+        from intercom_data_events._sending import responses  # noqa: F401
         from intercom_data_events_api.api.data_events import create_data_event  # noqa: F401
 
         # What is wrong with it, whoever sends an event is told.
         with suppress(Exception):
-            pool.own()
+            session.process_state()
 
 
 def _before_fork() -> None:

@@ -7,12 +7,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import define
 
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.event import Event
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.pacing import Reservation
 
 #: Seconds for which an event counts as new.
 RECENT = 60.0
@@ -31,8 +34,8 @@ class Entry:
         event: The event.
         tracked_at: When it was tracked, in Unix seconds.
         tries: How often sending it has failed for the time being.
-        begun_at: When the request that is to submit it was made, by the clock that only goes on;
-            None before.
+        begun_at: When the request that is to submit it was made, by the clock that only goes on.
+        reservation: The quota that it is sent with.
         unsure: Whether one of the failures may have been none, as far as Intercom is concerned.
     """
 
@@ -40,8 +43,9 @@ class Entry:
     event: Event
     tracked_at: float
     tries: int = 0
-    begun_at: float | None = None
+    begun_at: float = 0.0
     unsure: bool = False
+    reservation: Reservation | None = None
 
 
 class Queue(Protocol):
@@ -207,5 +211,5 @@ class MemoryQueue:
         pass
 
     def _free(self, entry: Entry) -> None:
-        entry.begun_at = None
+        entry.begun_at = 0.0
         heapq.heappush(self._recent, (entry.tracked_at, entry.id, entry))

@@ -14,9 +14,11 @@ import anyio.lowlevel
 import anyio.to_thread
 from attrs import define, field
 
+from intercom_data_events._sending import operations
+from intercom_data_events._sending.drivers import areserve, arun
+from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events.errors import IntercomError, OutboxError, OutboxLockedError
 from intercom_data_events.event import Event
-from intercom_data_events.sending import UnwantedError
 from intercom_data_events.tracker._course import (
     REPORTING,
     TICK,
@@ -31,9 +33,10 @@ if TYPE_CHECKING:
     import anyio.abc
     import httpx
 
+    from intercom_data_events._sending.pacing import Reservation
+    from intercom_data_events._sending.session import Session
+    from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import AsyncAlarm
-    from intercom_data_events.connections import Pool
-    from intercom_data_events.settings import Settings
     from intercom_data_events.tracker._course import WhenFull
     from intercom_data_events.tracker._queue import Entry
 
@@ -57,7 +60,7 @@ class Tasks:
     """
 
     course: Course
-    pool: Pool[httpx.AsyncClient]
+    session: Session[httpx.AsyncClient]
     settings: Settings
     when_full: WhenFull
     on_error: Callable[[Event, IntercomError], object] | None
@@ -119,7 +122,7 @@ class Tasks:
             while not course.stopped:
                 if not self._reporting and await self._in_turn(lambda: course.has_passed(mark)):
                     return True
-                if self.pool.closed:
+                if self.session.closed:
                     return False  # Nothing can be sent any longer.
                 if (
                     closing
@@ -191,28 +194,46 @@ class Tasks:
 
     async def _work(self) -> None:
         try:
-            while (entry := await self._next()) is not None:
+            while self._prepare() and (entry := await self._next()) is not None:
                 await self._settle(entry, await self._send(entry))
         finally:
             self._running -= 1
 
-    async def _next(self) -> Entry | None:
+    def _prepare(self) -> bool:
         try:
-            return await self._in_turn(self.course.next)
+            return self.course.prepare()
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self.course.give_in(error)
-            return None
+            return False
+
+    async def _next(self) -> Entry | None:
+        """Acquires quota, and then takes what to send."""
+        reservation: Reservation | None = None
+        entry: Entry | None = None
+        try:
+            try:
+                reservation = await areserve(self.session, self.settings)
+            finally:
+                self.course.preparing -= 1
+            if reservation is not None:
+                quota = reservation
+                entry = await self._in_turn(lambda: self.course.next(quota))
+        except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
+            ours = isinstance(error, IntercomError)
+            self.course.give_in(error if ours else unexpected(error, closed=self.session.closed))
+        finally:
+            if reservation is not None and entry is None:
+                self.session.release(reservation)
+        return entry
 
     async def _send(self, entry: Entry) -> IntercomError | None:
         try:
-            operation = self.course.operation(entry, self.course.begin)
-            await operation.aperform(self.pool, self.settings)
-        except UnwantedError:
-            await anyio.sleep_forever()  # It is being closed, and was given back.
+            exchange = Exchange(operations.send(entry.event), self.session, self.settings)
+            await arun(exchange.steps(entry.reservation), self.session)
         except IntercomError as error:
             return error
         except Exception as error:  # noqa: BLE001  # no event is lost to a hook's error
-            return unexpected(error, closed=self.pool.closed)
+            return unexpected(error, closed=self.session.closed)
         except BaseException:
             # Cancelled; so it will not be known here what became of it.
             if self.course.queue.lasts:

@@ -14,14 +14,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from intercom_data_events._sending import operations
+from intercom_data_events._sending.drivers import reserve, run
+from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
-from intercom_data_events.sending import UnwantedError
 from intercom_data_events.tracker._course import (
     REPORTING,
     TICK,
@@ -36,9 +37,10 @@ from intercom_data_events.tracker._loading import load
 if TYPE_CHECKING:
     import httpx
 
+    from intercom_data_events._sending.pacing import Reservation
+    from intercom_data_events._sending.session import Session
+    from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Alarm
-    from intercom_data_events.connections import Pool
-    from intercom_data_events.settings import Settings
     from intercom_data_events.tracker._course import WhenFull
     from intercom_data_events.tracker._queue import Entry
 
@@ -55,7 +57,7 @@ class Threads:
 
     Args:
         course: What to do when.
-        pool: What to send through.
+        session: What to send through.
         settings: What requests are made with.
         when_full: What to do where the queue is full.
         on_error: Is called with each event that will not arrive, and why.
@@ -64,13 +66,13 @@ class Threads:
     def __init__(
         self,
         course: Course,
-        pool: Pool[httpx.Client],
+        session: Session[httpx.Client],
         settings: Settings,
         when_full: WhenFull,
         on_error: Callable[[Event, IntercomError], object] | None,
     ) -> None:
         self._course = course
-        self._pool = pool
+        self._session = session
         self._settings = settings
         self._when_full = when_full
         self._on_error = on_error
@@ -157,7 +159,7 @@ class Threads:
                     if not self._reporting and course.has_passed(mark):
                         return True
                     left = ends - time.monotonic()
-                    if left <= 0 or self._pool.closed:
+                    if left <= 0 or self._session.closed:
                         return False  # Nothing can be sent any longer.
                     if closing and not self._reporting and course.is_in_vain(failing):
                         return False
@@ -286,9 +288,10 @@ class Threads:
 
     def _run(self) -> None:
         try:
-            load(self._pool)
-            while (entry := self._next()) is not None:
-                self._deal_with(entry, self._settings, self._line)
+            load(self._session)
+            while self._prepared():
+                if (entry := self._next(math.inf, self._line, waits=True)) is not None:
+                    self._deal_with(entry, self._settings, self._line)
         finally:
             with self._lock:
                 self._workers.discard(threading.current_thread())
@@ -298,30 +301,68 @@ class Threads:
         """Sends from the thread that waits, for no longer than that; whether there was anything."""
         with self._lock:
             self._look_around()
-            entry = None if self._staff > 0 else self._taken()
+            left = ends - time.monotonic()
+            if self._staff > 0 or left <= 0 or not self._prepare():
+                return False
+        entry = self._next(left, self._lock, waits=False)
         left = ends - time.monotonic()
-        if entry is None or left <= 0:
-            return False
-        settings = evolve(self._settings, deadline=min(self._settings.deadline, left))
+        if entry is None:
+            return left > 0
+        settings = evolve(self._settings, deadline=min(self._settings.deadline, max(left, 0.001)))
         self._deal_with(entry, settings, self._lock)
         return True
 
-    def _next(self) -> Entry | None:
-        """Waits for something to send; None where there will be nothing more."""
+    def _prepared(self) -> bool:
+        """Waits until there is something to send; False where there will be nothing more."""
         with self._line:
             while not self._course.stopped:
-                if (entry := self._taken()) is not None:
-                    return entry
+                if self._prepare():
+                    return True
                 self._idle += 1
                 self._work.wait()
-            return None
+            return False
 
-    def _taken(self) -> Entry | None:
+    def _prepare(self) -> bool:
         try:
-            return self._course.next()
+            return self._course.prepare()
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self._course.give_in(error)
-            return None
+            return False
+
+    def _next(
+        self, seconds: float, lock: AbstractContextManager[object], *, waits: bool
+    ) -> Entry | None:
+        """Acquires quota, within so many seconds, and then takes what to send.
+
+        Where there is nothing, it waits until there may be, if it `waits`.
+        """
+        course = self._course
+        reservation: Reservation | None = None
+        entry: Entry | None = None
+        problem: Exception | None = None
+        try:
+            reservation = reserve(self._session, self._settings, seconds)
+        except Exception as error:  # noqa: BLE001  # sending goes on after a while
+            problem = error
+        with lock:
+            course.preparing -= 1
+            try:
+                if problem is not None:
+                    ours = isinstance(problem, IntercomError)
+                    course.give_in(
+                        problem if ours else unexpected(problem, closed=self._session.closed)
+                    )
+                elif reservation is not None:
+                    entry = course.next(reservation)
+            except Exception as error:  # noqa: BLE001  # as above
+                course.give_in(error)
+            if entry is None:
+                if reservation is not None:
+                    self._session.release(reservation)
+                if waits and not course.stopped:
+                    self._idle += 1
+                    self._work.wait()
+        return entry
 
     def _deal_with(
         self, entry: Entry, settings: Settings, lock: AbstractContextManager[object]
@@ -329,28 +370,13 @@ class Threads:
         """Sends an event, and sees to what becomes of it."""
         error: IntercomError | None = None
         try:
-            operation = self._course.operation(entry, partial(self._begin, lock))
-            operation.perform(self._pool, settings)
-        except UnwantedError:
-            with self._lock:
-                self._give_back(entry)
-            self._speak()
-            return
+            exchange = Exchange(operations.send(entry.event), self._session, settings)
+            run(exchange.steps(entry.reservation), self._session)
         except IntercomError as failure:
             error = failure
         except BaseException as failure:  # noqa: BLE001  # no event is lost to a hook's error
-            error = unexpected(failure, closed=self._pool.closed)
+            error = unexpected(failure, closed=self._session.closed)
         self._settle(entry, error, lock)
-
-    def _begin(self, lock: AbstractContextManager[object], entry: Entry) -> bool:
-        with lock:
-            return self._course.begin(entry)
-
-    def _give_back(self, entry: Entry) -> None:
-        """Ends what is not to be sent any longer, as the tracker was closed."""
-        if entry in self._course.in_flight:
-            self._course.give_back(entry)
-        self._close_when_over()
 
     def _settle(
         self, entry: Entry, error: IntercomError | None, lock: AbstractContextManager[object]

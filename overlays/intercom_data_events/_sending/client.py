@@ -1,0 +1,169 @@
+"""The common base of the blocking and the async client: settings, a session, and views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
+
+import httpx
+
+from intercom_data_events._sending.session import C, Session
+from intercom_data_events._sending.settings import (
+    AsyncAccessToken,
+    Region,
+    Settings,
+    resolve_enabled,
+    resolve_token,
+)
+from intercom_data_events._validation import short_repr
+from intercom_data_events.clock import Clock
+from intercom_data_events.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.quota import RateLimit
+    from intercom_data_events_api.models import IntercomVersion
+
+Tr = TypeVar("Tr", bound=httpx.BaseTransport | httpx.AsyncBaseTransport)
+Tok = TypeVar("Tok", bound=AsyncAccessToken)
+
+
+class BaseClient(Generic[C, Tr, Tok]):
+    """Settings and a session; a view has other settings on the same session."""
+
+    _kind: ClassVar[type[httpx.Client | httpx.AsyncClient]]
+    _transport_kind: ClassVar[type[httpx.BaseTransport | httpx.AsyncBaseTransport]]
+
+    def __init__(
+        self,
+        access_token: Tok | None = None,
+        *,
+        version: IntercomVersion | str | None = None,
+        region: Region | None = None,
+        base_url: str | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        deadline: float = 120,
+        max_retries: int = 4,
+        pace: bool = True,
+        quota_share: float = 1.0,
+        headers: Mapping[str, str] | None = None,
+        enabled: bool | None = None,
+        transport: Tr | None = None,
+        http_client: C | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = Settings.resolve(
+            version=version,
+            region=region,
+            base_url=base_url,
+            timeout=30 if timeout is None and http_client is None else timeout,
+            deadline=deadline,
+            max_retries=max_retries,
+            pace=pace,
+            quota_share=quota_share,
+            headers=headers,
+        )
+        if transport is not None and http_client is not None:
+            raise ConfigurationError("pass either transport or http_client, not both")
+        _check_kind("transport", transport, self._transport_kind)
+        _check_kind("http_client", http_client, self._kind)
+        _check_kind("clock", clock, Clock)
+        on = resolve_enabled(enabled)
+        self._session = Session(
+            cast("type[C]", self._kind),
+            resolve_token(access_token) if on else None,
+            enabled=on,
+            transport=transport,
+            http_client=http_client,
+            clock=clock,
+        )
+        self._is_view = False
+
+    def with_options(
+        self,
+        *,
+        version: IntercomVersion | str | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        deadline: float | None = None,
+        max_retries: int | None = None,
+        pace: bool | None = None,
+        quota_share: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Returns a view of this client with other options, on the same connections.
+
+        An option that is left out stays as it is in the client. Closing a view does nothing: the
+        connections belong to the client.
+
+        Args:
+            version: The API version.
+            timeout: Seconds that one attempt of a request may take.
+            deadline: Seconds that all attempts and waits may take.
+            max_retries: How often a failed request is repeated.
+            pace: Whether requests wait for room within the rate limit.
+            quota_share: The largest part of the app's quota to use; it counts all requests of this
+                client, so a view with a smaller share goes last.
+            headers: Additional headers; they replace the client's headers of the same name.
+
+        Raises:
+            ConfigurationError: An option cannot be used.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._settings = self._settings.changed(
+            version=version,
+            timeout=timeout,
+            deadline=deadline,
+            max_retries=max_retries,
+            pace=pace,
+            quota_share=quota_share,
+            headers=headers,
+        )
+        view._is_view = True
+        return view
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The app's rate limit in the latest answer, or None before the first one."""
+        return self._session.rate_limit
+
+    def __repr__(self) -> str:
+        """Shows the settings, but not the token."""
+        return f"{type(self).__name__}({self._settings!r})"
+
+    def __copy__(self) -> Self:
+        """Returns a view: a copy shares the connections and the token."""
+        return self.with_options()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Returns a view: a copy shares the connections and the token."""
+        return self.with_options()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Returns what a pickle contains: the settings, but not the token."""
+        if self._session.given:
+            raise TypeError(
+                "a client with a transport, an http_client or a clock cannot be pickled; make a "
+                "new one instead"
+            )
+        return {"settings": self._settings, "enabled": self._session.enabled}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Unpickles a client, with the token from the environment."""
+        enabled = bool(state["enabled"])
+        self._settings = cast("Settings", state["settings"])
+        token = resolve_token(None) if enabled else None
+        self._session = Session(cast("type[C]", self._kind), token, enabled=enabled)
+        self._is_view = False
+
+
+def _check_kind(name: str, given: object, kind: type) -> None:
+    if given is not None and not isinstance(given, kind):
+        module = kind.__module__.partition(".")[0]
+        raise ConfigurationError(
+            f"{name} must be an {module}.{kind.__name__}, not {short_repr(given)}"
+        )
+
+
+def parts_of(client: BaseClient[C, Any, Any]) -> tuple[Session[C], Settings]:
+    """Returns a client's session and settings, for modules that send on its behalf."""
+    return client._session, client._settings  # noqa: SLF001  # of this module

@@ -1,0 +1,266 @@
+"""Decides how an operation is performed: wait for quota, send, read, classify, repeat or end.
+
+It is a generator without I/O: it yields steps, which a driver does.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+
+import httpx
+from attrs import define, field
+
+from intercom_data_events import errors
+from intercom_data_events._sending import retry
+from intercom_data_events._sending.request import Operation, build
+from intercom_data_events._sending.steps import (
+    BodyTooLargeError,
+    RawResponse,
+    Send,
+    Steps,
+    Wait,
+    secret_of,
+)
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.pacing import RateLimiter, Reservation
+    from intercom_data_events._sending.session import ProcessState, Session
+    from intercom_data_events._sending.settings import Settings
+    from intercom_data_events.clock import Clock
+
+log = logging.getLogger("intercom_data_events")
+
+T = TypeVar("T")
+
+# The headers that are read of every answer, because look-ups in httpx.Headers are slow.
+_QUOTA_HEADERS = "x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset"
+_HEADERS = {
+    name.encode(): name for name in f"date intercom-version retry-after {_QUOTA_HEADERS}".split()
+}
+# Seconds. With less of the deadline left after a wait, no further attempt is made.
+_LEAST_LEFT = 0.1
+# The generated code, the standard library and httpx raise these for an answer that is not as
+# described; they have no common base.
+_UNREADABLE = (
+    *(httpx.HTTPError, BodyTooLargeError, AttributeError, LookupError, RecursionError),
+    *(TypeError, ValueError),
+)
+
+
+def acquire(
+    limiter: RateLimiter, reservation: Reservation, clock: Clock, label: str, ends: float = math.inf
+) -> Steps[bool]:
+    """Waits until a reservation has quota, or until a time of the monotonic clock.
+
+    Returns:
+        Whether it has quota. In both cases, the caller releases the reservation.
+    """
+    seconds = limiter.acquire(reservation)
+    if seconds <= 0:
+        return True
+    announced = False
+    while seconds > 0:
+        left = ends - clock.monotonic()
+        # Only the first request in the queue knows how long it waits.
+        if left <= 0 or left <= seconds < math.inf:
+            return False
+        if seconds < math.inf and not announced:
+            announced = True
+            log.info("%s waits up to %.2f s for the rate limit", label, seconds)
+        yield Wait(min(seconds, left), reservation.alarm)
+        seconds = limiter.acquire(reservation)
+    return clock.monotonic() < ends
+
+
+class _Failed(NamedTuple):
+    """A failed attempt, and whether the same request would certainly fail again."""
+
+    failure: errors.IntercomError
+    recurs: bool
+
+
+@define(eq=False, repr=False)
+class Exchange(Generic[T]):
+    """One operation in flight: its attempts so far, and whether one may have been processed.
+
+    Args:
+        operation: What to send, and how to read the answer.
+        session: The connections to use.
+        settings: The settings of the requests.
+    """
+
+    operation: Operation[T]
+    session: Session[Any]
+    settings: Settings
+    attempts: int = field(default=0, init=False)
+    possibly_processed: bool = field(default=False, init=False)
+    begun: float = field(init=False)
+    request: httpx.Request | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.begun = self.session.clock.monotonic()
+
+    def steps(self, reservation: Reservation | None = None) -> Steps[errors.APIResponse[T]]:
+        """Yields the steps and returns the answer.
+
+        Args:
+            reservation: The acquired quota for the first attempt; it is released here in any case.
+                The default is to wait for quota.
+
+        Raises:
+            APIConnectionError: No attempt got a whole answer.
+            APIResponseError: The answer reports a failure, or cannot be read.
+            Exception: The caller's own, for example from a hook; with a note if the request may
+                have been processed.
+        """
+        settings, clock, label = self.settings, self.session.clock, self.operation.label
+        ends = self.begun + settings.deadline
+        state = self.session.process_state()
+        limiter = state.limiter
+        acquired = reservation is not None
+        if reservation is None:
+            reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
+        failure: errors.IntercomError | None = None
+        try:
+            while True:
+                if not acquired:
+                    acquired = yield from acquire(limiter, reservation, clock, label, ends)
+                if not acquired:
+                    failure = failure or errors.APITimeoutError(
+                        f"{label} was not sent: the app's rate limit left no room for it within "
+                        f"the deadline of {settings.deadline:g} s; send fewer requests at once, or "
+                        "pass a longer deadline"
+                    )
+                    break
+                result = yield from self._attempt(state, reservation, ends)
+                if not isinstance(result, _Failed):
+                    return result
+                failure = result.failure
+                self.possibly_processed |= failure.may_have_been_processed
+                wait = self._wait(result)
+                if wait is None or clock.monotonic() + wait > ends - _LEAST_LEFT:
+                    break
+                log.info(
+                    "%s: %s, retrying in %.2f s (%d of %d)",
+                    label, _reason(failure), wait, self.attempts, settings.max_retries,
+                )  # fmt: skip
+                yield Wait(wait, None)
+                if reservation.withdrawn:
+                    break
+                acquired = False
+        except Exception as error:
+            # From elsewhere: the caller's hook, transport or token function.
+            if isinstance(error, errors.IntercomError):
+                self._conclude(error)
+            elif self.possibly_processed:
+                error.add_note(f"{label} may have been processed nevertheless.")
+            raise
+        finally:
+            limiter.release(reservation)
+        raise self._conclude(failure)
+
+    def _attempt(
+        self, state: ProcessState[Any], reservation: Reservation, ends: float
+    ) -> Generator[Send, RawResponse | Exception | None, errors.APIResponse[T] | _Failed]:
+        """Makes one attempt; returns the answer or the failure.
+
+        Raises:
+            Exception: The caller's own: from a hook, a transport, or the function that returns the
+                token.
+        """
+        session, clock, label = self.session, self.session.clock, self.operation.label
+        begun = clock.monotonic()
+        seconds = min(self.settings.seconds_per_attempt, max(0.0, ends - begun))
+        request = self.request = build(self.operation, self.settings, state, seconds)
+        outcome = yield Send(request, seconds)
+        # The token is put on the request when it is sent; without one, nothing was sent.
+        sent = "authorization" in request.headers or not session.enabled
+        self.attempts += sent
+        if isinstance(outcome, httpx.HTTPStatusError) and _is_about(outcome, request):
+            # A caller's hook raises it for a status before the body is read.
+            outcome = RawResponse.of(outcome.response, b"", outcome)
+        if not isinstance(outcome, RawResponse):
+            error = cast("Exception", outcome)
+            ours = _is_about(error, request)
+            possibly_sent = sent and (not ours or retry.was_possibly_sent(error))
+            state.limiter.release(reservation, lost=possibly_sent)
+            # An error of httpx about another request comes from a hook that calls another server.
+            if not ours and not isinstance(error, httpx.HTTPError | httpx.InvalidURL | OSError):
+                self.possibly_processed |= self.operation.changes and sent
+                raise error
+            recurs = not retry.passes(error, about_request=ours)
+            failed = self._failed(None, error, possibly_sent=possibly_sent, recurs=recurs)
+            log.debug("%s %s", label, _reason(failed.failure))
+            return failed
+        headers = {
+            known: value.decode("latin-1")
+            for name, value in outcome.headers.raw
+            if (known := _HEADERS.get(name.lower()))
+        }
+        state.limiter.release(reservation, headers, status=outcome.status_code)
+        session.note(headers, self.settings.version)
+        # The transport of a disabled client logs what it does not send.
+        if log.isEnabledFor(logging.DEBUG) and session.enabled:
+            log.debug("%s %d in %.3f s", label, outcome.status_code, clock.monotonic() - begun)
+        if not 200 <= outcome.status_code < 300:
+            return self._failed(outcome, outcome.problem)
+        try:
+            return outcome.with_parsed(self.operation.read(outcome))
+        except _UNREADABLE as problem:
+            # Reading belongs to the attempt, so that an unreadable answer can be retried.
+            return self._failed(outcome, problem, recurs=isinstance(problem, BodyTooLargeError))
+
+    def _wait(self, failed: _Failed) -> float | None:
+        """Returns the seconds until the next attempt; None if this was the last one."""
+        last = failed.recurs or self.attempts > self.settings.max_retries
+        if last or not retry.is_repeated(failed.failure, self.operation.idempotency):
+            return None
+        return retry.seconds_to_wait(failed.failure, self.attempts, self.session.clock.time())
+
+    def _failed(
+        self,
+        answer: RawResponse | None,
+        problem: Exception | None,
+        *,
+        possibly_sent: bool = True,
+        recurs: bool = False,
+    ) -> _Failed:
+        """Returns a failed attempt, with its typed error."""
+        # Imported after a failure only, so that programs start faster.
+        from intercom_data_events._sending.responses import failed_attempt
+
+        version = self.settings.version
+        possible = self.operation.changes and possibly_sent
+        failure = failed_attempt(self.operation, answer, problem, version, possible, self._secret())
+        return _Failed(failure, recurs)
+
+    def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
+        """Completes the last failure with the sums of all attempts."""
+        from intercom_data_events._sending.responses import conclude
+
+        elapsed = self.session.clock.monotonic() - self.begun
+        return conclude(failure, self.attempts, elapsed, self.possibly_processed, self._secret())
+
+    def _secret(self) -> str | None:
+        """Returns the access token of the latest attempt."""
+        return None if self.request is None else secret_of(self.request)
+
+
+def _is_about(error: Exception, request: httpx.Request) -> bool:
+    """Whether an error is from httpx and about this request, not about one that a hook made."""
+    if not isinstance(error, httpx.HTTPError):
+        return False
+    try:
+        return error.request is request
+    except RuntimeError:
+        return False  # The error has no request.
+
+
+def _reason(failure: errors.IntercomError) -> str:
+    """Returns the status or the type of a failure, for logs."""
+    if isinstance(failure, errors.APIResponseError):
+        return str(failure.response.status_code)
+    return type(failure.__cause__ or failure).__name__

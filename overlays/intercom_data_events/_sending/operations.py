@@ -1,0 +1,253 @@
+"""The verbs: each has its signature, docstring, checks and request in one function.
+
+The methods of all clients are made from these functions; those of contacts are made from
+:mod:`intercom_data_events._sending.contact_operations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl
+
+from intercom_data_events import timestamps
+from intercom_data_events._sending import reading
+from intercom_data_events._sending.request import Operation
+from intercom_data_events._sending.retry import Idempotency
+from intercom_data_events._validation import short_repr, whole_number
+from intercom_data_events.errors import IdentityError, InvalidInputError
+from intercom_data_events.event import Event, check_event_name
+from intercom_data_events.identity import check_identities
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.steps import RawResponse
+    from intercom_data_events.metadata import Metadata
+    from intercom_data_events.pagination import Page
+    from intercom_data_events.summary import ContactSummary
+    from intercom_data_events.timestamps import Timestamp
+
+T = TypeVar("T")
+
+
+def create(
+    event_name: str,
+    *,
+    user_id: str | None = None,
+    email: str | None = None,
+    id: str | None = None,
+    created_at: Timestamp | None = None,
+    metadata: Metadata | None = None,
+    drop_excess_metadata: bool = False,
+) -> Operation[None]:
+    """Submits an event.
+
+    Args:
+        event_name: What happened; a good name is a past-tense verb and a noun: ``placed-order``.
+        user_id: Your own identifier of the contact. At least one of `user_id`, `email` and `id` is
+            needed.
+        email: The contact's e-mail address.
+        id: Intercom's identifier of the contact; the only one that a lead has.
+        created_at: When it happened: an aware datetime, whole Unix seconds, or an ISO 8601 string
+            with an offset. The default is now.
+        metadata: Up to 10 keys with details; see :mod:`intercom_data_events.metadata`.
+        drop_excess_metadata: Whether to drop the keys after the tenth, as Intercom does, instead
+            of raising an error.
+
+    Raises:
+        InvalidInputError: The API does not accept an argument; nothing was sent.
+        APIConnectionError: No attempt got a whole answer.
+        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
+        InvalidResponseError: A success that did not come from Intercom, such as a login page.
+    """
+    return send(
+        Event(
+            event_name,
+            user_id=user_id,
+            email=email,
+            id=id,
+            created_at=created_at,
+            metadata=metadata,
+            drop_excess_metadata=drop_excess_metadata,
+        )
+    )
+
+
+def send(event: Event) -> Operation[None]:
+    """Submits an :class:`Event`.
+
+    Args:
+        event: The event. Sending it again is safe: its time is fixed, so Intercom counts it once.
+
+    Raises:
+        InvalidInputError: `event` is not an :class:`Event`; nothing was sent.
+        APIConnectionError: No attempt got a whole answer.
+        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
+        InvalidResponseError: A success that did not come from Intercom, such as a login page.
+    """
+    from intercom_data_events_api.api.data_events import create_data_event
+
+    if not isinstance(event, Event):
+        raise InvalidInputError(
+            f"event must be an Event, not a value of type {type(event).__name__}; "
+            "Event.from_dict makes one"
+        )
+    return Operation(
+        # The generated function only calls to_dict, and an event gives the same JSON as the
+        # generated model (tested).
+        create_data_event.build_request(body=event),  # type: ignore[arg-type]
+        reading.read_acceptance,
+        # Documented: contact, name and time identify an event; its time is fixed here.
+        Idempotency.IDEMPOTENT,
+        # Without the metadata, which the caller may change meanwhile.
+        lambda: {name: getattr(event, name) for name in ("event_name", "user_id", "id", "email")},
+    )
+
+
+def list_(
+    *,
+    user_id: str | None = None,
+    email: str | None = None,
+    intercom_user_id: str | None = None,
+    per_page: int | None = None,
+    since: str | None = None,
+) -> Operation[Page]:
+    """Lists a contact's events of the last 90 days, newest first.
+
+    A client's ``list`` requests one page after another while you iterate; nothing is sent before
+    that. ``with_raw_response.list`` returns one page.
+
+    Args:
+        user_id: Your own identifier of the contact. Exactly one of `user_id`, `email` and
+            `intercom_user_id` is needed, or none with `since`.
+        email: The contact's e-mail address.
+        intercom_user_id: Intercom's identifier of the contact, which leads have too.
+        per_page: How many events a page holds; Intercom's default is 15.
+        since: The cursor in ``page.since`` of an earlier listing; lists newer events.
+
+    Raises:
+        InvalidInputError: The API does not accept an argument; nothing was sent. All other errors
+            occur when a page is requested.
+        APIConnectionError: No attempt got a whole answer.
+        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
+        InvalidResponseError: No attempt got an answer as described.
+    """
+    from intercom_data_events.pagination import check_cursor
+
+    size = whole_number(per_page)
+    if per_page is not None and (size is None or size < 1):
+        raise InvalidInputError(
+            f"per_page must be an integer of at least 1, not {short_repr(per_page)}"
+        )
+    cursor = None if since is None else check_cursor(since, per_page)
+    identity = _one_of(
+        {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id},
+        optional=cursor is not None,
+    )
+    # Only identities of the same kind are compared: Intercom's example of a cursor has another kind
+    # than the query that it is from.
+    for name, value in parse_qsl(cursor or ""):
+        if identity.get(name, value) != value:
+            raise IdentityError(
+                f"{name} must be that of the since cursor, {value!r}, not {identity[name]!r}"
+            )
+    sizes = {} if size is None else {"per_page": size}
+    return _query({**identity, **sizes}, reading.read_page, query=cursor)
+
+
+def next_page(query: str) -> Operation[Page]:
+    """Lists the page at a query from an earlier answer."""
+    return _query({}, reading.read_page, query=query)
+
+
+def summary(
+    *,
+    user_id: str | None = None,
+    email: str | None = None,
+    intercom_user_id: str | None = None,
+) -> Operation[ContactSummary]:
+    """Counts a contact's events by name, including those older than 90 days.
+
+    Args:
+        user_id: Your own identifier of the contact. Exactly one of `user_id`, `email` and
+            `intercom_user_id` is needed.
+        email: The contact's e-mail address.
+        intercom_user_id: Intercom's identifier of the contact, which leads have too.
+
+    Raises:
+        IdentityError: Not exactly one identity was given; nothing was sent.
+        APIConnectionError: No attempt got a whole answer.
+        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
+        InvalidResponseError: No attempt got an answer as described.
+    """
+    identity = _one_of({"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id})
+    return _query({**identity, "summary": True}, reading.read_summary)
+
+
+def create_summary(
+    *, user_id: str, event_name: str, count: int, first: Timestamp, last: Timestamp
+) -> Operation[None]:
+    """Adds events that happened elsewhere to a contact's summary, without listing each.
+
+    Repeating it may count twice: after an error whose ``may_have_been_processed`` is true, look at
+    the summary first.
+
+    Args:
+        user_id: Your own identifier of the contact.
+        event_name: What happened.
+        count: How many times, 1 or more.
+        first: When it happened first, in the form of ``created_at`` of :class:`Event`.
+        last: When it happened last.
+
+    Raises:
+        InvalidInputError: The API does not accept an argument; nothing was sent.
+        APIConnectionError: No attempt got a whole answer.
+        APIStatusError: Intercom rejects the request.
+        InvalidResponseError: A success that did not come from Intercom, such as a login page.
+    """
+    from intercom_data_events_api.api.data_events import create_data_event_summaries
+    from intercom_data_events_api.models import CreateDataEventSummariesRequest
+
+    identity = check_identities({"user_id": user_id})
+    if not identity:
+        raise IdentityError("a summary has no contact: pass user_id")
+    name = check_event_name(event_name)
+    number = whole_number(count)
+    if number is None or number < 1:
+        raise InvalidInputError(f"count must be an integer of at least 1, not {short_repr(count)}")
+    begin, end = timestamps.to_unix(first, "first"), timestamps.to_unix(last, "last")
+    if begin > end:
+        raise InvalidInputError(
+            f"first must not be later than last ({short_repr(last)}), not {short_repr(first)}"
+        )
+    summaries = {"event_name": name, "count": number, "first": begin, "last": end}
+    body = CreateDataEventSummariesRequest.from_dict({**identity, "event_summaries": summaries})
+    return Operation(
+        create_data_event_summaries.build_request(body=body),
+        reading.read_acceptance,
+        # Inferred: no documented field tells a repeated summary from a second one.
+        Idempotency.UNSAFE,
+        lambda: {**identity, "event_name": name},
+    )
+
+
+def _query(
+    arguments: Mapping[str, Any], read: Callable[[RawResponse], T], *, query: str | None = None
+) -> Operation[T]:
+    from intercom_data_events_api.api.data_events import list_data_events
+
+    parts = list_data_events.build_request(type_="user", **arguments)
+    return Operation(
+        parts,
+        read,
+        Idempotency.SAFE,
+        lambda: dict(parse_qsl(query)) if query is not None else parts["params"],
+        query,
+    )
+
+
+def _one_of(given: Mapping[str, str | None], *, optional: bool = False) -> dict[str, str]:
+    found = check_identities(given)
+    if len(found) == 1 or (optional and not found):
+        return found
+    passed = " and ".join(found) or "none"
+    raise IdentityError(f"a query needs exactly one of {', '.join(given)}, not {passed}")

@@ -1,0 +1,237 @@
+"""Turns a failed attempt into a typed error that says what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+
+from intercom_data_events import errors
+from intercom_data_events._sending import retry
+from intercom_data_events._sending.steps import BodyTooLargeError, RawResponse
+from intercom_data_events._validation import short_repr
+from intercom_data_events.errors import REMOVED, APIResponse, IntercomError, reported_errors, texts
+from intercom_data_events_api.errors import UnexpectedStatus
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.request import Operation
+
+# Characters of an answer that a message quotes; the error keeps the whole answer.
+_LONGEST_QUOTE = 500
+_IDENTITIES = ("user_id", "id", "intercom_user_id", "email")
+
+#: The type of an error and its meaning, by status.
+_DESCRIBED: Mapping[int, tuple[type[errors.APIStatusError], str]] = {
+    400: (errors.BadRequestError, "Intercom cannot understand the request"),
+    401: (
+        errors.AuthenticationError,
+        "the access token is missing, wrong or revoked, or it belongs to another region",
+    ),
+    402: (errors.APIStatusError, "the workspace's plan does not include this"),
+    403: (
+        errors.PermissionDeniedError,
+        "the access token does not permit this; it needs write access to events",
+    ),
+    404: (errors.NotFoundError, ""),
+    408: (errors.APIStatusError, "the request did not arrive in time"),
+    409: (errors.ConflictError, ""),
+    422: (errors.UnprocessableEntityError, "Intercom does not accept the request"),
+    429: (errors.RateLimitError, "the app's rate limit is used up until its window resets"),
+}
+
+
+def _status_error(
+    operation: Operation[Any], response: APIResponse[None], version: str
+) -> errors.APIStatusError:
+    """Returns the typed error of an answer that reports a failure."""
+    log_context = operation.log_context()
+    status = response.status_code
+    reported = reported_errors(response.content)
+    kind, hint = _DESCRIBED.get(
+        status,
+        (errors.ServerError, "Intercom failed, or a proxy in front of it")
+        if status >= 500
+        else (errors.APIStatusError, "this status is not in the API's description"),
+    )
+    codes = texts(reported, "code")
+    if 300 <= status < 400:
+        hint = "redirects are not followed, to protect the access token; check base_url"
+    elif status == 404:
+        hint = f"there is no contact with {_contact(log_context)} in the token's workspace"
+        hint += (
+            "; Intercom accepts events of existing contacts only, so create the contact first"
+            if reported
+            # Without Intercom's own list of errors, another server may have answered.
+            else ", or there is nothing at this address; check base_url"
+        )
+    elif status == 409:
+        email = _contact({"email": log_context.get("email")}, "e-mail address")
+        hint = f"several contacts share the {email}; use user_id or id instead"
+    elif 400 <= status < 500 and retry.refuses_version(codes):
+        kind, hint = errors.InvalidVersionError, _unknown_version(version)
+    elif status == 422 and any("active event names" in text for text in texts(reported, "message")):
+        # Documented: 120; observed: this answer to one more.
+        hint = (
+            "the workspace has the maximum number of event names, so Intercom rejects the new name "
+            f"{_event_name(log_context)}; archive names in Intercom's settings, or use an existing "
+            "name"
+        )
+    quoted = "; ".join(_quoted(item) for item in reported)
+    parts = [f"{status} for {operation.label}: {hint}"]
+    if quoted:
+        parts.append(f"Intercom says: {quoted}")
+    if response.request_id:
+        parts.append(f"request id {_printable(response.request_id)}")
+    possible = operation.changes and retry.was_possibly_processed(status)
+    return kind(". ".join(parts), response, may_have_been_processed=possible)
+
+
+def _connection_error(label: str, error: Exception, possible: bool) -> errors.APIConnectionError:
+    """Returns the typed error of an attempt that got no whole answer."""
+    # Under trio, the error of httpx has no message, but its cause has one.
+    said = (str(cause) for cause in retry.causes(error) if isinstance(cause, Exception))
+    reason = next(filter(None, said), type(error).__name__)
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return errors.APITimeoutError(
+            f"{label}: no answer in time ({reason})", may_have_been_processed=possible
+        )
+    return errors.APIConnectionError(f"{label}: {reason}", may_have_been_processed=possible)
+
+
+def failed_attempt(
+    operation: Operation[Any],
+    answer: RawResponse | None,
+    problem: Exception | None,
+    version: str,
+    possible: bool,
+    secret: str | None,
+) -> IntercomError:
+    """Returns the typed error of an attempt without a readable success.
+
+    Args:
+        operation: The operation of the request.
+        answer: The answer, with the part of its body that was read; None without an answer.
+        problem: The error of sending or reading; it becomes the cause.
+        version: The API version of the request.
+        possible: Whether the request may have been processed, as far as the problem tells.
+        secret: The access token, which the cause must not show.
+    """
+    failure: IntercomError
+    if answer is not None and not 200 <= answer.status_code < 300:
+        # The status decides; the body only adds details.
+        failure = _status_error(operation, answer.with_parsed(None), version)
+    elif answer is None or isinstance(problem, httpx.TransportError):
+        failure = _connection_error(operation.label, cast("Exception", problem), possible)
+    else:
+        reason = _unreadable(cast("Exception", problem))
+        failure = errors.InvalidResponseError(
+            f"{answer.status_code} for {operation.label}: a success {reason}",
+            answer.with_parsed(None),
+            may_have_been_processed=possible,
+        )
+    # httpx quotes a server that does not speak HTTP, and that can have repeated the access token.
+    leaks = secret and problem and any(secret in repr(one) for one in retry.causes(problem))
+    failure.__cause__ = None if leaks else _without_request(problem)
+    return failure
+
+
+def conclude(
+    failure: IntercomError,
+    attempts: int,
+    elapsed: float,
+    possibly_processed: bool,
+    secret: str | None,
+) -> IntercomError:
+    """Completes the error of the last attempt with the totals of all attempts.
+
+    Args:
+        failure: The error.
+        attempts: How many attempts there were.
+        elapsed: Seconds since the first one began.
+        possibly_processed: Whether one of them may have taken effect.
+        secret: The access token, which a message must not show.
+    """
+    message = str(failure).replace(secret, REMOVED) if secret else str(failure)
+    if attempts > 1:
+        message += f"; tried {attempts} times in {elapsed:.1f} s"
+    if possibly_processed:
+        message += "; it may have been processed nevertheless"
+    failure.args = (message,)
+    failure.tries, failure.elapsed = attempts, elapsed
+    failure.may_have_been_processed = possibly_processed
+    return failure
+
+
+def _unreadable(problem: Exception) -> str:
+    """Returns what is wrong with a success that cannot be read."""
+    if isinstance(problem, UnexpectedStatus):
+        return "with a status that is not in the API's description"
+    if isinstance(problem, httpx.HTTPError | BodyTooLargeError):
+        return f"whose body cannot be read: {problem}"
+    if isinstance(problem, KeyError):
+        return f"with a body that lacks {problem}"
+    return f"with a body that is not as described: {str(problem) or type(problem).__name__}"
+
+
+def _without_request(error: Exception | None) -> Exception | None:
+    """Removes the request from an error of httpx, because tools show an error's causes."""
+    if not isinstance(error, httpx.RequestError | httpx.HTTPStatusError):
+        return error
+    try:
+        sent = error.request
+    except RuntimeError:
+        return error  # The error has no request.
+    error.request = bare = httpx.Request(sent.method, sent.url.copy_with(query=None))
+    if isinstance(error, httpx.HTTPStatusError):
+        error.response.request = bare
+    return error
+
+
+def _contact(log_context: Mapping[str, object], otherwise: str = "this identity") -> str:
+    """Returns a contact's identities; an e-mail address is personal, so only a part of it."""
+    named = []
+    for name in _IDENTITIES:
+        value = log_context.get(name)
+        if isinstance(value, str):
+            if name == "email":
+                local, at, domain = value.rpartition("@")
+                value = f"{local[:1]}…{at}{domain}"
+            named.append(f"{name} {short_repr(value)}")
+    return " and ".join(named) or otherwise
+
+
+def _event_name(log_context: Mapping[str, object]) -> str:
+    return short_repr(log_context.get("event_name", "this one"))
+
+
+def _unknown_version(version: str) -> str:
+    from intercom_data_events_api.models.intercom_version import INTERCOM_VERSION_VALUES
+
+    known = sorted(INTERCOM_VERSION_VALUES, key=_numbers)
+    return (
+        f"Intercom does not accept the API version {version} that was sent; set version= or "
+        f"INTERCOM_VERSION to one of {', '.join(known)}"
+    )
+
+
+def _numbers(version: str) -> tuple[bool, list[int]]:
+    parts = version.split(".")
+    numbered = all(part.isdigit() for part in parts)
+    return not numbered, [int(part) for part in parts] if numbered else []
+
+
+def _quoted(item: Mapping[str, object]) -> str:
+    code, message, at = (item.get(key) for key in ("code", "message", "field"))
+    said = f"{message or code}"
+    if message and code:
+        said += f" ({code})"
+    if at:
+        said += f" at {at}"
+    return _printable(said)
+
+
+def _printable(text: str) -> str:
+    """Escapes what an answer says, so that it cannot forge log lines or control a terminal."""
+    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST_QUOTE])
+    return f"{safe}…" if len(text) > _LONGEST_QUOTE else safe

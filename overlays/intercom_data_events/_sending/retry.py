@@ -1,0 +1,232 @@
+"""Decides what a failure means: its class, whether to repeat the request, and how long to wait.
+
+Client, bulk sending, tracker, Celery task and command line call this module. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+import httpx
+
+from intercom_data_events import errors
+
+#: How many other events must be accepted before a systemic answer counts as being about the one
+#: event that got it; and how many answers to other events to wait for before sending stops.
+OTHERS = 3
+
+# Transient statuses below 500. 444, 460 and 499 come from nginx and load balancers.
+_TRANSIENT = {408, 425, 429, 444, 460, 499}
+# Those with which a server only says that it, or a client, stopped waiting: it may have passed the
+# request on. All other statuses from 400 to 499 reject the request.
+_STOPPED_WAITING = {408, 444, 460, 499}
+# Documented: codes for the token, its permissions, and the plan (observed with 402 and 403).
+# Observed: they also occur with other statuses than 401 and 403, such as 400.
+_ACCESS_CODES = frozenset(
+    "action_forbidden api_plan_restricted forbidden missing_authorization token_blocked "
+    "token_expired token_not_found token_revoked token_unauthorized unauthorized".split()
+)
+_VERSION_CODE = "intercom_version_invalid"
+_ACCESS_STATUSES = {401, 402, 403}
+# Statuses with which Intercom rejects one request, if the body is Intercom's list of errors.
+_PERMANENT = {400, 404, 409, 413, 422}
+
+# Seconds: the longest first wait; it doubles with each attempt, up to the longest wait.
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 30.0
+#: Seconds. Windows of the rate limit last 10 seconds as documented, and up to 60 as observed; a
+#: reset that is further away does not belong to a window.
+LONGEST_WINDOW = 60.0
+# Seconds. A server cannot make a client wait for more than a day.
+_LONGEST_ASKED = 24 * 60 * 60.0
+
+
+class Idempotency(Enum):
+    """What repeating a request does, in the terms of RFC 9110."""
+
+    #: It changes nothing: a query.
+    SAFE = "safe"
+    #: Intercom counts both as one: an event, whose time is fixed when it is made.
+    IDEMPOTENT = "idempotent"
+    #: It may count twice: a summary.
+    UNSAFE = "unsafe"
+
+
+class ErrorClass(Enum):
+    """What a failure says about the event that got it."""
+
+    #: The same event would get the same error again: it is rejected.
+    PERMANENT = "permanent"
+    #: The failure passes. Sending the event again is safe, whether or not it has arrived.
+    TRANSIENT = "transient"
+    #: The failure is not about the event: every event gets it until a person changes something.
+    SYSTEMIC = "systemic"
+
+
+def classify(error: errors.IntercomError) -> ErrorClass:
+    """Returns the class of an error from sending an event."""
+    if isinstance(error, errors.ConfigurationError):
+        return ErrorClass.SYSTEMIC
+    if isinstance(error, errors.InvalidInputError):
+        return ErrorClass.PERMANENT
+    if not isinstance(error, errors.APIStatusError):
+        return ErrorClass.TRANSIENT
+    status = error.status_code
+    if status >= 500 or status in _TRANSIENT:
+        return ErrorClass.TRANSIENT
+    if denies_access(error.codes) or refuses_version(error.codes):
+        return ErrorClass.SYSTEMIC
+    # Observed: a 422 without a body for one event name too many. Any other answer without
+    # Intercom's list of errors comes from a proxy or a wrong address.
+    if status == 422 or (status in _PERMANENT and errors.reported_errors(error.response.content)):
+        return ErrorClass.PERMANENT
+    return ErrorClass.SYSTEMIC
+
+
+def denies_access(codes: Sequence[str], status: int | None = None) -> bool:
+    """Whether an answer rejects the access token, its permissions or the workspace's plan."""
+    return status in _ACCESS_STATUSES or not _ACCESS_CODES.isdisjoint(codes)
+
+
+def refuses_version(codes: Sequence[str]) -> bool:
+    """Whether an answer rejects the API version."""
+    return _VERSION_CODE in codes
+
+
+def was_possibly_processed(status: int) -> bool:
+    """Whether a request with this status may have taken effect.
+
+    A server may process a request before it fails, a redirect may lead to the result, and a success
+    that cannot be read is still a success.
+    """
+    return not 400 <= status < 500 or status in _STOPPED_WAITING
+
+
+# The server got no request, or none that it could parse.
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+# The same request would fail again.
+_RECURRING = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+
+
+def was_possibly_sent(error: Exception) -> bool:
+    """Whether the server may have received the request that ended in this error of httpx."""
+    return not isinstance(error, _NOT_SENT)
+
+
+def passes(error: Exception, *, about_request: bool) -> bool:
+    """Whether a failure without an answer may be transient.
+
+    Args:
+        error: An exception of httpx, or of the caller's hook or transport.
+        about_request: Whether httpx raised it about the request.
+    """
+    if not about_request:
+        return isinstance(error, OSError)
+    return (
+        isinstance(error, httpx.TransportError)
+        and not isinstance(error, _RECURRING)
+        # By name, because importing ssl takes longer than everything else here.
+        and not any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
+    )
+
+
+def is_repeated(failure: errors.IntercomError, idempotency: Idempotency) -> bool:
+    """Whether to repeat a failed request: the failure is transient, and repeating is safe.
+
+    A query is also repeated after a success that cannot be read. Observed: a query sometimes gets
+    200 without JSON.
+    """
+    if classify(failure) is not ErrorClass.TRANSIENT:
+        return False
+    if idempotency is not Idempotency.SAFE and isinstance(failure, errors.InvalidResponseError):
+        return False
+    return idempotency is not Idempotency.UNSAFE or not failure.may_have_been_processed
+
+
+def seconds_to_wait(failure: errors.IntercomError, attempts: int, now: float) -> float:
+    """Returns the seconds to wait before a failed request is repeated.
+
+    The wait is what ``Retry-After`` says, otherwise the time until the rate limit's window resets,
+    otherwise a random part of a time that doubles with each attempt ("full jitter"), so that
+    clients that failed together do not retry together.
+
+    Args:
+        failure: The error of the last attempt.
+        attempts: How many attempts were made, 1 or more.
+        now: Unix seconds, for an answer without ``Date``.
+    """
+    asked = None
+    if isinstance(failure, errors.APIResponseError):
+        headers = failure.response.headers
+        asked = retry_after(headers, now)
+        if asked is None and failure.response.status_code == 429:
+            asked = _until_reset(headers, now)
+    if asked:
+        return asked
+    # Also if the answer asks for a wait of 0, because all clients may get it at the same time.
+    longest = min(_LONGEST_WAIT, math.ldexp(_FIRST_WAIT, min(attempts - 1, 10)))
+    return random.uniform(0, longest)  # noqa: S311  # spreads load, guards nothing
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Reads ``Retry-After``, seconds or a date, as seconds from now; None if it is neither.
+
+    A date is compared with the answer's own ``Date``, because the server's clock may be wrong.
+    """
+    asked = headers.get("retry-after")
+    if asked is None:
+        return None
+    try:
+        # The first of several.
+        seconds = float(asked.partition(",")[0]) if asked.isascii() else math.nan
+    except ValueError:
+        until = read_date(asked)
+        sent = read_date(headers.get("date"))
+        seconds = math.nan if until is None else until - (now if sent is None else sent)
+    if math.isnan(seconds):
+        return None
+    return min(max(0.0, seconds), _LONGEST_ASKED)
+
+
+def read_date(text: str | None) -> float | None:
+    """Reads an HTTP date as Unix seconds; None if it is not one."""
+    if text is None:
+        return None
+    try:
+        date = parsedate_to_datetime(text)
+        # "-0000" also means UTC, but Python makes a datetime without a zone of it.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+
+
+def _until_reset(headers: Mapping[str, str], now: float) -> float | None:
+    """Returns the seconds until the window ends, at most one too many: ``Date`` has whole ones."""
+    try:
+        reset = float(headers.get("x-ratelimit-reset", ""))
+    except ValueError:
+        return None
+    sent = read_date(headers.get("date"))
+    seconds = reset - (now if sent is None else sent)
+    return seconds if 0 < seconds <= LONGEST_WINDOW else None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and its causes."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__

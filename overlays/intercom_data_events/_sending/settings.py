@@ -1,0 +1,297 @@
+"""Settings from the caller and the environment: token, version, address, limits, headers."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import httpx
+from attrs import evolve, field, frozen
+
+from intercom_data_events._validation import short_repr, whole_number
+from intercom_data_events.errors import ConfigurationError
+from intercom_data_events.version import API_VERSION, check_version
+
+#: An access token, or a function that returns the current one, for tokens that rotate.
+AccessToken: TypeAlias = str | Callable[[], str]
+#: The same for the async client, which also accepts an async function.
+AsyncAccessToken: TypeAlias = AccessToken | Callable[[], Awaitable[str]]
+#: Where Intercom keeps a workspace's data.
+Region: TypeAlias = Literal["us", "eu", "au"]
+
+#: The address of the API by region, from the servers in the API's description.
+HOSTS: Mapping[str, str] = {
+    "us": "https://api.intercom.io",
+    "eu": "https://api.eu.intercom.io",
+    "au": "https://api.au.intercom.io",
+}
+
+_ADDRESS = re.compile(r"https?://[^\s?#]+", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+_LONGEST_TIMEOUT = 24 * 60 * 60
+# Seconds. A longer deadline counts as none, because clocks would overflow.
+_CENTURY = 100 * 365 * 24 * 60 * 60
+_RESERVED = {
+    "authorization": "pass access_token= instead",
+    "intercom-version": "pass version= instead",
+    "content-type": "bodies are always JSON",
+    "content-length": "it follows from the body",
+    "transfer-encoding": "it follows from the body",
+    "host": "pass base_url= instead",
+}
+_SWITCHES = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
+    ("", "0", "false", "no", "off"), False
+)
+
+
+def _check_timeout(timeout: float | httpx.Timeout | None) -> float | httpx.Timeout | None:
+    if timeout is None or isinstance(timeout, httpx.Timeout):
+        return timeout
+    if not _is_number(timeout) or not 0 < timeout <= _LONGEST_TIMEOUT:
+        raise ConfigurationError(
+            "timeout must be a number of seconds greater than 0 and at most 86400, not "
+            f"{short_repr(timeout)}; httpx.Timeout(None) means no time limit"
+        )
+    return timeout
+
+
+def _check_deadline(deadline: float) -> float:
+    if not _is_number(deadline) or not deadline > 0:
+        raise ConfigurationError(
+            f"deadline must be a number of seconds greater than 0, not {short_repr(deadline)}; "
+            "math.inf means no deadline"
+        )
+    return deadline if deadline < _CENTURY else math.inf
+
+
+def _check_max_retries(max_retries: int) -> int:
+    number = whole_number(max_retries)
+    if number is None or number < 0:
+        raise ConfigurationError(
+            f"max_retries must be an integer of at least 0, not {short_repr(max_retries)}; "
+            "0 turns retries off"
+        )
+    return number
+
+
+def _check_pace(pace: bool) -> bool:
+    if not isinstance(pace, bool):
+        raise ConfigurationError(f"pace must be True or False, not {short_repr(pace)}")
+    return pace
+
+
+def _check_quota_share(quota_share: float) -> float:
+    if not _is_number(quota_share) or not 0 < quota_share <= 1:
+        raise ConfigurationError(
+            f"quota_share must be greater than 0 and at most 1, not {short_repr(quota_share)}"
+        )
+    return quota_share
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    headers = {} if headers is None else headers
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(
+            f"headers must be a mapping, not a value of type {type(headers).__name__}"
+        )
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"a header name must contain letters, digits and !#$%&'*+.^_`|~- only, not "
+                f"{short_repr(name)}"
+            )
+        remedy = _RESERVED.get(name.lower())
+        if remedy:
+            raise ConfigurationError(f"headers must not contain {name!r}; {remedy}")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise ConfigurationError(
+                f"the value of header {name!r} must be a string of visible ASCII characters, "
+                "without blanks at its ends"
+            )
+    # Header names ignore case.
+    return {name.lower(): value for name, value in headers.items()}
+
+
+# Compared by identity and therefore hashable: models of requests are kept by settings.
+@frozen(eq=False)
+class Settings:
+    """The settings of requests; `with_options` makes a changed copy.
+
+    Attributes:
+        base_url: The address of the API, without a slash at its end.
+        version: The value of ``Intercom-Version``.
+        timeout: Seconds that an attempt may take, or an httpx.Timeout for its phases. None means
+            the timeout of the connections.
+        deadline: Seconds for all attempts and waits; infinite for no deadline.
+        max_retries: How often a failed request is repeated.
+        pace: Whether requests wait for room within the rate limit.
+        quota_share: The largest part of each window's requests, greater than 0 and at most 1.
+        headers: Additional headers of every request; their names are in lower case.
+    """
+
+    base_url: str
+    version: str = field(converter=check_version)
+    timeout: float | httpx.Timeout | None = field(converter=_check_timeout)
+    deadline: float = field(converter=_check_deadline)
+    max_retries: int = field(converter=_check_max_retries)
+    pace: bool = field(converter=_check_pace)
+    quota_share: float = field(converter=_check_quota_share)
+    headers: Mapping[str, str] = field(converter=_check_headers, repr=False)
+
+    @property
+    def seconds_per_attempt(self) -> float:
+        """How long an attempt may take in all."""
+        return self.timeout if isinstance(self.timeout, int | float) else math.inf
+
+    @classmethod
+    def resolve(
+        cls, *, version: str | None, region: str | None, base_url: str | None, **options: Any
+    ) -> Settings:
+        """Checks the settings, and takes from the environment those that the caller left out.
+
+        Raises:
+            ConfigurationError: A setting cannot be used; the message names it and its origin.
+        """
+        version = _from("INTERCOM_VERSION", version, check_version) or API_VERSION
+        return cls(base_url=resolve_address(base_url, region), version=version, **options)
+
+    def changed(self, **options: Any) -> Settings:
+        """Returns a copy with the options that are not None; headers are added to the others.
+
+        Raises:
+            ConfigurationError: A setting cannot be used.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        headers = {**self.headers, **_check_headers(given.pop("headers", None))}
+        return evolve(self, headers=headers, **given)
+
+
+def resolve_token(access_token: AsyncAccessToken | None) -> AsyncAccessToken:
+    """Returns the access token as given, otherwise from the environment.
+
+    Raises:
+        ConfigurationError: There is none, or a header cannot contain it.
+    """
+    if callable(access_token):
+        return access_token
+    token = _from("INTERCOM_ACCESS_TOKEN", access_token, check_token)
+    if token is None:
+        raise ConfigurationError(
+            "access_token is missing; pass access_token=, or set INTERCOM_ACCESS_TOKEN in the "
+            "environment"
+        )
+    return token
+
+
+def resolve_enabled(enabled: bool | None) -> bool:
+    """Whether to send anything: as given, otherwise yes unless INTERCOM_DISABLED is set.
+
+    Raises:
+        ConfigurationError: INTERCOM_DISABLED is neither yes nor no.
+    """
+    if isinstance(enabled, bool):
+        return enabled
+    if enabled is not None:
+        raise ConfigurationError(f"enabled must be True or False, not {short_repr(enabled)}")
+    switch = os.environ.get("INTERCOM_DISABLED", "")
+    disabled = _SWITCHES.get(switch.strip().lower())
+    if disabled is None:
+        raise ConfigurationError(f"INTERCOM_DISABLED must be 1 or 0, not {short_repr(switch)}")
+    return not disabled
+
+
+def check_token(token: object) -> str:
+    """Returns an access token that a header can contain; messages never show it.
+
+    Raises:
+        ConfigurationError: It is not a string of visible ASCII characters, or is empty.
+    """
+    if not isinstance(token, str):
+        raise ConfigurationError(
+            f"access_token must be a string, not a value of type {type(token).__name__}"
+        )
+    if not token:
+        raise ConfigurationError("access_token must not be empty")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigurationError(
+            "access_token must contain visible ASCII characters only, not a blank, a line break or "
+            "another character; remove what was copied or read from a file with it"
+        )
+    return str.__str__(token)
+
+
+def token_digest(token: str, salt: str) -> str:
+    """Returns a salt and a digest that identify a token without revealing it."""
+    # Imported only where a file is written, so that programs start faster.
+    import hashlib
+
+    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
+    return f"{salt}:{digest}"
+
+
+def resolve_address(base_url: str | None, region: str | None) -> str:
+    """Returns the API's address: as given, otherwise from the environment, otherwise the US one.
+
+    Raises:
+        ConfigurationError: The address or region is not valid, or both are given.
+    """
+    if base_url is not None and region is not None:
+        raise ConfigurationError("pass either base_url or region, not both")
+    if region is not None:
+        return _check_region(region)
+    # In the environment, INTERCOM_BASE_URL takes precedence.
+    return (
+        _from("INTERCOM_BASE_URL", base_url, _check_address)
+        or _from("INTERCOM_REGION", None, _check_region)
+        or HOSTS["us"]
+    )
+
+
+def _check_region(region: object) -> str:
+    if not isinstance(region, str) or region not in HOSTS:
+        raise ConfigurationError(
+            f"region must be one of {', '.join(HOSTS)}, not {short_repr(region)}"
+        )
+    return HOSTS[region]
+
+
+def _check_address(base_url: object) -> str:
+    # Checked first, before parsing: messages below show the address, with any password in it.
+    if isinstance(base_url, str) and "@" in base_url:
+        raise ConfigurationError(
+            "base_url must not contain credentials; pass access_token= instead"
+        )
+    usual = f"an http or https address without query and fragment, such as {HOSTS['us']}"
+    if not isinstance(base_url, str) or not _ADDRESS.fullmatch(base_url):
+        raise ConfigurationError(f"base_url must be {usual}, not {short_repr(base_url)}")
+    try:
+        url = httpx.URL(base_url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigurationError(f"base_url must be {usual}, not {short_repr(base_url)}") from error
+    labels = url.host.removesuffix(".").split(".")
+    if not all(0 < len(label) < 64 for label in labels) or not 0 < (url.port or 1) < 65536:
+        raise ConfigurationError(
+            f"base_url must have a valid host and port, not {short_repr(base_url)}"
+        )
+    return str(url).rstrip("/")
+
+
+def _from(variable: str, given: object, check: Callable[[object], str]) -> str | None:
+    """Checks a setting as given, otherwise the one in the environment."""
+    if given is not None:
+        return check(given)
+    found = os.environ.get(variable)
+    if not found:
+        return None
+    try:
+        return check(found)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{variable} in the environment: {error}") from error

@@ -1,0 +1,67 @@
+"""Checks of input that several modules share, and how a message shows a wrong value."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import SupportsIndex
+
+#: What UTF-8 cannot encode, as messages call it.
+SURROGATE = "a lone surrogate, which UTF-8 cannot encode"
+#: Inferred: JSON parsers read integers of at most 64 bits.
+BEYOND = 2**63
+
+
+def short_repr(value: object) -> str:
+    """Returns any value as a message shows it, cut to 80 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # an integer of 5,000 digits, or a __repr__ that fails
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def plain_text(value: str) -> str | None:
+    """Returns a string as an exact ``str``, or None where UTF-8 cannot encode it.
+
+    Some encoders write members of a ``StrEnum``, and other subclasses of ``str``, as their Python
+    names.
+    """
+    text = str.__str__(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # It contains a lone surrogate.
+            return None
+    return text
+
+
+def checked_text(value: str, name: str, error: type[Exception]) -> str:
+    """Returns a string as an exact ``str``; raises the error where UTF-8 cannot encode it."""
+    text = plain_text(value)
+    if text is None:
+        raise error(f"{name} must not contain {SURROGATE}: {short_repr(value)}")
+    return text
+
+
+def whole_number(value: object) -> int | None:
+    """Returns an integer of at most 64 bits, also one of another library, or None."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        number = index(value)
+    except TypeError:  # An array of numpy has the method, but raises.
+        return None
+    return number if -BEYOND <= number < BEYOND else None
+
+
+def text_or_none(value: object, name: str) -> str | None:
+    """Returns a string from an answer, or None where it is missing, null or empty.
+
+    Raises:
+        TypeError: It is not a string.
+    """
+    if isinstance(value, str):
+        return value or None
+    if value:
+        raise TypeError(f"its {name} must be a string, not {short_repr(value)}")
+    return None

@@ -1,0 +1,297 @@
+"""What of many events is sent next, and what became of each; without I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from attrs import frozen
+
+from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
+from intercom_data_events.bulk._concurrency import Concurrency
+from intercom_data_events.errors import APIStatusError, IntercomError, InvalidInputError
+from intercom_data_events.event import Event, key, person
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.pacing import Reservation
+
+# Events among which Intercom's "same event" is looked for.
+_RECENT = 10_000
+# Events that are held at most: in flight, or waiting for one of the same person.
+_HELD = 10_000
+#: Outcomes that nothing has asked for yet, beyond which nothing more is begun.
+UNREAD = 1_000
+
+#: An event, or its fields as the API names them.
+EventLike: TypeAlias = Event | Mapping[str, object]
+_Status: TypeAlias = Literal["accepted", "refused", "failed", "duplicate"]
+
+
+@frozen
+class Outcome:
+    """What became of one event.
+
+    Attributes:
+        position: The place of the event in the input, counted from 0.
+        status: "accepted" by Intercom. "refused", by this package or by Intercom, and would be
+            again: `error` says why. "failed" temporarily, after all attempts: sending it again
+            later is safe, whether or not it has arrived. A "duplicate" is the same event to
+            Intercom as an accepted one shortly before it, so it was not sent.
+        item: The event as it was given.
+        event: The event, or None where what was given is not one.
+        error: Why it was refused or failed, else None.
+    """
+
+    position: int
+    status: Literal["accepted", "refused", "failed", "duplicate"]
+    item: EventLike
+    event: Event | None = None
+    error: IntercomError | None = None
+
+
+class QueuedEvent:
+    """An event between the input and its outcome.
+
+    Attributes:
+        person: Whose it is. Two identities of one person are not known to be the same.
+        key: What Intercom tells events apart by.
+        reservation: The quota that it is sent with, while it is in flight.
+        suspected_at: How many events had been accepted, and answered, when it got a systemic
+            answer; None before.
+        error: That answer.
+    """
+
+    __slots__ = (
+        "error",
+        "event",
+        "item",
+        "key",
+        "person",
+        "position",
+        "reservation",
+        "suspected_at",
+    )
+
+    def __init__(self, position: int, item: EventLike, event: Event) -> None:
+        self.position = position
+        self.item = item
+        self.event = event
+        self.person = person(event)
+        self.key = key(event)
+        self.reservation: Reservation | None = None
+        self.suspected_at: tuple[int, int] | None = None
+        self.error: IntercomError | None = None
+
+    def ended(self, status: _Status, error: IntercomError | None = None) -> Outcome:
+        """Returns its outcome."""
+        return Outcome(self.position, status, self.item, self.event, error)
+
+
+class Scheduler:
+    """What is to be sent next, and what became of what was.
+
+    The events of one person follow each other: the next is sent when the one before has its
+    outcome. Thus whether an event is the same as one before is known when its turn comes.
+
+    A systemic answer, such as a revoked token's, is no outcome of the event that got it. Sending
+    goes on with others: where the next of them get such answers as well, and none another one, it
+    stops. Where others are accepted, the event gets one more attempt, and then its outcome.
+
+    Attributes:
+        concurrency: How many requests are worth having in flight.
+        outcomes: Those that nothing has asked for yet.
+        exhausted: Whether the whole input was read.
+        stopped: Whether nothing more is begun.
+        fatal: What stopped it, to be raised once.
+    """
+
+    def __init__(self, concurrency: Concurrency) -> None:
+        self.concurrency = concurrency
+        self.outcomes = deque[Outcome]()
+        self.exhausted = False
+        self.stopped = False
+        self.fatal: BaseException | None = None
+        self._position = 0
+        self._ready = deque[QueuedEvent]()
+        # By person: what waits for the one of theirs that is in flight, or about to be.
+        self._behind: dict[tuple[str, str], deque[QueuedEvent]] = {}
+        self._held = 0
+        # Senders that acquire quota, each for one of the ready events.
+        self._preparing = 0
+        self._in_flight: set[QueuedEvent] = set()
+        # By what Intercom tells events apart by: the places of those that were accepted.
+        self._recent: dict[tuple[str, str, str, float], int] = {}
+        # Events with a systemic answer; and how many there were since another answer.
+        self._suspects: list[QueuedEvent] = []
+        self._unbroken = 0
+        self._accepted = 0
+        self._answered = 0
+        # Events that ended with two systemic answers and none of other events between.
+        self._unproven = 0
+
+    @property
+    def wants_input(self) -> bool:
+        """Whether to read on."""
+        return (
+            len(self._ready) < 2 * self.concurrency.limit
+            and self._held < _HELD
+            and len(self.outcomes) < UNREAD
+            and not self.exhausted
+            and not self.stopped
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.stopped or (self.exhausted and not self._held)
+
+    def take(self, item: EventLike) -> None:
+        """Takes in the next of the input."""
+        position = self._position
+        self._position += 1
+        try:
+            event = item if isinstance(item, Event) else Event.from_dict(item)
+        except InvalidInputError as error:
+            self.outcomes.append(Outcome(position, "refused", item, None, error))
+            return
+        queued = QueuedEvent(position, item, event)
+        self._held += 1
+        behind = self._behind.get(queued.person)
+        if behind is not None:
+            behind.append(queued)
+        elif not self._is_duplicate(queued):
+            self._behind[queued.person] = deque()
+            self._ready.append(queued)
+
+    def end_input(self) -> None:
+        """Takes in that the whole input was read."""
+        self.exhausted = True
+        self._conclude()
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is something to send now."""
+        return (
+            len(self._ready) > self._preparing
+            and len(self._in_flight) + self._preparing < self.concurrency.limit
+            and len(self.outcomes) < UNREAD
+            and not self.stopped
+        )
+
+    def prepare(self) -> bool:
+        """Whether a sender is to acquire quota; if so, :meth:`next` is called when it has some."""
+        if not self.has_next:
+            return False
+        self._preparing += 1
+        return True
+
+    def next(self, reservation: Reservation | None) -> QueuedEvent | None:
+        """Returns what to send with the quota; None where it is not needed any longer."""
+        self._preparing -= 1
+        if self.stopped:
+            return None
+        queued = self._ready.popleft()
+        queued.reservation = reservation
+        self._in_flight.add(queued)
+        return queued
+
+    def done(self, queued: QueuedEvent, error: IntercomError | None, latency: float) -> None:
+        """Takes in what became of it; `latency` is of the last answer, in seconds."""
+        self._in_flight.discard(queued)
+        if latency > 0:
+            self.concurrency.note(latency)
+        kind = None if error is None else classify(error)
+        if error is None:
+            self._heard(accepted=True)
+            self._recent.pop(queued.key, None)  # Else it would keep its old turn to be forgotten.
+            self._recent[queued.key] = queued.position
+            if len(self._recent) > _RECENT:
+                del self._recent[next(iter(self._recent))]
+            self._end(queued, "accepted")
+        elif kind is ErrorClass.SYSTEMIC:
+            self._suspect(queued, error)
+        else:
+            if kind is ErrorClass.PERMANENT:
+                self._heard(accepted=False)
+            self._end(queued, "refused" if kind is ErrorClass.PERMANENT else "failed", error)
+        self._conclude()
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Begins nothing more; what is in flight is not sent again."""
+        self.stopped = True
+        self.fatal = self.fatal or error
+        for queued in list(self._in_flight):
+            if queued.reservation is not None:
+                queued.reservation.withdrawn = True
+
+    def _end(
+        self, queued: QueuedEvent, status: _Status, error: IntercomError | None = None
+    ) -> None:
+        """Gives an event its outcome, and the next one of the same person its turn."""
+        self._held -= 1
+        self.outcomes.append(queued.ended(status, error))
+        behind = self._behind[queued.person]
+        while behind:
+            follower = behind.popleft()
+            if not self._is_duplicate(follower):
+                self._ready.append(follower)
+                return
+        del self._behind[queued.person]
+
+    def _heard(self, *, accepted: bool) -> None:
+        """Takes in an answer about one event: Intercom takes events, and everybody's failed not."""
+        self._unbroken = 0
+        self._answered += 1
+        self._accepted += accepted
+        for queued in list(self._suspects):
+            if self._others(queued)[0] >= OTHERS:
+                self._suspects.remove(queued)
+                self._ready.append(queued)
+
+    def _others(self, queued: QueuedEvent) -> tuple[int, int]:
+        """How many other events were accepted, and answered, since its systemic answer."""
+        accepted, answered = queued.suspected_at or (self._accepted, self._answered)
+        return self._accepted - accepted, self._answered - answered
+
+    def _suspect(self, queued: QueuedEvent, error: IntercomError) -> None:
+        """Takes in a systemic answer: is it about this event, or about all?"""
+        queued.error = error
+        if not isinstance(error, APIStatusError):
+            self.stop(error)  # A setting, which needs no answers of other events.
+            return
+        if queued.suspected_at is None or (self._unbroken and not self.exhausted):
+            self._unbroken += queued.suspected_at is None
+            queued.suspected_at = self._accepted, self._answered
+            self._suspects.append(queued)
+            if self._unbroken > OTHERS:
+                self.stop(error)
+            return
+        accepted, answered = self._others(queued)
+        if accepted >= OTHERS:
+            self._end(queued, "refused", error)
+        elif answered or not self._unproven:
+            # Too few others are left to tell: it can be sent again.
+            self._unproven += not answered
+            self._end(queued, "failed", error)
+        else:
+            self.stop(error)
+
+    def _conclude(self) -> None:
+        """Gives each suspect its other attempt once nothing else is left to compare it with."""
+        busy = self._ready or self._in_flight or self._preparing
+        if busy or not self._suspects or not self.exhausted or self.stopped:
+            return
+        if not self._answered:
+            self.stop(self._suspects[0].error)  # Every event got such an answer.
+            return
+        self._ready.extend(self._suspects)
+        self._suspects.clear()
+
+    def _is_duplicate(self, queued: QueuedEvent) -> bool:
+        position = self._recent.get(queued.key)
+        if position is None or queued.position - position > _RECENT:
+            return False
+        self._held -= 1
+        self.outcomes.append(queued.ended("duplicate"))
+        return True
