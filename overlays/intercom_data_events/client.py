@@ -78,8 +78,7 @@ class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken
         1
     """
 
-    _kind = httpx.Client
-    _transport_kind = httpx.BaseTransport
+    _is_async = False
 
     create = verbs.verb(operations.create)
     send = verbs.verb(operations.send)
@@ -210,8 +209,7 @@ class AsyncDataEventsClient(
         ['placed-order']
     """
 
-    _kind = httpx.AsyncClient
-    _transport_kind = httpx.AsyncBaseTransport
+    _is_async = True
 
     create = verbs.averb(operations.create)
     send = verbs.averb(operations.send)

@@ -30,8 +30,7 @@ Tok = TypeVar("Tok", bound=AsyncAccessToken)
 class BaseClient(Generic[C, Tr, Tok]):
     """Settings and a session; a view has other settings on the same session."""
 
-    _kind: ClassVar[type[httpx.Client | httpx.AsyncClient]]
-    _transport_kind: ClassVar[type[httpx.BaseTransport | httpx.AsyncBaseTransport]]
+    _is_async: ClassVar[bool]
 
     def __init__(
         self,
@@ -64,12 +63,13 @@ class BaseClient(Generic[C, Tr, Tok]):
         )
         if transport is not None and http_client is not None:
             raise ConfigurationError("pass either transport or http_client, not both")
-        _check_kind("transport", transport, self._transport_kind)
-        _check_kind("http_client", http_client, self._kind)
+        base = httpx.AsyncBaseTransport if self._is_async else httpx.BaseTransport
+        _check_kind("transport", transport, base)
+        _check_kind("http_client", http_client, self._http_kind())
         _check_kind("clock", clock, Clock)
         on = resolve_enabled(enabled)
         self._session = Session(
-            cast("type[C]", self._kind),
+            self._http_kind(),
             resolve_token(access_token) if on else None,
             enabled=on,
             transport=transport,
@@ -77,6 +77,10 @@ class BaseClient(Generic[C, Tr, Tok]):
             clock=clock,
         )
         self._is_view = False
+
+    def _http_kind(self) -> type[C]:
+        # Looked up now, because tracing tools put a class of their own into its place.
+        return cast("type[C]", httpx.AsyncClient if self._is_async else httpx.Client)
 
     def with_options(
         self,
@@ -152,7 +156,7 @@ class BaseClient(Generic[C, Tr, Tok]):
         enabled = bool(state["enabled"])
         self._settings = cast("Settings", state["settings"])
         token = resolve_token(None) if enabled else None
-        self._session = Session(cast("type[C]", self._kind), token, enabled=enabled)
+        self._session = Session(self._http_kind(), token, enabled=enabled)
         self._is_view = False
 
 
