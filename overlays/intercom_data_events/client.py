@@ -87,11 +87,7 @@ class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken
     create_summary = verbs.verb(operations.create_summary)
 
     def create_many(
-        self,
-        events: Iterable[EventLike],
-        *,
-        concurrency: int = 100,
-        max_rate: float | None = None,
+        self, events: Iterable[EventLike], *, concurrency: int = 100, max_rate: float | None = None
     ) -> Outcomes:
         """Submits any number of events, and yields the outcome of each as soon as it is known.
 

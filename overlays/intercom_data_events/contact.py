@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
-
 from attrs import field, frozen
 
 from intercom_data_events._sending import contact_operations as operations
 from intercom_data_events._sending import verbs
 from intercom_data_events.identity import Identity
 
-if TYPE_CHECKING:
-    from intercom_data_events._sending.request import Operation
-    from intercom_data_events.errors import APIResponse
-
 __all__ = ["AsyncContact", "Contact", "Identity"]
-
-T = TypeVar("T")
 
 
 @frozen
@@ -41,9 +33,6 @@ class Contact:
     summary = verbs.bound(operations.summary)
     create_summary = verbs.bound(operations.create_summary)
 
-    def _perform(self, operation: Operation[T]) -> APIResponse[T]:
-        return self._client._perform(operation)  # noqa: SLF001  # a protocol of ours
-
 
 @frozen
 class AsyncContact:
@@ -59,6 +48,3 @@ class AsyncContact:
     list = verbs.abound_listing(operations.list_)
     summary = verbs.abound(operations.summary)
     create_summary = verbs.abound(operations.create_summary)
-
-    async def _perform(self, operation: Operation[T]) -> APIResponse[T]:
-        return await self._client._perform(operation)  # noqa: SLF001  # a protocol of ours

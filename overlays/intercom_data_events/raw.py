@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from intercom_data_events._sending import operations, verbs
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
     from intercom_data_events.errors import APIResponse
-
-T = TypeVar("T")
-
-
-class _Perform(Protocol):
-    def __call__(self, operation: Operation[T], /) -> APIResponse[T]: ...
-
-
-class _PerformAsync(Protocol):
-    def __call__(self, operation: Operation[T], /) -> Coroutine[Any, Any, APIResponse[T]]: ...
 
 
 class RawDataEventsClient:
@@ -28,7 +18,7 @@ class RawDataEventsClient:
     ``list`` returns one page: the first one, or the first one after a cursor.
     """
 
-    def __init__(self, perform: _Perform) -> None:
+    def __init__(self, perform: Callable[[Operation[Any]], APIResponse[Any]]) -> None:
         self._perform = perform
 
     create = verbs.raw(operations.create)
@@ -44,7 +34,9 @@ class AsyncRawDataEventsClient:
     ``list`` returns one page: the first one, or the first one after a cursor.
     """
 
-    def __init__(self, perform: _PerformAsync) -> None:
+    def __init__(
+        self, perform: Callable[[Operation[Any]], Coroutine[Any, Any, APIResponse[Any]]]
+    ) -> None:
         self._perform = perform
 
     create = verbs.araw(operations.create)

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import httpx
 
 from intercom_data_events._sending.exchange import acquire
-from intercom_data_events._sending.steps import (
-    BodyTooLargeError,
-    RawResponse,
-    Send,
-    Steps,
-    Wait,
-)
+from intercom_data_events._sending.steps import BodyTooLargeError, RawResponse, Send, Steps, Wait
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.pacing import Reservation

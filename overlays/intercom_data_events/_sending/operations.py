@@ -160,10 +160,7 @@ def next_page(query: str) -> Operation[Page]:
 
 
 def summary(
-    *,
-    user_id: str | None = None,
-    email: str | None = None,
-    intercom_user_id: str | None = None,
+    *, user_id: str | None = None, email: str | None = None, intercom_user_id: str | None = None
 ) -> Operation[ContactSummary]:
     """Counts a contact's events by name, including those older than 90 days.
 

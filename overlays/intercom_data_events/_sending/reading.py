@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.steps import RawResponse
@@ -15,14 +14,7 @@ _TYPES = ("event.list", "event.summary")
 _ACCEPTED = 202
 
 
-class _Generated(Protocol):
-    """The common interface of all generated models."""
-
-    @classmethod
-    def from_dict(cls, src_dict: Mapping[str, Any]) -> Self: ...
-
-
-M = TypeVar("M", bound=_Generated)
+M = TypeVar("M")
 
 
 def read_acceptance(answer: RawResponse) -> None:
@@ -98,6 +90,6 @@ def _expected(parsed: object, kind: type[M]) -> M:
     """Returns the model if it is of the kind; otherwise raises the error of making one."""
     if not isinstance(parsed, kind):
         if isinstance(parsed, dict):
-            kind.from_dict(parsed)
+            cast("Any", kind).from_dict(parsed)  # A generated model.
         raise TypeError(f"it must be a {kind.__name__}, not {parsed!r:.200}")
     return parsed

@@ -5,6 +5,8 @@ method with the same docstring and, after `self`, the same parameters. Functions
 begins with `a` make methods that are awaited.
 """
 
+# ruff: noqa: SLF001  # performing an operation is not for callers, but for these methods
+
 from __future__ import annotations
 
 import functools
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
+P_co = TypeVar("P_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -38,16 +41,11 @@ class AsyncPerformer(Protocol):
     async def _perform(self, operation: Operation[T], /) -> APIResponse[T]: ...
 
 
-class BoundPerformer(Performer, Protocol):
-    """An object that performs operations on one contact, blocking."""
+class Bound(Protocol[P_co]):
+    """A contact, and the object that performs its operations."""
 
     @property
-    def identity(self) -> Identity: ...
-
-
-class AsyncBoundPerformer(AsyncPerformer, Protocol):
-    """An object that performs operations on one contact, awaiting."""
-
+    def _client(self) -> P_co: ...
     @property
     def identity(self) -> Identity: ...
 
@@ -94,29 +92,27 @@ def araw(
 
 def bound(
     make: Callable[Concatenate[Identity, P], Operation[T]],
-) -> Callable[Concatenate[BoundPerformer, P], T]:
+) -> Callable[Concatenate[Bound[Performer], P], T]:
     """Makes a contact's verb that returns the parsed answer."""
 
-    def method(self: BoundPerformer, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._perform(make(self.identity, *args, **kwargs)).parsed
+    def method(self: Bound[Performer], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._client._perform(make(self.identity, *args, **kwargs)).parsed
 
     return _as_method(method, make)
 
 
 def abound(
     make: Callable[Concatenate[Identity, P], Operation[T]],
-) -> Callable[Concatenate[AsyncBoundPerformer, P], Coroutine[Any, Any, T]]:
+) -> Callable[Concatenate[Bound[AsyncPerformer], P], Coroutine[Any, Any, T]]:
     """The awaited twin of :func:`bound`."""
 
-    async def method(self: AsyncBoundPerformer, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return (await self._perform(make(self.identity, *args, **kwargs))).parsed
+    async def method(self: Bound[AsyncPerformer], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return (await self._client._perform(make(self.identity, *args, **kwargs))).parsed
 
     return _as_method(method, make)
 
 
-def listing(
-    make: Callable[P, Operation[Page]],
-) -> Callable[Concatenate[Performer, P], EventList]:
+def listing(make: Callable[P, Operation[Page]]) -> Callable[Concatenate[Performer, P], EventList]:
     """Makes a verb that iterates over all pages."""
 
     def method(self: Performer, /, *args: P.args, **kwargs: P.kwargs) -> EventList:
@@ -142,26 +138,26 @@ def alisting(
 
 def bound_listing(
     make: Callable[Concatenate[Identity, P], Operation[Page]],
-) -> Callable[Concatenate[BoundPerformer, P], EventList]:
+) -> Callable[Concatenate[Bound[Performer], P], EventList]:
     """Makes a contact's verb that iterates over all pages."""
 
-    def method(self: BoundPerformer, /, *args: P.args, **kwargs: P.kwargs) -> EventList:
+    def method(self: Bound[Performer], /, *args: P.args, **kwargs: P.kwargs) -> EventList:
         from intercom_data_events.pagination import EventList
 
-        return EventList(*_pages(self._perform, make(self.identity, *args, **kwargs)))
+        return EventList(*_pages(self._client._perform, make(self.identity, *args, **kwargs)))
 
     return _as_method(method, make, "EventList")
 
 
 def abound_listing(
     make: Callable[Concatenate[Identity, P], Operation[Page]],
-) -> Callable[Concatenate[AsyncBoundPerformer, P], AsyncEventList]:
+) -> Callable[Concatenate[Bound[AsyncPerformer], P], AsyncEventList]:
     """The twin of :func:`bound_listing` for ``async for``; it is not awaited itself."""
 
-    def method(self: AsyncBoundPerformer, /, *args: P.args, **kwargs: P.kwargs) -> AsyncEventList:
+    def method(self: Bound[AsyncPerformer], /, *args: P.args, **kwargs: P.kwargs) -> AsyncEventList:
         from intercom_data_events.pagination import AsyncEventList
 
-        return AsyncEventList(*_pages(self._perform, make(self.identity, *args, **kwargs)))
+        return AsyncEventList(*_pages(self._client._perform, make(self.identity, *args, **kwargs)))
 
     return _as_method(method, make, "AsyncEventList")
 
