@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from operator import index
-from typing import SupportsIndex
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 #: What UTF-8 cannot encode, as messages call it.
 SURROGATE = "a lone surrogate, which UTF-8 cannot encode"
@@ -18,6 +20,11 @@ def short_repr(value: object) -> str:
     except Exception:  # noqa: BLE001  # an integer of 5,000 digits, or a __repr__ that fails
         text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def invalid(error: type[E], must: str, value: object, remedy: str = "") -> E:
+    """Returns an error that says what must be, what was given, and the remedy, if any."""
+    return error(f"{must}, not {short_repr(value)}{remedy and '; '}{remedy}")
 
 
 def plain_text(value: str) -> str | None:
@@ -43,9 +50,9 @@ def checked_text(value: str, name: str, error: type[Exception]) -> str:
     return text
 
 
-def whole_number(value: object) -> int | None:
+def whole_number(value: Any) -> int | None:
     """Returns an integer of at most 64 bits, also one of another library, or None."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    if isinstance(value, bool):
         return None
     try:
         number = index(value)

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
-from intercom_data_events._validation import checked_text, short_repr
+from intercom_data_events._validation import checked_text, invalid, short_repr
 from intercom_data_events.errors import IdentityError, InvalidInputError
 from intercom_data_events.identity import check_identities
 
@@ -121,9 +121,7 @@ class Event:
                 `Event` raises the same error.
         """
         if not isinstance(fields, Mapping):
-            raise InvalidInputError(
-                f"an event must be a mapping of its fields, not {short_repr(fields)}"
-            )
+            raise invalid(InvalidInputError, "an event must be a mapping of its fields", fields)
         unknown = [name for name in fields if name not in _FIELDS]
         if unknown:
             raise InvalidInputError(
@@ -156,8 +154,6 @@ def check_event_name(event_name: object) -> str:
         InvalidInputError: It is empty or not a string.
     """
     if not isinstance(event_name, str) or not event_name.strip():
-        raise InvalidInputError(
-            "event_name must be a non-empty string such as 'placed-order', not "
-            f"{short_repr(event_name)}"
-        )
+        must = "event_name must be a non-empty string such as 'placed-order'"
+        raise invalid(InvalidInputError, must, event_name)
     return checked_text(event_name, "event_name", InvalidInputError)

@@ -23,15 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import field, frozen
 
+from intercom_data_events import _validation as check
 from intercom_data_events import timestamps
-from intercom_data_events._validation import (
-    BEYOND,
-    SURROGATE,
-    checked_text,
-    plain_text,
-    short_repr,
-    whole_number,
-)
 from intercom_data_events.errors import MetadataError, TimestampError
 
 if TYPE_CHECKING:
@@ -51,32 +44,27 @@ _DECIMALS = {
 
 def _check_url(_: object, __: object, url: str) -> None:
     if not (isinstance(url, str) and url.lower().startswith(("http://", "https://"))):
-        raise MetadataError(f"url must be an http or https address, not {short_repr(url)}")
-    checked_text(url, "url", MetadataError)
+        raise check.invalid(MetadataError, "url must be an http or https address", url)
+    check.checked_text(url, "url", MetadataError)
 
 
 def _check_value(_: object, __: object, value: str) -> None:
-    if not isinstance(value, str) or plain_text(value) is None:
-        raise MetadataError(
-            f"value must be a string that UTF-8 can encode, not {short_repr(value)}"
-        )
+    if not isinstance(value, str) or check.plain_text(value) is None:
+        raise check.invalid(MetadataError, "value must be a string that UTF-8 can encode", value)
 
 
 def _check_amount(_: object, __: object, amount: int) -> None:
-    if type(amount) is not int or not 0 <= amount < BEYOND:
-        raise MetadataError(
-            "amount must be an integer of minor currency units, at least 0 and at most 2**63 - 1, "
-            f'not {short_repr(amount)}; for "29.99" use MonetaryAmount.from_decimal("29.99", "usd")'
-        )
+    if type(amount) is not int or not 0 <= amount < check.BEYOND:
+        must = "amount must be an integer of minor currency units, at least 0 and at most 2**63 - 1"
+        remedy = 'for "29.99" use MonetaryAmount.from_decimal("29.99", "usd")'
+        raise check.invalid(MetadataError, must, amount, remedy)
 
 
 def _check_currency(_: object, __: object, currency: str) -> None:
     letters = isinstance(currency, str) and currency.isascii() and currency.isalpha()
     if not letters or len(currency) != 3:
-        raise MetadataError(
-            'currency must be three letters as in ISO 4217, such as "eur", not '
-            f"{short_repr(currency)}"
-        )
+        must = 'currency must be three letters as in ISO 4217, such as "eur"'
+        raise check.invalid(MetadataError, must, currency)
 
 
 @frozen
@@ -139,8 +127,9 @@ class MonetaryAmount:
         _check_currency(None, None, currency)
         if isinstance(amount, bool) or not isinstance(amount, Decimal | str | int):
             raise MetadataError(
-                f"amount must be a Decimal, a string or an integer, not {short_repr(amount)} of "
-                f"type {type(amount).__name__}; pass a string such as '29.99', which is exact"
+                "amount must be a Decimal, a string or an integer, not "
+                f"{check.short_repr(amount)} of type {type(amount).__name__}; "
+                "pass a string such as '29.99', which is exact"
             )
         code = currency.lower()
         decimals = next((n for n, codes in _DECIMALS.items() if code in codes.split()), 2)
@@ -150,14 +139,11 @@ class MonetaryAmount:
             minor = Decimal(amount).scaleb(decimals, exact)
             whole = int(minor)
         except (ArithmeticError, ValueError) as error:
-            raise MetadataError(
-                f"amount must be a decimal number of at most 60 digits, not {short_repr(amount)}"
-            ) from error
+            must = "amount must be a decimal number of at most 60 digits"
+            raise check.invalid(MetadataError, must, amount) from error
         if minor != whole:
-            raise MetadataError(
-                f"amount must have at most {decimals} decimals in {currency}, not "
-                f"{short_repr(amount)}; round it first"
-            )
+            must = f"amount must have at most {decimals} decimals in {currency}"
+            raise check.invalid(MetadataError, must, amount, "round it first")
         return cls(whole, currency)
 
 
@@ -194,10 +180,10 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
         )
     encoded = {}
     for key, value in metadata.items():
-        if not isinstance(key, str) or not key.strip() or plain_text(key) is None:
+        if not isinstance(key, str) or not key.strip() or check.plain_text(key) is None:
             raise MetadataError(
                 "a metadata key must be a non-empty string that UTF-8 can encode, not "
-                f"{short_repr(key)}",
+                f"{check.short_repr(key)}",
                 key=key,
             )
         encoded[key] = _encode(key, value)
@@ -229,7 +215,7 @@ def to_json(value: object) -> object:
 
 # Why a value is refused: the reason of the first type that it has.
 _REFUSALS: Mapping[Any, str] = {
-    str: f"contains {SURROGATE}; remove it",
+    str: f"contains {check.SURROGATE}; remove it",
     bool: "is a bool, which the API does not support; send 1 or 'yes' instead",
     int: "must be a number of at most 64 bits; send it as a string",
     float: "must be a finite number, as JSON has no others; leave the key out",
@@ -254,14 +240,15 @@ def _encode(key: str, value: object) -> JSONValue:
     if encoded is None:
         why = next(why for kind, why in _REFUSALS.items() if isinstance(value, kind))
         why = why.format(renamed=key + "_at")
-        raise MetadataError(f"metadata[{short_repr(key)}] {why} (got {short_repr(value)})", key=key)
+        shown, given = check.short_repr(key), check.short_repr(value)
+        raise MetadataError(f"metadata[{shown}] {why} (got {given})", key=key)
     return encoded
 
 
 def _supported(key: str, value: object) -> JSONValue | None:
     """Returns a value as JSON, or None where the API does not support it."""
     if isinstance(value, str):
-        return plain_text(value)
+        return check.plain_text(value)
     if isinstance(value, datetime):
         return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else None
     if isinstance(value, RichLink | MonetaryAmount):
@@ -270,15 +257,13 @@ def _supported(key: str, value: object) -> JSONValue | None:
         known = _known(dict(value))
         return None if known is None else _fields(known)
     # A whole number may be one of numpy, for example.
-    number = value if isinstance(value, int | float) else whole_number(value)
-    if isinstance(number, float):
-        fits = math.isfinite(number)
-    else:
-        fits = not isinstance(number, bool | None) and -BEYOND <= number < BEYOND
-    if number is None or not fits:
+    number = value if isinstance(value, float) else check.whole_number(value)
+    if number is None or not math.isfinite(number):
         return None
     # Intercom reads a number below such a key as a time, so it must be one.
-    return _seconds(key, number) if key.endswith(_DATE_SUFFIXES) else number
+    if key.endswith(_DATE_SUFFIXES):
+        return _seconds(key, number)
+    return value if isinstance(value, int) else number
 
 
 def _seconds(key: str, value: datetime | float) -> int:

@@ -11,11 +11,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
-from intercom_data_events._validation import short_repr, text_or_none
+from intercom_data_events._validation import invalid, short_repr, text_or_none
 from intercom_data_events.errors import APIResponse, InvalidInputError, PaginationError
 
 if TYPE_CHECKING:
@@ -152,34 +152,29 @@ class AsyncEventList:
         Raises:
             PaginationError: The next page was listed before, or the pages do not end.
         """
-        return _AsyncPages(self._fetch, self._start)
+        return _AsyncPages(self._fetch, _steps(self._start))
 
 
 # Not async generators: a caller that leaves a loop early would have to close them (PEP 533).
 
 
+@define(eq=False)
 class _AsyncPages:
-    def __init__(
-        self, fetch: Callable[[str | None], Awaitable[APIResponse[Page]]], start: str
-    ) -> None:
-        self._fetch = fetch
-        self._steps = _steps(start)
-        self._response: APIResponse[Page] | None = None
+    _fetch: Callable[[str | None], Awaitable[APIResponse[Page]]]
+    _steps: Generator[str | None, APIResponse[Page] | None, None]
+    _response: APIResponse[Page] | None = None
 
     def __aiter__(self) -> AsyncIterator[Page]:
         return self
 
     async def __anext__(self) -> Page:
         try:
-            query = self._steps.send(self._response)
+            self._response = await self._fetch(self._steps.send(self._response))
         except StopIteration:
             raise StopAsyncIteration from None
-        try:
-            self._response = await self._fetch(query)
         except BaseException:
             # An error ends the iteration, as with a generator.
             self._steps.close()
-            self._response = None
             raise
         return self._response.parsed
 
@@ -251,9 +246,8 @@ def check_cursor(since: object, per_page: int | None) -> str:
         query = ""
     parameters = dict(parse_qsl(query))
     if "since" not in parameters or not parameters.keys() & _IDENTITIES:
-        raise InvalidInputError(
-            f"since must be the cursor in page.since of an earlier listing, not {short_repr(since)}"
-        )
+        must = "since must be the cursor in page.since of an earlier listing"
+        raise invalid(InvalidInputError, must, since)
     if per_page is not None:
         raise InvalidInputError(
             "per_page and since must not both be given; the cursor contains the page size"
@@ -266,7 +260,7 @@ def _query(address: object) -> str | None:
     if not address:
         return None
     if not isinstance(address, str):
-        raise TypeError(f"the address of a page must be a string, not {short_repr(address)}")
+        raise invalid(TypeError, "the address of a page must be a string", address)
     query = urlsplit(address).query if "?" in address else address
     if not query or "://" in query.split("=")[0]:
         raise ValueError(f"the address of a page must have a query: {short_repr(address)}")
@@ -284,10 +278,10 @@ def _listed_event(event: DataEvent) -> ListedEvent:
     if name is None:
         raise TypeError("its event_name must not be empty")
     if type(event.created_at) is not int:
-        raise TypeError(f"its created_at must be Unix seconds, not {short_repr(event.created_at)}")
+        raise invalid(TypeError, "its created_at must be Unix seconds", event.created_at)
     data = event.metadata
     if data and not hasattr(data, "additional_properties"):
-        raise TypeError(f"its metadata must be an object, not {short_repr(data)}")
+        raise invalid(TypeError, "its metadata must be an object", data)
     return ListedEvent(
         name,
         timestamps.from_unix(event.created_at),
@@ -309,8 +303,7 @@ def make_page(listed: DataEventList) -> Page:
     pages = listed.pages
     # Each model is released as soon as it is converted: otherwise the garbage collector visits all
     # of them repeatedly, which takes as long as the conversion.
-    waiting, listed.events = [*(listed.events or ())], None
-    waiting.reverse()
+    waiting, listed.events = [*(listed.events or ())][::-1], None
     events = []
     while waiting:
         events.append(_listed_event(waiting.pop()))

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, date, datetime
 from typing import TypeAlias, TypeGuard
 
-from intercom_data_events._validation import short_repr, whole_number
+from intercom_data_events._validation import invalid, short_repr, whole_number
 from intercom_data_events.errors import TimestampError
 
 #: The types of a time: an aware datetime, whole Unix seconds, or an ISO 8601 string with an
@@ -17,6 +17,7 @@ Timestamp: TypeAlias = datetime | int | float | str
 # milliseconds: it would be a time after March 1973.
 _FIRST = -62_135_596_800
 _LAST = 99_999_999_999
+_EXAMPLE = "2026-01-31T12:00:00Z"
 
 
 def to_unix(value: Timestamp, name: str = "timestamp") -> int:
@@ -36,10 +37,9 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
         >>> to_unix("2014-01-16T23:12:21Z")
         1389913941
     """
-    if isinstance(value, datetime):
-        seconds = _from_datetime(value, name)
-    elif isinstance(value, str):
-        seconds = _from_datetime(_parse(value, name), name)
+    moment = _parse(value, name) if isinstance(value, str) else value
+    if isinstance(moment, datetime):
+        seconds = _from_datetime(moment, name)
     elif isinstance(value, float):
         seconds = _whole(value, name)
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -53,10 +53,8 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
             f"type {type(value).__name__}{remedy}"
         )
     if not _FIRST <= seconds <= _LAST:
-        raise TimestampError(
-            f"{name} must be between the years 1 and 5138, not {short_repr(value)}; "
-            "if it is in milliseconds, divide it by 1000 (value // 1000)"
-        )
+        remedy = "if it is in milliseconds, divide it by 1000 (value // 1000)"
+        raise invalid(TimestampError, f"{name} must be between the years 1 and 5138", value, remedy)
     return seconds
 
 
@@ -95,13 +93,13 @@ def read(value: object, name: str) -> datetime | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError(f"its {name} must be a time, not {short_repr(value)}")
+        raise invalid(TypeError, f"its {name} must be a time", value)
     if not isinstance(value, str):
         return from_unix(value)
     try:
         moment = _isoparse(value.strip())
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"its {name} must be a time, not {short_repr(value)}") from error
+        raise invalid(ValueError, f"its {name} must be a time", value) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -116,10 +114,8 @@ def _from_datetime(moment: datetime, name: str) -> int:
             f"{name} must be a valid time, not {short_repr(moment)}: {error}"
         ) from error
     if naive:
-        raise TimestampError(
-            f"{name} must be a datetime with a time zone, not {short_repr(moment)}; use "
-            "datetime.now(UTC), or value.replace(tzinfo=UTC) if it is in UTC"
-        )
+        remedy = "use datetime.now(UTC), or value.replace(tzinfo=UTC) if it is in UTC"
+        raise invalid(TimestampError, f"{name} must be a datetime with a time zone", moment, remedy)
     return seconds
 
 
@@ -127,14 +123,11 @@ def _parse(text: str, name: str) -> datetime:
     try:
         moment = _isoparse(text.strip())
     except (ValueError, OverflowError) as error:
-        raise TimestampError(
-            f"{name} must be an ISO 8601 time such as 2026-01-31T12:00:00Z, not {short_repr(text)}"
-        ) from error
+        must = f"{name} must be an ISO 8601 time such as {_EXAMPLE}"
+        raise invalid(TimestampError, must, text) from error
     if moment.tzinfo is None:
-        raise TimestampError(
-            f"{name} must have an offset, as in 2026-01-31T12:00:00Z or 2026-01-31T12:00:00+02:00, "
-            f"not {short_repr(text)}"
-        )
+        must = f"{name} must have an offset, as in {_EXAMPLE} or 2026-01-31T12:00:00+02:00"
+        raise invalid(TimestampError, must, text)
     return moment
 
 
@@ -142,10 +135,8 @@ def _whole(value: float, name: str) -> int:
     if not math.isfinite(value):
         raise TimestampError(f"{name} must be a finite number, not {value}")
     if value != int(value):
-        raise TimestampError(
-            f"{name} must be in whole seconds, not {value!r}; "
-            f"cut the fraction off, for example with int({name})"
-        )
+        remedy = f"cut the fraction off, for example with int({name})"
+        raise invalid(TimestampError, f"{name} must be in whole seconds", value, remedy)
     return int(value)
 
 

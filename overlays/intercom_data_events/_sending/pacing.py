@@ -46,9 +46,6 @@ class Reservation:
     #: Set by a scheduler that has closed: its request is not repeated.
     withdrawn: bool = False
 
-    def __lt__(self, other: Reservation) -> bool:
-        return self.number < other.number
-
 
 @define
 class _Window:
@@ -150,7 +147,7 @@ class RateLimiter:
                 self._let_pass(reservation, queue)
             if not reservation.paced:
                 wait = 0.0
-            elif queue and queue[0] < reservation:
+            elif queue and queue[0].number < reservation.number:
                 wait = math.inf
             else:
                 wait = self._seconds_until_room(window, reservation.share, now)
@@ -292,7 +289,7 @@ class RateLimiter:
     def _enqueue(self, reservation: Reservation) -> None:
         queue = self._queues.setdefault(reservation.share, [])
         if reservation not in queue:
-            insort(queue, reservation)
+            insort(queue, reservation, key=lambda one: one.number)
 
     def _dequeue(self, reservation: Reservation) -> None:
         # An interrupt may have occurred between any two of these steps.

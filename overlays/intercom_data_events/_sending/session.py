@@ -69,7 +69,7 @@ class _State:
         closed: Whether the client is closed.
     """
 
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(factory=dict)
     warned: bool = False
     closed: bool = False
 
@@ -126,8 +126,7 @@ class Session(Generic[C]):
     @property
     def rate_limit(self) -> RateLimit | None:
         """The rate limit in the latest answer."""
-        headers = self._state.headers
-        return None if headers is None else RateLimit.from_headers(headers)
+        return RateLimit.from_headers(self._state.headers)
 
     def process_state(self) -> ProcessState[C]:
         """Returns the state of this process.
