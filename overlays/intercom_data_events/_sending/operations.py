@@ -1,7 +1,7 @@
 """The verbs: each has its signature, docstring, checks and request in one function.
 
-The methods of all clients are made from these functions; those of contacts are made from
-:mod:`intercom_data_events._sending.contact_operations`.
+The methods of all clients are made from these functions; those of contacts are made from the ones
+in :mod:`intercom_data_events.contact`, which call these.
 """
 
 from __future__ import annotations

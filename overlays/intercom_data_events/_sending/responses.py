@@ -137,11 +137,7 @@ def failed_attempt(
 
 
 def conclude(
-    failure: IntercomError,
-    attempts: int,
-    elapsed: float,
-    possibly_processed: bool,
-    secret: str | None,
+    failure: IntercomError, attempts: int, elapsed: float, possible: bool, secret: str | None
 ) -> IntercomError:
     """Completes the error of the last attempt with the totals of all attempts.
 
@@ -149,17 +145,17 @@ def conclude(
         failure: The error.
         attempts: How many attempts there were.
         elapsed: Seconds since the first one began.
-        possibly_processed: Whether one of them may have taken effect.
+        possible: Whether one of them may have been processed.
         secret: The access token, which a message must not show.
     """
     message = str(failure).replace(secret, REMOVED) if secret else str(failure)
     if attempts > 1:
         message += f"; tried {attempts} times in {elapsed:.1f} s"
-    if possibly_processed:
+    if possible:
         message += "; it may have been processed nevertheless"
     failure.args = (message,)
     failure.tries, failure.elapsed = attempts, elapsed
-    failure.may_have_been_processed = possibly_processed
+    failure.may_have_been_processed = possible
     return failure
 
 

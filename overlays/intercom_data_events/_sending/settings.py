@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import httpx
 from attrs import evolve, field, frozen
 
-from intercom_data_events._validation import short_repr, whole_number
+from intercom_data_events._validation import invalid, short_repr, whole_number
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version
 
@@ -52,29 +52,23 @@ def _check_timeout(timeout: float | httpx.Timeout | None) -> float | httpx.Timeo
     if timeout is None or isinstance(timeout, httpx.Timeout):
         return timeout
     if not _is_number(timeout) or not 0 < timeout <= _LONGEST_TIMEOUT:
-        raise ConfigurationError(
-            "timeout must be a number of seconds greater than 0 and at most 86400, not "
-            f"{short_repr(timeout)}; httpx.Timeout(None) means no time limit"
-        )
+        must = "timeout must be a number of seconds greater than 0 and at most 86400"
+        raise invalid(ConfigurationError, must, timeout, "httpx.Timeout(None) means no time limit")
     return timeout
 
 
 def _check_deadline(deadline: float) -> float:
     if not _is_number(deadline) or not deadline > 0:
-        raise ConfigurationError(
-            f"deadline must be a number of seconds greater than 0, not {short_repr(deadline)}; "
-            "math.inf means no deadline"
-        )
+        must = "deadline must be a number of seconds greater than 0"
+        raise invalid(ConfigurationError, must, deadline, "math.inf means no deadline")
     return deadline if deadline < _CENTURY else math.inf
 
 
 def _check_max_retries(max_retries: int) -> int:
     number = whole_number(max_retries)
     if number is None or number < 0:
-        raise ConfigurationError(
-            f"max_retries must be an integer of at least 0, not {short_repr(max_retries)}; "
-            "0 turns retries off"
-        )
+        must = "max_retries must be an integer of at least 0"
+        raise invalid(ConfigurationError, must, max_retries, "0 turns retries off")
     return number
 
 
@@ -86,9 +80,8 @@ def _check_pace(pace: bool) -> bool:
 
 def _check_quota_share(quota_share: float) -> float:
     if not _is_number(quota_share) or not 0 < quota_share <= 1:
-        raise ConfigurationError(
-            f"quota_share must be greater than 0 and at most 1, not {short_repr(quota_share)}"
-        )
+        must = "quota_share must be greater than 0 and at most 1"
+        raise invalid(ConfigurationError, must, quota_share)
     return quota_share
 
 
@@ -104,10 +97,8 @@ def _check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         )
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"a header name must contain letters, digits and !#$%&'*+.^_`|~- only, not "
-                f"{short_repr(name)}"
-            )
+            must = "a header name must contain letters, digits and !#$%&'*+.^_`|~- only"
+            raise invalid(ConfigurationError, must, name)
         remedy = _RESERVED.get(name.lower())
         if remedy:
             raise ConfigurationError(f"headers must not contain {name!r}; {remedy}")
@@ -257,9 +248,7 @@ def resolve_address(base_url: str | None, region: str | None) -> str:
 
 def _check_region(region: object) -> str:
     if not isinstance(region, str) or region not in HOSTS:
-        raise ConfigurationError(
-            f"region must be one of {', '.join(HOSTS)}, not {short_repr(region)}"
-        )
+        raise invalid(ConfigurationError, f"region must be one of {', '.join(HOSTS)}", region)
     return HOSTS[region]
 
 
@@ -269,18 +258,17 @@ def _check_address(base_url: object) -> str:
         raise ConfigurationError(
             "base_url must not contain credentials; pass access_token= instead"
         )
-    usual = f"an http or https address without query and fragment, such as {HOSTS['us']}"
-    if not isinstance(base_url, str) or not _ADDRESS.fullmatch(base_url):
-        raise ConfigurationError(f"base_url must be {usual}, not {short_repr(base_url)}")
     try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigurationError(f"base_url must be {usual}, not {short_repr(base_url)}") from error
+        text = base_url if isinstance(base_url, str) and _ADDRESS.fullmatch(base_url) else ""
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        url = httpx.URL()
+    if not url.host:
+        usual = f"an http or https address without query and fragment, such as {HOSTS['us']}"
+        raise invalid(ConfigurationError, f"base_url must be {usual}", base_url)
     labels = url.host.removesuffix(".").split(".")
     if not all(0 < len(label) < 64 for label in labels) or not 0 < (url.port or 1) < 65536:
-        raise ConfigurationError(
-            f"base_url must have a valid host and port, not {short_repr(base_url)}"
-        )
+        raise invalid(ConfigurationError, "base_url must have a valid host and port", base_url)
     return str(url).rstrip("/")
 
 

@@ -177,7 +177,7 @@ def _as_method(method: F, make: Callable[..., object], returns: str = "{}") -> F
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = [one for one in signature.parameters.values() if one.annotation != "Identity"]
     functools.update_wrapper(method, make)
-    method.__name__ = make.__name__.removesuffix("_")
+    method.__name__ = make.__name__.strip("_")
     returned = returns.format(parsed)
     method.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": returned}
     method.__signature__ = signature.replace(  # type: ignore[attr-defined]
