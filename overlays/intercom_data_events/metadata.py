@@ -256,7 +256,7 @@ def _supported(key: str, value: object) -> JSONValue | None:
     if isinstance(value, Mapping):
         known = _known(dict(value))
         return None if known is None else _fields(known)
-    # A whole number may be one of numpy, for example.
+    # An integer may be one of numpy, for example.
     number = value if isinstance(value, float) else check.whole_number(value)
     if number is None or not math.isfinite(number):
         return None

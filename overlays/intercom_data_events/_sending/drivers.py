@@ -1,24 +1,16 @@
-"""The two loops that do what an exchange decides, one blocking, one awaiting; and what they run.
-
-A scheduler acquires quota first, then decides what to send, then hands it over with its
-reservation: so no request in flight asks its scheduler anything.
-"""
+"""The two loops that do what an exchange decides: one blocks, the other awaits."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import httpx
 
-from intercom_data_events._sending.exchange import acquire
 from intercom_data_events._sending.steps import BodyTooLargeError, RawResponse, Send, Steps, Wait
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.pacing import Reservation
     from intercom_data_events._sending.session import Session
-    from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import AsyncAlarm, Clock
 
 T = TypeVar("T")
@@ -28,43 +20,6 @@ _LARGEST_BODY = 64 * 1024 * 1024
 _LARGEST_FAILURE = 1024 * 1024
 # Seconds by which httpx may give up first, because its error says what it waited for.
 _GRACE = 0.05
-
-
-def reserve(
-    session: Session[httpx.Client], settings: Settings, seconds: float = math.inf
-) -> Reservation | None:
-    """Acquires quota for one request.
-
-    Args:
-        session: What it is to be sent through.
-        settings: What it is to be made with.
-        seconds: How long to wait at most.
-
-    Returns:
-        The reservation, to be handed over or released; None where there was no quota in time.
-    """
-    return run(_reserved(session, settings, seconds), session)
-
-
-async def areserve(session: Session[httpx.AsyncClient], settings: Settings) -> Reservation | None:
-    """The awaited twin of :func:`reserve`, for as long as it takes."""
-    return await arun(_reserved(session, settings, math.inf), session)
-
-
-def _reserved(
-    session: Session[Any], settings: Settings, seconds: float
-) -> Steps[Reservation | None]:
-    limiter = session.process_state().limiter
-    reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
-    acquired = False
-    try:
-        ends = session.clock.monotonic() + seconds
-        acquired = yield from acquire(limiter, reservation, session.clock, "An event", ends)
-    finally:
-        # Also where it is interrupted or cancelled.
-        if not acquired:
-            limiter.release(reservation)
-    return reservation if acquired else None
 
 
 def run(steps: Steps[T], session: Session[httpx.Client]) -> T:

@@ -51,7 +51,7 @@ _UNREADABLE = (
 
 
 def acquire(
-    limiter: RateLimiter, reservation: Reservation, clock: Clock, label: str, ends: float = math.inf
+    limiter: RateLimiter, reservation: Reservation, clock: Clock, label: str, ends: float
 ) -> Steps[bool]:
     """Waits until a reservation has quota, or until a time of the monotonic clock.
 
@@ -73,6 +73,35 @@ def acquire(
         yield Wait(min(seconds, left), reservation.alarm)
         seconds = limiter.acquire(reservation)
     return clock.monotonic() < ends
+
+
+def reserve(
+    session: Session[Any], settings: Settings, seconds: float = math.inf
+) -> Steps[Reservation | None]:
+    """Acquires quota for one request of a scheduler, which then decides what to send.
+
+    So a request in flight never has to ask its scheduler.
+
+    Args:
+        session: The connections that will send it.
+        settings: Its settings.
+        seconds: The longest wait.
+
+    Returns:
+        The reservation, which the caller passes to :meth:`Exchange.steps` or releases; None if
+        there was no quota in time.
+    """
+    limiter = session.process_state().limiter
+    reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
+    acquired = False
+    try:
+        ends = session.clock.monotonic() + seconds
+        acquired = yield from acquire(limiter, reservation, session.clock, "an event", ends)
+    finally:
+        # Also if the wait is interrupted or cancelled.
+        if not acquired:
+            limiter.release(reservation)
+    return reservation if acquired else None
 
 
 class _Failed(NamedTuple):

@@ -27,8 +27,8 @@ import httpx
 from attrs import define, field
 
 from intercom_data_events._sending import operations
-from intercom_data_events._sending.drivers import areserve, arun, reserve, run
-from intercom_data_events._sending.exchange import Exchange
+from intercom_data_events._sending.drivers import arun, run
+from intercom_data_events._sending.exchange import Exchange, reserve
 from intercom_data_events._validation import short_repr
 from intercom_data_events.bulk._concurrency import Concurrency, Rate
 from intercom_data_events.bulk._scheduler import (
@@ -272,7 +272,7 @@ class _Threads:
             seconds = self._rate.reserve()
         if seconds > 0:
             self._session.clock.alarm().wait(seconds)
-        reservation = reserve(self._session, self._settings)
+        reservation = run(reserve(self._session, self._settings), self._session)
         with self._lock:
             queued = self._scheduler.next(reservation)
         if queued is None and reservation is not None:
@@ -558,7 +558,7 @@ class _Tasks:
         """Acquires quota, and then takes what to send, as its twin in threads does."""
         if (seconds := self._rate.reserve()) > 0:
             await self._session.clock.async_alarm().wait(seconds)
-        reservation = await areserve(self._session, self._settings)
+        reservation = await arun(reserve(self._session, self._settings), self._session)
         queued = self._scheduler.next(reservation)
         if queued is None and reservation is not None:
             self._session.release(reservation)

@@ -15,8 +15,8 @@ import anyio.to_thread
 from attrs import define, field
 
 from intercom_data_events._sending import operations
-from intercom_data_events._sending.drivers import areserve, arun
-from intercom_data_events._sending.exchange import Exchange
+from intercom_data_events._sending.drivers import arun
+from intercom_data_events._sending.exchange import Exchange, reserve
 from intercom_data_events.errors import IntercomError, OutboxError, OutboxLockedError
 from intercom_data_events.event import Event
 from intercom_data_events.tracker._course import (
@@ -212,7 +212,7 @@ class Tasks:
         entry: Entry | None = None
         try:
             try:
-                reservation = await areserve(self.session, self.settings)
+                reservation = await arun(reserve(self.session, self.settings), self.session)
             finally:
                 self.course.preparing -= 1
             if reservation is not None:

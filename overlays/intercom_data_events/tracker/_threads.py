@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from intercom_data_events._sending import operations
-from intercom_data_events._sending.drivers import reserve, run
-from intercom_data_events._sending.exchange import Exchange
+from intercom_data_events._sending.drivers import run
+from intercom_data_events._sending.exchange import Exchange, reserve
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
 from intercom_data_events.tracker._course import (
@@ -341,7 +341,8 @@ class Threads:
         entry: Entry | None = None
         problem: Exception | None = None
         try:
-            reservation = reserve(self._session, self._settings, seconds)
+            steps = reserve(self._session, self._settings, seconds)
+            reservation = run(steps, self._session)
         except Exception as error:  # noqa: BLE001  # sending goes on after a while
             problem = error
         with lock:
