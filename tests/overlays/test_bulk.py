@@ -740,7 +740,7 @@ def test_in_a_forked_child_it_says_that_its_threads_stayed_behind(emulator):
             os._exit(0)
         os.close(writing)
         with os.fdopen(reading) as said:
-            assert "on both sides of a fork" in said.read()
+            assert "before the process forked" in said.read()
         os.waitpid(child, 0)
 
 
