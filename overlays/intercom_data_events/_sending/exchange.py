@@ -11,7 +11,6 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import httpx
-from attrs import define, field
 
 from intercom_data_events import errors
 from intercom_data_events._sending import retry
@@ -111,7 +110,6 @@ class _Failed(NamedTuple):
     recurs: bool
 
 
-@define(eq=False, repr=False)
 class Exchange(Generic[T]):
     """One operation in flight: its attempts so far, and whether one may have been processed.
 
@@ -121,16 +119,12 @@ class Exchange(Generic[T]):
         settings: The settings of the requests.
     """
 
-    operation: Operation[T]
-    session: Session[Any]
-    settings: Settings
-    attempts: int = field(default=0, init=False)
-    possibly_processed: bool = field(default=False, init=False)
-    begun: float = field(init=False)
-    request: httpx.Request | None = field(default=None, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.begun = self.session.clock.monotonic()
+    def __init__(self, operation: Operation[T], session: Session[Any], settings: Settings) -> None:
+        self.operation, self.session, self.settings = operation, session, settings
+        self.attempts = 0
+        self.possibly_processed = False
+        self.begun = session.clock.monotonic()
+        self.request: httpx.Request | None = None
 
     def steps(self, reservation: Reservation | None = None) -> Steps[errors.APIResponse[T]]:
         """Yields the steps and returns the answer.
