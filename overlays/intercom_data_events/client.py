@@ -146,8 +146,7 @@ class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken
         Raises:
             IdentityError: Not exactly one of them was given.
         """
-        from intercom_data_events.contact import Contact
-        from intercom_data_events.identity import one_identity
+        from intercom_data_events.contact import Contact, one_identity
 
         return Contact(self, one_identity(user_id=user_id, email=email, id=id))
 
@@ -265,8 +264,7 @@ class AsyncDataEventsClient(
         Raises:
             IdentityError: Not exactly one of them was given.
         """
-        from intercom_data_events.contact import AsyncContact
-        from intercom_data_events.identity import one_identity
+        from intercom_data_events.contact import AsyncContact, one_identity
 
         return AsyncContact(self, one_identity(user_id=user_id, email=email, id=id))
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from intercom_data_events._sending import operations, verbs
-from intercom_data_events.identity import Identity
+from intercom_data_events.errors import IdentityError
+from intercom_data_events.event import check_identities
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
@@ -21,6 +22,48 @@ if TYPE_CHECKING:
     from intercom_data_events.timestamps import Timestamp
 
 __all__ = ["AsyncContact", "Contact", "Identity"]
+
+
+@frozen
+class Identity:
+    """A contact's identity: exactly one of the three is not None.
+
+    Attributes:
+        user_id: Your own identifier.
+        email: The e-mail address.
+        id: Intercom's identifier; listings call it ``intercom_user_id``.
+    """
+
+    user_id: str | None = None
+    email: str | None = None
+    id: str | None = None
+
+    def of_query(self) -> dict[str, str | None]:
+        """Returns the identities by the names that queries use."""
+        return {"user_id": self.user_id, "email": self.email, "intercom_user_id": self.id}
+
+    def of_summary(self) -> str:
+        """Returns the user_id, the only identity that the API accepts for adding summaries.
+
+        Raises:
+            IdentityError: The identity is another one.
+        """
+        if self.user_id is None:
+            raise IdentityError("create_summary needs a user_id: bind the contact by user_id")
+        return self.user_id
+
+
+def one_identity(*, user_id: str | None, email: str | None, id: str | None) -> Identity:
+    """Returns the one identity that was given.
+
+    Raises:
+        IdentityError: None was given, or several, or one that is empty or not a string.
+    """
+    found = check_identities({"user_id": user_id, "email": email, "id": id})
+    if len(found) != 1:
+        passed = " and ".join(found) or "none"
+        raise IdentityError(f"contact() needs exactly one of user_id, email, id, not {passed}")
+    return Identity(**found)
 
 
 def _create(

@@ -11,9 +11,8 @@ from attrs import field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
-from intercom_data_events._validation import checked_text, invalid, short_repr
+from intercom_data_events._validation import checked_text, invalid, short_repr, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
-from intercom_data_events.identity import check_identities
 
 if TYPE_CHECKING:
     from intercom_data_events.metadata import Metadata, MetadataValue
@@ -157,3 +156,26 @@ def check_event_name(event_name: object) -> str:
         must = "event_name must be a non-empty string such as 'placed-order'"
         raise invalid(InvalidInputError, must, event_name)
     return checked_text(event_name, "event_name", InvalidInputError)
+
+
+def check_identities(given: Mapping[str, object]) -> dict[str, str]:
+    """Returns the identities that are not None.
+
+    Raises:
+        IdentityError: One is empty or not a string.
+    """
+    found: dict[str, str] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            number = whole_number(value)
+            remedy = "" if number is None else f"; pass {str(number)!r}"
+            raise IdentityError(
+                f"{name} must be a string, not {short_repr(value)} of type "
+                f"{type(value).__name__}{remedy}"
+            )
+        if not value.strip():
+            raise IdentityError(f"{name} must not be empty; leave it out if it is unknown")
+        found[name] = checked_text(value, name, IdentityError)
+    return found

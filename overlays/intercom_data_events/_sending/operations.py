@@ -16,8 +16,7 @@ from intercom_data_events._sending.request import Operation
 from intercom_data_events._sending.retry import Idempotency
 from intercom_data_events._validation import short_repr, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
-from intercom_data_events.event import Event, check_event_name
-from intercom_data_events.identity import check_identities
+from intercom_data_events.event import Event, check_event_name, check_identities
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.steps import RawResponse

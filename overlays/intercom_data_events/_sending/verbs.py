@@ -19,7 +19,6 @@ from intercom_data_events._sending.operations import next_page
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
     from intercom_data_events.errors import APIResponse
-    from intercom_data_events.identity import Identity
     from intercom_data_events.pagination import AsyncEventList, EventList, Page
 
 P = ParamSpec("P")
@@ -47,7 +46,7 @@ class Bound(Protocol[P_co]):
     @property
     def _client(self) -> P_co: ...
     @property
-    def identity(self) -> Identity: ...
+    def identity(self) -> object: ...
 
 
 def verb(make: Callable[P, Operation[T]]) -> Callable[Concatenate[Performer, P], T]:
@@ -91,7 +90,7 @@ def araw(
 
 
 def bound(
-    make: Callable[Concatenate[Identity, P], Operation[T]],
+    make: Callable[Concatenate[Any, P], Operation[T]],
 ) -> Callable[Concatenate[Bound[Performer], P], T]:
     """Makes a contact's verb that returns the parsed answer."""
 
@@ -102,7 +101,7 @@ def bound(
 
 
 def abound(
-    make: Callable[Concatenate[Identity, P], Operation[T]],
+    make: Callable[Concatenate[Any, P], Operation[T]],
 ) -> Callable[Concatenate[Bound[AsyncPerformer], P], Coroutine[Any, Any, T]]:
     """The awaited twin of :func:`bound`."""
 
@@ -137,7 +136,7 @@ def alisting(
 
 
 def bound_listing(
-    make: Callable[Concatenate[Identity, P], Operation[Page]],
+    make: Callable[Concatenate[Any, P], Operation[Page]],
 ) -> Callable[Concatenate[Bound[Performer], P], EventList]:
     """Makes a contact's verb that iterates over all pages."""
 
@@ -150,7 +149,7 @@ def bound_listing(
 
 
 def abound_listing(
-    make: Callable[Concatenate[Identity, P], Operation[Page]],
+    make: Callable[Concatenate[Any, P], Operation[Page]],
 ) -> Callable[Concatenate[Bound[AsyncPerformer], P], AsyncEventList]:
     """The twin of :func:`bound_listing` for ``async for``; it is not awaited itself."""
 
