@@ -142,7 +142,7 @@ def test_no_modules_of_the_core_import_each_other_in_a_circle():
 
 
 #: What sends uses the vocabulary, and never what is made from it.
-VOCABULARY = {"errors", "clock", "event", "metadata", "pagination", "summary"}
+VOCABULARY = {"errors", "clock", "event", "metadata", "pagination"}
 VOCABULARY |= {"timestamps", "version", "_validation", "__about__", "_sending"}
 
 
@@ -187,7 +187,7 @@ def test_importing_the_package_loads_no_part_around_the_core_and_no_pagination()
     loaded, others = done.stdout.splitlines()
 
     assert "intercom_data_events.client" in loaded.split()
-    assert not {*AROUND, "pagination", "summary"} & {
+    assert not {*AROUND, "pagination"} & {
         name.split(".")[1] for name in loaded.split() if "." in name
     }
     assert others == "False False"

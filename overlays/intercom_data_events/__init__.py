@@ -50,9 +50,15 @@ if TYPE_CHECKING:
     )
     from intercom_data_events.event import Event
     from intercom_data_events.metadata import Metadata, MetadataValue, MonetaryAmount, RichLink
-    from intercom_data_events.pagination import AsyncEventList, EventList, ListedEvent, Page
+    from intercom_data_events.pagination import (
+        AsyncEventList,
+        ContactSummary,
+        EventList,
+        EventSummary,
+        ListedEvent,
+        Page,
+    )
     from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
-    from intercom_data_events.summary import ContactSummary, EventSummary
     from intercom_data_events.timestamps import Timestamp
     from intercom_data_events.version import API_VERSION
     from intercom_data_events_api.models import IntercomVersion
@@ -121,30 +127,28 @@ __all__ = [
 
 # All other names are those of errors.
 _NAMES = {
-    "intercom_data_events.__about__": ("__version__",),
-    "intercom_data_events._sending.quota": ("RateLimit",),
-    "intercom_data_events._sending.settings": ("AccessToken", "AsyncAccessToken", "Region"),
-    "intercom_data_events.bulk": ("AsyncOutcomes", "EventLike", "Outcome", "Outcomes"),
-    "intercom_data_events.client": ("AsyncDataEventsClient", "DataEventsClient"),
-    "intercom_data_events.clock": ("Alarm", "AsyncAlarm", "Clock"),
-    "intercom_data_events.contact": ("AsyncContact", "Contact", "Identity"),
-    "intercom_data_events.event": ("Event",),
-    "intercom_data_events.metadata": ("Metadata", "MetadataValue", "MonetaryAmount", "RichLink"),
-    "intercom_data_events.pagination": ("AsyncEventList", "EventList", "ListedEvent", "Page"),
-    "intercom_data_events.raw": ("AsyncRawDataEventsClient", "RawDataEventsClient"),
-    "intercom_data_events.summary": ("ContactSummary", "EventSummary"),
-    "intercom_data_events.timestamps": ("Timestamp",),
-    "intercom_data_events.version": ("API_VERSION",),
-    "intercom_data_events_api.models": ("IntercomVersion",),
+    ".__about__": "__version__",
+    "._sending.quota": "RateLimit",
+    "._sending.settings": "AccessToken AsyncAccessToken Region",
+    ".bulk": "AsyncOutcomes EventLike Outcome Outcomes",
+    ".client": "AsyncDataEventsClient DataEventsClient",
+    ".clock": "Alarm AsyncAlarm Clock",
+    ".contact": "AsyncContact Contact Identity",
+    ".event": "Event",
+    ".metadata": "Metadata MetadataValue MonetaryAmount RichLink",
+    ".pagination": "AsyncEventList ContactSummary EventList EventSummary ListedEvent Page",
+    ".raw": "AsyncRawDataEventsClient RawDataEventsClient",
+    ".timestamps": "Timestamp",
+    ".version": "API_VERSION",
+    "intercom_data_events_api.models": "IntercomVersion",
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _MODULES.get(name, "intercom_data_events.errors")
-    value: object = getattr(import_module(module), name)
+    value: object = getattr(import_module(_MODULES.get(name, ".errors"), __name__), name)
     globals()[name] = value
     return value
 

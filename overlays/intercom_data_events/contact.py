@@ -17,8 +17,7 @@ from intercom_data_events.event import check_identities
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
     from intercom_data_events.metadata import Metadata
-    from intercom_data_events.pagination import Page
-    from intercom_data_events.summary import ContactSummary
+    from intercom_data_events.pagination import ContactSummary, Page
     from intercom_data_events.timestamps import Timestamp
 
 __all__ = ["AsyncContact", "Contact", "Identity"]

@@ -1,4 +1,4 @@
-"""Listings: events as Intercom lists them, page by page or one by one across pages.
+"""What Intercom answers queries with: listings, page by page or event by event, and summaries.
 
 Only the query of a next page's address is used, with the client's own host and path: the access
 token is never sent to a host that an answer names.
@@ -19,7 +19,7 @@ from intercom_data_events._validation import invalid, short_repr, text_or_none
 from intercom_data_events.errors import APIResponse, InvalidInputError, PaginationError
 
 if TYPE_CHECKING:
-    from intercom_data_events_api.models import DataEvent, DataEventList
+    from intercom_data_events_api import models
 
 # Pages without an event in succession, after which a listing is taken for one that never ends.
 _MOST_EMPTY = 100
@@ -267,7 +267,7 @@ def _query(address: object) -> str | None:
     return quote(query, safe=_QUERY_SAFE)
 
 
-def _listed_event(event: DataEvent) -> ListedEvent:
+def _listed_event(event: models.DataEvent) -> ListedEvent:
     """Converts the generated model.
 
     Raises:
@@ -294,7 +294,7 @@ def _listed_event(event: DataEvent) -> ListedEvent:
     )
 
 
-def make_page(listed: DataEventList) -> Page:
+def make_page(listed: models.DataEventList) -> Page:
     """Converts the generated model, and takes the events out of it.
 
     Raises:
@@ -312,4 +312,76 @@ def make_page(listed: DataEventList) -> Page:
         _query(pages.since) if pages else None,
         _query(pages.next_) if pages else None,
         listed.additional_properties,
+    )
+
+
+@frozen
+class EventSummary:
+    """A contact's events of one name.
+
+    Attributes:
+        name: What happened.
+        count: How many times, or None where the answer does not say.
+        first: When it happened first, an aware datetime in UTC, or None.
+        last: When it happened last, an aware datetime in UTC, or None.
+        description: What the event's name means, or None.
+        additional_properties: Fields that the API's description does not know, as received.
+    """
+
+    name: str | None
+    count: int | None
+    first: datetime | None
+    last: datetime | None
+    description: str | None
+    additional_properties: Mapping[str, object] = field(hash=False)
+
+
+@frozen
+class ContactSummary:
+    """A contact's events, counted by name.
+
+    Attributes:
+        events: One item for each event name of the contact, old events included.
+        user_id: Your own identifier of the contact, or None.
+        email: The contact's e-mail address, or None.
+        intercom_user_id: Intercom's identifier of the contact, or None.
+        additional_properties: Fields that the API's description does not know, as received.
+    """
+
+    events: tuple[EventSummary, ...]
+    user_id: str | None
+    email: str | None
+    intercom_user_id: str | None
+    additional_properties: Mapping[str, object] = field(hash=False)
+
+
+def _event_summary(item: models.DataEventSummaryItem) -> EventSummary:
+    """Converts the generated model.
+
+    Raises:
+        ValueError: A string is not a time.
+        TypeError: A field has a wrong type.
+    """
+    return EventSummary(
+        text_or_none(item.name, "name"),
+        item.count if type(item.count) is int else None,
+        timestamps.read(item.first or None, "first"),
+        timestamps.read(item.last or None, "last"),
+        text_or_none(item.description, "description"),
+        item.additional_properties,
+    )
+
+
+def make_summary(summary: models.DataEventSummary) -> ContactSummary:
+    """Converts the generated model, without the items that are null.
+
+    Raises:
+        AttributeError, TypeError, ValueError: A field is not as described.
+    """
+    return ContactSummary(
+        tuple(_event_summary(item) for item in summary.events or () if item is not None),
+        text_or_none(summary.user_id, "user_id"),
+        text_or_none(summary.email, "email"),
+        text_or_none(summary.intercom_user_id, "intercom_user_id"),
+        summary.additional_properties,
     )

@@ -21,8 +21,7 @@ from intercom_data_events.event import Event, check_event_name, check_identities
 if TYPE_CHECKING:
     from intercom_data_events._sending.steps import RawResponse
     from intercom_data_events.metadata import Metadata
-    from intercom_data_events.pagination import Page
-    from intercom_data_events.summary import ContactSummary
+    from intercom_data_events.pagination import ContactSummary, Page
     from intercom_data_events.timestamps import Timestamp
 
 T = TypeVar("T")

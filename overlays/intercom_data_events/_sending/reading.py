@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.steps import RawResponse
-    from intercom_data_events.pagination import Page
-    from intercom_data_events.summary import ContactSummary
+    from intercom_data_events.pagination import ContactSummary, Page
 
 # The `type` of a list and of a summary.
 _TYPES = ("event.list", "event.summary")
@@ -59,7 +58,7 @@ def read_summary(answer: RawResponse) -> ContactSummary:
     Raises:
         Exception: The answer cannot be read; one of the types that the exchange expects.
     """
-    from intercom_data_events.summary import make_summary
+    from intercom_data_events.pagination import make_summary
     from intercom_data_events_api.models import DataEventSummary, DataEventSummaryItem
 
     summarised = _expected(_parsed(answer, "event.summary"), DataEventSummary)

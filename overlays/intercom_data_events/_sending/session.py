@@ -47,7 +47,7 @@ class ProcessState(Generic[C]):
 
     http: C
     limiter: RateLimiter
-    _owned: bool = field(kw_only=True)
+    _owned: bool = field(alias="owned", kw_only=True)
     models: dict[tuple[Settings, str, str], httpx.Request] = field(init=False, factory=dict)
 
     def keep(self, place: tuple[Settings, str, str], model: httpx.Request) -> None:
