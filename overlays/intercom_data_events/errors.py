@@ -37,6 +37,7 @@ nor request headers.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import field, frozen
@@ -91,13 +92,18 @@ class IntercomError(Exception):
     tries: int = 0
     elapsed: float = 0.0
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _new, (type(self), *self.args), self.__dict__
+    def __reduce__(self) -> tuple[Callable[..., IntercomError], tuple[object, ...]]:
+        return _restore, (type(self), self.args, dict(self.__dict__))
 
 
-def _new(kind: type[IntercomError], *arguments: object) -> IntercomError:
-    # Not through __init__: an exception does not keep its arguments.
-    return kind.__new__(kind, *arguments)
+def _restore(
+    kind: type[IntercomError], arguments: tuple[object, ...], state: dict[str, object]
+) -> IntercomError:
+    # Not through __init__: an exception does not keep its arguments. Pickles name this function.
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidInputError(IntercomError, ValueError):

@@ -204,17 +204,12 @@ def _event_name(log_context: Mapping[str, object]) -> str:
 def _unknown_version(version: str) -> str:
     from intercom_data_events_api.models.intercom_version import INTERCOM_VERSION_VALUES
 
-    known = sorted(INTERCOM_VERSION_VALUES, key=_numbers)
+    # By number, and names such as "Preview" last.
+    known = sorted(INTERCOM_VERSION_VALUES, key=lambda one: (len(one), one))
     return (
         f"Intercom does not accept the API version {version} that was sent; set version= or "
         f"INTERCOM_VERSION to one of {', '.join(known)}"
     )
-
-
-def _numbers(version: str) -> tuple[bool, list[int]]:
-    parts = version.split(".")
-    numbered = all(part.isdigit() for part in parts)
-    return not numbered, [int(part) for part in parts] if numbered else []
 
 
 def _quoted(item: Mapping[str, object]) -> str:

@@ -108,13 +108,8 @@ def was_possibly_processed(status: int) -> bool:
 
 
 # The server got no request, or none that it could parse.
-_NOT_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
+_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_NOT_SENT = (*_NOT_CONNECTED, httpx.UnsupportedProtocol)
 # The same request would fail again.
 _RECURRING = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 
