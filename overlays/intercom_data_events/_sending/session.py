@@ -193,7 +193,7 @@ class Session(Generic[C]):
         with self._locks.setdefault(process, threading.RLock()):
             state = self._processes.get(process)
             if state is None:
-                blocking = self._kind is httpx.Client
+                blocking = not issubclass(self._kind, httpx.AsyncClient)
                 limiter = RateLimiter(
                     self.clock,
                     self.clock.alarm if blocking else self.clock.async_alarm,
