@@ -10,7 +10,7 @@ from attrs import frozen
 
 from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
 from intercom_data_events.bulk._concurrency import Concurrency
-from intercom_data_events.errors import APIStatusError, IntercomError, InvalidInputError
+from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
 from intercom_data_events.event import Event, key, person
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class QueuedEvent:
         person: Whose it is. Two identities of one person are not known to be the same.
         key: What Intercom tells events apart by.
         reservation: The quota that it is sent with, while it is in flight.
-        suspected_at: How many events had been accepted, and answered, when it got a systemic
-            answer; None before.
-        error: That answer.
+        suspected_at: How many events had been accepted when it got a systemic answer; None before.
+        overtaken: Whether later events of its person did not wait for it.
+        error: The systemic answer.
     """
 
     __slots__ = (
@@ -67,6 +67,7 @@ class QueuedEvent:
         "event",
         "item",
         "key",
+        "overtaken",
         "person",
         "position",
         "reservation",
@@ -80,7 +81,8 @@ class QueuedEvent:
         self.person = person(event)
         self.key = key(event)
         self.reservation: Reservation | None = None
-        self.suspected_at: tuple[int, int] | None = None
+        self.suspected_at: int | None = None
+        self.overtaken = False
         self.error: IntercomError | None = None
 
     def ended(self, status: _Status, error: IntercomError | None = None) -> Outcome:
@@ -94,9 +96,10 @@ class Scheduler:
     The events of one person follow each other: the next is sent when the one before has its
     outcome. Thus whether an event is the same as one before is known when its turn comes.
 
-    A systemic answer, such as a revoked token's, is no outcome of the event that got it. Sending
-    goes on with others: where the next of them get such answers as well, and none another one, it
-    stops. Where others are accepted, the event gets one more attempt, and then its outcome.
+    A systemic answer, such as that of a revoked token, is not an outcome of the event that got it.
+    Sending goes on with other events, first with those of other people. If the next ones get such
+    answers as well, and none gets another one, it stops. If others are accepted, the event gets one
+    more attempt, and then its outcome: "refused" if enough were accepted in between, else "failed".
 
     Attributes:
         concurrency: How many requests are worth having in flight.
@@ -127,8 +130,6 @@ class Scheduler:
         self._unbroken = 0
         self._accepted = 0
         self._answered = 0
-        # Events that ended with two systemic answers and none of other events between.
-        self._unproven = 0
 
     @property
     def wants_input(self) -> bool:
@@ -163,6 +164,7 @@ class Scheduler:
         elif not self._is_duplicate(queued):
             self._behind[queued.person] = deque()
             self._ready.append(queued)
+        self._conclude()
 
     def end_input(self) -> None:
         """Takes in that the whole input was read."""
@@ -203,7 +205,7 @@ class Scheduler:
             self.concurrency.note(latency)
         kind = None if error is None else classify(error)
         if error is None:
-            self._heard(accepted=True)
+            self._answer(accepted=True)
             self._recent.pop(queued.key, None)  # Else it would keep its old turn to be forgotten.
             self._recent[queued.key] = queued.position
             if len(self._recent) > _RECENT:
@@ -213,7 +215,7 @@ class Scheduler:
             self._suspect(queued, error)
         else:
             if kind is ErrorClass.PERMANENT:
-                self._heard(accepted=False)
+                self._answer(accepted=False)
             self._end(queued, "refused" if kind is ErrorClass.PERMANENT else "failed", error)
         self._conclude()
 
@@ -231,62 +233,65 @@ class Scheduler:
         """Gives an event its outcome, and the next one of the same person its turn."""
         self._held -= 1
         self.outcomes.append(queued.ended(status, error))
-        behind = self._behind[queued.person]
+        if not queued.overtaken:
+            self._give_turn(queued.person)
+
+    def _give_turn(self, person: tuple[str, str]) -> bool:
+        """Makes the next event of a person ready; whether there is one."""
+        behind = self._behind[person]
         while behind:
             follower = behind.popleft()
             if not self._is_duplicate(follower):
                 self._ready.append(follower)
-                return
-        del self._behind[queued.person]
+                return True
+        del self._behind[person]
+        return False
 
-    def _heard(self, *, accepted: bool) -> None:
-        """Takes in an answer about one event: Intercom takes events, and everybody's failed not."""
+    def _answer(self, *, accepted: bool) -> None:
+        """Takes in an answer that not every event gets."""
         self._unbroken = 0
         self._answered += 1
         self._accepted += accepted
-        for queued in list(self._suspects):
-            if self._others(queued)[0] >= OTHERS:
-                self._suspects.remove(queued)
-                self._ready.append(queued)
+        for queued in [one for one in self._suspects if self._others(one) >= OTHERS]:
+            self._suspects.remove(queued)
+            self._ready.append(queued)
 
-    def _others(self, queued: QueuedEvent) -> tuple[int, int]:
-        """How many other events were accepted, and answered, since its systemic answer."""
-        accepted, answered = queued.suspected_at or (self._accepted, self._answered)
-        return self._accepted - accepted, self._answered - answered
+    def _others(self, queued: QueuedEvent) -> int:
+        """How many other events were accepted since its systemic answer."""
+        return self._accepted - (queued.suspected_at or 0)
 
     def _suspect(self, queued: QueuedEvent, error: IntercomError) -> None:
         """Takes in a systemic answer: is it about this event, or about all?"""
         queued.error = error
-        if not isinstance(error, APIStatusError):
-            self.stop(error)  # A setting, which needs no answers of other events.
-            return
-        if queued.suspected_at is None or (self._unbroken and not self.exhausted):
-            self._unbroken += queued.suspected_at is None
-            queued.suspected_at = self._accepted, self._answered
+        if not isinstance(error, APIResponseError):
+            self.stop(error)  # A setting fails, which needs no answers of other events.
+        elif queued.suspected_at is not None:
+            # After the answers of other events that follow each other, it may be about all.
+            proven = self._others(queued) >= OTHERS and not self._unbroken
+            self._end(queued, "refused" if proven else "failed", error)
+        else:
+            queued.suspected_at = self._accepted
             self._suspects.append(queued)
+            self._unbroken += 1
             if self._unbroken > OTHERS:
                 self.stop(error)
-            return
-        accepted, answered = self._others(queued)
-        if accepted >= OTHERS:
-            self._end(queued, "refused", error)
-        elif answered or not self._unproven:
-            # Too few others are left to tell: it can be sent again.
-            self._unproven += not answered
-            self._end(queued, "failed", error)
-        else:
-            self.stop(error)
 
     def _conclude(self) -> None:
-        """Gives each suspect its other attempt once nothing else is left to compare it with."""
-        busy = self._ready or self._in_flight or self._preparing
-        if busy or not self._suspects or not self.exhausted or self.stopped:
+        """Goes on where nothing but suspects, and what waits for them, is left."""
+        if self._ready or self._in_flight or not self._suspects or self.stopped:
             return
-        if not self._answered:
+        if not self.exhausted and self._held < _HELD:
+            return  # There is more to read.
+        for queued in self._suspects:
+            if not queued.overtaken:
+                queued.overtaken = True
+                if self._give_turn(queued.person):
+                    return
+        if self._answered:
+            self._ready.extend(self._suspects)
+            self._suspects.clear()
+        else:
             self.stop(self._suspects[0].error)  # Every event got such an answer.
-            return
-        self._ready.extend(self._suspects)
-        self._suspects.clear()
 
     def _is_duplicate(self, queued: QueuedEvent) -> bool:
         position = self._recent.get(queued.key)
