@@ -67,6 +67,7 @@ def one_identity(*, user_id: str | None, email: str | None, id: str | None) -> I
 
 def _create(
     _contact: Identity,
+    /,
     event_name: str,
     *,
     created_at: Timestamp | None = None,
@@ -101,7 +102,7 @@ def _create(
 
 
 def _list(
-    _contact: Identity, *, per_page: int | None = None, since: str | None = None
+    _contact: Identity, /, *, per_page: int | None = None, since: str | None = None
 ) -> Operation[Page]:
     """Lists this contact's events of the last 90 days, newest first.
 
@@ -121,7 +122,7 @@ def _list(
     return operations.list_(**_contact.of_query(), per_page=per_page, since=since)
 
 
-def _summary(_contact: Identity) -> Operation[ContactSummary]:
+def _summary(_contact: Identity, /) -> Operation[ContactSummary]:
     """Counts this contact's events by name, including those older than 90 days.
 
     Raises:
@@ -133,7 +134,7 @@ def _summary(_contact: Identity) -> Operation[ContactSummary]:
 
 
 def _create_summary(
-    _contact: Identity, *, event_name: str, count: int, first: Timestamp, last: Timestamp
+    _contact: Identity, /, *, event_name: str, count: int, first: Timestamp, last: Timestamp
 ) -> Operation[None]:
     """Adds events that happened elsewhere to this contact's summary, without listing each.
 
@@ -175,10 +176,10 @@ class Contact:
     _client: verbs.Performer = field(repr=False)
     identity: Identity
 
-    create = verbs.bound(_create)
-    list = verbs.bound_listing(_list)
-    summary = verbs.bound(_summary)
-    create_summary = verbs.bound(_create_summary)
+    create = verbs.bound(verbs.verb(_create))
+    list = verbs.bound(verbs.listing(_list))
+    summary = verbs.bound(verbs.verb(_summary))
+    create_summary = verbs.bound(verbs.verb(_create_summary))
 
 
 @frozen
@@ -191,7 +192,7 @@ class AsyncContact:
     _client: verbs.AsyncPerformer = field(repr=False)
     identity: Identity
 
-    create = verbs.abound(_create)
-    list = verbs.abound_listing(_list)
-    summary = verbs.abound(_summary)
-    create_summary = verbs.abound(_create_summary)
+    create = verbs.bound(verbs.averb(_create))
+    list = verbs.bound(verbs.alisting(_list))
+    summary = verbs.bound(verbs.averb(_summary))
+    create_summary = verbs.bound(verbs.averb(_create_summary))

@@ -69,7 +69,7 @@ def _receive(step: Send, session: Session[httpx.Client]) -> RawResponse | Except
             pieces = response.stream if _is_plain(response) else response.iter_bytes()
             for chunk in cast("Iterable[bytes]", pieces):
                 body.add(chunk, response)
-        except (httpx.HTTPError, BodyTooLargeError) as error:
+        except (httpx.HTTPError, BodyTooLargeError, OSError) as error:
             problem = error
         finally:
             response.close()
@@ -93,7 +93,7 @@ async def _areceive(step: Send, session: Session[httpx.AsyncClient]) -> RawRespo
                 pieces = response.stream if _is_plain(response) else response.aiter_bytes()
                 async for chunk in cast("AsyncIterable[bytes]", pieces):
                     body.add(chunk, response)
-            except (httpx.HTTPError, BodyTooLargeError) as error:
+            except (httpx.HTTPError, BodyTooLargeError, OSError) as error:
                 problem = error
             finally:
                 await response.aclose()

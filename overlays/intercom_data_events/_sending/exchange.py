@@ -35,17 +35,27 @@ log = logging.getLogger("intercom_data_events")
 T = TypeVar("T")
 
 # The headers that are read of every answer, because look-ups in httpx.Headers are slow.
-_QUOTA_HEADERS = "x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset"
 _HEADERS = {
-    name.encode(): name for name in f"date intercom-version retry-after {_QUOTA_HEADERS}".split()
+    b"date": "date",
+    b"intercom-version": "intercom-version",
+    b"retry-after": "retry-after",
+    b"x-ratelimit-limit": "x-ratelimit-limit",
+    b"x-ratelimit-remaining": "x-ratelimit-remaining",
+    b"x-ratelimit-reset": "x-ratelimit-reset",
 }
 # Seconds. With less of the deadline left after a wait, no further attempt is made.
 _LEAST_LEFT = 0.1
 # The generated code, the standard library and httpx raise these for an answer that is not as
 # described; they have no common base.
 _UNREADABLE = (
-    *(httpx.HTTPError, BodyTooLargeError, AttributeError, LookupError, RecursionError),
-    *(TypeError, ValueError),
+    httpx.HTTPError,
+    BodyTooLargeError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -139,15 +149,16 @@ class Exchange(Generic[T]):
             Exception: The caller's own, for example from a hook; with a note if the request may
                 have been processed.
         """
-        settings, clock, label = self.settings, self.session.clock, self.operation.label
+        settings, session, label = self.settings, self.session, self.operation.label
+        clock = session.clock
         ends = self.begun + settings.deadline
-        state = self.session.process_state()
-        limiter = state.limiter
         acquired = reservation is not None
-        if reservation is None:
-            reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
         failure: errors.IntercomError | None = None
         try:
+            state = session.process_state()
+            limiter = state.limiter
+            if reservation is None:
+                reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
             while True:
                 if not acquired:
                     acquired = yield from acquire(limiter, reservation, clock, label, ends)
@@ -157,6 +168,9 @@ class Exchange(Generic[T]):
                         f"the deadline of {settings.deadline:g} s; send fewer requests at once, or "
                         "pass a longer deadline"
                     )
+                    break
+                if reservation.withdrawn:
+                    failure = failure or errors.NotSentError(f"{label} was not sent: it was closed")
                     break
                 result = yield from self._attempt(state, reservation, ends)
                 if not isinstance(result, _Failed):
@@ -171,8 +185,6 @@ class Exchange(Generic[T]):
                     label, _reason(failure), wait, self.attempts, settings.max_retries,
                 )  # fmt: skip
                 yield Wait(wait, None)
-                if reservation.withdrawn:
-                    break
                 acquired = False
         except Exception as error:
             # From elsewhere: the caller's hook, transport or token function.
@@ -182,7 +194,8 @@ class Exchange(Generic[T]):
                 error.add_note(f"{label} may have been processed nevertheless.")
             raise
         finally:
-            limiter.release(reservation)
+            if reservation is not None:
+                session.release(reservation)
         raise self._conclude(failure)
 
     def _attempt(
@@ -203,19 +216,19 @@ class Exchange(Generic[T]):
         sent = "authorization" in request.headers or not session.enabled
         self.attempts += sent
         if isinstance(outcome, httpx.HTTPStatusError) and _is_about(outcome, request):
-            # A caller's hook raises it for a status before the body is read.
-            outcome = RawResponse.of(outcome.response, b"", outcome)
+            # A caller's hook raises it for a status, as a rule before the body is read.
+            answer = outcome.response
+            content = answer.content if answer.is_stream_consumed else b""
+            outcome = RawResponse.of(answer, content, outcome)
         if not isinstance(outcome, RawResponse):
             error = cast("Exception", outcome)
             ours = _is_about(error, request)
-            possibly_sent = sent and (not ours or retry.was_possibly_sent(error))
+            possibly_sent = sent and retry.was_possibly_sent(error, about_request=ours)
             state.limiter.release(reservation, lost=possibly_sent)
-            # An error of httpx about another request comes from a hook that calls another server.
-            if not ours and not isinstance(error, httpx.HTTPError | httpx.InvalidURL | OSError):
+            if not retry.is_failure(error, about_request=ours):
                 self.possibly_processed |= self.operation.changes and sent
                 raise error
-            recurs = not retry.passes(error, about_request=ours)
-            failed = self._failed(None, error, possibly_sent=possibly_sent, recurs=recurs)
+            failed = self._failed(None, error, possibly_sent=possibly_sent, ours=ours)
             log.debug("%s %s", label, _reason(failed.failure))
             return failed
         headers = {
@@ -234,7 +247,7 @@ class Exchange(Generic[T]):
             return outcome.with_parsed(self.operation.read(outcome))
         except _UNREADABLE as problem:
             # Reading belongs to the attempt, so that an unreadable answer can be retried.
-            return self._failed(outcome, problem, recurs=isinstance(problem, BodyTooLargeError))
+            return self._failed(outcome, problem)
 
     def _wait(self, failed: _Failed) -> float | None:
         """Returns the seconds until the next attempt; None if this was the last one."""
@@ -249,7 +262,7 @@ class Exchange(Generic[T]):
         problem: Exception | None,
         *,
         possibly_sent: bool = True,
-        recurs: bool = False,
+        ours: bool = True,
     ) -> _Failed:
         """Returns a failed attempt, with its typed error."""
         # Imported after a failure only, so that programs start faster.
@@ -258,7 +271,10 @@ class Exchange(Generic[T]):
         version = self.settings.version
         possible = self.operation.changes and possibly_sent
         failure = failed_attempt(self.operation, answer, problem, version, possible, self._secret())
-        return _Failed(failure, recurs)
+        # The status of an answer says more than what happened to its body.
+        recurs = problem is not None and retry.recurs(problem, about_request=ours)
+        said = answer is not None and not 200 <= answer.status_code < 300
+        return _Failed(failure, recurs and not said)
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
         """Completes the last failure with the sums of all attempts."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
@@ -21,23 +23,15 @@ if TYPE_CHECKING:
 _LONGEST_QUOTE = 500
 _IDENTITIES = ("user_id", "id", "intercom_user_id", "email")
 
-#: The type of an error and its meaning, by status.
-_DESCRIBED: Mapping[int, tuple[type[errors.APIStatusError], str]] = {
-    400: (errors.BadRequestError, "Intercom cannot understand the request"),
-    401: (
-        errors.AuthenticationError,
-        "the access token is missing, wrong or revoked, or it belongs to another region",
-    ),
-    402: (errors.APIStatusError, "the workspace's plan does not include this"),
-    403: (
-        errors.PermissionDeniedError,
-        "the access token does not permit this; it needs write access to events",
-    ),
-    404: (errors.NotFoundError, ""),
-    408: (errors.APIStatusError, "the request did not arrive in time"),
-    409: (errors.ConflictError, ""),
-    422: (errors.UnprocessableEntityError, "Intercom does not accept the request"),
-    429: (errors.RateLimitError, "the app's rate limit is used up until its window resets"),
+#: The type of an error by status; any other from 500 on is a ServerError.
+_TYPES: Mapping[int, type[errors.APIStatusError]] = {
+    400: errors.BadRequestError,
+    401: errors.AuthenticationError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    422: errors.UnprocessableEntityError,
+    429: errors.RateLimitError,
 }
 
 
@@ -45,46 +39,67 @@ def _status_error(
     operation: Operation[Any], response: APIResponse[None], version: str
 ) -> errors.APIStatusError:
     """Returns the typed error of an answer that reports a failure."""
-    log_context = operation.log_context()
     status = response.status_code
     reported = reported_errors(response.content)
-    kind, hint = _DESCRIBED.get(
-        status,
-        (errors.ServerError, "Intercom failed, or a proxy in front of it")
-        if status >= 500
-        else (errors.APIStatusError, "this status is not in the API's description"),
-    )
-    codes = texts(reported, "code")
-    if 300 <= status < 400:
-        hint = "redirects are not followed, to protect the access token; check base_url"
-    elif status == 404:
-        hint = f"there is no contact with {_contact(log_context)} in the token's workspace"
-        hint += (
-            "; Intercom accepts events of existing contacts only, so create the contact first"
-            if reported
-            # Without Intercom's own list of errors, another server may have answered.
-            else ", or there is nothing at this address; check base_url"
-        )
-    elif status == 409:
-        email = _contact({"email": log_context.get("email")}, "e-mail address")
-        hint = f"several contacts share the {email}; use user_id or id instead"
-    elif 400 <= status < 500 and retry.refuses_version(codes):
-        kind, hint = errors.InvalidVersionError, _unknown_version(version)
-    elif status == 422 and any("active event names" in text for text in texts(reported, "message")):
-        # Documented: 120; observed: this answer to one more.
-        hint = (
-            "the workspace has the maximum number of event names, so Intercom rejects the new name "
-            f"{_event_name(log_context)}; archive names in Intercom's settings, or use an existing "
-            "name"
-        )
-    quoted = "; ".join(_quoted(item) for item in reported)
+    other = errors.ServerError if status >= 500 else errors.APIStatusError
+    kind = _TYPES.get(status, other)
+    if 400 <= status < 500 and retry.refuses_version(texts(reported, "code")):
+        kind = errors.InvalidVersionError
+    hint = _hint(status, reported, operation.log_context(), version)
     parts = [f"{status} for {operation.label}: {hint}"]
-    if quoted:
+    if quoted := "; ".join(_quoted(item) for item in reported):
         parts.append(f"Intercom says: {quoted}")
     if response.request_id:
         parts.append(f"request id {_printable(response.request_id)}")
     possible = operation.changes and retry.was_possibly_processed(status)
     return kind(". ".join(parts), response, may_have_been_processed=possible)
+
+
+def _hint(
+    status: int,
+    reported: list[dict[str, object]],
+    log_context: Mapping[str, object],
+    version: str,
+) -> str:
+    """Returns what an answer means, and the remedy."""
+    codes = texts(reported, "code")
+    if status >= 500:
+        return "Intercom failed, or a proxy in front of it"
+    if 300 <= status < 400:
+        return "redirects are not followed, to protect the access token; check base_url"
+    if retry.refuses_version(codes):
+        return _unknown_version(version)
+    if status == 402 or "api_plan_restricted" in codes:
+        return "the workspace's plan does not include this"
+    if status == 403 or not {"forbidden", "action_forbidden"}.isdisjoint(codes):
+        return "the access token does not permit this; it needs access to events" + (
+            "" if reported else "; or a proxy in front of Intercom refuses the request"
+        )
+    if retry.denies_access(codes, status):
+        return "the access token is missing, wrong or revoked, or it belongs to another region"
+    if status == 404 and reported:
+        return (
+            f"there is no contact with {_contact(log_context)} in the token's workspace; Intercom "
+            "accepts events of existing contacts only, so create the contact first"
+        )
+    if status == 409:
+        email = _contact({"email": log_context.get("email")}, "e-mail address")
+        return f"several contacts share the {email}; use user_id or id instead"
+    if any("active event names" in text for text in texts(reported, "message")):
+        # Documented: 120; observed: this answer, with 422, to one more.
+        name = short_repr(log_context.get("event_name", "this one"))
+        return (
+            "the workspace has the maximum number of event names, so Intercom rejects the new name "
+            f"{name}; archive names in Intercom's settings, or use an existing name"
+        )
+    if status == 408:
+        return "the request did not arrive in time"
+    if status == 429:
+        return "the app's rate limit is used up until its window resets"
+    if reported or status == 422:
+        return "Intercom does not accept the request"
+    what = "there is nothing at this address" if status == 404 else "this is not Intercom's answer"
+    return f"{what}; check base_url, region and any proxy in between"
 
 
 def _connection_error(label: str, error: Exception, possible: bool) -> errors.APIConnectionError:
@@ -131,8 +146,11 @@ def failed_attempt(
             may_have_been_processed=possible,
         )
     # httpx quotes a server that does not speak HTTP, and that can have repeated the access token.
-    leaks = secret and problem and any(secret in repr(one) for one in retry.causes(problem))
-    failure.__cause__ = None if leaks else _without_request(problem)
+    led = [] if problem is None else list(retry.causes(problem))
+    for one in led:
+        _remove_request(one)
+    if not (secret and any(_shows(one, secret) for one in led)):
+        failure.__cause__ = problem
     return failure
 
 
@@ -167,21 +185,30 @@ def _unreadable(problem: Exception) -> str:
         return f"whose body cannot be read: {problem}"
     if isinstance(problem, KeyError):
         return f"with a body that lacks {problem}"
+    if isinstance(problem, JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return (
+            "with a body that is not JSON, so it is not Intercom's answer; check base_url and any "
+            "proxy or login page in between"
+        )
     return f"with a body that is not as described: {str(problem) or type(problem).__name__}"
 
 
-def _without_request(error: Exception | None) -> Exception | None:
-    """Removes the request from an error of httpx, because tools show an error's causes."""
-    if not isinstance(error, httpx.RequestError | httpx.HTTPStatusError):
-        return error
+def _shows(error: BaseException, secret: str) -> bool:
+    """Whether an exception shows a secret; one that cannot be shown may."""
     try:
-        sent = error.request
-    except RuntimeError:
-        return error  # The error has no request.
-    error.request = bare = httpx.Request(sent.method, sent.url.copy_with(query=None))
-    if isinstance(error, httpx.HTTPStatusError):
-        error.response.request = bare
-    return error
+        return secret in f"{error!r}{getattr(error, '__notes__', '')}"
+    except Exception:  # noqa: BLE001  # a __repr__ of the caller's own
+        return True
+
+
+def _remove_request(error: BaseException) -> None:
+    """Removes the request from an error of httpx, because tools show an error's causes."""
+    with suppress(RuntimeError):  # The error has no request.
+        if isinstance(error, httpx.RequestError | httpx.HTTPStatusError):
+            sent = error.request
+            error.request = bare = httpx.Request(sent.method, sent.url.copy_with(query=None))
+            if isinstance(error, httpx.HTTPStatusError):
+                error.response.request = bare
 
 
 def _contact(log_context: Mapping[str, object], otherwise: str = "this identity") -> str:
@@ -195,10 +222,6 @@ def _contact(log_context: Mapping[str, object], otherwise: str = "this identity"
                 value = f"{local[:1]}…{at}{domain}"
             named.append(f"{name} {short_repr(value)}")
     return " and ".join(named) or otherwise
-
-
-def _event_name(log_context: Mapping[str, object]) -> str:
-    return short_repr(log_context.get("event_name", "this one"))
 
 
 def _unknown_version(version: str) -> str:

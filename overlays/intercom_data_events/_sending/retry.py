@@ -15,6 +15,7 @@ from enum import Enum
 import httpx
 
 from intercom_data_events import errors
+from intercom_data_events._sending.steps import BodyTooLargeError
 
 #: How many other events must be accepted before a systemic answer counts as being about the one
 #: event that got it; and how many answers to other events to wait for before sending stops.
@@ -74,16 +75,23 @@ def classify(error: errors.IntercomError) -> ErrorClass:
         return ErrorClass.SYSTEMIC
     if isinstance(error, errors.InvalidInputError):
         return ErrorClass.PERMANENT
-    if not isinstance(error, errors.APIStatusError):
+    if not isinstance(error, errors.APIResponseError):
         return ErrorClass.TRANSIENT
-    status = error.status_code
+    status, content = error.response.status_code, error.response.content
     if status >= 500 or status in _TRANSIENT:
         return ErrorClass.TRANSIENT
-    if denies_access(error.codes) or refuses_version(error.codes):
+    reported = errors.reported_errors(content)
+    codes = errors.texts(reported, "code")
+    if denies_access(codes) or refuses_version(codes):
         return ErrorClass.SYSTEMIC
+    if status < 300:
+        return ErrorClass.TRANSIENT  # A success that cannot be read: another one may be.
     # Observed: a 422 without a body for one event name too many. Any other answer without
-    # Intercom's list of errors comes from a proxy or a wrong address.
-    if status == 422 or (status in _PERMANENT and errors.reported_errors(error.response.content)):
+    # Intercom's list of errors comes from a proxy or a wrong address; but a caller's hook that
+    # raises for a status does so before the body is read.
+    bare = not content.strip()
+    unread = bare and isinstance(error.__cause__, httpx.HTTPStatusError)
+    if status in _PERMANENT and (reported or unread or (bare and status == 422)):
         return ErrorClass.PERMANENT
     return ErrorClass.SYSTEMIC
 
@@ -111,29 +119,31 @@ def was_possibly_processed(status: int) -> bool:
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _NOT_SENT = (*_NOT_CONNECTED, httpx.UnsupportedProtocol)
 # The same request would fail again.
-_RECURRING = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+_RECURRING = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, BodyTooLargeError)
 
 
-def was_possibly_sent(error: Exception) -> bool:
-    """Whether the server may have received the request that ended in this error of httpx."""
-    return not isinstance(error, _NOT_SENT)
-
-
-def passes(error: Exception, *, about_request: bool) -> bool:
-    """Whether a failure without an answer may be transient.
+def is_failure(error: Exception, *, about_request: bool) -> bool:
+    """Whether an exception is a failure of the request, and not the caller's own.
 
     Args:
         error: An exception of httpx, or of the caller's hook or transport.
         about_request: Whether httpx raised it about the request.
     """
+    return about_request or isinstance(error, httpx.HTTPError | httpx.InvalidURL | OSError)
+
+
+def was_possibly_sent(error: Exception, *, about_request: bool) -> bool:
+    """Whether the server may have received the request that ended in this exception."""
+    return not about_request or not isinstance(error, _NOT_SENT)
+
+
+def recurs(error: Exception, *, about_request: bool) -> bool:
+    """Whether the same request would certainly fail in the same way."""
     if not about_request:
-        return isinstance(error, OSError)
-    return (
-        isinstance(error, httpx.TransportError)
-        and not isinstance(error, _RECURRING)
-        # By name, because importing ssl takes longer than everything else here.
-        and not any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
-    )
+        return not isinstance(error, OSError)
+    # By name, because importing ssl takes longer than everything else here.
+    certificate = any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
+    return certificate or isinstance(error, _RECURRING)
 
 
 def is_repeated(failure: errors.IntercomError, idempotency: Idempotency) -> bool:
@@ -218,10 +228,12 @@ def _until_reset(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and its causes."""
+    """Yields an exception and all exceptions that led to it."""
     seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += (cause.__context__, cause.__cause__)

@@ -5,14 +5,14 @@ method with the same docstring and, after `self`, the same parameters. Functions
 begins with `a` make methods that are awaited.
 """
 
-# ruff: noqa: SLF001  # performing an operation is not for callers, but for these methods
+# performing an operation is not for callers, but for these methods
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from intercom_data_events._sending.operations import next_page
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
-P_co = TypeVar("P_co", covariant=True)
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -40,11 +41,11 @@ class AsyncPerformer(Protocol):
     async def _perform(self, operation: Operation[T], /) -> APIResponse[T]: ...
 
 
-class Bound(Protocol[P_co]):
-    """A contact, and the object that performs its operations."""
+class Bound(Protocol[S_co]):
+    """A contact, and the client that performs its operations."""
 
     @property
-    def _client(self) -> P_co: ...
+    def _client(self) -> S_co: ...
     @property
     def identity(self) -> object: ...
 
@@ -90,25 +91,19 @@ def araw(
 
 
 def bound(
-    make: Callable[Concatenate[Any, P], Operation[T]],
-) -> Callable[Concatenate[Bound[Performer], P], T]:
-    """Makes a contact's verb that returns the parsed answer."""
+    method: Callable[Concatenate[S, Any, P], R],
+) -> Callable[Concatenate[Bound[S], P], R]:
+    """Makes a contact's verb of a client's verb that takes the contact's identity first."""
 
-    def method(self: Bound[Performer], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._client._perform(make(self.identity, *args, **kwargs)).parsed
+    def bound_method(self: Bound[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(self._client, self.identity, *args, **kwargs)
 
-    return _as_method(method, make)
+    async def async_method(self: Bound[S], /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await cast("Any", bound_method(self, *args, **kwargs))
 
-
-def abound(
-    make: Callable[Concatenate[Any, P], Operation[T]],
-) -> Callable[Concatenate[Bound[AsyncPerformer], P], Coroutine[Any, Any, T]]:
-    """The awaited twin of :func:`bound`."""
-
-    async def method(self: Bound[AsyncPerformer], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return (await self._client._perform(make(self.identity, *args, **kwargs))).parsed
-
-    return _as_method(method, make)
+    if inspect.iscoroutinefunction(method):
+        return functools.update_wrapper(cast("Any", async_method), method)
+    return functools.update_wrapper(bound_method, method)
 
 
 def listing(make: Callable[P, Operation[Page]]) -> Callable[Concatenate[Performer, P], EventList]:
@@ -135,32 +130,6 @@ def alisting(
     return _as_method(method, make, "AsyncEventList")
 
 
-def bound_listing(
-    make: Callable[Concatenate[Any, P], Operation[Page]],
-) -> Callable[Concatenate[Bound[Performer], P], EventList]:
-    """Makes a contact's verb that iterates over all pages."""
-
-    def method(self: Bound[Performer], /, *args: P.args, **kwargs: P.kwargs) -> EventList:
-        from intercom_data_events.pagination import EventList
-
-        return EventList(*_pages(self._client._perform, make(self.identity, *args, **kwargs)))
-
-    return _as_method(method, make, "EventList")
-
-
-def abound_listing(
-    make: Callable[Concatenate[Any, P], Operation[Page]],
-) -> Callable[Concatenate[Bound[AsyncPerformer], P], AsyncEventList]:
-    """The twin of :func:`bound_listing` for ``async for``; it is not awaited itself."""
-
-    def method(self: Bound[AsyncPerformer], /, *args: P.args, **kwargs: P.kwargs) -> AsyncEventList:
-        from intercom_data_events.pagination import AsyncEventList
-
-        return AsyncEventList(*_pages(self._client._perform, make(self.identity, *args, **kwargs)))
-
-    return _as_method(method, make, "AsyncEventList")
-
-
 def _pages(
     perform: Callable[[Operation[Page]], R], first: Operation[Page]
 ) -> tuple[Callable[[str | None], R], str]:
@@ -176,7 +145,8 @@ def _as_method(method: F, make: Callable[..., object], returns: str = "{}") -> F
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = [one for one in signature.parameters.values() if one.annotation != "Identity"]
     functools.update_wrapper(method, make)
-    method.__name__ = make.__name__.strip("_")
+    # Python names both in the errors of wrong arguments.
+    method.__name__ = method.__qualname__ = make.__qualname__ = make.__name__.strip("_")
     returned = returns.format(parsed)
     method.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": returned}
     method.__signature__ = signature.replace(  # type: ignore[attr-defined]
