@@ -259,13 +259,28 @@ def _make_methods(thing: griffe.Object | griffe.Alias, modules: griffe.ModulesCo
             continue
         if member.is_module or member.is_class:
             _make_methods(member, modules)
-        elif thing.is_class and member.is_attribute and isinstance(member.value, griffe.ExprCall):
-            decorator = _function(member.value, modules)
-            decorated = _function(next(iter(member.value.arguments), None), modules)
-            if decorator is not None and decorated is not None:
-                method = _method(member, decorator, decorated)
-                if method is not None:
-                    thing.set_member(member.name, method)
+        elif thing.is_class and member.is_attribute:
+            method = _made(member, member.value, modules)
+            if method is not None:
+                thing.set_member(member.name, method)
+
+
+def _made(
+    attribute: griffe.Attribute, value: str | griffe.Expr | None, modules: griffe.ModulesCollection
+) -> griffe.Function | None:
+    """The method that a call of decorators makes, one of what another made: `a(b(f))`."""
+    if not isinstance(value, griffe.ExprCall):
+        return None
+    decorator = _function(value, modules)
+    argument = next(iter(value.arguments), None)
+    inner = _made(attribute, argument, modules)
+    decorated = inner or _function(argument, modules)
+    if decorator is None or decorated is None:
+        return None
+    method = _method(attribute, decorator, decorated)
+    if method is not None and inner is not None:
+        method.labels |= inner.labels
+    return method
 
 
 def _method(

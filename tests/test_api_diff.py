@@ -465,6 +465,11 @@ def bound(
 ) -> Callable[Concatenate[Contact, P], T]: ...
 
 
+def bind(
+    method: Callable[Concatenate[Client, str, P], T],
+) -> Callable[Concatenate[Contact, P], T]: ...
+
+
 def same(make: Callable[P, T]) -> Callable[P, T]: ...
 
 
@@ -486,6 +491,8 @@ class Client:
 
 class Contact:
     def create(self, name: str, /, *, at: int | None = None) -> None: ...
+
+    async def acreate(self, name: str, /, *, at: int | None = None) -> None: ...
 """
 MADE = """
 from intercom_data_events._sending import operations, verbs
@@ -506,6 +513,7 @@ class Client:
 
 class Contact:
     create = bound(operations.create_for)
+    acreate = verbs.bind(averb(operations.create_for))
 """
 
 
@@ -553,7 +561,10 @@ def test_a_method_that_is_made_of_a_function_is_as_one_that_is_written_out(verbs
             "operations",
             "at: int | None = None",
             "at: int",
-            [["yes", "Contact.create(at)", "parameter is now required: "]],
+            [
+                ["yes", "Contact.acreate(at)", "parameter is now required: "],
+                ["yes", "Contact.create(at)", "parameter is now required: "],
+            ],
         ),
         ("operations", "contact: str", "whose: bytes", []),
         (

@@ -85,7 +85,10 @@ SYSTEMIC = [
     *((status, HTML) for status in (302, 401, 403, 405, 406, 407, 410, 415, 421, 451, 498)),
     (410, b""),
     # As they are not in Intercom's words.
-    *((status, HTML) for status in (400, 404, 409, 413)),
+    *((status, HTML) for status in (400, 404, 409, 413, 422)),
+    (422, b"null"),
+    (422, b'{"error": "no"}'),
+    (422, b'{"errors": []}'),
     *((status, b"") for status in (400, 404, 409, 413)),
     (404, b"404 page not found"),
     (400, b"\xff\xfe\x00"),
@@ -110,9 +113,7 @@ PERMANENT = [
     (409, listed("conflict")),
     (422, listed("data_invalid")),
     (422, b""),
-    (422, HTML),
-    (422, b"null"),
-    (422, b'{"error": "no"}'),
+    (422, b" \n"),
 ]
 # One of each kind, for what takes longer to test.
 SYSTEMIC_FEW = [
