@@ -340,7 +340,9 @@ class Life(RuleBasedStateMachine):
 
     def _take(self, process):
         try:
-            entry = process.course.next(None)
+            session, _ = parts_of(self.client)
+            quota = session.process_state().limiter.reservation(1, paced=False)
+            entry = process.course.next(0, quota)
         except OutboxLockedError as error:
             process.course.give_in(error)
             return None

@@ -192,8 +192,10 @@ class RateLimiter:
                     now = self._now()
                     self.latency = now - reservation.sent
                     self._learn(headers, status, reservation.sent, now)
-                elif lost and self._window is not None:
-                    self._window.lost += 1
+                elif self._window is not None:
+                    # What was not sent used up nothing.
+                    self._window.lost += lost
+                    self._window.used -= not lost
             self._dequeue(reservation)
             self._wake()
 

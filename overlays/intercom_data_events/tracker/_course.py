@@ -111,8 +111,9 @@ class Course:
     collisions: int = field(default=0, init=False)
     failing: IntercomError | None = field(default=None, init=False)
     in_flight: set[Entry] = field(factory=set[Entry], init=False)
-    #: Workers that acquire quota, each for one event.
-    preparing: int = field(default=0, init=False)
+    #: The threads or tasks that acquire quota, each for one event: one that an error of a signal's
+    #: handler ended in between is no further one when it comes again.
+    preparing: set[int] = field(factory=set[int], init=False)
     stopped: bool = field(default=False, init=False)
     # The events that failed since Intercom answered.
     _failed: set[int] = field(factory=set[int], init=False)
@@ -140,7 +141,9 @@ class Course:
     @property
     def has_room(self) -> bool:
         """Whether something can be sent now, if there is anything."""
-        sending = len(self.in_flight) + self.preparing
+        return self._has_room_beside(len(self.in_flight) + len(self.preparing))
+
+    def _has_room_beside(self, sending: int) -> bool:
         if self.stopped or sending >= self.concurrency:
             return False
         if sending - self._hanging >= 1 + self._latency / _COST:
@@ -174,20 +177,24 @@ class Course:
             "fewer, or allow for more with max_queued="
         )
 
-    def prepare(self) -> bool:
+    def prepare(self, worker: int) -> bool:
         """Whether a worker is to acquire quota for an event; until then it is `preparing`."""
+        self.preparing.discard(worker)
         # All that there is may be in flight already.
-        busy = len(self.in_flight) + self.preparing
+        busy = len(self.in_flight) + len(self.preparing)
         if not self.has_room or busy >= self.queue.size:
             return False
-        self.preparing += 1
+        self.preparing.add(worker)
         return True
 
-    def next(self, reservation: Reservation | None) -> Entry | None:
-        """What to send with the quota, or None; to be sent at once."""
-        if not self.has_room or len(self.in_flight) >= self.queue.size:
-            return None
-        entry = self.queue.take(self.clock.time())
+    def next(self, worker: int, reservation: Reservation | None) -> Entry | None:
+        """What a worker is to send with its quota, at once; or None."""
+        entry: Entry | None = None
+        sending = len(self.in_flight)
+        others = len(self.preparing - {worker})
+        if reservation and sending < self.queue.size and self._has_room_beside(sending + others):
+            entry = self.queue.take(self.clock.time())
+        self.preparing.discard(worker)
         if entry is not None:
             self._probe = entry if self.paused else None
             entry.reservation = reservation

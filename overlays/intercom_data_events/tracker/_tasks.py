@@ -201,27 +201,24 @@ class Tasks:
 
     def _prepare(self) -> bool:
         try:
-            return self.course.prepare()
+            return self.course.prepare(anyio.get_current_task().id)
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self.course.give_in(error)
             return False
 
     async def _next(self) -> Entry | None:
         """Acquires quota, and then takes what to send."""
+        here = anyio.get_current_task().id
         reservation: Reservation | None = None
         entry: Entry | None = None
         try:
-            try:
-                reservation = await arun(reserve(self.session, self.settings), self.session)
-            finally:
-                self.course.preparing -= 1
-            if reservation is not None:
-                quota = reservation
-                entry = await self._in_turn(lambda: self.course.next(quota))
+            reservation = quota = await arun(reserve(self.session, self.settings), self.session)
+            entry = await self._in_turn(lambda: self.course.next(here, quota))
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             ours = isinstance(error, IntercomError)
             self.course.give_in(error if ours else unexpected(error, closed=self.session.closed))
         finally:
+            self.course.preparing.discard(here)
             if reservation is not None and entry is None:
                 self.session.release(reservation)
         return entry

@@ -307,7 +307,7 @@ class Threads:
         entry = self._next(left, self._lock, waits=False)
         left = ends - time.monotonic()
         if entry is None:
-            return left > 0
+            return False
         settings = evolve(self._settings, deadline=min(self._settings.deadline, max(left, 0.001)))
         self._deal_with(entry, settings, self._lock)
         return True
@@ -324,7 +324,7 @@ class Threads:
 
     def _prepare(self) -> bool:
         try:
-            return self._course.prepare()
+            return self._course.prepare(threading.get_ident())
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self._course.give_in(error)
             return False
@@ -336,7 +336,7 @@ class Threads:
 
         Where there is nothing, it waits until there may be, if it `waits`.
         """
-        course = self._course
+        course, here = self._course, threading.get_ident()
         reservation: Reservation | None = None
         entry: Entry | None = None
         problem: Exception | None = None
@@ -344,19 +344,21 @@ class Threads:
             steps = reserve(self._session, self._settings, seconds)
             reservation = run(steps, self._session)
         except Exception as error:  # noqa: BLE001  # sending goes on after a while
-            problem = error
+            ours = isinstance(error, IntercomError)
+            problem = error if ours else unexpected(error, closed=self._session.closed)
+        except BaseException:
+            # Of a signal's handler, in a thread that flushes.
+            with self._lock:
+                course.preparing.discard(here)
+            raise
         with lock:
-            course.preparing -= 1
             try:
-                if problem is not None:
-                    ours = isinstance(problem, IntercomError)
-                    course.give_in(
-                        problem if ours else unexpected(problem, closed=self._session.closed)
-                    )
-                elif reservation is not None:
-                    entry = course.next(reservation)
+                entry = course.next(here, reservation)
             except Exception as error:  # noqa: BLE001  # as above
-                course.give_in(error)
+                problem = error
+            course.preparing.discard(here)
+            if problem is not None:
+                course.give_in(problem)
             if entry is None:
                 if reservation is not None:
                     self._session.release(reservation)
