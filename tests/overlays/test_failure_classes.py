@@ -429,7 +429,128 @@ def test_a_permanent_failure_is_refused_at_once_and_stops_no_other():
         assert len(ended.asked) == 6, answer
 
 
+@threads_and_tasks
+def test_a_backlog_of_one_person_behind_a_systemic_answer_holds_up_nothing(backend):
+    """More than are held at once wait behind it."""
+    events = [event(number, user_id="0") for number in range(10_100)]
+    for odd in (lambda number: True, lambda number: number == 0):
+        sent = Counter[int]()
+
+        def decide(event, nth, odd=odd, sent=sent):
+            number = event["created_at"] - NOW + 1000
+            sent[number] += 1
+            return (402, listed("api_plan_restricted")) if odd(number) else None
+
+        ended = send_many(backend, decide, events)
+
+        assert max(sent.values()) <= 2
+        if odd(1):
+            assert (ended.error.status_code, ended.outcomes) == (402, {})
+            assert len(sent) == 4
+        else:
+            assert ended.error is None
+            assert Counter(ended.statuses) == {"accepted": 10_099, "refused": 1}
+
+
+def test_later_events_of_a_person_go_ahead_where_there_are_no_others():
+    for first in ((403, HTML), (400, listed("unauthorized"))):
+        events = [event(number, user_id="0") for number in range(6)]
+        met = []
+
+        def decide(event, nth, first=first, met=met):
+            met.append(event["created_at"] - NOW + 1000)
+            return first if met[-1] == 0 else None
+
+        ended = send_many("blocking", decide, events)
+
+        assert ended.error is None
+        assert ended.statuses == ["refused"] + ["accepted"] * 5
+        assert met == [0, 1, 2, 3, 4, 5, 0] or met == [0, 1, 2, 3, 0, 4, 5]
+
+
+def test_several_events_at_the_end_are_failed_where_others_were_accepted():
+    def decide(event, nth):
+        return (404, HTML) if int(event["user_id"]) >= 7 else None
+
+    ended = send_many("blocking", decide, map(event, range(10)), concurrency=1)
+
+    assert ended.error is None
+    assert ended.statuses == ["accepted"] * 7 + ["failed"] * 3
+
+
+def test_a_hook_that_raises_for_a_status_changes_no_class(answering):
+    """As httpx's own documentation has it; the body is not read then."""
+
+    def of(answer):
+        def raise_for_status(response):
+            response.raise_for_status()
+
+        def handle(request):
+            return response(answer)
+
+        http = httpx.Client(
+            transport=httpx.MockTransport(handle), event_hooks={"response": [raise_for_status]}
+        )
+        with DataEventsClient("token", http_client=http) as client:
+            return [one.status for one in client.create_many(map(event, range(6)))]
+
+    for answer in ((404, listed("not_found")), (400, UNKNOWN), (409, listed("conflict"))):
+        assert of(answer) == ["refused"] * 6, answer
+    for answer in ((401, listed("unauthorized")), (402, b""), (405, HTML)):
+        with pytest.raises(IntercomError):
+            of(answer)
+
+
+def test_a_success_that_lists_a_systemic_code_is_systemic():
+    ended = send_many("blocking", lambda *_: (200, listed("token_revoked")), map(event, range(20)))
+
+    assert (ended.error.response.status_code, ended.outcomes) == (200, {})
+
+
+def test_a_message_says_what_to_do_where_an_answer_is_not_intercoms(answering):
+    for status, body, advice in (
+        (405, HTML, "check base_url, region and any proxy"),
+        (407, HTML, "check base_url, region and any proxy"),
+        (404, HTML, "nothing at this address; check base_url"),
+        (400, listed("unauthorized"), "the access token is missing, wrong or revoked"),
+        (422, listed("token_expired"), "the access token is missing, wrong or revoked"),
+        (403, listed("api_plan_restricted"), "plan does not include this"),
+        (403, HTML, "or a proxy in front of Intercom"),
+        (200, HTML, "not JSON, so it is not Intercom's answer"),
+        (200, b"\xff\xfe\x00", "not JSON, so it is not Intercom's answer"),
+    ):
+        call, _ = answering(response((status, body)))
+        with pytest.raises(IntercomError) as caught:
+            call(lambda client: client.create("placed-order", user_id="1"))
+
+        assert advice in str(caught.value), (status, body)
+
+
 # The tracker.
+
+
+def test_nothing_is_sent_again_after_a_tracker_was_closed():
+    answered = threading.Semaphore(0)
+
+    def decide(event, nth):
+        answered.release()
+        return 503, b""
+
+    transport = Deciding(decide)
+    clock = SteppedClock(NOW)
+    with DataEventsClient("token", transport=transport, clock=clock) as client:
+        tracker = Tracker(client)
+        tracker.track("placed-order", user_id="1")
+        assert answered.acquire(timeout=PATIENCE)
+        assert not tracker.close(0)
+        asked = len(transport.asked)
+        # What waited for its next attempt ends, as time passes.
+        eventually(
+            lambda: clock.advance(60)
+            or not any(thread.name == "intercom-tracker" for thread in threading.enumerate())
+        )
+
+        assert len(transport.asked) == asked == 1
 
 
 def eventually(holds: Any) -> None:
@@ -468,7 +589,10 @@ def test_a_tracker_keeps_events_through_a_systemic_failure(kind, tmp_path):
             assert (counters.queued, counters.refused, counters.dropped) == (3, 0, 0), answer
             assert counters.failing.status_code == answer[0]
             away.clear()
-            assert tracker.flush(PATIENCE), answer
+            # An answer that was in flight may have begun another pause.
+            eventually(
+                lambda tracker=tracker, clock=clock: clock.advance(5) or tracker.counters.sent == 3
+            )
             assert (tracker.counters.sent, tracker.counters.failing) == (3, None), answer
 
         arrived = {user for user, status in transport.asked if status == 202}

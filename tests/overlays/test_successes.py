@@ -41,7 +41,7 @@ class Answer:
     status: int
     parts: tuple[bytes, ...] = ()
     headers: dict[str, str] = attrs.field(factory=dict)
-    ends_in: type[httpx.TransportError] | None = None
+    ends_in: type[httpx.TransportError | OSError] | None = None
 
     @property
     def body(self) -> bytes:
@@ -58,7 +58,10 @@ class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         yield from self._answer.parts
         if self._answer.ends_in is not None:
-            raise self._answer.ends_in("the body has ended", request=self._request)
+            error = self._answer.ends_in("the body has ended")
+            if isinstance(error, httpx.TransportError):
+                error.request = self._request
+            raise error
 
     async def __aiter__(self):
         for part in self:
@@ -135,6 +138,7 @@ DESCRIBED = [
     Answer(202, (), {"Content-Length": "5"}, httpx.ReadTimeout),
     Answer(202, (b"It is ",), {}, httpx.ReadTimeout),
     Answer(202, (b"It is ",), {}, httpx.ReadError),
+    Answer(202, (b"It is ",), {}, ConnectionResetError),
 ]
 OTHER = [
     answer for status in (200, 201, 203, 204, 207, 299)
@@ -191,7 +195,7 @@ def test_a_summary_that_was_accepted_is_accepted(calling):
 @every_driver
 @leaves_to_the_collector
 def test_each_driver_takes_a_202_whose_body_cannot_be_read_for_a_success(calling):
-    for answer in DESCRIBED[-8:]:
+    for answer in DESCRIBED[-9:]:
         error, requests, _ = outcome(calling, create, answer)
 
         assert error is None, (answer.headers, answer.ends_in)
@@ -372,8 +376,9 @@ def test_a_page_that_stays_unreadable_ends_the_listing_after_the_events_before_i
 
 
 def test_a_listing_that_is_cut_off_by_the_connection_is_still_asked_for_again(calling):
-    cut = Answer(200, (b'{"type": "event.list", "ev',), {}, httpx.ReadError)
     use, good = READINGS["list"]
+    for kind in (httpx.ReadError, ConnectionResetError):
+        cut = Answer(200, (b'{"type": "event.list", "ev',), {}, kind)
 
-    assert outcome(calling, use, cut, good) == (None, 2, 1)
-    assert type(outcome(calling, use, cut)[0]) is APIConnectionError
+        assert outcome(calling, use, cut, good) == (None, 2, 1)
+        assert type(outcome(calling, use, cut)[0]) is APIConnectionError

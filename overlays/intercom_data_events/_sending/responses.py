@@ -136,7 +136,7 @@ def failed_attempt(
     if answer is not None and not 200 <= answer.status_code < 300:
         # The status decides; the body only adds details.
         failure = _status_error(operation, answer.with_parsed(None), version)
-    elif answer is None or isinstance(problem, httpx.TransportError):
+    elif answer is None or isinstance(problem, httpx.TransportError | OSError):
         failure = _connection_error(operation.label, cast("Exception", problem), possible)
     else:
         reason = _unreadable(cast("Exception", problem))
