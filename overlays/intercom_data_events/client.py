@@ -19,6 +19,7 @@ from intercom_data_events._sending.drivers import arun, run
 from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events._sending.settings import AccessToken, AsyncAccessToken
 from intercom_data_events.errors import APIResponse
+from intercom_data_events.event import one_identity
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
@@ -146,9 +147,10 @@ class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken
         Raises:
             IdentityError: Not exactly one of them was given.
         """
-        from intercom_data_events.contact import Contact, one_identity
+        from intercom_data_events.contact import Contact, Identity
 
-        return Contact(self, one_identity(user_id=user_id, email=email, id=id))
+        given = {"user_id": user_id, "email": email, "id": id}
+        return Contact(self, Identity(**one_identity(given, "contact()")))
 
     @property
     def with_raw_response(self) -> RawDataEventsClient:
@@ -264,9 +266,10 @@ class AsyncDataEventsClient(
         Raises:
             IdentityError: Not exactly one of them was given.
         """
-        from intercom_data_events.contact import AsyncContact, one_identity
+        from intercom_data_events.contact import AsyncContact, Identity
 
-        return AsyncContact(self, one_identity(user_id=user_id, email=email, id=id))
+        given = {"user_id": user_id, "email": email, "id": id}
+        return AsyncContact(self, Identity(**one_identity(given, "contact()")))
 
     @property
     def with_raw_response(self) -> AsyncRawDataEventsClient:

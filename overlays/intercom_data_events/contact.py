@@ -12,7 +12,6 @@ from attrs import field, frozen
 
 from intercom_data_events._sending import operations, verbs
 from intercom_data_events.errors import IdentityError
-from intercom_data_events.event import check_identities
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
@@ -50,19 +49,6 @@ class Identity:
         if self.user_id is None:
             raise IdentityError("create_summary needs a user_id: bind the contact by user_id")
         return self.user_id
-
-
-def one_identity(*, user_id: str | None, email: str | None, id: str | None) -> Identity:
-    """Returns the one identity that was given.
-
-    Raises:
-        IdentityError: None was given, or several, or one that is empty or not a string.
-    """
-    found = check_identities({"user_id": user_id, "email": email, "id": id})
-    if len(found) != 1:
-        passed = " and ".join(found) or "none"
-        raise IdentityError(f"contact() needs exactly one of user_id, email, id, not {passed}")
-    return Identity(**found)
 
 
 def _create(

@@ -179,3 +179,18 @@ def check_identities(given: Mapping[str, object]) -> dict[str, str]:
             raise IdentityError(f"{name} must not be empty; leave it out if it is unknown")
         found[name] = checked_text(value, name, IdentityError)
     return found
+
+
+def one_identity(
+    given: Mapping[str, str | None], subject: str, *, optional: bool = False
+) -> dict[str, str]:
+    """Returns the one identity that is not None.
+
+    Raises:
+        IdentityError: None was given, or several, or one that is empty or not a string.
+    """
+    found = check_identities(given)
+    if len(found) == 1 or (optional and not found):
+        return found
+    passed = " and ".join(found) or "none"
+    raise IdentityError(f"{subject} needs exactly one of {', '.join(given)}, not {passed}")

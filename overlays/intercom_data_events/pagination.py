@@ -179,10 +179,10 @@ class _AsyncPages:
         return self._response.parsed
 
 
+@define(eq=False)
 class _AsyncEvents:
-    def __init__(self, pages: AsyncIterator[Page]) -> None:
-        self._pages = pages
-        self._events: Iterator[ListedEvent] = iter(())
+    _pages: AsyncIterator[Page]
+    _events: Iterator[ListedEvent] = field(factory=lambda: iter(()))
 
     def __aiter__(self) -> AsyncIterator[ListedEvent]:
         return self

@@ -12,8 +12,10 @@ from intercom_data_events._sending.settings import (
     AsyncAccessToken,
     Region,
     Settings,
+    resolve_address,
     resolve_enabled,
     resolve_token,
+    resolve_version,
 )
 from intercom_data_events._validation import short_repr
 from intercom_data_events.clock import Clock
@@ -50,10 +52,9 @@ class BaseClient(Generic[C, Tr, Tok]):
         http_client: C | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._settings = Settings.resolve(
-            version=version,
-            region=region,
-            base_url=base_url,
+        self._settings = Settings(
+            base_url=resolve_address(base_url, region),
+            version=resolve_version(version),
             timeout=30 if timeout is None and http_client is None else timeout,
             deadline=deadline,
             max_retries=max_retries,

@@ -35,28 +35,13 @@ log = logging.getLogger("intercom_data_events")
 T = TypeVar("T")
 
 # The headers that are read of every answer, because look-ups in httpx.Headers are slow.
-_HEADERS = {
-    b"date": "date",
-    b"intercom-version": "intercom-version",
-    b"retry-after": "retry-after",
-    b"x-ratelimit-limit": "x-ratelimit-limit",
-    b"x-ratelimit-remaining": "x-ratelimit-remaining",
-    b"x-ratelimit-reset": "x-ratelimit-reset",
-}
+_QUOTA = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
+_HEADERS = {b"date", b"intercom-version", b"retry-after", *_QUOTA}
 # Seconds. With less of the deadline left after a wait, no further attempt is made.
 _LEAST_LEFT = 0.1
-# The generated code, the standard library and httpx raise these for an answer that is not as
-# described; they have no common base.
-_UNREADABLE = (
-    httpx.HTTPError,
-    BodyTooLargeError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+# The generated code and the standard library raise these for an answer that is not as described;
+# they have no common base.
+_MISREAD = (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 
 
 def acquire(
@@ -228,13 +213,13 @@ class Exchange(Generic[T]):
             if not retry.is_failure(error, about_request=ours):
                 self.possibly_processed |= self.operation.changes and sent
                 raise error
-            failed = self._failed(None, error, possibly_sent=possibly_sent, ours=ours)
+            failed = self._failed(None, error, possibly_sent, ours)
             log.debug("%s %s", label, _reason(failed.failure))
             return failed
         headers = {
-            known: value.decode("latin-1")
+            known.decode(): value.decode("latin-1")
             for name, value in outcome.headers.raw
-            if (known := _HEADERS.get(name.lower()))
+            if (known := name.lower()) in _HEADERS
         }
         state.limiter.release(reservation, headers, status=outcome.status_code)
         session.note(headers, self.settings.version)
@@ -242,12 +227,12 @@ class Exchange(Generic[T]):
         if log.isEnabledFor(logging.DEBUG) and session.enabled:
             log.debug("%s %d in %.3f s", label, outcome.status_code, clock.monotonic() - begun)
         if not 200 <= outcome.status_code < 300:
-            return self._failed(outcome, outcome.problem)
+            return self._failed(outcome, outcome.problem, sent=True, ours=True)
         try:
             return outcome.with_parsed(self.operation.read(outcome))
-        except _UNREADABLE as problem:
+        except (httpx.HTTPError, BodyTooLargeError, *_MISREAD) as problem:
             # Reading belongs to the attempt, so that an unreadable answer can be retried.
-            return self._failed(outcome, problem)
+            return self._failed(outcome, problem, sent=True, ours=True)
 
     def _wait(self, failed: _Failed) -> float | None:
         """Returns the seconds until the next attempt; None if this was the last one."""
@@ -257,31 +242,40 @@ class Exchange(Generic[T]):
         return retry.seconds_to_wait(failed.failure, self.attempts, self.session.clock.time())
 
     def _failed(
-        self,
-        answer: RawResponse | None,
-        problem: Exception | None,
-        *,
-        possibly_sent: bool = True,
-        ours: bool = True,
+        self, answer: RawResponse | None, problem: Exception | None, sent: bool, ours: bool
     ) -> _Failed:
-        """Returns a failed attempt, with its typed error."""
+        """Returns a failed attempt, with its typed error.
+
+        Args:
+            answer: The answer, if there is one.
+            problem: What went wrong while sending or reading.
+            sent: Whether the server may have got the request.
+            ours: Whether the problem is about the request.
+        """
         # Imported after a failure only, so that programs start faster.
         from intercom_data_events._sending.responses import failed_attempt
 
         version = self.settings.version
-        possible = self.operation.changes and possibly_sent
+        possible = self.operation.changes and sent
         failure = failed_attempt(self.operation, answer, problem, version, possible, self._secret())
         # The status of an answer says more than what happened to its body.
+        decided = answer is not None and not 200 <= answer.status_code < 300
         recurs = problem is not None and retry.recurs(problem, about_request=ours)
-        said = answer is not None and not 200 <= answer.status_code < 300
-        return _Failed(failure, recurs and not said)
+        return _Failed(failure, recurs and not decided)
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
-        """Completes the last failure with the sums of all attempts."""
-        from intercom_data_events._sending.responses import conclude
-
-        elapsed = self.session.clock.monotonic() - self.begun
-        return conclude(failure, self.attempts, elapsed, self.possibly_processed, self._secret())
+        """Completes the error of the last attempt with the totals of all attempts."""
+        secret = self._secret()
+        message = str(failure).replace(secret, errors.REMOVED) if secret else str(failure)
+        failure.tries = self.attempts
+        failure.elapsed = self.session.clock.monotonic() - self.begun
+        failure.may_have_been_processed = self.possibly_processed
+        if self.attempts > 1:
+            message += f"; tried {self.attempts} times in {failure.elapsed:.1f} s"
+        if self.possibly_processed:
+            message += "; it may have been processed nevertheless"
+        failure.args = (message,)
+        return failure
 
     def _secret(self) -> str | None:
         """Returns the access token of the latest attempt."""

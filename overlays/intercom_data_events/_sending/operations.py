@@ -16,7 +16,7 @@ from intercom_data_events._sending.request import Operation
 from intercom_data_events._sending.retry import Idempotency
 from intercom_data_events._validation import short_repr, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
-from intercom_data_events.event import Event, check_event_name, check_identities
+from intercom_data_events.event import Event, check_event_name, check_identities, one_identity
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.steps import RawResponse
@@ -137,10 +137,8 @@ def list_(
             f"per_page must be an integer of at least 1, not {short_repr(per_page)}"
         )
     cursor = None if since is None else check_cursor(since, per_page)
-    identity = _one_of(
-        {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id},
-        optional=cursor is not None,
-    )
+    given = {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id}
+    identity = one_identity(given, "a query", optional=cursor is not None)
     # Only identities of the same kind are compared: Intercom's example of a cursor has another kind
     # than the query that it is from.
     for name, value in parse_qsl(cursor or ""):
@@ -174,7 +172,8 @@ def summary(
         APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
         InvalidResponseError: No attempt got an answer as described.
     """
-    identity = _one_of({"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id})
+    given = {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id}
+    identity = one_identity(given, "a query")
     return _query({**identity, "summary": True}, reading.read_summary)
 
 
@@ -238,11 +237,3 @@ def _query(
         lambda: dict(parse_qsl(query)) if query is not None else parts["params"],
         query,
     )
-
-
-def _one_of(given: Mapping[str, str | None], *, optional: bool = False) -> dict[str, str]:
-    found = check_identities(given)
-    if len(found) == 1 or (optional and not found):
-        return found
-    passed = " and ".join(found) or "none"
-    raise IdentityError(f"a query needs exactly one of {', '.join(given)}, not {passed}")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _USER_AGENT = f"intercom-data-events/{__version__} python-httpx/{httpx.__version__}"
+# Making a request from a model takes 14 µs, without one 26 µs.
+_MOST_MODELS = 100
 # The same JSON as httpx writes.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -75,8 +77,10 @@ def build(
     model = state.models.get(place)
     if model is None:
         model = _model(operation, settings, state.http)
-        if "params" not in parts:
-            state.keep(place, model)
+        if state.owned and "params" not in parts:
+            if len(state.models) >= _MOST_MODELS:
+                state.models.clear()  # Every call may have new settings.
+            state.models[place] = model
     phases = model.extensions["timeout"]
     if seconds < math.inf:
         phases = {

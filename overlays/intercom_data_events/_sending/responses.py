@@ -13,7 +13,7 @@ from intercom_data_events import errors
 from intercom_data_events._sending import retry
 from intercom_data_events._sending.steps import BodyTooLargeError, RawResponse
 from intercom_data_events._validation import short_repr
-from intercom_data_events.errors import REMOVED, APIResponse, IntercomError, reported_errors, texts
+from intercom_data_events.errors import APIResponse, IntercomError, reported_errors, texts
 from intercom_data_events_api.errors import UnexpectedStatus
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ def _status_error(
 
 
 def _hint(
-    status: int,
-    reported: list[dict[str, object]],
-    log_context: Mapping[str, object],
-    version: str,
+    status: int, reported: list[dict[str, object]], context: Mapping[str, object], version: str
 ) -> str:
     """Returns what an answer means, and the remedy."""
     codes = texts(reported, "code")
@@ -79,15 +76,15 @@ def _hint(
         return "the access token is missing, wrong or revoked, or it belongs to another region"
     if status == 404 and reported:
         return (
-            f"there is no contact with {_contact(log_context)} in the token's workspace; Intercom "
+            f"there is no contact with {_contact(context)} in the token's workspace; Intercom "
             "accepts events of existing contacts only, so create the contact first"
         )
     if status == 409:
-        email = _contact({"email": log_context.get("email")}, "e-mail address")
+        email = _contact({"email": context.get("email")}, "e-mail address")
         return f"several contacts share the {email}; use user_id or id instead"
     if any("active event names" in text for text in texts(reported, "message")):
         # Documented: 120; observed: this answer, with 422, to one more.
-        name = short_repr(log_context.get("event_name", "this one"))
+        name = short_repr(context.get("event_name", "this one"))
         return (
             "the workspace has the maximum number of event names, so Intercom rejects the new name "
             f"{name}; archive names in Intercom's settings, or use an existing name"
@@ -151,29 +148,6 @@ def failed_attempt(
         _remove_request(one)
     if not (secret and any(_shows(one, secret) for one in led)):
         failure.__cause__ = problem
-    return failure
-
-
-def conclude(
-    failure: IntercomError, attempts: int, elapsed: float, possible: bool, secret: str | None
-) -> IntercomError:
-    """Completes the error of the last attempt with the totals of all attempts.
-
-    Args:
-        failure: The error.
-        attempts: How many attempts there were.
-        elapsed: Seconds since the first one began.
-        possible: Whether one of them may have been processed.
-        secret: The access token, which a message must not show.
-    """
-    message = str(failure).replace(secret, REMOVED) if secret else str(failure)
-    if attempts > 1:
-        message += f"; tried {attempts} times in {elapsed:.1f} s"
-    if possible:
-        message += "; it may have been processed nevertheless"
-    failure.args = (message,)
-    failure.tries, failure.elapsed = attempts, elapsed
-    failure.may_have_been_processed = possible
     return failure
 
 

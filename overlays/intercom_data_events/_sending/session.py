@@ -23,8 +23,6 @@ log = logging.getLogger("intercom_data_events")
 
 C = TypeVar("C", bound=httpx.Client | httpx.AsyncClient)
 
-# Making a request from a model takes 14 µs, without one 26 µs.
-_MOST_MODELS = 100
 _NOT_SET_UP = (
     "connections cannot be set up; check the proxy and certificate variables in the environment"
 )
@@ -42,21 +40,14 @@ class ProcessState(Generic[C]):
     Attributes:
         http: The connections.
         limiter: Keeps requests within the rate limit.
+        owned: Whether the connections are ours, so that nothing else changes their headers.
         models: Requests without a body, by settings and path, to make other requests from.
     """
 
     http: C
     limiter: RateLimiter
-    _owned: bool = field(alias="owned", kw_only=True)
+    owned: bool
     models: dict[tuple[Settings, str, str], httpx.Request] = field(init=False, factory=dict)
-
-    def keep(self, place: tuple[Settings, str, str], model: httpx.Request) -> None:
-        """Keeps a model; their number is limited, as every call may have new settings."""
-        if not self._owned:
-            return  # The caller may change the headers of their own http_client at any time.
-        if len(self.models) >= _MOST_MODELS:
-            self.models.clear()
-        self.models[place] = model
 
 
 @define(eq=False)
@@ -154,7 +145,7 @@ class Session(Generic[C]):
         caller closes the connections.
         """
         other = object.__new__(type(self))
-        state = ProcessState(http, self.process_state().limiter, owned=self.owned)
+        state = ProcessState(http, self.process_state().limiter, self.owned)
         other.__dict__.update(self.__dict__, _processes={os.getpid(): state})
         return other
 
@@ -200,7 +191,7 @@ class Session(Generic[C]):
                     threading.get_ident if blocking else None,
                 )
                 http = self._http_client or self._connect()
-                state = ProcessState(http, limiter, owned=self.owned)
+                state = ProcessState(http, limiter, self.owned)
             return self._processes.setdefault(process, state)
 
     def _closing(self) -> C | None:

@@ -142,18 +142,6 @@ class Settings:
         """How long an attempt may take in all."""
         return self.timeout if isinstance(self.timeout, int | float) else math.inf
 
-    @classmethod
-    def resolve(
-        cls, *, version: str | None, region: str | None, base_url: str | None, **options: Any
-    ) -> Settings:
-        """Checks the settings, and takes from the environment those that the caller left out.
-
-        Raises:
-            ConfigurationError: A setting cannot be used; the message names it and its origin.
-        """
-        version = _from("INTERCOM_VERSION", version, check_version) or API_VERSION
-        return cls(base_url=resolve_address(base_url, region), version=version, **options)
-
     def changed(self, **options: Any) -> Settings:
         """Returns a copy with the options that are not None; headers are added to the others.
 
@@ -163,6 +151,15 @@ class Settings:
         given = {name: value for name, value in options.items() if value is not None}
         headers = {**self.headers, **_check_headers(given.pop("headers", None))}
         return evolve(self, headers=headers, **given)
+
+
+def resolve_version(version: str | None) -> str:
+    """Returns the API version: as given, otherwise from the environment, otherwise our own.
+
+    Raises:
+        ConfigurationError: It is not a version.
+    """
+    return _from("INTERCOM_VERSION", version, check_version) or API_VERSION
 
 
 def resolve_token(access_token: AsyncAccessToken | None) -> AsyncAccessToken:
@@ -217,15 +214,6 @@ def check_token(token: object) -> str:
             "another character; remove what was copied or read from a file with it"
         )
     return str.__str__(token)
-
-
-def token_digest(token: str, salt: str) -> str:
-    """Returns a salt and a digest that identify a token without revealing it."""
-    # Imported only where a file is written, so that programs start faster.
-    import hashlib
-
-    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
-    return f"{salt}:{digest}"
 
 
 def resolve_address(base_url: str | None, region: str | None) -> str:

@@ -90,9 +90,7 @@ def araw(
     return _as_method(method, make, "APIResponse[{}]")
 
 
-def bound(
-    method: Callable[Concatenate[S, Any, P], R],
-) -> Callable[Concatenate[Bound[S], P], R]:
+def bound(method: Callable[Concatenate[S, Any, P], R]) -> Callable[Concatenate[Bound[S], P], R]:
     """Makes a contact's verb of a client's verb that takes the contact's identity first."""
 
     def bound_method(self: Bound[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
