@@ -249,9 +249,7 @@ def check_cursor(since: object, per_page: int | None) -> str:
         must = "since must be the cursor in page.since of an earlier listing"
         raise invalid(InvalidInputError, must, since)
     if per_page is not None:
-        raise InvalidInputError(
-            "per_page and since must not both be given; the cursor contains the page size"
-        )
+        raise InvalidInputError("per_page must not be given with since, which contains it")
     return query
 
 

@@ -33,10 +33,8 @@ class BearerToken(httpx.Auth):
         if isinstance(token, Awaitable):
             if isinstance(token, Coroutine):
                 token.close()
-            raise ConfigurationError(
-                "access_token must be a string or a sync function, not an async function; use "
-                "AsyncDataEventsClient with async functions"
-            )
+            must = "access_token must not be an async function"
+            raise ConfigurationError(f"{must}; use AsyncDataEventsClient with async functions")
         self._authenticate(request, token)
         yield request
 

@@ -17,7 +17,7 @@ from intercom_data_events._sending.settings import (
     resolve_token,
     resolve_version,
 )
-from intercom_data_events._validation import short_repr
+from intercom_data_events._validation import invalid
 from intercom_data_events.clock import Clock
 from intercom_data_events.errors import ConfigurationError
 
@@ -146,10 +146,7 @@ class BaseClient(Generic[C, Tr, Tok]):
     def __getstate__(self) -> dict[str, object]:
         """Returns what a pickle contains: the settings, but not the token."""
         if self._session.given:
-            raise TypeError(
-                "a client with a transport, an http_client or a clock cannot be pickled; make a "
-                "new one instead"
-            )
+            raise TypeError("a client with a transport, http_client or clock cannot be pickled")
         return {"settings": self._settings, "enabled": self._session.enabled}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -164,9 +161,7 @@ class BaseClient(Generic[C, Tr, Tok]):
 def _check_kind(name: str, given: object, kind: type) -> None:
     if given is not None and not isinstance(given, kind):
         module = kind.__module__.partition(".")[0]
-        raise ConfigurationError(
-            f"{name} must be an {module}.{kind.__name__}, not {short_repr(given)}"
-        )
+        raise invalid(ConfigurationError, f"{name} must be an {module}.{kind.__name__}", given)
 
 
 def parts_of(client: BaseClient[C, Any, Any]) -> tuple[Session[C], Settings]:

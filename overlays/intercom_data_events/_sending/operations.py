@@ -14,7 +14,7 @@ from intercom_data_events import timestamps
 from intercom_data_events._sending import reading
 from intercom_data_events._sending.request import Operation
 from intercom_data_events._sending.retry import Idempotency
-from intercom_data_events._validation import short_repr, whole_number
+from intercom_data_events._validation import invalid, short_repr, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
 from intercom_data_events.event import Event, check_event_name, check_identities, one_identity
 
@@ -133,9 +133,7 @@ def list_(
 
     size = whole_number(per_page)
     if per_page is not None and (size is None or size < 1):
-        raise InvalidInputError(
-            f"per_page must be an integer of at least 1, not {short_repr(per_page)}"
-        )
+        raise invalid(InvalidInputError, "per_page must be an integer of at least 1", per_page)
     cursor = None if since is None else check_cursor(since, per_page)
     given = {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id}
     identity = one_identity(given, "a query", optional=cursor is not None)
@@ -143,9 +141,7 @@ def list_(
     # than the query that it is from.
     for name, value in parse_qsl(cursor or ""):
         if identity.get(name, value) != value:
-            raise IdentityError(
-                f"{name} must be that of the since cursor, {value!r}, not {identity[name]!r}"
-            )
+            raise invalid(IdentityError, f"{name} must be the cursor's {value!r}", identity[name])
     sizes = {} if size is None else {"per_page": size}
     return _query({**identity, **sizes}, reading.read_page, query=cursor)
 
@@ -210,9 +206,8 @@ def create_summary(
         raise InvalidInputError(f"count must be an integer of at least 1, not {short_repr(count)}")
     begin, end = timestamps.to_unix(first, "first"), timestamps.to_unix(last, "last")
     if begin > end:
-        raise InvalidInputError(
-            f"first must not be later than last ({short_repr(last)}), not {short_repr(first)}"
-        )
+        must = f"first must not be later than last ({short_repr(last)})"
+        raise invalid(InvalidInputError, must, first)
     summaries = {"event_name": name, "count": number, "first": begin, "last": end}
     body = CreateDataEventSummariesRequest.from_dict({**identity, "event_summaries": summaries})
     return Operation(

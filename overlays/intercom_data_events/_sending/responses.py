@@ -211,12 +211,8 @@ def _unknown_version(version: str) -> str:
 
 def _quoted(item: Mapping[str, object]) -> str:
     code, message, at = (item.get(key) for key in ("code", "message", "field"))
-    said = f"{message or code}"
-    if message and code:
-        said += f" ({code})"
-    if at:
-        said += f" at {at}"
-    return _printable(said)
+    said = f"{message} ({code})" if message and code else f"{message or code}"
+    return _printable(f"{said} at {at}" if at else said)
 
 
 def _printable(text: str) -> str:

@@ -92,9 +92,7 @@ def _is_number(value: object) -> bool:
 def _check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     headers = {} if headers is None else headers
     if not isinstance(headers, Mapping):
-        raise ConfigurationError(
-            f"headers must be a mapping, not a value of type {type(headers).__name__}"
-        )
+        raise ConfigurationError(f"headers must be a mapping, not a {type(headers).__name__}")
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             must = "a header name must contain letters, digits and !#$%&'*+.^_`|~- only"
@@ -203,9 +201,7 @@ def check_token(token: object) -> str:
         ConfigurationError: It is not a string of visible ASCII characters, or is empty.
     """
     if not isinstance(token, str):
-        raise ConfigurationError(
-            f"access_token must be a string, not a value of type {type(token).__name__}"
-        )
+        raise ConfigurationError(f"access_token must be a string, not a {type(token).__name__}")
     if not token:
         raise ConfigurationError("access_token must not be empty")
     if not (token.isascii() and token.isprintable() and " " not in token):
@@ -243,9 +239,7 @@ def _check_region(region: object) -> str:
 def _check_address(base_url: object) -> str:
     # Checked first, before parsing: messages below show the address, with any password in it.
     if isinstance(base_url, str) and "@" in base_url:
-        raise ConfigurationError(
-            "base_url must not contain credentials; pass access_token= instead"
-        )
+        raise ConfigurationError("base_url must not contain credentials; pass access_token=")
     try:
         text = base_url if isinstance(base_url, str) and _ADDRESS.fullmatch(base_url) else ""
         url = httpx.URL(text)
