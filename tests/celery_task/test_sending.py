@@ -287,6 +287,7 @@ def test_a_systemic_failure_is_queued_for_later(opening, caplog):
         answering(413, body=HTML),
         answering(421, body=b""),
         answering(422, "token_revoked"),
+        answering(422, body=HTML),
         answering(451, "some_code"),
         answering(302, body=b""),
     ):
@@ -315,7 +316,6 @@ def test_a_permanent_failure_fails_the_task_at_once(opening):
         answering(413, "some_code"),
         answering(422, "data_invalid"),
         answering(422, body=b""),
-        answering(422, body=HTML),
     ):
         emulator = Emulator(faults=[fault])
         shop = opening(emulator)

@@ -546,8 +546,10 @@ def test_nothing_is_sent_again_after_a_tracker_was_closed():
         asked = len(transport.asked)
         # What waited for its next attempt ends, as time passes.
         eventually(
-            lambda: clock.advance(60)
-            or not any(thread.name == "intercom-tracker" for thread in threading.enumerate())
+            lambda: (
+                clock.advance(60)
+                or not any(thread.name == "intercom-tracker" for thread in threading.enumerate())
+            )
         )
 
         assert len(transport.asked) == asked == 1

@@ -45,7 +45,7 @@ def _status_error(
     kind = _TYPES.get(status, other)
     if 400 <= status < 500 and retry.refuses_version(texts(reported, "code")):
         kind = errors.InvalidVersionError
-    hint = _hint(status, reported, operation.log_context(), version)
+    hint = _hint(response, operation.log_context(), version)
     parts = [f"{status} for {operation.label}: {hint}"]
     if quoted := "; ".join(_quoted(item) for item in reported):
         parts.append(f"Intercom says: {quoted}")
@@ -55,10 +55,9 @@ def _status_error(
     return kind(". ".join(parts), response, may_have_been_processed=possible)
 
 
-def _hint(
-    status: int, reported: list[dict[str, object]], context: Mapping[str, object], version: str
-) -> str:
+def _hint(response: APIResponse[None], context: Mapping[str, object], version: str) -> str:
     """Returns what an answer means, and the remedy."""
+    status, reported = response.status_code, reported_errors(response.content)
     codes = texts(reported, "code")
     if status >= 500:
         return "Intercom failed, or a proxy in front of it"
@@ -93,7 +92,7 @@ def _hint(
         return "the request did not arrive in time"
     if status == 429:
         return "the app's rate limit is used up until its window resets"
-    if reported or status == 422:
+    if reported or (status == 422 and not response.content.strip()):
         return "Intercom does not accept the request"
     what = "there is nothing at this address" if status == 404 else "this is not Intercom's answer"
     return f"{what}; check base_url, region and any proxy in between"
