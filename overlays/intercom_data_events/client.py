@@ -94,7 +94,9 @@ class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken
 
         The thread that iterates reads the input as needed; while the input blocks, outcomes wait.
         Events of one person are sent in their order, all others in any order. A rejected or failed
-        event does not stop the rest. Sending keeps to the rate limit and to the client's
+        event does not stop the rest. A failure that every event may get, such as that of a revoked
+        token, waits for the answers of up to three other events, and ends everything if they get
+        one, too. Sending keeps to the rate limit and to the client's
         `quota_share`; while that leaves no room, events wait as long as it takes, and their
         deadline begins afterwards.
 
@@ -226,7 +228,9 @@ class AsyncDataEventsClient(
         It is not awaited, but iterated with ``async for``. A loop that may end early needs
         ``async with client.create_many(…) as outcomes`` around it. The input is read as needed.
         Events of one person are sent in their order, all others in any order. A rejected or failed
-        event does not stop the rest. Sending keeps to the rate limit and to the client's
+        event does not stop the rest. A failure that every event may get, such as that of a revoked
+        token, waits for the answers of up to three other events, and ends everything if they get
+        one, too. Sending keeps to the rate limit and to the client's
         `quota_share`; while that leaves no room, events wait as long as it takes, and their
         deadline begins afterwards.
 

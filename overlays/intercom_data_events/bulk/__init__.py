@@ -162,7 +162,7 @@ class Outcomes:
 
 
 class _Threads:
-    """Carries out a plan in threads, as many as it has a use for."""
+    """Sends what a scheduler chooses from threads, as many as it has a use for."""
 
     def __init__(
         self, scheduler: Scheduler, session: Session[httpx.Client], settings: Settings, rate: Rate
@@ -355,7 +355,7 @@ class AsyncOutcomes:
 
 @define(eq=False)
 class _Tasks:
-    """Carries out a plan in tasks, as many as it has a use for.
+    """Sends what a scheduler chooses from tasks, as many as it has a use for.
 
     They belong to one task of their own, as no task group can be kept open from one step of an
     iterator to the next.
