@@ -164,9 +164,10 @@ def test_a_verb_shows_its_whole_docstring_on_every_client(verb):
 def test_help_shows_a_verb_as_a_method_with_its_docstring(verb):
     for client in CLIENTS:
         text = pydoc.render_doc(client, renderer=pydoc.plaintext)
-        signature = inspect.signature(getattr(client, verb))
+        signature = f"{verb}{inspect.signature(getattr(client, verb))}"
 
-        assert f"{verb}{signature}\n" in text, client
+        # From Python 3.13 on, it is broken into lines.
+        assert re.sub(r"[\s'|]", "", signature) in re.sub(r"[\s'|]", "", text), client
         assert inspect.getdoc(getattr(client, verb)).splitlines()[0] in text, client
 
 

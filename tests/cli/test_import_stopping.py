@@ -28,31 +28,23 @@ def listed(*codes: str) -> bytes:
 EVERY = [
     (401, listed("unauthorized"), 4),
     (401, b"", 4),
-    (401, listed("some_code"), 4),
     (403, listed("api_plan_restricted"), 4),
     (403, HTML, 4),
     (400, listed("unauthorized"), 4),
-    (402, listed("token_expired"), 4),
     (404, listed("token_not_found"), 4),
     (422, listed("token_revoked"), 4),
-    (409, listed("some_code", "token_blocked"), 4),
     (410, listed("token_unauthorized"), 4),
     (402, listed("api_plan_restricted"), 4),
-    (400, listed("api_plan_restricted"), 4),
     (400, HTML, 3),
     (404, HTML, 3),
-    (404, b"", 3),
     (404, b'{"message": "no Route matched with those values"}', 3),
     (405, HTML, 3),
     (406, HTML, 3),
     (407, HTML, 3),
     (409, b"", 3),
-    (410, b"", 3),
-    (413, HTML, 3),
     (421, b"", 3),
     (451, listed("some_code"), 3),
     (302, b"", 3),
-    (307, HTML, 3),
 ]
 
 
@@ -154,7 +146,7 @@ def test_lines_that_were_accepted_before_a_systemic_failure_are_done(server, com
 def test_one_line_that_alone_gets_a_systemic_answer_is_refused_and_stops_nothing(
     server, command, ndjson
 ):
-    for number, (status, body, _) in enumerate(EVERY):
+    for number, (status, body, _) in enumerate(EVERY[1::2]):
         server.emulator.clear()
         server.asked.clear()
         server.odd, server.status, server.body = lambda second: second == 7, status, body
