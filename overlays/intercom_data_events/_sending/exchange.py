@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import httpx
 
@@ -98,13 +97,6 @@ def reserve(
     return reservation if acquired else None
 
 
-class _Failed(NamedTuple):
-    """A failed attempt, and whether the same request would certainly fail again."""
-
-    failure: errors.IntercomError
-    recurs: bool
-
-
 class Exchange(Generic[T]):
     """One operation in flight: its attempts so far, and whether one may have been processed.
 
@@ -117,7 +109,7 @@ class Exchange(Generic[T]):
     def __init__(self, operation: Operation[T], session: Session[Any], settings: Settings) -> None:
         self.operation, self.session, self.settings = operation, session, settings
         self.attempts = 0
-        self.possibly_processed = False
+        self.recurs = self.possibly_processed = False
         self.begun = session.clock.monotonic()
         self.request: httpx.Request | None = None
 
@@ -158,11 +150,11 @@ class Exchange(Generic[T]):
                     failure = failure or errors.NotSentError(f"{label} was not sent: it was closed")
                     break
                 result = yield from self._attempt(state, reservation, ends)
-                if not isinstance(result, _Failed):
+                if not isinstance(result, errors.IntercomError):
                     return result
-                failure = result.failure
+                failure = result
                 self.possibly_processed |= failure.may_have_been_processed
-                wait = self._wait(result)
+                wait = self._wait(failure)
                 if wait is None or clock.monotonic() + wait > ends - _LEAST_LEFT:
                     break
                 log.info(
@@ -185,7 +177,7 @@ class Exchange(Generic[T]):
 
     def _attempt(
         self, state: ProcessState[Any], reservation: Reservation, ends: float
-    ) -> Generator[Send, RawResponse | Exception | None, errors.APIResponse[T] | _Failed]:
+    ) -> Steps[errors.APIResponse[T] | errors.IntercomError]:
         """Makes one attempt; returns the answer or the failure.
 
         Raises:
@@ -213,9 +205,9 @@ class Exchange(Generic[T]):
             if not retry.is_failure(error, about_request=ours):
                 self.possibly_processed |= self.operation.changes and sent
                 raise error
-            failed = self._failed(None, error, possibly_sent, ours)
-            log.debug("%s %s", label, _reason(failed.failure))
-            return failed
+            failure = self._failed(None, error, possibly_sent, ours)
+            log.debug("%s %s", label, _reason(failure))
+            return failure
         headers = {
             known.decode(): value.decode("latin-1")
             for name, value in outcome.headers.raw
@@ -234,17 +226,17 @@ class Exchange(Generic[T]):
             # Reading belongs to the attempt, so that an unreadable answer can be retried.
             return self._failed(outcome, problem, sent=True, ours=True)
 
-    def _wait(self, failed: _Failed) -> float | None:
+    def _wait(self, failure: errors.IntercomError) -> float | None:
         """Returns the seconds until the next attempt; None if this was the last one."""
-        last = failed.recurs or self.attempts > self.settings.max_retries
-        if last or not retry.is_repeated(failed.failure, self.operation.idempotency):
+        last = self.recurs or self.attempts > self.settings.max_retries
+        if last or not retry.is_repeated(failure, self.operation.idempotency):
             return None
-        return retry.seconds_to_wait(failed.failure, self.attempts, self.session.clock.time())
+        return retry.seconds_to_wait(failure, self.attempts, self.session.clock.time())
 
     def _failed(
         self, answer: RawResponse | None, problem: Exception | None, sent: bool, ours: bool
-    ) -> _Failed:
-        """Returns a failed attempt, with its typed error.
+    ) -> errors.IntercomError:
+        """Returns the typed error of a failed attempt.
 
         Args:
             answer: The answer, if there is one.
@@ -257,11 +249,10 @@ class Exchange(Generic[T]):
 
         version = self.settings.version
         possible = self.operation.changes and sent
-        failure = failed_attempt(self.operation, answer, problem, version, possible, self._secret())
         # The status of an answer says more than what happened to its body.
-        decided = answer is not None and not 200 <= answer.status_code < 300
-        recurs = problem is not None and retry.recurs(problem, about_request=ours)
-        return _Failed(failure, recurs and not decided)
+        decided = problem is None or (answer is not None and not 200 <= answer.status_code < 300)
+        self.recurs = not decided and retry.recurs(cast("Exception", problem), about_request=ours)
+        return failed_attempt(self.operation, answer, problem, version, possible, self._secret())
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
         """Completes the error of the last attempt with the totals of all attempts."""

@@ -10,7 +10,6 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Generic, TypeVar, cast
 
 import httpx
-from attrs import define, field
 
 from intercom_data_events._sending.auth import BearerToken
 from intercom_data_events._sending.pacing import RateLimiter, Reservation
@@ -30,7 +29,6 @@ _NOT_SET_UP = (
 _SAME_VERSION = {"Preview", "Unstable"}
 
 
-@define(eq=False)
 class ProcessState(Generic[C]):
     """The part of a session that belongs to one process.
 
@@ -44,13 +42,11 @@ class ProcessState(Generic[C]):
         models: Requests without a body, by settings and path, to make other requests from.
     """
 
-    http: C
-    limiter: RateLimiter
-    owned: bool
-    models: dict[tuple[Settings, str, str], httpx.Request] = field(init=False, factory=dict)
+    def __init__(self, http: C, limiter: RateLimiter, owned: bool) -> None:
+        self.http, self.limiter, self.owned = http, limiter, owned
+        self.models: dict[tuple[Settings, str, str], httpx.Request] = {}
 
 
-@define(eq=False)
 class _State:
     """The state that a session shares with those that `using` makes of it.
 
@@ -60,9 +56,9 @@ class _State:
         closed: Whether the client is closed.
     """
 
-    headers: Mapping[str, str] = field(factory=dict)
-    warned: bool = False
-    closed: bool = False
+    def __init__(self) -> None:
+        self.headers: Mapping[str, str] = {}
+        self.warned = self.closed = False
 
 
 class Session(Generic[C]):

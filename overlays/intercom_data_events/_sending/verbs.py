@@ -28,26 +28,25 @@ S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
+if TYPE_CHECKING:
 
-class Performer(Protocol):
-    """An object that performs operations, blocking."""
+    class Performer(Protocol):
+        """An object that performs operations, blocking."""
 
-    def _perform(self, operation: Operation[T], /) -> APIResponse[T]: ...
+        def _perform(self, operation: Operation[T], /) -> APIResponse[T]: ...
 
+    class AsyncPerformer(Protocol):
+        """An object that performs operations, awaiting."""
 
-class AsyncPerformer(Protocol):
-    """An object that performs operations, awaiting."""
+        async def _perform(self, operation: Operation[T], /) -> APIResponse[T]: ...
 
-    async def _perform(self, operation: Operation[T], /) -> APIResponse[T]: ...
+    class Bound(Protocol[S_co]):
+        """A contact, and the client that performs its operations."""
 
-
-class Bound(Protocol[S_co]):
-    """A contact, and the client that performs its operations."""
-
-    @property
-    def _client(self) -> S_co: ...
-    @property
-    def identity(self) -> object: ...
+        @property
+        def _client(self) -> S_co: ...
+        @property
+        def identity(self) -> object: ...
 
 
 def verb(make: Callable[P, Operation[T]]) -> Callable[Concatenate[Performer, P], T]:
