@@ -28,7 +28,6 @@ _held: list[bool] = []
 
 def load(session: Session[httpx.Client]) -> None:
     """Imports what a tracker's threads would import one by one, and sets up connections."""
-    _watch_forks()
     with _loading:
         import encodings.idna  # noqa: F401  # for names of hosts
 
@@ -45,13 +44,17 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    if _held.pop():
+    # None where a fork was under way as the first tracker was made.
+    if _held and _held.pop():
         _loading.release()
 
 
 @cache
-def _watch_forks() -> None:
-    """Once for each process, as it cannot be taken back."""
+def watch_forks() -> None:
+    """Has forks wait for `load`; called before the first thread that loads is started.
+
+    Once for each process, as it cannot be taken back.
+    """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork

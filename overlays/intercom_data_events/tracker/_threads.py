@@ -32,7 +32,7 @@ from intercom_data_events.tracker._course import (
     named,
     unexpected,
 )
-from intercom_data_events.tracker._loading import load
+from intercom_data_events.tracker._loading import load, watch_forks
 
 if TYPE_CHECKING:
     import httpx
@@ -71,6 +71,7 @@ class Threads:
         when_full: WhenFull,
         on_error: Callable[[Event, IntercomError], object] | None,
     ) -> None:
+        watch_forks()
         self._course = course
         self._session = session
         self._settings = settings
