@@ -166,4 +166,4 @@ def _check_kind(name: str, given: object, kind: type) -> None:
 
 def parts_of(client: BaseClient[C, Any, Any]) -> tuple[Session[C], Settings]:
     """Returns a client's session and settings, for modules that send on its behalf."""
-    return client._session, client._settings  # noqa: SLF001  # of this module
+    return client._session, client._settings  # noqa: SLF001  # attributes of BaseClient, above

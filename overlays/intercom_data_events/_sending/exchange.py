@@ -147,7 +147,9 @@ class Exchange(Generic[T]):
                     )
                     break
                 if reservation.withdrawn:
-                    failure = failure or errors.NotSentError(f"{label} was not sent: it was closed")
+                    failure = failure or errors.NotSentError(
+                        f"{label} was not sent: its sender was closed"
+                    )
                     break
                 result = yield from self._attempt(state, reservation, ends)
                 if not isinstance(result, errors.IntercomError):
@@ -199,13 +201,13 @@ class Exchange(Generic[T]):
             outcome = RawResponse.of(answer, content, outcome)
         if not isinstance(outcome, RawResponse):
             error = cast("Exception", outcome)
-            ours = _is_about(error, request)
-            possibly_sent = sent and retry.was_possibly_sent(error, about_request=ours)
+            about_request = _is_about(error, request)
+            possibly_sent = sent and retry.was_possibly_sent(error, about_request=about_request)
             state.limiter.release(reservation, lost=possibly_sent)
-            if not retry.is_failure(error, about_request=ours):
+            if not retry.is_failure(error, about_request=about_request):
                 self.possibly_processed |= self.operation.changes and sent
                 raise error
-            failure = self._failed(None, error, possibly_sent, ours)
+            failure = self._failed(None, error, possibly_sent, about_request)
             log.debug("%s %s", label, _reason(failure))
             return failure
         headers = {
@@ -219,12 +221,12 @@ class Exchange(Generic[T]):
         if log.isEnabledFor(logging.DEBUG) and session.enabled:
             log.debug("%s %d in %.3f s", label, outcome.status_code, clock.monotonic() - begun)
         if not 200 <= outcome.status_code < 300:
-            return self._failed(outcome, outcome.problem, sent=True, ours=True)
+            return self._failed(outcome, outcome.problem, sent=True, about_request=True)
         try:
             return outcome.with_parsed(self.operation.read(outcome))
         except (httpx.HTTPError, BodyTooLargeError, *_MISREAD) as problem:
             # Reading belongs to the attempt, so that an unreadable answer can be retried.
-            return self._failed(outcome, problem, sent=True, ours=True)
+            return self._failed(outcome, problem, sent=True, about_request=True)
 
     def _wait(self, failure: errors.IntercomError) -> float | None:
         """Returns the seconds until the next attempt; None if this was the last one."""
@@ -234,7 +236,7 @@ class Exchange(Generic[T]):
         return retry.seconds_to_wait(failure, self.attempts, self.session.clock.time())
 
     def _failed(
-        self, answer: RawResponse | None, problem: Exception | None, sent: bool, ours: bool
+        self, answer: RawResponse | None, problem: Exception | None, sent: bool, about_request: bool
     ) -> errors.IntercomError:
         """Returns the typed error of a failed attempt.
 
@@ -242,7 +244,7 @@ class Exchange(Generic[T]):
             answer: The answer, if there is one.
             problem: What went wrong while sending or reading.
             sent: Whether the server may have got the request.
-            ours: Whether the problem is about the request.
+            about_request: Whether the problem is about the request.
         """
         # Imported after a failure only, so that programs start faster.
         from intercom_data_events._sending.responses import failed_attempt
@@ -251,7 +253,9 @@ class Exchange(Generic[T]):
         possible = self.operation.changes and sent
         # The status of an answer says more than what happened to its body.
         decided = problem is None or (answer is not None and not 200 <= answer.status_code < 300)
-        self.recurs = not decided and retry.recurs(cast("Exception", problem), about_request=ours)
+        self.recurs = not decided and retry.recurs(
+            cast("Exception", problem), about_request=about_request
+        )
         return failed_attempt(self.operation, answer, problem, version, possible, self._secret())
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:

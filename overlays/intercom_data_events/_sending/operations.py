@@ -92,7 +92,7 @@ def send(event: Event) -> Operation[None]:
     return Operation(
         # The generated function only calls to_dict, and an event gives the same JSON as the
         # generated model (tested).
-        create_data_event.build_request(body=event),  # type: ignore[arg-type]
+        create_data_event.build_request(body=event),  # type: ignore[arg-type]  # as the comment says
         reading.read_acceptance,
         # Documented: contact, name and time identify an event; its time is fixed here.
         Idempotency.IDEMPOTENT,

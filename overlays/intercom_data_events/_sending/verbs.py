@@ -146,7 +146,7 @@ def _as_method(method: F, make: Callable[..., object], returns: str = "{}") -> F
     method.__name__ = method.__qualname__ = make.__qualname__ = make.__name__.strip("_")
     returned = returns.format(parsed)
     method.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": returned}
-    method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+    method.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect reads it
         parameters=[itself, *parameters], return_annotation=returned
     )
     return method

@@ -83,7 +83,7 @@ class Outcomes:
 
     The input is read in the thread that iterates, as far as is needed to keep the others busy;
     what is sent, is sent from other threads. ``close()``, or leaving a ``with`` block, begins
-    nothing more and waits for nothing: what is on its way may still arrive.
+    nothing more and does not wait: requests in flight may still arrive.
 
     Raises:
         APIStatusError: While iterating: several events in a row got a failure that every event
@@ -156,7 +156,7 @@ class Outcomes:
         self.close()
 
     def __del__(self) -> None:
-        """Closes it, where somebody left the loop."""
+        """Closes it, if the caller left the loop."""
         with suppress(AttributeError):  # It was refused as it was made.
             self.close()
 
@@ -171,7 +171,7 @@ class _Threads:
         self._session = session
         self._settings = settings
         self._rate = rate
-        # Entered again where the collector closes it in the midst.
+        # Reentrant: the collector may close it while its thread holds the lock.
         self._lock = threading.RLock()
         self._outcome_or_room = threading.Condition(self._lock)
         self._work = threading.Condition(self._lock)
@@ -223,7 +223,7 @@ class _Threads:
             self._outcome_or_room.notify_all()
 
     def _assign(self) -> None:
-        """Has somebody send what can be sent."""
+        """Wakes or starts a worker, if there is something to send."""
         if not self._scheduler.has_next:
             return
         if self._idle:
@@ -246,7 +246,7 @@ class _Threads:
                     continue
                 error = self._send(queued)
                 latency = _latency(error, self._session)
-            except BaseException as fatal:  # noqa: BLE001  # raised to whoever iterates
+            except BaseException as fatal:  # noqa: BLE001  # raised to the caller, who iterates
                 self.stop(fatal)
             else:
                 with self._lock:
@@ -296,8 +296,8 @@ class _Threads:
 class AsyncOutcomes:
     """The outcomes of many events, one for each, as they are known; an async iterator.
 
-    ``async with client.create_many(…) as outcomes`` also ends what is on its way where the block
-    is left early; without it, that is begun when nobody refers to the iterator any longer.
+    ``async with client.create_many(…) as outcomes`` also ends the requests in flight when
+    the block is left early; without it, they end after the last reference to the iterator is gone.
 
     Raises:
         APIStatusError: While iterating: several events in a row got a failure that every event
@@ -331,7 +331,7 @@ class AsyncOutcomes:
         return outcome
 
     async def aclose(self) -> None:
-        """Ends everything that is on its way, and waits until it has ended."""
+        """Ends all requests in flight, and waits until they have ended."""
         await self._tasks.aclose()
 
     async def __aenter__(self) -> Self:
@@ -348,7 +348,7 @@ class AsyncOutcomes:
         await self.aclose()
 
     def __del__(self) -> None:
-        """Ends what is on its way, where somebody left the loop."""
+        """Ends the requests in flight, if the caller left the loop."""
         with suppress(AttributeError):  # It was refused as it was made.
             self._tasks.abandon()
 
@@ -372,7 +372,7 @@ class _Tasks:
     _arrived: anyio.Event | None = field(default=None, init=False)
     _ended: anyio.Event | None = field(default=None, init=False)
     _input_error: BaseException | None = field(default=None, init=False)
-    # Referred to, as an event loop forgets tasks that nobody refers to.
+    # Kept here, because an event loop keeps only weak references to its tasks.
     _host: object = field(default=None, init=False)
     # Calls a function in the event loop, from any thread.
     _soon: Callable[[Callable[[], None]], object] | None = field(default=None, init=False)
@@ -445,7 +445,7 @@ class _Tasks:
         if self._ended is not None:
             import anyio
 
-            # Also where whoever iterates is being cancelled: it takes no longer than that.
+            # Also while the caller is being cancelled: it takes no longer than that.
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()
         self._scheduler.outcomes.clear()
@@ -463,7 +463,7 @@ class _Tasks:
                     if self._scheduler.stopped:  # Before it began.
                         return
                     self._group.start_soon(self._read)
-        except Exception as error:  # noqa: BLE001  # raised to whoever iterates
+        except Exception as error:  # noqa: BLE001  # raised to the caller, who iterates
             self._scheduler.stop(error)
         finally:
             # The loop may be ending, which cancels this; nothing is to wait for it.
@@ -493,7 +493,7 @@ class _Tasks:
         except GeneratorExit:
             raise  # Forgotten by an event loop that has ended.
         except BaseException as error:
-            # The input's own goes to whoever iterates; it can be a cancellation of its own, too.
+            # An error of the input goes to the caller; it can be a cancellation of its own, too.
             group = cast("anyio.abc.TaskGroup", self._group)
             if isinstance(error, anyio.get_cancelled_exc_class()) and (
                 running_trio() or group.cancel_scope.cancel_called
@@ -506,7 +506,7 @@ class _Tasks:
                     await self._events.aclose()
         scheduler.end_input()
         self._settle()
-        # Keeps the group open, also while nobody asks for outcomes and so nothing is begun.
+        # Keeps the group open, also while the caller asks for no outcomes and nothing is begun.
         await anyio.sleep_forever()
 
     async def _demand(self) -> None:
@@ -545,7 +545,7 @@ class _Tasks:
                     break
                 error = await self._send(queued)
                 latency = _latency(error, self._session)
-            except Exception as fatal:  # noqa: BLE001  # raised to whoever iterates
+            except Exception as fatal:  # noqa: BLE001  # raised to the caller, who iterates
                 scheduler.stop(fatal)
                 break
             scheduler.done(queued, error, latency)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Concurrency:
-    """How many requests are worth having on their way at once, learned from their latency.
+    """How many requests are worth having in flight at once, learned from their latency.
 
     Requests that wait for each other, in this process, on the line or at the server, are answered
     later without more of them being answered. So round by round, the average latency is compared
