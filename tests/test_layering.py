@@ -45,7 +45,7 @@ AROUND_TOO = {
     "bulk": {"anyio", "trio"},
     "celery": {"celery"},
     "cli": {"anyio", "rich", "typer"},
-    "emulator": {"anyio", "h11"},
+    "emulator": {"anyio", "h11", "httpx2"},
     "fast": {"aiohttp", "anyio", "httpx_aiohttp", "trio", "yarl"},
     "outbox": set(),
     "pytest_plugin": {"pytest"},
