@@ -206,7 +206,7 @@ def test_httpx2_is_imported_by_no_one_who_does_not_use_it():
         "with DataEventsClient(**options | dict(transport=emulator.transport())) as client:\n"
         "    with Tracker(client.with_options(max_retries=2)) as tracker:\n"
         "        tracker.track('placed-order', user_id='1')\n"
-        "    print(len(client.list(user_id='1').first_page().events), end=' ')\n"
+        "    print(len(list(client.list(user_id='1'))), end=' ')\n"
         "with emulator.serve() as url, DataEventsClient('token', base_url=url) as client:\n"
         "    print([one.status for one in client.create_many([{'event_name': 'a', 'user_id': '1',"
         " 'created_at': 1671028894}])], end=' ')\n"
