@@ -226,9 +226,8 @@ def test_a_program_that_has_httpx2_take_the_place_of_httpx_works():
     """Its `alias_httpx` is for programs whose dependencies still import httpx."""
     code = (
         "import httpx2\n"
-        "if not hasattr(httpx2, 'alias_httpx'):\n"
-        "    httpx2.alias_httpx = lambda: None  # before 2.15\n"
-        "httpx2.alias_httpx()\n"
+        # Before 2.9 it had none, so that both are imported.
+        "getattr(httpx2, 'alias_httpx', lambda: None)()\n"
         "from intercom_data_events import DataEventsClient\n"
         "from intercom_data_events.emulator import Emulator\n"
         "emulator = Emulator()\n"
