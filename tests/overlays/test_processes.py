@@ -9,8 +9,6 @@ import json
 import math
 import os
 import queue
-import select
-import signal
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +20,7 @@ import anyio.to_thread
 import httpx
 import pytest
 from callers import every_driver, threads_and_tasks
+from children import PATIENCE, Child
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.emulator import Emulator, Fault, ManualClock, random_faults
@@ -30,38 +29,6 @@ from intercom_data_events.emulator import Emulator, Fault, ManualClock, random_f
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
-
-#: Seconds after which a use that has not ended is stuck.
-PATIENCE = 30
-
-
-class Child:
-    """A forked process that calls a function; guarded, as it is deadlocks that are looked for."""
-
-    def __init__(self, function):
-        self._reading, writing = os.pipe()
-        self._process = os.fork()
-        if self._process == 0:
-            # A copy of the test run, of which nothing may go on but this.
-            try:
-                said = {"returned": function()}
-            except BaseException as error:  # noqa: BLE001  # told to the parent
-                said = {"raised": type(error).__name__, "message": str(error)}
-            try:
-                os.write(writing, json.dumps(said).encode())
-            finally:
-                os._exit(0)
-        os.close(writing)
-
-    def said(self):
-        """What the function returned or raised; fails where it does neither."""
-        with os.fdopen(self._reading, "rb") as pipe:
-            if not select.select([pipe], [], [], PATIENCE)[0]:
-                os.kill(self._process, signal.SIGKILL)
-            said = pipe.read()
-        os.waitpid(self._process, 0)
-        assert said, "the child is stuck"
-        return json.loads(said)
 
 
 class Workers:
