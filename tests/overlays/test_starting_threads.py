@@ -203,7 +203,7 @@ def test_a_tracker_can_be_used_while_it_starts_a_thread_in_place_of_one_that_wai
             flushed.append(tracker.flush(PATIENCE / 2))
             finalizers.function = None
 
-        faults = [Fault.failing(400)]
+        faults = [Fault.failing(422)]
         with DataEventsClient("token", transport=Emulator(faults=faults).transport()) as client:
             tracker = Tracker(client, concurrency=1, on_error=on_error)
             for number in range(5):
