@@ -182,8 +182,8 @@ def test_a_tracker_can_be_used_while_it_starts_a_thread(finalizers, tmp_path, us
                     tracker.track("a", user_id=str(number))
                 except RuntimeError:  # It is closed.
                     closed += 1
-            finalizers.function = None
             tracker.close(PATIENCE)
+            finalizers.function = None
             return [finalizers.runs > 0, closed > 0 and use_of != "close"]
 
     assert done(use) == [True, False]
@@ -226,8 +226,8 @@ def test_a_tracker_can_be_used_while_its_first_thread_in_a_child_starts(finalize
     def use():
         finalizers.function = lambda: tracker.track("finalized", user_id="7")
         tracker.track("b", user_id="7")
-        finalizers.function = None
         tracker.close(0.1)
+        finalizers.function = None
         return finalizers.runs > 0
 
     try:

@@ -82,11 +82,13 @@ class _Library(Generic[C]):
         client: The connections.
         owned: Whether they are ours, so that nothing else changes their headers.
         clock: The client's clock.
+        guarded: Whether their streams are ours, too.
     """
 
-    def __init__(self, client: C, *, owned: bool, clock: Clock) -> None:
+    def __init__(self, client: C, *, owned: bool, clock: Clock, guarded: bool = False) -> None:
         self.client = client
         self._owned = owned
+        self._guarded = guarded
         self._clock = clock
         self._library: Any = library_of(client) or httpx
         # Passed explicitly, so that neither the authentication of a caller's own client nor
@@ -257,7 +259,7 @@ class Blocking(_Library[httpx.Client]):
         body.begin(response.status_code)
         try:
             for chunk in cast("Iterable[bytes]", self._pieces(response, "iter_bytes")):
-                if not body.add(chunk):
+                if not (body.add(chunk) or self._guarded):
                     problem = self._late(request, made)
                     break
         except (self._library.HTTPError, BodyError, OSError) as error:
@@ -289,7 +291,7 @@ class Awaiting(_Library[httpx.AsyncClient]):
         clock: Clock,
         backend: AsyncGuardedBackend | None = None,
     ) -> None:
-        super().__init__(client, owned=owned, clock=clock)
+        super().__init__(client, owned=owned, clock=clock, guarded=backend is not None)
         self._backend = backend
 
     async def send(self, request: Request) -> RawResponse:
@@ -313,7 +315,8 @@ class Awaiting(_Library[httpx.AsyncClient]):
                 try:
                     pieces = self._pieces(response, "aiter_bytes")
                     async for chunk in cast("AsyncIterable[bytes]", pieces):
-                        if not body.add(chunk):
+                        # An own connection ends it itself; leaving the loop leaves generators.
+                        if not (body.add(chunk) or self._guarded):
                             problem = self._late(request, made)
                             break
                 except (self._library.HTTPError, BodyError, OSError) as error:
@@ -344,7 +347,7 @@ def connect(transport: Any, clock: Clock) -> Blocking:
     client = _client(library, "Client", transport)
     if transport is None:
         _guard(client, GuardedBackend)
-    return Blocking(client, owned=True, clock=clock)
+    return Blocking(client, owned=True, clock=clock, guarded=transport is None)
 
 
 def aconnect(transport: Any, clock: Clock) -> Awaiting:
