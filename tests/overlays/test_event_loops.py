@@ -263,7 +263,8 @@ WAYS = {
 }
 
 in_every_way = pytest.mark.parametrize("way", WAYS)
-in_some_ways = pytest.mark.parametrize("way", ["asyncio", "trio", "left open", "running both"])
+in_some_ways = pytest.mark.parametrize("way", ["asyncio", "left open", "running both"])
+in_two_ways = pytest.mark.parametrize("way", ["asyncio and trio", "running"])
 
 
 # What a client does in each of them; each returns how many events it created.
@@ -356,7 +357,7 @@ def test_a_client_creates_events_in_several_loops(client, server, way):
     assert [event.user_id for event in server.emulator.events] == users
 
 
-@in_some_ways
+@in_two_ways
 @pytest.mark.parametrize("use", USES)
 def test_whatever_a_client_does_it_does_in_several_loops(client, server, use, way):
     created = sum([run(functools.partial(use, client)) for run in WAYS[way]()])
@@ -374,7 +375,7 @@ def test_a_server_that_closes_each_connection_is_used_in_several_loops(emulator,
     assert len(emulator.events) == created
 
 
-@in_some_ways
+@in_two_ways
 def test_a_client_of_an_emulators_server_is_used_in_several_loops(emulator, way):
     with emulator.serve() as url:
         client = AsyncDataEventsClient("token", base_url=url)
@@ -384,7 +385,7 @@ def test_a_client_of_an_emulators_server_is_used_in_several_loops(emulator, way)
     assert len(emulator.events) == created
 
 
-@in_some_ways
+@in_two_ways
 def test_an_emulators_transport_is_used_in_several_loops(emulator, way):
     client = AsyncDataEventsClient("token", transport=emulator.transport())
     created = sum([run(functools.partial(create_at_once, client)) for run in WAYS[way]()])
@@ -393,7 +394,7 @@ def test_an_emulators_transport_is_used_in_several_loops(emulator, way):
     assert len(emulator.events) == created
 
 
-@in_some_ways
+@in_two_ways
 @pytest.mark.parametrize("use", [create_in_turn, create_many, track])
 def test_requests_wait_for_the_rate_limit_in_several_loops(use, way):
     clock = ManualClock()
@@ -615,9 +616,17 @@ REFUSED = r"(?s)event loop.*\b(make|use|create|pass)\b.*\bclient"
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("asyncio", "asyncio"), ("asyncio", "trio"), ("trio", "asyncio")]
+    ("first", "second", "use"),
+    [
+        ("asyncio", "asyncio", create),
+        ("asyncio", "trio", create),
+        ("trio", "asyncio", create),
+        ("asyncio", "asyncio", create_through_views),
+        ("asyncio", "asyncio", create_and_list),
+        ("asyncio", "asyncio", create_many),
+        ("asyncio", "trio", create_many),
+    ],
 )
-@pytest.mark.parametrize("use", [create, create_through_views, create_and_list, create_many])
 def test_two_loops_at_the_same_time_are_an_error_before_anything_is_sent(
     client, server, first, second, use
 ):
