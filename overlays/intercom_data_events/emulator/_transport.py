@@ -10,6 +10,7 @@ import httpx
 from intercom_data_events.clock import SYSTEM, Clock
 
 from ._faults import Fault, body_of, fault_of
+from ._wire import WireReader, written
 
 
 class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -67,6 +68,14 @@ class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._clock: Clock = SYSTEM
         patience = request.extensions.get("timeout", {}).get("read")
         self._patience = math.inf if patience is None else float(patience)
+        self._wire: WireReader | None = None
+        if fault.wire is not None:
+            self._wire = WireReader(
+                fault.wire(written(response, self._body)),
+                ended=fault.connection not in ("kept", "deaf"),
+                request=request,
+                patience=self._patience,
+            )
 
     def before(self) -> Iterator[float]:
         """Yields how long to wait before the answer.
@@ -83,6 +92,11 @@ class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
             raise httpx.RemoteProtocolError(
                 "Server disconnected without sending a response.", request=self._request
             )
+        for step in () if self._wire is None else self._wire.head():
+            if isinstance(step, httpx.Response):
+                self._response = step
+            else:
+                yield step
 
     def answer(self, clock: Clock) -> httpx.Response:
         """The answer, whose body is still to come."""
@@ -107,6 +121,9 @@ class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     def _parts(self) -> Iterator[bytes | float]:
         """The parts of the body, and how long to wait between them."""
+        if self._wire is not None:
+            yield from self._wire.body()
+            return
         body = self._body
         if self._fault.connection == "cut":
             body = body[: len(body) // 2]
