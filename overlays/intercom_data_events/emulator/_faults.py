@@ -15,6 +15,7 @@ import httpx
 
 from ._refusal import JSON, RefusalError
 from ._wire import (
+    BLANKS,
     Wire,
     WrongLength,
     answer_twice,
@@ -28,9 +29,6 @@ HTML = (
     b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n"
     b"<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
 )
-
-# A body that trickles or has a wrong length, where the answer has none of its own.
-_BLANKS = b" " * 60
 
 
 @attrs.frozen(kw_only=True)
@@ -284,14 +282,15 @@ def faulty(fault: Fault, answer: httpx.Response) -> httpx.Response:
     """An answer as a fault leaves it; what befalls the connection is for those who send it."""
     status = answer.status_code if fault.status is None else fault.status
     body = answer.content if fault.body is None else fault.body
-    if (fault.trickle or fault.wire) and not body:
-        body = _BLANKS
-    if answer.request.method == "HEAD" or status in (204, 304):
+    if fault.trickle and not body:
+        body = BLANKS
+    bodiless = answer.request.method == "HEAD" or status in (204, 304)
+    if bodiless:
         body = b""
     headers = answer.headers.copy()
     # It follows from the body, as which a fault can give anything.
     headers.pop("Content-Length", None)
-    if body:
+    if body or (fault.wire is not None and not bodiless):
         headers["Content-Length"] = str(len(body))
     headers.update(fault.headers)
     response = httpx.Response(

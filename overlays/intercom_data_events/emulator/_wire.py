@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import repeat
 from typing import Literal
 
@@ -19,13 +18,15 @@ import httpx
 
 WrongLength = Literal["too long", "too short", "not a number", "two", "cut chunk"]
 
+#: A body that trickles or has a wrong length, where the answer has none of its own.
+BLANKS = b" " * 60
 _LENGTH = re.compile(rb"Content-Length: \d+\r\n", re.IGNORECASE)
 _HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n"
 
 
 @attrs.frozen
 class Idle:
-    """A wait until a connection has been idle for some seconds.
+    r"""A wait until a connection has been idle for some seconds.
 
     Requests that arrive before that are answered, and the wait begins anew.
 
@@ -33,10 +34,11 @@ class Idle:
         seconds: How long no request arrives.
 
     Example:
+        >>> from intercom_data_events.emulator import Fault
         >>> def answer_and_time_out(answer):
         ...     yield answer
         ...     yield Idle(60)
-        ...     yield b"HTTP/1.1 408 Request Timeout\\r\\nConnection: close\\r\\n\\r\\n"
+        ...     yield b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"
         >>> Fault(name="408 when idle", wire=answer_and_time_out, connection="closed").name
         '408 when idle'
     """
@@ -89,6 +91,7 @@ def trickle_head(answer: bytes, *, seconds: float, endless: bool) -> Iterator[Pi
 def misdeclare(answer: bytes, *, length: WrongLength) -> Iterator[Piece]:
     """The answer with a body whose declared length is wrong."""
     head, _, body = answer.partition(b"\r\n\r\n")
+    body = body or BLANKS
     size = len(body)
     declared = {
         "too long": b"Content-Length: %d\r\n" % (size + 20),
