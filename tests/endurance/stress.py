@@ -35,6 +35,7 @@ import anyio
 
 import harness
 from intercom_data_events import AsyncDataEventsClient, Clock, DataEventsClient, IntercomError
+from intercom_data_events.bulk import Outcome
 from intercom_data_events.emulator import FAULTS, Emulator, Fault, random_faults
 
 SHARE = 0.2
@@ -155,6 +156,24 @@ def send_in_tasks(first: int, events: int, at_once: int, *settings: float) -> No
     anyio.run(main)
 
 
+@contextmanager
+def reporting(first: int, events: int) -> Iterator[Callable[[Outcome], None]]:
+    """Yields what reports outcomes; an error that ends all is that of each event without one."""
+    missing = set(range(first, first + events))
+
+    def take(outcome: Outcome) -> None:
+        number = first + outcome.position
+        missing.remove(number)
+        if outcome.error is not None:
+            report(number, outcome.error)
+
+    try:
+        yield take
+    except IntercomError as error:
+        for number in missing:
+            report(number, error)
+
+
 @timed()
 def send_many(first: int, events: int, at_once: int, *settings: float) -> None:
     def read() -> Iterator[dict[str, Any]]:
@@ -162,10 +181,12 @@ def send_many(first: int, events: int, at_once: int, *settings: float) -> None:
             time.sleep(seconds_of_quiet(settings[-1]))
             yield harness.event(number)
 
-    with DataEventsClient(**options_of(*settings)) as client:
+    with (
+        DataEventsClient(**options_of(*settings)) as client,
+        reporting(first, events) as take,
+    ):
         for outcome in client.create_many(read(), concurrency=at_once):
-            if outcome.error is not None:
-                report(first + outcome.position, outcome.error)
+            take(outcome)
 
 
 @timed()
@@ -177,9 +198,9 @@ def send_many_async(first: int, events: int, at_once: int, *settings: float) -> 
 
     async def main() -> None:
         async with AsyncDataEventsClient(**options_of(*settings)) as client:
-            async for outcome in client.create_many(read(), concurrency=at_once):
-                if outcome.error is not None:
-                    report(first + outcome.position, outcome.error)
+            with reporting(first, events) as take:
+                async for outcome in client.create_many(read(), concurrency=at_once):
+                    take(outcome)
 
     anyio.run(main)
 
