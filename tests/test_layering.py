@@ -45,7 +45,7 @@ AROUND_TOO = {
     "bulk": {"anyio", "trio"},
     "celery": {"celery"},
     "cli": {"anyio", "rich", "typer"},
-    "emulator": {"anyio", "h11"},
+    "emulator": {"anyio", "h11", "httpx2"},
     "fast": {"aiohttp", "anyio", "httpx_aiohttp", "trio", "yarl"},
     "outbox": set(),
     "pytest_plugin": {"pytest"},
@@ -191,3 +191,51 @@ def test_importing_the_package_loads_no_part_around_the_core_and_no_pagination()
         name.split(".")[1] for name in loaded.split() if "." in name
     }
     assert others == "False False"
+
+
+@pytest.mark.processes
+def test_httpx2_is_imported_by_no_one_who_does_not_use_it():
+    """It is not a dependency, and an emulator, a tracker and failures need none of it."""
+    code = (
+        "import sys\n"
+        "from intercom_data_events import APIConnectionError, DataEventsClient\n"
+        "from intercom_data_events.emulator import Emulator, Fault\n"
+        "from intercom_data_events.tracker import Tracker\n"
+        "emulator = Emulator(faults=[Fault.failing(503), Fault.reset()])\n"
+        "options = dict(access_token='token', base_url='http://127.0.0.1:1', max_retries=0)\n"
+        "with DataEventsClient(**options | dict(transport=emulator.transport())) as client:\n"
+        "    with Tracker(client.with_options(max_retries=2)) as tracker:\n"
+        "        tracker.track('placed-order', user_id='1')\n"
+        "    print(len(list(client.list(user_id='1'))), end=' ')\n"
+        "with emulator.serve() as url, DataEventsClient('token', base_url=url) as client:\n"
+        "    print([one.status for one in client.create_many([{'event_name': 'a', 'user_id': '1',"
+        " 'created_at': 1671028894}])], end=' ')\n"
+        "try:\n"
+        "    DataEventsClient(**options).create('a', user_id='1')\n"
+        "except APIConnectionError as error:\n"
+        "    print(error.may_have_been_processed, end=' ')\n"
+        "print('httpx2' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "1 ['accepted'] False False"
+
+
+@pytest.mark.processes
+def test_a_program_that_has_httpx2_take_the_place_of_httpx_works():
+    """Its `alias_httpx` is for programs whose dependencies still import httpx."""
+    code = (
+        "import httpx2\n"
+        # Before 2.9 it had none, so that both are imported.
+        "getattr(httpx2, 'alias_httpx', lambda: None)()\n"
+        "from intercom_data_events import DataEventsClient\n"
+        "from intercom_data_events.emulator import Emulator\n"
+        "emulator = Emulator()\n"
+        "for options in (dict(transport=emulator.transport()),\n"
+        "                dict(http_client=httpx2.Client(transport=emulator.transport()))):\n"
+        "    DataEventsClient('token', **options).create('placed-order', user_id='1')\n"
+        "print(len(emulator.requests))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "2\n"

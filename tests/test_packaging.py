@@ -39,7 +39,7 @@ def test_every_dependency_names_the_lowest_version_that_the_wheel_is_tested_with
     project = PYPROJECT["project"]
     for needs in (project["dependencies"], *project["optional-dependencies"].values()):
         for need in needs:
-            assert re.fullmatch(r"[a-z-]+(\[[a-z]+\])?>=[\d.]+(,<\d+)?", need)
+            assert re.fullmatch(r"[a-z][a-z0-9-]*(\[[a-z]+\])?>=[\d.]+(,<\d+)?", need)
 
 
 def test_the_pytest_fixtures_are_announced():

@@ -1,8 +1,8 @@
-"""The ways to send an emulator requests with httpx, and what a client met on each of them.
+"""The ways to send an emulator requests, and what a client met on each of them.
 
 Each way is a function from an emulator and some requests to one `Met` for each request. They are
-sent one after the other by one client: in the same process or over a socket; by a thread, or by a
-task of asyncio or trio.
+sent one after the other by one client: in the same process, with httpx or httpx2, or over a socket;
+by a thread, or by a task of asyncio or trio.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import json
 import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import ModuleType
 from typing import Any, Protocol
 
 import anyio
 import attrs
 import httpx
+import httpx2
 
 from intercom_data_events.emulator import Emulator
 
@@ -39,9 +41,8 @@ class Ask:
     patience: float | None = PATIENCE
     before_part: Callable[[], object] = lambda: None
 
-    @property
-    def options(self) -> dict[str, Any]:
-        timeout = httpx.Timeout(PATIENCE, read=self.patience)
+    def options(self, library: ModuleType = httpx) -> dict[str, Any]:
+        timeout = library.Timeout(PATIENCE, read=self.patience)
         return {
             "method": self.method,
             "url": self.path,
@@ -62,7 +63,7 @@ def ask_list(**query: str) -> Ask:
 
 @attrs.define
 class Met:
-    """What a client saw of an answer, and what ended it."""
+    """What a client saw of an answer, and what ended it, as httpx names it."""
 
     status: int | None = None
     headers: httpx.Headers = attrs.field(factory=httpx.Headers)
@@ -92,50 +93,58 @@ class DriveSocket(Drive, Protocol):
     ) -> list[Met]: ...
 
 
-def meet(client: httpx.Client, ask: Ask) -> Met:
+def named(failure: Exception) -> httpx.TransportError:
+    """The same failure of httpx, whichever library it is of."""
+    kind = getattr(httpx, type(failure).__name__)
+    return failure if isinstance(failure, kind) else kind(str(failure))
+
+
+def meet(client: Any, ask: Ask, library: ModuleType = httpx) -> Met:
     met = Met()
     try:
-        with client.stream(**ask.options) as response:
-            met.status, met.headers = response.status_code, response.headers
+        with client.stream(**ask.options(library)) as response:
+            met.status, met.headers = response.status_code, httpx.Headers(response.headers.raw)
             ask.before_part()
             # httpx reads beforehand what comes in one piece; no such answer is encoded.
             read = response.is_stream_consumed
             for part in response.iter_bytes() if read else response.iter_raw():
                 met.parts.append(part)
                 ask.before_part()
-    except httpx.TransportError as failure:
-        met.failure = failure
+    except library.TransportError as failure:
+        met.failure = named(failure)
     return met
 
 
-async def meet_async(client: httpx.AsyncClient, ask: Ask) -> Met:
+async def meet_async(client: Any, ask: Ask, library: ModuleType = httpx) -> Met:
     met = Met()
     try:
-        async with client.stream(**ask.options) as response:
-            met.status, met.headers = response.status_code, response.headers
+        async with client.stream(**ask.options(library)) as response:
+            met.status, met.headers = response.status_code, httpx.Headers(response.headers.raw)
             ask.before_part()
             read = response.is_stream_consumed
             async for part in response.aiter_bytes() if read else response.aiter_raw():
                 met.parts.append(part)
                 ask.before_part()
-    except httpx.TransportError as failure:
-        met.failure = failure
+    except library.TransportError as failure:
+        met.failure = named(failure)
     return met
 
 
-def in_process(emulator: Emulator, *asks: Ask) -> list[Met]:
+def in_process(library: ModuleType, emulator: Emulator, *asks: Ask) -> list[Met]:
     transport = emulator.transport()
-    with httpx.Client(transport=transport, base_url=ORIGIN, headers=HEADERS) as client:
-        return [meet(client, ask) for ask in asks]
+    with library.Client(transport=transport, base_url=ORIGIN, headers=HEADERS) as client:
+        return [meet(client, ask, library) for ask in asks]
 
 
-def in_process_async(backend: str, emulator: Emulator, *asks: Ask) -> list[Met]:
+def in_process_async(
+    library: ModuleType, backend: str, emulator: Emulator, *asks: Ask
+) -> list[Met]:
     async def run() -> list[Met]:
         transport = emulator.transport()
-        async with httpx.AsyncClient(
+        async with library.AsyncClient(
             transport=transport, base_url=ORIGIN, headers=HEADERS
         ) as client:
-            return [await meet_async(client, ask) for ask in asks]
+            return [await meet_async(client, ask, library) for ask in asks]
 
     return anyio.run(run, backend=backend)
 
@@ -176,8 +185,11 @@ SOCKETS: dict[str, DriveSocket] = {
     "socket, trio": partial(over_a_socket_async, "trio"),
 }
 DRIVERS: dict[str, Drive] = {
-    "in process": in_process,
-    "in process, asyncio": partial(in_process_async, "asyncio"),
-    "in process, trio": partial(in_process_async, "trio"),
+    "in process": partial(in_process, httpx),
+    "in process, asyncio": partial(in_process_async, httpx, "asyncio"),
+    "in process, trio": partial(in_process_async, httpx, "trio"),
+    "in process, httpx2": partial(in_process, httpx2),
+    "in process, httpx2, asyncio": partial(in_process_async, httpx2, "asyncio"),
+    "in process, httpx2, trio": partial(in_process_async, httpx2, "trio"),
     **SOCKETS,
 }

@@ -6,11 +6,13 @@ import contextlib
 import inspect
 import socket
 from collections.abc import Callable, Generator, Iterator
+from types import ModuleType
 from typing import Any
 
 import anyio
 import attrs
 import httpx
+import httpx2
 import pytest
 
 from intercom_data_events import AsyncDataEventsClient, Clock, DataEventsClient, EventList
@@ -29,6 +31,13 @@ every_driver = pytest.mark.parametrize("backend", BACKENDS)
 #: Runs a test with threads and with tasks, where what they do does not depend on the event loop.
 threads_and_tasks = pytest.mark.parametrize("backend", ["blocking", "asyncio"])
 
+#: The libraries that a caller's own http_client or transport can be of.
+LIBRARIES = (httpx, httpx2)
+
+#: Runs a test once for each library. Without this mark a test uses httpx, as clients do that make
+#: their own connections.
+every_library = pytest.mark.parametrize("library", LIBRARIES, ids=lambda one: one.__name__)
+
 
 @attrs.frozen
 class Caller:
@@ -41,6 +50,8 @@ class Caller:
     defaults: dict[str, Any]
     #: Waits take no time: it tells how long they would have been.
     clock: ManualClock = attrs.field(factory=ManualClock)
+    #: What its http_client is of.
+    library: ModuleType = httpx
 
     def __call__(self, use: Callable[[Any], Any], **options: Any) -> Any:
         options = self._options(options)
@@ -62,12 +73,12 @@ class Caller:
         return anyio.run(self._await_steps, use, options, backend=self.backend)
 
     def http_client(self, **options: Any) -> Any:
-        """An httpx client of the kind that this kind of client takes."""
-        kind = httpx.Client if self.backend == "blocking" else httpx.AsyncClient
+        """A client of the library, of the kind that this kind of client takes."""
+        kind = self.library.Client if self.backend == "blocking" else self.library.AsyncClient
         return kind(**options)
 
     def hook(self, function: Callable[[Any], object]) -> Callable[[Any], Any]:
-        """A hook of the kind that this kind of httpx client takes."""
+        """A hook of the kind that this kind of http_client takes."""
 
         async def async_hook(subject: Any) -> None:
             function(subject)
@@ -130,19 +141,26 @@ async def _await_in_turn(steps: Generator[Any, Any, Any]) -> Any:
 
 
 class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Gives prepared answers one after another, the last one for ever, and keeps the requests."""
+    """Gives prepared answers one after another, the last one for ever, and keeps the requests.
 
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
+    The answers can be of any library; :meth:`of` makes it a transport of that.
+    """
+
+    def __init__(self, *answers: Any) -> None:
         self._answers = list(answers)
-        self.requests: list[httpx.Request] = []
+        self.requests: list[Any] = []
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def of(self, library: ModuleType) -> Any:
+        """A transport of a library that gives these answers."""
+        return self if library is httpx else library.MockTransport(self.handle_request)
+
+    def handle_request(self, request: Any) -> Any:
         self.requests.append(request)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
             raise answer
         # A response is used up by being read.
-        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+        return type(answer)(answer.status_code, headers=answer.headers.raw, content=answer.content)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return self.handle_request(request)

@@ -2,7 +2,7 @@
 
 A decision that is made without I/O is tested once, through the blocking client. What each driver
 does itself is in test_contract.py; a test elsewhere that needs all drivers is marked with
-``callers.every_driver``.
+``callers.every_driver``, and one that depends on the HTTP library with ``callers.every_library``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import httpx
 import pytest
@@ -27,14 +29,20 @@ def backend() -> str:
 
 
 @pytest.fixture
+def library() -> ModuleType:
+    """The HTTP library that a test uses, unless it is marked with ``every_library``."""
+    return httpx
+
+
+@pytest.fixture
 def emulator() -> Emulator:
     return Emulator(clock=lambda: float(NOW))
 
 
 @pytest.fixture
-def calling(backend: str) -> Callable[..., Caller]:
+def calling(backend: str, library: ModuleType) -> Callable[..., Caller]:
     """Makes a client of either kind that sends through a transport."""
-    return lambda transport: Caller(backend, {"transport": transport})
+    return lambda transport: Caller(backend, {"transport": transport}, library=library)
 
 
 @pytest.fixture
@@ -44,12 +52,14 @@ def call(calling: Callable[..., Caller], emulator: Emulator) -> Caller:
 
 
 @pytest.fixture
-def answering(calling: Callable[..., Caller]) -> Callable[..., tuple[Caller, Answers]]:
+def answering(
+    calling: Callable[..., Caller], library: ModuleType
+) -> Callable[..., tuple[Caller, Answers]]:
     """Makes a client that is given prepared answers, and the place where its requests end."""
 
-    def make(*answers: httpx.Response | Exception) -> tuple[Caller, Answers]:
+    def make(*answers: Any) -> tuple[Caller, Answers]:
         transport = Answers(*answers)
-        return calling(transport), transport
+        return calling(transport.of(library)), transport
 
     return make
 

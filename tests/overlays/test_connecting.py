@@ -11,7 +11,7 @@ import ssl
 import httpx
 import pytest
 import trustme
-from callers import NeverClock, Refusing, with_own
+from callers import NeverClock, Refusing, every_library, with_own
 
 from intercom_data_events import APIConnectionError
 from intercom_data_events.emulator import Emulator, Fault, ManualClock
@@ -62,11 +62,12 @@ def test_a_server_that_is_there_in_the_end_gets_the_event(calling, emulator):
 # The caller's own http_client.
 
 
-def test_the_timeout_of_an_http_client_of_ones_own_ends_each_try(sending):
+@every_library
+def test_the_timeout_of_an_http_client_of_ones_own_ends_each_try(sending, library):
     emulator = Emulator(clock=NeverClock(), faults=[Fault.slow(3600), None])
     seen = []
     made = {
-        "timeout": httpx.Timeout(20, read=0.2),
+        "timeout": library.Timeout(20, read=0.2),
         "event_hooks": {"request": [lambda request: seen.append(request.extensions["timeout"])]},
     }
     with emulator.serve() as url:
@@ -80,7 +81,8 @@ def test_the_timeout_of_an_http_client_of_ones_own_ends_each_try(sending):
     assert len(emulator.events) == 1
 
 
-def test_an_error_of_a_hook_of_ones_own_is_ones_own_and_ends_it(sending, emulator):
+@every_library
+def test_an_error_of_a_hook_of_ones_own_is_ones_own_and_ends_it(sending, library, emulator):
     def unwilling(request):
         raise KeyError("unwilling")
 
@@ -143,7 +145,10 @@ def test_a_certificate_that_cannot_be_verified_is_no_reason_to_try_again(
     assert emulator.requests == ()
 
 
-def test_a_certificate_of_another_host_is_no_reason_to_try_again(sending, emulator, authority):
+@every_library
+def test_a_certificate_of_another_host_is_no_reason_to_try_again(
+    sending, library, emulator, authority
+):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("api.example").configure_cert(context)
     trusting = ssl.create_default_context()

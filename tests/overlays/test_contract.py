@@ -18,8 +18,9 @@ import threading
 
 import anyio
 import httpx
+import httpx2
 import pytest
-from callers import BACKENDS, NOW, NeverClock, Refusing, with_own
+from callers import BACKENDS, NOW, NeverClock, Refusing, every_library, with_own
 from clocks import EventLoopClock, run_in_no_time
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
@@ -458,9 +459,12 @@ def test_an_error_ends_the_iteration_after_the_events_before_it(answering, secon
 # Attempts, and the waits between them.
 
 
-def test_a_failed_attempt_is_repeated_as_the_same_request_after_a_wait_on_the_clock(answering):
-    asks_for_seven = httpx.Response(503, headers={"Retry-After": "7"})
-    call, transport = answering(asks_for_seven, httpx.ReadError("no"), ACCEPTED)
+@every_library
+def test_a_failed_attempt_is_repeated_as_the_same_request_after_a_wait_on_the_clock(
+    answering, library
+):
+    asks_for_seven = library.Response(503, headers={"Retry-After": "7"})
+    call, transport = answering(asks_for_seven, library.ReadError("no"), library.Response(202))
 
     assert call(create) is None
 
@@ -538,17 +542,20 @@ def test_a_request_waits_for_room_within_the_rate_limit(calling, call, logged):
     ]
 
 
-def test_an_attempt_gets_what_is_left_of_the_deadline(answering):
-    call, transport = answering(httpx.Response(503, headers={"Retry-After": "60"}), ACCEPTED)
+@every_library
+def test_an_attempt_gets_what_is_left_of_the_deadline(answering, library):
+    asks_for_sixty = library.Response(503, headers={"Retry-After": "60"})
+    call, transport = answering(asks_for_sixty, library.Response(202))
 
     call(create, deadline=70)
 
     assert [request.extensions["timeout"]["read"] for request in transport.requests] == [30, 10]
 
 
+@every_library
 @leaves_to_the_collector
 @pytest.mark.parametrize("deadline", [5, 50])
-def test_a_trickling_answer_is_cut_off_in_time(call, deadline):
+def test_a_trickling_answer_is_cut_off_in_time(call, library, deadline):
     clock = call.clock
     emulator = Emulator(
         clock=clock,
@@ -556,34 +563,38 @@ def test_a_trickling_answer_is_cut_off_in_time(call, deadline):
         faults=itertools.repeat(Fault.trickling(0.75)),
     )
 
-    error = raised(call, summary, transport=emulator.transport(), deadline=deadline, timeout=20)
+    own = call.http_client(transport=emulator.transport())
+    error = raised(call, summary, http_client=own, deadline=deadline, timeout=20)
 
     assert type(error) is APITimeoutError
     assert deadline - 3 < error.elapsed <= deadline + 1
     assert error.tries == emulator.counts.requests == {5: 1, 50: 3}[deadline]
 
 
+@every_library
 @leaves_to_the_collector
-def test_an_event_whose_answer_trickles_was_accepted_and_is_waited_for_no_longer(call):
+def test_an_event_whose_answer_trickles_was_accepted_and_is_waited_for_no_longer(call, library):
     clock = call.clock
     emulator = Emulator(clock=clock, faults=itertools.repeat(Fault.trickling(0.75)))
+    own = call.http_client(transport=emulator.transport())
 
-    assert call(create, transport=emulator.transport(), deadline=50, timeout=20) is None
+    assert call(create, http_client=own, deadline=50, timeout=20) is None
 
     assert clock.time() - NOW <= 21
     assert (emulator.counts.requests, emulator.counts.stored) == (1, 1)
 
 
+@every_library
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("part", ["head", "body of a reading", "body of a failure"])
-def test_awaiting_a_server_that_says_nothing_more_ends_at_the_deadline(backend, part):
-    class Silent(httpx.AsyncBaseTransport):
+def test_awaiting_a_server_that_says_nothing_more_ends_at_the_deadline(backend, library, part):
+    class Silent(library.AsyncBaseTransport):
         async def handle_async_request(self, request):
             if part == "head":
                 await anyio.sleep_forever()
-            return httpx.Response(200 if part == "body of a reading" else 503, stream=Endless())
+            return library.Response(200 if part == "body of a reading" else 503, stream=Endless())
 
-    class Endless(httpx.AsyncByteStream):
+    class Endless(library.AsyncByteStream):
         async def __aiter__(self):
             yield b"It is "
             await anyio.sleep_forever()
@@ -591,7 +602,7 @@ def test_awaiting_a_server_that_says_nothing_more_ends_at_the_deadline(backend, 
     async def main():
         clock = EventLoopClock(float(NOW))
         client = AsyncDataEventsClient(
-            "token", transport=Silent(), clock=clock, deadline=40, timeout=httpx.Timeout(None)
+            "token", transport=Silent(), clock=clock, deadline=40, timeout=library.Timeout(None)
         )
         with pytest.raises(IntercomError) as caught:
             await (summary if part == "body of a reading" else create)(client)
@@ -608,16 +619,17 @@ def test_awaiting_a_server_that_says_nothing_more_ends_at_the_deadline(backend, 
         assert type(error) is APITimeoutError
 
 
+@every_library
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_awaiting_the_body_of_an_accepted_event_ends_at_the_deadline_in_success(backend):
+def test_awaiting_the_body_of_an_accepted_event_ends_at_the_deadline_in_success(backend, library):
     asked = []
 
-    class Silent(httpx.AsyncBaseTransport):
+    class Silent(library.AsyncBaseTransport):
         async def handle_async_request(self, request):
             asked.append(request)
-            return httpx.Response(202, stream=Endless())
+            return library.Response(202, stream=Endless())
 
-    class Endless(httpx.AsyncByteStream):
+    class Endless(library.AsyncByteStream):
         async def __aiter__(self):
             yield b"It is "
             await anyio.sleep_forever()
@@ -625,7 +637,7 @@ def test_awaiting_the_body_of_an_accepted_event_ends_at_the_deadline_in_success(
     async def main():
         clock = EventLoopClock(float(NOW))
         client = AsyncDataEventsClient(
-            "token", transport=Silent(), clock=clock, deadline=40, timeout=httpx.Timeout(None)
+            "token", transport=Silent(), clock=clock, deadline=40, timeout=library.Timeout(None)
         )
         assert await create(client) is None
         return clock.time() - NOW
@@ -664,7 +676,9 @@ def test_a_cancelled_wait_leaves_nothing_stuck(backend):
 # Bodies.
 
 
-class Flood(httpx.SyncByteStream, httpx.AsyncByteStream):
+class Flood(
+    httpx.SyncByteStream, httpx.AsyncByteStream, httpx2.SyncByteStream, httpx2.AsyncByteStream
+):
     """A body without end."""
 
     sent = 0
@@ -679,13 +693,14 @@ class Flood(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield part
 
 
+@every_library
 @leaves_to_the_collector
 @pytest.mark.parametrize(
     ("status", "kind", "mebibytes"), [(200, InvalidResponseError, 65), (404, NotFoundError, 2)]
 )
-def test_a_body_without_end_is_not_read_to_it(calling, status, kind, mebibytes):
+def test_a_body_without_end_is_not_read_to_it(calling, library, status, kind, mebibytes):
     flood = Flood()
-    call = calling(httpx.MockTransport(lambda _: httpx.Response(status, stream=flood)))
+    call = calling(library.MockTransport(lambda _: library.Response(status, stream=flood)))
 
     error = raised(call, lambda client: client.summary(user_id="1"))
 
@@ -694,29 +709,33 @@ def test_a_body_without_end_is_not_read_to_it(calling, status, kind, mebibytes):
     assert error.tries == 1
 
 
+@every_library
 @pytest.mark.parametrize("status", [404, 503])
-def test_a_failure_whose_body_is_cut_short_is_still_that_failure(call, status):
+def test_a_failure_whose_body_is_cut_short_is_still_that_failure(call, library, status):
     fault = Fault(name="cut", status=status, body=b'{"errors": [', connection="cut")
     emulator = Emulator(clock=call.clock, faults=itertools.repeat(fault))
 
-    error = raised(call, transport=emulator.transport())
+    error = raised(call, http_client=call.http_client(transport=emulator.transport()))
 
     assert type(error) is {404: NotFoundError, 503: ServerError}[status]
     assert error.response.content == b'{"erro'
     assert error.tries == {404: 1, 503: 5}[status]
 
 
+@every_library
 @leaves_to_the_collector
 @pytest.mark.parametrize(
     ("status", "kind"), [(200, InvalidResponseError), (404, NotFoundError), (503, ServerError)]
 )
-def test_of_a_body_that_cannot_be_decompressed_the_status_still_counts(calling, status, kind):
+def test_of_a_body_that_cannot_be_decompressed_the_status_still_counts(
+    calling, library, status, kind
+):
     def answer(request):
-        return httpx.Response(
-            status, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"not gzip")
+        return library.Response(
+            status, headers={"Content-Encoding": "gzip"}, stream=library.ByteStream(b"not gzip")
         )
 
-    error = raised(calling(httpx.MockTransport(answer)))
+    error = raised(calling(library.MockTransport(answer)))
 
     assert type(error) is kind
     assert error.response.status_code == status
@@ -814,7 +833,8 @@ def test_leaving_the_block_of_a_view_leaves_the_client_open(call, emulator):
     assert len(emulator.requests) == 2
 
 
-def test_a_disabled_client_checks_and_logs_and_sends_nothing(answering, logged):
+@every_library
+def test_a_disabled_client_checks_and_logs_and_sends_nothing(answering, library, logged):
     call, transport = answering(ACCEPTED)
 
     def use(client):
@@ -835,90 +855,16 @@ def test_a_disabled_client_checks_and_logs_and_sends_nothing(answering, logged):
         ("INFO", "POST /events/summaries not sent: the client is disabled"),
     ]
 
-    own = call.http_client(transport=transport)
+    own = call.http_client(transport=transport.of(library))
     call(create, http_client=own, enabled=False)
     assert transport.requests == []
 
 
-# The caller's own http_client.
+# The caller's own http_client; more of it is in test_libraries.py.
 
 
-def test_the_callers_own_client_cannot_override_what_the_settings_say(call):
-    seen = []
-
-    def answer(request):
-        seen.append(request)
-        return httpx.Response(307, headers={"Location": "https://evil.example/"})
-
-    own = call.http_client(
-        transport=httpx.MockTransport(answer),
-        headers={"Intercom-Version": "1.0", "Authorization": "Basic eDp5", "X-App": "shop"},
-        auth=("user", "password"),
-        base_url="https://elsewhere.example/base",
-        follow_redirects=True,
-    )
-    error = raised(call, http_client=own)
-
-    assert error.status_code == 307
-    (request,) = seen
-    assert request.headers.get_list("intercom-version") == [API_VERSION]
-    assert request.headers.get_list("authorization") == ["Bearer token"]
-    assert request.headers["user-agent"].startswith("intercom-data-events/")
-    assert request.headers["x-app"] == "shop"
-    assert str(request.url) == HERE
-
-
-def test_the_timeout_of_the_callers_own_client_holds_unless_one_is_given(call):
-    seen = []
-
-    def answer(request):
-        seen.append(request.extensions["timeout"]["read"])
-        return httpx.Response(202)
-
-    for options in ({}, {"timeout": 7}):
-        own = call.http_client(transport=httpx.MockTransport(answer), timeout=3)
-        call(create, http_client=own, **options)
-
-    assert seen == [3, 7]
-
-
-def test_a_hook_that_raises_for_a_status_gives_the_typed_error(call):
-    own = call.http_client(
-        transport=httpx.MockTransport(lambda request: httpx.Response(404)),
-        event_hooks={"response": [call.hook(lambda response: response.raise_for_status())]},
-    )
-
-    error = raised(call, http_client=own, access_token=TOKEN)
-
-    assert type(error) is NotFoundError
-    assert not [thing for thing in reachable(error) if TOKEN in repr(thing)]
-
-
-def test_a_body_that_a_hook_has_read_is_read_all_the_same(call, backend):
-    class Once(httpx.SyncByteStream, httpx.AsyncByteStream):
-        parts = iter([b'{"events": [{"event_name": "a", "created_at": 1671028894}]}'])
-
-        def __iter__(self):
-            yield from self.parts
-
-        async def __aiter__(self):
-            for part in self.parts:
-                yield part
-
-    async def reads(response):
-        await response.aread()
-
-    own = call.http_client(
-        transport=httpx.MockTransport(lambda request: httpx.Response(200, stream=Once())),
-        event_hooks={"response": [httpx.Response.read if backend == "blocking" else reads]},
-    )
-
-    (event,) = call(lambda client: client.list(user_id="1"), http_client=own)
-
-    assert event.event_name == "a"
-
-
-def test_an_error_of_a_hook_is_raised_as_it_is_and_says_what_may_have_happened(call):
+@every_library
+def test_an_error_of_a_hook_is_raised_as_it_is_and_says_what_may_have_happened(call, library):
     emulator = Emulator(clock=call.clock)
 
     def unwilling(subject):
@@ -1004,7 +950,10 @@ def test_an_answer_that_takes_longer_than_an_attempt_may_is_not_waited_for(sendi
     assert len(sending.clock.waits) >= 1
 
 
-def test_hooks_of_the_callers_own_client_see_each_attempt_and_each_answer(sending, misbehaving):
+@every_library
+def test_hooks_of_the_callers_own_client_see_each_attempt_and_each_answer(
+    sending, library, misbehaving
+):
     sent, answered = [], []
     made = {
         "headers": {"X-App": "shop"},
@@ -1047,8 +996,9 @@ def test_a_proxy_that_leads_no_further_has_handed_nothing_on(sending, emulator, 
     assert emulator.requests == ()
 
 
+@every_library
 def test_the_authority_of_the_environment_or_of_the_callers_own_client_is_trusted(
-    sending, misbehaving, authority, server_context, monkeypatch, tmp_path
+    sending, library, misbehaving, authority, server_context, monkeypatch, tmp_path
 ):
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)

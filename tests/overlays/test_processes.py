@@ -20,6 +20,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import httpx
+import httpx2
 import pytest
 from callers import every_driver, threads_and_tasks
 
@@ -552,32 +553,32 @@ def test_forks_while_many_threads_send_lose_nothing(backend):
 
 
 own_connections_of_each = pytest.mark.parametrize(
-    ("backend", "kind"),
+    ("backend", "kind", "library"),
     [
-        ("blocking", "http_client"),
-        ("blocking", "transport"),
-        ("asyncio", "http_client"),
-        ("trio", "transport"),
+        ("blocking", "http_client", httpx),
+        ("blocking", "transport", httpx),
+        ("asyncio", "http_client", httpx),
+        ("trio", "transport", httpx),
+        ("blocking", "transport", httpx2),
+        ("asyncio", "http_client", httpx2),
     ],
 )
 
 
-def own_connections(backend, kind):
+def own_connections(backend, kind, library):
     """An option that gives a client connections of the caller's own, and those."""
-    if kind == "http_client":
-        made = httpx.Client() if backend == "blocking" else httpx.AsyncClient()
-    else:
-        made = httpx.HTTPTransport() if backend == "blocking" else httpx.AsyncHTTPTransport()
+    name = "Client" if kind == "http_client" else "HTTPTransport"
+    made = getattr(library, name if backend == "blocking" else f"Async{name}")()
     return {kind: made}, made
 
 
 @pytest.mark.processes
 @own_connections_of_each
 def test_connections_of_ones_own_that_were_used_before_a_fork_are_refused_after_it(
-    backend, emulator, kind
+    backend, emulator, kind, library
 ):
     with emulator.serve() as url, Runner(backend) as runner:
-        options, own = own_connections(backend, kind)
+        options, own = own_connections(backend, kind, library)
         with runner.using(base_url=url, **options) as client:
             create(runner, client, "parent", 0)
             said = in_child(backend, client, "child").said()
@@ -595,11 +596,11 @@ def test_connections_of_ones_own_that_were_used_before_a_fork_are_refused_after_
 @pytest.mark.processes
 @own_connections_of_each
 def test_connections_of_ones_own_that_were_not_used_before_a_fork_work_after_it(
-    backend, emulator, kind
+    backend, emulator, kind, library
 ):
     connections = Connections(emulator)
     with connections.serve() as url, Runner(backend) as runner:
-        options, own = own_connections(backend, kind)
+        options, own = own_connections(backend, kind, library)
         with runner.using(base_url=url, **options) as client:
             children = [in_child(backend, client, f"child {n}", events=2) for n in range(2)]
             assert [child.said() for child in children] == [{"returned": "done"}] * 2

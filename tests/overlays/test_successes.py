@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import httpx
 import pytest
-from callers import every_driver
+from callers import every_driver, every_library
 
 from intercom_data_events import (
     APIConnectionError,
@@ -48,40 +48,43 @@ class Answer:
         return b"".join(self.parts)
 
 
-class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of an answer."""
-
-    def __init__(self, answer: Answer, request: httpx.Request) -> None:
-        self._answer = answer
-        self._request = request
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._answer.parts
-        if self._answer.ends_in is not None:
-            error = self._answer.ends_in("the body has ended")
-            if isinstance(error, httpx.TransportError):
-                error.request = self._request
-            raise error
-
-    async def __aiter__(self):
-        for part in self:
-            yield part
-
-
 class Scripted(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Gives answers one after another, the last one for ever."""
+    """Gives answers one after another, the last one for ever; its answers are of one library."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, library: Any = httpx) -> None:
         self._answers = list(answers)
-        self.requests: list[httpx.Request] = []
+        self._library = library
+        self.requests: list[Any] = []
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: Any) -> Any:
         self.requests.append(request)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        return httpx.Response(answer.status, headers=answer.headers, stream=Body(answer, request))
+        library = self._library
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        class Body(library.SyncByteStream, library.AsyncByteStream):
+            def __iter__(self) -> Iterator[bytes]:
+                yield from answer.parts
+                if answer.ends_in is not None:
+                    name = answer.ends_in.__name__
+                    error = getattr(library, name, answer.ends_in)("the body has ended")
+                    if isinstance(error, library.TransportError):
+                        error.request = request
+                    raise error
+
+            async def __aiter__(self) -> Any:
+                for part in self:
+                    yield part
+
+        return library.Response(answer.status, headers=answer.headers, stream=Body())
+
+    async def handle_async_request(self, request: Any) -> Any:
         return self.handle_request(request)
+
+    def of_its_library(self) -> Any:
+        """A transport that the library takes for one of its own."""
+        if self._library is httpx:
+            return self
+        return self._library.MockTransport(self.handle_request)
 
 
 def create(client: Any) -> Any:
@@ -94,10 +97,16 @@ def create_summary(client: Any) -> Any:
     )
 
 
-def outcome(calling: Any, use: Callable[[Any], Any], *answers: Answer, **options: Any) -> Any:
+def outcome(
+    calling: Any,
+    use: Callable[[Any], Any],
+    *answers: Answer,
+    library: Any = httpx,
+    **options: Any,
+) -> Any:
     """What became of a call: the error it ended in, how many requests it took, and its waits."""
-    transport = Scripted(*answers)
-    call = calling(transport)
+    transport = Scripted(*answers, library=library)
+    call = calling(transport.of_its_library())
     error = None
     try:
         call(use, **options)
@@ -193,19 +202,20 @@ def test_a_summary_that_was_accepted_is_accepted(calling):
 
 
 @every_driver
+@every_library
 @leaves_to_the_collector
-def test_each_driver_takes_a_202_whose_body_cannot_be_read_for_a_success(calling):
+def test_each_driver_takes_a_202_whose_body_cannot_be_read_for_a_success(calling, library):
     for answer in DESCRIBED[-9:]:
-        error, requests, _ = outcome(calling, create, answer)
+        error, requests, _ = outcome(calling, create, answer, library=library)
 
         assert error is None, (answer.headers, answer.ends_in)
         assert requests == 1
-        raw, transport = [], Scripted(answer)
+        raw, transport = [], Scripted(answer, library=library)
 
         def use(client: Any, raw: list[Any] = raw) -> Any:
             raw.append((yield create(client.with_raw_response)))
 
-        calling(transport).steps(use)
+        calling(transport.of_its_library()).steps(use)
         assert [(one.status_code, one.parsed) for one in raw] == [(202, None)]
 
 
@@ -339,13 +349,14 @@ def test_it_waits_as_long_as_such_an_answer_asks_within_the_deadline(calling):
 
 
 @every_driver
+@every_library
 @leaves_to_the_collector
-def test_in_the_middle_of_a_listing_a_page_is_asked_for_again(calling):
+def test_in_the_middle_of_a_listing_a_page_is_asked_for_again(calling, library):
     first = listing("a", next_page=f"{HERE}?before=5")
     for bad in UNREADABLE[::3]:
-        transport = Scripted(first, bad, bad, listing("b"))
+        transport = Scripted(first, bad, bad, listing("b"), library=library)
 
-        events = calling(transport)(lambda client: client.list(user_id="1"))
+        events = calling(transport.of_its_library())(lambda client: client.list(user_id="1"))
 
         assert [event.event_name for event in events] == ["a", "b"], bad
         assert [request.url.query for request in transport.requests[1:]] == [b"before=5"] * 3

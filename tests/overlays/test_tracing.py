@@ -1,4 +1,6 @@
-"""Under OpenTelemetry's own instrumentation of httpx, each attempt is a span without a secret.
+"""Under OpenTelemetry's own instrumentation of httpx and httpx2, each attempt is a span.
+
+No span has a secret in it.
 
 The same for each driver is in test_contract.py.
 """
@@ -9,8 +11,9 @@ import json
 import math
 
 import httpx
+import httpx2
 import pytest
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -35,17 +38,25 @@ def provider(exporter):
     return provider
 
 
-@pytest.fixture(params=["client's connections", "http_client", "http_client alone"])
-def create(request, provider, exporter):
-    """Creates an event in one of the ways to be traced; returns the spans, in their order.
+#: What is instrumented: all of a library, or nothing but one http_client of the caller's own.
+TRACED = {
+    "client's connections": (HTTPXClientInstrumentor, None),
+    "http_client": (HTTPXClientInstrumentor, httpx),
+    "http_client alone": (HTTPXClientInstrumentor, httpx),
+    "http_client of httpx2": (HTTPX2ClientInstrumentor, httpx2),
+    "http_client of httpx2 alone": (HTTPX2ClientInstrumentor, httpx2),
+}
 
-    All of httpx is instrumented, or nothing but one http_client of the caller's own.
-    """
+
+@pytest.fixture(params=TRACED)
+def create(request, provider, exporter):
+    """Creates an event in one of the ways to be traced; returns the spans, in their order."""
+    kind, library = TRACED[request.param]
     everything = not request.param.endswith("alone")
-    instrumentor = HTTPXClientInstrumentor()
+    instrumentor = kind()
 
     def create(**options):
-        own = httpx.Client() if request.param.startswith("http_client") else None
+        own = library and library.Client()
         if not everything:
             instrumentor.instrument_client(own, tracer_provider=provider)
         with DataEventsClient(TOKEN, http_client=own, **options) as client:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, assert_type
 
 import httpx
+import httpx2
 
 from intercom_data_events import (
     APIResponse,
@@ -69,6 +70,10 @@ def blocking() -> None:
     with DataEventsClient("token", version=known) as opened:
         assert_type(opened, DataEventsClient)
     DataEventsClient(http_client=httpx.Client(), timeout=httpx.Timeout(5))
+    DataEventsClient(http_client=httpx2.Client(), timeout=httpx2.Timeout(5))
+    DataEventsClient(transport=httpx2.HTTPTransport()).with_options(timeout=httpx2.Timeout(5))
+    httpx.Client(transport=emulator.transport())
+    httpx2.Client(transport=emulator.transport())
     client.create("placed-order", user_id="314159", metadata=metadata)
     client.create("placed-order", email="a@b.co", created_at="2014-01-16T23:12:21Z")
     client.create("placed-order", id="63a0", created_at=1389913941, drop_excess_metadata=True)
@@ -104,6 +109,9 @@ def blocking() -> None:
     misbehaving = Emulator(clock=clock, faults=faults, rate_limit=None)
     DataEventsClient("token", transport=misbehaving.transport(), clock=clock, deadline=30)
     AsyncDataEventsClient("token", clock=Clock(), max_retries=9, pace=True, quota_share=1)
+    AsyncDataEventsClient("token", http_client=httpx2.AsyncClient(), timeout=httpx2.Timeout(5))
+    AsyncDataEventsClient("token", transport=httpx2.AsyncHTTPTransport())
+    httpx2.AsyncClient(transport=misbehaving.transport())
     assert_type(misbehaving.counts, EmulatorCounts)
     assert_type(misbehaving.counts.faults, Mapping[str, int])
     assert_type(client.with_raw_response.create("a", user_id="1"), APIResponse[None])

@@ -283,7 +283,7 @@ class Emulator:
             self._faults_seen.clear()
 
     def transport(self) -> EmulatorTransport:
-        """An httpx transport, for sync and async clients, that sends everything to this emulator.
+        """A transport for clients of httpx and httpx2, sync and async, that sends everything here.
 
         Example:
             >>> client = httpx.Client(transport=Emulator().transport())

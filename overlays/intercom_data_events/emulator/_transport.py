@@ -1,9 +1,17 @@
-"""Answers an httpx client in the same process, without a socket."""
+"""Answers a client of httpx or httpx2 in the same process, without a socket.
+
+The emulator itself knows requests and answers of httpx. Those of httpx2 are translated here: an
+answer, its body and its errors are made of the library that the request belongs to.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import httpx
 
@@ -12,14 +20,26 @@ from intercom_data_events.clock import SYSTEM, Clock
 from ._faults import Fault, body_of, fault_of
 from ._wire import WireReader, written
 
+if TYPE_CHECKING:
+    import httpx2
 
-class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """An httpx transport for `httpx.Client` and `httpx.AsyncClient` alike.
+    class _OfHttpx2(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
+        """What httpx2's clients say that they take."""
+
+else:
+
+    class _OfHttpx2:
+        """Nothing: httpx2's clients call the methods of a transport and do not look at its type."""
+
+
+class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2):
+    """A transport for the blocking and the async clients of httpx and of httpx2.
 
     Closing a client leaves it usable, so that several clients can share it.
 
     Args:
-        answer: The function from a request, its body read, to its answer.
+        answer: The function from a request, its body read, to its answer. Both are httpx's,
+            whichever library the client is from.
         clock: What delays are waited for with.
 
     Example:
@@ -34,45 +54,117 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._answer = answer
         self._clock = clock
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    # What the two libraries declare alike, each with classes of its own.
+
+    def __enter__(self) -> Self:
+        """Return the transport itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Leave it usable."""
+
+    async def __aenter__(self) -> Self:
+        """Return the transport itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Leave it usable."""
+
+    @overload
+    def handle_request(self, request: httpx.Request) -> httpx.Response: ...
+    @overload
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response: ...
+    def handle_request(self, request: Any) -> Any:
         """Read a body that comes from an iterable, and answer."""
         request.read()
-        response = self._answer(request)
-        if (fault := fault_of(response)) is None:
-            return response
-        course = _Course(fault, response, request)
+        course = self._course(request)
         for seconds in course.before():
             self._clock.alarm().wait(seconds)
-        return course.answer(self._clock)
+        return course.answer()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    @overload
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response: ...
+    @overload
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response: ...
+    async def handle_async_request(self, request: Any) -> Any:
         """Read a body that may come from an async iterable, and answer without blocking."""
         await request.aread()
-        response = self._answer(request)
-        if (fault := fault_of(response)) is None:
-            return response
-        course = _Course(fault, response, request)
+        course = self._course(request)
         for seconds in course.before():
             await self._clock.async_alarm().wait(seconds)
-        return course.answer(self._clock)
+        return course.answer()
+
+    def _course(self, request: Any) -> _Course:
+        library = _library_of(request)
+        response = self._answer(request if library is httpx else _as_httpx(request))
+        return _stream_of(library)(library, response, request, self._clock)
 
 
-class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """How an answer with a fault comes, as httpx would tell of it; also the stream of its body."""
+def _library_of(request: object) -> ModuleType:
+    """Returns the library of a request; httpx2 is not imported unless its caller has done so."""
+    other = sys.modules.get("httpx2")
+    return other if other is not None and isinstance(request, other.Request) else httpx
 
-    def __init__(self, fault: Fault, response: httpx.Response, request: httpx.Request) -> None:
-        self._fault = fault
+
+def _as_httpx(request: httpx2.Request) -> httpx.Request:
+    """The same request of httpx; its body has been read."""
+    translated = httpx.Request(
+        request.method,
+        str(request.url),
+        headers=request.headers.raw,
+        # A stream, as content would add headers.
+        stream=httpx.ByteStream(request.content),
+        extensions=dict(request.extensions),
+    )
+    translated.read()
+    return translated
+
+
+_NO_FAULT = Fault(name="none")
+
+
+@cache
+def _stream_of(library: ModuleType) -> type[_Course]:
+    """Returns the course of an answer as a body that a library takes for one of its own."""
+    return type("_Stream", (_Course, library.SyncByteStream, library.AsyncByteStream), {})
+
+
+class _Course:
+    """How an answer comes, as a library tells of it; also the stream of its body.
+
+    Args:
+        library: httpx or httpx2; errors and the answer are its own.
+        response: The answer.
+        request: The request, which is the library's.
+        clock: What delays are waited for with.
+    """
+
+    def __init__(
+        self, library: ModuleType, response: httpx.Response, request: Any, clock: Clock
+    ) -> None:
+        self._library = library
+        self._fault = fault_of(response) or _NO_FAULT
         self._response = response
-        self._body = body_of(response)
         self._request = request
-        self._clock: Clock = SYSTEM
+        self._clock = clock
         patience = request.extensions.get("timeout", {}).get("read")
         self._patience = math.inf if patience is None else float(patience)
         self._wire: WireReader | None = None
-        if fault.wire is not None:
+        if self._fault.wire is not None:
             self._wire = WireReader(
-                fault.wire(written(response, self._body)),
-                ended=fault.connection not in ("kept", "deaf"),
+                self._fault.wire(written(response, body_of(response))),
+                ended=self._fault.connection not in ("kept", "deaf"),
+                library=library,
                 request=request,
                 patience=self._patience,
             )
@@ -81,15 +173,15 @@ class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
         """Yields how long to wait before the answer.
 
         Raises:
-            httpx.ReadTimeout: Longer than the client's patience.
-            httpx.ReadError: The connection is reset.
-            httpx.RemoteProtocolError: There is no answer, or not all of its head.
+            ReadTimeout: Longer than the client's patience.
+            ReadError: The connection is reset.
+            RemoteProtocolError: There is no answer, or not all of its head.
         """
         yield from self._pause(self._fault.delay)
         if self._fault.connection == "reset":
-            raise httpx.ReadError("Connection reset by peer", request=self._request)
-        if self._fault.connection == "cut" and len(self._body) < 2:
-            raise httpx.RemoteProtocolError(
+            raise self._library.ReadError("Connection reset by peer", request=self._request)
+        if self._fault.connection == "cut" and len(body_of(self._response)) < 2:
+            raise self._library.RemoteProtocolError(
                 "Server disconnected without sending a response.", request=self._request
             )
         for step in () if self._wire is None else self._wire.head():
@@ -98,11 +190,12 @@ class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
             else:
                 yield step
 
-    def answer(self, clock: Clock) -> httpx.Response:
+    def answer(self) -> Any:
         """The answer, whose body is still to come."""
-        self._clock = clock
-        return httpx.Response(
-            self._response.status_code, headers=self._response.headers, stream=self
+        if self._library is httpx and self._fault is _NO_FAULT:
+            return self._response
+        return self._library.Response(
+            self._response.status_code, headers=self._response.headers.raw, stream=self
         )
 
     def __iter__(self) -> Iterator[bytes]:
@@ -124,7 +217,7 @@ class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
         if self._wire is not None:
             yield from self._wire.body()
             return
-        body = self._body
+        body = body_of(self._response)
         if self._fault.connection == "cut":
             body = body[: len(body) // 2]
         if self._fault.trickle:
@@ -134,7 +227,7 @@ class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
         elif body:
             yield body
         if self._fault.connection == "cut":
-            raise httpx.RemoteProtocolError(
+            raise self._library.RemoteProtocolError(
                 "peer closed connection without sending complete message body",
                 request=self._request,
             )
@@ -143,4 +236,4 @@ class _Course(httpx.SyncByteStream, httpx.AsyncByteStream):
         if seconds > 0:
             yield min(seconds, self._patience)
         if seconds > self._patience:
-            raise httpx.ReadTimeout("The read operation timed out", request=self._request)
+            raise self._library.ReadTimeout("The read operation timed out", request=self._request)

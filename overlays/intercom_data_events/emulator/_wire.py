@@ -10,7 +10,8 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import attrs
 import h11
@@ -116,15 +117,23 @@ class WireReader:
     Args:
         pieces: What is sent.
         ended: Whether the connection ends afterwards.
-        request: The request that is answered.
+        library: httpx or httpx2, whose errors are raised.
+        request: The request that is answered, which is the library's.
         patience: Seconds that the client waits: without a byte, and for the whole head.
     """
 
     def __init__(
-        self, pieces: Iterator[Piece], *, ended: bool, request: httpx.Request, patience: float
+        self,
+        pieces: Iterator[Piece],
+        *,
+        ended: bool,
+        library: ModuleType,
+        request: Any,
+        patience: float,
     ) -> None:
         self._pieces = pieces
         self._ended = ended
+        self._library = library
         self._request = request
         self._patience = patience
         self._http = h11.Connection(h11.CLIENT)
@@ -159,14 +168,16 @@ class WireReader:
         """Yields what HTTP makes of the pieces, and seconds to wait.
 
         Raises:
-            httpx.ReadTimeout: Nothing arrives for longer than the client's patience.
-            httpx.RemoteProtocolError: This is not HTTP, or it ends too early.
+            ReadTimeout: Nothing arrives for longer than the client's patience.
+            RemoteProtocolError: This is not HTTP, or it ends too early.
         """
         while True:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
-                raise httpx.RemoteProtocolError(str(error), request=self._request) from error
+                raise self._library.RemoteProtocolError(
+                    str(error), request=self._request
+                ) from error
             if event is not h11.NEED_DATA:
                 yield event
                 continue
@@ -182,8 +193,11 @@ class WireReader:
                 if seconds > self._patience:
                     raise self._late()
 
-    def _late(self) -> httpx.ReadTimeout:
-        return httpx.ReadTimeout("The read operation timed out", request=self._request)
+    def _late(self) -> Exception:
+        late: Exception = self._library.ReadTimeout(
+            "The read operation timed out", request=self._request
+        )
+        return late
 
 
 def written(response: httpx.Response, body: bytes) -> bytes:
