@@ -178,9 +178,10 @@ class WireReader:
                 raise self._library.RemoteProtocolError(
                     str(error), request=self._request
                 ) from error
-            if event is not h11.NEED_DATA:
+            if isinstance(event, h11.Event):
                 yield event
                 continue
+            # It needs data: nobody reads on after the end of an answer.
             piece = next(self._pieces, None)
             if isinstance(piece, bytes):
                 self._http.receive_data(piece)
