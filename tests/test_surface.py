@@ -78,8 +78,8 @@ def test_whatever_public_signatures_mention_of_ours_is_public():
     assert {name: found for name, found in unlisted.items() if found} == {
         "RawDataEventsClient": {"Operation"},
         "AsyncRawDataEventsClient": {"Operation"},
-        "Outcomes": {"Session", "Settings"},
-        "AsyncOutcomes": {"Session", "Settings"},
+        "Outcomes": {"Engine", "Session", "Settings"},
+        "AsyncOutcomes": {"AsyncEngine", "Session", "Settings"},
     }
 
 

@@ -9,28 +9,35 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 
 from intercom_data_events._sending import operations, verbs
 from intercom_data_events._sending.client import BaseClient
 from intercom_data_events._sending.drivers import arun, run
+from intercom_data_events._sending.engines import AsyncEngine, Engine
 from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events._sending.settings import AccessToken, AsyncAccessToken
 from intercom_data_events.errors import APIResponse
 from intercom_data_events.event import one_identity
 
 if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
     from intercom_data_events._sending.request import Operation
     from intercom_data_events.bulk import AsyncOutcomes, EventLike, Outcomes
     from intercom_data_events.contact import AsyncContact, Contact
     from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
 
+    HTTPClient: TypeAlias = httpx.Client | httpx2.Client
+    AsyncHTTPClient: TypeAlias = httpx.AsyncClient | httpx2.AsyncClient
+    HTTPTransport: TypeAlias = httpx.BaseTransport | httpx2.BaseTransport
+    AsyncHTTPTransport: TypeAlias = httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport
+
 T = TypeVar("T")
 
 
-class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken]):
+class DataEventsClient(BaseClient[Engine, "HTTPClient", "HTTPTransport", AccessToken]):
     """Submits, lists and summarises data events, blocking; threads can share it.
 
     The client connects when it first sends, and keeps its connections until ``close()`` or the end
@@ -45,9 +52,10 @@ class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken
             ``INTERCOM_REGION`` from the environment, else "us".
         base_url: The API's address, instead of a region. The default is ``INTERCOM_BASE_URL`` from
             the environment, which takes precedence over ``INTERCOM_REGION``.
-        timeout: Seconds that one attempt may take. A blocking client limits each read, and checks
-            the time between the parts of a body. An ``httpx.Timeout`` limits the phases of an
-            attempt instead. The default is 30, or what your own `http_client` has.
+        timeout: Seconds that one attempt may take. On connections of your own, a blocking client
+            limits each read instead, and checks the time between the parts of a body. An
+            ``httpx.Timeout`` or ``httpx2.Timeout`` limits the phases of an attempt. The default is
+            30, or what your own `http_client` has.
         deadline: Seconds that a request may take in all, retries and waits included. The client
             does not begin a wait that it knows to end later; how long the rate limit delays a
             request is known only for the first in the queue. ``math.inf`` means no deadline.
@@ -62,10 +70,13 @@ class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken
         headers: Additional headers of every request.
         enabled: Whether to send anything. If not, the client still checks and logs everything, and
             listings are empty. The default is True, unless ``INTERCOM_DISABLED`` is 1.
-        transport: An httpx transport to send through, such as ``Emulator().transport()``. One with
-            sockets cannot be used on both sides of a fork.
-        http_client: Your own ``httpx.Client``, with your proxies, certificates and hooks. It is
-            never closed here, and cannot be used on both sides of a fork.
+        transport: A transport of httpx or httpx2 to send through, such as
+            ``Emulator().transport()``. One with sockets cannot be used on both sides of a fork.
+        http_client: Your own ``httpx.Client`` or ``httpx2.Client``, with your proxies, certificates
+            and hooks. It is never closed here, and cannot be used on both sides of a fork. Both
+            libraries take what a server sends beyond an answer for the answer to the next request;
+            the client's own connections are guarded against that, yours and those of your
+            `transport` are not.
         clock: The source of time and of waits, for tests.
 
     Raises:
@@ -187,14 +198,15 @@ class DataEventsClient(BaseClient[httpx.Client, httpx.BaseTransport, AccessToken
 
 
 class AsyncDataEventsClient(
-    BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport, AsyncAccessToken]
+    BaseClient[AsyncEngine, "AsyncHTTPClient", "AsyncHTTPTransport", AsyncAccessToken]
 ):
     """Submits, lists and summarises data events, async, under asyncio and trio.
 
     The twin of :class:`DataEventsClient`: the same arguments, verbs and errors. Every verb but
     ``list`` is awaited, ``list`` is iterated with ``async for``, and ``aclose()`` or an
     ``async with`` block closes the connections. The function in `access_token` may also be async.
-    As with httpx, a client belongs to the event loop in which it is first used.
+    One client works in one event loop after another, each with connections of its own; it cannot
+    have requests in flight in two of them at once.
 
     Example:
         >>> import asyncio

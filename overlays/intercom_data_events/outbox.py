@@ -30,6 +30,7 @@ from typing import Any
 
 from attrs import frozen
 
+from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     APIStatusError,
     ConfigurationError,
@@ -814,12 +815,12 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def _in_turn(connection: sqlite3.Connection, statement: str, patience: float) -> None:
     """Does what SQLite does not wait for its turn with."""
-    ends = time.monotonic() + patience
+    ends = SYSTEM.monotonic() + patience
     while True:
         try:
             connection.execute(statement).fetchall()
         except sqlite3.OperationalError as error:
-            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > ends:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or SYSTEM.monotonic() > ends:
                 raise
             time.sleep(0.01)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import itertools
 import json
@@ -19,7 +20,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from callers import NOW, Answers, Caller, every_driver, threads_and_tasks
+from callers import NOW, Answers, Caller, Refusing, every_driver, threads_and_tasks
 from clocks import EventLoopClock, run_in_no_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -1051,7 +1052,8 @@ def test_with_the_extra_it_goes_through_aiohttp_with_the_same_requests(through):
 
 
 def test_without_the_extra_it_goes_through_httpx(through, monkeypatch):
-    monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "intercom_data_events._sending.engines.fast", raising=False)
     with Emulator().serve() as url:
         outcomes = anyio.run(sent, url, map(event, range(50)))
 
@@ -1059,19 +1061,41 @@ def test_without_the_extra_it_goes_through_httpx(through, monkeypatch):
     assert not through
 
 
-def test_under_trio_and_with_a_proxy_it_goes_through_httpx(through, monkeypatch):
+def test_under_trio_it_goes_through_httpx(through):
     with Emulator().serve() as url:
 
         async def under_trio() -> list[Outcome]:
             return await sent(url, map(event, range(5)))
 
-        assert len(anyio.run(under_trio, backend="trio")) == 5
-        monkeypatch.setenv("HTTP_PROXY", url)
-        monkeypatch.setenv("NO_PROXY", "")
-        outcomes = anyio.run(sent, url, map(event, range(5)))
+        outcomes = anyio.run(under_trio, backend="trio")
 
     assert statuses(outcomes) == ["accepted"] * 5
     assert not through
+
+
+def test_through_aiohttp_the_proxy_of_the_environment_gets_its_password(through, monkeypatch):
+    proxy = Emulator()
+    with proxy.serve() as url:
+        monkeypatch.setenv("HTTP_PROXY", url.replace("://", "://me:p%40ss@"))
+        monkeypatch.setenv("NO_PROXY", "elsewhere.test")
+        outcomes = anyio.run(sent, "http://intercom.test", map(event, range(5)))
+
+    assert statuses(outcomes) == ["accepted"] * 5
+    assert through["aiohttp"] == 5
+    assert {one.headers["Host"] for one in proxy.requests} == {"intercom.test"}
+    given = {one.headers["Proxy-Authorization"] for one in proxy.requests}
+    assert given == {f"Basic {base64.b64encode(b'me:p@ss').decode()}"}
+
+
+def test_through_aiohttp_a_host_that_is_excepted_is_reached_without_the_proxy(through, monkeypatch):
+    emulator = Emulator()
+    with emulator.serve() as url, Refusing() as nowhere:
+        monkeypatch.setenv("HTTP_PROXY", nowhere)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        outcomes = anyio.run(sent, url, map(event, range(5)))
+
+    assert statuses(outcomes) == ["accepted"] * 5
+    assert through["aiohttp"] == 5
 
 
 def test_an_http_client_or_transport_of_the_callers_is_used_as_it_is(through):

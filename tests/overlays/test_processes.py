@@ -9,8 +9,6 @@ import json
 import math
 import os
 import queue
-import select
-import signal
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,46 +21,16 @@ import httpx
 import httpx2
 import pytest
 from callers import every_driver, threads_and_tasks
+from children import PATIENCE, Child
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.emulator import Emulator, Fault, ManualClock, random_faults
+from intercom_data_events.tracker import Tracker
 
 # What may go wrong where there are several threads is what is tested.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
-
-#: Seconds after which a use that has not ended is stuck.
-PATIENCE = 30
-
-
-class Child:
-    """A forked process that calls a function; guarded, as it is deadlocks that are looked for."""
-
-    def __init__(self, function):
-        self._reading, writing = os.pipe()
-        self._process = os.fork()
-        if self._process == 0:
-            # A copy of the test run, of which nothing may go on but this.
-            try:
-                said = {"returned": function()}
-            except BaseException as error:  # noqa: BLE001  # told to the parent
-                said = {"raised": type(error).__name__, "message": str(error)}
-            try:
-                os.write(writing, json.dumps(said).encode())
-            finally:
-                os._exit(0)
-        os.close(writing)
-
-    def said(self):
-        """What the function returned or raised; fails where it does neither."""
-        with os.fdopen(self._reading, "rb") as pipe:
-            if not select.select([pipe], [], [], PATIENCE)[0]:
-                os.kill(self._process, signal.SIGKILL)
-            said = pipe.read()
-        os.waitpid(self._process, 0)
-        assert said, "the child is stuck"
-        return json.loads(said)
 
 
 class Workers:
@@ -312,7 +280,21 @@ def users_of(emulator):
 # Forks.
 
 
+@pytest.fixture(params=["own numbers", "one number"])
+def _numbers(request, monkeypatch):
+    """The processes of a test have one number, as those of several containers can, or later ones.
+
+    It is asked for in Python alone: what is in C has that of the system.
+    """
+    if request.param == "one number":
+        monkeypatch.setattr(os, "getpid", lambda: 7)
+
+
+whatever_the_numbers = pytest.mark.usefixtures("_numbers")
+
+
 @pytest.mark.processes
+@whatever_the_numbers
 @every_driver
 def test_parent_and_children_use_one_client_over_connections_of_their_own(backend, emulator):
     connections = Connections(emulator)
@@ -337,6 +319,7 @@ def test_parent_and_children_use_one_client_over_connections_of_their_own(backen
 
 
 @pytest.mark.processes
+@whatever_the_numbers
 @threads_and_tasks
 def test_the_child_of_a_child_has_connections_of_its_own_too(backend, emulator):
     connections = Connections(emulator)
@@ -360,6 +343,7 @@ def test_the_child_of_a_child_has_connections_of_its_own_too(backend, emulator):
 
 
 @pytest.mark.processes
+@whatever_the_numbers
 @threads_and_tasks
 def test_closing_a_client_in_a_child_leaves_it_open_in_the_parent(backend, emulator):
     connections = Connections(emulator)
@@ -421,6 +405,79 @@ def test_a_child_is_not_held_up_by_what_the_parent_is_doing(backend, doing):
     assert {"held", "busy"} & set(users_of(emulator))
 
 
+@pytest.mark.processes
+@whatever_the_numbers
+def test_a_child_does_not_share_connections_of_the_callers_own(emulator):
+    with emulator.serve() as url, httpx.Client() as own:
+        client = DataEventsClient("token", base_url=url, http_client=own)
+        client.create("a", user_id="parent")
+        said = in_child("blocking", client, "child").said()
+        assert (said.get("raised"), "fork" in said["message"]) == ("ConfigurationError", True)
+        client.create("b", user_id="parent")
+
+    assert users_of(emulator) == ["parent", "parent"]
+
+
+@pytest.mark.processes
+@whatever_the_numbers
+def test_a_bulk_of_the_parent_is_refused_in_a_child_and_goes_on_in_the_parent(emulator):
+    events = [{"event_name": "a", "user_id": str(number)} for number in range(200)]
+    with emulator.serve() as url, DataEventsClient("token", base_url=url) as client:
+        outcomes = client.create_many(events, concurrency=2)
+        next(outcomes)
+        said = Child(lambda: repr(next(outcomes))).said()
+        assert (said.get("raised"), "fork" in said["message"]) == ("ConfigurationError", True)
+        # Nor does a child end it, as it forgets it.
+        assert Child(outcomes.close).said() == {"returned": None}
+        assert len(list(outcomes)) == 199
+
+    assert len(emulator.events) == 200
+
+
+@pytest.mark.processes
+@whatever_the_numbers
+@pytest.mark.parametrize("kept", ["in memory", "in a file"])
+def test_a_child_sends_what_it_tracks_itself(emulator, tmp_path, kept):
+    outbox = tmp_path / "outbox" if kept == "in a file" else None
+    with emulator.serve() as url, DataEventsClient("token", base_url=url) as client:
+        tracker = Tracker(client, outbox)
+        tracker.track("a", user_id="parent")
+        assert tracker.flush(PATIENCE)
+
+        def track(user):
+            before = tracker.counters.sent
+            tracker.track("a", user_id=user)
+            flushed = tracker.flush(PATIENCE)
+            return [before, flushed, tracker.counters.sent, tracker.close(PATIENCE)]
+
+        for user in ("child", "other child"):
+            said = Child(functools.partial(track, user)).said()
+            assert said == {"returned": [0, True, 1, True]}
+        tracker.track("b", user_id="parent")
+        assert tracker.close(PATIENCE)
+
+    assert users_of(emulator) == ["child", "other child", "parent", "parent"]
+
+
+@pytest.mark.processes
+@whatever_the_numbers
+def test_a_child_does_not_send_what_its_parent_still_has_in_memory(emulator):
+    connections = Connections(emulator)
+    with connections.serve() as url, DataEventsClient("token", base_url=url) as client:
+        tracker = Tracker(client, concurrency=1)
+        tracker.track("a", user_id="held")
+        tracker.track("a", user_id="parent")
+        assert connections.held.wait(PATIENCE)
+        assert Child(lambda: [tracker.flush(PATIENCE), tracker.close(PATIENCE)]).said() == {
+            "returned": [True, True]
+        }
+        assert users_of(emulator) == []
+        connections.let_go.set()
+        assert tracker.close(PATIENCE)
+
+    assert users_of(emulator) == ["held", "parent"]
+
+
 class Stops:
     """Where a thread called "stopping" stops, each time, until it is told to go on."""
 
@@ -470,6 +527,7 @@ class Stops:
 
 
 @pytest.mark.processes
+@whatever_the_numbers
 @pytest.mark.parametrize("use", ["first", "second", "waiting"])
 def test_a_child_is_not_held_up_by_any_lock_that_a_thread_of_the_parent_holds(
     emulator, monkeypatch, use

@@ -1,77 +1,83 @@
-"""Authentication: puts the access token on requests."""
+"""Authentication: where the access token comes from."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+import math
+from collections.abc import Awaitable, Coroutine
 
-import httpx
-
+from intercom_data_events._sending.engines import SendError
+from intercom_data_events._sending.engines.libraries import is_failure
 from intercom_data_events._sending.settings import AsyncAccessToken, check_token
 from intercom_data_events.errors import ConfigurationError
 
 
-class BearerToken(httpx.Auth):
-    """Puts the access token on a request; a function that returns the token is called each time.
-
-    Requests pass it to httpx explicitly, so that neither the authentication of a caller's own
-    client nor credentials in an address take its place.
-    """
+class BearerToken:
+    """The access token, or the caller's function that returns it and is called for each attempt."""
 
     def __init__(self, token: AsyncAccessToken | None) -> None:
         self._token = token
+
+    @property
+    def is_function(self) -> bool:
+        """Whether a function returns the token."""
+        return callable(self._token)
 
     @property
     def known_token(self) -> str | None:
         """The token, or None where a function returns it."""
         return self._token if isinstance(self._token, str) else None
 
-    def sync_auth_flow(
-        self, request: httpx.Request
-    ) -> Generator[httpx.Request, httpx.Response, None]:
-        """Authenticates for a blocking client."""
+    def token(self) -> str:
+        """Returns the function's token, for a blocking client.
+
+        Raises:
+            ConfigurationError: The function failed, is async, or returned something else.
+        """
         token = self._current()
         if isinstance(token, Awaitable):
             if isinstance(token, Coroutine):
                 token.close()
             must = "access_token must not be an async function"
             raise ConfigurationError(f"{must}; use AsyncDataEventsClient with async functions")
-        self._authenticate(request, token)
-        yield request
+        return check_token(token)
 
-    async def async_auth_flow(
-        self, request: httpx.Request
-    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Authenticates for an async client."""
-        await self.authenticate(request)
-        yield request
+    async def atoken(self, seconds: float) -> str:
+        """Returns the function's token, for an async client; the function may be async.
 
-    async def authenticate(self, request: httpx.Request) -> None:
-        """Puts the token on a request; the function that returns it may be async.
+        Args:
+            seconds: The longest that it may take.
 
         Raises:
-            ConfigurationError: The function failed, or returned something other than a token.
+            ConfigurationError: The function failed, or returned something else.
+            SendError: It took too long.
         """
+        import anyio
+
         token = self._current()
         if isinstance(token, Awaitable):
-            try:
-                token = await token
-            except (httpx.HTTPError, OSError) as error:
-                raise _token_error(error) from error
-        self._authenticate(request, token)
+            with anyio.move_on_after(None if seconds == math.inf else seconds) as scope:
+                try:
+                    token = await token
+                except Exception as error:
+                    if not is_failure(error):
+                        raise
+                    raise _token_error(error) from error
+            if scope.cancelled_caught:
+                slow = TimeoutError(f"the access_token function took more than {seconds:g} s")
+                raise SendError(slow, possibly_sent=False, timed_out=True)
+        return check_token(token)
 
     def _current(self) -> object:
         try:
             return self._token() if callable(self._token) else self._token
-        except (httpx.HTTPError, OSError) as error:
-            # Its own type, because the request that needs the token has not failed.
+        except Exception as error:
+            if not is_failure(error):
+                raise
             raise _token_error(error) from error
-
-    def _authenticate(self, request: httpx.Request, token: object) -> None:
-        if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {check_token(token)}"
 
 
 def _token_error(error: Exception) -> ConfigurationError:
+    # Its own type, because the request that needs the token has not failed.
     return ConfigurationError(
         f"the access_token function failed: {str(error) or type(error).__name__}"
     )

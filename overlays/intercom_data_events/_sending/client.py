@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
-import httpx
-
-from intercom_data_events._sending.session import C, Session
+from intercom_data_events._sending.engines import AsyncEngine, Engine
+from intercom_data_events._sending.engines.libraries import is_kind
+from intercom_data_events._sending.session import Session
 from intercom_data_events._sending.settings import (
     AsyncAccessToken,
     Region,
     Settings,
+    Timeout,
     resolve_address,
     resolve_enabled,
     resolve_token,
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.quota import RateLimit
     from intercom_data_events_api.models import IntercomVersion
 
-Tr = TypeVar("Tr", bound=httpx.BaseTransport | httpx.AsyncBaseTransport)
+E = TypeVar("E", bound=Engine | AsyncEngine)
+#: The http_client and the transport that a caller may pass.
+C = TypeVar("C")
+Tr = TypeVar("Tr")
 Tok = TypeVar("Tok", bound=AsyncAccessToken)
 
 
-class BaseClient(Generic[C, Tr, Tok]):
+class BaseClient(Generic[E, C, Tr, Tok]):
     """Settings and a session; a view has other settings on the same session."""
 
     _is_async: ClassVar[bool]
@@ -41,7 +45,7 @@ class BaseClient(Generic[C, Tr, Tok]):
         version: IntercomVersion | str | None = None,
         region: Region | None = None,
         base_url: str | None = None,
-        timeout: float | httpx.Timeout | None = None,
+        timeout: Timeout = None,
         deadline: float = 120,
         max_retries: int = 4,
         pace: bool = True,
@@ -64,14 +68,16 @@ class BaseClient(Generic[C, Tr, Tok]):
         )
         if transport is not None and http_client is not None:
             raise ConfigurationError("pass either transport or http_client, not both")
-        base = httpx.AsyncBaseTransport if self._is_async else httpx.BaseTransport
-        _check_kind("transport", transport, base)
-        _check_kind("http_client", http_client, self._http_kind())
-        _check_kind("clock", clock, Clock)
+        kind = "Async" if self._is_async else ""
+        _check_kind("transport", transport, f"{kind}BaseTransport")
+        _check_kind("http_client", http_client, f"{kind}Client")
+        if clock is not None and not isinstance(clock, Clock):
+            module = Clock.__module__.partition(".")[0]
+            raise invalid(ConfigurationError, f"clock must be an {module}.Clock", clock)
         on = resolve_enabled(enabled)
-        self._session = Session(
-            self._http_kind(),
+        self._session: Session[E] = Session(
             resolve_token(access_token) if on else None,
+            is_async=self._is_async,
             enabled=on,
             transport=transport,
             http_client=http_client,
@@ -79,15 +85,11 @@ class BaseClient(Generic[C, Tr, Tok]):
         )
         self._is_view = False
 
-    def _http_kind(self) -> type[C]:
-        # Looked up now, because tracing tools put a class of their own into its place.
-        return cast("type[C]", httpx.AsyncClient if self._is_async else httpx.Client)
-
     def with_options(
         self,
         *,
         version: IntercomVersion | str | None = None,
-        timeout: float | httpx.Timeout | None = None,
+        timeout: Timeout = None,
         deadline: float | None = None,
         max_retries: int | None = None,
         pace: bool | None = None,
@@ -154,16 +156,16 @@ class BaseClient(Generic[C, Tr, Tok]):
         enabled = bool(state["enabled"])
         self._settings = cast("Settings", state["settings"])
         token = resolve_token(None) if enabled else None
-        self._session = Session(self._http_kind(), token, enabled=enabled)
+        self._session = Session(token, is_async=self._is_async, enabled=enabled)
         self._is_view = False
 
 
-def _check_kind(name: str, given: object, kind: type) -> None:
-    if given is not None and not isinstance(given, kind):
-        module = kind.__module__.partition(".")[0]
-        raise invalid(ConfigurationError, f"{name} must be an {module}.{kind.__name__}", given)
+def _check_kind(name: str, given: object, kind: str) -> None:
+    if given is not None and not is_kind(given, kind):
+        must = f"{name} must be an httpx.{kind} or httpx2.{kind}"
+        raise invalid(ConfigurationError, must, given)
 
 
-def parts_of(client: BaseClient[C, Any, Any]) -> tuple[Session[C], Settings]:
+def parts_of(client: BaseClient[E, Any, Any, Any]) -> tuple[Session[E], Settings]:
     """Returns a client's session and settings, for modules that send on its behalf."""
     return client._session, client._settings  # noqa: SLF001  # attributes of BaseClient, above

@@ -9,23 +9,22 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-import httpx
-
 from intercom_data_events import errors
 from intercom_data_events._sending import retry
-from intercom_data_events._sending.request import Operation, build
+from intercom_data_events._sending.engines import BodyError, Request, SendError
+from intercom_data_events._sending.request import Operation, body_of
 from intercom_data_events._sending.steps import (
-    BodyTooLargeError,
+    Authorize,
     RawResponse,
     Send,
     Steps,
     Wait,
-    secret_of,
+    secret,
 )
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.pacing import RateLimiter, Reservation
-    from intercom_data_events._sending.session import ProcessState, Session
+    from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Clock
 
@@ -33,7 +32,7 @@ log = logging.getLogger("intercom_data_events")
 
 T = TypeVar("T")
 
-# The headers that are read of every answer, because look-ups in httpx.Headers are slow.
+# The headers that are read of every answer.
 _QUOTA = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
 _HEADERS = {b"date", b"intercom-version", b"retry-after", *_QUOTA}
 # Seconds. With less of the deadline left after a wait, no further attempt is made.
@@ -84,16 +83,17 @@ def reserve(
         The reservation, which the caller passes to :meth:`Exchange.steps` or releases; None if
         there was no quota in time.
     """
-    limiter = session.process_state().limiter
-    reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
-    acquired = False
-    try:
-        ends = session.clock.monotonic() + seconds
-        acquired = yield from acquire(limiter, reservation, session.clock, "an event", ends)
-    finally:
-        # Also if the wait is interrupted or cancelled.
-        if not acquired:
-            limiter.release(reservation)
+    with session.in_use() as state:
+        limiter = state.limiter
+        reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
+        acquired = False
+        try:
+            ends = session.clock.monotonic() + seconds
+            acquired = yield from acquire(limiter, reservation, session.clock, "an event", ends)
+        finally:
+            # Also if the wait is interrupted or cancelled.
+            if not acquired:
+                limiter.release(reservation)
     return reservation if acquired else None
 
 
@@ -111,7 +111,8 @@ class Exchange(Generic[T]):
         self.attempts = 0
         self.recurs = self.possibly_processed = False
         self.begun = session.clock.monotonic()
-        self.request: httpx.Request | None = None
+        self._token: str | None = None
+        self._body: bytes | None = None
 
     def steps(self, reservation: Reservation | None = None) -> Steps[errors.APIResponse[T]]:
         """Yields the steps and returns the answer.
@@ -126,59 +127,68 @@ class Exchange(Generic[T]):
             Exception: The caller's own, for example from a hook; with a note if the request may
                 have been processed.
         """
-        settings, session, label = self.settings, self.session, self.operation.label
-        clock = session.clock
-        ends = self.begun + settings.deadline
+        session, settings = self.session, self.settings
         acquired = reservation is not None
-        failure: errors.IntercomError | None = None
         try:
-            state = session.process_state()
-            limiter = state.limiter
-            if reservation is None:
-                reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
-            while True:
-                if not acquired:
-                    acquired = yield from acquire(limiter, reservation, clock, label, ends)
-                if not acquired:
-                    failure = failure or errors.APITimeoutError(
-                        f"{label} was not sent: the app's rate limit left no room for it within "
-                        f"the deadline of {settings.deadline:g} s; send fewer requests at once, or "
-                        "pass a longer deadline"
+            with session.in_use() as state:
+                if reservation is None:
+                    reservation = state.limiter.reservation(
+                        settings.quota_share, paced=settings.pace, bounded=True
                     )
-                    break
-                if reservation.withdrawn:
-                    failure = failure or errors.NotSentError(
-                        f"{label} was not sent: its sender was closed"
-                    )
-                    break
-                result = yield from self._attempt(state, reservation, ends)
-                if not isinstance(result, errors.IntercomError):
-                    return result
-                failure = result
-                self.possibly_processed |= failure.may_have_been_processed
-                wait = self._wait(failure)
-                if wait is None or clock.monotonic() + wait > ends - _LEAST_LEFT:
-                    break
-                log.info(
-                    "%s: %s, retrying in %.2f s (%d of %d)",
-                    label, _reason(failure), wait, self.attempts, settings.max_retries,
-                )  # fmt: skip
-                yield Wait(wait, None)
-                acquired = False
+                result = yield from self._attempts(state.limiter, reservation, acquired)
         except Exception as error:
             # From elsewhere: the caller's hook, transport or token function.
             if isinstance(error, errors.IntercomError):
                 self._conclude(error)
             elif self.possibly_processed:
-                error.add_note(f"{label} may have been processed nevertheless.")
+                error.add_note(f"{self.operation.label} may have been processed nevertheless.")
             raise
         finally:
             if reservation is not None:
                 session.release(reservation)
-        raise self._conclude(failure)
+        if isinstance(result, errors.IntercomError):
+            raise self._conclude(result)
+        return result
+
+    def _attempts(
+        self, limiter: RateLimiter, reservation: Reservation, acquired: bool
+    ) -> Steps[errors.APIResponse[T] | errors.IntercomError]:
+        """Makes as many attempts as it takes; returns the answer or the last failure."""
+        settings, label, clock = self.settings, self.operation.label, self.session.clock
+        ends = self.begun + settings.deadline
+        failure: errors.IntercomError | None = None
+        while True:
+            if not acquired:
+                acquired = yield from acquire(limiter, reservation, clock, label, ends)
+            if not acquired:
+                full = limiter.is_full(reservation)
+                what = "the requests in flight" if full else "the app's rate limit"
+                return failure or errors.APITimeoutError(
+                    f"{label} was not sent: {what} left no room for it within the deadline of "
+                    f"{settings.deadline:g} s; send fewer requests at once, or pass a longer "
+                    "deadline"
+                )
+            if reservation.withdrawn:
+                return failure or errors.NotSentError(
+                    f"{label} was not sent: its sender was closed"
+                )
+            result = yield from self._attempt(limiter, reservation, ends)
+            if not isinstance(result, errors.IntercomError):
+                return result
+            failure = result
+            self.possibly_processed |= failure.may_have_been_processed
+            wait = self._wait(failure)
+            if wait is None or clock.monotonic() + wait > ends - _LEAST_LEFT:
+                return failure
+            log.info(
+                "%s: %s, retrying in %.2f s (%d of %d)",
+                label, _reason(failure), wait, self.attempts, settings.max_retries,
+            )  # fmt: skip
+            yield Wait(wait, None)
+            acquired = False
 
     def _attempt(
-        self, state: ProcessState[Any], reservation: Reservation, ends: float
+        self, limiter: RateLimiter, reservation: Reservation, ends: float
     ) -> Steps[errors.APIResponse[T] | errors.IntercomError]:
         """Makes one attempt; returns the answer or the failure.
 
@@ -189,44 +199,63 @@ class Exchange(Generic[T]):
         session, clock, label = self.session, self.session.clock, self.operation.label
         begun = clock.monotonic()
         seconds = min(self.settings.seconds_per_attempt, max(0.0, ends - begun))
-        request = self.request = build(self.operation, self.settings, state, seconds)
-        outcome = yield Send(request, seconds)
-        # The token is put on the request when it is sent; without one, nothing was sent.
-        sent = "authorization" in request.headers or not session.enabled
-        self.attempts += sent
-        if isinstance(outcome, httpx.HTTPStatusError) and _is_about(outcome, request):
-            # A caller's hook raises it for a status, as a rule before the body is read.
-            answer = outcome.response
-            content = answer.content if answer.is_stream_consumed else b""
-            outcome = RawResponse.of(answer, content, outcome)
+        outcome: object
+        try:
+            request = yield from self._request(seconds)
+        except SendError as error:
+            # There is no token in time.
+            limiter.release(reservation)
+            return self._failed(None, error)
+        self.attempts += 1
+        outcome = yield Send(request)
         if not isinstance(outcome, RawResponse):
-            error = cast("Exception", outcome)
-            about_request = _is_about(error, request)
-            possibly_sent = sent and retry.was_possibly_sent(error, about_request=about_request)
-            state.limiter.release(reservation, lost=possibly_sent)
-            if not retry.is_failure(error, about_request=about_request):
-                self.possibly_processed |= self.operation.changes and sent
-                raise error
-            failure = self._failed(None, error, possibly_sent, about_request)
-            log.debug("%s %s", label, _reason(failure))
-            return failure
+            if isinstance(outcome, SendError):
+                limiter.release(reservation, lost=outcome.possibly_sent)
+                failure = self._failed(None, outcome)
+                log.debug("%s %s", label, _reason(failure))
+                return failure
+            limiter.release(reservation, lost=True)
+            if not isinstance(outcome, errors.IntercomError):
+                self.possibly_processed |= self.operation.changes
+            raise cast("Exception", outcome)
+        answer = outcome.without(request.token)
         headers = {
             known.decode(): value.decode("latin-1")
-            for name, value in outcome.headers.raw
+            for name, value in answer.raw_headers
             if (known := name.lower()) in _HEADERS
         }
-        state.limiter.release(reservation, headers, status=outcome.status_code)
+        limiter.release(reservation, headers, status=answer.status_code)
         session.note(headers, self.settings.version)
         # The transport of a disabled client logs what it does not send.
         if log.isEnabledFor(logging.DEBUG) and session.enabled:
-            log.debug("%s %d in %.3f s", label, outcome.status_code, clock.monotonic() - begun)
-        if not 200 <= outcome.status_code < 300:
-            return self._failed(outcome, outcome.problem, sent=True, about_request=True)
+            log.debug("%s %d in %.3f s", label, answer.status_code, clock.monotonic() - begun)
+        if not 200 <= answer.status_code < 300:
+            return self._failed(answer, answer.problem)
         try:
-            return outcome.with_parsed(self.operation.read(outcome))
-        except (httpx.HTTPError, BodyTooLargeError, *_MISREAD) as problem:
+            return answer.with_parsed(self.operation.read(answer))
+        except (SendError, BodyError, *_MISREAD) as problem:
             # Reading belongs to the attempt, so that an unreadable answer can be retried.
-            return self._failed(outcome, problem, sent=True, about_request=True)
+            return self._failed(answer, problem)
+
+    def _request(self, seconds: float) -> Steps[Request]:
+        """Returns the request of an attempt, which has the given seconds.
+
+        Raises:
+            ConfigurationError: The function that returns the token failed.
+            SendError: It took too long.
+            Exception: The caller's own, from that function.
+        """
+        session, clock = self.session, self.session.clock
+        token = session.auth.known_token
+        if session.auth.is_function:
+            ends = clock.monotonic() + seconds
+            token = cast("str", (yield Authorize(seconds)))
+            seconds = max(0.0, ends - clock.monotonic())
+        self._token = token
+        if self._body is None:
+            self._body = body_of(self.operation)
+        endpoint = session.endpoint(self.operation, self.settings)
+        return Request(endpoint, self.operation.sent_query, self._body, token, seconds)
 
     def _wait(self, failure: errors.IntercomError) -> float | None:
         """Returns the seconds until the next attempt; None if this was the last one."""
@@ -236,32 +265,28 @@ class Exchange(Generic[T]):
         return retry.seconds_to_wait(failure, self.attempts, self.session.clock.time())
 
     def _failed(
-        self, answer: RawResponse | None, problem: Exception | None, sent: bool, about_request: bool
+        self, answer: RawResponse | None, problem: Exception | None
     ) -> errors.IntercomError:
         """Returns the typed error of a failed attempt.
 
         Args:
             answer: The answer, if there is one.
             problem: What went wrong while sending or reading.
-            sent: Whether the server may have got the request.
-            about_request: Whether the problem is about the request.
         """
         # Imported after a failure only, so that programs start faster.
         from intercom_data_events._sending.responses import failed_attempt
 
-        version = self.settings.version
-        possible = self.operation.changes and sent
         # The status of an answer says more than what happened to its body.
-        decided = problem is None or (answer is not None and not 200 <= answer.status_code < 300)
-        self.recurs = not decided and retry.recurs(
-            cast("Exception", problem), about_request=about_request
-        )
-        return failed_attempt(self.operation, answer, problem, version, possible, self._secret())
+        decided = answer is not None and not 200 <= answer.status_code < 300
+        self.recurs = not decided and getattr(problem, "recurs", False)
+        version, token = self.settings.version, secret(self._token)
+        return failed_attempt(self.operation, answer, problem, version, token)
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
         """Completes the error of the last attempt with the totals of all attempts."""
-        secret = self._secret()
-        message = str(failure).replace(secret, errors.REMOVED) if secret else str(failure)
+        message, token = str(failure), secret(self._token)
+        if token is not None:
+            message = message.replace(token, errors.REMOVED)
         failure.tries = self.attempts
         failure.elapsed = self.session.clock.monotonic() - self.begun
         failure.may_have_been_processed = self.possibly_processed
@@ -271,20 +296,6 @@ class Exchange(Generic[T]):
             message += "; it may have been processed nevertheless"
         failure.args = (message,)
         return failure
-
-    def _secret(self) -> str | None:
-        """Returns the access token of the latest attempt."""
-        return None if self.request is None else secret_of(self.request)
-
-
-def _is_about(error: Exception, request: httpx.Request) -> bool:
-    """Whether an error is from httpx and about this request, not about one that a hook made."""
-    if not isinstance(error, httpx.HTTPError):
-        return False
-    try:
-        return error.request is request
-    except RuntimeError:
-        return False  # The error has no request.
 
 
 def _reason(failure: errors.IntercomError) -> str:

@@ -19,6 +19,9 @@ from intercom_data_events._sending.quota import ClockSkew, read_quota
 from intercom_data_events._sending.retry import LONGEST_WINDOW, retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
+# Requests in flight at once, of those that no scheduler bounds: as many as httpx has connections by
+# default.
+_MOST_IN_FLIGHT = 100
 # Requests that may go at once to learn the quota, while nothing is known of the window. If the
 # window before had no room for a request, only one may.
 _PROBES = 10
@@ -38,6 +41,8 @@ class Reservation:
     share: float
     #: Whether the request waits for room; if not, it still counts for those that do.
     paced: bool
+    #: Whether it counts among those of which only so many are in flight at once.
+    bounded: bool
     #: The thread that it belongs to; None if one thread has several reservations at a time.
     thread: int | None
     alarm: Alarm | AsyncAlarm | None = None
@@ -45,6 +50,11 @@ class Reservation:
     sent: float = 0.0
     #: Set by a scheduler that has closed: its request is not repeated.
     withdrawn: bool = False
+
+    @property
+    def queue(self) -> tuple[float, bool, bool]:
+        """Names the queue in which it waits."""
+        return self.share, self.paced, self.bounded
 
 
 @define
@@ -107,10 +117,12 @@ class RateLimiter:
         # Reentrant: the garbage collector or a signal handler may end a request during any step.
         self._lock = threading.RLock()
         self._numbers = count()
-        # One queue for each share of the quota, so that a smaller share does not delay the others.
-        self._queues: dict[float, list[Reservation]] = {}
+        # One queue for each share of the quota, so that a smaller share does not delay the others;
+        # and for each kind of request, as what delays one does not delay the other.
+        self._queues: dict[tuple[float, bool, bool], list[Reservation]] = {}
         # A set, not a count, so that an interrupt between two steps does no lasting harm.
         self._in_flight: set[Reservation] = set()
+        self._bounded: set[Reservation] = set()
         self._window: _Window | None = None
         self._limited = False
         # Whether a request found no room in the current window.
@@ -123,14 +135,21 @@ class RateLimiter:
         self._probed = -math.inf
         self._most_probes: float = _PROBES
 
-    def reservation(self, share: float, *, paced: bool) -> Reservation:
+    def reservation(self, share: float, *, paced: bool, bounded: bool = False) -> Reservation:
         """Returns a place for a request.
 
         Args:
             share: The largest part of the quota that it may use, greater than 0 and at most 1.
-            paced: Whether the request waits for room.
+            paced: Whether the request waits for room within the quota.
+            bounded: Whether it waits while many such requests are in flight. A scheduler bounds its
+                own, so that they neither wait for those of others nor keep them waiting.
         """
-        return Reservation(next(self._numbers), share, paced, self._thread and self._thread())
+        thread = self._thread and self._thread()
+        return Reservation(next(self._numbers), share, paced, bounded, thread)
+
+    def is_full(self, reservation: Reservation) -> bool:
+        """Whether a request has to wait for the end of others in flight."""
+        return reservation.bounded and len(self._bounded) >= _MOST_IN_FLIGHT
 
     def acquire(self, reservation: Reservation) -> float:
         """Grants a request quota, or puts it into its queue.
@@ -142,23 +161,26 @@ class RateLimiter:
         with self._lock:
             now = self._now()
             window = self._present_window(now)
-            queue = self._queues.get(reservation.share)
+            queue = self._queues.get(reservation.queue)
             if queue and reservation.thread is not None:
                 self._let_pass(reservation, queue)
-            if not reservation.paced:
-                wait = 0.0
-            elif queue and queue[0].number < reservation.number:
+            full = self.is_full(reservation)
+            if full or (queue and queue[0].number < reservation.number):
                 wait = math.inf
+            elif not reservation.paced:
+                wait = 0.0
             else:
                 wait = self._seconds_until_room(window, reservation.share, now)
             if wait > 0:
                 self._enqueue(reservation)
-                self._scarce |= window is not None
+                self._scarce |= window is not None and not full
                 # A new alarm each time, because some kinds cannot be reset.
                 reservation.alarm = self._alarm()
                 return wait
             self._dequeue(reservation)
             self._in_flight.add(reservation)
+            if reservation.bounded:
+                self._bounded.add(reservation)
             reservation.sent = now
             if window is None:
                 self._probes.add(reservation)
@@ -185,6 +207,7 @@ class RateLimiter:
             lost: Whether the server may have got the request, but no answer arrived.
         """
         with self._lock:
+            self._bounded.discard(reservation)
             if reservation in self._in_flight:
                 self._in_flight.discard(reservation)
                 self._probes.discard(reservation)
@@ -289,17 +312,17 @@ class RateLimiter:
             window.lost = 0
 
     def _enqueue(self, reservation: Reservation) -> None:
-        queue = self._queues.setdefault(reservation.share, [])
+        queue = self._queues.setdefault(reservation.queue, [])
         if reservation not in queue:
             insort(queue, reservation, key=lambda one: one.number)
 
     def _dequeue(self, reservation: Reservation) -> None:
         # An interrupt may have occurred between any two of these steps.
-        queue = self._queues.get(reservation.share, [])
+        queue = self._queues.get(reservation.queue, [])
         if reservation in queue:
             queue.remove(reservation)
         if not queue:
-            self._queues.pop(reservation.share, None)
+            self._queues.pop(reservation.queue, None)
 
     def _wake(self) -> None:
         """Wakes the first request of each queue, to call `acquire` again."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, cast
 
-import httpx
-
 from intercom_data_events import errors
 from intercom_data_events._sending import retry
-from intercom_data_events._sending.steps import BodyTooLargeError, RawResponse
+from intercom_data_events._sending.engines import BodyError, SendError, causes
+from intercom_data_events._sending.steps import RawResponse
 from intercom_data_events._validation import short_repr
 from intercom_data_events.errors import APIResponse, IntercomError, reported_errors, texts
 from intercom_data_events_api.errors import UnexpectedStatus
@@ -98,16 +96,18 @@ def _hint(response: APIResponse[None], context: Mapping[str, object], version: s
     return f"{what}; check base_url, region and any proxy in between"
 
 
-def _connection_error(label: str, error: Exception, possible: bool) -> errors.APIConnectionError:
+def _connection_error(operation: Operation[Any], problem: SendError) -> errors.APIConnectionError:
     """Returns the typed error of an attempt that got no whole answer."""
     # Under trio, the error of httpx has no message, but its cause has one.
-    said = (str(cause) for cause in retry.causes(error) if isinstance(cause, Exception))
-    reason = next(filter(None, said), type(error).__name__)
-    if isinstance(error, httpx.TimeoutException | TimeoutError):
+    said = (str(cause) for cause in causes(problem.cause) if isinstance(cause, Exception))
+    reason = next(filter(None, said), type(problem.cause).__name__)
+    possible = operation.changes and problem.possibly_sent
+    if problem.timed_out:
         return errors.APITimeoutError(
-            f"{label}: no answer in time ({reason})", may_have_been_processed=possible
+            f"{operation.label}: no answer in time ({reason})", may_have_been_processed=possible
         )
-    return errors.APIConnectionError(f"{label}: {reason}", may_have_been_processed=possible)
+    message = f"{operation.label}: {reason}"
+    return errors.APIConnectionError(message, may_have_been_processed=possible)
 
 
 def failed_attempt(
@@ -115,8 +115,7 @@ def failed_attempt(
     answer: RawResponse | None,
     problem: Exception | None,
     version: str,
-    possible: bool,
-    secret: str | None,
+    token: str | None,
 ) -> IntercomError:
     """Returns the typed error of an attempt without a readable success.
 
@@ -125,28 +124,26 @@ def failed_attempt(
         answer: The answer, with the part of its body that was read; None without an answer.
         problem: The error of sending or reading; it becomes the cause.
         version: The API version of the request.
-        possible: Whether the request may have been processed, as far as the problem tells.
-        secret: The access token, which the cause must not show.
+        token: The access token, which the cause must not show.
     """
     failure: IntercomError
     if answer is not None and not 200 <= answer.status_code < 300:
         # The status decides; the body only adds details.
         failure = _status_error(operation, answer.with_parsed(None), version)
-    elif answer is None or isinstance(problem, httpx.TransportError | OSError):
-        failure = _connection_error(operation.label, cast("Exception", problem), possible)
+    elif isinstance(problem, SendError):
+        failure = _connection_error(operation, problem)
     else:
+        answer = cast("RawResponse", answer)
         reason = _unreadable(cast("Exception", problem))
         failure = errors.InvalidResponseError(
             f"{answer.status_code} for {operation.label}: a success {reason}",
             answer.with_parsed(None),
-            may_have_been_processed=possible,
+            may_have_been_processed=operation.changes,
         )
-    # httpx quotes a server that does not speak HTTP, and that can have repeated the access token.
-    led = [] if problem is None else list(retry.causes(problem))
-    for one in led:
-        _remove_request(one)
-    if not (secret and any(_shows(one, secret) for one in led)):
-        failure.__cause__ = problem
+    cause = problem.cause if isinstance(problem, SendError | BodyError) else problem
+    # A library quotes a server that does not speak HTTP, and that can have repeated the token.
+    if cause is not None and not (token and any(_shows(one, token) for one in causes(cause))):
+        failure.__cause__ = cause
     return failure
 
 
@@ -154,7 +151,7 @@ def _unreadable(problem: Exception) -> str:
     """Returns what is wrong with a success that cannot be read."""
     if isinstance(problem, UnexpectedStatus):
         return "with a status that is not in the API's description"
-    if isinstance(problem, httpx.HTTPError | BodyTooLargeError):
+    if isinstance(problem, BodyError):
         return f"whose body cannot be read: {problem}"
     if isinstance(problem, KeyError):
         return f"with a body that lacks {problem}"
@@ -172,16 +169,6 @@ def _shows(error: BaseException, secret: str) -> bool:
         return secret in f"{error!r}{getattr(error, '__notes__', '')}"
     except Exception:  # noqa: BLE001  # a __repr__ of the caller's own
         return True
-
-
-def _remove_request(error: BaseException) -> None:
-    """Removes the request from an error of httpx, because tools show an error's causes."""
-    with suppress(RuntimeError):  # The error has no request.
-        if isinstance(error, httpx.RequestError | httpx.HTTPStatusError):
-            sent = error.request
-            error.request = bare = httpx.Request(sent.method, sent.url.copy_with(query=None))
-            if isinstance(error, httpx.HTTPStatusError):
-                error.response.request = bare
 
 
 def _contact(log_context: Mapping[str, object], otherwise: str = "this identity") -> str:

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-import httpx
-
 from intercom_data_events import errors
-from intercom_data_events._sending.steps import BodyTooLargeError
+from intercom_data_events._sending.engines.libraries import is_kind
 
 #: How many other events must be accepted before a systemic answer counts as being about the one
 #: event that got it; and how many answers to other events to wait for before sending stops.
@@ -90,7 +88,7 @@ def classify(error: errors.IntercomError) -> ErrorClass:
     # Intercom's list of errors comes from a proxy or a wrong address; but a caller's hook that
     # raises for a status does so before the body is read.
     bare = not content.strip()
-    unread = bare and isinstance(error.__cause__, httpx.HTTPStatusError)
+    unread = bare and is_kind(error.__cause__, "HTTPStatusError")
     if status in _PERMANENT and (reported or unread or (bare and status == 422)):
         return ErrorClass.PERMANENT
     return ErrorClass.SYSTEMIC
@@ -113,37 +111,6 @@ def was_possibly_processed(status: int) -> bool:
     that cannot be read is still a success.
     """
     return not 400 <= status < 500 or status in _STOPPED_WAITING
-
-
-# The server got no request, or none that it could parse.
-_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-_NOT_SENT = (*_NOT_CONNECTED, httpx.UnsupportedProtocol)
-# The same request would fail again.
-_RECURRING = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, BodyTooLargeError)
-
-
-def is_failure(error: Exception, *, about_request: bool) -> bool:
-    """Whether an exception is a failure of the request, and not the caller's own.
-
-    Args:
-        error: An exception of httpx, or of the caller's hook or transport.
-        about_request: Whether httpx raised it about the request.
-    """
-    return about_request or isinstance(error, httpx.HTTPError | httpx.InvalidURL | OSError)
-
-
-def was_possibly_sent(error: Exception, *, about_request: bool) -> bool:
-    """Whether the server may have received the request that ended in this exception."""
-    return not about_request or not isinstance(error, _NOT_SENT)
-
-
-def recurs(error: Exception, *, about_request: bool) -> bool:
-    """Whether the same request would certainly fail in the same way."""
-    if not about_request:
-        return not isinstance(error, OSError)
-    # By name, because importing ssl takes longer than everything else here.
-    certificate = any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
-    return certificate or isinstance(error, _RECURRING)
 
 
 def is_repeated(failure: errors.IntercomError, idempotency: Idempotency) -> bool:
@@ -225,15 +192,3 @@ def _until_reset(headers: Mapping[str, str], now: float) -> float | None:
     sent = read_date(headers.get("date"))
     seconds = reset - (now if sent is None else sent)
     return seconds if 0 < seconds <= LONGEST_WINDOW else None
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an exception and all exceptions that led to it."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        cause = waiting.pop()
-        if cause is not None and id(cause) not in seen:
-            seen.add(id(cause))
-            yield cause
-            waiting += (cause.__context__, cause.__cause__)

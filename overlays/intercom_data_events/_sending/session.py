@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Mapping
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
-import httpx
-
 from intercom_data_events._sending.auth import BearerToken
+from intercom_data_events._sending.engines import AsyncEngine, Endpoint, Engine, libraries
+from intercom_data_events._sending.engines.libraries import is_kind
 from intercom_data_events._sending.pacing import RateLimiter, Reservation
+from intercom_data_events._sending.processes import has_ended, running_loop, this_process
 from intercom_data_events._sending.quota import RateLimit
+from intercom_data_events._sending.request import Operation, endpoint_of
 from intercom_data_events._sending.settings import AsyncAccessToken, Settings
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.errors import ConfigurationError
 
 log = logging.getLogger("intercom_data_events")
 
-C = TypeVar("C", bound=httpx.Client | httpx.AsyncClient)
+E = TypeVar("E", bound=Engine | AsyncEngine)
 
-_NOT_SET_UP = (
-    "connections cannot be set up; check the proxy and certificate variables in the environment"
-)
 # Two names of the same version.
 _SAME_VERSION = {"Preview", "Unstable"}
+_MOST_ENDPOINTS = 100
 
 
-class ProcessState(Generic[C]):
-    """The part of a session that belongs to one process.
+class ProcessState(Generic[E]):
+    """The part of a session that belongs to one process, and to one of its event loops at a time.
 
     A forked child uses none of it: not the connections, because its bytes would mix with the
     parent's, and not the locks, because a thread of the parent may have held one during the fork.
 
     Attributes:
-        http: The connections.
+        engine: The connections.
         limiter: Keeps requests within the rate limit.
-        owned: Whether the connections are ours, so that nothing else changes their headers.
-        models: Requests without a body, by settings and path, to make other requests from.
+        loop: The event loop that it is used in; None of a blocking client.
+        calls: How many calls are under way.
     """
 
-    def __init__(self, http: C, limiter: RateLimiter, owned: bool) -> None:
-        self.http, self.limiter, self.owned = http, limiter, owned
-        self.models: dict[tuple[Settings, str, str], httpx.Request] = {}
+    def __init__(self, engine: E, limiter: RateLimiter, loop: object = None) -> None:
+        self.engine, self.limiter, self.loop = engine, limiter, loop
+        self.calls = 0
 
 
 class _State:
@@ -54,21 +53,24 @@ class _State:
         headers: The headers of the latest answer that names the rate limit.
         warned: Whether a warning about another API version was logged.
         closed: Whether the client is closed.
+        endpoints: What requests of the same settings to the same path have in common.
     """
 
     def __init__(self) -> None:
         self.headers: Mapping[str, str] = {}
         self.warned = self.closed = False
+        self.endpoints: dict[tuple[Settings, str, str], Endpoint] = {}
 
 
-class Session(Generic[C]):
+class Session(Generic[E]):
     """The connections of a client and its views, and what was learned from answers.
 
     Connections are made when they are first needed, so that making a client does no work; a forked
-    child makes its own. The caller opens and closes an `http_client` of its own.
+    child makes its own, and so does another event loop. The caller opens and closes an
+    `http_client` of its own.
 
     Args:
-        kind: ``httpx.Client`` or ``httpx.AsyncClient``.
+        is_async: Whether event loops use it.
         access_token: The token or the function that the client was given.
         transport: The caller's transport, or None for httpx's own.
         http_client: The caller's connections, or None.
@@ -78,11 +80,11 @@ class Session(Generic[C]):
 
     def __init__(
         self,
-        kind: type[C],
         access_token: AsyncAccessToken | None,
         *,
-        transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
-        http_client: C | None = None,
+        is_async: bool,
+        transport: Any = None,
+        http_client: Any = None,
         enabled: bool = True,
         clock: Clock | None = None,
     ) -> None:
@@ -90,14 +92,13 @@ class Session(Generic[C]):
         self.enabled = enabled
         self.clock = clock or SYSTEM
         self.given = transport is not None or http_client is not None or clock is not None
-        self.owned = http_client is None or not enabled
-        self._kind = kind
-        self._transport = transport if enabled else _Nowhere()
+        self._is_async = is_async
+        self._transport = transport if enabled else None
         self._http_client = http_client if enabled else None
-        # By process id. Entries of other processes are neither used nor released.
-        self._processes: dict[int, ProcessState[C]] = {}
+        # By process. Entries of other processes are neither used nor released.
+        self._processes: dict[object, ProcessState[E]] = {}
         # Reentrant: a signal handler may send while its thread makes the first connections.
-        self._locks: dict[int, threading.RLock] = {}
+        self._locks: dict[object, threading.RLock] = {}
         self._state = _State()
 
     @property
@@ -107,53 +108,80 @@ class Session(Generic[C]):
 
     @property
     def plain(self) -> bool:
-        """Whether the connections are httpx's own, as the environment configures them."""
-        return self._transport is None and self._http_client is None
+        """Whether the connections are our own, as the environment configures them."""
+        return self._transport is None and self._http_client is None and self.enabled
 
     @property
     def rate_limit(self) -> RateLimit | None:
         """The rate limit in the latest answer."""
         return RateLimit.from_headers(self._state.headers)
 
-    def process_state(self) -> ProcessState[C]:
+    def endpoint(self, operation: Operation[Any], settings: Settings) -> Endpoint:
+        """Returns what the requests of an operation with these settings have in common."""
+        found = self._state.endpoints
+        place = settings, operation.parts["method"], operation.parts["url"]
+        endpoint = found.get(place)
+        if endpoint is None:
+            if len(found) >= _MOST_ENDPOINTS:
+                found.clear()  # Every call may have new settings.
+            endpoint = found[place] = endpoint_of(operation, settings)
+        return endpoint
+
+    def process_state(self) -> ProcessState[E]:
         """Returns the state of this process.
 
         Raises:
             RuntimeError: The client is closed.
             ConfigurationError: The connections cannot be set up, or belong to the caller and were
-                used before a fork.
+                used before a fork; or another event loop uses them now.
         """
         if self._state.closed:
             raise RuntimeError("the client is closed; make a new one")
-        state = self._processes.get(os.getpid())
-        return self._first_use() if state is None else state
+        state = self._processes.get(this_process())
+        if state is None:
+            return self._first_use()
+        if state.loop is not None and state.loop is not (loop := running_loop()):
+            return self._change_loop(loop)
+        return state
+
+    @contextmanager
+    def in_use(self) -> Generator[ProcessState[E]]:
+        """Enters a block during which no other event loop can take over the connections."""
+        with self._lock():
+            state = self.process_state()
+            state.calls += 1
+        try:
+            yield state
+        finally:
+            state.calls -= 1
 
     def release(self, reservation: Reservation) -> None:
         """Gives back quota that was acquired and is not needed, also where the client is closed."""
-        state = self._processes.get(os.getpid())
+        state = self._processes.get(this_process())
         if state is not None:
             state.limiter.release(reservation)
 
-    def using(self, http: C) -> Session[C]:
+    def using(self, engine: E) -> Session[E]:
         """Returns a session that sends through other connections of this process.
 
         It shares everything else: the token, the rate limiter, what was learned from answers. The
         caller closes the connections.
         """
         other = object.__new__(type(self))
-        state = ProcessState(http, self.process_state().limiter, self.owned)
-        other.__dict__.update(self.__dict__, _processes={os.getpid(): state})
+        now = self.process_state()
+        state = ProcessState(engine, now.limiter, now.loop)
+        other.__dict__.update(self.__dict__, _processes={this_process(): state})
         return other
 
-    def close(self: Session[httpx.Client]) -> None:
+    def close(self: Session[Engine]) -> None:
         """Closes the connections, unless they are the caller's own."""
-        if (http := self._closing()) is not None:
-            http.close()
+        if (engine := self._closing()) is not None:
+            engine.close()
 
-    async def aclose(self: Session[httpx.AsyncClient]) -> None:
+    async def aclose(self: Session[AsyncEngine]) -> None:
         """Closes the connections, unless they are the caller's own."""
-        if (http := self._closing()) is not None:
-            await http.aclose()
+        if (engine := self._closing()) is not None:
+            await engine.aclose()
 
     def note(self, headers: Mapping[str, str], version: str) -> None:
         """Keeps the rate limit of an answer, and checks its version."""
@@ -167,54 +195,71 @@ class Session(Generic[C]):
                 "Intercom answered for API version %s, but the request was for %s", echoed, version
             )
 
-    def _first_use(self) -> ProcessState[C]:
-        process = os.getpid()
-        shared = not self.owned or isinstance(
-            self._transport, httpx.HTTPTransport | httpx.AsyncHTTPTransport
-        )
-        if shared and self._processes.keys() - {process}:
+    def _lock(self) -> threading.RLock:
+        return self._locks.setdefault(this_process(), threading.RLock())
+
+    def _first_use(self) -> ProcessState[E]:
+        process = this_process()
+        if self._processes.keys() - {process} and self._is_shared():
             raise ConfigurationError(
                 "an http_client or transport must not be used on both sides of a fork, as both "
                 "processes would share its connections; make it, and the client, after the fork"
             )
-        with self._locks.setdefault(process, threading.RLock()):
+        with self._lock():
             state = self._processes.get(process)
             if state is None:
-                blocking = not issubclass(self._kind, httpx.AsyncClient)
-                limiter = RateLimiter(
-                    self.clock,
-                    self.clock.alarm if blocking else self.clock.async_alarm,
-                    threading.get_ident if blocking else None,
-                )
-                http = self._http_client or self._connect()
-                state = ProcessState(http, limiter, self.owned)
+                loop = running_loop() if self._is_async else None
+                state = ProcessState(self._connect(), self._limiter(), loop)
             return self._processes.setdefault(process, state)
 
-    def _closing(self) -> C | None:
+    def _change_loop(self, loop: object) -> ProcessState[E]:
+        """Has another event loop take over from one that is idle or has ended."""
+        with self._lock():
+            old = self._processes[this_process()]
+            if old.loop is loop:
+                return old
+            if old.calls and not has_ended(old.loop):
+                raise ConfigurationError(
+                    "the client has requests in flight in another event loop; await them first, or "
+                    "use one client for each event loop"
+                )
+            # What waits for quota in a loop that has ended would never get its turn.
+            limiter = self._limiter() if old.calls else old.limiter
+            engine = old.engine
+            if self.plain:
+                cast("AsyncEngine", engine).drop()
+                engine = self._connect()
+            state = ProcessState(engine, limiter, loop)
+            self._processes[this_process()] = state
+            return state
+
+    def _limiter(self) -> RateLimiter:
+        if self._is_async:
+            return RateLimiter(self.clock, self.clock.async_alarm)
+        return RateLimiter(self.clock, self.clock.alarm, threading.get_ident)
+
+    def _is_shared(self) -> bool:
+        """Whether the caller's own connections would be those of two processes."""
+        return self._http_client is not None or is_kind(
+            self._transport, "AsyncHTTPTransport" if self._is_async else "HTTPTransport"
+        )
+
+    def _closing(self) -> E | None:
         self._state.closed = True
-        state = self._processes.get(os.getpid())
-        return state.http if state is not None and self.owned else None
+        # Those of another process are left to it.
+        state = self._processes.get(this_process())
+        return state.engine if state is not None and self._http_client is None else None
 
-    def _connect(self) -> C:
-        try:
-            # No cookies: the API needs none, and a server that sets some is not the API.
-            none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-            return self._kind(transport=cast("Any", self._transport), cookies=none)
-        except (ImportError, OSError) as error:
-            raise ConfigurationError(f"{_NOT_SET_UP}: {error}") from error
-        except (ValueError, httpx.InvalidURL):
-            # The message quotes a part of a proxy's address, which may be its password.
-            raise ConfigurationError(f"{_NOT_SET_UP}: an address is not valid") from None
+    def _connect(self) -> E:
+        engine: object
+        if not self.enabled:
+            from intercom_data_events._sending.engines.nowhere import AsyncNowhere, Nowhere
 
-
-class _Nowhere(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """The transport of a disabled client; its answers are those of a workspace without events."""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        log.info("%s %s not sent: the client is disabled", request.method, request.url.path)
-        if request.method == "GET":
-            return httpx.Response(200, json={"events": []})
-        return httpx.Response(200 if request.url.path.endswith("/summaries") else 202)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return self.handle_request(request)
+            engine = AsyncNowhere() if self._is_async else Nowhere()
+        elif self._http_client is not None:
+            kind = libraries.Awaiting if self._is_async else libraries.Blocking
+            engine = kind(self._http_client, owned=False, clock=self.clock)
+        else:
+            connect = libraries.aconnect if self._is_async else libraries.connect
+            engine = connect(self._transport, self.clock)
+        return cast("E", engine)

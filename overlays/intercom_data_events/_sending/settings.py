@@ -6,15 +6,21 @@ import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import httpx
 from attrs import evolve, field, frozen
 
+from intercom_data_events._sending.engines.libraries import is_kind
 from intercom_data_events._validation import invalid, short_repr, whole_number
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version
 
+if TYPE_CHECKING:
+    import httpx2
+
+#: The time limit of an attempt, in seconds or by phase; None for that of the connections.
+Timeout: TypeAlias = "float | httpx.Timeout | httpx2.Timeout | None"
 #: An access token, or a function that returns the current one, for tokens that rotate.
 AccessToken: TypeAlias = str | Callable[[], str]
 #: The same for the async client, which also accepts an async function.
@@ -48,13 +54,13 @@ _SWITCHES = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
 )
 
 
-def _check_timeout(timeout: float | httpx.Timeout | None) -> float | httpx.Timeout | None:
-    if timeout is None or isinstance(timeout, httpx.Timeout):
-        return timeout
+def _check_timeout(timeout: Any) -> Timeout:
+    if timeout is None or is_kind(timeout, "Timeout"):
+        return cast("Timeout", timeout)
     if not _is_number(timeout) or not 0 < timeout <= _LONGEST_TIMEOUT:
         must = "timeout must be a number of seconds greater than 0 and at most 86400"
         raise invalid(ConfigurationError, must, timeout, "httpx.Timeout(None) means no time limit")
-    return timeout
+    return cast("float", timeout)
 
 
 def _check_deadline(deadline: float) -> float:
@@ -128,7 +134,7 @@ class Settings:
 
     base_url: str
     version: str = field(converter=check_version)
-    timeout: float | httpx.Timeout | None = field(converter=_check_timeout)
+    timeout: Timeout = field(converter=_check_timeout)
     deadline: float = field(converter=_check_deadline)
     max_retries: int = field(converter=_check_max_retries)
     pace: bool = field(converter=_check_pace)
@@ -139,6 +145,13 @@ class Settings:
     def seconds_per_attempt(self) -> float:
         """How long an attempt may take in all."""
         return self.timeout if isinstance(self.timeout, int | float) else math.inf
+
+    @property
+    def phases(self) -> Mapping[str, float | None] | None:
+        """The time limits of an attempt's phases; None for those of the connections."""
+        if isinstance(self.timeout, int | float):
+            return dict.fromkeys(("connect", "read", "write", "pool"), self.timeout)
+        return None if self.timeout is None else self.timeout.as_dict()
 
     def changed(self, **options: Any) -> Settings:
         """Returns a copy with the options that are not None; headers are added to the others.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
-
-import httpx
 
 from intercom_data_events.errors import REMOVED, APIResponse
 
 if TYPE_CHECKING:
+    import httpx
+
+    from intercom_data_events._sending.engines import Request
     from intercom_data_events.clock import Alarm, AsyncAlarm
 
 T = TypeVar("T")
@@ -19,11 +20,16 @@ T = TypeVar("T")
 _SECRET_LENGTH = 16
 
 
-class Send(NamedTuple):
-    """A step: send a request and read the answer, in at most the given seconds."""
+class Authorize(NamedTuple):
+    """A step: call the caller's function for the access token, in at most the given seconds."""
 
-    request: httpx.Request
     seconds: float
+
+
+class Send(NamedTuple):
+    """A step: send a request and read the answer."""
+
+    request: Request
 
 
 class Wait(NamedTuple):
@@ -37,25 +43,32 @@ class RawResponse(NamedTuple):
     """An answer, with the part of its body that was read before a problem occurred."""
 
     status_code: int
-    headers: httpx.Headers
+    raw_headers: Sequence[tuple[bytes, bytes]]
     content: bytes
     problem: Exception | None
 
-    @classmethod
-    def of(cls, response: httpx.Response, content: bytes, problem: Exception | None) -> RawResponse:
-        """Returns an answer for an exchange, without the access token if the answer repeats it."""
-        headers = response.headers
-        token = secret_of(response.request)
-        if token is not None:
-            secret, removed = token.encode(), REMOVED.encode()
-            content = content.replace(secret, removed)
-            if any(secret in name or secret in value for name, value in headers.raw):
-                pairs = [
-                    (name.replace(secret, b"access-token"), value.replace(secret, removed))
-                    for name, value in headers.raw
-                ]
-                headers = httpx.Headers(pairs)
-        return cls(response.status_code, headers, content, problem)
+    @property
+    def headers(self) -> httpx.Headers:
+        """The headers, of the same type whatever library received them."""
+        import httpx
+
+        return httpx.Headers(self.raw_headers)
+
+    def without(self, token: str | None) -> RawResponse:
+        """Returns the answer without the access token, where it repeats that."""
+        if (known := secret(token)) is None:
+            return self
+        hidden, removed = known.encode(), REMOVED.encode()
+        content, headers = self.content, self.raw_headers
+        if hidden in content:
+            content = content.replace(hidden, removed)
+        elif not any(hidden in value or hidden in name for name, value in headers):
+            return self
+        headers = [
+            (name.replace(hidden, b"access-token"), value.replace(hidden, removed))
+            for name, value in headers
+        ]
+        return self._replace(raw_headers=headers, content=content)
 
     def with_parsed(self, parsed: T) -> APIResponse[T]:
         """Returns the answer as a caller sees it."""
@@ -73,15 +86,11 @@ class RawResponse(NamedTuple):
         return json.loads(self.content)
 
 
-#: Yields steps; the driver sends back the answer or the error of a :class:`Send`.
-Steps: TypeAlias = Generator[Send | Wait, RawResponse | Exception | None, T]
+#: Yields steps; the driver sends back the answer or the error of a :class:`Send`, and the token
+#: of an :class:`Authorize`, whose error it throws.
+Steps: TypeAlias = Generator[Authorize | Send | Wait, RawResponse | Exception | str | None, T]
 
 
-class BodyTooLargeError(Exception):
-    """A body is too large: endless, or decompressed from a few bytes."""
-
-
-def secret_of(request: httpx.Request) -> str | None:
-    """Returns the access token of a request, unless any answer may contain it by chance."""
-    _, _, token = request.headers.get("authorization", "").partition(" ")
-    return token if len(token) >= _SECRET_LENGTH else None
+def secret(token: str | None) -> str | None:
+    """Returns the access token, unless any answer may contain it by chance."""
+    return token if token is not None and len(token) >= _SECRET_LENGTH else None

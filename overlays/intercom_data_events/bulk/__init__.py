@@ -7,7 +7,6 @@ for the async one: each acquires quota first, and then asks the scheduler for an
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import (
     AsyncGenerator,
@@ -23,12 +22,13 @@ from contextvars import copy_context
 from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-import httpx
 from attrs import define, field
 
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import arun, run
+from intercom_data_events._sending.engines.choosing import fast_session
 from intercom_data_events._sending.exchange import Exchange, reserve
+from intercom_data_events._sending.processes import running_trio, this_process
 from intercom_data_events._validation import short_repr
 from intercom_data_events.bulk._concurrency import Concurrency, Rate
 from intercom_data_events.bulk._scheduler import (
@@ -44,12 +44,12 @@ from intercom_data_events.errors import (
     IntercomError,
     InvalidInputError,
 )
-from intercom_data_events.fast import fast_connections, running_trio
 
 if TYPE_CHECKING:
     import anyio
     import anyio.abc
 
+    from intercom_data_events._sending.engines import AsyncEngine, Engine
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
 
@@ -95,7 +95,7 @@ class Outcomes:
     def __init__(
         self,
         events: Iterable[EventLike],
-        pool: Session[httpx.Client],
+        pool: Session[Engine],
         settings: Settings,
         *,
         concurrency: int = CONCURRENCY,
@@ -104,7 +104,7 @@ class Outcomes:
         most, rate = check_bounds(concurrency, max_rate)
         _check_events(events, Iterable)
         self._events = iter(events)
-        self._process = os.getpid()
+        self._process = this_process()
         self._threads = _Threads(
             Scheduler(Concurrency(most)), pool, settings, Rate(rate, pool.clock)
         )
@@ -115,7 +115,7 @@ class Outcomes:
 
     def __next__(self) -> Outcome:
         """Returns the next outcome, reading and sending what that takes."""
-        if os.getpid() != self._process:
+        if this_process() is not self._process:
             raise ConfigurationError(
                 "create_many was called before the process forked: its threads stayed there, so "
                 "call it anew"
@@ -139,7 +139,7 @@ class Outcomes:
     def close(self) -> None:
         """Begins nothing more."""
         # In a forked child there are no such threads, and a lock may be held for ever.
-        if os.getpid() == self._process:
+        if this_process() is self._process:
             self._threads.close()
 
     def __enter__(self) -> Self:
@@ -165,7 +165,7 @@ class _Threads:
     """Sends what a scheduler chooses from threads, as many as it has a use for."""
 
     def __init__(
-        self, scheduler: Scheduler, session: Session[httpx.Client], settings: Settings, rate: Rate
+        self, scheduler: Scheduler, session: Session[Engine], settings: Settings, rate: Rate
     ) -> None:
         self._scheduler = scheduler
         self._session = session
@@ -181,11 +181,11 @@ class _Threads:
 
     def outcome(self) -> Outcome | Literal[False] | None:
         """The next outcome; False where more of the input is wanted first, None at the end."""
+        self._assign()
         scheduler = self._scheduler
         with self._lock:
             while True:
                 if scheduler.outcomes:
-                    self._assign()
                     return scheduler.outcomes.popleft()
                 if scheduler.fatal is not None:
                     error, scheduler.fatal = scheduler.fatal, None
@@ -203,13 +203,13 @@ class _Threads:
     def take(self, item: EventLike) -> None:
         with self._lock:
             self._scheduler.take(item)
-            self._assign()
+        self._assign()
 
     def end(self, error: BaseException | None = None) -> None:
         with self._lock:
             self._input_error = error
             self._scheduler.end_input()
-            self._assign()
+        self._assign()
 
     def close(self) -> None:
         with self._lock:
@@ -224,20 +224,26 @@ class _Threads:
 
     def _assign(self) -> None:
         """Wakes or starts a worker, if there is something to send."""
-        if not self._scheduler.has_next:
-            return
-        if self._idle:
-            self._work.notify()
-        elif self._running < self._scheduler.concurrency.limit:
-            try:
-                threading.Thread(target=self._run, name="create_many", daemon=True).start()
-            except RuntimeError:
-                # No more threads can be had, or the interpreter is ending: fewer do as well.
+        with self._lock:
+            if not self._scheduler.has_next:
+                return
+            if self._idle:
+                self._work.notify()
+                return
+            if self._running >= self._scheduler.concurrency.limit:
+                return
+            self._running += 1
+        # Without the lock: the new thread may run the collector before it has started, and that
+        # what takes the lock, while this one waits for it.
+        try:
+            threading.Thread(target=self._run, name="create_many", daemon=True).start()
+        except RuntimeError:
+            # No more threads can be had, or the interpreter is ending: fewer do as well.
+            with self._lock:
+                self._running -= 1
                 if not self._running:
                     self._scheduler.stop()
                     raise
-            else:
-                self._running += 1
 
     def _run(self) -> None:
         while self._prepared():
@@ -251,8 +257,8 @@ class _Threads:
             else:
                 with self._lock:
                     self._scheduler.done(queued, error, latency)
-                    self._assign()
                     self._outcome_or_room.notify_all()
+                self._assign()
 
     def _prepared(self) -> bool:
         """Waits until there is something to send; False where there will be nothing more."""
@@ -309,7 +315,7 @@ class AsyncOutcomes:
     def __init__(
         self,
         events: Iterable[EventLike] | AsyncIterable[EventLike],
-        pool: Session[httpx.AsyncClient],
+        pool: Session[AsyncEngine],
         settings: Settings,
         *,
         concurrency: int = CONCURRENCY,
@@ -362,7 +368,7 @@ class _Tasks:
     """
 
     _events: Iterable[EventLike] | AsyncIterable[EventLike]
-    _session: Session[httpx.AsyncClient]
+    _session: Session[AsyncEngine]
     _settings: Settings
     _most: int
     _rate: Rate
@@ -454,11 +460,8 @@ class _Tasks:
         import anyio
 
         try:
-            async with fast_connections(self._session, self._most) as fast:
-                if fast is not None:
-                    # In place of a client, of which nothing more is asked where events are sent.
-                    self._session = self._session.using(cast("httpx.AsyncClient", fast))
-                    self._scheduler.concurrency = Concurrency(self._most, fast.few)
+            async with fast_session(self._session, self._most) as (self._session, few):
+                self._scheduler.concurrency = Concurrency(self._most, few)
                 async with anyio.create_task_group() as self._group:
                     if self._scheduler.stopped:  # Before it began.
                         return

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from intercom_data_events._sending.client import parts_of
+from intercom_data_events._sending.processes import this_process
 from intercom_data_events._validation import short_repr
 from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.errors import ConfigurationError, IntercomError
@@ -125,8 +126,8 @@ class Tracker:
         self._close_timeout = close_timeout
         self._closed = False
         # By process; what another one has is left alone, its locks above all.
-        self._processes: dict[int, Threads] = {}
-        self._locks: dict[int, threading.RLock] = {}
+        self._processes: dict[object, Threads] = {}
+        self._locks: dict[object, threading.RLock] = {}
         if outbox is not None:
             self._own()  # So that what is wrong with it is known now, and what it holds is sent.
         atexit.register(self.close)
@@ -186,7 +187,7 @@ class Tracker:
             OutboxError: The outbox cannot be used.
         """
         seconds = None if timeout is None else check_seconds("timeout", timeout)
-        own = self._processes.get(os.getpid())
+        own = self._processes.get(this_process())
         return own is None or own.flush(seconds)
 
     def close(self, timeout: float | None = None) -> bool:
@@ -202,7 +203,7 @@ class Tracker:
             Whether nothing was left.
         """
         seconds = check_seconds("timeout", self._close_timeout if timeout is None else timeout)
-        process = os.getpid()
+        process = this_process()
         with self._locks.setdefault(process, threading.RLock()):
             self._closed = True
             own = self._processes.get(process)
@@ -217,7 +218,7 @@ class Tracker:
         Raises:
             OutboxError: The outbox cannot be used.
         """
-        own = self._processes.get(os.getpid())
+        own = self._processes.get(this_process())
         return Counters() if own is None else own.counters()
 
     def __enter__(self) -> Self:
@@ -234,14 +235,14 @@ class Tracker:
         self.close()
 
     def _own(self) -> Threads:
-        process = os.getpid()
+        process = this_process()
         own = self._processes.get(process)
         if own is None:
             with self._locks.setdefault(process, threading.RLock()):
                 own = self._processes.get(process) or self._begun(process)
         return own
 
-    def _begun(self, process: int) -> Threads:
+    def _begun(self, process: object) -> Threads:
         if self._closed:
             raise RuntimeError("the tracker is closed: make a new one")
         queue = _queue(

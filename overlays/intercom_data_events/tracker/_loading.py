@@ -14,8 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import httpx
-
+    from intercom_data_events._sending.engines import Engine
     from intercom_data_events._sending.session import Session
 
 # Seconds for which a fork waits.
@@ -26,7 +25,7 @@ _loading = threading.RLock()
 _held: list[bool] = []
 
 
-def load(session: Session[httpx.Client]) -> None:
+def load(session: Session[Engine]) -> None:
     """Imports what a tracker's threads would import one by one, and sets up connections."""
     with _loading:
         import encodings.idna  # noqa: F401  # for names of hosts

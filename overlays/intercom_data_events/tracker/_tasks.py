@@ -31,8 +31,8 @@ from intercom_data_events.tracker._course import (
 
 if TYPE_CHECKING:
     import anyio.abc
-    import httpx
 
+    from intercom_data_events._sending.engines import AsyncEngine
     from intercom_data_events._sending.pacing import Reservation
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
@@ -60,7 +60,7 @@ class Tasks:
     """
 
     course: Course
-    session: Session[httpx.AsyncClient]
+    session: Session[AsyncEngine]
     settings: Settings
     when_full: WhenFull
     on_error: Callable[[Event, IntercomError], object] | None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -21,6 +20,7 @@ from attrs import evolve
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import run
 from intercom_data_events._sending.exchange import Exchange, reserve
+from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
 from intercom_data_events.tracker._course import (
@@ -35,8 +35,7 @@ from intercom_data_events.tracker._course import (
 from intercom_data_events.tracker._loading import load, watch_forks
 
 if TYPE_CHECKING:
-    import httpx
-
+    from intercom_data_events._sending.engines import Engine
     from intercom_data_events._sending.pacing import Reservation
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
@@ -66,7 +65,7 @@ class Threads:
     def __init__(
         self,
         course: Course,
-        session: Session[httpx.Client],
+        session: Session[Engine],
         settings: Settings,
         when_full: WhenFull,
         on_error: Callable[[Event, IntercomError], object] | None,
@@ -142,7 +141,7 @@ class Threads:
     def flush(self, timeout: float | None, *, closing: bool = False) -> bool:
         """Waits until all that is queued now has left; whether it has."""
         course = self._course
-        ends = math.inf if timeout is None else time.monotonic() + timeout
+        ends = math.inf if timeout is None else SYSTEM.monotonic() + timeout
         try:
             with self._lock, self._stepped_aside():
                 if course.stopped:
@@ -159,7 +158,7 @@ class Threads:
                         return self._drained
                     if not self._reporting and course.has_passed(mark):
                         return True
-                    left = ends - time.monotonic()
+                    left = ends - SYSTEM.monotonic()
                     if left <= 0 or self._session.closed:
                         return False  # Nothing can be sent any longer.
                     if closing and not self._reporting and course.is_in_vain(failing):
@@ -173,7 +172,7 @@ class Threads:
 
     def close(self, timeout: float) -> bool:
         """Takes in nothing more, and sends what there is; whether that was in time."""
-        ends = time.monotonic() + timeout
+        ends = SYSTEM.monotonic() + timeout
         with self._lock:
             if self._course.stopped:
                 return self._drained
@@ -218,11 +217,11 @@ class Threads:
         """Waits until its threads have ended, so that nothing of it is left."""
         with self._lock:
             leaving = self._threads()
-            while self._threads() and (left := ends - time.monotonic()) > 0:
+            while self._threads() and (left := ends - SYSTEM.monotonic()) > 0:
                 self._left.wait(min(left, threading.TIMEOUT_MAX))
             leaving -= self._threads()
         for thread in leaving:
-            thread.join(max(0.0, min(ends - time.monotonic(), threading.TIMEOUT_MAX)))
+            thread.join(max(0.0, min(ends - SYSTEM.monotonic(), threading.TIMEOUT_MAX)))
 
     def _threads(self) -> set[threading.Thread]:
         """Those that go on, but for the one that asks."""
@@ -302,11 +301,11 @@ class Threads:
         """Sends from the thread that waits, for no longer than that; whether there was anything."""
         with self._lock:
             self._look_around()
-            left = ends - time.monotonic()
+            left = ends - SYSTEM.monotonic()
             if self._staff > 0 or left <= 0 or not self._prepare():
                 return False
         entry = self._next(left, self._lock, waits=False)
-        left = ends - time.monotonic()
+        left = ends - SYSTEM.monotonic()
         if entry is None:
             return False
         settings = evolve(self._settings, deadline=min(self._settings.deadline, max(left, 0.001)))

@@ -1,0 +1,188 @@
+"""What stands between a driver and an HTTP library: a request in, an answer or a failure out.
+
+An engine is the only place that knows its library. It adds nothing to a request but what HTTP
+needs, follows no redirects, keeps no cookies, and repeats nothing. What the library raises is
+sorted at one place: may the server have got the request?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.steps import RawResponse
+    from intercom_data_events.clock import Clock
+
+# Bytes, decompressed: far more than any listing has, and more than a failure needs.
+_LARGEST_BODY = 64 * 1024 * 1024
+_LARGEST_FAILURE = 1024 * 1024
+
+
+@frozen(eq=False)
+class Endpoint:
+    """What all requests of one method and path with the same settings have in common.
+
+    Attributes:
+        method: The method, in capitals.
+        url: The address without a query.
+        headers: The headers by name, without those that depend on the body, and the token's.
+        phases: Seconds for each of "connect", "read", "write" and "pool", None for no limit; or
+            None for the limits of the connections.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    phases: Mapping[str, float | None] | None
+
+
+@frozen(eq=False)
+class Request:
+    """One attempt.
+
+    Attributes:
+        endpoint: Where it goes, and its headers.
+        query: The query, percent-encoded.
+        body: The body, or nothing.
+        token: The access token; None where there is none.
+        seconds: The time limit of the whole attempt; infinite for none.
+    """
+
+    endpoint: Endpoint
+    query: str = field(repr=False)
+    body: bytes = field(repr=False)
+    token: str | None = field(repr=False)
+    seconds: float
+
+
+class SendError(Exception):
+    """A request got no whole answer.
+
+    Attributes:
+        cause: What the library raised.
+        possibly_sent: Whether the server may have got the request.
+        timed_out: Whether a time limit ended it.
+        recurs: Whether the same request would certainly fail in the same way.
+    """
+
+    def __init__(
+        self,
+        cause: Exception,
+        *,
+        possibly_sent: bool,
+        timed_out: bool = False,
+        recurs: bool = False,
+    ) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.possibly_sent = possibly_sent
+        self.timed_out = timed_out
+        self.recurs = recurs
+
+
+class BodyError(Exception):
+    """An answer has a body that cannot be decoded, or is too large.
+
+    Attributes:
+        cause: What the library raised, or this.
+        recurs: Whether the same request would certainly get such an answer again.
+    """
+
+    def __init__(self, message: str, cause: Exception | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause or self
+        self.recurs = cause is None
+
+
+class Engine(Protocol):
+    """Sends requests, blocking."""
+
+    def send(self, request: Request) -> RawResponse:
+        """Sends a request and reads its answer.
+
+        Raises:
+            SendError: There is no answer. What ends it after the head of an answer is part of the
+                answer instead.
+            InvalidInputError: The address is not valid.
+            ConfigurationError: The caller's `http_client` cannot make the request.
+            Exception: The caller's own, from a hook or a transport.
+        """
+        ...
+
+    def close(self) -> None:
+        """Closes the connections."""
+
+
+class AsyncEngine(Protocol):
+    """The awaiting twin of :class:`Engine`."""
+
+    async def send(self, request: Request) -> RawResponse:
+        """Sends a request and reads its answer; raises as the twin does."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+
+    def drop(self) -> None:
+        """Closes connections of an event loop that does not run."""
+
+
+class Body:
+    """The part of a body that has been read, within a size and a time limit.
+
+    Args:
+        seconds: The time limit of the attempt that begins now.
+        clock: The client's clock.
+    """
+
+    __slots__ = ("_chunks", "_clock", "_largest", "_size", "ends")
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self._chunks: list[bytes] = []
+        self._clock = clock
+        self._largest = _LARGEST_BODY
+        self._size = 0
+        self.ends = clock.monotonic() + seconds
+
+    def begin(self, status: int) -> None:
+        """Takes in the status that the body belongs to."""
+        if not 200 <= status < 300:
+            self._largest = _LARGEST_FAILURE
+
+    def add(self, chunk: bytes) -> bool:
+        """Adds what was read; whether there is time to read on.
+
+        Raises:
+            BodyError: It is too large: endless, or decompressed from a few bytes.
+        """
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size > self._largest:
+            raise BodyError(f"it is larger than {self._largest >> 20} MiB")
+        return self._clock.monotonic() <= self.ends
+
+    @property
+    def content(self) -> bytes:
+        """All that was read."""
+        chunks: Sequence[bytes] = self._chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def late(seconds: float) -> str:
+    """Says that an answer took too long."""
+    return f"no whole answer within {seconds:g} s"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception and all exceptions that led to it."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += (cause.__context__, cause.__cause__)

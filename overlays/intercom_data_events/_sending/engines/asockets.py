@@ -1,0 +1,335 @@
+# ruff: noqa: ASYNC109  # the interface of httpcore
+"""Network streams for own connections of async clients, under asyncio and trio.
+
+They are on sockets that belong to no event loop, so that one of an event loop that has ended can be
+closed like any file. What they guard against is in the module of their blocking twins.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import chain, zip_longest
+from types import ModuleType
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from anyio.streams.tls import TLSAttribute, TLSStream
+
+from intercom_data_events._sending.engines.sockets import (
+    ATTEMPT,
+    GLANCE,
+    Attempt,
+    Received,
+    time_left,
+    translated,
+)
+
+# Seconds after which another address is tried beside the first ("happy eyeballs", RFC 8305).
+_NEXT_ADDRESS = 0.25
+
+
+class Socket(anyio.abc.ByteStream):
+    """A connected socket.
+
+    Args:
+        plain: The socket, which does not block.
+        registry: The open ones, of which this is one until it is closed.
+    """
+
+    def __init__(self, plain: socket.socket, registry: set[Socket]) -> None:
+        self.plain = plain
+        self._registry = registry
+        registry.add(self)
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Receives what is there, at least one byte."""
+        waited = False
+        while True:
+            try:
+                data = self.plain.recv(max_bytes)
+            except (BlockingIOError, InterruptedError):
+                await anyio.wait_readable(self.plain)
+                waited = True
+            else:
+                break
+        if not waited:
+            await anyio.lowlevel.checkpoint()
+        if not data:
+            raise anyio.EndOfStream
+        return data
+
+    async def send(self, item: bytes) -> None:
+        """Sends all of it."""
+        rest = memoryview(item)
+        await anyio.lowlevel.checkpoint()
+        while rest:
+            try:
+                rest = rest[self.plain.send(rest) :]
+            except (BlockingIOError, InterruptedError):
+                await anyio.wait_writable(self.plain)
+
+    async def send_eof(self) -> None:
+        """Ends sending."""
+        self.plain.shutdown(socket.SHUT_WR)
+
+    async def aclose(self) -> None:
+        """Closes it."""
+        self.close()
+
+    def close(self, *, waking: bool = True) -> None:
+        """Closes it; what waits for it in the running event loop is woken."""
+        self._registry.discard(self)
+        if waking and self.plain.fileno() >= 0:
+            anyio.notify_closing(self.plain)
+        self.plain.close()
+
+
+class AsyncGuardedStream:
+    """The awaiting twin, on a socket that belongs to no event loop, under asyncio and trio.
+
+    So one of an event loop that has ended can be closed like any file.
+
+    Args:
+        stream: A socket, or TLS on one.
+        plain: The socket.
+        core: The library, for its errors.
+    """
+
+    def __init__(self, stream: anyio.abc.ByteStream, plain: Socket, core: ModuleType) -> None:
+        self._stream = stream
+        self._plain = plain
+        self._core = core
+        self._received = Received()
+        self._attempt: Attempt | None = None
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Reads a piece of an answer."""
+        if not self._received.waiting:
+            self._received.waiting = await self._read(max_bytes, timeout)
+            if not self._received.waiting:
+                return b""
+        return self._received.take(max_bytes)
+
+    async def _read(self, most: int, timeout: float | None) -> bytes:
+        core = self._core
+        left = time_left(timeout, core.ReadTimeout)
+        with translated(self._errors(core.ReadTimeout, core.ReadError)):
+            try:
+                with anyio.fail_after(left):
+                    return await self._stream.receive(most)
+            except anyio.EndOfStream:
+                return b""
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Writes a part of a request."""
+        core = self._core
+        if (attempt := ATTEMPT.get()) is not self._attempt:
+            self._attempt = attempt
+            if self._received.waiting or await self._is_readable():
+                # Not an error of writing, after which the library would read that as the answer.
+                raise core.ConnectError("the server sent bytes before the request")
+            self._received.begin()
+        left = time_left(timeout, core.WriteTimeout)
+        with translated(self._errors(core.WriteTimeout, core.WriteError)), anyio.fail_after(left):
+            await self._stream.send(buffer)
+
+    async def aclose(self) -> None:
+        """Closes it."""
+        self._plain.close()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGuardedStream:
+        """Returns an encrypted stream on this one."""
+        import anyio
+
+        core = self._core
+        if self._received.waiting:
+            raise core.ConnectError("the server sent bytes before the handshake")
+        left = time_left(timeout, core.ConnectTimeout)
+        errors = self._errors(core.ConnectTimeout, core.ConnectError)
+        try:
+            with translated(errors), anyio.fail_after(left):
+                stream = await TLSStream.wrap(
+                    self._stream,
+                    hostname=server_hostname,
+                    ssl_context=ssl_context,
+                    server_side=False,
+                    standard_compatible=False,
+                )
+        except BaseException:
+            self._plain.close()
+            raise
+        return AsyncGuardedStream(stream, self._plain, core)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Returns what httpcore asks of a stream."""
+        if info == "is_readable":
+            return bool(self._received.waiting) or _is_readable(self._plain.plain)
+        if info == "socket":
+            return self._plain.plain
+        if info == "ssl_object":
+            return self._tls()
+        return None
+
+    def _tls(self) -> Any:
+        if self._stream is self._plain:
+            return None
+        return self._stream.extra(TLSAttribute.ssl_object, None)
+
+    async def _is_readable(self) -> bool:
+        tls = self._tls()
+        if tls is not None:
+            try:
+                tls.read(1)  # What was received and is not decrypted yet.
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                return True
+            else:
+                return True
+        if not _is_readable(self._plain.plain):
+            return False
+        if tls is None:
+            return True
+        try:
+            await self._read(1, GLANCE)  # With TLS it may be a session ticket.
+        except self._core.ReadTimeout:
+            return False
+        except self._core.ReadError:
+            return True
+        return True
+
+    @staticmethod
+    def _errors(
+        timeout: type[Exception], other: type[Exception]
+    ) -> Mapping[type[Exception], type[Exception]]:
+        return {
+            TimeoutError: timeout,
+            OSError: other,  # That of TLS, too.
+            anyio.BrokenResourceError: other,
+            anyio.ClosedResourceError: other,
+            anyio.EndOfStream: other,
+        }
+
+
+class AsyncGuardedBackend:
+    """Makes guarded connections, awaiting.
+
+    Args:
+        core: httpcore or httpcore2.
+    """
+
+    def __init__(self, core: ModuleType) -> None:
+        self._core = core
+        self._open = set[Socket]()
+        self._errors: Mapping[type[Exception], type[Exception]] = {
+            TimeoutError: core.ConnectTimeout,
+            OSError: core.ConnectError,
+        }
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,  # noqa: ARG002  # own connections have none
+        socket_options: Iterable[tuple[int, int, int]] | None = None,
+    ) -> AsyncGuardedStream:
+        """Connects to the address that answers first."""
+        core = self._core
+        left = time_left(timeout, core.ConnectTimeout)
+        errors = self._errors
+        with translated(errors), anyio.fail_after(left):
+            connected = await _connect(host, port)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in socket_options or ():
+            connected.setsockopt(*option)
+        plain = Socket(connected, self._open)
+        return AsyncGuardedStream(plain, plain, core)
+
+    async def connect_unix_socket(self, path: str, **_: Any) -> AsyncGuardedStream:
+        """Is not for own connections."""
+        raise self._core.UnsupportedProtocol(f"not a connection of ours: {path}")
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits before another attempt to connect, of which own connections make none."""
+        await anyio.sleep(seconds)
+
+    def drop(self) -> None:
+        """Closes all connections, from outside of their event loop."""
+        for plain in list(self._open):
+            plain.close(waking=False)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """Connects to the address of a host that answers first."""
+    found: list[Any]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    # By turns, as all of one family may be out of reach.
+    families = [
+        [one for one in found if one[0] == family]
+        for family in dict.fromkeys(one[0] for one in found)
+    ]
+    addresses = [one for one in chain.from_iterable(zip_longest(*families)) if one is not None]
+    connected: list[socket.socket] = []
+    errors: list[OSError] = []
+
+    async def attempt(
+        family: int, kind: int, protocol: int, address: tuple[Any, ...], failed: anyio.Event
+    ) -> None:
+        one = socket.socket(family, kind, protocol)
+        try:
+            one.setblocking(False)
+            with suppress(BlockingIOError):
+                one.connect(address)
+            await anyio.wait_writable(one)
+            if number := one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                errors.append(OSError(number, os.strerror(number)))
+            elif not connected:
+                connected.append(one)
+                group.cancel_scope.cancel()
+        except OSError as error:
+            errors.append(error)
+        finally:
+            if one not in connected:
+                one.close()
+            failed.set()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for family, kind, protocol, _, address in addresses:
+                failed = anyio.Event()
+                group.start_soon(attempt, family, kind, protocol, address, failed)
+                with anyio.move_on_after(_NEXT_ADDRESS):
+                    await failed.wait()
+    except BaseException:
+        for one in connected:
+            one.close()
+        raise
+    if not connected:
+        raise errors[0] if errors else OSError(f"{host} has no address")
+    return connected[0]
+
+
+def _is_readable(plain: socket.socket) -> bool:
+    """Whether there is something to read, or the other side has closed."""
+    try:
+        plain.recv(1, socket.MSG_PEEK)
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,50 @@
+"""Chooses the engine for many requests at once, beside that of a client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from intercom_data_events._sending.processes import running_trio
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.engines import AsyncEngine
+    from intercom_data_events._sending.session import Session
+
+# How many requests may wait for each other before more at once cost more than they gain (measured).
+_FEW, _FEW_FAST = 2.0, 4.0
+
+
+@asynccontextmanager
+async def fast_session(
+    session: Session[AsyncEngine], most: int
+) -> AsyncGenerator[tuple[Session[AsyncEngine], float]]:
+    """Gives a session for many requests at once, and how many of them may wait for each other.
+
+    With the ``[fast]`` extra and under asyncio, it sends through aiohttp, unless the caller has an
+    `http_client` or `transport` of their own.
+
+    Args:
+        session: The client's session.
+        most: How many requests there may be at once.
+    """
+    if not session.plain or running_trio():
+        yield session, _FEW
+        return
+    try:
+        from intercom_data_events._sending.engines.fast import Aiohttp, is_available
+    except ImportError:
+        yield session, _FEW
+        return
+    if not is_available():
+        yield session, _FEW
+        return
+    engine = Aiohttp(most, session.clock)
+    try:
+        yield session.using(engine), _FEW_FAST
+    finally:
+        with anyio.CancelScope(shield=True):
+            await engine.aclose()

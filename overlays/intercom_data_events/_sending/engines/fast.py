@@ -1,0 +1,265 @@
+"""The engine on aiohttp, for many requests at once.
+
+httpx's async pool looks at all connections and requests for each of them, so that more than a few
+at once cost more than they gain; aiohttp's does not. Of the fast libraries that were tried, its
+errors alone tell by their types what was not sent, it works in a forked child, and it never sends
+a POST again.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httpx
+import yarl
+
+from intercom_data_events._sending.engines import (
+    Body,
+    BodyError,
+    Endpoint,
+    Request,
+    SendError,
+    causes,
+    late,
+)
+from intercom_data_events._sending.steps import RawResponse
+from intercom_data_events.clock import Clock
+from intercom_data_events.errors import InvalidInputError
+
+# Seconds that a connection is kept: longer than the rate limit's windows, at whose end all rest.
+_KEPT = 30.0
+# Bytes: what httpx's own parser takes.
+_LONGEST_LINE = 100 * 1024
+# Seconds by which connecting ends before the whole attempt, so that it is told apart.
+_GRACE = 0.05
+_MOST_CACHED = 100
+
+
+class _ClientRequest(aiohttp.ClientRequest):
+    """Is not sent on a connection on which the server spoke unasked (aio-libs/aiohttp#13656)."""
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        """Sends it, or closes the connection."""
+        if conn.protocol is None or conn.protocol.should_close:
+            conn.close()
+            raise _OutOfStepError
+        return await super().send(conn)
+
+
+class _OutOfStepError(aiohttp.ClientConnectionError):
+    def __str__(self) -> str:
+        return "the server sent bytes before the request"
+
+
+class Aiohttp:
+    """Sends through aiohttp, for one event loop.
+
+    Args:
+        most: How many connections there may be.
+        clock: The client's clock.
+    """
+
+    def __init__(self, most: int, clock: Clock) -> None:
+        self._clock = clock
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=most, keepalive_timeout=_KEPT),
+            request_class=_ClientRequest,
+            # As with all connections of our own: the API needs none.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            max_line_size=_LONGEST_LINE,
+            max_field_size=_LONGEST_LINE,
+            skip_auto_headers=("Accept-Encoding",),
+        )
+        self._tls: ssl.SSLContext | None = None
+        self._models: dict[Endpoint, tuple[yarl.URL, dict[str, str], Mapping[str, Any]]] = {}
+        self._timeouts: dict[tuple[float, float, float], aiohttp.ClientTimeout] = {}
+
+    async def send(self, request: Request) -> RawResponse:
+        """Sends a request; see :class:`AsyncEngine`."""
+        url, headers, options = self._model(request.endpoint)
+        if request.query:
+            url = yarl.URL(f"{request.endpoint.url}?{request.query}", encoded=True)
+        if request.token is not None:
+            headers = {**headers, "Authorization": f"Bearer {request.token}"}
+        body = Body(request.seconds, self._clock)
+        try:
+            response = await self._session.request(
+                request.endpoint.method,
+                url,
+                headers=headers,
+                data=request.body or None,
+                allow_redirects=False,
+                timeout=self._timeout(request),
+                **options,
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            failure = _failure(error)
+        else:
+            return await self._read(response, body, request)
+        # Outside, so that it does not refer to aiohttp's, which has the request's headers.
+        raise failure
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, body: Body, request: Request
+    ) -> RawResponse:
+        problem: Exception | None = None
+        content = response.content
+        whole = False
+        body.begin(response.status)
+        try:
+            while chunk := await content.readany():
+                if not body.add(chunk):
+                    problem = _timed_out(late(request.seconds))
+                    break
+            else:
+                whole = True
+        except (aiohttp.ClientError, OSError) as error:
+            problem = _failure(error)
+        except BodyError as error:
+            problem = error
+        finally:
+            # The connection of a whole answer is used again; any other is closed.
+            if whole:
+                response.release()
+            else:
+                response.close()
+        answer = RawResponse(response.status, response.raw_headers, body.content, problem)
+        return _decoded(answer, request, self._clock) if _is_encoded(answer) else answer
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._session.close()
+
+    def drop(self) -> None:
+        """Does nothing: it is closed in the event loop that made it."""
+
+    def _model(self, endpoint: Endpoint) -> tuple[yarl.URL, dict[str, str], Mapping[str, Any]]:
+        model = self._models.get(endpoint)
+        if model is None:
+            try:
+                # As it is: percent-encoding can differ, and mean the same to few servers.
+                url = yarl.URL(endpoint.url, encoded=True)
+            except ValueError as error:
+                raise InvalidInputError(f"the address is not valid: {error}") from error
+            if len(self._models) >= _MOST_CACHED:
+                self._models.clear()
+            headers = {"Accept-Encoding": "identity", **endpoint.headers}
+            proxy, given = _proxy(url)
+            options: dict[str, Any] = {"proxy": proxy}
+            if url.scheme == "https":
+                # The certificates that httpx trusts; reading them takes a while.
+                self._tls = self._tls or httpx.create_ssl_context()
+                options |= {"ssl": self._tls, "proxy_headers": given}
+            else:
+                headers |= given
+            model = self._models[endpoint] = url, headers, options
+        return model
+
+    def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
+        phases = request.endpoint.phases or {}
+        # Rounded, so that they can be kept: making one takes longer than all else here.
+        seconds = (
+            math.ceil(request.seconds * 1000) / 1000 if request.seconds < math.inf else math.inf
+        )
+        connect = min(seconds, phases.get("connect") or math.inf)
+        read = phases.get("read") or math.inf
+        key = seconds, connect, read
+        found = self._timeouts.get(key)
+        if found is None:
+            if len(self._timeouts) >= _MOST_CACHED:
+                self._timeouts.clear()
+            found = self._timeouts[key] = aiohttp.ClientTimeout(
+                total=None if seconds == math.inf else seconds + _GRACE,
+                connect=None if connect == math.inf else connect,
+                # The whole attempt is bounded already.
+                sock_read=None if read >= seconds else read,
+                # Not rounded up, beyond the time that the whole attempt has.
+                ceil_threshold=math.inf,
+            )
+        return found
+
+
+def is_available() -> bool:
+    """Whether the proxies of the environment are of a kind that it knows."""
+    return not any(address.lower().startswith("socks") for address in getproxies().values())
+
+
+def _proxy(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
+    """Returns the proxy of the environment for an address, and the headers that it wants."""
+    found = getproxies()
+    proxy = found.get(url.scheme) or found.get("all")
+    if not proxy or proxy_bypass(url.host or ""):
+        return None, {}
+    address = yarl.URL(proxy if "://" in proxy else f"http://{proxy}")
+    if address.user is None:
+        return address, {}
+    user = base64.b64encode(f"{address.user}:{address.password or ''}".encode()).decode()
+    return address.with_user(None), {"Proxy-Authorization": f"Basic {user}"}
+
+
+def _is_encoded(answer: RawResponse) -> bool:
+    return any(name.lower() == b"content-encoding" for name, _ in answer.raw_headers)
+
+
+def _decoded(answer: RawResponse, request: Request, clock: Clock) -> RawResponse:
+    """Returns an answer with its body decompressed, which was not asked for."""
+    response = httpx.Response(
+        answer.status_code,
+        headers=list(answer.raw_headers),
+        stream=httpx.ByteStream(answer.content),
+    )
+    body = Body(request.seconds, clock)
+    body.begin(answer.status_code)
+    problem = answer.problem
+    try:
+        for chunk in response.iter_bytes():
+            body.add(chunk)
+    except httpx.DecodingError as error:
+        problem = problem or BodyError(str(error), error)
+    except BodyError as error:
+        problem = error
+    return answer._replace(content=body.content, problem=problem)
+
+
+def _timed_out(said: str) -> SendError:
+    return SendError(httpx.ReadTimeout(said), possibly_sent=True, timed_out=True)
+
+
+def _failure(error: Exception) -> SendError:
+    """Says of an error of aiohttp's what follows from it, and names it as httpx does."""
+    said = str(error)
+    if isinstance(error, aiohttp.InvalidURL):
+        unsent = httpx.UnsupportedProtocol(said)
+        return SendError(unsent, possibly_sent=False, recurs=True)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return SendError(httpx.ConnectTimeout(said), possibly_sent=False, timed_out=True)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        refused = httpx.ProxyError(f"{error.status} from the proxy")
+        return SendError(refused, possibly_sent=False)
+    connecting = (
+        aiohttp.ClientConnectorError,
+        aiohttp.ClientConnectorCertificateError,
+        _OutOfStepError,
+    )
+    if isinstance(error, connecting):
+        failed = httpx.ConnectError(said)
+        # It holds no request, and tells a certificate that is not trusted from other failures.
+        failed.__cause__ = error
+        recurs = any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
+        return SendError(failed, possibly_sent=False, recurs=recurs)
+    if isinstance(error, TimeoutError):
+        return _timed_out(said or "no whole answer in time")
+    if isinstance(error, OSError):
+        return SendError(httpx.ReadError(said), possibly_sent=True)
+    # Without what the server said.
+    if isinstance(error, aiohttp.ClientResponseError):
+        return SendError(httpx.RemoteProtocolError("the answer is not HTTP"), possibly_sent=True)
+    broken = httpx.RemoteProtocolError("the server broke off before its answer was whole")
+    return SendError(broken, possibly_sent=True)

@@ -1,0 +1,42 @@
+"""The engine of a disabled client: it sends nothing."""
+
+from __future__ import annotations
+
+import logging
+
+from intercom_data_events._sending.engines import Request
+from intercom_data_events._sending.steps import RawResponse
+
+log = logging.getLogger("intercom_data_events")
+
+_EMPTY = b'{"events":[]}'
+
+
+class Nowhere:
+    """Answers as a workspace without events does, and logs what it does not send."""
+
+    def send(self, request: Request) -> RawResponse:
+        """Answers at once."""
+        endpoint = request.endpoint
+        path = "/" + endpoint.url.partition("://")[2].partition("/")[2]
+        log.info("%s %s not sent: the client is disabled", endpoint.method, path)
+        if endpoint.method == "GET":
+            return RawResponse(200, [(b"Content-Type", b"application/json")], _EMPTY, None)
+        return RawResponse(200 if path.endswith("/summaries") else 202, [], b"", None)
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class AsyncNowhere:
+    """The twin for async clients."""
+
+    async def send(self, request: Request) -> RawResponse:
+        """Answers at once."""
+        return Nowhere().send(request)
+
+    async def aclose(self) -> None:
+        """Does nothing."""
+
+    def drop(self) -> None:
+        """Does nothing."""

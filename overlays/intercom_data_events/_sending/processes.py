@@ -1,0 +1,54 @@
+"""Tells a process from its forks, and the event loop that runs from others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+# Not the process's number: numbers are given again, and containers have the same ones.
+_token: list[object] = [object()]
+
+
+def _renew() -> None:
+    _token[0] = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+def this_process() -> object:
+    """Returns an object that is another one in each forked child."""
+    return _token[0]
+
+
+def running_trio() -> bool:
+    """Whether the running task is trio's, which can be a guest of asyncio's loop."""
+    if "trio" not in sys.modules:
+        return False
+    import trio
+
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
+def running_loop() -> object:
+    """Returns the event loop of the running task.
+
+    Raises:
+        RuntimeError: There is none.
+    """
+    if running_trio():
+        import trio
+
+        return trio.lowlevel.current_trio_token()
+    return asyncio.get_running_loop()
+
+
+def has_ended(loop: object) -> bool:
+    """Whether an event loop runs no task any more; one of trio's ends its tasks first."""
+    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
