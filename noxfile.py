@@ -428,7 +428,7 @@ def bench(session: nox.Session) -> None:
 def stress(session: nox.Session) -> None:
     """Sends events through every fault and at full speed, and counts what became of them."""
     session.install(*_group("bench"), *_group("test"))
-    _install_wheel(session)
+    _install_wheel(session, extras="[fast]")
     session.run("python", "tests/endurance/stress.py", *session.posargs)
 
 

@@ -8,8 +8,9 @@ counts, the rate limit and the headers that tell of it. What is observed or infe
 documented is marked so beside the code.
 
 With `faults`, it misbehaves on purpose: slow answers, connections that are reset or cut off,
-failures of the server and of proxies before it, pages that lead astray. `ManualClock` gives it and
-a client a time that passes without waiting.
+failures of the server and of proxies before it, pages that lead astray, and answers that break
+HTTP's rules (`PROTOCOL_FAULTS`): sent twice, after rows of 1xx answers, of another length than they
+declare. `ManualClock` gives it and a client a time that passes without waiting.
 
 It does not imitate: permissions of tokens (403); delays until an event or its metadata shows;
 compressed bodies; the archiving and the descriptions of events; anything about contacts but their
@@ -35,9 +36,10 @@ intercom_data_events.emulator`; the pytest plugin has it as the fixtures `interc
 
 from ._clock import ManualClock
 from ._emulator import Emulator, EmulatorCounts, RecordedRequest
-from ._faults import FAULTS, Fault, random_faults
+from ._faults import FAULTS, PROTOCOL_FAULTS, Fault, random_faults
 from ._server import EmulatorServer
 from ._transport import EmulatorTransport
+from ._wire import Idle
 from ._workspace import EmulatedContact, EmulatedEvent, EmulatedWorkspace
 
 __all__ = [
@@ -50,7 +52,9 @@ __all__ = [
     "EmulatorTransport",
     "FAULTS",
     "Fault",
+    "Idle",
     "ManualClock",
+    "PROTOCOL_FAULTS",
     "RecordedRequest",
     "random_faults",
 ]

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Literal, cast
 
 import attrs
 import httpx
 
 from ._refusal import JSON, RefusalError
+from ._wire import (
+    BLANKS,
+    Wire,
+    WrongLength,
+    answer_twice,
+    drop_when_idle,
+    interim,
+    misdeclare,
+    trickle_head,
+)
 
 HTML = (
     b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n"
     b"<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
 )
-
-# A body that trickles, where the answer has none of its own.
-_BLANKS = b" " * 60
 
 
 @attrs.frozen(kw_only=True)
@@ -33,9 +42,11 @@ class Fault:
         status: Of the answer that takes the place of the emulator's own; None leaves that.
         headers: Set on the answer.
         body: In place of the answer's own, as it is; left out where HTTP has none.
-        connection: Whether the connection is kept, reset without an answer, or cut off in the
-            midst of it.
+        connection: Whether the connection is kept, reset without an answer, cut off in the
+            midst of it, closed after it without notice, or deaf: open, with nothing more read.
         trickle: Seconds before each byte of the body.
+        wire: What is sent instead of the answer: a function from the answer's bytes to the bytes
+            to send, with seconds to wait and an `Idle` between them. `trickle` is not used then.
         pages: Where the `next` link of a list leads: to another host, to the same page again, or
             to a page that begins with the last event of this one.
 
@@ -53,8 +64,9 @@ class Fault:
     status: int | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     body: bytes | None = None
-    connection: Literal["kept", "reset", "cut"] = "kept"
+    connection: Literal["kept", "reset", "cut", "closed", "deaf"] = "kept"
     trickle: float = 0.0
+    wire: Wire | None = attrs.field(default=None, eq=False)
     pages: Literal["elsewhere", "again", "overlapping"] | None = None
 
     @classmethod
@@ -77,6 +89,83 @@ class Fault:
     def trickling(cls, seconds: float = 1.0) -> Fault:
         """The request is processed; the answer's body comes byte by byte."""
         return cls(name="trickling", trickle=seconds)
+
+    @classmethod
+    def trickling_head(cls, seconds: float = 0.01, *, endless: bool = False) -> Fault:
+        """The request is processed; status line and headers come byte by byte, or without end."""
+        name = "endless trickling head" if endless else "trickling head"
+        return cls(name=name, wire=partial(trickle_head, seconds=seconds, endless=endless))
+
+    @classmethod
+    def interim(cls, number: float = 3, *, every: float = 0.0) -> Fault:
+        """The request is processed; 1xx answers come before the answer.
+
+        Args:
+            number: How many; `math.inf` for no end.
+            every: Seconds after each.
+
+        Raises:
+            ValueError: A row without an end has nothing to wait for.
+        """
+        if number == math.inf and not every > 0:
+            raise ValueError("every must be positive for an endless row of answers")
+        name = "endless 1xx answers" if number == math.inf else "1xx answers"
+        return cls(name=name, wire=partial(interim, number=number, every=every))
+
+    @classmethod
+    def answered_twice(cls, *, after: float | None = None) -> Fault:
+        """The request is processed; its answer comes again, and nothing more is read.
+
+        What a client sends on such a connection is lost, so the second answer must not be taken
+        for that of another request. In process, where each request has a connection of its own,
+        there is one answer.
+
+        Args:
+            after: Seconds for which the connection is idle before the second answer; None for both
+                in one piece.
+        """
+        name = "answered twice" if after is None else "answered twice, later"
+        return cls(name=name, wire=partial(answer_twice, after=after), connection="deaf")
+
+    @classmethod
+    def wrong_length(cls, length: WrongLength) -> Fault:
+        """The request is processed; the answer's body is longer or shorter than declared.
+
+        Args:
+            length: What is wrong: `Content-Length` is too long, too short, not a number, or there
+                are two of them; or the body ends within a chunk.
+        """
+        return cls(
+            name=f"wrong length: {length}",
+            wire=partial(misdeclare, length=length),
+            connection="closed" if length == "cut chunk" else "kept",
+        )
+
+    @classmethod
+    def dropped(cls, after: float = 0.0) -> Fault:
+        """The request is answered; its connection is closed when it has been idle.
+
+        In process, nothing shows of it.
+
+        Args:
+            after: Seconds for which it is idle.
+        """
+        return cls(
+            name="dropped while idle",
+            wire=partial(drop_when_idle, after=after),
+            connection="closed",
+        )
+
+    @classmethod
+    def redirected(cls, location: str = "/events", *, status: int = 307) -> Fault:
+        """A server, or a proxy before it, sends the client to another address."""
+        return cls(
+            name=f"redirected by {status}",
+            processed=False,
+            status=status,
+            headers={"Location": location},
+            body=b"",
+        )
 
     @classmethod
     def failing(cls, status: int = 500, *, processed: bool = False, html: bool = False) -> Fault:
@@ -133,6 +222,25 @@ FAULTS: Sequence[Fault] = (
     Fault.other_version(),
 )
 
+#: One of each kind with which a server breaks HTTP's rules or uses little known ones; those that
+#: are called endless end with the client's patience alone.
+PROTOCOL_FAULTS: Sequence[Fault] = (
+    Fault.answered_twice(),
+    Fault.answered_twice(after=0.05),
+    Fault.interim(),
+    Fault.interim(math.inf, every=0.05),
+    Fault.trickling_head(0.002),
+    Fault.trickling_head(0.05, endless=True),
+    Fault.wrong_length("too long"),
+    Fault.wrong_length("too short"),
+    Fault.wrong_length("not a number"),
+    Fault.wrong_length("two"),
+    Fault.wrong_length("cut chunk"),
+    Fault.dropped(0.02),
+    Fault.redirected(),
+    Fault.redirected("http://elsewhere.example/events", status=302),
+)
+
 
 def random_faults(
     share: float = 0.2, *, seed: int | None = None, among: Sequence[Fault] = FAULTS
@@ -175,13 +283,14 @@ def faulty(fault: Fault, answer: httpx.Response) -> httpx.Response:
     status = answer.status_code if fault.status is None else fault.status
     body = answer.content if fault.body is None else fault.body
     if fault.trickle and not body:
-        body = _BLANKS
-    if answer.request.method == "HEAD" or status in (204, 304):
+        body = BLANKS
+    bodiless = answer.request.method == "HEAD" or status in (204, 304)
+    if bodiless:
         body = b""
     headers = answer.headers.copy()
     # It follows from the body, as which a fault can give anything.
     headers.pop("Content-Length", None)
-    if body:
+    if body or (fault.wire is not None and not bodiless):
         headers["Content-Length"] = str(len(body))
     headers.update(fault.headers)
     response = httpx.Response(

@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from email.utils import formatdate
 from functools import lru_cache, partial
@@ -25,6 +25,7 @@ from intercom_data_events.clock import SYSTEM, Clock
 from ._faults import Fault, body_of, fault_of
 from ._plain import PlainRequest, Reply, read_head, write_reply
 from ._reading import BODY_LIMIT
+from ._wire import Idle, Piece
 
 log = logging.getLogger("intercom_data_events.emulator")
 
@@ -121,8 +122,8 @@ async def serving(
     async def converse(accepted: socket.socket) -> None:
         # Whoever does not speak TLS, breaks off or leaves is none of a server's business.
         with suppress(OSError):
-            async with _connected(accepted, tls) as connection:
-                await _converse(answered, connection, clock)
+            async with _connected(accepted, tls, clock) as connection:
+                await _converse(answered, connection)
         open_sockets.discard(accepted)
 
     async with listener:
@@ -161,7 +162,7 @@ async def _accept(
 
 @asynccontextmanager
 async def _connected(
-    accepted: socket.socket, tls: ssl.SSLContext | None
+    accepted: socket.socket, tls: ssl.SSLContext | None, clock: Clock
 ) -> AsyncGenerator[_Connection, None]:
     """A connection that is closed in peace after its last answer, at once where it is cut off.
 
@@ -179,7 +180,7 @@ async def _connected(
     transport.set_write_buffer_limits(high=1, low=0)
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     try:
-        yield _Connection(reader, writer, accepted, tls=tls is not None)
+        yield _Connection(reader, writer, accepted, tls=tls is not None, clock=clock)
         writer.close()
         with anyio.move_on_after(_LINGER_SECONDS):
             await writer.wait_closed()
@@ -189,7 +190,7 @@ async def _connected(
             await writer.wait_closed()
 
 
-async def _converse(answered: Answered, connection: _Connection, clock: Clock) -> None:
+async def _converse(answered: Answered, connection: _Connection) -> None:
     """Answer the requests of one connection, one after the other."""
     try:
         while (request := await connection.receive()) is not None:
@@ -199,7 +200,7 @@ async def _converse(answered: Answered, connection: _Connection, clock: Clock) -
             elif (fault := fault_of(response)) is None:
                 goes_on = await connection.send(response)
             else:
-                goes_on = await connection.misbehave(response, fault, clock)
+                goes_on = await connection.misbehave(response, fault)
             if not goes_on:
                 break
     except (h11.RemoteProtocolError, httpx.InvalidURL) as error:
@@ -242,18 +243,26 @@ class _Connection:
         accepted: socket.socket,
         *,
         tls: bool,
+        clock: Clock,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._socket = accepted
         self._scheme = "https" if tls else "http"
+        self._clock = clock
+        self._idle: Idle | None = None
+        self._pieces: Iterator[Piece] = iter(())
+        self._fault: Fault | None = None
         self._received = b""
         self._plain = b""
         self._http = h11.Connection(h11.SERVER)
         self._unread = False
 
     async def receive(self) -> PlainRequest | httpx.Request | None:
-        """The next request, or None when the client has no more."""
+        """The next request, or None when the client, or a fault, has no more."""
+        while self._idle is not None and await self._is_idle_for(self._idle.seconds):
+            if not await self._play():
+                return None
         received = self._received or await self._reader.read(_CHUNK)
         head = read_head(received)
         if head is None or head.end - head.begin > BODY_LIMIT:
@@ -307,10 +316,10 @@ class _Connection:
         await self._send(self._head(response) + self._body(response.content))
         return await self._finish()
 
-    async def misbehave(self, response: httpx.Response, fault: Fault, clock: Clock) -> bool:
+    async def misbehave(self, response: httpx.Response, fault: Fault) -> bool:
         """Answer as a fault has it; whether the connection can go on."""
         if fault.delay > 0:
-            await clock.async_alarm().wait(fault.delay)
+            await self._clock.async_alarm().wait(fault.delay)
         if fault.connection == "reset":
             # Closed at once instead of in peace, which the client sees as a reset.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -318,7 +327,10 @@ class _Connection:
             return False
         self._catch_up()
         head, body = self._head(response), body_of(response)
-        if fault.connection == "kept":
+        if fault.wire is not None:
+            self._pieces, self._fault = fault.wire(head + self._body(body)), fault
+            return await self._play() and await self._finish()
+        if fault.connection != "cut":
             body = self._body(body)
         elif len(body) > 1:
             body = body[: len(body) // 2]
@@ -327,11 +339,60 @@ class _Connection:
         if fault.trickle:
             await self._send(head)
             for number in range(len(body)):
-                await clock.async_alarm().wait(fault.trickle)
+                await self._clock.async_alarm().wait(fault.trickle)
                 await self._send(body[number : number + 1])
         else:
             await self._send(head + body)
-        return fault.connection == "kept" and await self._finish()
+        return await self._goes_on(fault) and await self._finish()
+
+    async def _play(self) -> bool:
+        """Send what a fault has in store, up to where it waits; whether the connection goes on."""
+        self._idle = None
+        for piece in self._pieces:
+            if isinstance(piece, Idle):
+                self._idle = piece
+                return True
+            if isinstance(piece, bytes):
+                await self._send(piece)
+            else:
+                await self._clock.async_alarm().wait(piece)
+        return self._fault is None or await self._goes_on(self._fault)
+
+    async def _goes_on(self, fault: Fault) -> bool:
+        """Whether the connection goes on after a fault's last byte; a deaf one is held first."""
+        if fault.connection == "deaf":
+            while await self._reader.read(_CHUNK):
+                pass
+        return fault.connection == "kept"
+
+    async def _is_idle_for(self, seconds: float) -> bool:
+        """Whether no byte arrives for so long."""
+        if self._received:
+            return False
+        ended = False
+        async with anyio.create_task_group() as waiting:
+
+            async def pass_time() -> None:
+                await self._clock.async_alarm().wait(seconds)
+                waiting.cancel_scope.cancel()
+
+            waiting.start_soon(pass_time)
+            # An error comes again with the next read.
+            with suppress(OSError):
+                self._received = await self._reader.read(_CHUNK)
+            ended = not waiting.cancel_scope.cancel_called
+            waiting.cancel_scope.cancel()
+        return not (ended or self._received or self._has_arrived())
+
+    def _has_arrived(self) -> bool:
+        """Whether the system has received what the event loop has not seen yet."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def _head(self, response: httpx.Response) -> bytes:
         headers = response.headers.raw

@@ -18,6 +18,7 @@ import httpx
 from intercom_data_events.clock import SYSTEM, Clock
 
 from ._faults import Fault, body_of, fault_of
+from ._wire import WireReader, written
 
 if TYPE_CHECKING:
     import httpx2
@@ -158,6 +159,15 @@ class _Course:
         self._clock = clock
         patience = request.extensions.get("timeout", {}).get("read")
         self._patience = math.inf if patience is None else float(patience)
+        self._wire: WireReader | None = None
+        if self._fault.wire is not None:
+            self._wire = WireReader(
+                self._fault.wire(written(response, body_of(response))),
+                ended=self._fault.connection not in ("kept", "deaf"),
+                library=library,
+                request=request,
+                patience=self._patience,
+            )
 
     def before(self) -> Iterator[float]:
         """Yields how long to wait before the answer.
@@ -174,6 +184,11 @@ class _Course:
             raise self._library.RemoteProtocolError(
                 "Server disconnected without sending a response.", request=self._request
             )
+        for step in () if self._wire is None else self._wire.head():
+            if isinstance(step, httpx.Response):
+                self._response = step
+            else:
+                yield step
 
     def answer(self) -> Any:
         """The answer, whose body is still to come."""
@@ -199,6 +214,9 @@ class _Course:
 
     def _parts(self) -> Iterator[bytes | float]:
         """The parts of the body, and how long to wait between them."""
+        if self._wire is not None:
+            yield from self._wire.body()
+            return
         body = body_of(self._response)
         if self._fault.connection == "cut":
             body = body[: len(body) // 2]
