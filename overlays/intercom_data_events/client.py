@@ -17,7 +17,6 @@ from intercom_data_events._sending.drivers import arun, run
 from intercom_data_events._sending.engines import AsyncEngine, Engine
 from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events._sending.settings import AccessToken, AsyncAccessToken
-from intercom_data_events.errors import APIResponse
 from intercom_data_events.event import one_identity
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from intercom_data_events._sending.request import Operation
+    from intercom_data_events._sending.steps import Answer
     from intercom_data_events.bulk import AsyncOutcomes, EventLike, Outcomes
     from intercom_data_events.contact import AsyncContact, Contact
     from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
@@ -193,7 +193,7 @@ class DataEventsClient(BaseClient[Engine, "HTTPClient", "HTTPTransport", AccessT
         """Closes the client."""
         self.close()
 
-    def _perform(self, operation: Operation[T]) -> APIResponse[T]:
+    def _perform(self, operation: Operation[T]) -> Answer[T]:
         return run(Exchange(operation, self._session, self._settings).steps(), self._session)
 
 
@@ -315,6 +315,6 @@ class AsyncDataEventsClient(
         """Closes the client."""
         await self.aclose()
 
-    async def _perform(self, operation: Operation[T]) -> APIResponse[T]:
+    async def _perform(self, operation: Operation[T]) -> Answer[T]:
         steps = Exchange(operation, self._session, self._settings).steps()
         return await arun(steps, self._session)

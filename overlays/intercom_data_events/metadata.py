@@ -213,6 +213,7 @@ def to_json(value: object) -> object:
     return value
 
 
+_NUMBERS = {int, float}
 # Why a value is refused: the reason of the first type that it has.
 _REFUSALS: Mapping[Any, str] = {
     str: f"contains {check.SURROGATE}; remove it",
@@ -249,13 +250,14 @@ def _supported(key: str, value: object) -> JSONValue | None:
     """Returns a value as JSON, or None where the API does not support it."""
     if isinstance(value, str):
         return check.plain_text(value)
-    if isinstance(value, datetime):
-        return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else None
-    if isinstance(value, RichLink | MonetaryAmount):
-        return _fields(value)
-    if isinstance(value, Mapping):
-        known = _known(dict(value))
-        return None if known is None else _fields(known)
+    if type(value) not in _NUMBERS:  # Which need none of these checks.
+        if isinstance(value, datetime):
+            return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else None
+        if isinstance(value, RichLink | MonetaryAmount):
+            return _fields(value)
+        if isinstance(value, Mapping):
+            known = _known(dict(value))
+            return None if known is None else _fields(known)
     # An integer may be one of numpy, for example.
     number = value if isinstance(value, float) else check.whole_number(value)
     if number is None or not math.isfinite(number):

@@ -16,9 +16,11 @@ from attrs import define, field, frozen
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
 from intercom_data_events._validation import invalid, short_repr, text_or_none
-from intercom_data_events.errors import APIResponse, InvalidInputError, PaginationError
+from intercom_data_events.errors import InvalidInputError, PaginationError
 
 if TYPE_CHECKING:
+    from intercom_data_events._sending.steps import Answer
+    from intercom_data_events.errors import APIResponse
     from intercom_data_events_api import models
 
 # Pages without an event in succession, after which a listing is taken for one that never ends.
@@ -104,7 +106,7 @@ class EventList:
         ['invited-friend']
     """
 
-    def __init__(self, fetch: Callable[[str | None], APIResponse[Page]], start: str) -> None:
+    def __init__(self, fetch: Callable[[str | None], Answer[Page]], start: str) -> None:
         self._fetch = fetch
         self._start = start
 
@@ -136,9 +138,7 @@ class AsyncEventList:
     Each iteration starts from the first page: ``async for event in client.list(…)``.
     """
 
-    def __init__(
-        self, fetch: Callable[[str | None], Awaitable[APIResponse[Page]]], start: str
-    ) -> None:
+    def __init__(self, fetch: Callable[[str | None], Awaitable[Answer[Page]]], start: str) -> None:
         self._fetch = fetch
         self._start = start
 
@@ -160,9 +160,9 @@ class AsyncEventList:
 
 @define(eq=False)
 class _AsyncPages:
-    _fetch: Callable[[str | None], Awaitable[APIResponse[Page]]]
-    _steps: Generator[str | None, APIResponse[Page] | None, None]
-    _response: APIResponse[Page] | None = None
+    _fetch: Callable[[str | None], Awaitable[Answer[Page]]]
+    _steps: Generator[str | None, Answer[Page] | None, None]
+    _response: Answer[Page] | None = None
 
     def __aiter__(self) -> AsyncIterator[Page]:
         return self
@@ -194,7 +194,7 @@ class _AsyncEvents:
         return event
 
 
-def _steps(start: str) -> Generator[str | None, APIResponse[Page] | None, None]:
+def _steps(start: str) -> Generator[str | None, Answer[Page] | None, None]:
     """Decides which page is next.
 
     Yields the query of each page, None for the first one, and receives the page.
@@ -225,8 +225,8 @@ def _steps(start: str) -> Generator[str | None, APIResponse[Page] | None, None]:
         seen.add(_parameters(query))
 
 
-def _without_page(response: APIResponse[Page]) -> APIResponse[None]:
-    return APIResponse(response.status_code, response.headers, response.content, None)
+def _without_page(answer: Answer[Page]) -> APIResponse[None]:
+    return answer.raw.with_parsed(None)
 
 
 def _parameters(query: str) -> frozenset[tuple[str, str]]:

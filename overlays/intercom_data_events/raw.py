@@ -9,7 +9,7 @@ from intercom_data_events._sending import operations, verbs
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
-    from intercom_data_events.errors import APIResponse
+    from intercom_data_events._sending.steps import Answer
 
 
 class RawDataEventsClient:
@@ -18,7 +18,7 @@ class RawDataEventsClient:
     ``list`` returns one page: the first one, or the first one after a cursor.
     """
 
-    def __init__(self, perform: Callable[[Operation[Any]], APIResponse[Any]]) -> None:
+    def __init__(self, perform: Callable[[Operation[Any]], Answer[Any]]) -> None:
         self._perform = perform
 
     create = verbs.raw(operations.create)
@@ -35,7 +35,7 @@ class AsyncRawDataEventsClient:
     """
 
     def __init__(
-        self, perform: Callable[[Operation[Any]], Coroutine[Any, Any, APIResponse[Any]]]
+        self, perform: Callable[[Operation[Any]], Coroutine[Any, Any, Answer[Any]]]
     ) -> None:
         self._perform = perform
 

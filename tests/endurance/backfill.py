@@ -38,7 +38,7 @@ LATENCY = 0.1
 MEGABYTE = 1_000_000
 
 _COMMAND = "from intercom_data_events.cli import main; main()"
-_WITHOUT_FAST = f"import sys; sys.modules['httpx_aiohttp'] = None; {_COMMAND}"
+_WITHOUT_FAST = f"import sys; sys.modules['aiohttp'] = None; {_COMMAND}"
 
 
 def event(number: int) -> dict[str, Any]:

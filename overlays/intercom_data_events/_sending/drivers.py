@@ -32,7 +32,7 @@ def run(steps: Steps[T], session: Session[Engine]) -> T:
             else:
                 outcome: RawResponse | Exception
                 try:
-                    outcome = session.process_state().engine.send(step.request)
+                    outcome = step.engine.send(step.request)
                 except Exception as error:  # noqa: BLE001  # the exchange decides
                     outcome = error
                 step = steps.send(outcome)
@@ -62,7 +62,7 @@ async def arun(steps: Steps[T], session: Session[AsyncEngine]) -> T:
             else:
                 outcome: RawResponse | Exception
                 try:
-                    outcome = await session.process_state().engine.send(step.request)
+                    outcome = await step.engine.send(step.request)
                 except Exception as error:  # noqa: BLE001  # the exchange decides
                     outcome = error
                 step = steps.send(outcome)

@@ -14,6 +14,7 @@ from intercom_data_events._sending import retry
 from intercom_data_events._sending.engines import BodyError, Request, SendError
 from intercom_data_events._sending.request import Operation, body_of
 from intercom_data_events._sending.steps import (
+    Answer,
     Authorize,
     RawResponse,
     Send,
@@ -24,7 +25,7 @@ from intercom_data_events._sending.steps import (
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.pacing import RateLimiter, Reservation
-    from intercom_data_events._sending.session import Session
+    from intercom_data_events._sending.session import ProcessState, Session
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Clock
 
@@ -43,9 +44,20 @@ _MISREAD = (AttributeError, LookupError, OSError, RecursionError, TypeError, Val
 
 
 def acquire(
-    limiter: RateLimiter, reservation: Reservation, clock: Clock, label: str, ends: float
+    limiter: RateLimiter,
+    reservation: Reservation,
+    clock: Clock,
+    operation: Operation[Any] | None,
+    ends: float,
 ) -> Steps[bool]:
     """Waits until a reservation has quota, or until a time of the monotonic clock.
+
+    Args:
+        limiter: What grants quota.
+        reservation: What is to have it.
+        clock: The client's clock.
+        operation: What it is for, or None for an event that a scheduler is to choose.
+        ends: When to give up.
 
     Returns:
         Whether it has quota. In both cases, the caller releases the reservation.
@@ -61,6 +73,7 @@ def acquire(
             return False
         if seconds < math.inf and not announced:
             announced = True
+            label = "an event" if operation is None else operation.label
             log.info("%s waits up to %.2f s for the rate limit", label, seconds)
         yield Wait(min(seconds, left), reservation.alarm)
         seconds = limiter.acquire(reservation)
@@ -83,17 +96,17 @@ def reserve(
         The reservation, which the caller passes to :meth:`Exchange.steps` or releases; None if
         there was no quota in time.
     """
-    with session.in_use() as state:
-        limiter = state.limiter
-        reservation = limiter.reservation(settings.quota_share, paced=settings.pace)
-        acquired = False
-        try:
-            ends = session.clock.monotonic() + seconds
-            acquired = yield from acquire(limiter, reservation, session.clock, "an event", ends)
-        finally:
-            # Also if the wait is interrupted or cancelled.
-            if not acquired:
-                limiter.release(reservation)
+    state = session.enter()
+    reservation = state.limiter.reservation(settings.quota_share, paced=settings.pace)
+    acquired = False
+    try:
+        ends = session.clock.monotonic() + seconds
+        acquired = yield from acquire(state.limiter, reservation, session.clock, None, ends)
+    finally:
+        # Also if the wait is interrupted or cancelled.
+        if not acquired:
+            state.limiter.release(reservation)
+        state.leave()
     return reservation if acquired else None
 
 
@@ -114,7 +127,7 @@ class Exchange(Generic[T]):
         self._token: str | None = None
         self._body: bytes | None = None
 
-    def steps(self, reservation: Reservation | None = None) -> Steps[errors.APIResponse[T]]:
+    def steps(self, reservation: Reservation | None = None) -> Steps[Answer[T]]:
         """Yields the steps and returns the answer.
 
         Args:
@@ -129,13 +142,14 @@ class Exchange(Generic[T]):
         """
         session, settings = self.session, self.settings
         acquired = reservation is not None
+        state: ProcessState[Any] | None = None
         try:
-            with session.in_use() as state:
-                if reservation is None:
-                    reservation = state.limiter.reservation(
-                        settings.quota_share, paced=settings.pace, bounded=True
-                    )
-                result = yield from self._attempts(state.limiter, reservation, acquired)
+            state = session.enter()
+            if reservation is None:
+                reservation = state.limiter.reservation(
+                    settings.quota_share, paced=settings.pace, bounded=True
+                )
+            result = yield from self._attempts(state, reservation, acquired)
         except Exception as error:
             # From elsewhere: the caller's hook, transport or token function.
             if isinstance(error, errors.IntercomError):
@@ -144,35 +158,38 @@ class Exchange(Generic[T]):
                 error.add_note(f"{self.operation.label} may have been processed nevertheless.")
             raise
         finally:
-            if reservation is not None:
+            if reservation is not None and reservation.held:
                 session.release(reservation)
+            if state is not None:
+                state.leave()
         if isinstance(result, errors.IntercomError):
             raise self._conclude(result)
         return result
 
     def _attempts(
-        self, limiter: RateLimiter, reservation: Reservation, acquired: bool
-    ) -> Steps[errors.APIResponse[T] | errors.IntercomError]:
+        self, state: ProcessState[Any], reservation: Reservation, acquired: bool
+    ) -> Steps[Answer[T] | errors.IntercomError]:
         """Makes as many attempts as it takes; returns the answer or the last failure."""
-        settings, label, clock = self.settings, self.operation.label, self.session.clock
+        settings, operation, clock = self.settings, self.operation, self.session.clock
+        limiter = state.limiter
         ends = self.begun + settings.deadline
         failure: errors.IntercomError | None = None
         while True:
             if not acquired:
-                acquired = yield from acquire(limiter, reservation, clock, label, ends)
+                acquired = yield from acquire(limiter, reservation, clock, operation, ends)
             if not acquired:
                 crowded = reservation.crowded
                 what = "the requests in flight" if crowded else "the app's rate limit"
                 return failure or errors.APITimeoutError(
-                    f"{label} was not sent: {what} left no room for it within the deadline of "
-                    f"{settings.deadline:g} s; send fewer requests at once, or pass a longer "
-                    "deadline"
+                    f"{operation.label} was not sent: {what} left no room for it within the "
+                    f"deadline of {settings.deadline:g} s; send fewer requests at once, or pass a "
+                    "longer deadline"
                 )
             if reservation.withdrawn:
                 return failure or errors.NotSentError(
-                    f"{label} was not sent: its sender was closed"
+                    f"{operation.label} was not sent: its sender was closed"
                 )
-            result = yield from self._attempt(limiter, reservation, ends)
+            result = yield from self._attempt(state, reservation, ends)
             if not isinstance(result, errors.IntercomError):
                 return result
             failure = result
@@ -182,21 +199,21 @@ class Exchange(Generic[T]):
                 return failure
             log.info(
                 "%s: %s, retrying in %.2f s (%d of %d)",
-                label, _reason(failure), wait, self.attempts, settings.max_retries,
+                operation.label, _reason(failure), wait, self.attempts, settings.max_retries,
             )  # fmt: skip
             yield Wait(wait, None)
             acquired = False
 
     def _attempt(
-        self, limiter: RateLimiter, reservation: Reservation, ends: float
-    ) -> Steps[errors.APIResponse[T] | errors.IntercomError]:
+        self, state: ProcessState[Any], reservation: Reservation, ends: float
+    ) -> Steps[Answer[T] | errors.IntercomError]:
         """Makes one attempt; returns the answer or the failure.
 
         Raises:
             Exception: The caller's own: from a hook, a transport, or the function that returns the
                 token.
         """
-        session, clock, label = self.session, self.session.clock, self.operation.label
+        session, clock, limiter = self.session, self.session.clock, state.limiter
         begun = clock.monotonic()
         seconds = min(self.settings.seconds_per_attempt, max(0.0, ends - begun))
         outcome: object
@@ -206,13 +223,14 @@ class Exchange(Generic[T]):
             # There is no token in time.
             limiter.release(reservation)
             return self._failed(None, error)
+        session.check_open()
         self.attempts += 1
-        outcome = yield Send(request)
+        outcome = yield Send(request, state.engine)
         if not isinstance(outcome, RawResponse):
             if isinstance(outcome, SendError):
                 limiter.release(reservation, lost=outcome.possibly_sent)
                 failure = self._failed(None, outcome)
-                log.debug("%s %s", label, _reason(failure))
+                log.debug("%s %s", self.operation.label, _reason(failure))
                 return failure
             limiter.release(reservation, lost=True)
             if not isinstance(outcome, errors.IntercomError):
@@ -228,11 +246,12 @@ class Exchange(Generic[T]):
         session.note(headers, self.settings.version)
         # The transport of a disabled client logs what it does not send.
         if log.isEnabledFor(logging.DEBUG) and session.enabled:
+            label = self.operation.label
             log.debug("%s %d in %.3f s", label, answer.status_code, clock.monotonic() - begun)
         if not 200 <= answer.status_code < 300:
             return self._failed(answer, answer.problem)
         try:
-            return answer.with_parsed(self.operation.read(answer))
+            return Answer(answer, self.operation.read(answer))
         except (SendError, BodyError, *_MISREAD) as problem:
             # Reading belongs to the attempt, so that an unreadable answer can be retried.
             return self._failed(answer, problem)

@@ -48,10 +48,14 @@ class Reservation:
     alarm: Alarm | AsyncAlarm | None = None
     #: When the request got its quota, by our clock.
     sent: float = 0.0
+    #: Seconds that the latest answer took; 0 before the first.
+    latency: float = 0.0
     #: Whether it waited last for the end of others in flight, and not for the rate limit.
     crowded: bool = False
     #: Set by a scheduler that has closed: its request is not repeated.
     withdrawn: bool = False
+    #: Whether it is queued, or its request is in flight.
+    held: bool = False
 
     @property
     def queue(self) -> tuple[float, bool, bool]:
@@ -99,8 +103,6 @@ class RateLimiter:
         alarm: Makes an alarm for one caller to wait on.
         thread: Returns the current thread, if each thread waits for one reservation at a time.
 
-    Attributes:
-        latency: Seconds that the latest answer took; 0 before the first.
     """
 
     def __init__(
@@ -110,7 +112,6 @@ class RateLimiter:
         thread: Callable[[], int] | None = None,
     ) -> None:
         self.skew = ClockSkew()
-        self.latency = 0.0
         self._clock = clock
         # Seconds since 1970, by a clock that cannot be set: no window seems to last for years.
         self._epoch = clock.time() - clock.monotonic()
@@ -157,9 +158,10 @@ class RateLimiter:
             the next call, infinite for a request that is not at the head of the queue.
         """
         with self._lock:
+            reservation.held = True
             now = self._now()
             window = self._present_window(now)
-            queue = self._queues.get(reservation.queue)
+            queue = self._queues.get(reservation.queue) if self._queues else None
             if queue and reservation.thread is not None:
                 self._let_pass(reservation, queue)
             full = reservation.bounded and len(self._bounded) >= _MOST_IN_FLIGHT
@@ -212,13 +214,15 @@ class RateLimiter:
                 self._probes.discard(reservation)
                 if headers is not None:
                     now = self._now()
-                    self.latency = now - reservation.sent
+                    reservation.latency = now - reservation.sent
                     self._learn(headers, status, reservation.sent, now)
                 elif self._window is not None:
                     # What was not sent used up nothing.
                     self._window.lost += lost
                     self._window.used -= not lost
             self._dequeue(reservation)
+            # Last: an interrupt has it released again.
+            reservation.held = False
             self._wake()
 
     def _now(self) -> float:
@@ -316,6 +320,8 @@ class RateLimiter:
             insort(queue, reservation, key=lambda one: one.number)
 
     def _dequeue(self, reservation: Reservation) -> None:
+        if not self._queues:
+            return
         # An interrupt may have occurred between any two of these steps.
         queue = self._queues.get(reservation.queue, [])
         if reservation in queue:

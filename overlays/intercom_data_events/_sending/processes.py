@@ -49,6 +49,14 @@ def running_loop() -> object:
     return asyncio.get_running_loop()
 
 
+def is_running(loop: object) -> bool:
+    """Whether an event loop is that of the running task."""
+    try:
+        return asyncio.get_running_loop() is loop or running_loop() is loop
+    except RuntimeError:
+        return running_loop() is loop
+
+
 def has_ended(loop: object) -> bool:
     """Whether an event loop runs no task any more; one of trio's ends its tasks first."""
     return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from intercom_data_events._sending.auth import BearerToken
 from intercom_data_events._sending.engines import AsyncEngine, Endpoint, Engine, libraries
 from intercom_data_events._sending.engines.libraries import is_kind
 from intercom_data_events._sending.pacing import RateLimiter, Reservation
-from intercom_data_events._sending.processes import has_ended, running_loop, this_process
+from intercom_data_events._sending.processes import (
+    has_ended,
+    is_running,
+    running_loop,
+    this_process,
+)
 from intercom_data_events._sending.quota import RateLimit
 from intercom_data_events._sending.request import Operation, endpoint_of
 from intercom_data_events._sending.settings import AsyncAccessToken, Settings
@@ -44,6 +48,10 @@ class ProcessState(Generic[E]):
     def __init__(self, engine: E, limiter: RateLimiter, loop: object = None) -> None:
         self.engine, self.limiter, self.loop = engine, limiter, loop
         self.calls = 0
+
+    def leave(self) -> None:
+        """Ends a call; see :meth:`Session.enter`."""
+        self.calls -= 1
 
 
 class _State:
@@ -135,25 +143,37 @@ class Session(Generic[E]):
             ConfigurationError: The connections cannot be set up, or belong to the caller and were
                 used before a fork; or another event loop uses them now.
         """
-        if self._state.closed:
-            raise RuntimeError("the client is closed; make a new one")
+        self.check_open()
         state = self._processes.get(this_process())
         if state is None:
             return self._first_use()
-        if state.loop is not None and state.loop is not (loop := running_loop()):
-            return self._change_loop(loop)
+        if state.loop is not None and not is_running(state.loop):
+            return self._change_loop(running_loop())
         return state
 
-    @contextmanager
-    def in_use(self) -> Generator[ProcessState[E]]:
-        """Enters a block during which no other event loop can take over the connections."""
+    def check_open(self) -> None:
+        """Raises an error where the client is closed.
+
+        Raises:
+            RuntimeError: It is closed.
+        """
+        if self._state.closed:
+            raise RuntimeError("the client is closed; make a new one")
+
+    def enter(self) -> ProcessState[E]:
+        """Begins a call, during which no other event loop can take over the connections.
+
+        Returns:
+            The state of this process, on which the caller calls ``leave()`` at the end.
+
+        Raises:
+            RuntimeError: The client is closed.
+            ConfigurationError: As for :meth:`process_state`.
+        """
         with self._lock():
             state = self.process_state()
             state.calls += 1
-        try:
-            yield state
-        finally:
-            state.calls -= 1
+        return state
 
     def release(self, reservation: Reservation) -> None:
         """Gives back quota that was acquired and is not needed, also where the client is closed."""

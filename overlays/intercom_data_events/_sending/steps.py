@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from intercom_data_events.errors import REMOVED, APIResponse
 
@@ -27,9 +27,10 @@ class Authorize(NamedTuple):
 
 
 class Send(NamedTuple):
-    """A step: send a request and read the answer."""
+    """A step: send a request through an engine, and read the answer."""
 
     request: Request
+    engine: Any
 
 
 class Wait(NamedTuple):
@@ -58,16 +59,16 @@ class RawResponse(NamedTuple):
         """Returns the answer without the access token, where it repeats that."""
         if (known := secret(token)) is None:
             return self
-        hidden, removed = known.encode(), REMOVED.encode()
-        content, headers = self.content, self.raw_headers
-        if hidden in content:
-            content = content.replace(hidden, removed)
-        elif not any(hidden in value or hidden in name for name, value in headers):
+        hidden = known.encode()
+        # Joined first, as that takes a third of the time of looking at each.
+        if hidden not in b"\0".join([self.content, *map(b"\0".join, self.raw_headers)]):
             return self
+        removed = REMOVED.encode()
         headers = [
             (name.replace(hidden, b"access-token"), value.replace(hidden, removed))
-            for name, value in headers
+            for name, value in self.raw_headers
         ]
+        content = self.content.replace(hidden, removed)
         return self._replace(raw_headers=headers, content=content)
 
     def with_parsed(self, parsed: T) -> APIResponse[T]:
@@ -84,6 +85,17 @@ class RawResponse(NamedTuple):
         if self.problem is not None:
             raise self.problem
         return json.loads(self.content)
+
+
+class Answer(NamedTuple, Generic[T]):
+    """A success: as received, and as read."""
+
+    raw: RawResponse
+    parsed: T
+
+    def response(self) -> APIResponse[T]:
+        """Returns it as a caller of a raw client sees it."""
+        return self.raw.with_parsed(self.parsed)
 
 
 #: Yields steps; the driver sends back the answer or the error of a :class:`Send`, and the token

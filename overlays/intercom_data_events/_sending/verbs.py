@@ -18,6 +18,7 @@ from intercom_data_events._sending.operations import next_page
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
+    from intercom_data_events._sending.steps import Answer
     from intercom_data_events.errors import APIResponse
     from intercom_data_events.pagination import AsyncEventList, EventList, Page
 
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
     class Performer(Protocol):
         """An object that performs operations, blocking."""
 
-        def _perform(self, operation: Operation[T], /) -> APIResponse[T]: ...
+        def _perform(self, operation: Operation[T], /) -> Answer[T]: ...
 
     class AsyncPerformer(Protocol):
         """An object that performs operations, awaiting."""
 
-        async def _perform(self, operation: Operation[T], /) -> APIResponse[T]: ...
+        async def _perform(self, operation: Operation[T], /) -> Answer[T]: ...
 
     class Bound(Protocol[S_co]):
         """A contact, and the client that performs its operations."""
@@ -73,7 +74,7 @@ def raw(make: Callable[P, Operation[T]]) -> Callable[Concatenate[Performer, P], 
     """Makes a verb that returns the whole answer."""
 
     def method(self: Performer, /, *args: P.args, **kwargs: P.kwargs) -> APIResponse[T]:
-        return self._perform(make(*args, **kwargs))
+        return self._perform(make(*args, **kwargs)).response()
 
     return _as_method(method, make, "APIResponse[{}]")
 
@@ -84,7 +85,7 @@ def araw(
     """The awaited twin of :func:`raw`."""
 
     async def method(self: AsyncPerformer, /, *args: P.args, **kwargs: P.kwargs) -> APIResponse[T]:
-        return await self._perform(make(*args, **kwargs))
+        return (await self._perform(make(*args, **kwargs))).response()
 
     return _as_method(method, make, "APIResponse[{}]")
 

@@ -20,7 +20,7 @@ from collections.abc import (
 from contextlib import suppress
 from contextvars import copy_context
 from types import TracebackType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from attrs import define, field
 
@@ -59,9 +59,11 @@ __all__ = ["AsyncOutcomes", "EventLike", "Outcome", "Outcomes"]
 CONCURRENCY = 100
 
 
-def _latency(error: IntercomError | None, session: Session[Any]) -> float:
+def _latency(error: IntercomError | None, queued: QueuedEvent) -> float:
     """How long the answer took; 0 where there was none."""
-    return 0.0 if isinstance(error, APIConnectionError) else session.process_state().limiter.latency
+    if isinstance(error, APIConnectionError) or queued.reservation is None:
+        return 0.0
+    return queued.reservation.latency
 
 
 async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]:
@@ -251,7 +253,7 @@ class _Threads:
                 if (queued := self._next()) is None:
                     continue
                 error = self._send(queued)
-                latency = _latency(error, self._session)
+                latency = _latency(error, queued)
             except BaseException as fatal:  # noqa: BLE001  # raised to the caller, who iterates
                 self.stop(fatal)
             else:
@@ -547,7 +549,7 @@ class _Tasks:
                 if (queued := await self._next()) is None:
                     break
                 error = await self._send(queued)
-                latency = _latency(error, self._session)
+                latency = _latency(error, queued)
             except Exception as fatal:  # noqa: BLE001  # raised to the caller, who iterates
                 scheduler.stop(fatal)
                 break

@@ -12,6 +12,8 @@ from measuring.figures import HTTPX, OFFICIAL, OURS
 
 FAST = f"{OURS}[fast]"
 AIOHTTP = "aiohttp"
+# What is imported where the extra is installed.
+_ENGINE = "intercom_data_events._sending.engines.fast"
 #: Sends so many events to an address, by as many at once as there are connections.
 Client = Callable[[str, int, int], Coroutine[Any, Any, None]]
 
@@ -19,11 +21,10 @@ Client = Callable[[str, int, int], Coroutine[Any, Any, None]]
 def clients() -> dict[str, Client]:
     """Those whose packages are installed."""
     found: dict[str, Client] = {HTTPX: _by_httpx, OURS: _by_ours}
-    if installed("httpx-aiohttp"):
-        found[FAST] = _by_fast
     if installed(OFFICIAL):
         found[OFFICIAL] = _by_official
     if installed(AIOHTTP):
+        found[FAST] = _by_fast
         found[AIOHTTP] = _by_aiohttp
     return found
 
@@ -60,14 +61,14 @@ async def _by_fast(url: str, events: int, most: int) -> None:
 
 async def _by_ours(url: str, events: int, most: int) -> None:
     # As if the extra were not installed.
-    there = sys.modules.pop("httpx_aiohttp", None)
-    sys.modules["httpx_aiohttp"] = None  # type: ignore[assignment]  # which is what does that
+    there = sys.modules.pop(_ENGINE, None)
+    sys.modules[_ENGINE] = None  # type: ignore[assignment]  # which is what does that
     try:
         await _by_fast(url, events, most)
     finally:
-        del sys.modules["httpx_aiohttp"]
+        del sys.modules[_ENGINE]
         if there is not None:
-            sys.modules["httpx_aiohttp"] = there
+            sys.modules[_ENGINE] = there
 
 
 async def _by_official(url: str, events: int, most: int) -> None:
