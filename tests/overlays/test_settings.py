@@ -148,7 +148,11 @@ def test_a_wrong_setting_of_the_environment_is_named_as_such(monkeypatch, variab
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("HTTPS_PROXY", "socks9://a.example"), ("SSL_CERT_FILE", "/nowhere"), ("NO_PROXY", "[:::")],
+    [
+        ("HTTPS_PROXY", "socks9://a.example"),
+        ("SSL_CERT_FILE", "/nowhere"),
+        ("ALL_PROXY", "http://[:::"),
+    ],
 )
 def test_connections_that_cannot_be_set_up_are_an_error_of_ours(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sqlite3
 import time
 
 import freezegun
@@ -23,7 +22,6 @@ from intercom_data_events import (
     RateLimitError,
 )
 from intercom_data_events.emulator import Emulator, Fault
-from intercom_data_events.errors import OutboxError
 from intercom_data_events.tracker import AsyncTracker, Tracker
 
 pytestmark = [
@@ -191,19 +189,3 @@ def test_a_tracker_of_tasks_is_flushed_and_closed_in_the_time_that_it_is_given()
             return [await tracker.flush(0.3), await tracker.aclose(0.3)]
 
     assert stopped(lambda: asyncio.run(use())) == [False, False]
-
-
-def test_an_outbox_that_another_program_locks_is_waited_for_no_longer_than_that(tmp_path):
-    def use():
-        other = sqlite3.connect(tmp_path / "outbox", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with DataEventsClient("token", transport=failing()) as client:
-            with pytest.raises(OutboxError):
-                Tracker(client, tmp_path / "outbox")
-            other.execute("ROLLBACK")
-            other.close()
-            tracker = Tracker(client, tmp_path / "outbox")
-            tracker.track("a", user_id="7")
-            return [tracker.counters.queued, tracker.close(0.3)]
-
-    assert stopped(use) == [1, False]

@@ -169,10 +169,16 @@ class Held(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._told = defaultdict(threading.Event)
         self._all = threading.Event()
         self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
         self._at_once = 0
         self.most_at_once = 0
         self.asked = []
         self.answered = []
+
+    def wait_for(self, number):
+        """Waits until so many requests have arrived."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.asked) >= number, PATIENCE)
 
     def let_go(self, user=None):
         if user is None:
@@ -188,6 +194,7 @@ class Held(httpx.BaseTransport, httpx.AsyncBaseTransport):
             self.asked.append(user)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
+            self._arrived.notify_all()
         told = self._told[user]
         if not self._all.is_set():
             told.wait(PATIENCE)
@@ -1816,6 +1823,7 @@ def test_its_threads_are_no_more_than_requests_and_end_with_the_program(held):
     with Tracking("blocking")(transport, concurrency=3) as tracker:
         before = set(threading.enumerate())
         track(tracker, *range(50))
+        transport.wait_for(3)
         threads = set(threading.enumerate()) - before
         assert sorted(thread.name for thread in threads) == [
             "intercom-tracker", "intercom-tracker", "intercom-tracker", "intercom-tracker-keeper"

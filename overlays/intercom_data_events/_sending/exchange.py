@@ -64,7 +64,7 @@ def acquire(
             log.info("%s waits up to %.2f s for the rate limit", label, seconds)
         yield Wait(min(seconds, left), reservation.alarm)
         seconds = limiter.acquire(reservation)
-    return clock.monotonic() < ends
+    return clock.monotonic() < ends - _LEAST_LEFT
 
 
 def reserve(
@@ -161,8 +161,8 @@ class Exchange(Generic[T]):
             if not acquired:
                 acquired = yield from acquire(limiter, reservation, clock, label, ends)
             if not acquired:
-                full = limiter.is_full(reservation)
-                what = "the requests in flight" if full else "the app's rate limit"
+                crowded = reservation.crowded
+                what = "the requests in flight" if crowded else "the app's rate limit"
                 return failure or errors.APITimeoutError(
                     f"{label} was not sent: {what} left no room for it within the deadline of "
                     f"{settings.deadline:g} s; send fewer requests at once, or pass a longer "

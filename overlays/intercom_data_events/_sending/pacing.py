@@ -48,6 +48,8 @@ class Reservation:
     alarm: Alarm | AsyncAlarm | None = None
     #: When the request got its quota, by our clock.
     sent: float = 0.0
+    #: Whether it waited last for the end of others in flight, and not for the rate limit.
+    crowded: bool = False
     #: Set by a scheduler that has closed: its request is not repeated.
     withdrawn: bool = False
 
@@ -147,10 +149,6 @@ class RateLimiter:
         thread = self._thread and self._thread()
         return Reservation(next(self._numbers), share, paced, bounded, thread)
 
-    def is_full(self, reservation: Reservation) -> bool:
-        """Whether a request has to wait for the end of others in flight."""
-        return reservation.bounded and len(self._bounded) >= _MOST_IN_FLIGHT
-
     def acquire(self, reservation: Reservation) -> float:
         """Grants a request quota, or puts it into its queue.
 
@@ -164,7 +162,7 @@ class RateLimiter:
             queue = self._queues.get(reservation.queue)
             if queue and reservation.thread is not None:
                 self._let_pass(reservation, queue)
-            full = self.is_full(reservation)
+            full = reservation.bounded and len(self._bounded) >= _MOST_IN_FLIGHT
             if full or (queue and queue[0].number < reservation.number):
                 wait = math.inf
             elif not reservation.paced:
@@ -173,6 +171,7 @@ class RateLimiter:
                 wait = self._seconds_until_room(window, reservation.share, now)
             if wait > 0:
                 self._enqueue(reservation)
+                reservation.crowded = full
                 self._scarce |= window is not None and not full
                 # A new alarm each time, because some kinds cannot be reset.
                 reservation.alarm = self._alarm()

@@ -7,6 +7,7 @@ a step that was left out holds up nothing for good.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import math
 import threading
@@ -221,6 +222,8 @@ class Threads:
                 self._left.wait(min(left, threading.TIMEOUT_MAX))
             leaving -= self._threads()
         for thread in leaving:
+            if thread.ident is None:
+                continue  # It could not be started.
             thread.join(max(0.0, min(ends - SYSTEM.monotonic(), threading.TIMEOUT_MAX)))
 
     def _threads(self) -> set[threading.Thread]:
@@ -277,14 +280,28 @@ class Threads:
         return thread
 
     def _start(self, thread: threading.Thread) -> bool:
-        """Starts a thread; False where no more can be had."""
+        """Has a thread started; False where no more can be had.
+
+        Another thread starts it, as the caller holds the lock: starting waits for the new thread,
+        which may run the collector before it says that it lives, and that what takes the lock.
+        """
         try:
-            thread.start()
+            _thread.start_new_thread(self._start_without_lock, (thread,))
         except RuntimeError:
             return False
         finally:
             self._starting.discard(thread)
         return True
+
+    def _start_without_lock(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._workers.discard(thread)
+                if self._keeper is thread:
+                    self._keeper = None
+                self._left.notify_all()
 
     def _run(self) -> None:
         try:

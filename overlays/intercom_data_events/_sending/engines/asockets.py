@@ -265,10 +265,14 @@ class AsyncGuardedBackend:
         """Waits before another attempt to connect, of which own connections make none."""
         await anyio.sleep(seconds)
 
-    def drop(self) -> None:
-        """Closes all connections, from outside of their event loop."""
+    def drop(self, *, waking: bool = False) -> None:
+        """Closes all connections, also from outside of their event loop.
+
+        Args:
+            waking: Whether to wake what waits for them in the running event loop.
+        """
         for plain in list(self._open):
-            plain.close(waking=False)
+            plain.close(waking=waking)
 
 
 async def _connect(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.request import getproxies
 
 import anyio
 
@@ -35,12 +36,12 @@ async def fast_session(
         yield session, _FEW
         return
     try:
-        from intercom_data_events._sending.engines.fast import Aiohttp, is_available
+        from intercom_data_events._sending.engines.fast import Aiohttp
     except ImportError:
         yield session, _FEW
         return
-    if not is_available():
-        yield session, _FEW
+    if any(address.lower().startswith("socks") for address in getproxies().values()):
+        yield session, _FEW  # Which aiohttp does not know.
         return
     engine = Aiohttp(most, session.clock)
     try:

@@ -13,7 +13,6 @@ import math
 import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -28,12 +27,11 @@ from intercom_data_events._sending.engines import (
     causes,
     late,
 )
+from intercom_data_events._sending.engines.own import KEPT, proxy_of
 from intercom_data_events._sending.steps import RawResponse
 from intercom_data_events.clock import Clock
 from intercom_data_events.errors import InvalidInputError
 
-# Seconds that a connection is kept: longer than the rate limit's windows, at whose end all rest.
-_KEPT = 30.0
 # Bytes: what httpx's own parser takes.
 _LONGEST_LINE = 100 * 1024
 # Seconds by which connecting ends before the whole attempt, so that it is told apart.
@@ -68,7 +66,7 @@ class Aiohttp:
     def __init__(self, most: int, clock: Clock) -> None:
         self._clock = clock
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=most, keepalive_timeout=_KEPT),
+            connector=aiohttp.TCPConnector(limit=most, keepalive_timeout=KEPT),
             request_class=_ClientRequest,
             # As with all connections of our own: the API needs none.
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -186,18 +184,12 @@ class Aiohttp:
         return found
 
 
-def is_available() -> bool:
-    """Whether the proxies of the environment are of a kind that it knows."""
-    return not any(address.lower().startswith("socks") for address in getproxies().values())
-
-
 def _proxy(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
     """Returns the proxy of the environment for an address, and the headers that it wants."""
-    found = getproxies()
-    proxy = found.get(url.scheme) or found.get("all")
-    if not proxy or proxy_bypass(url.host or ""):
+    proxy = proxy_of(url.scheme, url.host or "")
+    if proxy is None:
         return None, {}
-    address = yarl.URL(proxy if "://" in proxy else f"http://{proxy}")
+    address = yarl.URL(proxy)
     if address.user is None:
         return address, {}
     user = base64.b64encode(f"{address.user}:{address.password or ''}".encode()).decode()

@@ -7,7 +7,7 @@ connections. No class of one is an instance of the other's, so each is asked for
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import ModuleType
@@ -25,12 +25,12 @@ from intercom_data_events._sending.engines import (
     causes,
     late,
 )
-from intercom_data_events._sending.engines.sockets import ATTEMPT, Attempt, GuardedBackend
+from intercom_data_events._sending.engines.own import AsyncChosen, Chosen, Connections
+from intercom_data_events._sending.engines.sockets import ATTEMPT, Attempt
 from intercom_data_events._sending.steps import RawResponse
 from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.engines.asockets import AsyncGuardedBackend
     from intercom_data_events.clock import Clock
 
 C = TypeVar("C", bound=httpx.Client | httpx.AsyncClient)
@@ -39,12 +39,6 @@ C = TypeVar("C", bound=httpx.Client | httpx.AsyncClient)
 _MOST_MODELS = 100
 # Seconds by which the library may give up first, because its error says what it waited for.
 _GRACE = 0.05
-# Seconds that an idle connection is kept: longer than the windows of the rate limit, at whose end
-# all of them rest.
-_KEPT = 30.0
-_NOT_SET_UP = (
-    "connections cannot be set up; check the proxy and certificate variables in the environment"
-)
 # The server got no request, or none that it could parse.
 _NOT_CONNECTED = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
 _NOT_SENT = (*_NOT_CONNECTED, "UnsupportedProtocol")
@@ -237,9 +231,12 @@ class Blocking(_Library[httpx.Client]):
 
     def send(self, request: Request) -> RawResponse:
         """Sends a request; see :class:`Engine`."""
-        made = self._made(request)
+        return self._send(request, self._made(request), None)
+
+    def _send(self, request: Request, made: Any, transport: Any) -> RawResponse:
         body = Body(request.seconds, self._clock)
-        running = ATTEMPT.set(Attempt(body.ends, self._clock))
+        problem: Exception | None = None
+        running = ATTEMPT.set(Attempt(body.ends, self._clock, transport))
         try:
             try:
                 # Streamed, so that the time is checked between two reads.
@@ -248,22 +245,18 @@ class Blocking(_Library[httpx.Client]):
                 )
             except Exception as error:  # noqa: BLE001  # sorted there
                 return self._unanswered(error, made)
-            return self._read(response, body, request, made)
+            body.begin(response.status_code)
+            try:
+                for chunk in cast("Iterable[bytes]", self._pieces(response, "iter_bytes")):
+                    if not (body.add(chunk) or transport):
+                        problem = self._late(request, made)
+                        break
+            except (self._library.HTTPError, BodyError, OSError) as error:
+                problem = self._broken(error, made)
+            finally:
+                response.close()
         finally:
             ATTEMPT.reset(running)
-
-    def _read(self, response: Any, body: Body, request: Request, made: Any) -> RawResponse:
-        problem: Exception | None = None
-        body.begin(response.status_code)
-        try:
-            for chunk in cast("Iterable[bytes]", self._pieces(response, "iter_bytes")):
-                if not body.add(chunk):
-                    problem = self._late(request, made)
-                    break
-        except (self._library.HTTPError, BodyError, OSError) as error:
-            problem = self._broken(error, made)
-        finally:
-            response.close()
         return self._answer(response, body, problem)
 
     def close(self) -> None:
@@ -271,36 +264,48 @@ class Blocking(_Library[httpx.Client]):
         self.client.close()
 
 
+class OwnBlocking(Blocking):
+    """Sends on own connections."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(_client(httpx, "Client", Chosen()), owned=True, clock=clock)
+        self._connections = Connections(httpx.HTTPTransport)
+
+    def send(self, request: Request) -> RawResponse:
+        """Sends a request; see :class:`Engine`."""
+        made = self._made(request)
+        connection = self._connections.take(made.url)
+        closing = [connection]
+        try:
+            answer = self._send(request, made, connection.transport)
+            if answer.problem is None:
+                closing = self._connections.give_back(connection)
+        finally:
+            for one in closing:
+                self._connections.forget(one).transport.close()
+        return answer
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for connection in self._connections.forget_all():
+            connection.transport.close()
+        super().close()
+
+
 class Awaiting(_Library[httpx.AsyncClient]):
-    """Sends through an async client.
-
-    Args:
-        client: The connections.
-        owned: Whether they are ours.
-        clock: The client's clock.
-        backend: What makes own connections; None where they are the caller's.
-    """
-
-    def __init__(
-        self,
-        client: httpx.AsyncClient,
-        *,
-        owned: bool,
-        clock: Clock,
-        backend: AsyncGuardedBackend | None = None,
-    ) -> None:
-        super().__init__(client, owned=owned, clock=clock)
-        self._backend = backend
+    """Sends through an async client."""
 
     async def send(self, request: Request) -> RawResponse:
         """Sends a request; see :class:`AsyncEngine`."""
+        return await self._send(request, self._made(request), None)
+
+    async def _send(self, request: Request, made: Any, transport: Any) -> RawResponse:
         import anyio
 
-        made = self._made(request)
         body = Body(request.seconds, self._clock)
         response: Any = None
         problem: Exception | None = None
-        running = ATTEMPT.set(Attempt(body.ends, self._clock))
+        running = ATTEMPT.set(Attempt(body.ends, self._clock, transport))
         try:
             with anyio.move_on_after(request.seconds + _GRACE) as scope:
                 try:
@@ -313,7 +318,8 @@ class Awaiting(_Library[httpx.AsyncClient]):
                 try:
                     pieces = self._pieces(response, "aiter_bytes")
                     async for chunk in cast("AsyncIterable[bytes]", pieces):
-                        if not body.add(chunk):
+                        # An own connection ends it itself; leaving the loop leaves generators.
+                        if not (body.add(chunk) or transport):
                             problem = self._late(request, made)
                             break
                 except (self._library.HTTPError, BodyError, OSError) as error:
@@ -333,76 +339,64 @@ class Awaiting(_Library[httpx.AsyncClient]):
         await self.client.aclose()
 
     def drop(self) -> None:
-        """Closes own connections of an event loop that does not run."""
-        if self._backend is not None:
-            self._backend.drop()
+        """Does nothing: the connections are the caller's."""
+
+
+class OwnAwaiting(Awaiting):
+    """Sends on own connections, in one event loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(_client(httpx, "AsyncClient", AsyncChosen()), owned=True, clock=clock)
+        self._connections = Connections(httpx.AsyncHTTPTransport)
+
+    async def send(self, request: Request) -> RawResponse:
+        """Sends a request; see :class:`AsyncEngine`."""
+        made = self._made(request)
+        connection = self._connections.take(made.url)
+        closing = [connection]
+        try:
+            answer = await self._send(request, made, connection.transport)
+            if answer.problem is None:
+                closing = self._connections.give_back(connection)
+        finally:
+            for one in closing:
+                # Without waiting, as this may be a cancellation.
+                self._connections.forget(one).backend.drop()
+        return answer
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        for connection in self._connections.forget_all():
+            connection.backend.drop(waking=True)
+        await self.client.aclose()
+
+    def drop(self) -> None:
+        """Closes the connections, whatever their event loop does."""
+        for connection in self._connections.forget_all():
+            connection.backend.drop()
 
 
 def connect(transport: Any, clock: Clock) -> Blocking:
     """Makes an engine for a blocking client, on a caller's transport or on own connections."""
-    library = library_of(transport) or httpx
-    client = _client(library, "Client", transport)
     if transport is None:
-        _guard(client, GuardedBackend)
+        return OwnBlocking(clock)
+    client = _client(library_of(transport), "Client", transport)
     return Blocking(client, owned=True, clock=clock)
 
 
 def aconnect(transport: Any, clock: Clock) -> Awaiting:
     """The twin of :func:`connect` for an async client."""
-    library = library_of(transport) or httpx
-    client = _client(library, "AsyncClient", transport)
-    backend = None
     if transport is None:
-        from intercom_data_events._sending.engines.asockets import AsyncGuardedBackend
-
-        backend = _guard(client, AsyncGuardedBackend)
-    return Awaiting(client, owned=True, clock=clock, backend=backend)
+        return OwnAwaiting(clock)
+    client = _client(library_of(transport), "AsyncClient", transport)
+    return Awaiting(client, owned=True, clock=clock)
 
 
 def _client(library: Any, name: str, transport: Any) -> Any:
     # The class is looked up now, because tracing tools put one of their own into its place.
     kind = getattr(library, name)
-    try:
-        return kind(
-            transport=transport,
-            # No cookies: the API needs none, and a server that sets some is not the API.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            # Without a bound, no request waits in the pool, whose place is lost where that is
-            # cancelled (encode/httpcore#1093). The rate limiter bounds how many are in flight.
-            limits=library.Limits(
-                max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT
-            ),
-        )
-    except (ImportError, OSError) as error:
-        raise ConfigurationError(f"{_NOT_SET_UP}: {error}") from error
-    except (ValueError, library.InvalidURL):
-        # The message quotes a part of a proxy's address, which may be its password.
-        raise ConfigurationError(f"{_NOT_SET_UP}: an address is not valid") from None
-
-
-B = TypeVar("B")
-
-
-def _guard(client: Any, backend_kind: Callable[[ModuleType], B]) -> B:
-    """Puts our network streams below the pools of a client, that to a proxy included.
-
-    There is no public place for them; tests fail where this one moves.
-    """
-    pools = [
-        transport._pool  # noqa: SLF001  # see the docstring
-        for transport in (client._transport, *client._mounts.values())  # noqa: SLF001
-        if transport is not None
-    ]
-    core = sys.modules[type(pools[0]).__module__.partition(".")[0]]
-    backend = backend_kind(core)
-    for pool in pools:
-        pool._network_backend = backend  # noqa: SLF001
-    return backend
-
-
-def phases_of(timeout: Any) -> Mapping[str, float | None]:
-    """Returns the time limits of a Timeout of either library by phase."""
-    return cast("Mapping[str, float | None]", timeout.as_dict())
+    # No cookies: the API needs none, and a server that sets some is not the API.
+    return kind(transport=transport, cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
 
 
 def _bad_address(error: Exception) -> InvalidInputError:

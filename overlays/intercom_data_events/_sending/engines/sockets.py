@@ -39,13 +39,15 @@ class Attempt:
     Args:
         ends: A time of the monotonic clock.
         clock: The client's clock.
+        transport: The transport that sends it, on own connections.
     """
 
-    __slots__ = ("_clock", "_ends")
+    __slots__ = ("_clock", "_ends", "transport")
 
-    def __init__(self, ends: float, clock: Clock) -> None:
+    def __init__(self, ends: float, clock: Clock, transport: Any = None) -> None:
         self._ends = ends
         self._clock = clock
+        self.transport = transport
 
     def left(self, timeout: float | None) -> float | None:
         """Returns the time limit of the next step, in seconds; 0 or less if there is no time."""

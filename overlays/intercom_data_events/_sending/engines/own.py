@@ -1,0 +1,178 @@
+"""Own connections: a stack of them, each of which has one request at a time.
+
+httpx's pool looks at all connections for each request, and at all of them again for each that is
+idle; and it loses the place of a request that is cancelled while it waits there (encode/
+httpcore#1093). So each connection here has a pool of its own, in which no request waits; the rate
+limiter bounds how many there are.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from intercom_data_events._sending.engines.sockets import ATTEMPT, GuardedBackend
+from intercom_data_events.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
+
+# Seconds that an idle connection is kept: longer than the windows of the rate limit, at whose end
+# all of them rest.
+KEPT = 30.0
+_NOT_SET_UP = (
+    "connections cannot be set up; check the proxy and certificate variables in the environment"
+)
+
+T = TypeVar("T", bound=httpx.HTTPTransport | httpx.AsyncHTTPTransport)
+
+
+class Connection(Generic[T]):
+    """A connection, which is made when it is first used.
+
+    Attributes:
+        transport: httpx's transport, whose pool has no other connection.
+        backend: What connects it.
+        idle_since: When it was last used, by Python's monotonic clock.
+    """
+
+    __slots__ = ("backend", "idle_since", "origin", "transport")
+
+    def __init__(self, transport: T, backend: Any, origin: str) -> None:
+        self.transport = transport
+        self.backend = backend
+        self.origin = origin
+        self.idle_since = 0.0
+
+
+class Connections(Generic[T]):
+    """The connections of one client, in one process and event loop.
+
+    Args:
+        kind: ``httpx.HTTPTransport`` or ``httpx.AsyncHTTPTransport``.
+    """
+
+    def __init__(self, kind: type[T]) -> None:
+        # httpx does so with the first transport, when this process may be forking.
+        import httpcore  # noqa: F401
+
+        self._kind = kind
+        # The one that was used last is on the right.
+        self._idle: dict[str, deque[Connection[T]]] = {}
+        self._all = set[Connection[T]]()
+        self._tls: ssl.SSLContext | None = None
+
+    def take(self, url: httpx.URL) -> Connection[T]:
+        """Returns a connection for a request, which nothing else uses until it is given back.
+
+        Raises:
+            ConfigurationError: It cannot be set up.
+        """
+        origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        idle = self._idle.setdefault(origin, deque())
+        try:
+            return idle.pop()
+        except IndexError:
+            return self._new(url, origin)
+
+    def give_back(self, connection: Connection[T]) -> list[Connection[T]]:
+        """Takes back a connection whose answer is whole; returns those to close, idle for long."""
+        now = time.monotonic()
+        connection.idle_since = now
+        idle = self._idle[connection.origin]
+        idle.append(connection)
+        expired: list[Connection[T]] = []
+        try:
+            while now - idle[0].idle_since > KEPT:
+                expired.append(self.forget(idle.popleft()))
+        except IndexError:
+            pass  # Another thread took the last one.
+        return expired
+
+    def forget(self, connection: Connection[T]) -> Connection[T]:
+        """Leaves a connection, which the caller closes, out of those that are used again."""
+        self._all.discard(connection)
+        return connection
+
+    def forget_all(self) -> list[Connection[T]]:
+        """Leaves all connections, which the caller closes, also those in use."""
+        found, self._all = list(self._all), set()
+        self._idle = {}
+        return found
+
+    def _new(self, url: httpx.URL, origin: str) -> Connection[T]:
+        try:
+            if url.scheme == "https" and self._tls is None:
+                self._tls = httpx.create_ssl_context()
+            transport = self._kind(
+                # Where no certificate is looked at, none are read, which takes a while.
+                verify=self._tls or False,
+                proxy=proxy_of(url.scheme, url.host),
+                limits=httpx.Limits(
+                    max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT
+                ),
+            )
+        except (ImportError, OSError) as error:
+            raise ConfigurationError(f"{_NOT_SET_UP}: {error}") from error
+        except (ValueError, httpx.InvalidURL):
+            # The message quotes a part of a proxy's address, which may be its password.
+            raise ConfigurationError(f"{_NOT_SET_UP}: an address is not valid") from None
+        connection = Connection(transport, guard(transport), origin)
+        self._all.add(connection)
+        return connection
+
+
+def proxy_of(scheme: str, host: str) -> str | None:
+    """Returns the address of the environment's proxy for a host; None where there is none."""
+    found = getproxies()
+    proxy = found.get(scheme) or found.get("all")
+    if not proxy or proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def guard(transport: Any) -> Any:
+    """Puts our network streams below the pool of a transport of httpx or httpx2.
+
+    There is no public place for them; tests fail where this one moves.
+
+    Returns:
+        What connects it from now on.
+    """
+    pool = transport._pool  # noqa: SLF001  # see the docstring
+    core = sys.modules[type(pool).__module__.partition(".")[0]]
+    if hasattr(pool, "handle_async_request"):
+        from intercom_data_events._sending.engines.asockets import AsyncGuardedBackend
+
+        backend: object = AsyncGuardedBackend(core)
+    else:
+        backend = GuardedBackend(core)
+    pool._network_backend = backend  # noqa: SLF001  # see the docstring
+    return backend
+
+
+class Chosen(httpx.BaseTransport):
+    """The transport of a client whose engine chooses the connection of each attempt."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends it on the running attempt's connection."""
+        return cast("httpx.Response", _chosen().handle_request(request))
+
+
+class AsyncChosen(httpx.AsyncBaseTransport):
+    """The twin for async clients."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends it on the running attempt's connection."""
+        return cast("httpx.Response", await _chosen().handle_async_request(request))
+
+
+def _chosen() -> Any:
+    attempt = ATTEMPT.get()
+    assert attempt is not None  # noqa: S101  # the engine sets it
+    return attempt.transport
