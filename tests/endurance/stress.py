@@ -26,7 +26,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -181,32 +181,32 @@ def reporting(first: int, events: int) -> Iterator[Callable[[Outcome], None]]:
             report(number, error)
 
 
+def read_events(first: int, events: int, with_faults: float) -> Iterator[dict[str, Any]]:
+    """An input that blocks now and then, as files and databases do: also an event loop."""
+    for number in range(first, first + events):
+        time.sleep(seconds_of_quiet(with_faults))
+        yield harness.event(number)
+
+
 @timed()
 def send_many(first: int, events: int, at_once: int, *settings: float) -> None:
-    def read() -> Iterator[dict[str, Any]]:
-        for number in range(first, first + events):
-            time.sleep(seconds_of_quiet(settings[-1]))
-            yield harness.event(number)
-
+    source = read_events(first, events, settings[-1])
     with (
         DataEventsClient(**options_of(*settings)) as client,
         reporting(first, events) as take,
     ):
-        for outcome in client.create_many(read(), concurrency=at_once):
+        for outcome in client.create_many(source, concurrency=at_once):
             take(outcome)
 
 
 @timed()
 def send_many_async(first: int, events: int, at_once: int, *settings: float) -> None:
-    async def read() -> AsyncIterator[dict[str, Any]]:
-        for number in range(first, first + events):
-            await anyio.sleep(seconds_of_quiet(settings[-1]))
-            yield harness.event(number)
+    source = read_events(first, events, settings[-1])
 
     async def main() -> None:
         async with AsyncDataEventsClient(**options_of(*settings, limit_is_real=True)) as client:
             with reporting(first, events) as take:
-                async for outcome in client.create_many(read(), concurrency=at_once):
+                async for outcome in client.create_many(source, concurrency=at_once):
                     take(outcome)
 
     anyio.run(main)
@@ -320,7 +320,9 @@ def through_faults(options: argparse.Namespace) -> bool:
                 print(f"    errors: {', '.join(told)}")
             if not official:
                 failed = sum(times for kind, times in kinds.items() if not _is_redirect(kind))
-                good &= not wrong and not lost and not followed and failed <= events / 1000
+                good &= not wrong and not lost and not followed
+                # One kind of fault alone can end more attempts than all kinds together.
+                good &= bool(options.fault) or failed <= events / 1000
     return good
 
 
