@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
+from typing import Any, cast
 
 # Not the process's number: numbers are given again, and containers have the same ones.
 _token: list[object] = [object()]
@@ -46,17 +46,25 @@ def running_loop() -> object:
         import trio
 
         return trio.lowlevel.current_trio_token()
+    import asyncio
+
     return asyncio.get_running_loop()
 
 
 def is_running(loop: object) -> bool:
     """Whether an event loop is that of the running task."""
-    try:
-        return asyncio.get_running_loop() is loop or running_loop() is loop
-    except RuntimeError:
-        return running_loop() is loop
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            if asyncio.get_running_loop() is loop:
+                return True
+        except RuntimeError:
+            pass  # It is trio's.
+    return running_loop() is loop
 
 
 def has_ended(loop: object) -> bool:
     """Whether an event loop runs no task any more; one of trio's ends its tasks first."""
-    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
+    asyncio = sys.modules.get("asyncio")
+    is_of_asyncio = asyncio is not None and isinstance(loop, asyncio.AbstractEventLoop)
+    return is_of_asyncio and cast("Any", loop).is_closed()

@@ -32,6 +32,19 @@ _SAME_VERSION = {"Preview", "Unstable"}
 _MOST_ENDPOINTS = 100
 
 
+class _LoopUse:
+    """Which event loop uses a client; shared with sessions that use other connections.
+
+    Attributes:
+        loop: The event loop; None of a blocking client.
+        calls: How many calls are under way.
+    """
+
+    def __init__(self, loop: object) -> None:
+        self.loop = loop
+        self.calls = 0
+
+
 class ProcessState(Generic[E]):
     """The part of a session that belongs to one process, and to one of its event loops at a time.
 
@@ -41,17 +54,15 @@ class ProcessState(Generic[E]):
     Attributes:
         engine: The connections.
         limiter: Keeps requests within the rate limit.
-        loop: The event loop that it is used in; None of a blocking client.
-        calls: How many calls are under way.
+        use: The event loop, and the calls under way.
     """
 
-    def __init__(self, engine: E, limiter: RateLimiter, loop: object = None) -> None:
-        self.engine, self.limiter, self.loop = engine, limiter, loop
-        self.calls = 0
+    def __init__(self, engine: E, limiter: RateLimiter, use: _LoopUse) -> None:
+        self.engine, self.limiter, self.use = engine, limiter, use
 
     def leave(self) -> None:
         """Ends a call; see :meth:`Session.enter`."""
-        self.calls -= 1
+        self.use.calls -= 1
 
 
 class _State:
@@ -147,7 +158,7 @@ class Session(Generic[E]):
         state = self._processes.get(this_process())
         if state is None:
             return self._first_use()
-        if state.loop is not None and not is_running(state.loop):
+        if state.use.loop is not None and not is_running(state.use.loop):
             return self._change_loop(running_loop())
         return state
 
@@ -172,7 +183,7 @@ class Session(Generic[E]):
         """
         with self._lock():
             state = self.process_state()
-            state.calls += 1
+            state.use.calls += 1
         return state
 
     def release(self, reservation: Reservation) -> None:
@@ -189,7 +200,7 @@ class Session(Generic[E]):
         """
         other = object.__new__(type(self))
         now = self.process_state()
-        state = ProcessState(engine, now.limiter, now.loop)
+        state = ProcessState(engine, now.limiter, now.use)
         other.__dict__.update(self.__dict__, _processes={this_process(): state})
         return other
 
@@ -216,7 +227,9 @@ class Session(Generic[E]):
             )
 
     def _lock(self) -> threading.RLock:
-        return self._locks.setdefault(this_process(), threading.RLock())
+        process = this_process()
+        lock = self._locks.get(process)
+        return self._locks.setdefault(process, threading.RLock()) if lock is None else lock
 
     def _first_use(self) -> ProcessState[E]:
         process = this_process()
@@ -228,28 +241,29 @@ class Session(Generic[E]):
         with self._lock():
             state = self._processes.get(process)
             if state is None:
-                loop = running_loop() if self._is_async else None
-                state = ProcessState(self._connect(), self._limiter(), loop)
+                use = _LoopUse(running_loop() if self._is_async else None)
+                state = ProcessState(self._connect(), self._limiter(), use)
             return self._processes.setdefault(process, state)
 
     def _change_loop(self, loop: object) -> ProcessState[E]:
         """Has another event loop take over from one that is idle or has ended."""
         with self._lock():
             old = self._processes[this_process()]
-            if old.loop is loop:
+            calls = old.use.calls
+            if old.use.loop is loop:
                 return old
-            if old.calls and not has_ended(old.loop):
+            if calls and not has_ended(old.use.loop):
                 raise ConfigurationError(
                     "the client has requests in flight in another event loop; await them first, or "
                     "use one client for each event loop"
                 )
             # What waits for quota in a loop that has ended would never get its turn.
-            limiter = self._limiter() if old.calls else old.limiter
+            limiter = self._limiter() if calls else old.limiter
             engine = old.engine
             if self.plain:
                 cast("AsyncEngine", engine).drop()
                 engine = self._connect()
-            state = ProcessState(engine, limiter, loop)
+            state = ProcessState(engine, limiter, _LoopUse(loop))
             self._processes[this_process()] = state
             return state
 

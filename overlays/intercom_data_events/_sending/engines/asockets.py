@@ -24,6 +24,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from intercom_data_events._sending.engines.sockets import (
     ATTEMPT,
     GLANCE,
+    OUT_OF_STEP,
     Attempt,
     Received,
     time_left,
@@ -49,17 +50,12 @@ class Socket(anyio.abc.ByteStream):
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receives what is there, at least one byte."""
-        waited = False
-        while True:
-            try:
-                data = self.plain.recv(max_bytes)
-            except (BlockingIOError, InterruptedError):
-                await anyio.wait_readable(self.plain)
-                waited = True
-            else:
-                break
-        if not waited:
+        data = _received_now(self.plain, max_bytes)
+        if data is not None:
             await anyio.lowlevel.checkpoint()
+        while data is None:
+            await anyio.wait_readable(self.plain)
+            data = _received_now(self.plain, max_bytes)
         if not data:
             raise anyio.EndOfStream
         return data
@@ -67,12 +63,11 @@ class Socket(anyio.abc.ByteStream):
     async def send(self, item: bytes) -> None:
         """Sends all of it."""
         rest = memoryview(item)
+        # At once, as the guard has just looked at what was received.
+        while (sent := _sent_now(self.plain, rest)) is None or sent < len(rest):
+            rest = rest[sent or 0 :]
+            await anyio.wait_writable(self.plain)
         await anyio.lowlevel.checkpoint()
-        while rest:
-            try:
-                rest = rest[self.plain.send(rest) :]
-            except (BlockingIOError, InterruptedError):
-                await anyio.wait_writable(self.plain)
 
     async def send_eof(self) -> None:
         """Ends sending."""
@@ -133,7 +128,7 @@ class AsyncGuardedStream:
             self._attempt = attempt
             if self._received.waiting or await self._is_readable():
                 # Not an error of writing, after which the library would read that as the answer.
-                raise core.ConnectError("the server sent bytes before the request")
+                raise core.ConnectError(OUT_OF_STEP)
             self._received.begin()
         left = time_left(timeout, core.WriteTimeout)
         with translated(self._errors(core.WriteTimeout, core.WriteError)), anyio.fail_after(left):
@@ -326,6 +321,25 @@ async def _connect(host: str, port: int) -> socket.socket:
     if not connected:
         raise errors[0] if errors else OSError(f"{host} has no address")
     return connected[0]
+
+
+# Apart, so that the error is not the context of what ends the wait after it.
+
+
+def _received_now(plain: socket.socket, most: int) -> bytes | None:
+    """Returns what was received; None if that is nothing so far."""
+    try:
+        return plain.recv(most)
+    except (BlockingIOError, InterruptedError):
+        return None
+
+
+def _sent_now(plain: socket.socket, data: memoryview) -> int | None:
+    """Returns how many bytes were sent at once; None if none could be."""
+    try:
+        return plain.send(data)
+    except (BlockingIOError, InterruptedError):
+        return None
 
 
 def _is_readable(plain: socket.socket) -> bool:

@@ -12,7 +12,8 @@ import base64
 import math
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import aiohttp
 import httpx
@@ -28,6 +29,7 @@ from intercom_data_events._sending.engines import (
     late,
 )
 from intercom_data_events._sending.engines.own import KEPT, proxy_of
+from intercom_data_events._sending.engines.sockets import OUT_OF_STEP, has_arrived
 from intercom_data_events._sending.steps import RawResponse
 from intercom_data_events.clock import Clock
 from intercom_data_events.errors import InvalidInputError
@@ -42,6 +44,9 @@ _MOST_CACHED = 100
 class _ClientRequest(aiohttp.ClientRequest):
     """Is not sent on a connection on which the server spoke unasked (aio-libs/aiohttp#13656)."""
 
+    #: Connections with TLS that had a request; on others, a session ticket may have arrived.
+    used: ClassVar[WeakSet[object]]
+
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Sends it, or closes the connection."""
         if conn.protocol is None or conn.protocol.should_close:
@@ -49,10 +54,25 @@ class _ClientRequest(aiohttp.ClientRequest):
             raise _OutOfStepError
         return await super().send(conn)
 
+    async def write_bytes(self, writer: Any, conn: Any, *rest: Any) -> None:
+        """Writes head and body; before Python 3.12 some time after `send`."""
+        transport = conn.transport
+        if transport is not None:
+            fresh = False
+            if transport.get_extra_info("ssl_object") is not None:
+                fresh = conn.protocol not in self.used
+                self.used.add(conn.protocol)
+            plain = transport.get_extra_info("socket")
+            if not fresh and has_arrived(plain.fileno()):
+                # The system has what the event loop has not read yet.
+                conn.protocol.set_exception(_OutOfStepError())
+                return
+        await super().write_bytes(writer, conn, *rest)
+
 
 class _OutOfStepError(aiohttp.ClientConnectionError):
     def __str__(self) -> str:
-        return "the server sent bytes before the request"
+        return OUT_OF_STEP
 
 
 class Aiohttp:
@@ -67,13 +87,12 @@ class Aiohttp:
         self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=most, keepalive_timeout=KEPT),
-            request_class=_ClientRequest,
+            request_class=type("ClientRequest", (_ClientRequest,), {"used": WeakSet()}),
             # As with all connections of our own: the API needs none.
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_LINE,
-            skip_auto_headers=("Accept-Encoding",),
         )
         self._tls: ssl.SSLContext | None = None
         self._models: dict[Endpoint, tuple[yarl.URL, dict[str, str], Mapping[str, Any]]] = {}
@@ -166,8 +185,8 @@ class Aiohttp:
         seconds = (
             math.ceil(request.seconds * 1000) / 1000 if request.seconds < math.inf else math.inf
         )
-        connect = min(seconds, phases.get("connect") or math.inf)
-        read = phases.get("read") or math.inf
+        connect = min(seconds, _limit(phases, "connect"))
+        read = _limit(phases, "read")
         key = seconds, connect, read
         found = self._timeouts.get(key)
         if found is None:
@@ -218,6 +237,11 @@ def _decoded(answer: RawResponse, request: Request, clock: Clock) -> RawResponse
     except BodyError as error:
         problem = error
     return answer._replace(content=body.content, problem=problem)
+
+
+def _limit(phases: Mapping[str, float | None], phase: str) -> float:
+    seconds = phases.get(phase)
+    return math.inf if seconds is None else seconds
 
 
 def _timed_out(said: str) -> SendError:

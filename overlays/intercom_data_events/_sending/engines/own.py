@@ -66,13 +66,17 @@ class Connections(Generic[T]):
         self._idle: dict[str, deque[Connection[T]]] = {}
         self._all = set[Connection[T]]()
         self._tls: ssl.SSLContext | None = None
+        self._closed = False
 
     def take(self, url: httpx.URL) -> Connection[T]:
         """Returns a connection for a request, which nothing else uses until it is given back.
 
         Raises:
             ConfigurationError: It cannot be set up.
+            RuntimeError: The client was closed meanwhile.
         """
+        if self._closed:
+            raise RuntimeError("the client is closed; make a new one")
         origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         idle = self._idle.setdefault(origin, deque())
         try:
@@ -84,7 +88,9 @@ class Connections(Generic[T]):
         """Takes back a connection whose answer is whole; returns those to close, idle for long."""
         now = time.monotonic()
         connection.idle_since = now
-        idle = self._idle[connection.origin]
+        idle = self._idle.get(connection.origin)
+        if idle is None or self._closed:
+            return [self.forget(connection)]  # The client was closed meanwhile.
         idle.append(connection)
         expired: list[Connection[T]] = []
         try:
@@ -101,6 +107,7 @@ class Connections(Generic[T]):
 
     def forget_all(self) -> list[Connection[T]]:
         """Leaves all connections, which the caller closes, also those in use."""
+        self._closed = True
         found, self._all = list(self._all), set()
         self._idle = {}
         return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import select
 import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})", re.IGNORECASE)
 _IN_CHUNKS = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
 # Bytes. A head that is longer is not read for its length; httpx's parser refuses it.
 _LONGEST_HEAD = 128 * 1024
+#: Says why a connection is not used.
+OUT_OF_STEP = "the connection was closed, or the server sent bytes on it, before the request"
 #: Seconds to look for a byte where there may be none.
 GLANCE = 0.001
 
@@ -126,6 +129,15 @@ class Received:
         return end
 
 
+def has_arrived(number: int) -> bool:
+    """Whether there is something to read from a socket, or the other side has closed it."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([number], [], [], 0)[0])  # Windows
+
+
 @contextmanager
 def translated(errors: Mapping[type[Exception], type[Exception]]) -> Generator[None]:
     """Raises an error of the library for one of the system."""
@@ -133,7 +145,8 @@ def translated(errors: Mapping[type[Exception], type[Exception]]) -> Generator[N
         yield
     except tuple(errors) as error:
         kind = next(to for of, to in errors.items() if isinstance(error, of))
-        raise kind(str(error)) from error
+        said = str(error) or ("timed out" if isinstance(error, TimeoutError) else "")
+        raise kind(said) from error
 
 
 class GuardedStream:
@@ -166,7 +179,7 @@ class GuardedStream:
             self._attempt = attempt
             if self._received.waiting or self._is_readable():
                 # Not an error of writing, after which the library would read that as the answer.
-                raise self._core.ConnectError("the server sent bytes before the request")
+                raise self._core.ConnectError(OUT_OF_STEP)
             self._received.begin()
         self._stream.write(buffer, timeout=time_left(timeout, self._core.WriteTimeout))
 
