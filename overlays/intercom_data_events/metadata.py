@@ -178,7 +178,7 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
             "the keys after it, which Intercom would drop, or pass drop_excess_metadata=True",
             key=key,
         )
-    encoded = {}
+    encoded: dict[str, JSONValue] = {}
     for key, value in metadata.items():
         if not isinstance(key, str) or not key.strip() or check.plain_text(key) is None:
             raise MetadataError(
@@ -186,7 +186,11 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
                 f"{check.short_repr(key)}",
                 key=key,
             )
-        encoded[key] = _encode(key, value)
+        # Most values are such strings, which need no other check.
+        if type(value) is str and value.isascii():
+            encoded[key] = value
+        else:
+            encoded[key] = _encode(key, value)
     return encoded
 
 

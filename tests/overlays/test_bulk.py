@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gc
 import itertools
 import json
 import math
 import os
 import random
+import socket
 import sys
 import threading
 import time
@@ -466,6 +468,8 @@ def test_threads_that_wait_for_more_of_the_input_end_with_it():
         while not read.is_set():
             next(found)
     for thread in set(threading.enumerate()) - before:
+        while thread.ident is None:
+            pass  # It is being started.
         thread.join(30)
         assert not thread.is_alive()
 
@@ -1085,6 +1089,34 @@ def test_through_aiohttp_the_proxy_of_the_environment_gets_its_password(through,
     assert {one.headers["Host"] for one in proxy.requests} == {"intercom.test"}
     given = {one.headers["Proxy-Authorization"] for one in proxy.requests}
     assert given == {f"Basic {base64.b64encode(b'me:p@ss').decode()}"}
+
+
+def test_through_aiohttp_a_proxy_is_not_told_the_access_token(through, monkeypatch):
+    told: list[bytes] = []
+
+    def serve(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    told.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        monkeypatch.setenv("NO_PROXY", "elsewhere.test")
+        outcomes = anyio.run(lambda: sent("https://a.test", [event(0)], max_retries=0))
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+    (outcome,) = outcomes
+    assert outcome.status == "failed"
+    assert not outcome.error.may_have_been_processed
+    assert told
+    assert through["aiohttp"]
+    assert all(one.startswith(b"CONNECT a.test:443") and b"token" not in one for one in told)
 
 
 def test_through_aiohttp_a_host_that_is_excepted_is_reached_without_the_proxy(through, monkeypatch):

@@ -440,7 +440,7 @@ def test_nonsense_about_the_limit_stops_nobody(answering, headers):
     assert call.clock.waits == []
 
 
-def test_answers_that_say_nothing_of_a_limit_let_a_hundred_go_at_once(event_loop):
+def test_answers_that_say_nothing_of_a_limit_stop_nobody(event_loop):
     async def main():
         clock = EventLoopClock(BEGIN)
         emulator = Emulator(clock=clock, rate_limit=None, faults=slow(1), record=False)
@@ -451,7 +451,7 @@ def test_answers_that_say_nothing_of_a_limit_let_a_hundred_go_at_once(event_loop
                 group.start_soon(lambda number=number: client.create("a", user_id=str(number)))
         return watched.most_at_once
 
-    assert run_in_no_time(main, event_loop) == 100
+    assert run_in_no_time(main, event_loop) >= 190
 
 
 def test_a_scout_that_does_not_come_back_is_not_waited_for(event_loop):

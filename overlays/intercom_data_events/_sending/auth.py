@@ -11,6 +11,19 @@ from intercom_data_events._sending.settings import AsyncAccessToken, check_token
 from intercom_data_events.errors import ConfigurationError
 
 
+class Secret:
+    """An access token that no traceback shows.
+
+    Attributes:
+        value: The token.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+
 class BearerToken:
     """The access token, or the caller's function that returns it and is called for each attempt."""
 
@@ -27,7 +40,7 @@ class BearerToken:
         """The token, or None where a function returns it."""
         return self._token if isinstance(self._token, str) else None
 
-    def token(self) -> str:
+    def token(self) -> Secret:
         """Returns the function's token, for a blocking client.
 
         Raises:
@@ -39,9 +52,9 @@ class BearerToken:
                 token.close()
             must = "access_token must not be an async function"
             raise ConfigurationError(f"{must}; use AsyncDataEventsClient with async functions")
-        return check_token(token)
+        return Secret(check_token(token))
 
-    async def atoken(self, seconds: float) -> str:
+    async def atoken(self, seconds: float) -> Secret:
         """Returns the function's token, for an async client; the function may be async.
 
         Args:
@@ -65,7 +78,7 @@ class BearerToken:
             if scope.cancelled_caught:
                 slow = TimeoutError(f"the access_token function took more than {seconds:g} s")
                 raise SendError(slow, possibly_sent=False, timed_out=True)
-        return check_token(token)
+        return Secret(check_token(token))
 
     def _current(self) -> object:
         try:

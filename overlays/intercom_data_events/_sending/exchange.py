@@ -24,6 +24,7 @@ from intercom_data_events._sending.steps import (
 )
 
 if TYPE_CHECKING:
+    from intercom_data_events._sending.auth import Secret
     from intercom_data_events._sending.pacing import RateLimiter, Reservation
     from intercom_data_events._sending.session import ProcessState, Session
     from intercom_data_events._sending.settings import Settings
@@ -147,7 +148,7 @@ class Exchange(Generic[T]):
             state = session.enter()
             if reservation is None:
                 reservation = state.limiter.reservation(
-                    settings.quota_share, paced=settings.pace, bounded=True
+                    settings.quota_share, paced=settings.pace, bounded=session.plain
                 )
             result = yield from self._attempts(state, reservation, acquired)
         except Exception as error:
@@ -265,16 +266,16 @@ class Exchange(Generic[T]):
             Exception: The caller's own, from that function.
         """
         session, clock = self.session, self.session.clock
-        token = session.auth.known_token
+        self._token = session.auth.known_token
         if session.auth.is_function:
             ends = clock.monotonic() + seconds
-            token = cast("str", (yield Authorize(seconds)))
+            self._token = cast("Secret", (yield Authorize(seconds))).value
             seconds = max(0.0, ends - clock.monotonic())
-        self._token = token
         if self._body is None:
             self._body = body_of(self.operation)
         endpoint = session.endpoint(self.operation, self.settings)
-        return Request(endpoint, self.operation.sent_query, self._body, token, seconds)
+        query = self.operation.sent_query
+        return Request(endpoint, query, self._body, self._token, seconds)
 
     def _wait(self, failure: errors.IntercomError) -> float | None:
         """Returns the seconds until the next attempt; None if this was the last one."""

@@ -64,7 +64,7 @@ def is_running(loop: object) -> bool:
 
 
 def has_ended(loop: object) -> bool:
-    """Whether an event loop runs no task any more; one of trio's ends its tasks first."""
+    """Whether an event loop is closed, or was left; trio ends all tasks of a loop before it."""
     asyncio = sys.modules.get("asyncio")
     is_of_asyncio = asyncio is not None and isinstance(loop, asyncio.AbstractEventLoop)
-    return is_of_asyncio and cast("Any", loop).is_closed()
+    return is_of_asyncio and not cast("Any", loop).is_running()

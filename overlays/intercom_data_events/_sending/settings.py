@@ -48,6 +48,7 @@ _RESERVED = {
     "content-length": "it follows from the body",
     "transfer-encoding": "it follows from the body",
     "host": "pass base_url= instead",
+    "expect": "the body is always sent at once",
 }
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
     ("", "0", "false", "no", "off"), False

@@ -11,6 +11,7 @@ from intercom_data_events.errors import REMOVED, APIResponse
 if TYPE_CHECKING:
     import httpx
 
+    from intercom_data_events._sending.auth import Secret
     from intercom_data_events._sending.engines import Request
     from intercom_data_events.clock import Alarm, AsyncAlarm
 
@@ -100,7 +101,7 @@ class Answer(NamedTuple, Generic[T]):
 
 #: Yields steps; the driver sends back the answer or the error of a :class:`Send`, and the token
 #: of an :class:`Authorize`, whose error it throws.
-Steps: TypeAlias = Generator[Authorize | Send | Wait, RawResponse | Exception | str | None, T]
+Steps: TypeAlias = Generator[Authorize | Send | Wait, "RawResponse | Exception | Secret | None", T]
 
 
 def secret(token: str | None) -> str | None:

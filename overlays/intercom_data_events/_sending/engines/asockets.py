@@ -26,7 +26,8 @@ from intercom_data_events._sending.engines.sockets import (
     GLANCE,
     OUT_OF_STEP,
     Attempt,
-    Received,
+    ReceiveBuffer,
+    numeric_addresses,
     time_left,
     translated,
 )
@@ -100,16 +101,19 @@ class AsyncGuardedStream:
         self._stream = stream
         self._plain = plain
         self._core = core
-        self._received = Received()
+        self._received = ReceiveBuffer()
         self._attempt: Attempt | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads a piece of an answer."""
         if not self._received.waiting:
-            self._received.waiting = await self._read(max_bytes, timeout)
-            if not self._received.waiting:
+            data = await self._read(max_bytes, timeout)
+            if not data:
                 return b""
-        return self._received.take(max_bytes)
+            self._received.add(data)
+        else:
+            time_left(timeout, self._core.ReadTimeout)
+        return self._received.next_piece(max_bytes)
 
     async def _read(self, most: int, timeout: float | None) -> bytes:
         core = self._core
@@ -129,7 +133,7 @@ class AsyncGuardedStream:
             if self._received.waiting or await self._is_readable():
                 # Not an error of writing, after which the library would read that as the answer.
                 raise core.ConnectError(OUT_OF_STEP)
-            self._received.begin()
+            self._received.start_answer()
         left = time_left(timeout, core.WriteTimeout)
         with translated(self._errors(core.WriteTimeout, core.WriteError)), anyio.fail_after(left):
             await self._stream.send(buffer)
@@ -272,10 +276,8 @@ class AsyncGuardedBackend:
 
 async def _connect(host: str, port: int) -> socket.socket:
     """Connects to the address of a host that answers first."""
-    found: list[Any]
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    found = numeric_addresses(host, port)
+    if found is None:
         found = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     # By turns, as all of one family may be out of reach.
     families = [
@@ -289,8 +291,9 @@ async def _connect(host: str, port: int) -> socket.socket:
     async def attempt(
         family: int, kind: int, protocol: int, address: tuple[Any, ...], failed: anyio.Event
     ) -> None:
-        one = socket.socket(family, kind, protocol)
+        one: socket.socket | None = None
         try:
+            one = socket.socket(family, kind, protocol)
             one.setblocking(False)
             with suppress(BlockingIOError):
                 one.connect(address)
@@ -303,7 +306,7 @@ async def _connect(host: str, port: int) -> socket.socket:
         except OSError as error:
             errors.append(error)
         finally:
-            if one not in connected:
+            if one is not None and one not in connected:
                 one.close()
             failed.set()
 

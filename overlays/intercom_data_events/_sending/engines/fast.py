@@ -12,7 +12,7 @@ import base64
 import math
 import ssl
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 from weakref import WeakSet
 
 import aiohttp
@@ -28,7 +28,7 @@ from intercom_data_events._sending.engines import (
     causes,
     late,
 )
-from intercom_data_events._sending.engines.own import KEPT, proxy_of
+from intercom_data_events._sending.engines.own import KEPT, proxy_of, setting_up
 from intercom_data_events._sending.engines.sockets import OUT_OF_STEP, has_arrived
 from intercom_data_events._sending.steps import RawResponse
 from intercom_data_events.clock import Clock
@@ -36,6 +36,8 @@ from intercom_data_events.errors import InvalidInputError
 
 # Bytes: what httpx's own parser takes.
 _LONGEST_LINE = 100 * 1024
+# What sends, the address, and options of a request.
+_Model: TypeAlias = tuple[aiohttp.ClientSession, yarl.URL, Mapping[str, Any]]
 # Seconds by which connecting ends before the whole attempt, so that it is told apart.
 _GRACE = 0.05
 _MOST_CACHED = 100
@@ -85,32 +87,36 @@ class Aiohttp:
 
     def __init__(self, most: int, clock: Clock) -> None:
         self._clock = clock
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=most, keepalive_timeout=KEPT),
-            request_class=type("ClientRequest", (_ClientRequest,), {"used": WeakSet()}),
+        self._connector = aiohttp.TCPConnector(limit=most, keepalive_timeout=KEPT)
+        self._request_class = type("ClientRequest", (_ClientRequest,), {"used": WeakSet()})
+        self._tls: ssl.SSLContext | None = None
+        self._models: dict[tuple[Endpoint, str | None], _Model] = {}
+        self._timeouts: dict[tuple[float, float, float], aiohttp.ClientTimeout] = {}
+
+    def _session(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+        """Returns what sends requests with the same headers, on the connections of all."""
+        return aiohttp.ClientSession(
+            connector=self._connector,
+            connector_owner=False,
+            headers=headers,
+            request_class=self._request_class,
             # As with all connections of our own: the API needs none.
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_LINE,
         )
-        self._tls: ssl.SSLContext | None = None
-        self._models: dict[Endpoint, tuple[yarl.URL, dict[str, str], Mapping[str, Any]]] = {}
-        self._timeouts: dict[tuple[float, float, float], aiohttp.ClientTimeout] = {}
 
     async def send(self, request: Request) -> RawResponse:
         """Sends a request; see :class:`AsyncEngine`."""
-        url, headers, options = self._model(request.endpoint)
+        session, url, options = self._model(request.endpoint, request.token)
         if request.query:
             url = yarl.URL(f"{request.endpoint.url}?{request.query}", encoded=True)
-        if request.token is not None:
-            headers = {**headers, "Authorization": f"Bearer {request.token}"}
         body = Body(request.seconds, self._clock)
         try:
-            response = await self._session.request(
+            response = await session.request(
                 request.endpoint.method,
                 url,
-                headers=headers,
                 data=request.body or None,
                 allow_redirects=False,
                 timeout=self._timeout(request),
@@ -152,13 +158,20 @@ class Aiohttp:
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._session.close()
+        self._forget_models()
+        await self._connector.close()
+
+    def _forget_models(self) -> None:
+        for session, *_ in self._models.values():
+            session.detach()  # The connections are of all sessions.
+        self._models.clear()
 
     def drop(self) -> None:
         """Does nothing: it is closed in the event loop that made it."""
 
-    def _model(self, endpoint: Endpoint) -> tuple[yarl.URL, dict[str, str], Mapping[str, Any]]:
-        model = self._models.get(endpoint)
+    def _model(self, endpoint: Endpoint, token: str | None) -> _Model:
+        """Returns what requests to an endpoint with a token have in common."""
+        model = self._models.get((endpoint, token))
         if model is None:
             try:
                 # As it is: percent-encoding can differ, and mean the same to few servers.
@@ -166,17 +179,22 @@ class Aiohttp:
             except ValueError as error:
                 raise InvalidInputError(f"the address is not valid: {error}") from error
             if len(self._models) >= _MOST_CACHED:
-                self._models.clear()
+                self._forget_models()
             headers = {"Accept-Encoding": "identity", **endpoint.headers}
-            proxy, given = _proxy(url)
-            options: dict[str, Any] = {"proxy": proxy}
-            if url.scheme == "https":
-                # The certificates that httpx trusts; reading them takes a while.
-                self._tls = self._tls or httpx.create_ssl_context()
-                options |= {"ssl": self._tls, "proxy_headers": given}
-            else:
-                headers |= given
-            model = self._models[endpoint] = url, headers, options
+            if token is not None:
+                headers["Authorization"] = f"Bearer {token}"
+            options: dict[str, Any] = {}
+            with setting_up():
+                if url.scheme == "https":
+                    # The certificates that httpx trusts; reading them takes a while.
+                    options["ssl"] = self._tls = self._tls or httpx.create_ssl_context()
+                proxy, given = _proxy(url)
+            if proxy is not None:
+                options |= {"proxy": proxy, "proxy_headers": given}
+                # Not those of the session, which aiohttp sends to the proxy as well.
+                options["headers"] = headers if url.scheme == "https" else {**headers, **given}
+                headers = {}
+            model = self._models[endpoint, token] = self._session(headers), url, options
         return model
 
     def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
@@ -205,7 +223,9 @@ class Aiohttp:
 
 def _proxy(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
     """Returns the proxy of the environment for an address, and the headers that it wants."""
-    proxy = proxy_of(url.scheme, url.host or "")
+    host = url.host or ""
+    netloc = host if url.port is None else f"{host}:{url.port}"
+    proxy = proxy_of(url.scheme, host, netloc)
     if proxy is None:
         return None, {}
     address = yarl.URL(proxy)
@@ -266,8 +286,6 @@ def _failure(error: Exception) -> SendError:
     )
     if isinstance(error, connecting):
         failed = httpx.ConnectError(said)
-        # It holds no request, and tells a certificate that is not trusted from other failures.
-        failed.__cause__ = error
         recurs = any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
         return SendError(failed, possibly_sent=False, recurs=recurs)
     if isinstance(error, TimeoutError):

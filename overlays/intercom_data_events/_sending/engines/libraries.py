@@ -279,7 +279,7 @@ class OwnBlocking(Blocking):
         try:
             answer = self._send(request, made, connection.transport)
             if answer.problem is None:
-                closing = self._connections.give_back(connection)
+                self._connections.give_back(connection, closing)
         finally:
             for one in closing:
                 self._connections.forget(one).transport.close()
@@ -357,7 +357,7 @@ class OwnAwaiting(Awaiting):
         try:
             answer = await self._send(request, made, connection.transport)
             if answer.problem is None:
-                closing = self._connections.give_back(connection)
+                self._connections.give_back(connection, closing)
         finally:
             for one in closing:
                 # Without waiting, as this may be a cancellation.

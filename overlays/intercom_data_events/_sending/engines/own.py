@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import sys
 import time
+import urllib.request
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.request import getproxies, proxy_bypass
 
@@ -84,21 +87,23 @@ class Connections(Generic[T]):
         except IndexError:
             return self._new(url, origin)
 
-    def give_back(self, connection: Connection[T]) -> list[Connection[T]]:
-        """Takes back a connection whose answer is whole; returns those to close, idle for long."""
+    def give_back(self, connection: Connection[T], closing: list[Connection[T]]) -> None:
+        """Takes back a connection whose answer is whole.
+
+        Args:
+            connection: It.
+            closing: What the caller closes afterwards: it, so far; then those idle for long.
+        """
         now = time.monotonic()
         connection.idle_since = now
         idle = self._idle.get(connection.origin)
         if idle is None or self._closed:
-            return [self.forget(connection)]  # The client was closed meanwhile.
+            return  # The client was closed meanwhile.
+        closing.clear()
         idle.append(connection)
-        expired: list[Connection[T]] = []
-        try:
+        with suppress(IndexError):  # Another thread took the last one.
             while now - idle[0].idle_since > KEPT:
-                expired.append(self.forget(idle.popleft()))
-        except IndexError:
-            pass  # Another thread took the last one.
-        return expired
+                closing.append(idle.popleft())
 
     def forget(self, connection: Connection[T]) -> Connection[T]:
         """Leaves a connection, which the caller closes, out of those that are used again."""
@@ -113,32 +118,51 @@ class Connections(Generic[T]):
         return found
 
     def _new(self, url: httpx.URL, origin: str) -> Connection[T]:
-        try:
+        with setting_up():
             if url.scheme == "https" and self._tls is None:
                 self._tls = httpx.create_ssl_context()
             transport = self._kind(
                 # Where no certificate is looked at, none are read, which takes a while.
                 verify=self._tls or False,
-                proxy=proxy_of(url.scheme, url.host),
+                proxy=proxy_of(url.scheme, url.host, url.netloc.decode("ascii")),
                 limits=httpx.Limits(
                     max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT
                 ),
             )
-        except (ImportError, OSError) as error:
-            raise ConfigurationError(f"{_NOT_SET_UP}: {error}") from error
-        except (ValueError, httpx.InvalidURL):
-            # The message quotes a part of a proxy's address, which may be its password.
-            raise ConfigurationError(f"{_NOT_SET_UP}: an address is not valid") from None
         connection = Connection(transport, guard(transport), origin)
         self._all.add(connection)
         return connection
 
 
-def proxy_of(scheme: str, host: str) -> str | None:
-    """Returns the address of the environment's proxy for a host; None where there is none."""
+@contextmanager
+def setting_up() -> Generator[None]:
+    """Raises a ConfigurationError for what the environment has wrong."""
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        raise ConfigurationError(f"{_NOT_SET_UP}: {error}") from error
+    except (ValueError, httpx.InvalidURL):
+        # The message quotes a part of a proxy's address, which may be its password.
+        raise ConfigurationError(f"{_NOT_SET_UP}: an address is not valid") from None
+
+
+def proxy_of(scheme: str, host: str, netloc: str) -> str | None:
+    """Returns the address of the environment's proxy for a host; None where there is none.
+
+    Args:
+        scheme: "http" or "https".
+        host: The host of the address.
+        netloc: The host, with the port where the address has one.
+    """
     found = getproxies()
     proxy = found.get(scheme) or found.get("all")
     if not proxy or proxy_bypass(host):
+        return None
+    # As with httpx, an exception can have a port, and a scheme, of which "all" is any.
+    without = [one.strip().rpartition("://") for one in found.get("no", "").split(",")]
+    of_scheme = [one for wanted, _, one in without if wanted.lower() in ("", "all", scheme)]
+    excepted: Any = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
+    if any(excepted(name, {"no": ",".join(of_scheme)}) for name in (host, netloc)):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

@@ -13,9 +13,12 @@ import math
 import re
 import select
 import socket
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum, auto
+from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +27,11 @@ if TYPE_CHECKING:
 
     from intercom_data_events.clock import Clock
 
-# Ends the head of an answer, and a body in chunks.
 _BLANK_LINE = re.compile(rb"\n\r?\n")
-_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})", re.IGNORECASE)
-_IN_CHUNKS = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]+)[ \t]*\r?\n(?![ \t])", re.IGNORECASE)
+_MENTIONS_LENGTH = re.compile(rb"\ncontent-length", re.IGNORECASE)
+_IN_CHUNKS = re.compile(rb"\ntransfer-encoding", re.IGNORECASE)
+_CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-f]{1,15})[ \t]*(?:;.*)?\r?\n", re.IGNORECASE | re.DOTALL)
 # Bytes. A head that is longer is not read for its length; httpx's parser refuses it.
 _LONGEST_HEAD = 128 * 1024
 #: Says why a connection is not used.
@@ -78,55 +82,137 @@ def time_left(timeout: float | None, late: type[Exception]) -> float | None:
     return left
 
 
-class Received:
+class _Part(Enum):
+    """What the next byte of a connection belongs to."""
+
+    HEAD = auto()
+    #: A body of known length.
+    BODY = auto()
+    #: The line before a chunk, which has its size.
+    CHUNK_SIZE = auto()
+    CHUNK = auto()
+    TRAILERS = auto()
+    #: A body that ends with the connection, or another protocol.
+    REST = auto()
+    #: Something that is not understood here.
+    UNCLEAR = auto()
+
+
+class ReceiveBuffer:
     """Bytes that were received, in pieces that go no further than an answer may.
 
     The ends found here are hints for where to cut. Where one is not the end of an answer, the
-    parser asks for the next piece at once; so it alone decides what an answer is.
+    parser asks for the next piece at once; so it alone decides what an answer is. What is unclear
+    is handed on byte by byte, so that nothing beyond its end is.
+
+    Attributes:
+        waiting: What is not handed on yet.
     """
 
-    __slots__ = ("_block", "_counted", "waiting")
+    __slots__ = ("_at", "_left", "_line", "_part", "waiting")
 
     def __init__(self) -> None:
         self.waiting = b""
-        # The part of a head, or of lines, that was handed on.
-        self._block = b""
-        # Bytes of a body of known length that are left.
-        self._counted = 0
+        # How much of it was handed on.
+        self._at = 0
+        self._part = _Part.HEAD
+        # Bytes that are left of a body or chunk.
+        self._left = 0
+        # The part of a head or line that was handed on.
+        self._line = b""
 
-    def begin(self) -> None:
-        """The next byte begins an answer."""
-        self._block, self._counted = b"", 0
+    def start_answer(self) -> None:
+        """Expects the head of an answer."""
+        self._part, self._left, self._line = _Part.HEAD, 0, b""
 
-    def take(self, most: int) -> bytes:
-        """Returns the next piece."""
-        data = self.waiting
-        if self._counted:
-            end = min(self._counted, len(data), most)
-            self._counted -= end
-        else:
-            end = self._end_of_block(data, most)
-        self.waiting = data[end:]
-        return data[:end]
+    def add(self, data: bytes) -> None:
+        """Takes in what was received, once everything before it was handed on."""
+        self.waiting, self._at = data, 0
 
-    def _end_of_block(self, data: bytes, most: int) -> int:
-        handed = len(self._block)
-        block = self._block + data
+    def next_piece(self, most: int) -> bytes:
+        """Returns the next piece, of at most so many bytes."""
+        begin = self._at
+        end = self._at = self._end(self.waiting, begin, min(len(self.waiting), begin + most))
+        piece = self.waiting[begin:end]
+        if end == len(self.waiting):
+            self.waiting, self._at = b"", 0
+        return piece
+
+    def _end(self, data: bytes, at: int, stop: int) -> int:
+        """Returns the end of the piece that begins at a place."""
+        while at < stop:
+            part = self._part
+            if part is _Part.HEAD:
+                return self._end_of_head(data, at, stop)
+            if part is _Part.REST:
+                return stop
+            if part is _Part.UNCLEAR:
+                return at + 1
+            if part in {_Part.BODY, _Part.CHUNK}:
+                step = min(self._left, stop - at)
+                self._left -= step
+                at += step
+                if self._left:
+                    continue
+                if part is _Part.BODY:
+                    self.start_answer()
+                    return at
+                self._part = _Part.CHUNK_SIZE
+                continue
+            line_end = data.find(b"\n", at, stop)
+            line = self._line + data[at : stop if line_end < 0 else line_end + 1]
+            at += len(line) - len(self._line)
+            self._line = line
+            if line_end < 0:
+                if len(line) > _LONGEST_HEAD:
+                    self._part = _Part.UNCLEAR
+                continue
+            self._line = b""
+            if part is _Part.TRAILERS:
+                if not line.strip(b"\r\n"):
+                    self.start_answer()
+                    return at
+            elif (size := _CHUNK_SIZE.fullmatch(line)) is None:
+                self._part = _Part.UNCLEAR
+                return at
+            elif left := int(size[1], 16):
+                self._part, self._left = _Part.CHUNK, left + len(b"\r\n")
+            else:
+                self._part = _Part.TRAILERS
+        return at
+
+    def _end_of_head(self, data: bytes, at: int, stop: int) -> int:
+        handed = len(self._line)
+        block = self._line + data[at:stop]
         # It may have begun in the bytes before.
         found = _BLANK_LINE.search(block, max(0, handed - 2))
-        end = len(data) if found is None else found.end() - handed
-        if end > most or found is None:
-            end = min(end, most)
-            self._block = block[: handed + end]
-            # Of anything but a head, the end is enough.
-            if not self._block.startswith(b"HTTP/") or len(self._block) > _LONGEST_HEAD:
-                self._block = b"\0" + self._block[-2:]
-            return end
-        head, self._block = block[: found.end()], b""
-        if head.startswith(b"HTTP/") and not _IN_CHUNKS.search(head):
-            length = _LENGTH.search(head)
-            self._counted = int(length[1]) if length else 0
-        return end
+        if found is None:
+            self._line = block
+            if not block.startswith(b"HTTP/"[: len(block)]) or len(block) > _LONGEST_HEAD:
+                self._part = _Part.UNCLEAR
+                return at + 1
+            return stop
+        head, self._line = block[: found.end()], b""
+        self._part, self._left = _after(head)
+        return at + found.end() - handed
+
+
+def _after(head: bytes) -> tuple[_Part, int]:
+    """Returns what follows the head of an answer, and how many bytes of it there are."""
+    status = head[9:12]
+    if not head.startswith(b"HTTP/1."):
+        return _Part.UNCLEAR, 0
+    if status == b"101":
+        return _Part.REST, 0
+    if status in {b"204", b"304"} or status.startswith(b"1"):
+        return _Part.HEAD, 0
+    if _IN_CHUNKS.search(head):
+        return _Part.CHUNK_SIZE, 0
+    lengths = {int(found) for found in _LENGTH.findall(head)}
+    if len(lengths) == 1 and len(_MENTIONS_LENGTH.findall(head)) == len(_LENGTH.findall(head)):
+        length = lengths.pop()
+        return (_Part.BODY, length) if length else (_Part.HEAD, 0)
+    return (_Part.UNCLEAR if _MENTIONS_LENGTH.search(head) else _Part.REST), 0
 
 
 def has_arrived(number: int) -> bool:
@@ -160,7 +246,7 @@ class GuardedStream:
     def __init__(self, stream: Any, core: ModuleType) -> None:
         self._stream = stream
         self._core = core
-        self._received = Received()
+        self._received = ReceiveBuffer()
         self._attempt: Attempt | None = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -170,8 +256,8 @@ class GuardedStream:
             data: bytes = self._stream.read(max_bytes, timeout=left)
             if not data:
                 return data
-            self._received.waiting = data
-        return self._received.take(max_bytes)
+            self._received.add(data)
+        return self._received.next_piece(max_bytes)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes a part of a request."""
@@ -180,7 +266,7 @@ class GuardedStream:
             if self._received.waiting or self._is_readable():
                 # Not an error of writing, after which the library would read that as the answer.
                 raise self._core.ConnectError(OUT_OF_STEP)
-            self._received.begin()
+            self._received.start_answer()
         self._stream.write(buffer, timeout=time_left(timeout, self._core.WriteTimeout))
 
     def close(self) -> None:
@@ -234,8 +320,8 @@ class GuardedBackend:
     ) -> GuardedStream:
         """Connects to the first address that answers, in the time limit for all of them."""
         core = self._core
-        with translated({OSError: core.ConnectError}):
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with translated({TimeoutError: core.ConnectTimeout, OSError: core.ConnectError}):
+            found = _addresses(host, port, time_left(timeout, core.ConnectTimeout))
         for tried, (*_, address) in enumerate(found, 1):
             left = time_left(timeout, core.ConnectTimeout)
             last = tried == len(found)
@@ -257,3 +343,41 @@ class GuardedBackend:
     def sleep(self, seconds: float) -> None:
         """Waits before another attempt to connect, of which own connections make none."""
         self._backend.sleep(seconds)
+
+
+def numeric_addresses(host: str, port: int) -> list[Any] | None:
+    """Returns the addresses of a host that is one; None for a name."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return None
+
+
+def _addresses(host: str, port: int, seconds: float | None) -> list[Any]:
+    """Looks up a host's addresses, in another thread, as a look-up has no time limit of its own.
+
+    Raises:
+        TimeoutError: It took too long.
+        OSError: There are none.
+    """
+    if (found := numeric_addresses(host, port)) is not None:
+        return found
+    results = SimpleQueue[list[Any] | OSError]()
+
+    def look_up() -> None:
+        try:
+            results.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except OSError as error:
+            results.put(error)
+
+    try:
+        threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    except RuntimeError:
+        look_up()  # The interpreter is ending, or no more threads can be had.
+    try:
+        result = results.get(timeout=seconds)
+    except Empty:
+        result = TimeoutError(f"the address of {host} was not found in time")
+    if isinstance(result, OSError):
+        raise result
+    return result
