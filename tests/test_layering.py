@@ -39,7 +39,11 @@ RUN_TIME = {
 # What awaits in the core imports anyio when it first waits; httpx2 is for type checkers alone.
 CORE_TOO = {"anyio", "httpx2"}
 #: What single modules of the core need besides, which are only imported where that is there.
-MODULES_TOO = {"engines/fast.py": {"aiohttp", "yarl"}, "_sending/processes.py": {"trio"}}
+MODULES_TOO = {
+    "engines/aiohttp_engine.py": {"aiohttp", "yarl"},
+    "engines/connections.py": {"httpcore"},
+    "_sending/runtime.py": {"trio"},
+}
 #: What each part around the core needs besides: what comes with httpx or with an extra.
 AROUND_TOO = {
     "bulk": {"anyio", "trio"},

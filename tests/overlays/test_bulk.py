@@ -1057,7 +1057,9 @@ def test_with_the_extra_it_goes_through_aiohttp_with_the_same_requests(through):
 
 def test_without_the_extra_it_goes_through_httpx(through, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    monkeypatch.delitem(sys.modules, "intercom_data_events._sending.engines.fast", raising=False)
+    monkeypatch.delitem(
+        sys.modules, "intercom_data_events._sending.engines.aiohttp_engine", raising=False
+    )
     with Emulator().serve() as url:
         outcomes = anyio.run(sent, url, map(event, range(50)))
 

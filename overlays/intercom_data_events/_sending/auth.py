@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Coroutine
 
 from intercom_data_events._sending.engines import SendError
-from intercom_data_events._sending.engines.libraries import is_failure
+from intercom_data_events._sending.engines.kinds import is_failure
 from intercom_data_events._sending.settings import AsyncAccessToken, check_token
 from intercom_data_events.errors import ConfigurationError
 

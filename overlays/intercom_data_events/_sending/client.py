@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from intercom_data_events._sending.engines import AsyncEngine, Engine
-from intercom_data_events._sending.engines.libraries import is_kind
+from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.session import Session
 from intercom_data_events._sending.settings import (
     AsyncAccessToken,

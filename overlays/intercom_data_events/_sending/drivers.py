@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from intercom_data_events._sending.steps import Authorize, RawResponse, Steps, Wait
+from intercom_data_events._sending.engines import RawResponse
+from intercom_data_events._sending.steps import Authorize, Steps, Wait
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine, Engine

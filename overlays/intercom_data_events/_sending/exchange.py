@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from intercom_data_events import errors
 from intercom_data_events._sending import retry
-from intercom_data_events._sending.engines import BodyError, Request, SendError
+from intercom_data_events._sending.engines import (
+    BodyError,
+    RawResponse,
+    Request,
+    SendError,
+    secret,
+)
 from intercom_data_events._sending.request import Operation, body_of
 from intercom_data_events._sending.steps import (
     Answer,
     Authorize,
-    RawResponse,
     Send,
     Steps,
     Wait,
-    secret,
 )
 
 if TYPE_CHECKING:
@@ -148,7 +152,7 @@ class Exchange(Generic[T]):
             state = session.enter()
             if reservation is None:
                 reservation = state.limiter.reservation(
-                    settings.quota_share, paced=settings.pace, bounded=session.plain
+                    settings.quota_share, paced=settings.pace, uses_slot=session.has_own_connections
                 )
             result = yield from self._attempts(state, reservation, acquired)
         except Exception as error:
@@ -179,8 +183,8 @@ class Exchange(Generic[T]):
             if not acquired:
                 acquired = yield from acquire(limiter, reservation, clock, operation, ends)
             if not acquired:
-                crowded = reservation.crowded
-                what = "the requests in flight" if crowded else "the app's rate limit"
+                waits_for_slot = reservation.waits_for_slot
+                what = "the requests in flight" if waits_for_slot else "the app's rate limit"
                 return failure or errors.APITimeoutError(
                     f"{operation.label} was not sent: {what} left no room for it within the "
                     f"deadline of {settings.deadline:g} s; send fewer requests at once, or pass a "

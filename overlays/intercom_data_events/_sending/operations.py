@@ -19,7 +19,7 @@ from intercom_data_events.errors import IdentityError, InvalidInputError
 from intercom_data_events.event import Event, check_event_name, check_identities, one_identity
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.steps import RawResponse
+    from intercom_data_events._sending.engines import RawResponse
     from intercom_data_events.metadata import Metadata
     from intercom_data_events.pagination import ContactSummary, Page
     from intercom_data_events.timestamps import Timestamp

@@ -19,8 +19,7 @@ from intercom_data_events._sending.quota import ClockSkew, read_quota
 from intercom_data_events._sending.retry import LONGEST_WINDOW, retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
-# Requests in flight at once, of those that no scheduler bounds: as many as httpx has connections by
-# default.
+# Requests in flight at once, of those that no scheduler bounds: each has a connection of its own.
 _MOST_IN_FLIGHT = 100
 # Requests that may go at once to learn the quota, while nothing is known of the window. If the
 # window before had no room for a request, only one may.
@@ -42,7 +41,7 @@ class Reservation:
     #: Whether the request waits for room; if not, it still counts for those that do.
     paced: bool
     #: Whether it counts among those of which only so many are in flight at once.
-    bounded: bool
+    uses_slot: bool
     #: The thread that it belongs to; None if one thread has several reservations at a time.
     thread: int | None
     alarm: Alarm | AsyncAlarm | None = None
@@ -51,7 +50,7 @@ class Reservation:
     #: Seconds that the latest answer took; 0 before the first.
     latency: float = 0.0
     #: Whether it waited last for the end of others in flight, and not for the rate limit.
-    crowded: bool = False
+    waits_for_slot: bool = False
     #: Set by a scheduler that has closed: its request is not repeated.
     withdrawn: bool = False
     #: Whether it is queued, or its request is in flight.
@@ -60,7 +59,7 @@ class Reservation:
     @property
     def queue(self) -> tuple[float, bool, bool]:
         """Names the queue in which it waits."""
-        return self.share, self.paced, self.bounded
+        return self.share, self.paced, self.uses_slot
 
 
 @define
@@ -125,7 +124,7 @@ class RateLimiter:
         self._queues: dict[tuple[float, bool, bool], list[Reservation]] = {}
         # A set, not a count, so that an interrupt between two steps does no lasting harm.
         self._in_flight: set[Reservation] = set()
-        self._bounded: set[Reservation] = set()
+        self._in_slots: set[Reservation] = set()
         self._window: _Window | None = None
         self._limited = False
         # Whether a request found no room in the current window.
@@ -138,17 +137,17 @@ class RateLimiter:
         self._probed = -math.inf
         self._most_probes: float = _PROBES
 
-    def reservation(self, share: float, *, paced: bool, bounded: bool = False) -> Reservation:
+    def reservation(self, share: float, *, paced: bool, uses_slot: bool = False) -> Reservation:
         """Returns a place for a request.
 
         Args:
             share: The largest part of the quota that it may use, greater than 0 and at most 1.
             paced: Whether the request waits for room within the quota.
-            bounded: Whether it waits while many such requests are in flight. A scheduler bounds its
-                own, so that they neither wait for those of others nor keep them waiting.
+            uses_slot: Whether it waits while many such requests are in flight. A scheduler bounds
+                its own, so that they neither wait for those of others nor keep them waiting.
         """
         thread = self._thread and self._thread()
-        return Reservation(next(self._numbers), share, paced, bounded, thread)
+        return Reservation(next(self._numbers), share, paced, uses_slot, thread)
 
     def acquire(self, reservation: Reservation) -> float:
         """Grants a request quota, or puts it into its queue.
@@ -164,7 +163,7 @@ class RateLimiter:
             queue = self._queues.get(reservation.queue) if self._queues else None
             if queue and reservation.thread is not None:
                 self._let_pass(reservation, queue)
-            full = reservation.bounded and len(self._bounded) >= _MOST_IN_FLIGHT
+            full = reservation.uses_slot and len(self._in_slots) >= _MOST_IN_FLIGHT
             if full or (queue and queue[0].number < reservation.number):
                 wait = math.inf
             elif not reservation.paced:
@@ -173,15 +172,15 @@ class RateLimiter:
                 wait = self._seconds_until_room(window, reservation.share, now)
             if wait > 0:
                 self._enqueue(reservation)
-                reservation.crowded = full
+                reservation.waits_for_slot = full
                 self._scarce |= window is not None and not full
                 # A new alarm each time, because some kinds cannot be reset.
                 reservation.alarm = self._alarm()
                 return wait
             self._dequeue(reservation)
             self._in_flight.add(reservation)
-            if reservation.bounded:
-                self._bounded.add(reservation)
+            if reservation.uses_slot:
+                self._in_slots.add(reservation)
             reservation.sent = now
             if window is None:
                 self._probes.add(reservation)
@@ -208,7 +207,7 @@ class RateLimiter:
             lost: Whether the server may have got the request, but no answer arrived.
         """
         with self._lock:
-            self._bounded.discard(reservation)
+            self._in_slots.discard(reservation)
             if reservation in self._in_flight:
                 self._in_flight.discard(reservation)
                 self._probes.discard(reservation)

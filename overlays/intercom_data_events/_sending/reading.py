@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.steps import RawResponse
+    from intercom_data_events._sending.engines import RawResponse
     from intercom_data_events.pagination import ContactSummary, Page
 
 # The `type` of a list and of a summary.

@@ -14,8 +14,8 @@ from intercom_data_events._sending.engines import Endpoint
 from intercom_data_events._sending.retry import Idempotency
 
 if TYPE_CHECKING:
+    from intercom_data_events._sending.engines import RawResponse
     from intercom_data_events._sending.settings import Settings
-    from intercom_data_events._sending.steps import RawResponse
 
 T = TypeVar("T")
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from intercom_data_events import errors
 from intercom_data_events._sending import retry
-from intercom_data_events._sending.engines import BodyError, SendError, causes
-from intercom_data_events._sending.steps import RawResponse
+from intercom_data_events._sending.engines import BodyError, RawResponse, SendError, causes
 from intercom_data_events._validation import short_repr
 from intercom_data_events.errors import APIResponse, IntercomError, reported_errors, texts
 from intercom_data_events_api.errors import UnexpectedStatus

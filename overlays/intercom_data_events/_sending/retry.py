@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 
 from intercom_data_events import errors
-from intercom_data_events._sending.engines.libraries import is_kind
+from intercom_data_events._sending.engines.kinds import is_kind
 
 #: How many other events must be accepted before a systemic answer counts as being about the one
 #: event that got it; and how many answers to other events to wait for before sending stops.

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from intercom_data_events._sending.auth import BearerToken
-from intercom_data_events._sending.engines import AsyncEngine, Endpoint, Engine, libraries
-from intercom_data_events._sending.engines.libraries import is_kind
+from intercom_data_events._sending.engines import AsyncEngine, Endpoint, Engine, httpx_engine
+from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.pacing import RateLimiter, Reservation
-from intercom_data_events._sending.processes import (
+from intercom_data_events._sending.quota import RateLimit
+from intercom_data_events._sending.request import Operation, endpoint_of
+from intercom_data_events._sending.runtime import (
     has_ended,
     is_running,
     running_loop,
     this_process,
 )
-from intercom_data_events._sending.quota import RateLimit
-from intercom_data_events._sending.request import Operation, endpoint_of
 from intercom_data_events._sending.settings import AsyncAccessToken, Settings
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.errors import ConfigurationError
@@ -126,7 +126,7 @@ class Session(Generic[E]):
         return self._state.closed
 
     @property
-    def plain(self) -> bool:
+    def has_own_connections(self) -> bool:
         """Whether the connections are our own, as the environment configures them."""
         return self._transport is None and self._http_client is None and self.enabled
 
@@ -260,7 +260,7 @@ class Session(Generic[E]):
             # What waits for quota in a loop that has ended would never get its turn.
             limiter = self._limiter() if calls else old.limiter
             engine = old.engine
-            if self.plain:
+            if self.has_own_connections:
                 cast("AsyncEngine", engine).drop()
                 engine = self._connect()
             state = ProcessState(engine, limiter, _LoopUse(loop))
@@ -287,13 +287,16 @@ class Session(Generic[E]):
     def _connect(self) -> E:
         engine: object
         if not self.enabled:
-            from intercom_data_events._sending.engines.nowhere import AsyncNowhere, Nowhere
+            from intercom_data_events._sending.engines.disabled import (
+                AsyncDisabledEngine,
+                DisabledEngine,
+            )
 
-            engine = AsyncNowhere() if self._is_async else Nowhere()
+            engine = AsyncDisabledEngine() if self._is_async else DisabledEngine()
         elif self._http_client is not None:
-            kind = libraries.Awaiting if self._is_async else libraries.Blocking
+            kind = httpx_engine.AsyncHTTPXEngine if self._is_async else httpx_engine.HTTPXEngine
             engine = kind(self._http_client, owned=False, clock=self.clock)
         else:
-            connect = libraries.aconnect if self._is_async else libraries.connect
+            connect = httpx_engine.aconnect if self._is_async else httpx_engine.connect
             engine = connect(self._transport, self.clock)
         return cast("E", engine)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import httpx
 from attrs import evolve, field, frozen
 
-from intercom_data_events._sending.engines.libraries import is_kind
+from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._validation import invalid, short_repr, whole_number
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version

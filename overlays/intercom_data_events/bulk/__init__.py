@@ -26,9 +26,9 @@ from attrs import define, field
 
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import arun, run
-from intercom_data_events._sending.engines.choosing import fast_session
+from intercom_data_events._sending.engines.selection import bulk_session
 from intercom_data_events._sending.exchange import Exchange, reserve
-from intercom_data_events._sending.processes import running_trio, this_process
+from intercom_data_events._sending.runtime import running_trio, this_process
 from intercom_data_events._validation import short_repr
 from intercom_data_events.bulk._concurrency import Concurrency, Rate
 from intercom_data_events.bulk._scheduler import (
@@ -462,7 +462,7 @@ class _Tasks:
         import anyio
 
         try:
-            async with fast_session(self._session, self._most) as (self._session, few):
+            async with bulk_session(self._session, self._most) as (self._session, few):
                 self._scheduler.concurrency = Concurrency(self._most, few)
                 async with anyio.create_task_group() as self._group:
                     if self._scheduler.stopped:  # Before it began.

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from intercom_data_events._sending.client import parts_of
-from intercom_data_events._sending.processes import this_process
+from intercom_data_events._sending.runtime import this_process
 from intercom_data_events._validation import short_repr
 from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.errors import ConfigurationError, IntercomError

@@ -13,7 +13,7 @@ from measuring.figures import HTTPX, OFFICIAL, OURS
 FAST = f"{OURS}[fast]"
 AIOHTTP = "aiohttp"
 # What is imported where the extra is installed.
-_ENGINE = "intercom_data_events._sending.engines.fast"
+_ENGINE = "intercom_data_events._sending.engines.aiohttp_engine"
 #: Sends so many events to an address, by as many at once as there are connections.
 Client = Callable[[str, int, int], Coroutine[Any, Any, None]]
 

@@ -7,15 +7,23 @@ sorted at one place: may the server have got the request?
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from attrs import field, frozen
 
+from intercom_data_events.errors import REMOVED, APIResponse
+
 if TYPE_CHECKING:
-    from intercom_data_events._sending.steps import RawResponse
+    import httpx
+
     from intercom_data_events.clock import Clock
 
+T = TypeVar("T")
+
+# Intercom's tokens have some 60 characters; a shorter one, in a test, may be a word of an answer.
+_SECRET_LENGTH = 16
 # Bytes, decompressed: far more than any listing has, and more than a failure needs.
 _LARGEST_BODY = 64 * 1024 * 1024
 _LARGEST_FAILURE = 1024 * 1024
@@ -56,6 +64,58 @@ class Request:
     body: bytes = field(repr=False)
     token: str | None = field(repr=False)
     seconds: float
+
+
+class RawResponse(NamedTuple):
+    """An answer, with the part of its body that was read before a problem occurred."""
+
+    status_code: int
+    raw_headers: Sequence[tuple[bytes, bytes]]
+    content: bytes
+    problem: Exception | None
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The headers, of the same type whatever library received them."""
+        import httpx
+
+        return httpx.Headers(self.raw_headers)
+
+    def without(self, token: str | None) -> RawResponse:
+        """Returns the answer without the access token, where it repeats that."""
+        if (known := secret(token)) is None:
+            return self
+        hidden = known.encode()
+        # Joined first, as that takes a third of the time of looking at each.
+        if hidden not in b"\0".join([self.content, *map(b"\0".join, self.raw_headers)]):
+            return self
+        removed = REMOVED.encode()
+        headers = [
+            (name.replace(hidden, b"access-token"), value.replace(hidden, removed))
+            for name, value in self.raw_headers
+        ]
+        content = self.content.replace(hidden, removed)
+        return self._replace(raw_headers=headers, content=content)
+
+    def with_parsed(self, parsed: T) -> APIResponse[T]:
+        """Returns the answer as a caller sees it."""
+        return APIResponse(self.status_code, self.headers, self.content, parsed)
+
+    def json(self) -> object:
+        """Decodes the body.
+
+        Raises:
+            Exception: The problem that ended reading the body.
+            ValueError: The body is not JSON.
+        """
+        if self.problem is not None:
+            raise self.problem
+        return json.loads(self.content)
+
+
+def secret(token: str | None) -> str | None:
+    """Returns the access token, unless any answer may contain it by chance."""
+    return token if token is not None and len(token) >= _SECRET_LENGTH else None
 
 
 class SendError(Exception):

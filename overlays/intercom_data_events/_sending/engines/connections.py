@@ -19,7 +19,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from intercom_data_events._sending.engines.sockets import ATTEMPT, GuardedBackend
+from intercom_data_events._sending.engines import SendError
+from intercom_data_events._sending.engines.streams import ATTEMPT, GuardedBackend
 from intercom_data_events.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 # Seconds that an idle connection is kept: longer than the windows of the rate limit, at whose end
 # all of them rest.
-KEPT = 30.0
+KEEPALIVE_EXPIRY = 30.0
 _NOT_SET_UP = (
     "connections cannot be set up; check the proxy and certificate variables in the environment"
 )
@@ -76,10 +77,11 @@ class Connections(Generic[T]):
 
         Raises:
             ConfigurationError: It cannot be set up.
-            RuntimeError: The client was closed meanwhile.
+            SendError: The client was closed meanwhile.
         """
         if self._closed:
-            raise RuntimeError("the client is closed; make a new one")
+            closed = RuntimeError("the client is closed; make a new one")
+            raise SendError(closed, possibly_sent=False, recurs=True)
         origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         idle = self._idle.setdefault(origin, deque())
         try:
@@ -102,7 +104,7 @@ class Connections(Generic[T]):
         closing.clear()
         idle.append(connection)
         with suppress(IndexError):  # Another thread took the last one.
-            while now - idle[0].idle_since > KEPT:
+            while now - idle[0].idle_since > KEEPALIVE_EXPIRY:
                 closing.append(idle.popleft())
 
     def forget(self, connection: Connection[T]) -> Connection[T]:
@@ -126,7 +128,9 @@ class Connections(Generic[T]):
                 verify=self._tls or False,
                 proxy=proxy_of(url.scheme, url.host, url.netloc.decode("ascii")),
                 limits=httpx.Limits(
-                    max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT
+                    max_connections=None,
+                    max_keepalive_connections=None,
+                    keepalive_expiry=KEEPALIVE_EXPIRY,
                 ),
             )
         connection = Connection(transport, guard(transport), origin)
@@ -178,7 +182,7 @@ def guard(transport: Any) -> Any:
     pool = transport._pool  # noqa: SLF001  # see the docstring
     core = sys.modules[type(pool).__module__.partition(".")[0]]
     if hasattr(pool, "handle_async_request"):
-        from intercom_data_events._sending.engines.asockets import AsyncGuardedBackend
+        from intercom_data_events._sending.engines.async_streams import AsyncGuardedBackend
 
         backend: object = AsyncGuardedBackend(core)
     else:

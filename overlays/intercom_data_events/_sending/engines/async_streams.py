@@ -21,10 +21,10 @@ import anyio.abc
 import anyio.lowlevel
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from intercom_data_events._sending.engines.sockets import (
+from intercom_data_events._sending.engines.streams import (
     ATTEMPT,
-    GLANCE,
     OUT_OF_STEP,
+    PEEK_TIMEOUT,
     Attempt,
     ReceiveBuffer,
     numeric_addresses,
@@ -36,27 +36,27 @@ from intercom_data_events._sending.engines.sockets import (
 _NEXT_ADDRESS = 0.25
 
 
-class Socket(anyio.abc.ByteStream):
+class LooplessSocket(anyio.abc.ByteStream):
     """A connected socket.
 
     Args:
-        plain: The socket, which does not block.
+        raw: The socket, which does not block.
         registry: The open ones, of which this is one until it is closed.
     """
 
-    def __init__(self, plain: socket.socket, registry: set[Socket]) -> None:
-        self.plain = plain
+    def __init__(self, raw: socket.socket, registry: set[LooplessSocket]) -> None:
+        self.raw = raw
         self._registry = registry
         registry.add(self)
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receives what is there, at least one byte."""
-        data = _received_now(self.plain, max_bytes)
+        data = _received_now(self.raw, max_bytes)
         if data is not None:
             await anyio.lowlevel.checkpoint()
         while data is None:
-            await anyio.wait_readable(self.plain)
-            data = _received_now(self.plain, max_bytes)
+            await anyio.wait_readable(self.raw)
+            data = _received_now(self.raw, max_bytes)
         if not data:
             raise anyio.EndOfStream
         return data
@@ -65,14 +65,14 @@ class Socket(anyio.abc.ByteStream):
         """Sends all of it."""
         rest = memoryview(item)
         # At once, as the guard has just looked at what was received.
-        while (sent := _sent_now(self.plain, rest)) is None or sent < len(rest):
+        while (sent := _sent_now(self.raw, rest)) is None or sent < len(rest):
             rest = rest[sent or 0 :]
-            await anyio.wait_writable(self.plain)
+            await anyio.wait_writable(self.raw)
         await anyio.lowlevel.checkpoint()
 
     async def send_eof(self) -> None:
         """Ends sending."""
-        self.plain.shutdown(socket.SHUT_WR)
+        self.raw.shutdown(socket.SHUT_WR)
 
     async def aclose(self) -> None:
         """Closes it."""
@@ -81,9 +81,9 @@ class Socket(anyio.abc.ByteStream):
     def close(self, *, waking: bool = True) -> None:
         """Closes it; what waits for it in the running event loop is woken."""
         self._registry.discard(self)
-        if waking and self.plain.fileno() >= 0:
-            anyio.notify_closing(self.plain)
-        self.plain.close()
+        if waking and self.raw.fileno() >= 0:
+            anyio.notify_closing(self.raw)
+        self.raw.close()
 
 
 class AsyncGuardedStream:
@@ -93,13 +93,13 @@ class AsyncGuardedStream:
 
     Args:
         stream: A socket, or TLS on one.
-        plain: The socket.
+        raw: The socket.
         core: The library, for its errors.
     """
 
-    def __init__(self, stream: anyio.abc.ByteStream, plain: Socket, core: ModuleType) -> None:
+    def __init__(self, stream: anyio.abc.ByteStream, raw: LooplessSocket, core: ModuleType) -> None:
         self._stream = stream
-        self._plain = plain
+        self._socket = raw
         self._core = core
         self._received = ReceiveBuffer()
         self._attempt: Attempt | None = None
@@ -140,7 +140,7 @@ class AsyncGuardedStream:
 
     async def aclose(self) -> None:
         """Closes it."""
-        self._plain.close()
+        self._socket.close()
 
     async def start_tls(
         self,
@@ -166,22 +166,22 @@ class AsyncGuardedStream:
                     standard_compatible=False,
                 )
         except BaseException:
-            self._plain.close()
+            self._socket.close()
             raise
-        return AsyncGuardedStream(stream, self._plain, core)
+        return AsyncGuardedStream(stream, self._socket, core)
 
     def get_extra_info(self, info: str) -> Any:
         """Returns what httpcore asks of a stream."""
         if info == "is_readable":
-            return bool(self._received.waiting) or _is_readable(self._plain.plain)
+            return bool(self._received.waiting) or _is_readable(self._socket.raw)
         if info == "socket":
-            return self._plain.plain
+            return self._socket.raw
         if info == "ssl_object":
             return self._tls()
         return None
 
     def _tls(self) -> Any:
-        if self._stream is self._plain:
+        if self._stream is self._socket:
             return None
         return self._stream.extra(TLSAttribute.ssl_object, None)
 
@@ -196,12 +196,12 @@ class AsyncGuardedStream:
                 return True
             else:
                 return True
-        if not _is_readable(self._plain.plain):
+        if not _is_readable(self._socket.raw):
             return False
         if tls is None:
             return True
         try:
-            await self._read(1, GLANCE)  # With TLS it may be a session ticket.
+            await self._read(1, PEEK_TIMEOUT)  # With TLS it may be a session ticket.
         except self._core.ReadTimeout:
             return False
         except self._core.ReadError:
@@ -230,7 +230,7 @@ class AsyncGuardedBackend:
 
     def __init__(self, core: ModuleType) -> None:
         self._core = core
-        self._open = set[Socket]()
+        self._open = set[LooplessSocket]()
         self._errors: Mapping[type[Exception], type[Exception]] = {
             TimeoutError: core.ConnectTimeout,
             OSError: core.ConnectError,
@@ -253,8 +253,8 @@ class AsyncGuardedBackend:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option in socket_options or ():
             connected.setsockopt(*option)
-        plain = Socket(connected, self._open)
-        return AsyncGuardedStream(plain, plain, core)
+        opened = LooplessSocket(connected, self._open)
+        return AsyncGuardedStream(opened, opened, core)
 
     async def connect_unix_socket(self, path: str, **_: Any) -> AsyncGuardedStream:
         """Is not for own connections."""
@@ -270,8 +270,8 @@ class AsyncGuardedBackend:
         Args:
             waking: Whether to wake what waits for them in the running event loop.
         """
-        for plain in list(self._open):
-            plain.close(waking=waking)
+        for opened in list(self._open):
+            opened.close(waking=waking)
 
 
 async def _connect(host: str, port: int) -> socket.socket:
@@ -329,26 +329,26 @@ async def _connect(host: str, port: int) -> socket.socket:
 # Apart, so that the error is not the context of what ends the wait after it.
 
 
-def _received_now(plain: socket.socket, most: int) -> bytes | None:
+def _received_now(raw: socket.socket, most: int) -> bytes | None:
     """Returns what was received; None if that is nothing so far."""
     try:
-        return plain.recv(most)
+        return raw.recv(most)
     except (BlockingIOError, InterruptedError):
         return None
 
 
-def _sent_now(plain: socket.socket, data: memoryview) -> int | None:
+def _sent_now(raw: socket.socket, data: memoryview) -> int | None:
     """Returns how many bytes were sent at once; None if none could be."""
     try:
-        return plain.send(data)
+        return raw.send(data)
     except (BlockingIOError, InterruptedError):
         return None
 
 
-def _is_readable(plain: socket.socket) -> bool:
+def _is_readable(raw: socket.socket) -> bool:
     """Whether there is something to read, or the other side has closed."""
     try:
-        plain.recv(1, socket.MSG_PEEK)
+        raw.recv(1, socket.MSG_PEEK)
     except (BlockingIOError, InterruptedError):
         return False
     except OSError:

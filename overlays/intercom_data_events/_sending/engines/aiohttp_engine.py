@@ -23,14 +23,14 @@ from intercom_data_events._sending.engines import (
     Body,
     BodyError,
     Endpoint,
+    RawResponse,
     Request,
     SendError,
     causes,
     late,
 )
-from intercom_data_events._sending.engines.own import KEPT, proxy_of, setting_up
-from intercom_data_events._sending.engines.sockets import OUT_OF_STEP, has_arrived
-from intercom_data_events._sending.steps import RawResponse
+from intercom_data_events._sending.engines.connections import KEEPALIVE_EXPIRY, proxy_of, setting_up
+from intercom_data_events._sending.engines.streams import OUT_OF_STEP, has_arrived
 from intercom_data_events.clock import Clock
 from intercom_data_events.errors import InvalidInputError
 
@@ -64,8 +64,8 @@ class _ClientRequest(aiohttp.ClientRequest):
             if transport.get_extra_info("ssl_object") is not None:
                 fresh = conn.protocol not in self.used
                 self.used.add(conn.protocol)
-            plain = transport.get_extra_info("socket")
-            if not fresh and has_arrived(plain.fileno()):
+            raw = transport.get_extra_info("socket")
+            if not fresh and has_arrived(raw.fileno()):
                 # The system has what the event loop has not read yet.
                 conn.protocol.set_exception(_OutOfStepError())
                 return
@@ -77,7 +77,7 @@ class _OutOfStepError(aiohttp.ClientConnectionError):
         return OUT_OF_STEP
 
 
-class Aiohttp:
+class AiohttpEngine:
     """Sends through aiohttp, for one event loop.
 
     Args:
@@ -87,7 +87,7 @@ class Aiohttp:
 
     def __init__(self, most: int, clock: Clock) -> None:
         self._clock = clock
-        self._connector = aiohttp.TCPConnector(limit=most, keepalive_timeout=KEPT)
+        self._connector = aiohttp.TCPConnector(limit=most, keepalive_timeout=KEEPALIVE_EXPIRY)
         self._request_class = type("ClientRequest", (_ClientRequest,), {"used": WeakSet()})
         self._tls: ssl.SSLContext | None = None
         self._models: dict[tuple[Endpoint, str | None], _Model] = {}

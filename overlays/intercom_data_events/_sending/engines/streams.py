@@ -37,7 +37,7 @@ _LONGEST_HEAD = 128 * 1024
 #: Says why a connection is not used.
 OUT_OF_STEP = "the connection was closed, or the server sent bytes on it, before the request"
 #: Seconds to look for a byte where there may be none.
-GLANCE = 0.001
+PEEK_TIMEOUT = 0.001
 
 
 class Attempt:
@@ -296,7 +296,7 @@ class GuardedStream:
             return False
         try:
             # With TLS it may be a session ticket, which is not for us.
-            self._stream.read(1, timeout=GLANCE)
+            self._stream.read(1, timeout=PEEK_TIMEOUT)
         except self._core.ReadTimeout:
             return False
         except self._core.ReadError:

@@ -9,7 +9,7 @@ from urllib.request import getproxies
 
 import anyio
 
-from intercom_data_events._sending.processes import running_trio
+from intercom_data_events._sending.runtime import running_trio
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine
@@ -20,7 +20,7 @@ _FEW, _FEW_FAST = 2.0, 4.0
 
 
 @asynccontextmanager
-async def fast_session(
+async def bulk_session(
     session: Session[AsyncEngine], most: int
 ) -> AsyncGenerator[tuple[Session[AsyncEngine], float]]:
     """Gives a session for many requests at once, and how many of them may wait for each other.
@@ -32,18 +32,18 @@ async def fast_session(
         session: The client's session.
         most: How many requests there may be at once.
     """
-    if not session.plain or running_trio():
+    if not session.has_own_connections or running_trio():
         yield session, _FEW
         return
     try:
-        from intercom_data_events._sending.engines.fast import Aiohttp
+        from intercom_data_events._sending.engines.aiohttp_engine import AiohttpEngine
     except ImportError:
         yield session, _FEW
         return
     if any(address.lower().startswith("socks") for address in getproxies().values()):
         yield session, _FEW  # Which aiohttp does not know.
         return
-    engine = Aiohttp(most, session.clock)
+    engine = AiohttpEngine(most, session.clock)
     try:
         yield session.using(engine), _FEW_FAST
     finally:

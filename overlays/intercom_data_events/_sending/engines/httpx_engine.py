@@ -6,11 +6,9 @@ connections. No class of one is an instance of the other's, so each is asked for
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -20,14 +18,15 @@ from intercom_data_events._sending.engines import (
     Body,
     BodyError,
     Endpoint,
+    RawResponse,
     Request,
     SendError,
     causes,
     late,
 )
-from intercom_data_events._sending.engines.own import AsyncChosen, Chosen, Connections
-from intercom_data_events._sending.engines.sockets import ATTEMPT, Attempt
-from intercom_data_events._sending.steps import RawResponse
+from intercom_data_events._sending.engines.connections import AsyncChosen, Chosen, Connections
+from intercom_data_events._sending.engines.kinds import is_failure, is_kind, library_of
+from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt
 from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -46,30 +45,7 @@ _NOT_SENT = (*_NOT_CONNECTED, "UnsupportedProtocol")
 _RECURRING = ("LocalProtocolError", "UnsupportedProtocol")
 
 
-def library_of(given: object) -> ModuleType | None:
-    """Returns the library that an object of its kind belongs to; None for any other object.
-
-    httpx2 is not imported for this: where nothing has, no object is of its kind.
-    """
-    for base in type(given).__mro__:
-        name = base.__module__.partition(".")[0]
-        if name in ("httpx", "httpx2"):
-            return sys.modules.get(name)
-    return None
-
-
-def is_kind(given: object, name: str) -> bool:
-    """Whether an object is what httpx or httpx2 calls by a name, such as "Client"."""
-    library = library_of(given)
-    return library is not None and isinstance(given, getattr(library, name))
-
-
-def is_failure(error: Exception) -> bool:
-    """Whether an error is of a request, and not the caller's own in another way."""
-    return isinstance(error, OSError) or is_kind(error, "HTTPError") or is_kind(error, "InvalidURL")
-
-
-class _Library(Generic[C]):
+class _HTTPXBase(Generic[C]):
     """What both twins share.
 
     Args:
@@ -226,7 +202,7 @@ class _Library(Generic[C]):
         return failure
 
 
-class Blocking(_Library[httpx.Client]):
+class HTTPXEngine(_HTTPXBase[httpx.Client]):
     """Sends through a blocking client."""
 
     def send(self, request: Request) -> RawResponse:
@@ -264,7 +240,7 @@ class Blocking(_Library[httpx.Client]):
         self.client.close()
 
 
-class OwnBlocking(Blocking):
+class PooledEngine(HTTPXEngine):
     """Sends on own connections."""
 
     def __init__(self, clock: Clock) -> None:
@@ -292,7 +268,7 @@ class OwnBlocking(Blocking):
         super().close()
 
 
-class Awaiting(_Library[httpx.AsyncClient]):
+class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
     """Sends through an async client."""
 
     async def send(self, request: Request) -> RawResponse:
@@ -342,7 +318,7 @@ class Awaiting(_Library[httpx.AsyncClient]):
         """Does nothing: the connections are the caller's."""
 
 
-class OwnAwaiting(Awaiting):
+class AsyncPooledEngine(AsyncHTTPXEngine):
     """Sends on own connections, in one event loop."""
 
     def __init__(self, clock: Clock) -> None:
@@ -376,20 +352,20 @@ class OwnAwaiting(Awaiting):
             connection.backend.drop()
 
 
-def connect(transport: Any, clock: Clock) -> Blocking:
+def connect(transport: Any, clock: Clock) -> HTTPXEngine:
     """Makes an engine for a blocking client, on a caller's transport or on own connections."""
     if transport is None:
-        return OwnBlocking(clock)
+        return PooledEngine(clock)
     client = _client(library_of(transport), "Client", transport)
-    return Blocking(client, owned=True, clock=clock)
+    return HTTPXEngine(client, owned=True, clock=clock)
 
 
-def aconnect(transport: Any, clock: Clock) -> Awaiting:
+def aconnect(transport: Any, clock: Clock) -> AsyncHTTPXEngine:
     """The twin of :func:`connect` for an async client."""
     if transport is None:
-        return OwnAwaiting(clock)
+        return AsyncPooledEngine(clock)
     client = _client(library_of(transport), "AsyncClient", transport)
-    return Awaiting(client, owned=True, clock=clock)
+    return AsyncHTTPXEngine(client, owned=True, clock=clock)
 
 
 def _client(library: Any, name: str, transport: Any) -> Any:

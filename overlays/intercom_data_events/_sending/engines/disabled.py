@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from intercom_data_events._sending.engines import Request
-from intercom_data_events._sending.steps import RawResponse
+from intercom_data_events._sending.engines import RawResponse, Request
 
 log = logging.getLogger("intercom_data_events")
 
 _EMPTY = b'{"events":[]}'
 
 
-class Nowhere:
+class DisabledEngine:
     """Answers as a workspace without events does, and logs what it does not send."""
 
     def send(self, request: Request) -> RawResponse:
@@ -28,12 +27,12 @@ class Nowhere:
         """Does nothing."""
 
 
-class AsyncNowhere:
+class AsyncDisabledEngine:
     """The twin for async clients."""
 
     async def send(self, request: Request) -> RawResponse:
         """Answers at once."""
-        return Nowhere().send(request)
+        return DisabledEngine().send(request)
 
     async def aclose(self) -> None:
         """Does nothing."""
