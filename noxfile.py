@@ -213,9 +213,10 @@ def tests(session: nox.Session) -> None:
     """Runs the tests against the built wheel on each Python: nox -s tests [-- PYTEST'S OPTIONS].
 
     The oldest Python has the lowest dependencies, the others have the newest. Oldest and newest
-    run all of the package's tests, those between run those of the overlays that start no processes.
-    The oldest also measures coverage and tests the regeneration; the others test that it gives the
-    same bytes. With files or folders among the options, only these run.
+    run all of the package's tests, those between run those of the overlays that start no processes
+    and are not marked as costly. The oldest also measures coverage, by tests that are not costly,
+    and tests the regeneration; the others test that it gives the same bytes. With files or folders
+    among the options, only these run.
     """
     for version in MISSING:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
@@ -233,12 +234,14 @@ def tests(session: nox.Session) -> None:
         return
     options = (*SPREAD, *session.posargs)
     package = f"package, {resolution}"
-    if session.python == PYTHON:
-        _run_measured(session, package, *PACKAGE, *options)
-    elif session.python == NEWEST:
+    if session.python == PYTHON and not session.posargs:
+        # Measuring doubles the CPU time, and would find no further path where that is much.
+        _run_measured(session, f"{package}, not costly", *PACKAGE, "-m", "not costly", *options)
+        _run_part(session, f"{package}, costly", "pytest", *PACKAGE, "-m", "costly", *options)
+    elif session.python in (PYTHON, NEWEST):
         _run_part(session, package, "pytest", *PACKAGE, *options)
     else:
-        kept = ("tests/overlays", "-m", "not processes")
+        kept = ("tests/overlays", "-m", "not processes and not costly")
         _run_part(session, f"overlays, {resolution}, no processes", "pytest", *kept, *options)
     _run_pipeline(session, *options)
     _tell_parts(session)
@@ -251,9 +254,6 @@ def _package(source: str, resolution: str) -> list[str]:
 
 def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
     """Runs tests with coverage of the overlays, branches included."""
-    if session.posargs:
-        _run_part(session, name, "pytest", *arguments)
-        return
     session.run("coverage", "erase")
     _run_part(session, name, "coverage", "run", "-m", "pytest", *arguments)
     begin = time.monotonic()
