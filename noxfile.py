@@ -237,7 +237,10 @@ def tests(session: nox.Session) -> None:
     if session.python == PYTHON and not session.posargs:
         # Measuring doubles the CPU time, and would find no further path where that is much.
         _run_measured(session, f"{package}, not costly", *PACKAGE, "-m", "not costly", *options)
-        _run_part(session, f"{package}, costly", "pytest", *PACKAGE, "-m", "costly", *options)
+        # Named, as each process of pytest imports all files that it is given.
+        files = sorted(Path("tests").rglob("test_*.py"))
+        costly = [str(each) for each in files if "mark.costly" in each.read_text("utf-8")]
+        _run_part(session, f"{package}, costly", "pytest", *costly, "-m", "costly", *options)
     elif session.python in (PYTHON, NEWEST):
         _run_part(session, package, "pytest", *PACKAGE, *options)
     else:
