@@ -18,7 +18,6 @@ from intercom_data_events.errors import REMOVED, APIResponse
 if TYPE_CHECKING:
     import httpx
 
-    from intercom_data_events.clock import Clock
 
 T = TypeVar("T")
 
@@ -191,29 +190,21 @@ class AsyncEngine(Protocol):
 
 
 class Body:
-    """The part of a body that has been read, within a size and a time limit.
+    """The part of a body that has been read, within a size.
 
     Args:
-        seconds: The time limit of the attempt that begins now.
-        clock: The client's clock.
+        status: The status of its answer.
     """
 
-    __slots__ = ("_chunks", "_clock", "_largest", "_size", "ends")
+    __slots__ = ("_chunks", "_largest", "_size")
 
-    def __init__(self, seconds: float, clock: Clock) -> None:
+    def __init__(self, status: int) -> None:
         self._chunks: list[bytes] = []
-        self._clock = clock
-        self._largest = _LARGEST_BODY
+        self._largest = _LARGEST_BODY if 200 <= status < 300 else _LARGEST_FAILURE
         self._size = 0
-        self.ends = clock.monotonic() + seconds
 
-    def begin(self, status: int) -> None:
-        """Takes in the status that the body belongs to."""
-        if not 200 <= status < 300:
-            self._largest = _LARGEST_FAILURE
-
-    def add(self, chunk: bytes) -> bool:
-        """Adds what was read; whether there is time to read on.
+    def add(self, chunk: bytes) -> None:
+        """Adds what was read.
 
         Raises:
             BodyError: It is too large: endless, or decompressed from a few bytes.
@@ -222,13 +213,11 @@ class Body:
         self._size += len(chunk)
         if self._size > self._largest:
             raise BodyError(f"it is larger than {self._largest >> 20} MiB")
-        return self._clock.monotonic() <= self.ends
 
     @property
     def content(self) -> bytes:
         """All that was read."""
-        chunks: Sequence[bytes] = self._chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return b"".join(self._chunks)
 
 
 def late(seconds: float) -> str:
