@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -1119,6 +1120,49 @@ def test_through_aiohttp_a_proxy_is_not_told_the_access_token(through, monkeypat
     assert told
     assert through["aiohttp"]
     assert all(one.startswith(b"CONNECT a.test:443") and b"token" not in one for one in told)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SSL_CERT_FILE", "/nowhere"), ("HTTPS_PROXY", "http://me:s3cr3t@a.test:port")],
+)
+def test_through_aiohttp_connections_that_cannot_be_set_up_are_an_error_of_ours(
+    monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("NO_PROXY", "elsewhere.test")
+
+    with pytest.raises(ConfigurationError, match="variables in the environment") as caught:
+        anyio.run(sent, "https://a.test", [event(0)])
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_through_aiohttp_another_event_loop_cannot_send_meanwhile(through):
+    """Its quota and its alarms are those of the loop that sends."""
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        arrived.set()
+        assert go_on.wait(30)
+        return httpx.Response(202)
+
+    async def all_of(client: Any) -> list[str]:
+        return [one.status async for one in client.create_many([event(0)])]
+
+    with EmulatorServer(answer) as url, ThreadPoolExecutor() as threads:
+        client = AsyncDataEventsClient("token", base_url=url)
+        sending = threads.submit(asyncio.run, all_of(client))
+        assert arrived.wait(30)
+        try:
+            with pytest.raises(ConfigurationError, match="another event loop"):
+                asyncio.run(client.create("a", user_id="1"))
+        finally:
+            go_on.set()
+        assert sending.result(30) == ["accepted"]
+        asyncio.run(client.aclose())
+
+    assert through["aiohttp"] == 1
 
 
 def test_through_aiohttp_a_host_that_is_excepted_is_reached_without_the_proxy(through, monkeypatch):

@@ -6,15 +6,22 @@ What each driver does over real sockets is in test_contract.py.
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
+import threading
 
 import httpx
 import pytest
 import trustme
 from callers import NeverClock, Refusing, every_library, with_own
 
-from intercom_data_events import APIConnectionError
-from intercom_data_events.emulator import Emulator, Fault, ManualClock
+from intercom_data_events import (
+    APIConnectionError,
+    APITimeoutError,
+    DataEventsClient,
+    IntercomError,
+)
+from intercom_data_events.emulator import Emulator, EmulatorServer, Fault, ManualClock
 
 CREATE = {"event_name": "placed-order", "user_id": "1"}
 
@@ -57,6 +64,119 @@ def test_a_server_that_is_there_in_the_end_gets_the_event(calling, emulator):
 
     assert len(clock.waits) == 2
     assert len(emulator.events) == 1
+
+
+# Names and addresses.
+
+
+@pytest.mark.parametrize("unsupported", [socket.AF_INET6, socket.AF_INET])
+def test_a_family_of_addresses_that_the_system_lacks_is_passed_over(
+    sending, emulator, monkeypatch, unsupported
+):
+    original = socket.socket
+
+    def make(family=-1, *arguments, **options):
+        if family == unsupported:
+            raise OSError(97, "Address family not supported by protocol")
+        return original(family, *arguments, **options)
+
+    with emulator.serve() as url:
+        port = httpx.URL(url).port
+        v6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
+        v4 = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [v6, v4])
+        monkeypatch.setattr(socket, "socket", make)
+        if unsupported == socket.AF_INET6:
+            sending(create, base_url=url)
+        else:
+            failed(sending, base_url=url, max_retries=0)
+
+    assert len(emulator.events) == (unsupported == socket.AF_INET6)
+
+
+def test_a_name_that_is_looked_up_for_too_long_ends_in_time(sending, monkeypatch):
+    original, found = socket.getaddrinfo, threading.Event()
+
+    def look_up(host, *arguments, **options):
+        if host == "slow.test" and not options.get("flags"):
+            found.wait(30)
+        return original(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    try:
+        error = failed(sending, base_url="http://slow.test", timeout=0.2, max_retries=0)
+    finally:
+        found.set()
+
+    assert isinstance(error, APITimeoutError)
+    assert not error.may_have_been_processed
+    assert error.elapsed < 10
+
+
+def test_what_a_time_out_says_is_not_about_its_insides(sending):
+    with Emulator(faults=[Fault.slow(3600)] * 9, clock=NeverClock()).serve() as url:
+        error = failed(sending, base_url=url, timeout=0.2, max_retries=0)
+
+    assert "Errno" not in str(error)
+    assert "no answer in time" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("exception", "is_excepted"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.1:{port}", True),
+        ("http://127.0.0.1", True),
+        ("all://127.0.0.1:{port}", True),
+        ("localhost, 127.0.0.1", True),
+        ("*", True),
+        ("127.0.0.1:1", False),
+        ("https://127.0.0.1", False),
+        ("127.0.0.11", False),
+        ("", False),
+    ],
+)
+def test_a_host_that_is_excepted_from_the_proxy_is_reached_directly(
+    sending, emulator, monkeypatch, exception, is_excepted
+):
+    proxy = Emulator()
+    with emulator.serve() as url, proxy.serve() as between:
+        monkeypatch.setenv("HTTP_PROXY", between)
+        monkeypatch.setenv("NO_PROXY", exception.format(port=httpx.URL(url).port))
+        sending(create, base_url=url)
+
+    assert [len(emulator.events), len(proxy.events)] == [is_excepted, not is_excepted]
+
+
+# A client that is closed.
+
+
+def test_closing_a_client_during_a_request_leaves_its_result_or_an_error_of_ours():
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def answer(_):
+        arrived.set()
+        assert go_on.wait(30)
+        return httpx.Response(202)
+
+    results = []
+
+    def send(client):
+        try:
+            results.append(client.create(**CREATE))
+        except IntercomError as error:
+            results.append(error.may_have_been_processed)
+
+    with EmulatorServer(answer) as url:
+        client = DataEventsClient("token", base_url=url, max_retries=0)
+        thread = threading.Thread(target=send, args=(client,))
+        thread.start()
+        assert arrived.wait(30)
+        client.close()
+        go_on.set()
+        thread.join(30)
+
+    assert results in ([None], [True])
 
 
 # The caller's own http_client.

@@ -94,6 +94,7 @@ def test_a_wrong_version_in_the_environment_is_named_as_such(monkeypatch):
         ("Host", "pass base_url= instead"),
         ("Content-Type", "bodies are always JSON"),
         ("content-length", "it follows from the body"),
+        ("Expect", "the body is always sent at once"),
     ],
 )
 def test_headers_cannot_take_the_place_of_settings_or_of_the_body(answering, name, remedy):
