@@ -34,8 +34,10 @@ GENERATE = ("--require-hashes", "--requirement", str(LOCK))
 NOT_GENERATING = {"3.15": "deepdiff's cachebox, which oas-patch needs, has no wheel for it yet"}
 #: The tests of the regeneration and of the API report, which need GENERATE.
 PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
-#: The one part of the pipeline whose result could depend on the Python.
+#: The one part of the pipeline whose result could depend on the Python, and the one test in it that
+#: compares with what another Python wrote.
 DETERMINISM = "tests/regeneration/test_determinism.py"
+SAME_BYTES = f"{DETERMINISM}::test_from_the_committed_slice_nothing_changes"
 #: All other tests, but for those of `conformance`.
 PACKAGE = tuple(f"--ignore={path}" for path in (*PIPELINE, "tests/conformance"))
 #: The files whose tests once called other programs than Python.
@@ -211,9 +213,10 @@ def tests(session: nox.Session) -> None:
     """Runs the tests against the built wheel on each Python: nox -s tests [-- PYTEST'S OPTIONS].
 
     The oldest Python has the lowest dependencies, the others have the newest. Oldest and newest
-    run all of the package's tests, those between run those of the overlays that start no processes.
-    The oldest also measures coverage and tests the regeneration; the others test that it gives the
-    same bytes. With files or folders among the options, only these run.
+    run all of the package's tests, those between run those of the overlays that start no processes
+    and are not marked as costly. The oldest also measures coverage, by tests that are not costly,
+    and tests the regeneration; the others test that it gives the same bytes. With files or folders
+    among the options, only these run.
     """
     for version in MISSING:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
@@ -231,12 +234,17 @@ def tests(session: nox.Session) -> None:
         return
     options = (*SPREAD, *session.posargs)
     package = f"package, {resolution}"
-    if session.python == PYTHON:
-        _run_measured(session, package, *PACKAGE, *options)
-    elif session.python == NEWEST:
+    if session.python == PYTHON and not session.posargs:
+        # Measuring doubles the CPU time, and would find no further path where that is much.
+        _run_measured(session, f"{package}, not costly", *PACKAGE, "-m", "not costly", *options)
+        # Named, as each process of pytest imports all files that it is given.
+        files = sorted(Path("tests").rglob("test_*.py"))
+        costly = [str(each) for each in files if "mark.costly" in each.read_text("utf-8")]
+        _run_part(session, f"{package}, costly", "pytest", *costly, "-m", "costly", *options)
+    elif session.python in (PYTHON, NEWEST):
         _run_part(session, package, "pytest", *PACKAGE, *options)
     else:
-        kept = ("tests/overlays", "-m", "not processes")
+        kept = ("tests/overlays", "-m", "not processes and not costly")
         _run_part(session, f"overlays, {resolution}, no processes", "pytest", *kept, *options)
     _run_pipeline(session, *options)
     _tell_parts(session)
@@ -249,9 +257,6 @@ def _package(source: str, resolution: str) -> list[str]:
 
 def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
     """Runs tests with coverage of the overlays, branches included."""
-    if session.posargs:
-        _run_part(session, name, "pytest", *arguments)
-        return
     session.run("coverage", "erase")
     _run_part(session, name, "coverage", "run", "-m", "pytest", *arguments)
     begin = time.monotonic()
@@ -270,7 +275,11 @@ def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
 
 
 def _run_pipeline(session: nox.Session, *options: str) -> None:
-    """Tests the regeneration: whole on one Python, on all others that it gives the same bytes."""
+    """Tests the regeneration: whole on one Python, on all others that it gives the same bytes.
+
+    Those between run the one test that says so; that repeated and moved runs change nothing is
+    tested on the oldest and the newest.
+    """
     if session.python in NOT_GENERATING:
         note = f"not run: {NOT_GENERATING[session.python]}"
         PARTS.append(Part(session.python, "regeneration", good=True, seconds=0, note=note))
@@ -278,8 +287,10 @@ def _run_pipeline(session: nox.Session, *options: str) -> None:
     session.install(*GENERATE)
     if session.python == PYTHON:
         _run_part(session, "regeneration", "pytest", *PIPELINE, *options)
-    else:
+    elif session.python == NEWEST:
         _run_part(session, "regeneration, same bytes", "pytest", DETERMINISM, *options)
+    else:
+        _run_part(session, "regeneration, same bytes", "pytest", SAME_BYTES, *session.posargs)
 
 
 @nox.session(python=PYTHON)

@@ -11,7 +11,7 @@ import pytest
 from needs import TOOLS
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
 TESTS = Path(__file__).parent
 SUITE = """

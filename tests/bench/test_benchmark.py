@@ -18,6 +18,8 @@ from measuring import chart, environments, figures, instructions, servers, start
 from measuring.figures import Figure, Goal, Question, Run
 from needs import require
 
+pytestmark = pytest.mark.costly
+
 ROOT = Path(__file__).parents[2]
 
 

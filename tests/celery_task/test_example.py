@@ -16,6 +16,7 @@ from .conftest import PATIENCE, until
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.costly
 @pytest.mark.processes
 def test_the_example_sends_by_a_worker(planting, redis, tmp_path):
     ((_, code),) = under(README.read_text(encoding="utf-8"), "Celery")

@@ -14,7 +14,7 @@ from intercom_data_events.emulator import EmulatedContact, Emulator, Fault, rand
 
 from .conftest import PATIENCE, TOKEN, event, numbers, until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
 
 def slowly(seconds: float, times: int) -> Emulator:

@@ -301,6 +301,7 @@ def in_pieces(begin, repeated, size):
         yield piece
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "pieces",
     [

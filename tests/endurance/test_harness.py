@@ -18,6 +18,8 @@ import pytest
 
 import harness
 
+pytestmark = pytest.mark.costly
+
 PARTS = {"sound": lambda options: True, "broken": lambda options: False}
 
 

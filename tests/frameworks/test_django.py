@@ -8,7 +8,7 @@ import pytest
 
 from intercom_data_events.emulator import Emulator
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
 SETTINGS = """
 DEBUG = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
 ORDERS = 60
 READY = "Application startup complete."

@@ -11,7 +11,7 @@ import pytest
 from intercom_data_events import Event
 from intercom_data_events.outbox import Binding, Outbox
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
 CUSTOMERS = 60
 WORKERS = 2

@@ -11,7 +11,7 @@ import pytest
 
 from intercom_data_events.emulator import Emulator, Fault
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
 # What the runtime does: one invocation after the other.
 RUNTIME = """

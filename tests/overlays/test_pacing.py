@@ -109,6 +109,7 @@ def event_loop():
     return "asyncio"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("event_loop", "skew", "limit"),
     [
@@ -129,6 +130,7 @@ def test_tasks_use_the_whole_quota_and_never_run_into_429(event_loop, skew, limi
     assert min(watched.whole_windows) >= 0.98 * limit
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("skew", [0, 3])
 def test_threads_use_the_whole_quota_and_never_run_into_429(skew):
     threads = 16
@@ -160,6 +162,7 @@ def test_threads_use_the_whole_quota_and_never_run_into_429(skew):
     assert min(watched.whole_windows) >= 0.98 * LIMIT
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("processes", "limit"), [(4, 400), (2, 100), (8, 300)])
 def test_several_processes_share_a_quota_with_hardly_a_429(event_loop, processes, limit):
     emulator, watched, _ = race(

@@ -34,9 +34,12 @@ AMPLE = 20.0
 
 # httpx leaves generators of its own to the collector where a request is cancelled, which trio
 # reports.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.costly,
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 either_loop = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 

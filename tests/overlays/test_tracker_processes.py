@@ -19,7 +19,7 @@ import pytest
 from intercom_data_events.emulator import Emulator, Fault
 from intercom_data_events.outbox import Outbox
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
 #: Seconds without output or an end after which a process is stuck.
 PATIENCE = 40

@@ -83,13 +83,14 @@ class AiohttpEngine:
     Args:
         most: How many connections there may be.
         clock: The client's clock.
+        tls: The certificates that are trusted.
     """
 
-    def __init__(self, most: int, clock: Clock) -> None:
+    def __init__(self, most: int, clock: Clock, tls: ssl.SSLContext) -> None:
         self._clock = clock
         self._connector = aiohttp.TCPConnector(limit=most, keepalive_timeout=KEEPALIVE_EXPIRY)
         self._request_class = type("ClientRequest", (_ClientRequest,), {"used": WeakSet()})
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
         self._models: dict[tuple[Endpoint, str | None], _Model] = {}
         self._timeouts: dict[tuple[float, float, float], aiohttp.ClientTimeout] = {}
 
@@ -184,10 +185,9 @@ class AiohttpEngine:
             if token is not None:
                 headers["Authorization"] = f"Bearer {token}"
             options: dict[str, Any] = {}
+            if url.scheme == "https":
+                options["ssl"] = self._tls
             with setting_up():
-                if url.scheme == "https":
-                    # The certificates that httpx trusts; reading them takes a while.
-                    options["ssl"] = self._tls = self._tls or httpx.create_ssl_context()
                 proxy, given = _proxy(url)
             if proxy is not None:
                 options |= {"proxy": proxy, "proxy_headers": given}

@@ -24,7 +24,7 @@ from intercom_data_events._sending.engines.streams import ATTEMPT, GuardedBacken
 from intercom_data_events.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import ssl
+    pass
 
 # Seconds that an idle connection is kept: longer than the windows of the rate limit, at whose end
 # all of them rest.
@@ -59,17 +59,25 @@ class Connections(Generic[T]):
 
     Args:
         kind: ``httpx.HTTPTransport`` or ``httpx.AsyncHTTPTransport``.
+
+    Attributes:
+        tls: The certificates that are trusted.
+
+    Raises:
+        ConfigurationError: They cannot be read.
     """
 
     def __init__(self, kind: type[T]) -> None:
-        # httpx does so with the first transport, when this process may be forking.
+        # Now, when no other process is forked meanwhile: the first transport imports this, and a
+        # child waits for ever for OpenSSL's locks where a thread was reading certificates.
         import httpcore  # noqa: F401
 
+        with setting_up():
+            self.tls = httpx.create_ssl_context()
         self._kind = kind
         # The one that was used last is on the right.
         self._idle: dict[str, deque[Connection[T]]] = {}
         self._all = set[Connection[T]]()
-        self._tls: ssl.SSLContext | None = None
         self._closed = False
 
     def take(self, url: httpx.URL) -> Connection[T]:
@@ -121,11 +129,8 @@ class Connections(Generic[T]):
 
     def _new(self, url: httpx.URL, origin: str) -> Connection[T]:
         with setting_up():
-            if url.scheme == "https" and self._tls is None:
-                self._tls = httpx.create_ssl_context()
             transport = self._kind(
-                # Where no certificate is looked at, none are read, which takes a while.
-                verify=self._tls or False,
+                verify=self.tls,
                 proxy=proxy_of(url.scheme, url.host, url.netloc.decode("ascii")),
                 limits=httpx.Limits(
                     max_connections=None,

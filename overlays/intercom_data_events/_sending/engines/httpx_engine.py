@@ -30,6 +30,8 @@ from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt
 from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
+    import ssl
+
     from intercom_data_events.clock import Clock
 
 C = TypeVar("C", bound=httpx.Client | httpx.AsyncClient)
@@ -324,6 +326,11 @@ class AsyncPooledEngine(AsyncHTTPXEngine):
     def __init__(self, clock: Clock) -> None:
         super().__init__(_client(httpx, "AsyncClient", AsyncChosen()), owned=True, clock=clock)
         self._connections = Connections(httpx.AsyncHTTPTransport)
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """The certificates that are trusted."""
+        return self._connections.tls
 
     async def send(self, request: Request) -> RawResponse:
         """Sends a request; see :class:`AsyncEngine`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.request import getproxies
 
 import anyio
@@ -13,6 +13,7 @@ from intercom_data_events._sending.runtime import running_trio
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine
+    from intercom_data_events._sending.engines.httpx_engine import AsyncPooledEngine
     from intercom_data_events._sending.session import Session
 
 # How many requests may wait for each other before more at once cost more than they gain (measured).
@@ -43,7 +44,8 @@ async def bulk_session(
     if any(address.lower().startswith("socks") for address in getproxies().values()):
         yield session, _FEW  # Which aiohttp does not know.
         return
-    engine = AiohttpEngine(most, session.clock)
+    own = cast("AsyncPooledEngine", session.process_state().engine)
+    engine = AiohttpEngine(most, session.clock, own.tls)
     try:
         yield session.using(engine), _FEW_FAST
     finally:
