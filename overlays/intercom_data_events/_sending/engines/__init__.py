@@ -122,7 +122,7 @@ class SendError(Exception):
     """A request got no whole answer.
 
     Attributes:
-        cause: The error of httpx or httpx2, or one of the system.
+        cause: The error that callers get as `__cause__`.
         possibly_sent: Whether the server may have got the request.
         timed_out: Whether a time limit ended it.
         recurs: Whether the same request would certainly fail in the same way.

@@ -102,8 +102,8 @@ class Connections(Generic[T]):
 
         Args:
             connection: The connection.
-            closing: The connections that the caller closes afterwards: so far this one; on return,
-                this one only after the client was closed, and otherwise those idle for too long.
+            closing: The connections that the caller closes afterwards. It holds this one on entry;
+                on return, those idle for too long, or still this one if the client was closed.
         """
         now = time.monotonic()
         connection.idle_since = now
