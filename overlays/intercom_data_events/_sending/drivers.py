@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from intercom_data_events._sending.engines import RawResponse
 from intercom_data_events._sending.steps import Authorize, Steps, Wait
@@ -10,7 +10,6 @@ from intercom_data_events._sending.steps import Authorize, Steps, Wait
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine, Engine
     from intercom_data_events._sending.session import Session
-    from intercom_data_events.clock import AsyncAlarm
 
 T = TypeVar("T")
 
@@ -38,7 +37,8 @@ def run(steps: Steps[T], session: Session[Engine]) -> T:
                     outcome = error
                 step = steps.send(outcome)
     except StopIteration as done:
-        return cast("T", done.value)
+        result: T = done.value
+        return result
     finally:
         # An interrupted exchange releases its reservation at once.
         steps.close()
@@ -50,7 +50,7 @@ async def arun(steps: Steps[T], session: Session[AsyncEngine]) -> T:
         step = next(steps)
         while True:
             if isinstance(step, Wait):
-                alarm = cast("AsyncAlarm", step.alarm or session.clock.async_alarm())
+                alarm: Any = step.alarm or session.clock.async_alarm()
                 await alarm.wait(step.seconds)
                 step = next(steps)
             elif isinstance(step, Authorize):
@@ -68,7 +68,8 @@ async def arun(steps: Steps[T], session: Session[AsyncEngine]) -> T:
                     outcome = error
                 step = steps.send(outcome)
     except StopIteration as done:
-        return cast("T", done.value)
+        result: T = done.value
+        return result
     finally:
         # A cancelled exchange releases its reservation at once.
         steps.close()

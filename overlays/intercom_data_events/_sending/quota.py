@@ -58,6 +58,8 @@ class Quota(NamedTuple):
 
 def read_quota(headers: Mapping[str, str]) -> Quota | None:
     """Reads the headers; returns None if they are missing, not numbers, or out of range."""
+    if "x-ratelimit-limit" not in headers:
+        return None  # An error for it takes a while.
     try:
         said = Quota(*(int(headers[f"x-ratelimit-{name}"]) for name in Quota._fields))
     except (KeyError, ValueError):

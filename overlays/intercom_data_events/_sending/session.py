@@ -184,7 +184,7 @@ class Session(Generic[E]):
         with self._lock():
             state = self.process_state()
             state.use.calls += 1
-        return state
+            return state
 
     def release(self, reservation: Reservation) -> None:
         """Gives back quota that was acquired and is not needed, also where the client is closed."""

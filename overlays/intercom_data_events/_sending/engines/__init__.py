@@ -18,7 +18,6 @@ from intercom_data_events.errors import REMOVED, APIResponse
 if TYPE_CHECKING:
     import httpx
 
-    from intercom_data_events.clock import Clock
 
 T = TypeVar("T")
 
@@ -192,32 +191,21 @@ class AsyncEngine(Protocol):
 
 
 class Body:
-    """The part of a body that has been read, within a size and a time limit.
+    """The part of a body that has been read, up to a largest size.
 
     Args:
-        seconds: The time limit of the attempt that begins now, in seconds.
-        clock: The client's clock.
-
-    Attributes:
-        ends: When the attempt ends, by the clock's monotonic time.
+        status: The status of the answer, on which the largest size depends.
     """
 
-    __slots__ = ("_chunks", "_clock", "_largest", "_size", "ends")
+    __slots__ = ("_chunks", "_largest", "_size")
 
-    def __init__(self, seconds: float, clock: Clock) -> None:
+    def __init__(self, status: int) -> None:
         self._chunks: list[bytes] = []
-        self._clock = clock
-        self._largest = _LARGEST_BODY
+        self._largest = _LARGEST_BODY if 200 <= status < 300 else _LARGEST_FAILURE
         self._size = 0
-        self.ends = clock.monotonic() + seconds
 
-    def begin(self, status: int) -> None:
-        """Sets the largest size, which depends on the status of the answer."""
-        if not 200 <= status < 300:
-            self._largest = _LARGEST_FAILURE
-
-    def add(self, chunk: bytes) -> bool:
-        """Adds a chunk; returns whether there is time to read on.
+    def add(self, chunk: bytes) -> None:
+        """Adds a chunk that was read.
 
         Raises:
             BodyError: The body is too large: it is endless, or decompressed from a few bytes.
@@ -226,13 +214,11 @@ class Body:
         self._size += len(chunk)
         if self._size > self._largest:
             raise BodyError(f"it is larger than {self._largest >> 20} MiB")
-        return self._clock.monotonic() <= self.ends
 
     @property
     def content(self) -> bytes:
         """The bytes that were read."""
-        chunks: Sequence[bytes] = self._chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return b"".join(self._chunks)
 
 
 def late(seconds: float) -> str:

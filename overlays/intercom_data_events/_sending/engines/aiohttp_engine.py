@@ -1,8 +1,8 @@
 """The engine on aiohttp, for create_many with the [fast] extra.
 
-It is the only fast library tried whose error types separate *not sent* from *possibly sent*, that
-works in a forked child, and that never resends a POST. Causes are httpx's errors on every engine,
-because callers test for them.
+It is the only fast library tried that separates *not sent* from *possibly sent*, works in a forked
+child, and never resends a POST. Causes are httpx's errors on every engine, because callers test for
+them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import math
 import ssl
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, ClassVar, TypeAlias
 from weakref import WeakSet
 
@@ -26,7 +27,6 @@ from intercom_data_events._sending.engines import (
     Request,
     SendError,
     causes,
-    late,
 )
 from intercom_data_events._sending.engines.connections import KEEPALIVE_EXPIRY, proxy_of, setting_up
 from intercom_data_events._sending.engines.streams import OUT_OF_STEP, has_arrived
@@ -35,11 +35,11 @@ from intercom_data_events.errors import InvalidInputError
 
 # Bytes: the limit of httpx's parser.
 _LONGEST_LINE = 100 * 1024
+# Not empty once the running attempt has a connection. Before that, its request was not sent.
+_REACHED: ContextVar[list[bool]] = ContextVar("_REACHED")
 # The session, the address and the options of requests.
 _Model: TypeAlias = tuple[aiohttp.ClientSession, yarl.URL, Mapping[str, Any]]
-# Seconds that the whole attempt has beyond the time limit of connecting. So a time-out while
-# connecting is an error of its own, after which the request counts as not sent.
-_GRACE = 0.05
+_BROKEN = "the server broke off before its answer was whole"
 _MOST_CACHED = 100
 
 
@@ -54,6 +54,7 @@ class _ClientRequest(aiohttp.ClientRequest):
         if conn.protocol is None or conn.protocol.should_close:
             conn.close()
             raise _OutOfStepError
+        _REACHED.get().append(True)
         return await super().send(conn)
 
     async def write_bytes(self, writer: Any, conn: Any, *rest: Any) -> None:
@@ -92,7 +93,7 @@ class AiohttpEngine:
         self._request_class = type("ClientRequest", (_ClientRequest,), {"used": WeakSet()})
         self._tls = tls
         self._models: dict[tuple[Endpoint, str | None], _Model] = {}
-        self._timeouts: dict[tuple[float, float, float], aiohttp.ClientTimeout] = {}
+        self._timeouts: dict[tuple[float, Endpoint], aiohttp.ClientTimeout] = {}
 
     def _session(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
         """Returns a session for requests with the same headers; all share the connections."""
@@ -113,7 +114,7 @@ class AiohttpEngine:
         session, url, options = self._model(request.endpoint, request.token)
         if request.query:
             url = yarl.URL(f"{request.endpoint.url}?{request.query}", encoded=True)
-        body = Body(request.seconds, self._clock)
+        reached = _REACHED.set([])
         try:
             response = await session.request(
                 request.endpoint.method,
@@ -124,28 +125,25 @@ class AiohttpEngine:
                 **options,
             )
         except (aiohttp.ClientError, OSError) as error:
-            failure = _failure(error)
+            failure = _failure(error, possibly_sent=bool(_REACHED.get()))
         else:
-            return await self._read(response, body, request)
+            return await self._read(response)
+        finally:
+            _REACHED.reset(reached)
         # Outside of the handler, so that it does not refer to aiohttp's error, which has headers.
         raise failure
 
-    async def _read(
-        self, response: aiohttp.ClientResponse, body: Body, request: Request
-    ) -> RawResponse:
+    async def _read(self, response: aiohttp.ClientResponse) -> RawResponse:
         problem: Exception | None = None
         content = response.content
         whole = False
-        body.begin(response.status)
+        body = Body(response.status)
         try:
             while chunk := await content.readany():
-                if not body.add(chunk):
-                    problem = _timed_out(late(request.seconds))
-                    break
-            else:
-                whole = True
+                body.add(chunk)
+            whole = True
         except (aiohttp.ClientError, OSError) as error:
-            problem = _failure(error)
+            problem = _failure(error, possibly_sent=True)
         except BodyError as error:
             problem = error
         finally:
@@ -155,7 +153,9 @@ class AiohttpEngine:
             else:
                 response.close()
         answer = RawResponse(response.status, response.raw_headers, body.content, problem)
-        return _decoded(answer, request, self._clock) if _is_encoded(answer) else answer
+        if "Content-Encoding" in response.headers:
+            return _decoded(answer)
+        return answer
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -203,22 +203,21 @@ class AiohttpEngine:
         return model
 
     def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
-        phases = request.endpoint.phases or {}
         # Rounded, so that few differ: making a ClientTimeout takes longer than all else here.
-        seconds = (
-            math.ceil(request.seconds * 1000) / 1000 if request.seconds < math.inf else math.inf
-        )
-        connect = min(seconds, _limit(phases, "connect"))
-        read = _limit(phases, "read")
-        key = seconds, connect, read
+        seconds = request.seconds
+        if seconds < math.inf:
+            seconds = math.ceil(seconds * 1000) / 1000
+        key = seconds, request.endpoint
         found = self._timeouts.get(key)
         if found is None:
             if len(self._timeouts) >= _MOST_CACHED:
                 self._timeouts.clear()
+            phases = request.endpoint.phases or {}
+            connect, read = _limit(phases, "connect"), _limit(phases, "read")
             found = self._timeouts[key] = aiohttp.ClientTimeout(
-                total=None if seconds == math.inf else seconds + _GRACE,
-                connect=None if connect == math.inf else connect,
+                total=None if seconds == math.inf else seconds,
                 # The whole attempt is bounded already.
+                connect=None if connect >= seconds else connect,
                 sock_read=None if read >= seconds else read,
                 # aiohttp rounds up times above this, beyond the end of the attempt.
                 ceil_threshold=math.inf,
@@ -240,19 +239,14 @@ def _proxy(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
     return address.with_user(None), {"Proxy-Authorization": f"Basic {user}"}
 
 
-def _is_encoded(answer: RawResponse) -> bool:
-    return any(name.lower() == b"content-encoding" for name, _ in answer.raw_headers)
-
-
-def _decoded(answer: RawResponse, request: Request, clock: Clock) -> RawResponse:
+def _decoded(answer: RawResponse) -> RawResponse:
     """Returns an answer with its body decompressed; the server compressed it unasked."""
     response = httpx.Response(
         answer.status_code,
         headers=list(answer.raw_headers),
         stream=httpx.ByteStream(answer.content),
     )
-    body = Body(request.seconds, clock)
-    body.begin(answer.status_code)
+    body = Body(answer.status_code)
     problem = answer.problem
     try:
         for chunk in response.iter_bytes():
@@ -269,36 +263,26 @@ def _limit(phases: Mapping[str, float | None], phase: str) -> float:
     return math.inf if seconds is None else seconds
 
 
-def _timed_out(said: str) -> SendError:
-    return SendError(httpx.ReadTimeout(said), possibly_sent=True, timed_out=True)
-
-
-def _failure(error: Exception) -> SendError:
+def _failure(error: Exception, *, possibly_sent: bool) -> SendError:
     """Returns the failure that an error of aiohttp means; its cause is an error of httpx."""
     said = str(error)
-    if isinstance(error, aiohttp.InvalidURL):
-        unsent = httpx.UnsupportedProtocol(said)
-        return SendError(unsent, possibly_sent=False, recurs=True)
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return SendError(httpx.ConnectTimeout(said), possibly_sent=False, timed_out=True)
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        refused = httpx.ProxyError(f"{error.status} from the proxy")
-        return SendError(refused, possibly_sent=False)
-    connecting = (
-        aiohttp.ClientConnectorError,
-        aiohttp.ClientConnectorCertificateError,
-        _OutOfStepError,
-    )
-    if isinstance(error, connecting):
-        failed = httpx.ConnectError(said)
-        recurs = any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
-        return SendError(failed, possibly_sent=False, recurs=recurs)
+    if isinstance(error, _OutOfStepError):
+        return SendError(httpx.ConnectError(said), possibly_sent=False)
     if isinstance(error, TimeoutError):
-        return _timed_out(said or "no whole answer in time")
+        kind = httpx.ReadTimeout if possibly_sent else httpx.ConnectTimeout
+        said = said or "no whole answer in time"
+        return SendError(kind(said), possibly_sent=possibly_sent, timed_out=True)
+    if not possibly_sent:
+        if isinstance(error, aiohttp.InvalidURL):
+            return SendError(httpx.UnsupportedProtocol(said), possibly_sent=False, recurs=True)
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            refused = httpx.ProxyError(f"{error.status} from the proxy")
+            return SendError(refused, possibly_sent=False)
+        recurs = any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
+        return SendError(httpx.ConnectError(said), possibly_sent=False, recurs=recurs)
     if isinstance(error, OSError):
         return SendError(httpx.ReadError(said), possibly_sent=True)
     # Without aiohttp's message, which quotes the server.
-    if isinstance(error, aiohttp.ClientResponseError):
-        return SendError(httpx.RemoteProtocolError("the answer is not HTTP"), possibly_sent=True)
-    broken = httpx.RemoteProtocolError("the server broke off before its answer was whole")
-    return SendError(broken, possibly_sent=True)
+    is_answer = isinstance(error, aiohttp.ClientResponseError)
+    broken = "the answer is not HTTP" if is_answer else _BROKEN
+    return SendError(httpx.RemoteProtocolError(broken), possibly_sent=True)

@@ -214,9 +214,9 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
         return self._send(request, self._made(request), None)
 
     def _send(self, request: Request, made: Any, transport: Any) -> RawResponse:
-        body = Body(request.seconds, self._clock)
+        ends = self._clock.monotonic() + request.seconds
         problem: Exception | None = None
-        running = ATTEMPT.set(Attempt(body.ends, self._clock, transport))
+        running = ATTEMPT.set(Attempt(ends, self._clock, transport))
         try:
             try:
                 # Streamed, so that the time is checked between two reads.
@@ -225,10 +225,12 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                 )
             except Exception as error:  # noqa: BLE001  # sorted there
                 return self._unanswered(error, made)
-            body.begin(response.status_code)
+            body = Body(response.status_code)
             try:
                 for chunk in cast("Iterable[bytes]", self._pieces(response, "iter_bytes")):
-                    if not (body.add(chunk) or transport):
+                    body.add(chunk)
+                    # An own connection ends the body itself.
+                    if transport is None and self._clock.monotonic() > ends:
                         problem = self._late(request, made)
                         break
             except (self._library.HTTPError, BodyError, OSError) as error:
@@ -282,10 +284,11 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
     async def _send(self, request: Request, made: Any, transport: Any) -> RawResponse:
         import anyio
 
-        body = Body(request.seconds, self._clock)
+        ends = self._clock.monotonic() + request.seconds
         response: Any = None
+        body: Body | None = None
         problem: Exception | None = None
-        running = ATTEMPT.set(Attempt(body.ends, self._clock, transport))
+        running = ATTEMPT.set(Attempt(ends, self._clock, transport))
         try:
             with anyio.move_on_after(request.seconds + _GRACE) as scope:
                 try:
@@ -294,13 +297,14 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                     )
                 except Exception as error:  # noqa: BLE001  # sorted there
                     return self._unanswered(error, made)
-                body.begin(response.status_code)
+                body = Body(response.status_code)
                 try:
                     pieces = self._pieces(response, "aiter_bytes")
                     async for chunk in cast("AsyncIterable[bytes]", pieces):
+                        body.add(chunk)
                         # An own connection ends the body itself. To leave the loop would leave
                         # async generators unclosed.
-                        if not (body.add(chunk) or transport):
+                        if transport is None and self._clock.monotonic() > ends:
                             problem = self._late(request, made)
                             break
                 except (self._library.HTTPError, BodyError, OSError) as error:
@@ -311,7 +315,7 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
             ATTEMPT.reset(running)
         if scope.cancelled_caught:
             problem = self._late(request, made)
-        if response is None:
+        if body is None:
             raise cast("Exception", problem)
         return self._answer(response, body, problem)
 
