@@ -52,13 +52,15 @@ class DataEventsClient(BaseClient[Engine, "HTTPClient", "HTTPTransport", AccessT
             ``INTERCOM_REGION`` from the environment, else "us".
         base_url: The API's address, instead of a region. The default is ``INTERCOM_BASE_URL`` from
             the environment, which takes precedence over ``INTERCOM_REGION``.
-        timeout: Seconds that one attempt may take. On connections of your own, a blocking client
-            limits each read instead, and checks the time between the parts of a body. An
-            ``httpx.Timeout`` or ``httpx2.Timeout`` limits the phases of an attempt. The default is
-            30, or what your own `http_client` has.
+        timeout: Seconds that one attempt may take, whatever the server sends. With an `http_client`
+            or `transport` of yours, a blocking client limits each read instead, and checks the time
+            between the parts of a body. An ``httpx.Timeout`` or ``httpx2.Timeout`` limits the
+            phases of an attempt. The default is 30, or that of your own `http_client`.
         deadline: Seconds that a request may take in all, retries and waits included. The client
             does not begin a wait that it knows to end later; how long the rate limit delays a
-            request is known only for the first in the queue. ``math.inf`` means no deadline.
+            request is known only for the first in the queue. On its own connections, a client has
+            at most 100 requests in flight; the wait for one of these places counts, too.
+            ``math.inf`` means no deadline.
         max_retries: How often the client repeats a failed request: after no connection, no whole
             answer in time, 408, 425, 429, 444, 460, 499 and all 5xx statuses, and for queries after
             an answer that cannot be read. Repeating an event is safe; the client repeats
@@ -67,15 +69,16 @@ class DataEventsClient(BaseClient[Engine, "HTTPClient", "HTTPTransport", AccessT
             running into 429. Every answer says how much is left.
         quota_share: The largest part of the app's quota that this client uses, greater than 0 and
             at most 1; 0.5 leaves half to others. Each process uses a share of its own.
-        headers: Additional headers of every request.
+        headers: Additional headers of every request. ``Expect`` and headers that the client sets
+            itself are refused.
         enabled: Whether to send anything. If not, the client still checks and logs everything, and
             listings are empty. The default is True, unless ``INTERCOM_DISABLED`` is 1.
         transport: A transport of httpx or httpx2 to send through, such as
             ``Emulator().transport()``. One with sockets cannot be used on both sides of a fork.
         http_client: Your own ``httpx.Client`` or ``httpx2.Client``, with your proxies, certificates
             and hooks. It is never closed here, and cannot be used on both sides of a fork. Both
-            libraries take what a server sends beyond an answer for the answer to the next request;
-            the client's own connections are guarded against that, yours and those of your
+            libraries take bytes that a server sends after an answer for the answer to the next
+            request; the client's own connections are guarded against that, yours and those of your
             `transport` are not.
         clock: The source of time and of waits, for tests.
 
@@ -205,8 +208,13 @@ class AsyncDataEventsClient(
     The twin of :class:`DataEventsClient`: the same arguments, verbs and errors. Every verb but
     ``list`` is awaited, ``list`` is iterated with ``async for``, and ``aclose()`` or an
     ``async with`` block closes the connections. The function in `access_token` may also be async.
-    One client works in one event loop after another, each with connections of its own; it cannot
-    have requests in flight in two of them at once.
+    One client works in event loops one after another, each with connections of its own; it cannot
+    have requests in flight in two of them at once. Your own `http_client` stays bound to the event
+    loop in which it connected.
+
+    Raises:
+        ConfigurationError: A setting cannot be used; or, from a verb, requests of this client are
+            in flight in another event loop.
 
     Example:
         >>> import asyncio
@@ -245,6 +253,9 @@ class AsyncDataEventsClient(
         one, too. Sending keeps to the rate limit and to the client's
         `quota_share`; while that leaves no room, events wait as long as it takes, and their
         deadline begins afterwards.
+
+        With the ``[fast]`` extra and under asyncio, it sends through aiohttp, unless the client has
+        an `http_client` or `transport`, or the environment names a SOCKS proxy.
 
         Args:
             events: ``Event``s, or mappings of their fields as the API names them, such as

@@ -7,8 +7,8 @@ import time
 from functools import partial
 from typing import Protocol
 
-# Observed: freezegun stops time.monotonic, and every limit of time with it, but leaves this alone.
-# Windows lacks it.
+# Observed: freezegun stops time.monotonic, and with it every time limit, but not clock_gettime.
+# Windows lacks clock_gettime.
 _monotonic = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC)
     if hasattr(time, "CLOCK_MONOTONIC")

@@ -58,11 +58,11 @@ class BearerToken:
         """Returns the function's token, for an async client; the function may be async.
 
         Args:
-            seconds: The longest that it may take.
+            seconds: The seconds that the function may take; infinite for no limit.
 
         Raises:
             ConfigurationError: The function failed, or returned something else.
-            SendError: It took too long.
+            SendError: The function took longer.
         """
         import anyio
 

@@ -225,7 +225,7 @@ class Exchange(Generic[T]):
         try:
             request = yield from self._request(seconds)
         except SendError as error:
-            # There is no token in time.
+            # The function did not return the token in time.
             limiter.release(reservation)
             return self._failed(None, error)
         session.check_open()
@@ -249,7 +249,7 @@ class Exchange(Generic[T]):
         }
         limiter.release(reservation, headers, status=answer.status_code)
         session.note(headers, self.settings.version)
-        # The transport of a disabled client logs what it does not send.
+        # The engine of a disabled client logs the request instead of sending it.
         if log.isEnabledFor(logging.DEBUG) and session.enabled:
             label = self.operation.label
             log.debug("%s %d in %.3f s", label, answer.status_code, clock.monotonic() - begun)
@@ -266,7 +266,7 @@ class Exchange(Generic[T]):
 
         Raises:
             ConfigurationError: The function that returns the token failed.
-            SendError: It took too long.
+            SendError: The function took too long.
             Exception: The caller's own, from that function.
         """
         session, clock = self.session, self.session.clock

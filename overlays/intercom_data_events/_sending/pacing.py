@@ -19,7 +19,7 @@ from intercom_data_events._sending.quota import ClockSkew, read_quota
 from intercom_data_events._sending.retry import LONGEST_WINDOW, retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
-# Requests in flight at once, of those that no scheduler bounds: each has a connection of its own.
+# Slots: the most requests in flight on own connections, without those that a scheduler bounds.
 _MOST_IN_FLIGHT = 100
 # Requests that may go at once to learn the quota, while nothing is known of the window. If the
 # window before had no room for a request, only one may.
@@ -40,7 +40,7 @@ class Reservation:
     share: float
     #: Whether the request waits for room; if not, it still counts for those that do.
     paced: bool
-    #: Whether it counts among those of which only so many are in flight at once.
+    #: Whether it takes a slot while it is in flight.
     uses_slot: bool
     #: The thread that it belongs to; None if one thread has several reservations at a time.
     thread: int | None
@@ -49,7 +49,7 @@ class Reservation:
     sent: float = 0.0
     #: Seconds that the latest answer took; 0 before the first.
     latency: float = 0.0
-    #: Whether it waited last for the end of others in flight, and not for the rate limit.
+    #: Whether its latest wait was for a slot, not for the rate limit.
     waits_for_slot: bool = False
     #: Set by a scheduler that has closed: its request is not repeated.
     withdrawn: bool = False
@@ -120,7 +120,8 @@ class RateLimiter:
         self._lock = threading.RLock()
         self._numbers = count()
         # One queue for each share of the quota, so that a smaller share does not delay the others;
-        # and for each kind of request, as what delays one does not delay the other.
+        # and one for each kind of request, so that paced requests do not delay others, nor do
+        # those that wait for slots.
         self._queues: dict[tuple[float, bool, bool], list[Reservation]] = {}
         # A set, not a count, so that an interrupt between two steps does no lasting harm.
         self._in_flight: set[Reservation] = set()
@@ -143,8 +144,8 @@ class RateLimiter:
         Args:
             share: The largest part of the quota that it may use, greater than 0 and at most 1.
             paced: Whether the request waits for room within the quota.
-            uses_slot: Whether it waits while many such requests are in flight. A scheduler bounds
-                its own, so that they neither wait for those of others nor keep them waiting.
+            uses_slot: Whether it takes a slot, and waits while all are taken. A scheduler bounds
+                its own requests, which take none, and so neither wait for others nor delay them.
         """
         thread = self._thread and self._thread()
         return Reservation(next(self._numbers), share, paced, uses_slot, thread)

@@ -1,4 +1,4 @@
-"""What is sent: an operation, and what a client's settings add to it."""
+"""An operation, and the parts of its request: endpoint, query and body."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Operation(Generic[T]):
 
 
 def endpoint_of(operation: Operation[Any], settings: Settings) -> Endpoint:
-    """Returns what all requests to one path with the same settings have in common."""
+    """Returns the endpoint of an operation with these settings."""
     parts = operation.parts
     # Header names ignore case, so each group replaces the headers that it overrides.
     headers = httpx.Headers({"Accept": "application/json", "User-Agent": _USER_AGENT})

@@ -140,7 +140,7 @@ def failed_attempt(
             may_have_been_processed=operation.changes,
         )
     cause = problem.cause if isinstance(problem, SendError | BodyError) else problem
-    # A library quotes a server that does not speak HTTP, and that can have repeated the token.
+    # A library's error can quote the server, which may have repeated the token.
     if cause is not None and not (token and any(_shows(one, token) for one in causes(cause))):
         failure.__cause__ = cause
     return failure

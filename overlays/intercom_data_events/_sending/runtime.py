@@ -1,4 +1,4 @@
-"""Tells a process from its forks, and the event loop that runs from others."""
+"""Identifies the running process and the running event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, cast
 
-# Not the process's number: numbers are given again, and containers have the same ones.
+# A token, because process ids are reused, and containers have the same ones.
 _token: list[object] = [object()]
 
 
@@ -19,12 +19,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def this_process() -> object:
-    """Returns an object that is another one in each forked child."""
+    """Returns the token of this process; each fork gives the child a new one."""
     return _token[0]
 
 
 def running_trio() -> bool:
-    """Whether the running task is trio's, which can be a guest of asyncio's loop."""
+    """Whether the running task is trio's. Trio can run as a guest of asyncio's event loop."""
     if "trio" not in sys.modules:
         return False
     import trio
@@ -59,12 +59,12 @@ def is_running(loop: object) -> bool:
             if asyncio.get_running_loop() is loop:
                 return True
         except RuntimeError:
-            pass  # It is trio's.
+            pass  # The task is trio's.
     return running_loop() is loop
 
 
 def has_ended(loop: object) -> bool:
-    """Whether an event loop is closed, or was left; trio ends all tasks of a loop before it."""
+    """Whether an event loop no longer runs; False for trio's, which outlasts all of its tasks."""
     asyncio = sys.modules.get("asyncio")
     is_of_asyncio = asyncio is not None and isinstance(loop, asyncio.AbstractEventLoop)
     return is_of_asyncio and not cast("Any", loop).is_running()

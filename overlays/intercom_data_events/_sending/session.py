@@ -33,11 +33,11 @@ _MOST_ENDPOINTS = 100
 
 
 class _LoopUse:
-    """Which event loop uses a client; shared with sessions that use other connections.
+    """The event loop that uses a client; sessions that `using` makes share it.
 
     Attributes:
-        loop: The event loop; None of a blocking client.
-        calls: How many calls are under way.
+        loop: The event loop; None for a blocking client.
+        calls: The number of calls in flight.
     """
 
     def __init__(self, loop: object) -> None:
@@ -52,9 +52,9 @@ class ProcessState(Generic[E]):
     parent's, and not the locks, because a thread of the parent may have held one during the fork.
 
     Attributes:
-        engine: The connections.
+        engine: Sends requests, on connections of this process.
         limiter: Keeps requests within the rate limit.
-        use: The event loop, and the calls under way.
+        use: The event loop, and the number of calls in flight.
     """
 
     def __init__(self, engine: E, limiter: RateLimiter, use: _LoopUse) -> None:
@@ -72,7 +72,7 @@ class _State:
         headers: The headers of the latest answer that names the rate limit.
         warned: Whether a warning about another API version was logged.
         closed: Whether the client is closed.
-        endpoints: What requests of the same settings to the same path have in common.
+        endpoints: The endpoints, by settings, method and path.
     """
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class Session(Generic[E]):
         return RateLimit.from_headers(self._state.headers)
 
     def endpoint(self, operation: Operation[Any], settings: Settings) -> Endpoint:
-        """Returns what the requests of an operation with these settings have in common."""
+        """Returns the endpoint of an operation with these settings."""
         found = self._state.endpoints
         place = settings, operation.parts["method"], operation.parts["url"]
         endpoint = found.get(place)
@@ -163,10 +163,10 @@ class Session(Generic[E]):
         return state
 
     def check_open(self) -> None:
-        """Raises an error where the client is closed.
+        """Raises an error if the client is closed.
 
         Raises:
-            RuntimeError: It is closed.
+            RuntimeError: The client is closed.
         """
         if self._state.closed:
             raise RuntimeError("the client is closed; make a new one")
@@ -193,10 +193,10 @@ class Session(Generic[E]):
             state.limiter.release(reservation)
 
     def using(self, engine: E) -> Session[E]:
-        """Returns a session that sends through other connections of this process.
+        """Returns a session that sends through another engine in this process.
 
-        It shares everything else: the token, the rate limiter, what was learned from answers. The
-        caller closes the connections.
+        It shares everything else: the token, the rate limiter, the latest rate limit. The caller
+        closes the engine.
         """
         other = object.__new__(type(self))
         now = self.process_state()
@@ -246,7 +246,11 @@ class Session(Generic[E]):
             return self._processes.setdefault(process, state)
 
     def _change_loop(self, loop: object) -> ProcessState[E]:
-        """Has another event loop take over from one that is idle or has ended."""
+        """Moves the client to another event loop; the one before must be idle, or have ended.
+
+        Raises:
+            ConfigurationError: Requests are in flight in the one before.
+        """
         with self._lock():
             old = self._processes[this_process()]
             calls = old.use.calls
@@ -257,7 +261,7 @@ class Session(Generic[E]):
                     "the client has requests in flight in another event loop; await them first, or "
                     "use one client for each event loop"
                 )
-            # What waits for quota in a loop that has ended would never get its turn.
+            # Requests of the loop that has ended would stay in the queues and slots for good.
             limiter = self._limiter() if calls else old.limiter
             engine = old.engine
             if self.has_own_connections:

@@ -149,7 +149,7 @@ class Settings:
 
     @property
     def phases(self) -> Mapping[str, float | None] | None:
-        """The time limits of an attempt's phases; None for those of the connections."""
+        """Seconds for each phase of an attempt; None for the limits that the connections have."""
         if isinstance(self.timeout, int | float):
             return dict.fromkeys(("connect", "read", "write", "pool"), self.timeout)
         return None if self.timeout is None else self.timeout.as_dict()

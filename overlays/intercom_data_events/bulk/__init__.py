@@ -60,7 +60,7 @@ CONCURRENCY = 100
 
 
 def _latency(error: IntercomError | None, queued: QueuedEvent) -> float:
-    """How long the answer took; 0 where there was none."""
+    """Returns the seconds that the answer took; 0 without an answer."""
     if isinstance(error, APIConnectionError) or queued.reservation is None:
         return 0.0
     return queued.reservation.latency
@@ -140,7 +140,7 @@ class Outcomes:
 
     def close(self) -> None:
         """Begins nothing more."""
-        # In a forked child there are no such threads, and a lock may be held for ever.
+        # A forked child has no such threads, and a lock in it may be held forever.
         if this_process() is self._process:
             self._threads.close()
 
@@ -235,12 +235,12 @@ class _Threads:
             if self._running >= self._scheduler.concurrency.limit:
                 return
             self._running += 1
-        # Without the lock: the new thread may run the collector before it has started, and that
-        # what takes the lock, while this one waits for it.
+        # Without the lock: Thread.start waits for the new thread, which may first run the garbage
+        # collector, and a finalizer may need this lock.
         try:
             threading.Thread(target=self._run, name="create_many", daemon=True).start()
         except RuntimeError:
-            # No more threads can be had, or the interpreter is ending: fewer do as well.
+            # The interpreter is ending, or no more threads can be started: fewer do as well.
             with self._lock:
                 self._running -= 1
                 if not self._running:

@@ -42,11 +42,11 @@ class Fault:
         status: Of the answer that takes the place of the emulator's own; None leaves that.
         headers: Set on the answer.
         body: In place of the answer's own, as it is; left out where HTTP has none.
-        connection: Whether the connection is kept, reset without an answer, cut off in the
-            midst of it, closed after it without notice, or deaf: open, with nothing more read.
+        connection: Whether the connection is kept, reset without an answer, cut off within it,
+            closed after it without notice, or deaf: it stays open, and nothing more is read.
         trickle: Seconds before each byte of the body.
-        wire: What is sent instead of the answer: a function from the answer's bytes to the bytes
-            to send, with seconds to wait and an `Idle` between them. `trickle` is not used then.
+        wire: A function that takes the bytes of the answer and yields the bytes to send instead,
+            with seconds to wait and `Idle` between them. `trickle` is not used then.
         pages: Where the `next` link of a list leads: to another host, to the same page again, or
             to a page that begins with the last event of this one.
 
@@ -92,7 +92,12 @@ class Fault:
 
     @classmethod
     def trickling_head(cls, seconds: float = 0.01, *, endless: bool = False) -> Fault:
-        """The request is processed; status line and headers come byte by byte, or without end."""
+        """The request is processed; the status line and the headers come byte by byte.
+
+        Args:
+            seconds: Seconds after each byte.
+            endless: Whether the last header has no end.
+        """
         name = "endless trickling head" if endless else "trickling head"
         return cls(name=name, wire=partial(trickle_head, seconds=seconds, endless=endless))
 
@@ -101,11 +106,11 @@ class Fault:
         """The request is processed; 1xx answers come before the answer.
 
         Args:
-            number: How many; `math.inf` for no end.
+            number: The number of 1xx answers; `math.inf` for an endless row.
             every: Seconds after each.
 
         Raises:
-            ValueError: A row without an end has nothing to wait for.
+            ValueError: The row is endless, and `every` is not positive.
         """
         if number == math.inf and not every > 0:
             raise ValueError("every must be positive for an endless row of answers")
@@ -114,15 +119,15 @@ class Fault:
 
     @classmethod
     def answered_twice(cls, *, after: float | None = None) -> Fault:
-        """The request is processed; its answer comes again, and nothing more is read.
+        """The request is processed; its answer comes twice, and nothing more is read.
 
-        What a client sends on such a connection is lost, so the second answer must not be taken
-        for that of another request. In process, where each request has a connection of its own,
-        there is one answer.
+        Further requests on such a connection are lost, so a client must not take the second answer
+        for that of another request. In process, each request has a connection of its own, and gets
+        one answer.
 
         Args:
-            after: Seconds for which the connection is idle before the second answer; None for both
-                in one piece.
+            after: Seconds for which the connection is idle before the second answer; None to send
+                both in one piece.
         """
         name = "answered twice" if after is None else "answered twice, later"
         return cls(name=name, wire=partial(answer_twice, after=after), connection="deaf")
@@ -132,7 +137,7 @@ class Fault:
         """The request is processed; the answer's body is longer or shorter than declared.
 
         Args:
-            length: What is wrong: `Content-Length` is too long, too short, not a number, or there
+            length: The mistake: `Content-Length` is too long, too short, not a number, or there
                 are two of them; or the body ends within a chunk.
         """
         return cls(
@@ -143,12 +148,12 @@ class Fault:
 
     @classmethod
     def dropped(cls, after: float = 0.0) -> Fault:
-        """The request is answered; its connection is closed when it has been idle.
+        """The request is processed and answered; its connection is closed after being idle.
 
-        In process, nothing shows of it.
+        In process, it has no effect.
 
         Args:
-            after: Seconds for which it is idle.
+            after: Seconds for which the connection is idle.
         """
         return cls(
             name="dropped while idle",
@@ -158,7 +163,7 @@ class Fault:
 
     @classmethod
     def redirected(cls, location: str = "/events", *, status: int = 307) -> Fault:
-        """A server, or a proxy before it, sends the client to another address."""
+        """A server, or a proxy before it, redirects the client to another address."""
         return cls(
             name=f"redirected by {status}",
             processed=False,
@@ -222,8 +227,8 @@ FAULTS: Sequence[Fault] = (
     Fault.other_version(),
 )
 
-#: One of each kind with which a server breaks HTTP's rules or uses little known ones; those that
-#: are called endless end with the client's patience alone.
+#: One of each kind with which a server breaks HTTP's rules, or uses little known ones. Those with
+#: "endless" in their name end only when the client gives up.
 PROTOCOL_FAULTS: Sequence[Fault] = (
     Fault.answered_twice(),
     Fault.answered_twice(after=0.05),

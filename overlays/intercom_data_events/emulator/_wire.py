@@ -1,7 +1,7 @@
-"""Answers that break HTTP's rules, or leave a connection in disorder: what is sent, byte by byte.
+"""The bytes of answers that break HTTP's rules, or leave a connection in disorder.
 
-Each function here takes the bytes of a well-formed answer and yields what a server sends in their
-place. A server plays it on a socket; the transport reads it as a client would.
+Each function here takes the bytes of a well-formed answer and yields the bytes that a server sends
+in their place. The server writes them to a socket; the transport reads them as a client does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Idle:
     Requests that arrive before that are answered, and the wait begins anew.
 
     Args:
-        seconds: How long no request arrives.
+        seconds: Seconds without a request.
 
     Example:
         >>> from intercom_data_events.emulator import Fault
@@ -48,7 +48,7 @@ class Idle:
 
 
 Piece = bytes | float | Idle
-#: From the bytes of an answer to what is sent, and the seconds to wait between.
+#: Takes the bytes of an answer; yields the bytes to send, and the seconds to wait between them.
 Wire = Callable[[bytes], Iterator[Piece]]
 
 
@@ -60,7 +60,8 @@ def answer_twice(answer: bytes, *, after: float | None) -> Iterator[Piece]:
     yield answer
     yield Idle(after)
     yield answer
-    # A request that crossed the second answer is answered, too: no client could tell.
+    # A request that was sent before the second answer arrived gets one, too: no client could tell
+    # the two apart.
     yield Idle(after)
 
 
@@ -77,7 +78,7 @@ def interim(answer: bytes, *, number: float, every: float) -> Iterator[Piece]:
 
 
 def trickle_head(answer: bytes, *, seconds: float, endless: bool) -> Iterator[Piece]:
-    """The status line and the headers byte by byte; the last header can be without an end."""
+    """The status line and the headers byte by byte; the last header can be endless."""
     end = answer.index(b"\r\n\r\n") + 2
     head = answer[:end] + b"X-Trickle: " if endless else answer[:end]
     for number in range(len(head)):
@@ -112,10 +113,10 @@ def drop_when_idle(answer: bytes, *, after: float) -> Iterator[Piece]:
 
 
 class WireReader:
-    """Reads what a fault sends as an HTTP client does that waits for each byte only so long.
+    """Reads the pieces of a fault as an HTTP client does, with a time limit for each byte.
 
     Args:
-        pieces: What is sent.
+        pieces: The bytes that are sent, and the seconds to wait between them.
         ended: Whether the connection ends afterwards.
         library: httpx or httpx2, whose errors are raised.
         request: The request that is answered, which is the library's.
@@ -142,7 +143,7 @@ class WireReader:
         self._http.send(h11.EndOfMessage())
 
     def head(self) -> Iterator[float | httpx.Response]:
-        """Yields seconds to wait, and at last the answer without its body."""
+        """Yields seconds to wait, and finally the answer without its body."""
         waited = 0.0
         for event in self._events():
             if isinstance(event, h11.Response):
@@ -165,11 +166,11 @@ class WireReader:
                 yield event
 
     def _events(self) -> Iterator[h11.Event | float]:
-        """Yields what HTTP makes of the pieces, and seconds to wait.
+        """Yields the events of HTTP in the pieces, and seconds to wait.
 
         Raises:
             ReadTimeout: Nothing arrives for longer than the client's patience.
-            RemoteProtocolError: This is not HTTP, or it ends too early.
+            RemoteProtocolError: The pieces are not HTTP, or end too early.
         """
         while True:
             try:
@@ -181,7 +182,7 @@ class WireReader:
             if isinstance(event, h11.Event):
                 yield event
                 continue
-            # It needs data: nobody reads on after the end of an answer.
+            # The parser needs data. The caller reads nothing after the end of an answer.
             piece = next(self._pieces, None)
             if isinstance(piece, bytes):
                 self._http.receive_data(piece)
@@ -202,7 +203,7 @@ class WireReader:
 
 
 def written(response: httpx.Response, body: bytes) -> bytes:
-    """An answer as HTTP/1.1 has it."""
+    """Returns the bytes of an answer in HTTP/1.1."""
     lines = [b"HTTP/1.1 %d %s" % (response.status_code, response.reason_phrase.encode())]
     lines += (name + b": " + value for name, value in response.headers.raw)
     return b"\r\n".join([*lines, b"", body])

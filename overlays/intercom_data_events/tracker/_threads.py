@@ -223,7 +223,7 @@ class Threads:
             leaving -= self._threads()
         for thread in leaving:
             if thread.ident is None:
-                continue  # It could not be started.
+                continue  # The thread could not be started.
             thread.join(max(0.0, min(ends - SYSTEM.monotonic(), threading.TIMEOUT_MAX)))
 
     def _threads(self) -> set[threading.Thread]:
@@ -280,10 +280,10 @@ class Threads:
         return thread
 
     def _start(self, thread: threading.Thread) -> bool:
-        """Has a thread started; False where no more can be had.
+        """Starts a thread; returns False if no more threads can be started.
 
-        Another thread starts it, as the caller holds the lock: starting waits for the new thread,
-        which may run the collector before it says that it lives, and that what takes the lock.
+        The caller holds the lock, so another thread starts it: Thread.start waits for the new
+        thread, which may first run the garbage collector, and a finalizer may need this lock.
         """
         try:
             _thread.start_new_thread(self._start_without_lock, (thread,))

@@ -1,9 +1,8 @@
-"""The engine on aiohttp, for many requests at once.
+"""The engine on aiohttp, for create_many with the [fast] extra.
 
-httpx's async pool looks at all connections and requests for each of them, so that more than a few
-at once cost more than they gain; aiohttp's does not. Of the fast libraries that were tried, its
-errors alone tell by their types what was not sent, it works in a forked child, and it never sends
-a POST again.
+It is the only fast library tried that separates *not sent* from *possibly sent*, works in a forked
+child, and never resends a POST. Causes are httpx's errors on every engine, because callers test for
+them.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ from intercom_data_events._sending.engines.streams import OUT_OF_STEP, has_arriv
 from intercom_data_events.clock import Clock
 from intercom_data_events.errors import InvalidInputError
 
-# Bytes: what httpx's own parser takes.
+# Bytes: the limit of httpx's parser.
 _LONGEST_LINE = 100 * 1024
-# Not empty once the running attempt has a connection that it is written to.
+# Not empty once the running attempt has a connection. Before that, its request was not sent.
 _REACHED: ContextVar[list[bool]] = ContextVar("_REACHED")
-# What sends, the address, and options of a request.
+# The session, the address and the options of requests.
 _Model: TypeAlias = tuple[aiohttp.ClientSession, yarl.URL, Mapping[str, Any]]
 _BROKEN = "the server broke off before its answer was whole"
 _MOST_CACHED = 100
 
 
 class _ClientRequest(aiohttp.ClientRequest):
-    """Is not sent on a connection on which the server spoke unasked (aio-libs/aiohttp#13656)."""
+    """Is not sent on a connection with unread bytes (aio-libs/aiohttp#13656)."""
 
-    #: Connections with TLS that had a request; on others, a session ticket may have arrived.
+    #: TLS connections that had a request. Unread bytes of a new one may be a session ticket.
     used: ClassVar[WeakSet[object]]
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        """Sends it, or closes the connection."""
+        """Sends the request; or closes the connection and fails, as not sent."""
         if conn.protocol is None or conn.protocol.should_close:
             conn.close()
             raise _OutOfStepError
@@ -59,7 +58,7 @@ class _ClientRequest(aiohttp.ClientRequest):
         return await super().send(conn)
 
     async def write_bytes(self, writer: Any, conn: Any, *rest: Any) -> None:
-        """Writes head and body; before Python 3.12 some time after `send`."""
+        """Writes head and body. Before Python 3.12 this runs some time after `send`."""
         transport = conn.transport
         if transport is not None:
             fresh = False
@@ -68,7 +67,7 @@ class _ClientRequest(aiohttp.ClientRequest):
                 self.used.add(conn.protocol)
             raw = transport.get_extra_info("socket")
             if not fresh and has_arrived(raw.fileno()):
-                # The system has what the event loop has not read yet.
+                # The system has received bytes that the event loop has not read yet.
                 conn.protocol.set_exception(_OutOfStepError())
                 return
         await super().write_bytes(writer, conn, *rest)
@@ -83,9 +82,9 @@ class AiohttpEngine:
     """Sends through aiohttp, for one event loop.
 
     Args:
-        most: How many connections there may be.
+        most: The largest number of connections.
         clock: The client's clock.
-        tls: The certificates that are trusted.
+        tls: The TLS context, with the trusted certificates.
     """
 
     def __init__(self, most: int, clock: Clock, tls: ssl.SSLContext) -> None:
@@ -97,13 +96,13 @@ class AiohttpEngine:
         self._timeouts: dict[tuple[float, Endpoint], aiohttp.ClientTimeout] = {}
 
     def _session(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-        """Returns what sends requests with the same headers, on the connections of all."""
+        """Returns a session for requests with the same headers; all share the connections."""
         return aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
             headers=headers,
             request_class=self._request_class,
-            # As with all connections of our own: the API needs none.
+            # No cookies, as on all own connections: the API needs none.
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             max_line_size=_LONGEST_LINE,
@@ -131,7 +130,7 @@ class AiohttpEngine:
             return await self._read(response)
         finally:
             _REACHED.reset(reached)
-        # Outside, so that it does not refer to aiohttp's, which has the request's headers.
+        # Outside of the handler, so that it does not refer to aiohttp's error, which has headers.
         raise failure
 
     async def _read(self, response: aiohttp.ClientResponse) -> RawResponse:
@@ -148,7 +147,7 @@ class AiohttpEngine:
         except BodyError as error:
             problem = error
         finally:
-            # The connection of a whole answer is used again; any other is closed.
+            # After a whole answer the connection is used again; otherwise it is closed.
             if whole:
                 response.release()
             else:
@@ -165,18 +164,23 @@ class AiohttpEngine:
 
     def _forget_models(self) -> None:
         for session, *_ in self._models.values():
-            session.detach()  # The connections are of all sessions.
+            session.detach()  # All sessions share the connections.
         self._models.clear()
 
     def drop(self) -> None:
-        """Does nothing: it is closed in the event loop that made it."""
+        """Does nothing: the engine is closed in the event loop that made it."""
 
     def _model(self, endpoint: Endpoint, token: str | None) -> _Model:
-        """Returns what requests to an endpoint with a token have in common."""
+        """Returns the session, the address and the options for an endpoint with a token.
+
+        Raises:
+            InvalidInputError: The address is not valid.
+            ConfigurationError: The proxy of the environment is not valid.
+        """
         model = self._models.get((endpoint, token))
         if model is None:
             try:
-                # As it is: percent-encoding can differ, and mean the same to few servers.
+                # Unchanged, because servers may tell different percent-encodings apart.
                 url = yarl.URL(endpoint.url, encoded=True)
             except ValueError as error:
                 raise InvalidInputError(f"the address is not valid: {error}") from error
@@ -192,14 +196,14 @@ class AiohttpEngine:
                 proxy, given = _proxy(url)
             if proxy is not None:
                 options |= {"proxy": proxy, "proxy_headers": given}
-                # Not those of the session, which aiohttp sends to the proxy as well.
+                # Not headers of the session, because aiohttp sends those to the proxy, too.
                 options["headers"] = headers if url.scheme == "https" else {**headers, **given}
                 headers = {}
             model = self._models[endpoint, token] = self._session(headers), url, options
         return model
 
     def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
-        # Rounded, so that they can be kept: making one takes longer than all else here.
+        # Rounded, so that few differ: making a ClientTimeout takes longer than all else here.
         seconds = request.seconds
         if seconds < math.inf:
             seconds = math.ceil(seconds * 1000) / 1000
@@ -215,14 +219,14 @@ class AiohttpEngine:
                 # The whole attempt is bounded already.
                 connect=None if connect >= seconds else connect,
                 sock_read=None if read >= seconds else read,
-                # Not rounded up, beyond the time that the whole attempt has.
+                # aiohttp rounds up times above this, beyond the end of the attempt.
                 ceil_threshold=math.inf,
             )
         return found
 
 
 def _proxy(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
-    """Returns the proxy of the environment for an address, and the headers that it wants."""
+    """Returns the environment's proxy for an address, and the headers for the proxy."""
     host = url.host or ""
     netloc = host if url.port is None else f"{host}:{url.port}"
     proxy = proxy_of(url.scheme, host, netloc)
@@ -236,7 +240,7 @@ def _proxy(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
 
 
 def _decoded(answer: RawResponse) -> RawResponse:
-    """Returns an answer with its body decompressed, which was not asked for."""
+    """Returns an answer with its body decompressed; the server compressed it unasked."""
     response = httpx.Response(
         answer.status_code,
         headers=list(answer.raw_headers),
@@ -260,7 +264,7 @@ def _limit(phases: Mapping[str, float | None], phase: str) -> float:
 
 
 def _failure(error: Exception, *, possibly_sent: bool) -> SendError:
-    """Says of an error of aiohttp's what follows from it, and names it as httpx does."""
+    """Returns the failure that an error of aiohttp means; its cause is an error of httpx."""
     said = str(error)
     if isinstance(error, _OutOfStepError):
         return SendError(httpx.ConnectError(said), possibly_sent=False)
@@ -278,7 +282,7 @@ def _failure(error: Exception, *, possibly_sent: bool) -> SendError:
         return SendError(httpx.ConnectError(said), possibly_sent=False, recurs=recurs)
     if isinstance(error, OSError):
         return SendError(httpx.ReadError(said), possibly_sent=True)
-    # Without what the server said.
+    # Without aiohttp's message, which quotes the server.
     is_answer = isinstance(error, aiohttp.ClientResponseError)
     broken = "the answer is not HTTP" if is_answer else _BROKEN
     return SendError(httpx.RemoteProtocolError(broken), possibly_sent=True)

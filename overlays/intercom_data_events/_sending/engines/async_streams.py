@@ -1,8 +1,8 @@
 # ruff: noqa: ASYNC109  # the interface of httpcore
-"""Network streams for own connections of async clients, under asyncio and trio.
+"""Guarded network streams, awaiting, under asyncio and trio.
 
-They are on sockets that belong to no event loop, so that one of an event loop that has ended can be
-closed like any file. What they guard against is in the module of their blocking twins.
+Their sockets belong to no event loop. So the socket of an event loop that has ended can be closed
+like a file. The module of the blocking twins, `streams`, has the reasons for the guard.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from intercom_data_events._sending.engines.streams import (
     translated,
 )
 
-# Seconds after which another address is tried beside the first ("happy eyeballs", RFC 8305).
+# Seconds until the next address is tried beside the others ("happy eyeballs", RFC 8305).
 _NEXT_ADDRESS = 0.25
 
 
 class LooplessSocket(anyio.abc.ByteStream):
-    """A connected socket.
+    """A connected socket that belongs to no event loop.
 
     Args:
         raw: The socket, which does not block.
-        registry: The open ones, of which this is one until it is closed.
+        registry: All open sockets of a backend; this one is among them until it is closed.
     """
 
     def __init__(self, raw: socket.socket, registry: set[LooplessSocket]) -> None:
@@ -50,7 +50,12 @@ class LooplessSocket(anyio.abc.ByteStream):
         registry.add(self)
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Receives what is there, at least one byte."""
+        """Receives at least one byte.
+
+        Raises:
+            EndOfStream: The other side has closed the connection.
+            OSError: The connection failed.
+        """
         data = _received_now(self.raw, max_bytes)
         if data is not None:
             await anyio.lowlevel.checkpoint()
@@ -62,9 +67,13 @@ class LooplessSocket(anyio.abc.ByteStream):
         return data
 
     async def send(self, item: bytes) -> None:
-        """Sends all of it."""
+        """Sends all bytes.
+
+        Raises:
+            OSError: The connection failed.
+        """
         rest = memoryview(item)
-        # At once, as the guard has just looked at what was received.
+        # The first bytes at once, because the guard has just looked for unread bytes.
         while (sent := _sent_now(self.raw, rest)) is None or sent < len(rest):
             rest = rest[sent or 0 :]
             await anyio.wait_writable(self.raw)
@@ -79,7 +88,11 @@ class LooplessSocket(anyio.abc.ByteStream):
         self.close()
 
     def close(self, *, waking: bool = True) -> None:
-        """Closes it; what waits for it in the running event loop is woken."""
+        """Closes the socket.
+
+        Args:
+            waking: Whether to wake the tasks of the running event loop that wait for it.
+        """
         self._registry.discard(self)
         if waking and self.raw.fileno() >= 0:
             anyio.notify_closing(self.raw)
@@ -87,14 +100,12 @@ class LooplessSocket(anyio.abc.ByteStream):
 
 
 class AsyncGuardedStream:
-    """The awaiting twin, on a socket that belongs to no event loop, under asyncio and trio.
-
-    So one of an event loop that has ended can be closed like any file.
+    """A guarded network stream, awaiting; its methods raise the same as those of the twin.
 
     Args:
-        stream: A socket, or TLS on one.
+        stream: The socket, or TLS on it.
         raw: The socket.
-        core: The library, for its errors.
+        core: httpcore or httpcore2, for its errors.
     """
 
     def __init__(self, stream: anyio.abc.ByteStream, raw: LooplessSocket, core: ModuleType) -> None:
@@ -131,7 +142,7 @@ class AsyncGuardedStream:
         if (attempt := ATTEMPT.get()) is not self._attempt:
             self._attempt = attempt
             if self._received.waiting or await self._is_readable():
-                # Not an error of writing, after which the library would read that as the answer.
+                # Not a WriteError, after which httpcore reads the unread bytes as the answer.
                 raise core.ConnectError(OUT_OF_STEP)
             self._received.start_answer()
         left = time_left(timeout, core.WriteTimeout)
@@ -171,7 +182,7 @@ class AsyncGuardedStream:
         return AsyncGuardedStream(stream, self._socket, core)
 
     def get_extra_info(self, info: str) -> Any:
-        """Returns what httpcore asks of a stream."""
+        """Returns a fact about the stream, of those for which httpcore asks."""
         if info == "is_readable":
             return bool(self._received.waiting) or _is_readable(self._socket.raw)
         if info == "socket":
@@ -189,7 +200,7 @@ class AsyncGuardedStream:
         tls = self._tls()
         if tls is not None:
             try:
-                tls.read(1)  # What was received and is not decrypted yet.
+                tls.read(1)  # Received bytes that are not decrypted yet.
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
@@ -201,7 +212,7 @@ class AsyncGuardedStream:
         if tls is None:
             return True
         try:
-            await self._read(1, PEEK_TIMEOUT)  # With TLS it may be a session ticket.
+            await self._read(1, PEEK_TIMEOUT)  # The bytes may be a session ticket.
         except self._core.ReadTimeout:
             return False
         except self._core.ReadError:
@@ -214,7 +225,7 @@ class AsyncGuardedStream:
     ) -> Mapping[type[Exception], type[Exception]]:
         return {
             TimeoutError: timeout,
-            OSError: other,  # That of TLS, too.
+            OSError: other,  # Errors of TLS are among these.
             anyio.BrokenResourceError: other,
             anyio.ClosedResourceError: other,
             anyio.EndOfStream: other,
@@ -244,7 +255,7 @@ class AsyncGuardedBackend:
         local_address: str | None = None,  # noqa: ARG002  # own connections have none
         socket_options: Iterable[tuple[int, int, int]] | None = None,
     ) -> AsyncGuardedStream:
-        """Connects to the address that answers first."""
+        """Connects to the address that answers first; raises the same as the twin."""
         core = self._core
         left = time_left(timeout, core.ConnectTimeout)
         errors = self._errors
@@ -257,18 +268,18 @@ class AsyncGuardedBackend:
         return AsyncGuardedStream(opened, opened, core)
 
     async def connect_unix_socket(self, path: str, **_: Any) -> AsyncGuardedStream:
-        """Is not for own connections."""
+        """Raises an error: own connections do not use Unix sockets."""
         raise self._core.UnsupportedProtocol(f"not a connection of ours: {path}")
 
     async def sleep(self, seconds: float) -> None:
-        """Waits before another attempt to connect, of which own connections make none."""
+        """Waits before the library connects again, which it never does on own connections."""
         await anyio.sleep(seconds)
 
     def drop(self, *, waking: bool = False) -> None:
         """Closes all connections, also from outside of their event loop.
 
         Args:
-            waking: Whether to wake what waits for them in the running event loop.
+            waking: Whether to wake the tasks of the running event loop that wait for them.
         """
         for opened in list(self._open):
             opened.close(waking=waking)
@@ -279,7 +290,7 @@ async def _connect(host: str, port: int) -> socket.socket:
     found = numeric_addresses(host, port)
     if found is None:
         found = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    # By turns, as all of one family may be out of reach.
+    # IPv6 and IPv4 in turn, as one of them may be out of reach.
     families = [
         [one for one in found if one[0] == family]
         for family in dict.fromkeys(one[0] for one in found)
@@ -326,11 +337,12 @@ async def _connect(host: str, port: int) -> socket.socket:
     return connected[0]
 
 
-# Apart, so that the error is not the context of what ends the wait after it.
+# Functions of their own, so that a BlockingIOError is not the context of an error that ends the
+# wait after it.
 
 
 def _received_now(raw: socket.socket, most: int) -> bytes | None:
-    """Returns what was received; None if that is nothing so far."""
+    """Returns the bytes that were received; None if there are none so far."""
     try:
         return raw.recv(most)
     except (BlockingIOError, InterruptedError):
@@ -338,7 +350,7 @@ def _received_now(raw: socket.socket, most: int) -> bytes | None:
 
 
 def _sent_now(raw: socket.socket, data: memoryview) -> int | None:
-    """Returns how many bytes were sent at once; None if none could be."""
+    """Returns the number of bytes that were sent at once; None if there was no room for any."""
     try:
         return raw.send(data)
     except (BlockingIOError, InterruptedError):
@@ -346,7 +358,7 @@ def _sent_now(raw: socket.socket, data: memoryview) -> int | None:
 
 
 def _is_readable(raw: socket.socket) -> bool:
-    """Whether there is something to read, or the other side has closed."""
+    """Whether a socket has bytes to read, or the other side has closed it."""
     try:
         raw.recv(1, socket.MSG_PEEK)
     except (BlockingIOError, InterruptedError):

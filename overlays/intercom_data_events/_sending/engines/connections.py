@@ -1,9 +1,8 @@
-"""Own connections: a stack of them, each of which has one request at a time.
+"""Own connections.
 
-httpx's pool looks at all connections for each request, and at all of them again for each that is
-idle; and it loses the place of a request that is cancelled while it waits there (encode/
-httpcore#1093). So each connection here has a pool of its own, in which no request waits; the rate
-limiter bounds how many there are.
+Each has an httpx transport whose pool holds one connection, so no request waits in a pool. httpx's
+shared pool loses the slot of a request that is cancelled while it waits (encode/httpcore#1093), and
+scans all connections for each request. The rate limiter bounds the number.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from intercom_data_events.errors import ConfigurationError
 if TYPE_CHECKING:
     pass
 
-# Seconds that an idle connection is kept: longer than the windows of the rate limit, at whose end
-# all of them rest.
+# Seconds that an idle connection is kept: longer than a window of the rate limit, because all are
+# idle from the moment that the quota is used up until the window resets.
 KEEPALIVE_EXPIRY = 30.0
 _NOT_SET_UP = (
     "connections cannot be set up; check the proxy and certificate variables in the environment"
@@ -37,11 +36,12 @@ T = TypeVar("T", bound=httpx.HTTPTransport | httpx.AsyncHTTPTransport)
 
 
 class Connection(Generic[T]):
-    """A connection, which is made when it is first used.
+    """A connection. It connects when it is first used.
 
     Attributes:
         transport: httpx's transport, whose pool has no other connection.
-        backend: What connects it.
+        backend: The network backend that connects it.
+        origin: The scheme, the host and the port that it connects to.
         idle_since: When it was last used, by Python's monotonic clock.
     """
 
@@ -61,30 +61,30 @@ class Connections(Generic[T]):
         kind: ``httpx.HTTPTransport`` or ``httpx.AsyncHTTPTransport``.
 
     Attributes:
-        tls: The certificates that are trusted.
+        tls: The TLS context, with the trusted certificates.
 
     Raises:
-        ConfigurationError: They cannot be read.
+        ConfigurationError: The certificates cannot be read.
     """
 
     def __init__(self, kind: type[T]) -> None:
-        # Now, when no other process is forked meanwhile: the first transport imports this, and a
-        # child waits for ever for OpenSSL's locks where a thread was reading certificates.
+        # Both now, while no process is forked. The first transport would import httpcore. A child
+        # that is forked while a thread reads certificates waits forever for OpenSSL's locks.
         import httpcore  # noqa: F401
 
         with setting_up():
             self.tls = httpx.create_ssl_context()
         self._kind = kind
-        # The one that was used last is on the right.
+        # By origin. The connection that was used last is on the right.
         self._idle: dict[str, deque[Connection[T]]] = {}
         self._all = set[Connection[T]]()
         self._closed = False
 
     def take(self, url: httpx.URL) -> Connection[T]:
-        """Returns a connection for a request, which nothing else uses until it is given back.
+        """Returns a connection for a request; no other request gets it until it is given back.
 
         Raises:
-            ConfigurationError: It cannot be set up.
+            ConfigurationError: The connection cannot be set up.
             SendError: The client was closed meanwhile.
         """
         if self._closed:
@@ -101,8 +101,9 @@ class Connections(Generic[T]):
         """Takes back a connection whose answer is whole.
 
         Args:
-            connection: It.
-            closing: What the caller closes afterwards: it, so far; then those idle for long.
+            connection: The connection.
+            closing: The connections that the caller closes afterwards. It holds this one on entry;
+                on return, those idle for too long, or still this one if the client was closed.
         """
         now = time.monotonic()
         connection.idle_since = now
@@ -116,12 +117,12 @@ class Connections(Generic[T]):
                 closing.append(idle.popleft())
 
     def forget(self, connection: Connection[T]) -> Connection[T]:
-        """Leaves a connection, which the caller closes, out of those that are used again."""
+        """Removes and returns a connection, which the caller closes."""
         self._all.discard(connection)
         return connection
 
     def forget_all(self) -> list[Connection[T]]:
-        """Leaves all connections, which the caller closes, also those in use."""
+        """Removes and returns all connections, also those in use; the caller closes them."""
         self._closed = True
         found, self._all = list(self._all), set()
         self._idle = {}
@@ -145,7 +146,7 @@ class Connections(Generic[T]):
 
 @contextmanager
 def setting_up() -> Generator[None]:
-    """Raises a ConfigurationError for what the environment has wrong."""
+    """Raises a ConfigurationError for a wrong proxy or certificate variable of the environment."""
     try:
         yield
     except (ImportError, OSError) as error:
@@ -167,7 +168,7 @@ def proxy_of(scheme: str, host: str, netloc: str) -> str | None:
     proxy = found.get(scheme) or found.get("all")
     if not proxy or proxy_bypass(host):
         return None
-    # As with httpx, an exception can have a port, and a scheme, of which "all" is any.
+    # As in httpx, an exception can have a port and a scheme; "all" is any scheme.
     without = [one.strip().rpartition("://") for one in found.get("no", "").split(",")]
     of_scheme = [one for wanted, _, one in without if wanted.lower() in ("", "all", scheme)]
     excepted: Any = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
@@ -177,12 +178,12 @@ def proxy_of(scheme: str, host: str, netloc: str) -> str | None:
 
 
 def guard(transport: Any) -> Any:
-    """Puts our network streams below the pool of a transport of httpx or httpx2.
+    """Puts guarded network streams below the pool of a transport of httpx or httpx2.
 
-    There is no public place for them; tests fail where this one moves.
+    The libraries have no public place for them. Tests fail with a version that moves this one.
 
     Returns:
-        What connects it from now on.
+        The network backend that connects the transport from now on.
     """
     pool = transport._pool  # noqa: SLF001  # see the docstring
     core = sys.modules[type(pool).__module__.partition(".")[0]]
@@ -200,7 +201,7 @@ class Chosen(httpx.BaseTransport):
     """The transport of a client whose engine chooses the connection of each attempt."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends it on the running attempt's connection."""
+        """Sends a request on the running attempt's connection."""
         return cast("httpx.Response", _chosen().handle_request(request))
 
 
@@ -208,7 +209,7 @@ class AsyncChosen(httpx.AsyncBaseTransport):
     """The twin for async clients."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends it on the running attempt's connection."""
+        """Sends a request on the running attempt's connection."""
         return cast("httpx.Response", await _chosen().handle_async_request(request))
 
 

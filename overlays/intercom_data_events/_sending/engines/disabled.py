@@ -12,7 +12,7 @@ _EMPTY = b'{"events":[]}'
 
 
 class DisabledEngine:
-    """Answers as a workspace without events does, and logs what it does not send."""
+    """Answers as a workspace without events does, and logs each request instead of sending it."""
 
     def send(self, request: Request) -> RawResponse:
         """Answers at once."""

@@ -1,4 +1,4 @@
-"""Chooses the engine for many requests at once, beside that of a client."""
+"""Chooses the engine for many requests at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.engines.httpx_engine import AsyncPooledEngine
     from intercom_data_events._sending.session import Session
 
-# How many requests may wait for each other before more at once cost more than they gain (measured).
+# Requests that may wait for each other; with more, further ones gain nothing (measured).
 _FEW, _FEW_FAST = 2.0, 4.0
 
 
@@ -24,14 +24,15 @@ _FEW, _FEW_FAST = 2.0, 4.0
 async def bulk_session(
     session: Session[AsyncEngine], most: int
 ) -> AsyncGenerator[tuple[Session[AsyncEngine], float]]:
-    """Gives a session for many requests at once, and how many of them may wait for each other.
+    """Yields a session for many requests at once, and how many of them may wait for each other.
 
-    With the ``[fast]`` extra and under asyncio, it sends through aiohttp, unless the caller has an
-    `http_client` or `transport` of their own.
+    With the ``[fast]`` extra and under asyncio, it sends through aiohttp. The client's own engine
+    sends where the caller passed an `http_client` or `transport`, or the environment names a SOCKS
+    proxy.
 
     Args:
         session: The client's session.
-        most: How many requests there may be at once.
+        most: The largest number of requests at once.
     """
     if not session.has_own_connections or running_trio():
         yield session, _FEW
@@ -42,7 +43,7 @@ async def bulk_session(
         yield session, _FEW
         return
     if any(address.lower().startswith("socks") for address in getproxies().values()):
-        yield session, _FEW  # Which aiohttp does not know.
+        yield session, _FEW  # aiohttp does not support SOCKS.
         return
     own = cast("AsyncPooledEngine", session.process_state().engine)
     engine = AiohttpEngine(most, session.clock, own.tls)

@@ -1,10 +1,8 @@
-"""Network streams for own connections: an answer belongs to its request, and time limits hold.
+"""Guarded network streams, blocking.
 
-httpx reads a connection through a network stream. What a server sends in one piece beyond an answer
-stays in httpx's parser, and is taken for the answer to the next request; and each read has the time
-limit anew, so that bytes that trickle in have no end. The streams here hand on no byte beyond what
-may be the end of an answer before they are asked again, refuse to write a request where bytes
-already wait, and bound each step by what is left of the attempt.
+httpx's parser keeps bytes that arrive after an answer and reads them as the next answer. Each read
+also starts its time limit anew. These streams pass on at most one answer, refuse to write while
+bytes are unread, and bound each step by the time left of the attempt.
 """
 
 from __future__ import annotations
@@ -32,21 +30,21 @@ _LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]+)[ \t]*\r?\n(?![ \t])", re
 _MENTIONS_LENGTH = re.compile(rb"\ncontent-length", re.IGNORECASE)
 _IN_CHUNKS = re.compile(rb"\ntransfer-encoding", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-f]{1,15})[ \t]*(?:;.*)?\r?\n", re.IGNORECASE | re.DOTALL)
-# Bytes. A head that is longer is not read for its length; httpx's parser refuses it.
+# Bytes. A longer head is not searched for its end; httpx's parser refuses it.
 _LONGEST_HEAD = 128 * 1024
-#: Says why a connection is not used.
+#: The message of a connection that cannot be used for a request.
 OUT_OF_STEP = "the connection was closed, or the server sent bytes on it, before the request"
 #: Seconds to look for a byte where there may be none.
 PEEK_TIMEOUT = 0.001
 
 
 class Attempt:
-    """The attempt that uses a stream now, and when it ends.
+    """A running attempt, which bounds each step of the stream that it uses.
 
     Args:
-        ends: A time of the monotonic clock.
+        ends: When the attempt ends, by the clock's monotonic time.
         clock: The client's clock.
-        transport: The transport that sends it, on own connections.
+        transport: The transport that sends its request, on own connections; otherwise None.
     """
 
     __slots__ = ("_clock", "_ends", "transport")
@@ -57,7 +55,7 @@ class Attempt:
         self.transport = transport
 
     def left(self, timeout: float | None) -> float | None:
-        """Returns the time limit of the next step, in seconds; 0 or less if there is no time."""
+        """Returns the time limit of the next step in seconds; 0 or less if no time is left."""
         if self._ends == math.inf:
             return timeout
         left = self._ends - self._clock.monotonic()
@@ -72,8 +70,8 @@ def time_left(timeout: float | None, late: type[Exception]) -> float | None:
     """Returns the time limit of the next step of the running attempt.
 
     Args:
-        timeout: The limit that the library has for the step, in seconds.
-        late: The error to raise where no time is left.
+        timeout: The library's limit of the step in seconds; None for none.
+        late: The error to raise if no time is left.
     """
     attempt = ATTEMPT.get()
     left = timeout if attempt is None else attempt.left(timeout)
@@ -83,7 +81,7 @@ def time_left(timeout: float | None, late: type[Exception]) -> float | None:
 
 
 class _Part(Enum):
-    """What the next byte of a connection belongs to."""
+    """The part of an answer to which the next byte of a connection belongs."""
 
     HEAD = auto()
     #: A body of known length.
@@ -94,26 +92,26 @@ class _Part(Enum):
     TRAILERS = auto()
     #: A body that ends with the connection, or another protocol.
     REST = auto()
-    #: Something that is not understood here.
+    #: Bytes whose end is not known here.
     UNCLEAR = auto()
 
 
 class ReceiveBuffer:
-    """Bytes that were received, in pieces that go no further than an answer may.
+    """Received bytes, cut into pieces of which none goes beyond the end of an answer.
 
-    The ends found here are hints for where to cut. Where one is not the end of an answer, the
-    parser asks for the next piece at once; so it alone decides what an answer is. What is unclear
-    is handed on byte by byte, so that nothing beyond its end is.
+    The ends found here are only hints where to cut. If an answer goes on after one, httpx's parser
+    asks for the next piece at once, so the parser alone decides where an answer ends. Bytes whose
+    end is not known are handed on one by one, so that none beyond the end is.
 
     Attributes:
-        waiting: What is not handed on yet.
+        waiting: The received bytes; empty when all are handed on.
     """
 
     __slots__ = ("_at", "_left", "_line", "_part", "waiting")
 
     def __init__(self) -> None:
         self.waiting = b""
-        # How much of it was handed on.
+        # How many of these bytes were handed on.
         self._at = 0
         self._part = _Part.HEAD
         # Bytes that are left of a body or chunk.
@@ -126,7 +124,7 @@ class ReceiveBuffer:
         self._part, self._left, self._line = _Part.HEAD, 0, b""
 
     def add(self, data: bytes) -> None:
-        """Takes in what was received, once everything before it was handed on."""
+        """Takes in received bytes. All bytes before them must have been handed on."""
         self.waiting, self._at = data, 0
 
     def next_piece(self, most: int) -> bytes:
@@ -184,7 +182,7 @@ class ReceiveBuffer:
     def _end_of_head(self, data: bytes, at: int, stop: int) -> int:
         handed = len(self._line)
         block = self._line + data[at:stop]
-        # It may have begun in the bytes before.
+        # The blank line may have begun in the bytes before.
         found = _BLANK_LINE.search(block, max(0, handed - 2))
         if found is None:
             self._line = block
@@ -198,7 +196,7 @@ class ReceiveBuffer:
 
 
 def _after(head: bytes) -> tuple[_Part, int]:
-    """Returns what follows the head of an answer, and how many bytes of it there are."""
+    """Returns the part that follows the head of an answer, and its length in bytes if known."""
     status = head[9:12]
     if not head.startswith(b"HTTP/1."):
         return _Part.UNCLEAR, 0
@@ -216,7 +214,7 @@ def _after(head: bytes) -> tuple[_Part, int]:
 
 
 def has_arrived(number: int) -> bool:
-    """Whether there is something to read from a socket, or the other side has closed it."""
+    """Whether a socket has bytes to read, or the other side has closed it."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(number, select.POLLIN)
@@ -226,7 +224,7 @@ def has_arrived(number: int) -> bool:
 
 @contextmanager
 def translated(errors: Mapping[type[Exception], type[Exception]]) -> Generator[None]:
-    """Raises an error of the library for one of the system."""
+    """Raises an error of httpcore for one of the system or of anyio."""
     try:
         yield
     except tuple(errors) as error:
@@ -236,11 +234,11 @@ def translated(errors: Mapping[type[Exception], type[Exception]]) -> Generator[N
 
 
 class GuardedStream:
-    """A network stream of httpcore, blocking.
+    """A guarded network stream, blocking.
 
     Args:
-        stream: The stream of the library.
-        core: The library, for its errors.
+        stream: The network stream of httpcore or httpcore2 below it.
+        core: That library, for its errors.
     """
 
     def __init__(self, stream: Any, core: ModuleType) -> None:
@@ -250,7 +248,12 @@ class GuardedStream:
         self._attempt: Attempt | None = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Reads a piece of an answer."""
+        """Reads a piece of an answer; nothing at the end of the connection.
+
+        Raises:
+            ReadTimeout: The time limit, or that of the attempt, has passed.
+            ReadError: The connection failed.
+        """
         left = time_left(timeout, self._core.ReadTimeout)
         if not self._received.waiting:
             data: bytes = self._stream.read(max_bytes, timeout=left)
@@ -260,11 +263,17 @@ class GuardedStream:
         return self._received.next_piece(max_bytes)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Writes a part of a request."""
+        """Writes a part of a request.
+
+        Raises:
+            ConnectError: The connection has unread bytes, or was closed, before the request.
+            WriteTimeout: The time limit, or that of the attempt, has passed.
+            WriteError: The connection failed.
+        """
         if (attempt := ATTEMPT.get()) is not self._attempt:
             self._attempt = attempt
             if self._received.waiting or self._is_readable():
-                # Not an error of writing, after which the library would read that as the answer.
+                # Not a WriteError, after which httpcore reads the unread bytes as the answer.
                 raise self._core.ConnectError(OUT_OF_STEP)
             self._received.start_answer()
         self._stream.write(buffer, timeout=time_left(timeout, self._core.WriteTimeout))
@@ -286,7 +295,7 @@ class GuardedStream:
         return GuardedStream(self._stream.start_tls(ssl_context, server_hostname, left), self._core)
 
     def get_extra_info(self, info: str) -> Any:
-        """Returns what the stream below says; "is_readable" also of what waits here."""
+        """Returns a fact about the stream; "is_readable" is also true while bytes wait here."""
         if info == "is_readable" and self._received.waiting:
             return True
         return self._stream.get_extra_info(info)
@@ -295,7 +304,7 @@ class GuardedStream:
         if not self._stream.get_extra_info("is_readable"):
             return False
         try:
-            # With TLS it may be a session ticket, which is not for us.
+            # With TLS, the bytes may be a session ticket, which the read takes in.
             self._stream.read(1, timeout=PEEK_TIMEOUT)
         except self._core.ReadTimeout:
             return False
@@ -318,14 +327,25 @@ class GuardedBackend:
     def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, **options: Any
     ) -> GuardedStream:
-        """Connects to the first address that answers, in the time limit for all of them."""
+        """Connects to the first address that answers.
+
+        Args:
+            host: A name or an IP address.
+            port: The port.
+            timeout: Seconds for the look-up and all addresses together.
+            options: Further arguments of httpcore.
+
+        Raises:
+            ConnectTimeout: The time limit, or that of the attempt, has passed.
+            ConnectError: There is no address, or none answers.
+        """
         core = self._core
         with translated({TimeoutError: core.ConnectTimeout, OSError: core.ConnectError}):
             found = _addresses(host, port, time_left(timeout, core.ConnectTimeout))
         for tried, (*_, address) in enumerate(found, 1):
             left = time_left(timeout, core.ConnectTimeout)
             last = tried == len(found)
-            # Half of it for each but the last, as an address may swallow everything.
+            # Half of the time left for each address but the last, as one may never answer.
             share = left if left is None or last else left / 2
             try:
                 stream = self._backend.connect_tcp(str(address[0]), port, timeout=share, **options)
@@ -337,16 +357,16 @@ class GuardedBackend:
         raise core.ConnectError(f"{host} has no address")
 
     def connect_unix_socket(self, path: str, **_: Any) -> GuardedStream:
-        """Is not for own connections."""
+        """Raises an error: own connections do not use Unix sockets."""
         raise self._core.UnsupportedProtocol(f"not a connection of ours: {path}")
 
     def sleep(self, seconds: float) -> None:
-        """Waits before another attempt to connect, of which own connections make none."""
+        """Waits before the library connects again, which it never does on own connections."""
         self._backend.sleep(seconds)
 
 
 def numeric_addresses(host: str, port: int) -> list[Any] | None:
-    """Returns the addresses of a host that is one; None for a name."""
+    """Returns the addresses of a host that is an IP address; None for a name."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
@@ -357,8 +377,8 @@ def _addresses(host: str, port: int, seconds: float | None) -> list[Any]:
     """Looks up a host's addresses, in another thread, as a look-up has no time limit of its own.
 
     Raises:
-        TimeoutError: It took too long.
-        OSError: There are none.
+        TimeoutError: The look-up took longer than the seconds.
+        OSError: The host has no address.
     """
     if (found := numeric_addresses(host, port)) is not None:
         return found
@@ -373,7 +393,7 @@ def _addresses(host: str, port: int, seconds: float | None) -> list[Any]:
     try:
         threading.Thread(target=look_up, name="look-up", daemon=True).start()
     except RuntimeError:
-        look_up()  # The interpreter is ending, or no more threads can be had.
+        look_up()  # The interpreter is ending, or no more threads can be started.
     try:
         result = results.get(timeout=seconds)
     except Empty:
