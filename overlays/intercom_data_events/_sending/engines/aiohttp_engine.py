@@ -57,7 +57,10 @@ class _ClientRequest(aiohttp.ClientRequest):
         _REACHED.get().append(True)
         return await super().send(conn)
 
-    async def write_bytes(self, writer: Any, conn: Any, *rest: Any) -> None:
+    # Its other parameters depend on aiohttp's version.
+    async def write_bytes(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, writer: Any, conn: Any, *rest: Any
+    ) -> None:
         """Writes head and body. Before Python 3.12 this runs some time after `send`."""
         transport = conn.transport
         if transport is not None:

@@ -13,7 +13,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -21,9 +21,6 @@ import httpx
 from intercom_data_events._sending.engines import SendError
 from intercom_data_events._sending.engines.streams import ATTEMPT, GuardedBackend
 from intercom_data_events.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    pass
 
 # Seconds that an idle connection is kept: longer than a window of the rate limit, because all are
 # idle from the moment that the quota is used up until the window resets.
