@@ -30,7 +30,6 @@ from intercom_data_events._sending.engines import (
 )
 from intercom_data_events._sending.engines.connections import KEEPALIVE_EXPIRY, proxy_of, setting_up
 from intercom_data_events._sending.engines.streams import OUT_OF_STEP, has_arrived
-from intercom_data_events.clock import Clock
 from intercom_data_events.errors import InvalidInputError
 
 # Bytes: the limit of httpx's parser.
@@ -86,12 +85,10 @@ class AiohttpEngine:
 
     Args:
         most: The largest number of connections.
-        clock: The client's clock.
         tls: The TLS context, with the trusted certificates.
     """
 
-    def __init__(self, most: int, clock: Clock, tls: ssl.SSLContext) -> None:
-        self._clock = clock
+    def __init__(self, most: int, tls: ssl.SSLContext) -> None:
         self._connector = aiohttp.TCPConnector(limit=most, keepalive_timeout=KEEPALIVE_EXPIRY)
         self._request_class = type("ClientRequest", (_ClientRequest,), {"used": WeakSet()})
         self._tls = tls

@@ -46,7 +46,7 @@ async def bulk_session(
         yield session, _FEW  # aiohttp does not support SOCKS.
         return
     own = cast("AsyncPooledEngine", session.process_state().engine)
-    engine = AiohttpEngine(most, session.clock, own.tls)
+    engine = AiohttpEngine(most, own.tls)
     try:
         yield session.using(engine), _FEW_FAST
     finally:
