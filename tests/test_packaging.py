@@ -25,10 +25,11 @@ def test_the_installed_version_is_that_of_the_source():
     assert distribution("intercom-data-events").version == intercom_data_events.__version__
 
 
-def test_three_packages_are_needed_at_run_time_and_no_more():
+def test_four_packages_are_needed_at_run_time_and_no_more():
     required = distribution("intercom-data-events").requires or []
 
     assert {re.split(r"[<>=!~; \[]", need)[0] for need in required if "extra ==" not in need} == {
+        "anyio",
         "attrs",
         "httpx",
         "python-dateutil",

@@ -50,7 +50,9 @@ class _ClientRequest(aiohttp.ClientRequest):
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Sends the request; or closes the connection and fails, as not sent."""
-        if conn.protocol is None or conn.protocol.should_close:
+        protocol = conn.protocol
+        # aiohttp may mark each connection to a proxy, so that it has one request.
+        if protocol is None or len(protocol) or (protocol.should_close and self.proxy is None):
             conn.close()
             raise _OutOfStepError
         _REACHED.get().append(True)
