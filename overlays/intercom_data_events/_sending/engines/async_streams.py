@@ -56,9 +56,11 @@ class LooplessSocket(anyio.abc.ByteStream):
             EndOfStream: The other side has closed the connection.
             OSError: The connection failed.
         """
+        await anyio.lowlevel.checkpoint_if_cancelled()
         data = _received_now(self.raw, max_bytes)
         if data is not None:
-            await anyio.lowlevel.checkpoint()
+            # Shielded, as a cancellation here would lose the bytes, and TLS its place.
+            await anyio.lowlevel.cancel_shielded_checkpoint()
         while data is None:
             await anyio.wait_readable(self.raw)
             data = _received_now(self.raw, max_bytes)
@@ -77,7 +79,7 @@ class LooplessSocket(anyio.abc.ByteStream):
         while (sent := _sent_now(self.raw, rest)) is None or sent < len(rest):
             rest = rest[sent or 0 :]
             await anyio.wait_writable(self.raw)
-        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def send_eof(self) -> None:
         """Ends sending."""
