@@ -80,8 +80,8 @@ def test_whatever_public_signatures_mention_of_ours_is_public():
         "AsyncEventList": {"Answer"},
         "RawDataEventsClient": {"Answer", "Operation"},
         "AsyncRawDataEventsClient": {"Answer", "Operation"},
-        "Outcomes": {"Engine", "Session", "Settings"},
-        "AsyncOutcomes": {"AsyncEngine", "Session", "Settings"},
+        "Outcomes": {"Session", "Settings"},
+        "AsyncOutcomes": {"Session", "Settings"},
     }
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 from intercom_data_events._sending import operations, verbs
 from intercom_data_events._sending.client import BaseClient
 from intercom_data_events._sending.drivers import arun, run
-from intercom_data_events._sending.engines import AsyncEngine, Engine
 from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events._sending.settings import AccessToken, AsyncAccessToken
 from intercom_data_events.event import one_identity
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import httpx
     import httpx2
 
+    from intercom_data_events._sending.engines import AsyncEngine, Engine  # noqa: F401  # below
     from intercom_data_events._sending.request import Operation
     from intercom_data_events._sending.steps import Answer
     from intercom_data_events.bulk import AsyncOutcomes, EventLike, Outcomes
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class DataEventsClient(BaseClient[Engine, "HTTPClient", "HTTPTransport", AccessToken]):
+class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", AccessToken]):
     """Submits, lists and summarises data events, blocking; threads can share it.
 
     The client connects when it first sends, and keeps its connections until ``close()`` or the end
@@ -201,7 +201,7 @@ class DataEventsClient(BaseClient[Engine, "HTTPClient", "HTTPTransport", AccessT
 
 
 class AsyncDataEventsClient(
-    BaseClient[AsyncEngine, "AsyncHTTPClient", "AsyncHTTPTransport", AsyncAccessToken]
+    BaseClient["AsyncEngine", "AsyncHTTPClient", "AsyncHTTPTransport", AsyncAccessToken]
 ):
     """Submits, lists and summarises data events, async, under asyncio and trio.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
-from intercom_data_events._sending.engines import AsyncEngine, Engine
 from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.session import Session
 from intercom_data_events._sending.settings import (
@@ -23,10 +22,11 @@ from intercom_data_events.clock import Clock
 from intercom_data_events.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from intercom_data_events._sending.engines import AsyncEngine, Engine
     from intercom_data_events._sending.quota import RateLimit
     from intercom_data_events_api.models import IntercomVersion
 
-E = TypeVar("E", bound=Engine | AsyncEngine)
+E = TypeVar("E", bound="Engine | AsyncEngine")
 #: The http_client and the transport that a caller may pass.
 C = TypeVar("C")
 Tr = TypeVar("Tr")

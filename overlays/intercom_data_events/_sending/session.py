@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from intercom_data_events._sending.auth import BearerToken
-from intercom_data_events._sending.engines import AsyncEngine, Endpoint, Engine, httpx_engine
+from intercom_data_events._sending.engines import httpx_engine
 from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.pacing import RateLimiter, Reservation
 from intercom_data_events._sending.quota import RateLimit
@@ -23,9 +23,12 @@ from intercom_data_events._sending.settings import AsyncAccessToken, Settings
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from intercom_data_events._sending.engines import AsyncEngine, Endpoint, Engine
+
 log = logging.getLogger("intercom_data_events")
 
-E = TypeVar("E", bound=Engine | AsyncEngine)
+E = TypeVar("E", bound="Engine | AsyncEngine")
 
 # Two names of the same version.
 _SAME_VERSION = {"Preview", "Unstable"}

@@ -11,13 +11,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from attrs import field, frozen
-
 from intercom_data_events.errors import REMOVED, APIResponse
 
 if TYPE_CHECKING:
     import httpx
-
 
 T = TypeVar("T")
 
@@ -28,7 +25,9 @@ _LARGEST_BODY = 64 * 1024 * 1024
 _LARGEST_FAILURE = 1024 * 1024
 
 
-@frozen(eq=False)
+# Plain classes, because attrs takes a millisecond to make two.
+
+
 class Endpoint:
     """The part that all requests of one method and path with the same settings share.
 
@@ -40,13 +39,18 @@ class Endpoint:
             None for the limits that the connections have.
     """
 
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    phases: Mapping[str, float | None] | None
+    __slots__ = ("headers", "method", "phases", "url")
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        phases: Mapping[str, float | None] | None,
+    ) -> None:
+        self.method, self.url, self.headers, self.phases = method, url, headers, phases
 
 
-@frozen(eq=False)
 class Request:
     """The request of one attempt.
 
@@ -58,11 +62,13 @@ class Request:
         seconds: The time limit of the whole attempt in seconds; infinite for none.
     """
 
-    endpoint: Endpoint
-    query: str = field(repr=False)
-    body: bytes = field(repr=False)
-    token: str | None = field(repr=False)
-    seconds: float
+    __slots__ = ("body", "endpoint", "query", "seconds", "token")
+
+    def __init__(
+        self, endpoint: Endpoint, query: str, body: bytes, token: str | None, seconds: float
+    ) -> None:
+        self.endpoint, self.query, self.body = endpoint, query, body
+        self.token, self.seconds = token, seconds
 
 
 class RawResponse(NamedTuple):
@@ -156,38 +162,39 @@ class BodyError(Exception):
         self.recurs = cause is None
 
 
-class Engine(Protocol):
-    """Sends requests, blocking."""
+if TYPE_CHECKING:
 
-    def send(self, request: Request) -> RawResponse:
-        """Sends a request and reads its answer.
+    class Engine(Protocol):
+        """Sends requests, blocking."""
 
-        Raises:
-            SendError: No head of an answer arrived. A failure after the head is the `problem` of
-                the answer instead.
-            InvalidInputError: The address is not valid.
-            ConfigurationError: The caller's `http_client` cannot make the request, or own
-                connections cannot be set up.
-            Exception: The caller's own, from a hook or a transport.
-        """
-        ...
+        def send(self, request: Request) -> RawResponse:
+            """Sends a request and reads its answer.
 
-    def close(self) -> None:
-        """Closes the connections."""
+            Raises:
+                SendError: No head of an answer arrived. A failure after the head is the `problem`
+                    of the answer instead.
+                InvalidInputError: The address is not valid.
+                ConfigurationError: The caller's `http_client` cannot make the request, or own
+                    connections cannot be set up.
+                Exception: The caller's own, from a hook or a transport.
+            """
+            ...
 
+        def close(self) -> None:
+            """Closes the connections."""
 
-class AsyncEngine(Protocol):
-    """The awaiting twin of :class:`Engine`."""
+    class AsyncEngine(Protocol):
+        """The awaiting twin of :class:`Engine`."""
 
-    async def send(self, request: Request) -> RawResponse:
-        """Sends a request and reads its answer; raises as the twin does."""
-        ...
+        async def send(self, request: Request) -> RawResponse:
+            """Sends a request and reads its answer; raises as the twin does."""
+            ...
 
-    async def aclose(self) -> None:
-        """Closes the connections."""
+        async def aclose(self) -> None:
+            """Closes the connections."""
 
-    def drop(self) -> None:
-        """Closes own connections at once, also those of an event loop that has ended."""
+        def drop(self) -> None:
+            """Closes own connections at once, also those of an event loop that has ended."""
 
 
 class Body:

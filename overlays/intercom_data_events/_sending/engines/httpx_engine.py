@@ -58,6 +58,9 @@ class _HTTPXBase(Generic[C]):
         clock: The client's clock.
     """
 
+    # Whether hooks and transports of the caller may look at the content of a request.
+    _reads = True
+
     def __init__(self, client: C, *, owned: bool, clock: Clock) -> None:
         self.client = client
         self._owned = owned
@@ -102,20 +105,22 @@ class _HTTPXBase(Generic[C]):
                     url = url.copy_with(query=request.query.encode("ascii"))
             except library.InvalidURL as error:
                 raise _bad_address(error) from error
-        headers = library.Headers(model.headers)
+        # As pairs, and with a stream, because the model already has all headers that the library
+        # would add; setting one in its Headers takes a while.
+        pairs = list(model.headers.raw)
         if request.body:
-            headers["Content-Length"] = str(len(request.body))
+            pairs.append((b"Content-Length", str(len(request.body)).encode()))
         if request.token is not None:
-            headers["Authorization"] = f"Bearer {request.token}"
-        # A stream, because the model already has all headers that the library would add.
+            pairs.append((b"Authorization", f"Bearer {request.token}".encode()))
         made = library.Request(
             model.method,
             url,
-            headers=headers,
+            headers=pairs,
             stream=library.ByteStream(request.body),
             extensions={"timeout": phases},
         )
-        made.read()
+        if self._reads:
+            made.read()
         return made
 
     def _model(self, endpoint: Endpoint) -> Any:
@@ -136,8 +141,9 @@ class _HTTPXBase(Generic[C]):
             raise ConfigurationError(
                 f"the http_client cannot make the request; look at its headers and cookies: {error}"
             ) from error
-        # It depends on the body, which a model does not have.
+        # They depend on the body and the token, which a model does not have.
         model.headers.pop("Content-Length", None)
+        model.headers.pop("Authorization", None)
         return model
 
     def _pieces(self, response: Any, decoded: str) -> Any:
@@ -249,6 +255,8 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
 class PooledEngine(HTTPXEngine):
     """Sends on own connections."""
 
+    _reads = False
+
     def __init__(self, clock: Clock) -> None:
         super().__init__(_client(httpx, "Client", Chosen()), owned=True, clock=clock)
         self._connections = Connections(httpx.HTTPTransport)
@@ -329,6 +337,8 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
 
 class AsyncPooledEngine(AsyncHTTPXEngine):
     """Sends on own connections, in one event loop."""
+
+    _reads = False
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(_client(httpx, "AsyncClient", AsyncChosen()), owned=True, clock=clock)

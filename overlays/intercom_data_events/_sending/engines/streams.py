@@ -8,15 +8,12 @@ bytes are unread, and bound each step by the time left of the attempt.
 from __future__ import annotations
 
 import math
-import re
 import select
 import socket
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from enum import Enum, auto
-from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +22,10 @@ if TYPE_CHECKING:
 
     from intercom_data_events.clock import Clock
 
-_BLANK_LINE = re.compile(rb"\n\r?\n")
-_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]+)[ \t]*\r?\n(?![ \t])", re.IGNORECASE)
-_MENTIONS_LENGTH = re.compile(rb"\ncontent-length", re.IGNORECASE)
-_IN_CHUNKS = re.compile(rb"\ntransfer-encoding", re.IGNORECASE)
-_CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-f]{1,15})[ \t]*(?:;.*)?\r?\n", re.IGNORECASE | re.DOTALL)
 # Bytes. A longer head is not searched for its end; httpx's parser refuses it.
 _LONGEST_HEAD = 128 * 1024
+# Digits. A body is not that long.
+_LONGEST_LENGTH = 100
 #: The message of a connection that cannot be used for a request.
 OUT_OF_STEP = "the connection was closed, or the server sent bytes on it, before the request"
 #: Seconds to look for a byte where there may be none.
@@ -80,20 +74,9 @@ def time_left(timeout: float | None, late: type[Exception]) -> float | None:
     return left
 
 
-class _Part(Enum):
-    """The part of an answer to which the next byte of a connection belongs."""
-
-    HEAD = auto()
-    #: A body of known length.
-    BODY = auto()
-    #: The line before a chunk, which has its size.
-    CHUNK_SIZE = auto()
-    CHUNK = auto()
-    TRAILERS = auto()
-    #: A body that ends with the connection, or another protocol.
-    REST = auto()
-    #: Bytes whose end is not known here.
-    UNCLEAR = auto()
+# The next byte of a connection belongs to one of these. A chunk size is the line before a chunk;
+# the rest is a body that ends with the connection, or another protocol.
+_HEAD, _BODY, _CHUNK_SIZE, _CHUNK, _TRAILERS, _REST, _UNCLEAR = range(7)
 
 
 class ReceiveBuffer:
@@ -113,7 +96,7 @@ class ReceiveBuffer:
         self.waiting = b""
         # How many of these bytes were handed on.
         self._at = 0
-        self._part = _Part.HEAD
+        self._part = _HEAD
         # Bytes that are left of a body or chunk.
         self._left = 0
         # The part of a head or line that was handed on.
@@ -121,7 +104,7 @@ class ReceiveBuffer:
 
     def start_answer(self) -> None:
         """Expects the head of an answer."""
-        self._part, self._left, self._line = _Part.HEAD, 0, b""
+        self._part, self._left, self._line = _HEAD, 0, b""
 
     def add(self, data: bytes) -> None:
         """Takes in received bytes. All bytes before them must have been handed on."""
@@ -140,22 +123,22 @@ class ReceiveBuffer:
         """Returns the end of the piece that begins at a place."""
         while at < stop:
             part = self._part
-            if part is _Part.HEAD:
+            if part == _HEAD:
                 return self._end_of_head(data, at, stop)
-            if part is _Part.REST:
+            if part == _REST:
                 return stop
-            if part is _Part.UNCLEAR:
+            if part == _UNCLEAR:
                 return at + 1
-            if part in {_Part.BODY, _Part.CHUNK}:
+            if part in {_BODY, _CHUNK}:
                 step = min(self._left, stop - at)
                 self._left -= step
                 at += step
                 if self._left:
                     continue
-                if part is _Part.BODY:
+                if part == _BODY:
                     self.start_answer()
                     return at
-                self._part = _Part.CHUNK_SIZE
+                self._part = _CHUNK_SIZE
                 continue
             line_end = data.find(b"\n", at, stop)
             line = self._line + data[at : stop if line_end < 0 else line_end + 1]
@@ -163,54 +146,72 @@ class ReceiveBuffer:
             self._line = line
             if line_end < 0:
                 if len(line) > _LONGEST_HEAD:
-                    self._part = _Part.UNCLEAR
+                    self._part = _UNCLEAR
                 continue
             self._line = b""
-            if part is _Part.TRAILERS:
+            if part == _TRAILERS:
                 if not line.strip(b"\r\n"):
                     self.start_answer()
                     return at
-            elif (size := _CHUNK_SIZE.fullmatch(line)) is None:
-                self._part = _Part.UNCLEAR
+            elif (left := _chunk_size(line)) is None:
+                self._part = _UNCLEAR
                 return at
-            elif left := int(size[1], 16):
-                self._part, self._left = _Part.CHUNK, left + len(b"\r\n")
+            elif left:
+                self._part, self._left = _CHUNK, left + len(b"\r\n")
             else:
-                self._part = _Part.TRAILERS
+                self._part = _TRAILERS
         return at
 
     def _end_of_head(self, data: bytes, at: int, stop: int) -> int:
         handed = len(self._line)
         block = self._line + data[at:stop]
         # The blank line may have begun in the bytes before.
-        found = _BLANK_LINE.search(block, max(0, handed - 2))
-        if found is None:
+        ends = [
+            found + len(blank)
+            for blank in (b"\n\n", b"\n\r\n")
+            if (found := block.find(blank, max(0, handed - 2))) >= 0
+        ]
+        if not ends:
             self._line = block
             if not block.startswith(b"HTTP/"[: len(block)]) or len(block) > _LONGEST_HEAD:
-                self._part = _Part.UNCLEAR
+                self._part = _UNCLEAR
                 return at + 1
             return stop
-        head, self._line = block[: found.end()], b""
-        self._part, self._left = _after(head)
-        return at + found.end() - handed
+        end, self._line = min(ends), b""
+        self._part, self._left = _after(block[:end])
+        return at + end - handed
 
 
-def _after(head: bytes) -> tuple[_Part, int]:
-    """Returns the part that follows the head of an answer, and its length in bytes if known."""
+def _after(head: bytes) -> tuple[int, int]:
+    """Returns what follows the head of an answer, and how many bytes of it there are."""
     status = head[9:12]
     if not head.startswith(b"HTTP/1."):
-        return _Part.UNCLEAR, 0
+        return _UNCLEAR, 0
     if status == b"101":
-        return _Part.REST, 0
+        return _REST, 0
     if status in {b"204", b"304"} or status.startswith(b"1"):
-        return _Part.HEAD, 0
-    if _IN_CHUNKS.search(head):
-        return _Part.CHUNK_SIZE, 0
-    lengths = {int(found) for found in _LENGTH.findall(head)}
-    if len(lengths) == 1 and len(_MENTIONS_LENGTH.findall(head)) == len(_LENGTH.findall(head)):
-        length = lengths.pop()
-        return (_Part.BODY, length) if length else (_Part.HEAD, 0)
-    return (_Part.UNCLEAR if _MENTIONS_LENGTH.search(head) else _Part.REST), 0
+        return _HEAD, 0
+    head = head.lower()
+    if b"\ntransfer-encoding" in head:
+        return _CHUNK_SIZE, 0
+    mentioned = head.count(b"\ncontent-length")
+    if not mentioned:
+        return _REST, 0
+    at = head.find(b"\ncontent-length") + len(b"\ncontent-length")
+    colon, length = head[at : at + 1], head[at + 1 : head.find(b"\n", at)].strip()
+    # One that goes on in another line is empty here.
+    if mentioned > 1 or colon != b":" or not length.isdigit() or len(length) > _LONGEST_LENGTH:
+        return _UNCLEAR, 0
+    return (_BODY, int(length)) if int(length) else (_HEAD, 0)
+
+
+def _chunk_size(line: bytes) -> int | None:
+    """Reads the line before a chunk; None where it is not one."""
+    digits = line.partition(b";")[0].strip()
+    try:
+        return int(digits, 16) if digits.isalnum() else None
+    except ValueError:
+        return None
 
 
 def has_arrived(number: int) -> bool:
@@ -382,6 +383,8 @@ def _addresses(host: str, port: int, seconds: float | None) -> list[Any]:
     """
     if (found := numeric_addresses(host, port)) is not None:
         return found
+    from queue import Empty, SimpleQueue
+
     results = SimpleQueue[list[Any] | OSError]()
 
     def look_up() -> None:
