@@ -65,7 +65,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
             "/s",
             {name: partial(rate, client, connections) for name, client in found.items()},
             more_is_better=True,
-            goals={best: Goal(5, of=OFFICIAL)} if connections == USUAL else {},
+            goals={best: Goal(8, of=OFFICIAL)} if connections == USUAL else {},
             most=5,
         )
     if not Path("/proc/self/status").exists():
