@@ -6,14 +6,17 @@ read it, and a listing shows only the events of the contact that it was asked fo
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import ssl
 from collections import Counter
 
+import anyio
 import attrs
 import pytest
 import trustme
-from callers import BACKENDS, Caller
+from callers import BACKENDS, Caller, every_library
 from raw_server import (
     ACCEPTED,
     EARLY_HINTS,
@@ -40,6 +43,8 @@ from intercom_data_events import (
     NotFoundError,
     UnprocessableEntityError,
 )
+from intercom_data_events._sending.engines.connections import guard
+from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt
 from intercom_data_events.tracker import AsyncTracker, Tracker
 
 HOST = "api.example"
@@ -626,3 +631,40 @@ def test_a_connection_that_the_server_closed_while_idle_costs_nothing(sending, w
         sending.steps(use, base_url=server.url)
 
         assert server.users == ["0", "1", "2"]
+
+
+# Where the network streams are put in. Own connections are httpx's; httpx2's have the same place.
+
+
+@contextlib.contextmanager
+def attempt():
+    running = ATTEMPT.set(Attempt(math.inf, Clock()))
+    try:
+        yield
+    finally:
+        ATTEMPT.reset(running)
+
+
+@every_library
+@directly
+def test_the_network_streams_have_their_place_in_either_library(backend, library, way):
+    async def send(url):
+        transport = library.AsyncHTTPTransport()
+        guard(transport)
+        async with library.AsyncClient(transport=transport) as client:
+            for user in ("1", "2"):
+                with attempt():
+                    await client.post(f"{url}/events", json={"user_id": user})
+
+    with way.serve(mute_after(lambda request: (answer(request) * 2,))) as server:
+        if backend != "blocking":
+            anyio.run(send, server.url, backend=backend)
+        else:
+            transport = library.HTTPTransport()
+            guard(transport)
+            with library.Client(transport=transport) as client:
+                for user in ("1", "2"):
+                    with attempt():
+                        client.post(f"{server.url}/events", json={"user_id": user})
+
+        assert server.users == ["1", "2"]
