@@ -1,6 +1,7 @@
 """Decides what a failure means: its class, whether to repeat the request, and how long to wait.
 
 Client, bulk sending, tracker, Celery task and command line call this module. Nothing here does I/O.
+Whether a request without an answer was possibly sent is known to the engine, which says so.
 """
 
 from __future__ import annotations

@@ -228,11 +228,6 @@ class Body:
         return b"".join(self._chunks)
 
 
-def late(seconds: float) -> str:
-    """Returns the message of an answer that took too long."""
-    return f"no whole answer within {seconds:g} s"
-
-
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yields an exception and all exceptions that led to it."""
     seen: set[int] = set()

@@ -162,8 +162,6 @@ class AsyncGuardedStream:
         timeout: float | None = None,
     ) -> AsyncGuardedStream:
         """Returns an encrypted stream on this one."""
-        import anyio
-
         core = self._core
         if self._received.waiting:
             raise core.ConnectError("the server sent bytes before the handshake")
@@ -260,8 +258,7 @@ class AsyncGuardedBackend:
         """Connects to the address that answers first; raises the same as the twin."""
         core = self._core
         left = time_left(timeout, core.ConnectTimeout)
-        errors = self._errors
-        with translated(errors), anyio.fail_after(left):
+        with translated(self._errors), anyio.fail_after(left):
             connected = await _connect(host, port)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option in socket_options or ():

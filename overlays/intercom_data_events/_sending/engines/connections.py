@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from intercom_data_events._sending.engines import SendError
-from intercom_data_events._sending.engines.streams import ATTEMPT, GuardedBackend
+from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt, GuardedBackend
 from intercom_data_events.errors import ConfigurationError
 
 # Seconds that an idle connection is kept: longer than a window of the rate limit, because all are
@@ -67,7 +67,7 @@ class Connections(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         # Both now, while no process is forked. The first transport would import httpcore. A child
         # that is forked while a thread reads certificates waits forever for OpenSSL's locks.
-        import httpcore  # noqa: F401
+        import httpcore  # noqa: F401  # see above
 
         with setting_up():
             self.tls = httpx.create_ssl_context()
@@ -168,7 +168,8 @@ def proxy_of(scheme: str, host: str, netloc: str) -> str | None:
     # As in httpx, an exception can have a port and a scheme; "all" is any scheme.
     without = [one.strip().rpartition("://") for one in found.get("no", "").split(",")]
     of_scheme = [one for wanted, _, one in without if wanted.lower() in ("", "all", scheme)]
-    excepted: Any = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
+    # Documented in Python's source alone, and so unknown to type checkers.
+    excepted: Any = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
     if any(excepted(name, {"no": ",".join(of_scheme)}) for name in (host, netloc)):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
@@ -211,6 +212,4 @@ class AsyncChosen(httpx.AsyncBaseTransport):
 
 
 def _chosen() -> Any:
-    attempt = ATTEMPT.get()
-    assert attempt is not None  # noqa: S101  # the engine sets it
-    return attempt.transport
+    return cast("Attempt", ATTEMPT.get()).transport

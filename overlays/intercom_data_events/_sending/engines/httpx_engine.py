@@ -6,6 +6,7 @@ to. The two have no class in common, so each request and each error is looked up
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -22,7 +23,6 @@ from intercom_data_events._sending.engines import (
     Request,
     SendError,
     causes,
-    late,
 )
 from intercom_data_events._sending.engines.connections import AsyncChosen, Chosen, Connections
 from intercom_data_events._sending.engines.kinds import is_failure, is_kind, library_of
@@ -43,8 +43,7 @@ _MOST_MODELS = 100
 # tells whether it was connecting, writing or reading.
 _GRACE = 0.05
 # The server got no request, or none that it could parse.
-_NOT_CONNECTED = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
-_NOT_SENT = (*_NOT_CONNECTED, "UnsupportedProtocol")
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
 # The same request would fail again.
 _RECURRING = ("LocalProtocolError", "UnsupportedProtocol")
 
@@ -89,7 +88,7 @@ class _HTTPXBase(Generic[C]):
                     self._models.clear()  # Every call may have new settings.
                 self._models[endpoint] = model
         phases = model.extensions["timeout"]
-        if request.seconds < float("inf"):
+        if request.seconds < math.inf:
             seconds = request.seconds
             phases = {
                 name: seconds if given is None else min(given, seconds)
@@ -157,7 +156,8 @@ class _HTTPXBase(Generic[C]):
         return RawResponse(response.status_code, response.headers.raw, body.content, problem)
 
     def _late(self, request: Request, made: Any) -> SendError:
-        error = self._library.ReadTimeout(late(request.seconds), request=made)
+        said = f"no whole answer within {request.seconds:g} s"
+        error = self._library.ReadTimeout(said, request=made)
         return self._failure(error, made)
 
     def _broken(self, error: Exception, made: Any) -> Exception:
