@@ -12,6 +12,7 @@ import threading
 from bisect import insort
 from collections.abc import Callable, Mapping
 from itertools import count
+from typing import Protocol
 
 from attrs import define
 
@@ -32,6 +33,15 @@ _SAMPLE = 20
 _SMALL_SAMPLE = 5
 
 
+class Waker(Protocol):
+    """What is set when a request may go."""
+
+    @property
+    def set(self) -> Callable[[], object]:
+        """Says so."""
+        ...
+
+
 @define(eq=False)
 class Reservation:
     """One request's place in the queue; a retry keeps its place."""
@@ -44,7 +54,9 @@ class Reservation:
     uses_slot: bool
     #: The thread that it belongs to; None if one thread has several reservations at a time.
     thread: int | None
-    alarm: Alarm | AsyncAlarm | None = None
+    #: What to set when it may go, instead of an alarm that is waited on.
+    waker: Waker | None = None
+    alarm: Alarm | AsyncAlarm | Waker | None = None
     #: When the request got its quota, by our clock.
     sent: float = 0.0
     #: Seconds that the latest answer took; 0 before the first.
@@ -138,7 +150,9 @@ class RateLimiter:
         self._probed = -math.inf
         self._most_probes: float = _PROBES
 
-    def reservation(self, share: float, *, paced: bool, uses_slot: bool = False) -> Reservation:
+    def reservation(
+        self, share: float, *, paced: bool, uses_slot: bool = False, waker: Waker | None = None
+    ) -> Reservation:
         """Returns a place for a request.
 
         Args:
@@ -146,9 +160,10 @@ class RateLimiter:
             paced: Whether the request waits for room within the quota.
             uses_slot: Whether it takes a slot, and waits while all are taken. A scheduler bounds
                 its own requests, which take none, and so neither wait for others nor delay them.
+            waker: What to set when it may go, for a caller that does not wait on an alarm.
         """
         thread = self._thread and self._thread()
-        return Reservation(next(self._numbers), share, paced, uses_slot, thread)
+        return Reservation(next(self._numbers), share, paced, uses_slot, thread, waker)
 
     def acquire(self, reservation: Reservation) -> float:
         """Grants a request quota, or puts it into its queue.
@@ -176,7 +191,7 @@ class RateLimiter:
                 reservation.waits_for_slot = full
                 self._scarce |= window is not None and not full
                 # A new alarm each time, because some kinds cannot be reset.
-                reservation.alarm = self._alarm()
+                reservation.alarm = reservation.waker or self._alarm()
                 return wait
             self._dequeue(reservation)
             self._in_flight.add(reservation)

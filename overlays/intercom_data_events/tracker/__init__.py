@@ -7,46 +7,118 @@ network; see :mod:`intercom_data_events.outbox`.
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
-import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from intercom_data_events._sending.client import parts_of
-from intercom_data_events._sending.runtime import this_process
-from intercom_data_events._validation import short_repr
+from intercom_data_events._sending.runtime import PerProcess
+from intercom_data_events._validation import invalid
 from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
-from intercom_data_events.errors import ConfigurationError, IntercomError
+from intercom_data_events.errors import ConfigurationError, IntercomError, InvalidInputError
 from intercom_data_events.event import Event
-from intercom_data_events.tracker._course import (
+from intercom_data_events.tracker import _exits
+from intercom_data_events.tracker._counters import Counters
+from intercom_data_events.tracker._memory import MemoryQueue
+from intercom_data_events.tracker._owner import Owner
+from intercom_data_events.tracker._preparation import BeforeSend, Preparation
+from intercom_data_events.tracker._settings import (
     CONCURRENCY,
     MOST,
-    Counters,
-    Course,
+    UNKNOWN_CONTACT_PATIENCE,
     WhenFull,
     check_blocking,
     check_seconds,
     check_settings,
 )
-from intercom_data_events.tracker._queue import MemoryQueue, Queue
-from intercom_data_events.tracker._threads import Threads
 
 if TYPE_CHECKING:
-    import anyio.abc
+    from opentelemetry.metrics import MeterProvider
 
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.metadata import Metadata
     from intercom_data_events.timestamps import Timestamp
-    from intercom_data_events.tracker._tasks import Tasks
+    from intercom_data_events.tracker._owner import AsyncOwner
+    from intercom_data_events.tracker._queue import Queue
 
-__all__ = ["AsyncTracker", "Counters", "Tracker", "WhenFull"]
+__all__ = ["AsyncTracker", "BeforeSend", "Counters", "Tracker", "WhenFull"]
 
-# Before what others have multiprocessing do at the end, such as closing queues and pools.
-_EXIT_PRIORITY = 100
+
+class _Options:
+    """What blocking and async trackers are made with.
+
+    Args:
+        client: The tracker's client.
+        options: The arguments of the tracker, checked here.
+    """
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        before_send, metadata = options.pop("before_send"), options.pop("metadata")
+        meter_provider = options.pop("meter_provider")
+        check_settings(**options)
+        self.client = client
+        self.session: Session[Any]
+        self.settings: Settings
+        self.session, self.settings = parts_of(client)
+        self.outbox: str | os.PathLike[str] | None = options["outbox"]
+        self.workspace: str | None = options["workspace"]
+        self.max_queued: int | None = options["max_queued"]
+        self.close_timeout: float = options["close_timeout"]
+        self.on_error = options["on_error"]
+        self.preparation = Preparation(before_send, metadata)
+        self.sending: dict[str, Any] = {
+            "concurrency": options["concurrency"],
+            "when_full": options["when_full"],
+            "patience": check_seconds(
+                "unknown_contact_patience", options["unknown_contact_patience"]
+            ),
+        }
+        self._has_meters = meter_provider is not None
+        self._pickled = {**options, "before_send": before_send, "metadata": metadata}
+
+    def observe(self, meter_provider: Any, counters: Callable[[], Counters]) -> Callable[[], None]:
+        """Shows counters as metrics; returns what is called as the tracker is closed."""
+        if meter_provider is None:
+            return _nothing
+        from intercom_data_events.tracker._metrics import register
+
+        path = None if self.outbox is None else os.fspath(self.outbox)
+        return register(meter_provider, counters, outbox=path)
+
+    def open(self, patience: float = 1.0) -> Queue:
+        """Opens the queue.
+
+        Args:
+            patience: Seconds for which SQLite waits while another process is writing.
+        """
+        # A disabled client's events go nowhere, and those of an outbox are not to follow them.
+        if self.outbox is None or not self.session.enabled:
+            return MemoryQueue(self.max_queued or MOST)
+        from intercom_data_events.outbox import MOST as MOST_IN_FILE
+        from intercom_data_events.outbox import Binding, Outbox
+
+        return Outbox(
+            self.outbox,
+            Binding(self.settings.base_url, self.session.auth.known_token, self.workspace),
+            most=self.max_queued or MOST_IN_FILE,
+            patience=patience,
+        )
+
+    def pickled(self) -> tuple[Any, dict[str, Any]]:
+        """Returns what a tracker is made of anew in another process: no token, and no events."""
+        if self._has_meters:
+            raise TypeError("a tracker with a meter_provider cannot be pickled")
+        return self.client, self._pickled
+
+
+def _nothing() -> None:
+    pass
+
+
+def _made_anew(kind: type[Any], client: Any, options: dict[str, Any]) -> Any:
+    return kind(client, **options)
 
 
 class Tracker:
@@ -60,24 +132,37 @@ class Tracker:
     first, three of four times, and the fourth is for what waits longest.
 
     Args:
-        client: What to send with; its retries, pacing, time-outs and `enabled` count here, too.
+        client: What to send with; its retries, pacing, time-outs and `enabled` apply here, too.
         outbox: A file to keep events in until Intercom has accepted them; None for memory. Several
-            processes may share it. It is left alone where the client is not `enabled`.
+            processes may share it. It is not used if the client is not `enabled`.
         workspace: A name of your own for the workspace that the outbox is for. Without it, an
             outbox that has events in it is refused where the access token has changed.
         concurrency: Requests at once, at most.
-        max_queued: Events that may wait at once; left out, 10,000 in memory and 1,000,000 in an
-            outbox.
+        max_queued: Events that may wait at once. The default is 10,000 in memory and 1,000,000 in
+            an outbox.
         when_full: What `track` does when as many wait: "drop" the event, the default; "block"
             until there is room; or "raise" a QueueFullError.
         on_error: Is called with each event that will not arrive, and the error that says why:
-            refused by Intercom, dropped, or not sent before the tracker was closed. It is called in
-            whatever thread notices.
+            rejected by Intercom, dropped, or not sent before the tracker was closed. It is called
+            in a thread of its own, or in the one that closes; it may track, flush and close.
         close_timeout: Seconds that closing may take, also at the interpreter's exit.
+        before_send: Is called by `track` with each event, before it is stored; returns the event
+            to track, changed or not, or None to drop it. An event for which it raises an exception
+            is dropped.
+        metadata: The metadata that all events get. An event's own keys win, and come first.
+        unknown_contact_patience: Seconds, from the first such answer, during which an event is sent
+            again if Intercom does not know its contact, who may have been created just now; 0 to
+            reject it at once. Others go first: this takes at most a quarter of the quota.
+        meter_provider: An OpenTelemetry MeterProvider that gets the counters as metrics; needs the
+            extra ``[otel]``.
+
+    A copy of a tracker is the same tracker. A pickle of it holds its settings, not the access token
+    or events; the token is read from the environment again.
 
     Raises:
-        ConfigurationError: An argument that makes no sense, or an outbox that holds events for
-            another workspace.
+        ConfigurationError: An argument cannot be used, or the outbox holds events for another
+            workspace.
+        MetadataError: The API does not accept `metadata`.
         OutboxError: The outbox cannot be used.
 
     Example:
@@ -101,12 +186,16 @@ class Tracker:
         when_full: WhenFull = "drop",
         on_error: Callable[[Event, IntercomError], object] | None = None,
         close_timeout: float = 10.0,
+        before_send: BeforeSend | None = None,
+        metadata: Metadata | None = None,
+        unknown_contact_patience: float = UNKNOWN_CONTACT_PATIENCE,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, DataEventsClient):
-            raise ConfigurationError(
-                f"client is {short_repr(client)}: it has to be a DataEventsClient"
-            )
-        check_settings(
+            must = "client must be a DataEventsClient"
+            raise invalid(ConfigurationError, must, client)
+        self._options = _Options(
+            client,
             outbox=outbox,
             workspace=workspace,
             concurrency=concurrency,
@@ -114,23 +203,19 @@ class Tracker:
             when_full=when_full,
             on_error=on_error,
             close_timeout=close_timeout,
+            before_send=before_send,
+            metadata=metadata,
+            unknown_contact_patience=unknown_contact_patience,
+            meter_provider=meter_provider,
         )
         check_blocking(on_error)
-        self._session, self._settings = parts_of(client)
-        self._outbox = outbox
-        self._workspace = workspace
-        self._concurrency = concurrency
-        self._max_queued = max_queued
-        self._when_full: WhenFull = when_full
-        self._on_error = on_error
-        self._close_timeout = close_timeout
         self._closed = False
-        # By process; what another one has is left alone, its locks above all.
-        self._processes: dict[object, Threads] = {}
-        self._locks: dict[object, threading.RLock] = {}
+        # What another process has is left to it.
+        self._owners: PerProcess[Owner] = PerProcess()
         if outbox is not None:
-            self._own()  # So that what is wrong with it is known now, and what it holds is sent.
-        atexit.register(self.close)
+            self._owner()  # So what is wrong with it is known now, and what it holds is sent.
+        self._stop_metrics = self._options.observe(meter_provider, self._count)
+        _exits.at_exit(self.close)
 
     def track(
         self,
@@ -155,22 +240,31 @@ class Tracker:
                 second after another program locked it.
             RuntimeError: The tracker is closed.
         """
-        self.track_event(
-            Event(
-                event_name,
-                user_id=user_id,
-                email=email,
-                id=id,
-                created_at=created_at,
-                metadata=metadata,
-                drop_excess_metadata=drop_excess_metadata,
-            )
+        event = Event(
+            event_name,
+            user_id=user_id,
+            email=email,
+            id=id,
+            created_at=created_at,
+            metadata=metadata,
+            drop_excess_metadata=drop_excess_metadata,
         )
+        self._track(event, drop_excess_metadata=drop_excess_metadata)
 
     def track_event(self, event: Event) -> None:
-        """Records an event that has been made before; raises as :meth:`track` does."""
+        """Records an event that was made before; raises as :meth:`track` does."""
         _check_event(event)
-        self._own().track(event)
+        self._track(event)
+
+    def _track(self, event: Event, *, drop_excess_metadata: bool = False) -> None:
+        owner = self._owner()
+        prepared, error = self._options.preparation.prepare(
+            event, drop_excess_metadata=drop_excess_metadata
+        )
+        if prepared is None or error is not None:
+            owner.filtered(event, error)
+        else:
+            owner.track(prepared)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Sends what is queued at once, and waits until all of it has been accepted or refused.
@@ -187,8 +281,8 @@ class Tracker:
             OutboxError: The outbox cannot be used.
         """
         seconds = None if timeout is None else check_seconds("timeout", timeout)
-        own = self._processes.get(this_process())
-        return own is None or own.flush(seconds)
+        owner = self._owners.get()
+        return owner is None or owner.flush(seconds)
 
     def close(self, timeout: float | None = None) -> bool:
         """Takes in nothing more, and sends what is queued.
@@ -202,13 +296,13 @@ class Tracker:
         Returns:
             Whether nothing was left.
         """
-        seconds = check_seconds("timeout", self._close_timeout if timeout is None else timeout)
-        process = this_process()
-        with self._locks.setdefault(process, threading.RLock()):
-            self._closed = True
-            own = self._processes.get(process)
-        done = own is None or own.close(seconds)
-        atexit.unregister(self.close)
+        given = self._options.close_timeout if timeout is None else timeout
+        seconds = check_seconds("timeout", given)
+        self._closed = True
+        owner = self._owners.get()
+        done = owner is None or owner.close(seconds)
+        _exits.cancel(self.close)
+        self._stop_metrics()
         return done
 
     @property
@@ -218,8 +312,8 @@ class Tracker:
         Raises:
             OutboxError: The outbox cannot be used.
         """
-        own = self._processes.get(this_process())
-        return Counters() if own is None else own.counters()
+        owner = self._owners.get()
+        return Counters() if owner is None else owner.counters()
 
     def __enter__(self) -> Self:
         """Enters a block that closes the tracker at its end."""
@@ -234,35 +328,47 @@ class Tracker:
         """Closes the tracker."""
         self.close()
 
-    def _own(self) -> Threads:
-        process = this_process()
-        own = self._processes.get(process)
-        if own is None:
-            with self._locks.setdefault(process, threading.RLock()):
-                own = self._processes.get(process) or self._begun(process)
-        return own
+    def __copy__(self) -> Self:
+        """Returns the same tracker."""
+        return self
 
-    def _begun(self, process: object) -> Threads:
+    def __deepcopy__(self, memo: object) -> Self:
+        """Returns the same tracker."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns what a pickle contains: the settings, but neither the token nor events.
+
+        Raises:
+            TypeError: The client or the tracker has what cannot be pickled, such as a transport.
+        """
+        return _made_anew, (type(self), *self._options.pickled())
+
+    def _count(self) -> Counters:
+        return self.counters
+
+    def _owner(self) -> Owner:
+        return self._owners.get() or self._begun()
+
+    def _begun(self) -> Owner:
         if self._closed:
-            raise RuntimeError("the tracker is closed: make a new one")
-        queue = _queue(
-            self._session, self._settings, self._outbox, self._workspace, self._max_queued
+            raise RuntimeError("the tracker is closed; make a new one")
+        options = self._options
+        begun = Owner(
+            options.open(), options.session, options.settings, options.on_error, **options.sending
         )
-        course = Course(queue, self._session.clock, self._concurrency)
-        begun = Threads(course, self._session, self._settings, self._when_full, self._on_error)
-        own = self._processes.setdefault(process, begun)
+        # A signal handler, a finalizer or another thread may have been faster.
+        owner = self._owners.setdefault(begun)
+        if owner is not begun:
+            begun.close(0)
         if self._closed:
-            # By a signal's handler, that came in between and found nothing to close.
-            own.close(0)
-            raise RuntimeError("the tracker is closed: make a new one")
-        if own is not begun:
-            begun.close(0)  # A signal's handler came in between.
-        elif _is_worker():
-            from multiprocessing.util import Finalize
-
-            # Most of them end without what is registered with atexit.
-            Finalize(None, self.close, exitpriority=_EXIT_PRIORITY)
-        return own
+            owner.close(0)
+            raise RuntimeError("the tracker is closed; make a new one")
+        if owner is begun:
+            _exits.at_exit(self.close)  # Of this process, if it was forked from another one.
+            if owner.queue.size:
+                owner.wake()  # What earlier processes left is sent without any call of track.
+        return owner
 
 
 class AsyncTracker:
@@ -297,12 +403,16 @@ class AsyncTracker:
         when_full: WhenFull = "drop",
         on_error: Callable[[Event, IntercomError], object | Awaitable[object]] | None = None,
         close_timeout: float = 10.0,
+        before_send: BeforeSend | None = None,
+        metadata: Metadata | None = None,
+        unknown_contact_patience: float = UNKNOWN_CONTACT_PATIENCE,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
-            raise ConfigurationError(
-                f"client is {short_repr(client)}: it has to be an AsyncDataEventsClient"
-            )
-        check_settings(
+            must = "client must be an AsyncDataEventsClient"
+            raise invalid(ConfigurationError, must, client)
+        self._options = _Options(
+            client,
             outbox=outbox,
             workspace=workspace,
             concurrency=concurrency,
@@ -310,18 +420,14 @@ class AsyncTracker:
             when_full=when_full,
             on_error=on_error,
             close_timeout=close_timeout,
+            before_send=before_send,
+            metadata=metadata,
+            unknown_contact_patience=unknown_contact_patience,
+            meter_provider=meter_provider,
         )
-        self._session, self._settings = parts_of(client)
-        self._outbox = outbox
-        self._workspace = workspace
-        self._concurrency = concurrency
-        self._max_queued = max_queued
-        self._when_full: WhenFull = when_full
-        self._on_error = on_error
-        self._close_timeout = close_timeout
         self._entered = False
-        self._group: anyio.abc.TaskGroup | None = None
-        self._tasks: Tasks | None = None
+        self._owned: AsyncOwner | None = None
+        self._stop_metrics = self._options.observe(meter_provider, self._count)
 
     async def track(
         self,
@@ -335,37 +441,48 @@ class AsyncTracker:
         drop_excess_metadata: bool = False,
     ) -> None:
         """Records an event; see :meth:`Tracker.track`."""
-        await self.track_event(
-            Event(
-                event_name,
-                user_id=user_id,
-                email=email,
-                id=id,
-                created_at=created_at,
-                metadata=metadata,
-                drop_excess_metadata=drop_excess_metadata,
-            )
+        event = Event(
+            event_name,
+            user_id=user_id,
+            email=email,
+            id=id,
+            created_at=created_at,
+            metadata=metadata,
+            drop_excess_metadata=drop_excess_metadata,
         )
+        await self._track(event, drop_excess_metadata=drop_excess_metadata)
 
     async def track_event(self, event: Event) -> None:
-        """Records an event that has been made before; see :meth:`Tracker.track`."""
+        """Records an event that was made before; see :meth:`Tracker.track`."""
         _check_event(event)
-        await self._own().track(event)
+        await self._track(event)
+
+    async def _track(self, event: Event, *, drop_excess_metadata: bool = False) -> None:
+        owner = self._owner()
+        prepared, error = self._options.preparation.prepare(
+            event, drop_excess_metadata=drop_excess_metadata
+        )
+        if prepared is None or error is not None:
+            owner.filtered(event, error)
+        else:
+            await owner.track(prepared)
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
         """Sends what is queued at once, and waits for it; see :meth:`Tracker.flush`."""
         seconds = None if timeout is None else check_seconds("timeout", timeout)
-        return await self._own().flush(seconds)
+        return await self._owner().flush(seconds)
 
     async def aclose(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
         """Takes in nothing more, and sends what is queued; see :meth:`Tracker.close`."""
-        seconds = check_seconds("timeout", self._close_timeout if timeout is None else timeout)
-        return await self._own().aclose(seconds)
+        given = self._options.close_timeout if timeout is None else timeout
+        done = await self._owner().aclose(check_seconds("timeout", given))
+        self._stop_metrics()
+        return done
 
     @property
     def counters(self) -> Counters:
         """What has been tracked and sent so far."""
-        return self._own().counters()
+        return self._owner().counters()
 
     async def __aenter__(self) -> Self:
         """Enters a block within which events can be tracked.
@@ -375,19 +492,21 @@ class AsyncTracker:
             OutboxError: The outbox cannot be used.
             RuntimeError: It has been entered before.
         """
-        import anyio
-        import anyio.to_thread
-
-        from intercom_data_events.tracker._tasks import Tasks
+        from intercom_data_events.tracker._owner import AsyncOwner
 
         if self._entered:
-            raise RuntimeError("a tracker is entered once: make a new one")
+            raise RuntimeError("a tracker is entered once; make a new one")
         self._entered = True
-        course = await self._course()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._tasks = Tasks(course, self._session, self._settings, self._when_full, self._on_error)
-        self._group.start_soon(self._tasks.run)
+        options = self._options
+        owner = AsyncOwner(
+            await self._open(),
+            options.session,
+            options.settings,
+            options.on_error,
+            **options.sending,
+        )
+        owner.start()
+        self._owned = owner
         return self
 
     async def __aexit__(
@@ -397,72 +516,51 @@ class AsyncTracker:
         traceback: TracebackType | None,
     ) -> None:
         """Closes the tracker."""
-        own, group = self._own(), self._group
-        assert group is not None  # noqa: S101  # for type checkers
-        try:
-            await self.aclose()
-        finally:
-            own.end()
-            try:
-                # Not told of an error of the block, which it would wrap.
-                await group.__aexit__(None, None, None)
-            finally:
-                own.course.queue.close()
+        await self.aclose()
 
-    def _own(self) -> Tasks:
-        if self._tasks is None:
+    def __copy__(self) -> Self:
+        """Returns the same tracker."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Returns the same tracker."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns what a pickle contains: the settings, but neither the token nor events.
+
+        Raises:
+            TypeError: The client or the tracker has what cannot be pickled, such as a transport.
+        """
+        return _made_anew, (type(self), *self._options.pickled())
+
+    def _count(self) -> Counters:
+        return self.counters
+
+    def _owner(self) -> AsyncOwner:
+        if self._owned is None:
             raise RuntimeError("use the tracker within: async with AsyncTracker(…) as tracker")
-        return self._tasks
+        return self._owned
 
-    async def _course(self) -> Course:
+    async def _open(self) -> Queue:
         import anyio
         import anyio.to_thread
 
-        def open_() -> None:
-            # Whoever is writing later is waited for elsewhere, without keeping up the event loop.
-            given = self._session, self._settings, self._outbox, self._workspace, self._max_queued
-            opened.append(_queue(*given, patience=0))
-
         opened: list[Queue] = []
-        if self._outbox is None:
+
+        def open_() -> None:
+            # Another process that writes is waited for elsewhere, while the event loop goes on.
+            opened.append(self._options.open(patience=0))
+
+        if self._options.outbox is None:
             open_()
-            return Course(opened[0], self._session.clock, self._concurrency)
-        # What was opened has to be closed, so that it is to be known.
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(open_)
-        return Course(opened[0], self._session.clock, self._concurrency)
-
-
-def _queue(
-    session: Session[Any],
-    settings: Settings,
-    outbox: str | os.PathLike[str] | None,
-    workspace: str | None,
-    max_queued: int | None,
-    patience: float = 1.0,
-) -> Queue:
-    # A disabled client's events go nowhere, and those of an outbox are not to follow them.
-    if outbox is None or not session.enabled:
-        return MemoryQueue(max_queued or MOST)
-    from intercom_data_events.outbox import MOST as MOST_IN_FILE
-    from intercom_data_events.outbox import Binding, Outbox
-
-    return Outbox(
-        outbox,
-        Binding(settings.base_url, session.auth.known_token, workspace),
-        most=max_queued or MOST_IN_FILE,
-        patience=patience,
-    )
-
-
-def _is_worker() -> bool:
-    """Whether this process was begun by multiprocessing."""
-    processes = sys.modules.get("multiprocessing.process")
-    return processes is not None and processes.parent_process() is not None
+        else:
+            # It has to be known, to be closed.
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(open_)
+        return opened[0]
 
 
 def _check_event(event: object) -> None:
     if not isinstance(event, Event):
-        from intercom_data_events.errors import InvalidInputError
-
-        raise InvalidInputError(f"track_event takes an Event, not {short_repr(event)}")
+        raise invalid(InvalidInputError, "track_event takes an Event", event)

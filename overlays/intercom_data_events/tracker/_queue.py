@@ -1,51 +1,49 @@
-"""What a tracker keeps events in, and in which order they leave it."""
+"""The protocol of the queues in which a tracker keeps events."""
 
 from __future__ import annotations
 
-import heapq
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterator
-from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import define
 
-from intercom_data_events.errors import IntercomError
-from intercom_data_events.event import Event
-
 if TYPE_CHECKING:
     from intercom_data_events._sending.pacing import Reservation
+    from intercom_data_events.errors import IntercomError
+    from intercom_data_events.event import Event
 
 #: Seconds for which an event counts as new.
 RECENT = 60.0
-#: Seconds; what is held back for longer was held by a clock that has been set back since.
-LONGEST_HELD = 15 * 60.0
+#: Seconds; what is delayed for longer was delayed by a clock that was set back since.
+LONGEST_DELAY = 15 * 60.0
 #: Of so many turns, one is for what waits longest, even if there is something new.
 TURNS = 4
 
 
 @define(eq=False)
-class Entry:
-    """A tracked event on its way out.
+class QueuedEvent:
+    """A tracked event until it has left the queue.
 
     Attributes:
-        id: Its number in the queue, rising.
+        id: Its number in the queue; numbers rise.
         event: The event.
         tracked_at: When it was tracked, in Unix seconds.
-        tries: How often sending it has failed for the time being.
-        begun_at: When the request that is to submit it was made, by the clock that only goes on.
+        tries: How many attempts have failed temporarily.
+        unsure: Whether a failed attempt may have been processed all the same.
+        rejected_at: When Intercom first answered that it does not know the contact, in Unix
+            seconds, or None.
         reservation: The quota that it is sent with.
-        unsure: Whether one of the failures may have been none, as far as Intercom is concerned.
+        begun_at: When it was handed to a worker, by the monotonic clock.
     """
 
     id: int
     event: Event
     tracked_at: float
     tries: int = 0
-    begun_at: float = 0.0
     unsure: bool = False
+    rejected_at: float | None = None
     reservation: Reservation | None = None
+    begun_at: float = 0.0
 
 
 class Queue(Protocol):
@@ -55,161 +53,75 @@ class Queue(Protocol):
     is younger than that goes first, three of four times; the fourth is for what waits longest. So
     what people do now is seen now, and what they did then arrives in its order, however much of
     it there is.
+
+    Any thread may call `enqueue`, `oldest` and `size`, signal handlers and finalizers included. The
+    other methods are for the owner of the queue.
+
+    Attributes:
+        durable: Whether events outlast the process, and other processes may send them.
     """
+
+    durable: bool
 
     @property
     def size(self) -> int:
-        """How many events there are, those on their way included; about, where others add some."""
+        """How many events there are, those in flight included; an estimate if others add some."""
         ...
 
-    @property
-    def lasts(self) -> bool:
-        """Whether what is in it outlasts the process, and other processes may send it."""
-        ...
-
-    @property
-    def lock(self) -> threading.RLock:
-        """What a thread holds that uses it."""
-        ...
-
-    def put(self, event: Event, now: float, /) -> bool:
-        """Takes in an event; False where the queue is full."""
-        ...
-
-    def take(self, now: float, /) -> Entry | None:
-        """Takes the next to send; it stays in the queue until one of the following."""
-
-    def accepted(self, entry: Entry, /) -> None:
-        """Ends it: it was accepted."""
-
-    def refused(self, entry: Entry, error: IntercomError, now: float, /) -> None:
-        """Ends it: it was refused."""
-
-    def later(self, entry: Entry, seconds: float, now: float, /) -> None:
-        """Holds it back for so many seconds: it failed for the time being."""
-
-    def give_back(self, entry: Entry, /) -> None:
-        """Puts it back where it was: it was not sent."""
-
-    def upkeep(self, now: float, in_flight: Collection[Entry], /) -> bool:
-        """Lets go of what was held back until now; whether there is anything to send."""
-        ...
-
-    def hurry(self) -> None:
-        """Lets go of everything that is held back."""
-
-    def mark(self) -> int:
-        """The number of the event that came last."""
-        ...
-
-    def has_passed(self, mark: int, /) -> bool:
-        """Whether every event up to this one has left."""
+    def enqueue(self, event: Event, now: float, /) -> bool:
+        """Takes in an event; returns False if the queue is full."""
         ...
 
     def oldest(self) -> float | None:
-        """When the event that waits longest was tracked, in Unix seconds."""
+        """Returns when the event that waits longest was tracked, in Unix seconds."""
 
-    def tidy(self) -> None:
-        """Does what can wait, and what may take a while."""
+    def claim(
+        self, now: float, avoid: Collection[tuple[str, str]] = (), /
+    ) -> QueuedEvent | None:
+        """Returns the next event to send; it stays in the queue until one of the following calls.
 
-    def rest(self) -> Iterator[Entry]:
-        """Gives out what is lost when this process ends."""
+        Args:
+            now: Unix seconds.
+            avoid: Persons whose events come last.
+        """
+
+    def ack(self, queued: QueuedEvent, /) -> None:
+        """Removes an event that was accepted."""
+
+    def dead_letter(self, queued: QueuedEvent, error: IntercomError, now: float, /) -> None:
+        """Removes an event that was rejected; a durable queue keeps it as a dead letter."""
+
+    def nack(self, queued: QueuedEvent, delay: float, now: float, /) -> None:
+        """Puts back an event that failed temporarily, to be claimed after so many seconds."""
+
+    def release(self, queued: QueuedEvent, /) -> None:
+        """Puts back an event that was not sent, to be claimed at once."""
+
+    def run_maintenance(self, now: float, in_flight: Collection[QueuedEvent], /) -> bool:
+        """Renews claims, and releases what is due; returns whether there is anything to claim."""
+        ...
+
+    def release_delayed(self) -> None:
+        """Ends all delays."""
+
+    def high_watermark(self) -> int:
+        """Returns the number of the latest event."""
+        ...
+
+    def is_drained(self, mark: int, /) -> bool:
+        """Returns whether every event up to this number has left."""
+        ...
+
+    def needs_checkpoint(self) -> bool:
+        """Returns whether :meth:`checkpoint` has something to do."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Does what can wait, and may take a while; in a thread of its own."""
+
+    def remaining(self) -> Iterator[QueuedEvent]:
+        """Takes out what is lost when this process ends; several threads may do that at once."""
         ...
 
     def close(self) -> None:
-        """Ends it."""
-
-
-class MemoryQueue:
-    """A queue that ends with its process.
-
-    Args:
-        most: How many events it holds.
-    """
-
-    lasts = False
-
-    def __init__(self, most: int) -> None:
-        self.lock = threading.RLock()
-        self._most = most
-        # All that have not left, by their numbers, and so by their age; a dict would look for its
-        # first among all that have left.
-        self._entries = OrderedDict[int, Entry]()
-        # Heaps, as what failed comes back to where it was.
-        self._recent: list[tuple[float, int, Entry]] = []
-        self._backlog: list[tuple[float, int, Entry]] = []
-        self._held: list[tuple[float, int, Entry]] = []
-        # A signal's handler that tracks an event can come between any two steps.
-        self._numbers = count(1)
-        self._turn = 0
-
-    @property
-    def size(self) -> int:
-        return len(self._entries)
-
-    def put(self, event: Event, now: float) -> bool:
-        if len(self._entries) >= self._most:
-            return False
-        entry = Entry(next(self._numbers), event, now)
-        place = now, entry.id, entry
-        # Where a signal's handler would wait for an event that is in one of them only, it would
-        # wait for good: so nothing comes between these two, as no function in Python is called.
-        self._entries[entry.id] = entry
-        heapq.heappush(self._recent, place)
-        return True
-
-    def take(self, now: float) -> Entry | None:
-        recent, backlog = self._recent, self._backlog
-        while recent and recent[0][0] <= now - RECENT:
-            heapq.heappush(backlog, heapq.heappop(recent))
-        self._turn += 1
-        if backlog and (not recent or self._turn % TURNS == 0):
-            return heapq.heappop(backlog)[2]
-        return heapq.heappop(recent)[2] if recent else None
-
-    def accepted(self, entry: Entry) -> None:
-        self._entries.pop(entry.id, None)
-
-    def refused(self, entry: Entry, *_: object) -> None:
-        self._entries.pop(entry.id, None)
-
-    def later(self, entry: Entry, seconds: float, now: float) -> None:
-        entry.tries += 1
-        heapq.heappush(self._held, (now + seconds, entry.id, entry))
-
-    def give_back(self, entry: Entry) -> None:
-        self._free(entry)
-
-    def upkeep(self, now: float, *_: object) -> bool:
-        while self._held and not 0 < self._held[0][0] - now <= LONGEST_HELD:
-            self._free(heapq.heappop(self._held)[2])
-        return bool(self._recent or self._backlog)
-
-    def hurry(self) -> None:
-        held, self._held = self._held, []
-        for _, _, entry in held:
-            self._free(entry)
-
-    def mark(self) -> int:
-        return max(self._entries, default=0)
-
-    def has_passed(self, mark: int) -> bool:
-        return next(iter(self._entries), mark + 1) > mark
-
-    def oldest(self) -> float | None:
-        entry = next(iter(self._entries.values()), None)
-        return None if entry is None else entry.tracked_at
-
-    def tidy(self) -> None:
-        pass
-
-    def rest(self) -> Iterator[Entry]:
-        while self._entries:
-            yield self._entries.popitem(last=False)[1]
-
-    def close(self) -> None:
-        pass
-
-    def _free(self, entry: Entry) -> None:
-        entry.begun_at = 0.0
-        heapq.heappush(self._recent, (entry.tracked_at, entry.id, entry))
+        """Closes the queue."""

@@ -1,0 +1,177 @@
+"""Runs a dispatcher in tasks of one event loop, under asyncio and trio."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Context
+from typing import TYPE_CHECKING, Generic
+
+import anyio
+
+from intercom_data_events._dispatch import ROLE, Dispatcher, Item, Result, Role
+from intercom_data_events._sending import operations
+from intercom_data_events._sending.drivers import arun
+from intercom_data_events._sending.exchange import Exchange
+from intercom_data_events._sending.runtime import running_trio
+
+if TYPE_CHECKING:
+    import anyio.abc
+
+    from intercom_data_events._sending.engines import AsyncEngine
+    from intercom_data_events._sending.session import Session
+    from intercom_data_events._sending.settings import Settings
+    from intercom_data_events.clock import AsyncAlarm
+
+
+class Host:
+    """A task of its own, which outlasts the task that starts it.
+
+    No task group can be kept open from one call of an async generator, or of a fixture, to the
+    next: another task may make the next one.
+
+    Args:
+        function: What it runs. Its errors end the task, and are the function's to handle.
+        context: Its context.
+    """
+
+    def __init__(self, function: Callable[[], Awaitable[None]], context: Context) -> None:
+        self._function = function
+        self._ended = anyio.Event()
+        # Kept here, because an event loop keeps only weak references to its tasks.
+        self._task: object
+        if running_trio():
+            import trio
+
+            #: Calls a function in the event loop, from any thread.
+            self.call_soon = trio.lowlevel.current_trio_token().run_sync_soon
+            self._task = trio.lowlevel.spawn_system_task(self._run, context=context)
+        else:
+            import asyncio
+
+            loop = asyncio.get_running_loop()
+            self.call_soon = loop.call_soon_threadsafe
+            task = loop.create_task(self._run(), context=context)
+            # Also if it is cancelled before its first step.
+            task.add_done_callback(lambda _: self._ended.set())
+            self._task = task
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return self._ended.is_set()
+
+    async def ended(self) -> None:
+        """Waits until it has ended."""
+        await self._ended.wait()
+
+    async def _run(self) -> None:
+        try:
+            await self._function()
+        finally:
+            self._ended.set()
+
+
+class TaskWorkers(Generic[Item]):
+    """Tasks that send what a dispatcher hands out.
+
+    Any of them runs the dispatcher, since no two run at once; a worker that has sent one event gets
+    the next from it without a switch of tasks.
+
+    Args:
+        dispatcher: What decides.
+        session: The connections to send through.
+        settings: The settings of the requests.
+        marked: Whether `ROLE` says what they do.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher[Item],
+        session: Session[AsyncEngine],
+        settings: Settings,
+        *,
+        marked: bool = False,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self.session = session
+        self._settings = settings
+        self._marked = marked
+        #: The tasks, once :meth:`run` has begun.
+        self.group: anyio.abc.TaskGroup | None = None
+        self._alarm: AsyncAlarm | None = None
+        self._due = math.inf
+        self._results = deque[Result[Item]]()
+        # While a worker asks for its next event.
+        self._is_asked = False
+        self._next: Item | None = None
+        #: Whether the dispatcher has ended.
+        self.has_ended = False
+
+    def wake(self) -> None:
+        """Has the dispatcher take in what is new."""
+        self._due = -math.inf
+        if self._alarm is not None:
+            self._alarm.set()
+
+    async def run(self) -> None:
+        """Runs the dispatcher and its workers until it ends; ends their requests then."""
+        clock = self.session.clock
+        async with anyio.create_task_group() as self.group:
+            self._mark("working")
+            while not self.has_ended:
+                self._alarm = clock.async_alarm()
+                self._step()
+                if self.has_ended:
+                    break
+                await self._alarm.wait(self._due - clock.monotonic())
+            self.group.cancel_scope.cancel()
+
+    def is_ready(self) -> bool:
+        """Whether a worker is free for one more event."""
+        return self.group is not None
+
+    def submit(self, item: Item) -> None:
+        """Hands an event to a worker."""
+        if self._is_asked and self._next is None:
+            self._next = item
+        elif self.group is not None:
+            self.group.start_soon(self._work, item)
+
+    def results(self) -> Iterator[Result[Item]]:
+        """Yields the results since the last call."""
+        while self._results:
+            yield self._results.popleft()
+
+    def _step(self) -> None:
+        seconds = self._dispatcher.step(self)
+        self.has_ended = seconds is None
+        before = self._due
+        self._due = self.session.clock.monotonic() + (seconds or 0.0)
+        if (self._due < before or self.has_ended) and self._alarm is not None:
+            self._alarm.set()
+
+    async def _work(self, first: Item) -> None:
+        self._mark("sending")
+        item: Item | None = first
+        while item is not None:
+            self._results.append(await self._perform(item))
+            self._is_asked = True
+            try:
+                self._step()
+            finally:
+                self._is_asked = False
+            item, self._next = self._next, None
+
+    def _mark(self, role: Role) -> None:
+        if self._marked:
+            ROLE.set(role)
+
+    async def _perform(self, item: Item) -> Result[Item]:
+        try:
+            exchange = Exchange(operations.send(item.event), self.session, self._settings)
+            await arun(exchange.steps(item.reservation), self.session)
+        except Exception as error:  # noqa: BLE001  # the dispatcher decides
+            return Result(item, error)
+        return Result(item)

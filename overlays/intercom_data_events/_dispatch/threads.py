@@ -1,0 +1,300 @@
+"""Runs a dispatcher in a thread of its own, and sends from others.
+
+No lock is waited for, and no thread, where a signal handler, a finalizer or a forked child would
+wait for ever: a thread that is being born may run the garbage collector before its starter goes on,
+and with it a finalizer that tracks, flushes or closes.
+"""
+
+from __future__ import annotations
+
+import _thread
+import math
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import Token
+from typing import TYPE_CHECKING, Generic, Protocol
+
+from attrs import evolve
+
+from intercom_data_events._dispatch import ROLE, Dispatcher, Item, Result, Role
+from intercom_data_events._sending import operations
+from intercom_data_events._sending.drivers import run
+from intercom_data_events._sending.exchange import Exchange
+from intercom_data_events._sending.runtime import this_process
+from intercom_data_events.clock import SYSTEM
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.engines import Engine
+    from intercom_data_events._sending.session import Session
+    from intercom_data_events._sending.settings import Settings
+    from intercom_data_events.clock import Alarm
+
+#: Seconds after which a waiting thread looks whether other threads are missing.
+LOOK = 0.05
+
+
+class Awaited(Protocol):
+    """What a thread waits for.
+
+    Attributes:
+        is_set: Whether it has happened.
+        alarm: Ends the wait when it happens.
+    """
+
+    is_set: bool
+    alarm: Alarm
+
+
+def start_thread(target: Callable[[], None], name: str, failed: Callable[[], None]) -> bool:
+    """Starts a thread without waiting for it; returns False if no thread can be started.
+
+    ``Thread.start`` waits for the new thread, so another new thread calls it. Both start from an
+    empty context.
+
+    Args:
+        target: What the thread runs.
+        name: Its name.
+        failed: Called if it turns out later that the thread cannot be started.
+    """
+    try:
+        _thread.start_new_thread(_start, (target, name, failed))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _start(target: Callable[[], None], name: str, failed: Callable[[], None]) -> None:
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except RuntimeError:
+        failed()
+
+
+class ThreadWorkers(Generic[Item]):
+    """Threads that send what a dispatcher hands out, and the thread that runs the dispatcher.
+
+    Threads are started when there is something to do. Where none can be started, as when the
+    interpreter exits, the threads that wait for the dispatcher do the work, by :meth:`assist`.
+
+    Args:
+        dispatcher: What decides.
+        session: The connections to send through.
+        settings: The settings of the requests.
+        name: The name of the threads.
+        marked: Whether `ROLE` says what they do.
+        load: Called by each thread before it does anything else.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher[Item],
+        session: Session[Engine],
+        settings: Settings,
+        name: str,
+        *,
+        marked: bool = False,
+        load: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._session = session
+        self._settings = settings
+        self._name = name
+        self._marked = marked
+        self._load = load
+        # Under gevent, threads go on in a forked child, where nothing of this is theirs.
+        self._process = this_process()
+        # Only tried, never waited for. The thread that has it owns the dispatcher's state.
+        self._gate = threading.Lock()
+        self._alarm: Alarm = SYSTEM.alarm()
+        self._is_dispatched = False
+        self._tried_at = -math.inf
+        # Looked up when it is made, because gevent may have replaced it.
+        self._work: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._results = deque[Result[Item]]()
+        self._failed_starts = deque[None]()
+        # The dispatcher's: how many events the workers have, and how many workers were started.
+        self._busy = 0
+        self._started = 0
+        # Threads that run, and threads that assist.
+        self._threads = set[threading.Thread]()
+        self._assistants = set[int]()
+        self._unborn_since = math.inf
+        #: Whether threads are missing because they could not be started.
+        self.is_short = False
+        #: Whether the dispatcher has ended.
+        self.has_ended = False
+
+    # For any thread, signal handler and finalizer.
+
+    def wake(self) -> None:
+        """Has the dispatcher take in what is new, and starts its thread if needed."""
+        self._alarm.set()
+        if not self._is_dispatched and not self.has_ended:
+            now = SYSTEM.monotonic()
+            if now - self._tried_at >= LOOK:
+                self._tried_at = now
+                self.is_short = not start_thread(self._dispatch, self._name, self._note_failure)
+
+    def assist(self, seconds: float, awaited: Awaited) -> None:
+        """Waits for a while, and does the part of threads that are missing.
+
+        Args:
+            seconds: How long to wait at most. A request from here takes no longer.
+            awaited: What the thread waits for.
+        """
+        here = threading.get_ident()
+        self._assistants.add(here)
+        try:
+            if not self._is_dispatched:
+                self._step()
+                if awaited.is_set or self.has_ended:
+                    return
+                self.wake()
+            if not self.is_short and not self._is_unborn():
+                awaited.alarm.wait(min(seconds, LOOK))
+                return
+            try:
+                item = self._work.get(timeout=min(seconds, LOOK))
+            except queue.Empty:
+                return
+            if item is None:
+                self._work.put(None)  # It is for a worker, to end.
+            else:
+                role = self._mark("working")
+                error = self._perform(item, seconds)
+                ROLE.reset(role)
+                if error is not None and not isinstance(error, Exception):
+                    raise error  # Of a signal handler.
+        finally:
+            self._assistants.discard(here)
+
+    def join(self, ends: float) -> None:
+        """Waits until all threads have ended, or until a time of the system's monotonic clock."""
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, min(ends - SYSTEM.monotonic(), threading.TIMEOUT_MAX)))
+
+    # For the dispatcher, within a step.
+
+    def is_ready(self) -> bool:
+        """Whether a worker is free for one more event; starts one if needed."""
+        if self._busy < self._started:
+            return True
+        self.is_short = not start_thread(self._run, self._name, self._note_failure)
+        if not self.is_short:
+            self._started += 1
+        return self._busy < self._started + len(self._assistants)
+
+    def submit(self, item: Item) -> None:
+        """Hands an event to a free worker."""
+        self._busy += 1
+        self._work.put(item)
+
+    def results(self) -> Iterator[Result[Item]]:
+        """Yields the results since the last call."""
+        while self._failed_starts:
+            self._failed_starts.pop()
+            self._started -= 1
+        while self._results:
+            self._busy -= 1
+            yield self._results.popleft()
+        while self._started < self._busy and self.is_ready() and not self.is_short:
+            pass  # They could not be started before.
+
+    # Their own.
+
+    def _dispatch(self) -> None:
+        if not self._gate.acquire(blocking=False):
+            return
+        here = threading.current_thread()
+        self._threads.add(here)
+        self._is_dispatched = True
+        self._mark("working")
+        try:
+            self._load()
+            while True:
+                # Before the step: what is new after it sets this alarm.
+                self._alarm = alarm = self._session.clock.alarm()
+                seconds = self._dispatcher.step(self)
+                if seconds is None:
+                    self._end()
+                    return
+                alarm.wait(seconds)
+                if self._is_forked():
+                    return
+        finally:
+            self._is_dispatched = False
+            self._gate.release()
+            self._threads.discard(here)
+
+    def _step(self) -> None:
+        if not self._gate.acquire(blocking=False):
+            return
+        role = self._mark("working")
+        try:
+            if not self.has_ended and self._dispatcher.step(self) is None:
+                self._end()
+        finally:
+            ROLE.reset(role)
+            self._gate.release()
+
+    def _end(self) -> None:
+        self.has_ended = True
+        for _ in range(self._started):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        here = threading.current_thread()
+        self._threads.add(here)
+        self._mark("working")
+        try:
+            self._load()
+            while (item := self._work.get()) is not None and not self._is_forked():
+                role = self._mark("sending")
+                self._perform(item, math.inf)
+                ROLE.reset(role)
+                if self._is_forked():
+                    return
+        finally:
+            self._threads.discard(here)
+
+    def _perform(self, item: Item, seconds: float) -> BaseException | None:
+        error: BaseException | None = None
+        settings = self._settings
+        if seconds < settings.deadline:
+            settings = evolve(settings, deadline=max(seconds, 0.001))
+        try:
+            exchange = Exchange(operations.send(item.event), self._session, settings)
+            run(exchange.steps(item.reservation), self._session)
+        except BaseException as failure:  # noqa: BLE001  # the dispatcher decides
+            error = failure
+        if not self._is_forked():
+            self._results.append(Result(item, error))
+            self.wake()
+        return error
+
+    def _mark(self, role: Role) -> Token[Role]:
+        return ROLE.set(role if self._marked else ROLE.get())
+
+    def _is_forked(self) -> bool:
+        return this_process() is not self._process
+
+    def _note_failure(self) -> None:
+        self._failed_starts.append(None)
+        self.is_short = True
+        self.wake()
+
+    @property
+    def _lacks_threads(self) -> bool:
+        return not self._is_dispatched or len(self._threads) - 1 < min(self._started, self._busy)
+
+    def _is_unborn(self) -> bool:
+        """Whether threads were started a while ago and do not run: they never may."""
+        if not self._lacks_threads:
+            self._unborn_since = math.inf
+            return False
+        now = SYSTEM.monotonic()
+        self._unborn_since = min(self._unborn_since, now)
+        return now - self._unborn_since >= LOOK

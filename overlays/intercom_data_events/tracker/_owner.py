@@ -1,0 +1,506 @@
+"""What a tracker has in one process: a queue, and what sends from it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import evolve
+
+from intercom_data_events._dispatch import ROLE
+from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
+from intercom_data_events.clock import SYSTEM
+from intercom_data_events.errors import (
+    IntercomError,
+    NotSentError,
+    OutboxLockedError,
+    QueueFullError,
+)
+from intercom_data_events.event import Event
+from intercom_data_events.tracker._collector import is_collecting, watch_collector
+from intercom_data_events.tracker._counters import Count, Counters, is_worth_a_line
+from intercom_data_events.tracker._dispatcher import Reporting, Request, TrackerDispatcher
+from intercom_data_events.tracker._preload import load
+from intercom_data_events.tracker._reporter import Answer, AsyncReporter, Reporter
+from intercom_data_events.tracker._scheduler import Scheduler, named
+
+if TYPE_CHECKING:
+    from intercom_data_events._dispatch.tasks import Host, TaskWorkers
+    from intercom_data_events._sending.engines import AsyncEngine, Engine
+    from intercom_data_events._sending.session import Session
+    from intercom_data_events._sending.settings import Settings
+    from intercom_data_events.clock import Alarm
+    from intercom_data_events.tracker._queue import QueuedEvent, Queue
+    from intercom_data_events.tracker._reporter import OnError
+    from intercom_data_events.tracker._settings import WhenFull
+
+log = logging.getLogger("intercom_data_events")
+
+T = TypeVar("T")
+
+# Seconds that the dispatcher may take to stop after the time for closing is over: SQLite may wait.
+_GRACE = 5.0
+# Seconds for which a task uses a locked outbox again, and between two attempts.
+_PATIENCE = 5.0
+_TURN = 0.005
+
+
+def _is_working() -> bool:
+    """Whether this thread or task is one that the tracker needs, so that it must not wait."""
+    return ROLE.get() in ("working", "sending")
+
+
+class _Shared:
+    """What the owners of blocking and async trackers share.
+
+    Args:
+        queue: Where events wait.
+        session: The connections to send through.
+        settings: The settings of the requests.
+        reporter: What calls `on_error` and logs.
+        concurrency: Requests at once, at most.
+        when_full: What to do where the queue is full.
+        patience: Seconds for which a contact may be unknown.
+        locked: Seconds for which the dispatcher uses a locked outbox again, instead of giving in.
+        lingers: Whether it waits for requests in flight after it has stopped.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        session: Session[Any],
+        settings: Settings,
+        reporter: Reporting,
+        *,
+        concurrency: int,
+        when_full: WhenFull,
+        patience: float,
+        locked: float,
+        lingers: bool,
+    ) -> None:
+        self.queue = queue
+        self._session = session
+        self._reporter = reporter
+        self._when_full: WhenFull = when_full
+        self._share = settings.quota_share
+        self._scheduler = Scheduler(
+            queue, session.clock, concurrency, patience, self._limit, reporter.say
+        )
+        self._dispatcher = TrackerDispatcher(
+            self._scheduler, session, settings, reporter, self.wake, self._begin_checkpoint,
+            patience=locked, lingers=lingers,
+        )  # fmt: skip
+        self._filtered = Count()
+        self._failed_filters = Count()
+        self._recursive = Count()
+
+    def wake(self) -> None:
+        """Has the dispatcher take in what is new."""
+        raise NotImplementedError
+
+    def _begin_checkpoint(self) -> None:
+        """Has the queue's checkpoint be run, beside everything else."""
+        raise NotImplementedError
+
+    def _checkpoint(self) -> None:
+        try:
+            self.queue.checkpoint()
+        except Exception:  # where it keeps anything from being sent, that is logged
+            log.debug("the checkpoint of the outbox failed", exc_info=True)
+
+    def filtered(self, event: Event, error: NotSentError | None) -> None:
+        """Takes in an event that `before_send` dropped, or failed for."""
+        if error is None:
+            self._filtered.add()
+            return
+        self._scheduler.dropped.add()
+        if self._failed_filters.add() == 1:
+            self._reporter.say(logging.ERROR, "%s", error)
+        self._give_up(event, error)
+
+    def counters(self) -> Counters:
+        """What there is to count.
+
+        Raises:
+            OutboxError: The outbox cannot be read.
+        """
+        scheduler = self._scheduler
+        oldest = None if scheduler.stopped else self.queue.oldest()
+        age = 0.0 if oldest is None else max(0.0, self._session.clock.time() - oldest)
+        return Counters(
+            queued=self.queue.size,
+            sent=scheduler.sent,
+            refused=scheduler.refused,
+            dropped=scheduler.dropped.value,
+            collisions=self._dispatcher.collisions,
+            oldest_age=age,
+            failing=self._failing(),
+            filtered=self._filtered.value,
+        )
+
+    def _failing(self) -> IntercomError | None:
+        return self._scheduler.failing
+
+    def _limit(self) -> float | None:
+        limit = self._session.rate_limit
+        return None if limit is None else limit.limit * self._share
+
+    def _is_recursive(self) -> bool:
+        """Whether code tracks that runs while an event is sent; drops its event then.
+
+        Otherwise a log handler that tracks each line would track without end.
+        """
+        if ROLE.get() != "sending" or is_collecting():
+            return False
+        self._scheduler.dropped.add()
+        if self._recursive.add() == 1:
+            self._reporter.say(
+                logging.WARNING,
+                "an event was dropped, because it was tracked by code that runs while an event is "
+                "sent or logged, such as a log handler; such events are counted as dropped",
+            )
+        return True
+
+    def _drop(self, event: Event) -> None:
+        """Gives up an event that found no room.
+
+        Raises:
+            QueueFullError: That is to be raised.
+        """
+        dropped, waiting = self._scheduler.dropped.add(), self.queue.size
+        if is_worth_a_line(dropped):
+            self._reporter.say(
+                logging.WARNING,
+                "%s dropped: %d events wait already; dropped so far: %d",
+                named(event), waiting, dropped,
+            )  # fmt: skip
+        error = QueueFullError(
+            f"{named(event)} was not tracked: {waiting:,} events wait already; track fewer, or "
+            "pass a larger max_queued"
+        )
+        if self._when_full == "raise":
+            raise error
+        self._give_up(event, error)
+
+    def _give_up(self, event: Event, error: IntercomError) -> None:
+        # Else an on_error that tracks could go on for ever.
+        if ROLE.get() != "reporting":
+            self._reporter.give_up(event, error)
+
+    def _give_up_late(self) -> None:
+        """Gives up what came as the tracker closed."""
+        for queued in self.queue.remaining():
+            self._reporter.give_up(*self._scheduler.lost(queued))
+
+    def _check_open(self) -> None:
+        if self._scheduler.closing or self._scheduler.stopped:
+            raise RuntimeError("the tracker is closed; make a new one")
+
+
+class Owner(_Shared):
+    """Sends what is tracked from threads; of one process, because no thread survives a fork."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        session: Session[Engine],
+        settings: Settings,
+        on_error: OnError | None,
+        *,
+        concurrency: int,
+        when_full: WhenFull,
+        patience: float,
+    ) -> None:
+        self._reports = Reporter(on_error)
+        super().__init__(
+            queue, session, settings, self._reports,
+            concurrency=concurrency, when_full=when_full, patience=patience, locked=0.0,
+            lingers=True,
+        )  # fmt: skip
+        self._workers = ThreadWorkers[QueuedEvent](
+            self._dispatcher, session, settings, "intercom-tracker",
+            marked=True, load=partial(load, session),
+        )  # fmt: skip
+        self._is_short = False
+        self._is_checkpointing = False
+        watch_collector()
+
+    def wake(self) -> None:
+        """Has the dispatcher take in what is new; starts its thread if needed."""
+        self._workers.wake()
+        short = self._workers.is_short
+        if short and not self._is_short:
+            self._reporter.say(logging.ERROR, "events wait: %s", _no_threads())
+        self._is_short = short
+
+    def track(self, event: Event) -> None:
+        """Takes in an event.
+
+        Raises:
+            QueueFullError: There is no room, and that is to be raised.
+            OutboxError: The outbox cannot be written.
+            RuntimeError: The tracker is closed.
+        """
+        if self._is_recursive():
+            return
+        self._check_open()
+        now = self._session.clock.time()
+        while not self.queue.enqueue(event, now):
+            if self._when_full != "block" or _is_working():
+                self._drop(event)
+                return
+            self._wait_for_room()
+            self._check_open()
+        self._dispatcher.tracked.append(event)
+        self.wake()
+        if self._scheduler.stopped:
+            self._give_up_late()
+
+    def flush(self, timeout: float | None) -> bool:
+        """Waits until all that is queued now has left; returns whether it has."""
+        ends = math.inf if timeout is None else SYSTEM.monotonic() + timeout
+        return self._ask(Request("flush", Answer(SYSTEM.alarm())), ends)
+
+    def close(self, timeout: float) -> bool:
+        """Takes in nothing more, and sends what there is; returns whether that was in time."""
+        ends = SYSTEM.monotonic() + timeout
+        self._scheduler.closing = True
+        done = self._ask(Request("close", Answer(SYSTEM.alarm()), ends), ends)
+        if _is_working():
+            return done
+        if not self._workers.has_ended and not self._scheduler.stopped:
+            stopping = Request("stop", Answer(SYSTEM.alarm()))
+            self._ask(stopping, SYSTEM.monotonic() + _GRACE)
+        self._give_up_late()
+        self._reports.finish(ends)
+        if done and ROLE.get() != "reporting":
+            self._workers.join(ends)
+        return done
+
+    def _ask(self, request: Request, ends: float) -> bool:
+        """Hands a request to the dispatcher, and waits for the answer.
+
+        Raises:
+            OutboxError: The outbox cannot be used.
+        """
+        answer = request.answer
+        self._dispatcher.requests.append(request)
+        if self.queue.size:
+            self.wake()
+        if _is_working():
+            return False  # The dispatcher or a worker would wait for itself.
+        try:
+            while not answer.is_set and not self._workers.has_ended:
+                left = ends - SYSTEM.monotonic()
+                if left <= 0:
+                    return False
+                self._workers.assist(left, answer)
+                self._reports.assist()
+        finally:
+            request.is_abandoned = True
+        if answer.error is not None:
+            raise answer.error
+        return answer.value if answer.is_set else self._dispatcher.drained
+
+    def _wait_for_room(self) -> None:
+        awaited = Answer(SYSTEM.alarm())
+        self._dispatcher.waiting_for_room.append(awaited.alarm)
+        self.wake()
+        if self.queue.size:
+            self._workers.assist(LOOK, awaited)
+
+    def _begin_checkpoint(self) -> None:
+        if not self._is_checkpointing:
+            self._is_checkpointing = start_thread(
+                self._checkpoint_once, "intercom-tracker-maintenance", self._end_checkpoint
+            )
+
+    def _checkpoint_once(self) -> None:
+        try:
+            self._checkpoint()
+        finally:
+            self._end_checkpoint()
+
+    def _end_checkpoint(self) -> None:
+        self._is_checkpointing = False
+
+    def _failing(self) -> IntercomError | None:
+        if self._workers.is_short and self.queue.size:
+            return NotSentError(f"events wait: {_no_threads()}")
+        return self._scheduler.failing
+
+
+def _no_threads() -> str:
+    return (
+        "no thread can be started to send them; they are sent once one can, or by flush() or close()"
+    )
+
+
+class AsyncOwner(_Shared):
+    """Sends what is tracked from tasks of one event loop.
+
+    An outbox is written to in the event loop, because that takes no longer than what a loop does
+    all the time. If another process is writing, the loop goes on, and tries again after a while.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        session: Session[AsyncEngine],
+        settings: Settings,
+        on_error: OnError | None,
+        *,
+        concurrency: int,
+        when_full: WhenFull,
+        patience: float,
+    ) -> None:
+        from intercom_data_events._dispatch.tasks import TaskWorkers
+
+        self._concurrency = concurrency
+        self._reports = AsyncReporter(on_error, session.clock.async_alarm)
+        super().__init__(
+            queue, session, settings, self._reports,
+            concurrency=concurrency, when_full=when_full, patience=patience, locked=_PATIENCE,
+            lingers=False,
+        )  # fmt: skip
+        self._workers: TaskWorkers[QueuedEvent] = TaskWorkers(
+            self._dispatcher, session, settings, marked=True
+        )
+        self._host: Host | None = None
+        self._closing_ends = math.inf
+        self._is_checkpointing = False
+
+    def start(self) -> None:
+        """Begins to send, in a task that starts from an empty context."""
+        from intercom_data_events._dispatch.tasks import Host
+
+        self._host = Host(self._run, Context())
+
+    def wake(self) -> None:
+        """Has the dispatcher take in what is new."""
+        self._workers.wake()
+
+    async def track(self, event: Event) -> None:
+        """Takes in an event; raises as its twin in threads does."""
+        import anyio.lowlevel
+
+        if self._is_recursive():
+            return
+        self._check_open()
+        now = self._session.clock.time()
+        while not await self._in_turn(lambda: self.queue.enqueue(event, now)):
+            if self._when_full != "block" or _is_working():
+                self._drop(event)
+                return
+            await self._wait_for_room()
+            self._check_open()
+        self._dispatcher.tracked.append(event)
+        self.wake()
+        if self._scheduler.stopped:
+            self._give_up_late()
+        elif self.queue.size > self._concurrency:
+            # Else a task that tracks many in a row would keep those that send them from running.
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    async def flush(self, seconds: float | None) -> bool:
+        """Waits until all that is queued now has left; returns whether it has."""
+        return await self._ask(Request("flush", self._answer()), seconds)
+
+    async def aclose(self, seconds: float) -> bool:
+        """Takes in nothing more, and sends what there is; returns whether that was in time."""
+        import anyio
+
+        self._scheduler.closing = True
+        self._closing_ends = anyio.current_time() + seconds
+        if _is_working():
+            return await self._ask(Request("close", self._answer()), seconds)
+        done = False
+        # Also where the caller is being cancelled: that is what the time-out is for.
+        with anyio.CancelScope(shield=True):
+            try:
+                done = await self._ask(Request("close", self._answer()), seconds)
+            finally:
+                # Also where asyncio cancels this task in spite of the shield.
+                if not self._scheduler.stopped:
+                    self._dispatcher.requests.append(Request("stop", self._answer()))
+                    self.wake()
+            if self._host is not None and ROLE.get() != "reporting":
+                await self._host.ended()
+        return done
+
+    def _answer(self) -> Answer:
+        return Answer(self._session.clock.async_alarm())
+
+    async def _ask(self, request: Request, seconds: float | None) -> bool:
+        import anyio
+
+        answer = request.answer
+        self._dispatcher.requests.append(request)
+        self.wake()
+        if _is_working():
+            return False  # The dispatcher or a worker would wait for itself.
+        try:
+            with anyio.move_on_after(seconds):
+                while not answer.is_set and not self._workers.has_ended:
+                    await answer.alarm.wait(math.inf)
+        finally:
+            request.is_abandoned = True
+        if answer.error is not None:
+            raise answer.error
+        if self._workers.has_ended and not answer.is_set:
+            return self._dispatcher.drained
+        return answer.value
+
+    async def _wait_for_room(self) -> None:
+        alarm = self._session.clock.async_alarm()
+        self._dispatcher.waiting_for_room.append(alarm)
+        self.wake()
+        await alarm.wait(LOOK)
+
+    async def _in_turn(self, use: Callable[[], T]) -> T:
+        """Uses the queue, as soon as no other process is writing to it."""
+        import anyio
+
+        ends = anyio.current_time() + _PATIENCE
+        while True:
+            try:
+                return use()
+            except OutboxLockedError:
+                if anyio.current_time() > ends:
+                    raise
+            await anyio.sleep(_TURN)
+
+    def _begin_checkpoint(self) -> None:
+        if self._workers.group is not None and not self._is_checkpointing:
+            self._is_checkpointing = True
+            self._workers.group.start_soon(self._checkpoint_once)
+
+    async def _checkpoint_once(self) -> None:
+        import anyio.to_thread
+
+        try:
+            limiter = anyio.CapacityLimiter(1)  # The application's threads may all be busy.
+            await anyio.to_thread.run_sync(self._checkpoint, limiter=limiter)
+        finally:
+            self._is_checkpointing = False
+
+    async def _run(self) -> None:
+        import anyio
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._reports.run)
+                await self._workers.run()
+                left = self._closing_ends - anyio.current_time()
+                with anyio.move_on_after(max(0.0, left)):
+                    await self._reports.idle()
+                group.cancel_scope.cancel()
+            await self._reports.report()
+        finally:
+            # Also where the event loop ends, and cancels this.
+            self._workers.has_ended = True
+            self._dispatcher.end()

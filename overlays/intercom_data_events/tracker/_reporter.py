@@ -1,0 +1,261 @@
+"""Calls `on_error` and logs, in a thread or task of its own: both run code of the caller's.
+
+That code may take a while, wait for a thread that tracks, track, flush, close, or raise.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import define, field, frozen
+
+from intercom_data_events._dispatch import ROLE
+from intercom_data_events._dispatch.threads import LOOK, start_thread
+from intercom_data_events._sending.runtime import this_process
+from intercom_data_events.clock import SYSTEM
+from intercom_data_events.errors import IntercomError
+from intercom_data_events.event import Event
+from intercom_data_events.tracker._scheduler import GivenUp, named
+
+if TYPE_CHECKING:
+    from intercom_data_events.clock import Alarm, AsyncAlarm
+
+log = logging.getLogger("intercom_data_events")
+
+OnError: TypeAlias = Callable[[Event, IntercomError], object]
+
+
+@define(eq=False)
+class Answer:
+    """What a caller of `flush` or `close` waits for.
+
+    Attributes:
+        alarm: What it waits on.
+        is_set: Whether it was answered.
+        value: The answer.
+        error: The error to raise instead.
+        is_reporting: Whether `on_error` waits for it, so that it cannot wait for `on_error`.
+    """
+
+    alarm: Any
+    is_set: bool = False
+    value: bool = False
+    error: BaseException | None = None
+    is_reporting: bool = field(factory=lambda: ROLE.get() == "reporting")
+
+    def give(self, value: bool, error: BaseException | None = None) -> None:
+        """Answers."""
+        self.value, self.error, self.is_set = value, error, True
+        self.alarm.set()
+
+
+@frozen
+class _Line:
+    level: int
+    message: str
+    arguments: tuple[object, ...]
+
+    def log(self) -> None:
+        role = ROLE.set("sending")  # What handles the line must not track for ever.
+        try:
+            log.log(self.level, self.message, *self.arguments)
+        finally:
+            ROLE.reset(role)
+
+
+
+
+@frozen
+class _Reply:
+    answer: Answer
+    value: bool
+
+
+class Reporter:
+    """Calls `on_error` and logs, in one thread at a time, in the order of what happened.
+
+    Args:
+        on_error: Is called with each event that will not arrive, and why; None for nothing.
+    """
+
+    def __init__(self, on_error: OnError | None) -> None:
+        self._on_error = on_error
+        self._items = deque[GivenUp | _Line | _Reply]()
+        # Only tried, never waited for.
+        self._gate = threading.Lock()
+        self._tried_at = -math.inf
+        self._process = this_process()
+
+    def say(self, level: int, message: str, *arguments: object) -> None:
+        """Logs a line: here if no thread can be started."""
+        line = _Line(level, message, arguments)
+        self._items.append(line)
+        if not self._start():
+            try:
+                self._items.remove(line)
+            except ValueError:
+                return  # Another thread logs it.
+            line.log()
+
+    def give_up(self, event: Event, error: IntercomError) -> None:
+        """Has `on_error` called."""
+        if self._on_error is not None:
+            self._items.append((event, error))
+            self._start()
+
+    def reply(self, answer: Answer, value: bool) -> None:
+        """Answers, after all calls of `on_error` so far."""
+        if answer.is_reporting or not (self._items or self._gate.locked()):
+            answer.give(value)
+        else:
+            self._items.append(_Reply(answer, value))
+            self._start()
+
+    def assist(self) -> None:
+        """Reports from here, if there is something to report and no thread that does."""
+        if self._items and not self._gate.locked() and SYSTEM.monotonic() - self._tried_at >= LOOK:
+            self._work(is_own=False)
+
+    def finish(self, ends: float) -> None:
+        """Reports the rest; where `on_error` takes longer in another thread, beside it.
+
+        Args:
+            ends: Until when to wait for that, by the system's monotonic clock.
+        """
+        if ROLE.get() == "reporting":
+            return  # It continues after this.
+        while self._gate.locked() and (left := ends - SYSTEM.monotonic()) > 0:
+            alarm = SYSTEM.alarm()
+            self._items.append(_Reply(Answer(alarm, is_reporting=False), value=True))
+            alarm.wait(min(left, LOOK))
+        self._report(is_own=False)
+
+    def _start(self) -> bool:
+        """Has a thread report; returns False if none can be started."""
+        if self._gate.locked():
+            return True
+        self._tried_at = SYSTEM.monotonic()
+        return start_thread(self._run, "intercom-tracker-reporter", lambda: None)
+
+    def _run(self) -> None:
+        self._work(is_own=True)
+
+    def _work(self, *, is_own: bool) -> None:
+        # Again, because something may have come between the last look and the release.
+        while self._items and self._gate.acquire(blocking=False):
+            try:
+                self._report(is_own=is_own)
+            finally:
+                self._gate.release()
+
+    def _report(self, *, is_own: bool) -> None:
+        while self._items and this_process() is self._process:
+            try:
+                item = self._items.popleft()
+            except IndexError:
+                return
+            if isinstance(item, _Line):
+                item.log()
+            elif isinstance(item, _Reply):
+                item.answer.give(item.value)
+            else:
+                self._call(*item, is_own=is_own)
+
+    def _call(self, event: Event, error: IntercomError, *, is_own: bool) -> None:
+        role = ROLE.set("reporting")
+        try:
+            if self._on_error is not None:
+                self._on_error(event, error)
+        except Exception:
+            log.exception("on_error failed, about %s", named(event))
+        except BaseException:
+            if not is_own:
+                raise
+            log.exception("on_error failed, about %s", named(event))
+        finally:
+            ROLE.reset(role)
+
+
+class AsyncReporter:
+    """The twin of :class:`Reporter`, in a task; a function given as `on_error` may be async.
+
+    Args:
+        on_error: Is called with each event that will not arrive, and why; None for nothing.
+        alarm: Makes an alarm to wait on.
+    """
+
+    def __init__(
+        self, on_error: OnError | None, alarm: Callable[[], AsyncAlarm]
+    ) -> None:
+        self._on_error = on_error
+        self._new_alarm = alarm
+        self._alarm: AsyncAlarm | None = None
+        self._items = deque[GivenUp | _Line | _Reply]()
+        self._is_busy = False
+
+    def say(self, level: int, message: str, *arguments: object) -> None:
+        """Logs a line."""
+        self._put(_Line(level, message, arguments))
+
+    def give_up(self, event: Event, error: IntercomError) -> None:
+        """Has `on_error` called."""
+        if self._on_error is not None:
+            self._put((event, error))
+
+    def reply(self, answer: Answer, value: bool) -> None:
+        """Answers, after all calls of `on_error` so far."""
+        if answer.is_reporting or not (self._items or self._is_busy):
+            answer.give(value)
+        else:
+            self._put(_Reply(answer, value))
+
+    async def run(self) -> None:
+        """Reports, until it is cancelled."""
+        while True:
+            self._alarm = self._new_alarm()
+            await self.report()
+            await self._alarm.wait(math.inf)
+
+    async def idle(self) -> None:
+        """Waits until there is nothing to report."""
+        answer = Answer(self._new_alarm(), is_reporting=False)
+        self.reply(answer, True)
+        while not answer.is_set:
+            await answer.alarm.wait(math.inf)
+
+    async def report(self) -> None:
+        """Reports what there is to report."""
+        while self._items:
+            item = self._items.popleft()
+            if isinstance(item, _Line):
+                item.log()
+            elif isinstance(item, _Reply):
+                item.answer.give(item.value)
+            else:
+                self._is_busy = True
+                try:
+                    await self._call(*item)
+                finally:
+                    self._is_busy = False
+
+    def _put(self, item: GivenUp | _Line | _Reply) -> None:
+        self._items.append(item)
+        if self._alarm is not None:
+            self._alarm.set()
+
+    async def _call(self, event: Event, error: IntercomError) -> None:
+        role = ROLE.set("reporting")
+        try:
+            result = None if self._on_error is None else self._on_error(event, error)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            log.exception("on_error failed, about %s", named(event))
+        finally:
+            ROLE.reset(role)
