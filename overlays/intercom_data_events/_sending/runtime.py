@@ -6,21 +6,17 @@ import os
 import sys
 from typing import Any, cast
 
-# A token, because process ids are reused, and containers have the same ones.
-_token: list[object] = [object()]
-
-
-def _renew() -> None:
-    _token[0] = object()
-
+# A token, because process ids are reused, and containers have the same ones. By process id, because
+# uWSGI forks without Python's knowledge, unless told otherwise, and then nothing is called.
+_tokens: dict[int, object] = {}
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+    os.register_at_fork(after_in_child=_tokens.clear)
 
 
 def this_process() -> object:
     """Returns the token of this process; each fork gives the child a new one."""
-    return _token[0]
+    return _tokens.setdefault(os.getpid(), object())
 
 
 def running_trio() -> bool:
