@@ -32,6 +32,8 @@ _ACCESS_CODES = frozenset(
     "token_expired token_not_found token_revoked token_unauthorized unauthorized".split()
 )
 _VERSION_CODE = "intercom_version_invalid"
+# Observed with 404 for an event whose contact does not exist, or not yet.
+_UNKNOWN_CODE = "not_found"
 _ACCESS_STATUSES = {401, 402, 403}
 # Statuses with which Intercom rejects one request, if the body is Intercom's list of errors.
 _PERMANENT = {400, 404, 409, 413, 422}
@@ -39,6 +41,8 @@ _PERMANENT = {400, 404, 409, 413, 422}
 # Seconds: the longest first wait; it doubles with each attempt, up to the longest wait.
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
+# A power of two that is still a float, and more than any wait.
+_MOST_DOUBLINGS = 1000
 #: Seconds. Windows of the rate limit last 10 seconds as documented, and up to 60 as observed; a
 #: reset that is further away does not belong to a window.
 LONGEST_WINDOW = 60.0
@@ -95,6 +99,18 @@ def classify(error: errors.IntercomError) -> ErrorClass:
     return ErrorClass.SYSTEMIC
 
 
+def is_unknown_contact(error: errors.IntercomError) -> bool:
+    """Whether Intercom rejects an event because it does not know the contact.
+
+    Observed: a contact that was created a second ago may still be unknown. What waits in a queue
+    can be sent again a little later.
+    """
+    if not isinstance(error, errors.APIResponseError) or error.response.status_code != 404:
+        return False
+    codes = errors.texts(errors.reported_errors(error.response.content), "code")
+    return _UNKNOWN_CODE in codes and classify(error) is ErrorClass.PERMANENT
+
+
 def denies_access(codes: Sequence[str], status: int | None = None) -> bool:
     """Whether an answer rejects the access token, its permissions or the workspace's plan."""
     return status in _ACCESS_STATUSES or not _ACCESS_CODES.isdisjoint(codes)
@@ -148,8 +164,26 @@ def seconds_to_wait(failure: errors.IntercomError, attempts: int, now: float) ->
     if asked:
         return asked
     # Also if the answer asks for a wait of 0, because all clients may get it at the same time.
-    longest = min(_LONGEST_WAIT, math.ldexp(_FIRST_WAIT, min(attempts - 1, 10)))
-    return random.uniform(0, longest)  # noqa: S311  # spreads load, guards nothing
+    return backoff(attempts, _FIRST_WAIT, _LONGEST_WAIT)
+
+
+def backoff(attempts: int, first: float, longest: float, *, jitter: float = 1.0) -> float:
+    """Returns the seconds to wait after a failed attempt: they double, and a part is random.
+
+    Requests that a caller waits for use "full jitter": it relieves a server best, and what one
+    short wait costs is one request of a few within a deadline. Queues use less, such as 0.5
+    ("equal jitter"): their retries have no deadline and may be few, as with Celery's
+    ``max_retries``, so that each must give an outage time to end.
+
+    Args:
+        attempts: How many attempts were made; fewer than 1 count as 1.
+        first: The longest wait after one attempt, in seconds.
+        longest: The seconds at which doubling ends.
+        jitter: The random part of the wait, from 0 to 1.
+    """
+    # An overflow is infinity, and so below the limit no longer.
+    wait = min(longest, first * 2.0 ** min(max(0, attempts - 1), _MOST_DOUBLINGS))
+    return wait * (1 - jitter * random.random())  # noqa: S311  # spreads load, guards nothing
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
