@@ -28,7 +28,7 @@ own settings are changed as usual::
 ============================  =======  =============================================================
 setting                       default  meaning
 ============================  =======  =============================================================
-``max_retries``               None     retries before the task fails; None is no limit
+``max_retries``               None     retries before the task fails; None is unlimited
 ``retry_backoff``             2        the longest first wait, in seconds; each is twice the last
 ``default_retry_delay``       60       the same after a systemic failure, such as a revoked token
 ``retry_backoff_max``         600      seconds at which doubling ends
