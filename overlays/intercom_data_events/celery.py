@@ -1,7 +1,7 @@
 """A Celery task that sends an event: for applications that run Celery already.
 
-The queue is the application's own. What an `Event` promises is checked where it is queued; what
-fails for the time being is tried again by Celery until it is sent.
+The queue is the application's own. An event is checked where it is queued. Celery retries it after
+transient failures until it is sent.
 
     >>> from celery import Celery
     >>> from intercom_data_events import Event
@@ -18,38 +18,57 @@ fails for the time being is tried again by Celery until it is sent.
     >>> emulator.counts.stored
     1
 
-**Settings.** Every worker process makes one client, when it needs it: of the environment, and of
-the arguments of `DataEventsClient` in Celery's own configuration, as ``intercom_data_events``
-(``CELERY_INTERCOM_DATA_EVENTS`` in Django's settings). How the task is run is set as usual::
+**Settings.** Each worker process makes one client when it first needs one. The client's settings
+come from the environment and from Celery's own configuration: ``intercom_data_events`` holds the
+arguments of `DataEventsClient` (``CELERY_INTERCOM_DATA_EVENTS`` in Django's settings). The task's
+own settings are changed as usual::
 
     app.conf.task_annotations = {"intercom_data_events.send_event": {"max_retries": 20}}
 
-``max_retries`` is None, for no end of them. ``retry_backoff``, ``default_retry_delay`` and
-``retry_backoff_max`` are seconds: the first wait at most, which doubles with each retry; the same
-where no event can be sent, as when the access token is not accepted; and where doubling ends.
-Waits are random within their second half, and longer where Intercom asks for that; none is longer
-than half the broker's ``visibility_timeout``, after which a message would be given out twice.
+============================  =======  =============================================================
+setting                       default  meaning
+============================  =======  =============================================================
+``max_retries``               None     retries before the task fails; None is unlimited
+``retry_backoff``             2        the longest first wait, in seconds; each is twice the last
+``default_retry_delay``       60       the same after a systemic failure, such as a revoked token
+``retry_backoff_max``         600      seconds at which doubling ends
+``unknown_contact_patience``  120      seconds for which events of an unknown contact are retried
+============================  =======  =============================================================
 
-**What becomes of errors.** Input that Intercom would refuse is an `InvalidInputError` where it is
-queued. An event that Intercom refuses fails the task with the `IntercomError`, at once: Celery logs
-it, and tells ``task_failure`` and ``link_error``. All other errors of ours are retried, and so are
-soft time limits, and clients that cannot be made. Called directly or eagerly, the task raises every
-error, as there is no queue to go back to. A result backend that writes JSON keeps of an error no
-more than its name and what it says.
+The second half of each wait is random. A wait is longer where Intercom asks for that, but never
+longer than half the broker's ``visibility_timeout``: after that, the broker delivers a message a
+second time.
 
-**When a worker dies.** A message is acknowledged after its event was sent. One whose process is
-killed, or meets the hard time limit, goes back to the queue at once. Those of a whole worker that
-is killed are given out again by RabbitMQ at once, and by Redis after its ``visibility_timeout`` (an
-hour, if not set). Then an event may be sent twice, which is the same event to Intercom. With Redis,
-one message can be lost for each worker that is killed with SIGKILL, at the moment when it takes the
-message out of the queue: Celery's transport does that in two steps (kombu 5.7). If the app has time
-limits, give the client a ``deadline`` below them (it is 120 seconds).
+**Errors.** An event that breaks a documented rule raises an `InvalidInputError` where it is queued.
+When Intercom rejects an event, the task fails at once with the `IntercomError`: Celery logs it and
+calls ``task_failure`` and ``link_error``. The task is retried after all other errors of this
+package, after soft time limits, and when no client can be made. Two cases lie between:
 
-**The rate limit.** All processes keep to it by what Intercom's answers say, so neither the task's
-``rate_limit`` nor a lock is needed. A task waits in its slot of the pool until there is room, for
-the rest of a window of 10 seconds as a rule; if many events are sent at once, a queue and a worker
-of their own keep other tasks from waiting, too. ``worker_eta_task_limit`` (Celery 5.6) bounds how
-many retries a worker holds in memory while Intercom is down.
+- Intercom may not know a contact that was created a moment ago. When the answer is 404 with the
+  code ``not_found``, the task is retried for ``unknown_contact_patience`` seconds from the first
+  such answer on; then it fails with the `NotFoundError`. 0 makes it fail at once.
+- A systemic answer, such as 402 or 404 in HTML, says nothing about the event, so the task is
+  retried. But when a worker process has sent three other events since the first such answer that
+  this event got in the same worker, and the event is then rejected once more, the task fails with
+  that error.
+
+When the task is called directly or eagerly, it raises every error, because there is no queue to put
+the event back into. A result backend that writes JSON keeps only the name and the message of an
+error.
+
+**When a worker is killed.** A message is acknowledged after its event was sent. When a process of a
+worker is killed or exceeds the hard time limit, its message goes back to the queue at once. When a
+whole worker is killed, RabbitMQ delivers its messages again at once, and Redis after its
+``visibility_timeout`` (an hour by default). An event may then be sent twice; Intercom counts both
+as one event. With Redis, a worker that is killed with SIGKILL can lose the one message that it is
+taking out of the queue at that moment: Celery's transport does that in two steps (kombu 5.7). If
+the app has time limits, give the client a ``deadline`` below them (it is 120 seconds by default).
+
+**The rate limit.** All processes keep to the rate limit by what Intercom's answers say, so neither
+the task's ``rate_limit`` nor a lock is needed. A task waits for room in its slot of the worker's
+pool, usually for the rest of a window of 10 seconds. If many events are sent at once, give them a
+queue and a worker of their own, so that other tasks need not wait. ``worker_eta_task_limit``
+(Celery 5.6) bounds how many retries a worker holds in memory while Intercom is down.
 
 Tested with the pools prefork, threads and solo. ``map``, ``starmap`` and ``chunks`` make one task
 of many events, which cannot be retried for one of them: use a loop or a ``group``.
@@ -58,18 +77,20 @@ of many events, which cannot be retried for one of them: use a loop or a ``group
 from __future__ import annotations
 
 import logging
-import random
-import time
+import math
+from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import Task, shared_task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from intercom_data_events._sending import retry
-from intercom_data_events._sending.retry import ErrorClass, classify
+from intercom_data_events._sending.client import parts_of
+from intercom_data_events._sending.retry import ErrorClass
 from intercom_data_events.client import DataEventsClient
+from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
-    APIStatusError,
+    APIResponseError,
     ConfigurationError,
     IntercomError,
     InvalidInputError,
@@ -82,6 +103,7 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
 
     from intercom_data_events.bulk import EventLike
+    from intercom_data_events.clock import Clock
 
     _Task = Task[[EventLike], None]
 else:
@@ -91,27 +113,34 @@ __all__ = ["EventTask", "send_event"]
 
 log = logging.getLogger("intercom_data_events")
 
-# Seconds; where it is not set, it is as many for SQS, as is RabbitMQ's own, and an hour for Redis.
+# Seconds. Without a setting, RabbitMQ and SQS wait for 1,800, and Redis for an hour.
 _VISIBILITY = 1800
-# Doubling goes on no further, however often it is retried.
-_MOST_DOUBLINGS = 30
-# What Celery's JSON reads as a value of another type, or fails to read at all (kombu 5.3 to 5.7).
+# The part of a wait that is random: half, because ``max_retries`` may allow only a few.
+_JITTER = 0.5
+# Celery's JSON reads such an object as a value of another type, or fails to read it (kombu 5.3 to
+# 5.7).
 _KOMBU_TYPE = {"__type__", "__value__"}
+# The header of a message that says what its earlier attempts met. Celery keeps headers that it does
+# not know when it retries a task (5.6 and 5.7: `Context._get_custom_headers`).
+_HEADER = "intercom_data_events"
 
 
 class EventTask(_Task):
-    """A task whose argument is an event: queued as the API's JSON, sent by one client a process.
+    """A task whose argument is an event: queued as the API's JSON, sent by one client per process.
 
     Attributes:
-        retry_backoff: Seconds that the first wait for a retry takes at most; doubles each time.
-        default_retry_delay: The same where no event can be sent, whichever it is.
-        retry_backoff_max: Seconds; where doubling ends.
+        retry_backoff: The longest first wait after a transient failure, in seconds. Each wait is
+            twice the one before.
+        default_retry_delay: The same after a systemic failure.
+        retry_backoff_max: The longest wait, in seconds.
+        unknown_contact_patience: Seconds for which an event of an unknown contact is retried, from
+            the first such answer on. 0 rejects it at once.
     """
 
     acks_late = True
     reject_on_worker_lost = True
-    # Who meets the hard time limit goes back to the queue. Before Celery 5.7 it is one attribute
-    # with what failed, which leaves the queue either way.
+    # A message that exceeds the hard time limit goes back to the queue, and one that failed does
+    # not. Before Celery 5.7 one attribute decides both; a failed message leaves the queue anyway.
     acks_on_failure_or_timeout = False
     acks_on_failure = True
     acks_on_timeout = False
@@ -120,6 +149,7 @@ class EventTask(_Task):
     retry_backoff: float = 2
     default_retry_delay = 60
     retry_backoff_max: float = 600
+    unknown_contact_patience: float = 120
 
     def apply_async(
         self,
@@ -128,32 +158,32 @@ class EventTask(_Task):
         *positional: Any,
         **options: Any,
     ) -> AsyncResult[None]:
-        """Queues an event; as any task's, with the event as its one argument.
+        """Queues an event, the one argument of the task; options are Celery's.
 
         Raises:
-            InvalidInputError: The event is none that the API would take; nothing is queued.
+            InvalidInputError: The event breaks a documented rule; it is not queued.
         """
         args, kwargs = _queued(args, kwargs)
-        # What monitors show of a task: not whose event it is.
+        # Monitors show these, so they hold no personal data.
         options.setdefault("argsrepr", "(<event>,)" if args else "()")
         options.setdefault("kwargsrepr", "{'event': <event>}" if kwargs else "{}")
         return super().apply_async(args, kwargs, *positional, **options)
 
     def signature(self, args: Any = None, *positional: Any, **options: Any) -> Signature[None]:
-        """Makes a signature, with an event or, to follow another task in a chain, without one.
+        """Makes a signature with an event, or without one to follow another task in a chain.
 
         Raises:
-            InvalidInputError: The event is none that the API would take.
+            InvalidInputError: The event breaks a documented rule.
         """
         kwargs, *others = positional or (options.pop("kwargs", None),)
         return super().signature(*_queued(args, kwargs), *others, **options)
 
     @property
     def client(self) -> DataEventsClient:
-        """The client of this process, of the app's ``intercom_data_events`` and the environment.
+        """The client of this process, made from the app's configuration and the environment.
 
         Raises:
-            ConfigurationError: It cannot be made so.
+            ConfigurationError: The client cannot be made with these settings.
         """
         client: DataEventsClient | None = self.__dict__.get("_client")
         if client is not None:
@@ -163,47 +193,116 @@ class EventTask(_Task):
             client = DataEventsClient(**options)
         except TypeError as error:
             raise ConfigurationError(f"intercom_data_events for Celery: {error}") from error
-        # Of two threads that make one, the first wins; the other's has not connected.
+        # When two threads each make a client, both use the first; the second has not connected.
         return cast("DataEventsClient", self.__dict__.setdefault("_client", client))
 
     @property
     def is_queued(self) -> bool:
-        """Whether what is being run came out of a queue, and can go back."""
+        """Whether the current message came out of a queue, and can go back into it."""
         return not (self.request.called_directly or self.request.is_eager)
 
-    def again(self, error: Exception, judged: ErrorClass) -> Retry:
-        """Puts the event back into the queue, for later.
+    def again(self, error: Exception, error_class: ErrorClass) -> Retry:
+        """Puts the event back into the queue, for a later attempt.
 
         Args:
-            error: Why.
-            judged: Whether it is about this event, or about any.
+            error: The failure of this attempt.
+            error_class: Its class, transient or systemic.
 
         Raises:
-            Exception: The error, where there is no queue, or there were enough retries.
-            Reject: It could not be queued, so that the message itself goes back.
+            Exception: The error itself, if there is no queue or no retry is left.
+            Reject: The event could not be queued again, so its message goes back to the queue.
         """
         if not self.is_queued:
             raise error
-        general = judged is ErrorClass.SYSTEMIC
-        first = self.default_retry_delay if general else self.retry_backoff
-        countdown = self._countdown(error, first)
+        is_systemic = error_class is ErrorClass.SYSTEMIC
+        first = self.default_retry_delay if is_systemic else self.retry_backoff
+        attempts, longest, asked = self.request.retries + 1, math.inf, 0.0
+        state = self._state
+        if isinstance(error, APIResponseError):
+            asked = retry.retry_after(error.response.headers, self._clock.time()) or 0.0
+            if is_systemic:
+                since = self._systemic_since() or SYSTEM.monotonic()
+                state["systemic"] = [self.request.hostname, since]
+            elif retry.is_unknown_contact(error):
+                since, answers = self._unknown()
+                attempts, longest = answers + 1, max(0.0, self._patience_left())
+                state["unknown"] = [since, attempts]
+        wait = retry.backoff(attempts, first, self.retry_backoff_max, jitter=_JITTER)
+        visibility = self.app.conf.broker_transport_options.get("visibility_timeout") or _VISIBILITY
+        countdown = min(min(wait, longest) + asked, visibility / 2)
+        headers = {**self.request.as_execution_options()["headers"], _HEADER: state}
         try:
-            queued = self.retry(exc=error, countdown=countdown, throw=False)
+            queued = self.retry(exc=error, countdown=countdown, headers=headers, throw=False)
         except Reject as rejected:
             # Celery drops a message whose retry cannot be queued.
             raise Reject(str(rejected), requeue=True) from rejected
-        if general:
-            log.error("no event can be sent, trying again in %.0f s: %s", countdown, error)
+        if is_systemic:
+            log.error("no event can be sent, retrying in %.0f s: %s", countdown, error)
         return queued
 
-    def _countdown(self, error: Exception, first: float) -> float:
-        doublings = min(self.request.retries, _MOST_DOUBLINGS)
-        longest = min(self.retry_backoff_max, first * 2.0**doublings)
-        wait = random.uniform(longest / 2, longest)  # noqa: S311  # spreads load, guards nothing
-        if isinstance(error, APIStatusError):
-            wait += retry.retry_after(error.response.headers, time.time()) or 0.0
-        given = self.app.conf.broker_transport_options.get("visibility_timeout")
-        return min(wait, (given or _VISIBILITY) / 2)
+    def _classify(self, error: IntercomError, *, others_passed: bool) -> ErrorClass:
+        """Returns the class of an attempt's failure, as this message's earlier ones change it."""
+        error_class = retry.classify(error)
+        if retry.is_unknown_contact(error) and self._patience_left() > 0:
+            return ErrorClass.TRANSIENT
+        # A client that cannot be made is never the event's fault.
+        if others_passed and isinstance(error, APIResponseError):
+            return ErrorClass.PERMANENT if error_class is ErrorClass.SYSTEMIC else error_class
+        return error_class
+
+    @property
+    def _clock(self) -> Clock:
+        return parts_of(self.client)[0].clock
+
+    @property
+    def _accepted(self) -> deque[float]:
+        """When this process sent its last events, by the monotonic clock of its machine."""
+        # Threads append to one deque, which is atomic; and a fork meets no lock.
+        sent: deque[float] = deque(maxlen=retry.OTHERS)
+        return cast("deque[float]", self.__dict__.setdefault("_sent", sent))
+
+    @property
+    def _state(self) -> dict[str, object]:
+        """What this message's earlier attempts met. Without any, and in unknown forms, it is empty.
+
+        "unknown" is when Intercom first did not know the contact, in Unix seconds, and how often.
+        "systemic" is the worker that got the first systemic answer, and when by its own clock.
+        """
+        state = (self.request.headers or {}).get(_HEADER)
+        return dict(state) if isinstance(state, dict) else {}
+
+    def _unknown(self) -> tuple[float, int]:
+        """When Intercom first did not know the contact, and how often; before that, now and 0."""
+        now = self._clock.time()
+        match self._state.get("unknown"):
+            case [int() | float() as since, int() as answers]:
+                # The clock of another machine may be ahead.
+                return min(since, now), answers
+        return now, 0
+
+    def _patience_left(self) -> float:
+        """Seconds until an unknown contact rejects the event."""
+        since, _ = self._unknown()
+        return since + self.unknown_contact_patience - self._clock.time()
+
+    def _systemic_since(self) -> float | None:
+        """When this worker first got a systemic answer for this event; None if it did not.
+
+        Only a worker's own times are compared: its processes share a machine, and so a monotonic
+        clock. A time in the future is from before the machine was started anew.
+        """
+        match self._state.get("systemic"):
+            case [str(worker), int() | float() as since] if worker == self.request.hostname:
+                return since if since <= SYSTEM.monotonic() else None
+        return None
+
+    def _have_others_passed(self) -> bool:
+        """Whether this process sent enough other events since this one's systemic answer.
+
+        If so, and the next attempt is rejected too, the answer is about this event alone.
+        """
+        since, accepted = self._systemic_since(), self._accepted
+        return since is not None and len(accepted) == retry.OTHERS and accepted[0] > since
 
 
 @shared_task(bind=True, base=EventTask, name="intercom_data_events.send_event")
@@ -211,24 +310,27 @@ def send_event(self: EventTask, event: EventLike) -> None:
     """Sends an event: an `Event`, or a mapping of its fields as the API names them.
 
     Raises:
-        IntercomError: The event is refused; or, where there is no queue, whatever went wrong.
-        Retry: It is queued again, for later.
+        IntercomError: The event is rejected. Without a queue: any failure.
+        Retry: The event is queued again, for a later attempt.
     """
+    # Before the attempt: what is accepted during it may have been sent later, after an outage.
+    others_passed = self._have_others_passed()
     try:
         received = _event(event)
         if self.is_queued and not isinstance(event, Event) and "created_at" not in event:
             raise InvalidInputError(
-                "a queued event lacks its created_at, so that it would be another one each time it "
-                "is tried: add it where it is queued"
+                "created_at is missing in a queued event, so each attempt would send another "
+                "event; add it where the event is queued"
             )
         self.client.send(received)
     except SoftTimeLimitExceeded as error:
         raise self.again(error, ErrorClass.TRANSIENT) from None
     except IntercomError as error:
-        judged = classify(error)
-        if judged is ErrorClass.PERMANENT:
+        error_class = self._classify(error, others_passed=others_passed)
+        if error_class is ErrorClass.PERMANENT:
             raise
-        raise self.again(error, judged) from None
+        raise self.again(error, error_class) from None
+    self._accepted.append(SYSTEM.monotonic())
 
 
 def _event(event: EventLike) -> Event:
@@ -236,7 +338,7 @@ def _event(event: EventLike) -> Event:
 
 
 def _queued(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Puts what any serializer takes in the place of an event, if there is one."""
+    """Replaces the event, if there is one, by its fields, which any serializer can write."""
     args, kwargs = tuple(args or ()), dict(kwargs or {})
     if args:
         args = (_fields(args[0]), *args[1:])
@@ -250,8 +352,8 @@ def _fields(event: EventLike) -> dict[str, object]:
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and metadata.keys() == _KOMBU_TYPE:
         raise MetadataError(
-            "metadata of __type__ and __value__ and nothing else cannot be read back by Celery's "
-            "JSON: rename one of them",
+            "metadata must not consist of the keys __type__ and __value__ alone, because Celery's "
+            "JSON cannot read it back; rename one of them",
             key="__type__",
         )
     return fields

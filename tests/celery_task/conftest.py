@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from attrs import define, field
 from celery import Celery, signals
+from celery.app import trace
 from celery.concurrency.solo import TaskPool
 from celery.worker.request import Request
 from kombu.message import Message
@@ -80,8 +82,12 @@ class Shop:
                 message.requeue()
         return found
 
-    def work(self) -> Exception | None:
-        """Does what is next; returns the error that the task failed with, if it did."""
+    def work(self, machine: str = "here") -> Exception | None:
+        """Does what is next; returns the error that the task failed with, if it did.
+
+        Args:
+            machine: Where the worker runs, which becomes its name.
+        """
         self.app.set_current()
         failures: list[Exception] = []
 
@@ -100,7 +106,8 @@ class Shop:
             )
             signals.task_failure.connect(note)
             try:
-                request.execute_using_pool(TaskPool(app=self.app))
+                with mock.patch.object(trace, "gethostname", return_value=machine):
+                    request.execute_using_pool(TaskPool(app=self.app))
             finally:
                 signals.task_failure.disconnect(note)
             assert message.acknowledged
@@ -263,7 +270,10 @@ def planting(redis, tmp_path, monkeypatch):
                     "result_backend": f"redis+socket://{redis}",
                     "result_serializer": results,
                     "result_accept_content": [results],
-                    "task_annotations": {NAME: {"ignore_result": False}},
+                    "task_annotations": {
+                        # Seconds.
+                        NAME: {"ignore_result": False, "unknown_contact_patience": 1}
+                    },
                 }
                 # Results say goodbye to Redis.
                 running.callback(gc.collect)

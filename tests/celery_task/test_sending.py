@@ -1,9 +1,10 @@
-"""What a worker makes of a message: sent, failed for good, or queued again for later."""
+"""What a worker makes of a message: sent, failed, or queued again for a later attempt."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from types import SimpleNamespace
 
 import httpx
@@ -15,29 +16,43 @@ from celery.result import EagerResult
 from intercom_data_events import (
     APIStatusError,
     AuthenticationError,
+    BadRequestError,
     InvalidInputError,
     NotFoundError,
+    PermissionDeniedError,
     ServerError,
 )
 from intercom_data_events.celery import send_event
 from intercom_data_events.emulator import EmulatedContact, Emulator, Fault
 
-from .conftest import NAME, TOKEN, delay_of, event, numbers
+from .conftest import NAME, NOW, TOKEN, delay_of, event, numbers
 
 #: More than the client's own tries.
 DOWN = [Fault.failing(503)] * 5
 
 
-# Refused.
+def answering(status: int, *codes: str, body: bytes | None = None) -> Fault:
+    """An answer in Intercom's words, or of another body."""
+    listed = {"type": "error.list", "errors": [{"code": code} for code in codes]}
+    content = json.dumps(listed).encode() if body is None else body
+    return Fault(name=str(status), status=status, body=content, processed=False)
 
 
-def test_an_event_that_intercom_refuses_fails_at_once(opening):
-    emulator = Emulator(contacts=[EmulatedContact(user_id="1")])
+HTML = b"<html><h1>Not here</h1></html>"
+REJECTED = answering(400, "parameter_invalid")
+UNKNOWN = answering(404, "not_found")
+
+
+# Rejected.
+
+
+def test_an_event_that_intercom_rejects_fails_at_once(opening):
+    emulator = Emulator(faults=[REJECTED])
     shop = opening(emulator)
     send_event.delay(event(0))
     send_event.delay(event(1))
 
-    assert isinstance(shop.work(), NotFoundError)
+    assert isinstance(shop.work(), BadRequestError)
     assert shop.work() is None
     assert shop.messages == []
     assert emulator.counts.requests == 2
@@ -67,7 +82,7 @@ def test_a_message_that_is_no_event_fails_at_once(shop, emulator, message, says)
 
 
 def test_a_failure_tells_whoever_was_to_be_told(opening):
-    shop = opening(Emulator(contacts=[]))
+    shop = opening(Emulator(faults=[REJECTED]))
 
     @shop.app.task(name="told")
     def told(request, error, traceback):
@@ -79,13 +94,13 @@ def test_a_failure_tells_whoever_was_to_be_told(opening):
 
     ((task, error),) = said
     assert task == sent.id
-    assert isinstance(error, NotFoundError)
+    assert isinstance(error, BadRequestError)
 
 
-# For the time being.
+# Transient.
 
 
-def test_what_fails_for_the_time_being_is_queued_again_and_stored_once(opening, clock):
+def test_an_event_that_fails_transiently_is_queued_again_and_stored_once(opening, clock):
     emulator = Emulator(clock=clock, faults=[*DOWN, Fault.reset(processed=True)])
     shop = opening(emulator)
     sent = send_event.delay(event(7))
@@ -225,7 +240,7 @@ def test_retries_end_where_the_app_says_so(opening):
     ],
     ids=["revoked", "no token", "setting", "unknown setting"],
 )
-def test_what_befalls_every_event_is_an_error_in_the_log_and_queued_for_later(
+def test_a_failure_of_every_event_is_an_error_in_the_log_and_queued_for_later(
     opening, caplog, client, says
 ):
     shop = opening(Emulator(tokens=[]), client=client)
@@ -242,7 +257,7 @@ def test_what_befalls_every_event_is_an_error_in_the_log_and_queued_for_later(
     assert TOKEN not in caplog.text
 
 
-def test_events_arrive_once_the_cause_is_mended(opening, emulator):
+def test_events_arrive_once_the_cause_is_fixed(opening, emulator):
     token = ["one that was revoked"]
     emulator = Emulator(tokens=[TOKEN])
     shop = opening(emulator, client={"access_token": lambda: token[0]})
@@ -255,16 +270,6 @@ def test_events_arrive_once_the_cause_is_mended(opening, emulator):
 
 
 # By what a failure means.
-
-
-def answering(status: int, *codes: str, body: bytes | None = None) -> Fault:
-    """An answer in Intercom's words, or of another body."""
-    listed = {"type": "error.list", "errors": [{"code": code} for code in codes]}
-    content = json.dumps(listed).encode() if body is None else body
-    return Fault(name=str(status), status=status, body=content, processed=False)
-
-
-HTML = b"<html><h1>Not here</h1></html>"
 
 
 def test_a_systemic_failure_is_queued_for_later(opening, caplog):
@@ -311,7 +316,8 @@ def test_a_permanent_failure_fails_the_task_at_once(opening):
     for fault in (
         answering(400, "parameter_invalid"),
         answering(400, "some_code"),
-        answering(404, "not_found"),
+        answering(404, "some_code"),
+        answering(409, "not_found"),
         answering(409, "conflict"),
         answering(413, "some_code"),
         answering(422, "data_invalid"),
@@ -355,6 +361,320 @@ def test_a_transient_failure_is_queued_again_soon(opening):
         assert emulator.counts.requests == 2, fault
         assert shop.work() is None
         assert numbers(emulator) == [7], fault
+
+
+# Contacts that are not known yet.
+
+
+def retried(shop, clock):
+    """Works off the one message, with its retries, each when it is due.
+
+    Returns the waits in seconds, and the error that the task failed with in the end, if it did.
+    """
+    waits = []
+    while True:
+        failure = shop.work()
+        if not shop.messages:
+            return waits, failure
+        (message,) = shop.messages
+        waits.append(delay_of(message))
+        # A little more: some time has passed since it was queued.
+        clock.advance(waits[-1] + 0.1)
+
+
+def test_an_event_of_a_contact_that_is_not_known_yet_is_sent_once_it_is(opening, clock):
+    emulator = Emulator(clock=clock, faults=[UNKNOWN] * 3)
+    shop = opening(emulator)
+    send_event.delay(event(7))
+
+    waits, failure = retried(shop, clock)
+
+    assert failure is None
+    assert numbers(emulator) == [7]
+    for wait, most in zip(waits, (2, 4, 8), strict=True):
+        assert most / 2 - 0.5 < wait <= most
+
+
+@pytest.mark.parametrize("patience", [None, 15, 1000])
+def test_an_event_of_an_unknown_contact_fails_when_patience_ends(opening, clock, patience):
+    conf = {} if patience is None else {"unknown_contact_patience": patience}
+    emulator = Emulator(clock=clock, contacts=[])
+    shop = opening(emulator, task_annotations={NAME: conf})
+    send_event.delay(event())
+    begun = clock.time()
+
+    waits, failure = retried(shop, clock)
+
+    patience = patience or 120
+    assert isinstance(failure, NotFoundError)
+    # With the last attempt at its end.
+    assert patience <= clock.time() - begun < patience + 3
+    assert 3 <= len(waits) <= 12
+    assert emulator.counts.requests == len(waits) + 1
+
+
+def test_patience_is_counted_from_the_first_answer_whatever_comes_between(opening, clock):
+    down, away = answering(503, body=HTML), answering(402, "api_plan_restricted")
+    faults = [down, UNKNOWN, down, down, away, UNKNOWN, UNKNOWN]
+    emulator = Emulator(clock=clock, faults=faults)
+    shop = opening(emulator, client={"max_retries": 0})
+    send_event.delay(event())
+    for _ in range(5):
+        clock.advance(20)
+        assert shop.work() is None
+    clock.advance(59)
+
+    # 119 seconds after the first one.
+    assert shop.work() is None
+    (message,) = shop.messages
+    assert 0 < delay_of(message) <= 1
+    clock.advance(1)
+    assert isinstance(shop.work(), NotFoundError)
+    assert shop.messages == []
+
+
+def test_with_a_patience_of_0_an_unknown_contact_fails_the_task_at_once(opening):
+    emulator = Emulator(contacts=[EmulatedContact(user_id="1")])
+    shop = opening(emulator, task_annotations={NAME: {"unknown_contact_patience": 0}})
+    send_event.delay(event(0))
+    send_event.delay(event(1))
+
+    assert isinstance(shop.work(), NotFoundError)
+    assert shop.work() is None
+    assert shop.messages == []
+    assert emulator.counts.requests == 2
+
+
+def test_retries_for_an_unknown_contact_end_where_the_app_says_so(opening):
+    shop = opening(Emulator(contacts=[]), task_annotations={NAME: {"max_retries": 1}})
+    send_event.delay(event())
+
+    assert shop.work() is None
+    assert isinstance(shop.work(), NotFoundError)
+    assert shop.messages == []
+
+
+def test_no_wait_for_a_contact_outlasts_half_the_visibility_timeout(opening, clock):
+    shop = opening(
+        Emulator(clock=clock, contacts=[]), broker_transport_options={"visibility_timeout": 20}
+    )
+    send_event.delay(event())
+
+    waits, failure = retried(shop, clock)
+
+    assert isinstance(failure, NotFoundError)
+    assert 9 < max(waits) <= 10
+    assert sum(waits) > 100
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "unknown",
+        {"unknown": NOW - 1000},
+        {"unknown": ["yesterday", 1]},
+        {"unknown": [NOW - 1000, "1"], "systemic": ["here", "now"]},
+        {"unknown": [NOW + 1e9, 0]},
+        {"systemic": [None, None]},
+    ],
+    ids=str,
+)
+def test_patience_begins_with_this_answer_where_the_message_does_not_say(opening, clock, header):
+    # As messages of other versions may be.
+    emulator = Emulator(clock=clock, faults=[UNKNOWN] * 2)
+    shop = opening(emulator)
+    headers = {} if header is None else {"intercom_data_events": header}
+    send_event.apply_async((event(7),), retries=9, headers={"mine": "kept", **headers})
+
+    assert shop.work() is None
+    (message,) = shop.messages
+    assert 0 < delay_of(message) <= 2
+    assert message.headers["mine"] == "kept"
+    clock.advance(119)
+    assert shop.work() is None
+    (message,) = shop.messages
+    assert 0 < delay_of(message) <= 1
+    assert message.headers["mine"] == "kept"
+    assert shop.work() is None
+    assert numbers(emulator) == [7]
+
+
+def test_each_message_has_a_patience_of_its_own(opening, clock):
+    emulator = Emulator(clock=clock, contacts=[])
+    shop = opening(emulator)
+    send_event.delay(event(0))
+    assert shop.work() is None
+    clock.advance(120)
+    send_event.delay(event(1))
+
+    assert isinstance(shop.work(), NotFoundError)
+    assert shop.work() is None
+    assert len(shop.messages) == 1
+
+
+# An event that alone gets a systemic answer.
+
+
+class Refusing(httpx.BaseTransport):
+    """Answers some events as a firewall would, before Intercom sees them; the others pass."""
+
+    def __init__(self, emulator, *refused):
+        self.emulator = emulator
+        self.refused = refused
+        self.status = 403
+        # Done while the next such answer is awaited.
+        self.meanwhile = []
+        self.attempts = Counter()
+
+    def handle_request(self, request):
+        number = int(json.loads(request.read())["user_id"])
+        self.attempts[number] += 1
+        while self.meanwhile and number in self.refused:
+            self.meanwhile.pop()()
+        if number in self.refused:
+            return httpx.Response(self.status, content=HTML)
+        return self.emulator.answer(request)
+
+
+@pytest.fixture
+def refusing(opening, emulator):
+    """Opens a shop where some events get a systemic answer, whatever the others get."""
+
+    def begin(*refused):
+        transport = Refusing(emulator, *refused)
+        return opening(emulator, client={"transport": transport, "max_retries": 0}), transport
+
+    return begin
+
+
+def queue(*given):
+    for number in given:
+        send_event.delay(event(number))
+
+
+def work_off(shop, times, machine="here"):
+    return [shop.work(machine) for _ in range(times)]
+
+
+def test_an_event_that_alone_gets_a_systemic_answer_fails_while_others_pass(refusing, emulator):
+    shop, transport = refusing(0)
+    queue(0, 1, 2, 3)
+
+    *before, failure = work_off(shop, 5)
+
+    assert before == [None] * 4
+    assert isinstance(failure, PermissionDeniedError)
+    assert shop.messages == []
+    assert transport.attempts[0] == 2
+    assert numbers(emulator) == [1, 2, 3]
+
+
+def test_several_such_events_fail_each(refusing, emulator):
+    shop, _ = refusing(0, 1, 2)
+    queue(0, 1, 2, 3, 4, 5)
+
+    failures = work_off(shop, 9)
+
+    assert failures[:6] == [None] * 6
+    assert [type(one) for one in failures[6:]] == [PermissionDeniedError] * 3
+    assert shop.messages == []
+
+
+def test_too_few_others_prove_nothing_until_there_are_enough(refusing):
+    shop, _ = refusing(0)
+    queue(0, 1)
+    assert work_off(shop, 12) == [None] * 12
+    queue(2)
+    assert work_off(shop, 12) == [None] * 12
+    queue(3)
+
+    # However long it takes, and however often it is tried meanwhile.
+    *before, failure = work_off(shop, 3)
+    assert before == [None, None]
+    assert isinstance(failure, PermissionDeniedError)
+    assert shop.messages == []
+
+
+def test_events_that_all_get_a_systemic_answer_are_retried_for_ever(refusing, emulator):
+    shop, transport = refusing(*range(5))
+    # Others were accepted before.
+    queue(7, 8, 9)
+    work_off(shop, 3)
+    queue(*range(5))
+
+    assert work_off(shop, 100) == [None] * 100
+    assert transport.attempts == {7: 1, 8: 1, 9: 1, **dict.fromkeys(range(5), 20)}
+    transport.refused = ()
+    assert work_off(shop, 5) == [None] * 5
+    assert numbers(emulator) == [0, 1, 2, 3, 4, 7, 8, 9]
+
+
+def test_others_that_are_accepted_during_the_attempt_allow_for_one_more(refusing, emulator):
+    shop, transport = refusing(0)
+    queue(0)
+    assert shop.work() is None
+    queue(1, 2, 3)
+    # As other threads may do when an outage ends.
+    transport.meanwhile = [shop.work] * 3
+
+    assert shop.work() is None
+    assert numbers(emulator) == [1, 2, 3]
+    transport.refused = ()
+    assert shop.work() is None
+    assert numbers(emulator) == [0, 1, 2, 3]
+
+
+def test_another_workers_answers_are_not_compared(refusing):
+    shop, _ = refusing(0)
+    queue(0, 1, 2, 3)
+    work_off(shop, 4, "here")
+
+    assert shop.work("there") is None
+    # There the count begins.
+    assert shop.work("there") is None
+    queue(4, 5, 6)
+    assert shop.work("there") is None
+    work_off(shop, 3, "there")
+    assert isinstance(shop.work("there"), PermissionDeniedError)
+
+
+def test_a_client_that_cannot_be_made_is_never_about_one_event(opening, emulator):
+    def token():
+        if fails:
+            raise OSError("the vault is away")
+        return TOKEN
+
+    fails = [True]
+    shop = opening(emulator, client={"access_token": token})
+    queue(0, 1, 2, 3)
+    assert shop.work() is None
+    fails.clear()
+    assert work_off(shop, 3) == [None] * 3
+    fails.append(True)
+
+    assert work_off(shop, 5) == [None] * 5
+    fails.clear()
+    assert shop.work() is None
+    assert numbers(emulator) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("status", [302, 401, 402, 404, 407])
+def test_a_transient_failure_in_between_does_not_begin_the_count_anew(refusing, status):
+    shop, transport = refusing(0)
+    transport.status = status
+    queue(0)
+    assert shop.work() is None
+    transport.status = 503
+    queue(1, 2, 3)
+    assert work_off(shop, 4) == [None] * 4
+    transport.status = status
+
+    failure = shop.work()
+
+    assert isinstance(failure, APIStatusError)
+    assert failure.status_code == status
+    assert shop.messages == []
 
 
 # Without a queue.

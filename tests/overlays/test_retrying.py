@@ -346,6 +346,18 @@ def test_without_either_it_waits_for_a_random_and_growing_time(answering, header
         assert max(at_one_try) > 0.3 * bound
 
 
+def test_however_many_retries_there_are_a_wait_is_thirty_seconds_at_most(answering):
+    call, _ = answering(httpx.Response(503))
+
+    error = raised(call, max_retries=1100, deadline=math.inf)
+
+    assert error.tries == 1101
+    assert max(call.clock.waits) <= 30
+    # Random to the end.
+    assert len(set(call.clock.waits[-20:])) > 10
+    assert max(call.clock.waits[-20:]) > 15
+
+
 def test_a_server_that_asks_for_years_is_waited_for_a_day_at_most(answering):
     call, _ = answering(httpx.Response(503, headers={"Retry-After": "9" * 30}), ACCEPTED)
 
