@@ -39,15 +39,15 @@ from intercom_data_events.errors import (
     OutboxLockedError,
 )
 from intercom_data_events.event import Event
-from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Entry
+from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
 log = logging.getLogger("intercom_data_events")
 
 #: Events that a file holds at most, unless told otherwise.
 MOST = 1_000_000
 # Seconds after which a claim ends that nobody renews, and between two renewals.
-_CLAIM = 30.0
-_RENEWAL = 10.0
+_STALLED_AFTER = 30.0
+_HEARTBEAT = 10.0
 # Seconds between two counts of all events, at least; and as many as are counted for each second
 # between, since a count reads the whole file.
 _COUNTING = 1.0
@@ -218,7 +218,7 @@ class Outbox:
         ConfigurationError: There are events for another workspace in it.
     """
 
-    lasts = True
+    durable = True
 
     def __init__(
         self,
@@ -283,7 +283,7 @@ class Outbox:
         """What every use of it holds, for who has to wait in the midst of one to let go of it."""
         return self._lock
 
-    def put(self, event: Event, now: float) -> bool:
+    def enqueue(self, event: Event, now: float) -> bool:
         """Writes an event; False where there are too many."""
         if self._size >= self._most:
             return False
@@ -297,13 +297,17 @@ class Outbox:
             self._size += 1
         return True
 
-    def take(self, now: float) -> Entry | None:
+    def claim(self, now: float) -> QueuedEvent | None:
         """Claims the next to send, or None; see :class:`~intercom_data_events.tracker.Queue`."""
         with self._using() as connection:
             while True:
                 self._turn += 1
                 statement = _TAKE_OLDEST if self._turn % TURNS == 0 else _TAKE
-                bounds = {"until": now + _CLAIM, "owner": self._owner, "recent": now - RECENT}
+                bounds = {
+                    "until": now + _STALLED_AFTER,
+                    "owner": self._owner,
+                    "recent": now - RECENT,
+                }
                 row = next(iter(connection.execute(statement, bounds).fetchall()), None)
                 if row is None:
                     return None
@@ -315,29 +319,29 @@ class Outbox:
                     self._bury(connection, number, failure, now)
                     log.warning("an event in %s cannot be read: a dead letter now", self.path)
                 else:
-                    return Entry(number, event, tracked_at, tries, unsure=tries > 0)
+                    return QueuedEvent(number, event, tracked_at, tries, unsure=tries > 0)
 
-    def accepted(self, entry: Entry) -> None:
+    def ack(self, entry: QueuedEvent) -> None:
         """Removes it."""
         self._leaving.add(entry.id)
         with self._using() as connection:
             self._remove(connection)
 
-    def refused(self, entry: Entry, error: IntercomError, now: float) -> None:
+    def dead_letter(self, entry: QueuedEvent, error: IntercomError, now: float) -> None:
         """Makes it a dead letter, unless another process saw it accepted."""
         with self._using() as connection:
             self._bury(connection, entry.id, error, now)
 
-    def later(self, entry: Entry, seconds: float, now: float) -> None:
+    def nack(self, entry: QueuedEvent, delay: float, now: float) -> None:
         """Ends its claim, and holds it back."""
         with self._using() as connection:
             connection.execute(
                 "UPDATE events SET held_until = ?, owner = NULL, tries = tries + 1 "
                 "WHERE id = ? AND owner = ?",
-                (now + seconds, entry.id, self._owner),
+                (now + delay, entry.id, self._owner),
             )
 
-    def give_back(self, entry: Entry) -> None:
+    def release(self, entry: QueuedEvent) -> None:
         """Ends its claim."""
         with self._using() as connection:
             connection.execute(
@@ -345,7 +349,7 @@ class Outbox:
                 (entry.id, self._owner),
             )
 
-    def upkeep(self, now: float, in_flight: Collection[Entry]) -> bool:
+    def run_maintenance(self, now: float, in_flight: Collection[QueuedEvent]) -> bool:
         """Renews the claims on what is in flight, ends those nobody renews; whether any is free.
 
         To be called every second or so, also while nothing happens.
@@ -354,10 +358,10 @@ class Outbox:
         with self._using() as connection:
             if self._leaving:
                 self._remove(connection)
-            if abs(now - self._renewed) >= _RENEWAL:
+            if abs(now - self._renewed) >= _HEARTBEAT:
                 connection.executemany(
                     "UPDATE events SET held_until = ? WHERE id = ? AND owner = ?",
-                    [(now + _CLAIM, entry.id, self._owner) for entry in in_flight],
+                    [(now + _STALLED_AFTER, entry.id, self._owner) for entry in in_flight],
                 )
                 self._renewed = now
             bounds = (now, now + LONGEST_HELD)
@@ -388,7 +392,7 @@ class Outbox:
             return None
         return found.st_dev, found.st_ino
 
-    def tidy(self) -> None:
+    def checkpoint(self) -> None:
         """Works the log into the database; waits for the disk, so not while somebody waits for it.
 
         On a connection of its own, beside which others write on.
@@ -411,19 +415,19 @@ class Outbox:
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                     self._crowded = False
 
-    def hurry(self) -> None:
+    def release_delayed(self) -> None:
         """Lets go of everything that is held back and that nobody has claimed."""
         with self._using() as connection:
             connection.execute(
                 "UPDATE events SET held_until = NULL WHERE held_until IS NOT NULL AND owner IS NULL"
             )
 
-    def mark(self) -> int:
+    def high_watermark(self) -> int:
         """The number of the event that came last."""
         with self._using() as connection:
             return _one(connection, "SELECT coalesce(max(id), 0) FROM events")
 
-    def has_passed(self, mark: int) -> bool:
+    def is_drained(self, mark: int) -> bool:
         """Whether every event up to this one has left."""
         with self._using() as connection:
             return not _one(connection, "SELECT EXISTS (SELECT 1 FROM events WHERE id <= ?)", mark)
@@ -434,7 +438,7 @@ class Outbox:
             row = connection.execute("SELECT tracked_at FROM events ORDER BY id LIMIT 1").fetchone()
             return None if row is None else float(row[0])
 
-    def rest(self) -> Iterator[Entry]:
+    def remaining(self) -> Iterator[QueuedEvent]:
         """What is lost when this process ends: nothing."""
         return iter(())
 

@@ -26,7 +26,7 @@ from intercom_data_events.errors import (
     QueueFullError,
 )
 from intercom_data_events.event import Event, key
-from intercom_data_events.tracker._queue import Entry, Queue
+from intercom_data_events.tracker._queue import Queue, QueuedEvent
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.pacing import Reservation
@@ -110,7 +110,7 @@ class Course:
     dropped: int = field(default=0, init=False)
     collisions: int = field(default=0, init=False)
     failing: IntercomError | None = field(default=None, init=False)
-    in_flight: set[Entry] = field(factory=set[Entry], init=False)
+    in_flight: set[QueuedEvent] = field(factory=set[QueuedEvent], init=False)
     #: The threads or tasks that acquire quota, each for one event: one that an error of a signal's
     #: handler ended in between is no further one when it comes again.
     preparing: set[int] = field(factory=set[int], init=False)
@@ -120,7 +120,7 @@ class Course:
     _pauses: int = field(default=0, init=False)
     _paused_until: float = field(default=-math.inf, init=False)
     # What is on its way to find out whether Intercom is back.
-    _probe: Entry | None = field(default=None, init=False)
+    _probe: QueuedEvent | None = field(default=None, init=False)
     # Seconds that an answer takes; rather that of quick ones, as others waited for each other.
     _latency: float = field(default=math.inf, init=False)
     # Requests that take longer than others do: they use no time of the interpreter's.
@@ -155,11 +155,11 @@ class Course:
     @property
     def needs_looking_after(self) -> bool:
         """Whether time brings anything."""
-        return self.queue.lasts or self.queue.size > 0
+        return self.queue.durable or self.queue.size > 0
 
     def track(self, event: Event) -> bool:
         """Takes in an event; False where the queue is full."""
-        if not self.queue.put(event, self.clock.time()):
+        if not self.queue.enqueue(event, self.clock.time()):
             return False
         self._compare(event)
         return True
@@ -187,13 +187,13 @@ class Course:
         self.preparing.add(worker)
         return True
 
-    def next(self, worker: int, reservation: Reservation | None) -> Entry | None:
+    def next(self, worker: int, reservation: Reservation | None) -> QueuedEvent | None:
         """What a worker is to send with its quota, at once; or None."""
-        entry: Entry | None = None
+        entry: QueuedEvent | None = None
         sending = len(self.in_flight)
         others = len(self.preparing - {worker})
         if reservation and sending < self.queue.size and self._has_room_beside(sending + others):
-            entry = self.queue.take(self.clock.time())
+            entry = self.queue.claim(self.clock.time())
         self.preparing.discard(worker)
         if entry is not None:
             self._probe = entry if self.paused else None
@@ -202,23 +202,23 @@ class Course:
             self.in_flight.add(entry)
         return entry
 
-    def ended(self, entry: Entry, error: IntercomError | None) -> GivenUp | None:
+    def ended(self, entry: QueuedEvent, error: IntercomError | None) -> GivenUp | None:
         """Takes in what became of it; returns it where it will not arrive."""
         now = self.clock.time()
         if error is None:
-            self.queue.accepted(entry)
+            self.queue.ack(entry)
             self._answered(entry)
             self.sent += not self._is_given_up
             self._learn(self.clock.monotonic() - entry.begun_at)
             return None
         entry.unsure |= error.may_have_been_processed
         kind = self._judged(entry, error)
-        if self.stopped and self.queue.lasts and kind is not ErrorClass.PERMANENT:
+        if self.stopped and self.queue.durable and kind is not ErrorClass.PERMANENT:
             self.give_back(entry)
             return None
         if kind is ErrorClass.PERMANENT:
             error.may_have_been_processed = entry.unsure
-            self.queue.refused(entry, error, now)
+            self.queue.dead_letter(entry, error, now)
             self._answered(entry)
             if self._is_given_up:
                 return None
@@ -232,21 +232,21 @@ class Course:
         else:
             own = min(2.0 ** min(entry.tries + 1, 30), _LONGEST_HELD)
             seconds = max(own, seconds) if self.paused else own
-        self.queue.later(entry, _spread(seconds), now)
+        self.queue.nack(entry, _spread(seconds), now)
         self._fail(error, entry, general=kind is ErrorClass.SYSTEMIC)
         self._leave(entry)
         return None
 
-    def give_back(self, entry: Entry) -> None:
+    def give_back(self, entry: QueuedEvent) -> None:
         """Takes it back: it was not sent, or not to the end."""
         try:
-            self.queue.give_back(entry)
+            self.queue.release(entry)
         except OutboxError as error:
             self.say(logging.WARNING, "a claim ends by itself, later: %s", error)
         self._leave(entry)
 
     def give_in(
-        self, error: Exception, entry: Entry | None = None, *, accepted: bool = False
+        self, error: Exception, entry: QueuedEvent | None = None, *, accepted: bool = False
     ) -> None:
         """Goes on where the queue could not be used; its claim on an event ends by itself."""
         failure = error if isinstance(error, IntercomError) else unexpected(error, closed=False)
@@ -260,7 +260,7 @@ class Course:
 
     def look_around(self) -> bool:
         """Does what time brings; whether something can be sent."""
-        free = self.queue.upkeep(self.clock.time(), list(self.in_flight))
+        free = self.queue.run_maintenance(self.clock.time(), list(self.in_flight))
         now = self.clock.monotonic()
         self._hanging = sum(now - entry.begun_at >= TICK for entry in list(self.in_flight))
         if isinstance(self.failing, OutboxError) and not self.queue.size:
@@ -269,7 +269,7 @@ class Course:
 
     def hurry(self) -> None:
         """Has everything be sent now that waits for its time."""
-        self.queue.hurry()
+        self.queue.release_delayed()
         if self.paused:
             # Should that fail, the next try is soon, as somebody waits for it.
             self._pauses = 1
@@ -277,7 +277,7 @@ class Course:
 
     def has_passed(self, mark: int) -> bool:
         """Whether every event up to this one has left, and what became of it is counted."""
-        return self.queue.has_passed(mark) and all(
+        return self.queue.is_drained(mark) and all(
             entry.id > mark for entry in list(self.in_flight)
         )
 
@@ -287,7 +287,7 @@ class Course:
         Args:
             failing: Why nothing was sent when the waiting began.
         """
-        if not self.queue.lasts:
+        if not self.queue.durable:
             return False
         if self.paused and self.failing is not failing:
             return True
@@ -300,7 +300,7 @@ class Course:
         for entry in list(self.in_flight):
             if entry.reservation is not None:
                 entry.reservation.withdrawn = True
-        lost = list(self.queue.rest())
+        lost = list(self.queue.remaining())
         self.dropped += len(lost)
         if lost:
             self.say(
@@ -309,7 +309,7 @@ class Course:
             )  # fmt: skip
         return [self._lost(entry) for entry in lost]
 
-    def _lost(self, entry: Entry) -> GivenUp:
+    def _lost(self, entry: QueuedEvent) -> GivenUp:
         error = NotSentError(f"{named(entry.event)} was not sent before the tracker closed")
         error.may_have_been_processed = entry.unsure or entry in self.in_flight
         return entry.event, error
@@ -353,19 +353,19 @@ class Course:
     @property
     def _is_given_up(self) -> bool:
         """Whether it was said already that it will not arrive."""
-        return self.stopped and not self.queue.lasts
+        return self.stopped and not self.queue.durable
 
     def _learn(self, latency: float) -> None:
         if self._latency < latency:
             latency = self._latency + (latency - self._latency) / 16
         self._latency = latency
 
-    def _leave(self, entry: Entry) -> None:
+    def _leave(self, entry: QueuedEvent) -> None:
         self.in_flight.discard(entry)
         if entry is self._probe:
             self._probe = None
 
-    def _judged(self, entry: Entry, error: IntercomError) -> ErrorClass:
+    def _judged(self, entry: QueuedEvent, error: IntercomError) -> ErrorClass:
         kind = classify(error)
         answers = self._suspects.get(entry.id, self._answers)
         # Others got through since it met that before, so it is about this one: a hook's error, say.
@@ -375,7 +375,7 @@ class Course:
             else kind
         )
 
-    def _answered(self, entry: Entry) -> None:
+    def _answered(self, entry: QueuedEvent) -> None:
         self._leave(entry)
         self._suspects.pop(entry.id, None)
         self._answers += 1
@@ -384,7 +384,7 @@ class Course:
         if self._pauses > 1:
             # What failed while it was away need not wait until its time. After a single pause, it
             # may be that only those events failed.
-            self.queue.hurry()
+            self.queue.release_delayed()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -393,7 +393,7 @@ class Course:
         self._probe = None
         self.failing = None
 
-    def _fail(self, error: IntercomError, entry: Entry | None, *, general: bool) -> None:
+    def _fail(self, error: IntercomError, entry: QueuedEvent | None, *, general: bool) -> None:
         self.failing = error
         if self.paused:
             # Of several that fail at once, one is enough.

@@ -26,7 +26,7 @@ TURNS = 4
 
 
 @define(eq=False)
-class Entry:
+class QueuedEvent:
     """A tracked event on its way out.
 
     Attributes:
@@ -45,6 +45,7 @@ class Entry:
     tries: int = 0
     begun_at: float = 0.0
     unsure: bool = False
+    rejected_at: float | None = None
     reservation: Reservation | None = None
 
 
@@ -63,7 +64,7 @@ class Queue(Protocol):
         ...
 
     @property
-    def lasts(self) -> bool:
+    def durable(self) -> bool:
         """Whether what is in it outlasts the process, and other processes may send it."""
         ...
 
@@ -72,47 +73,47 @@ class Queue(Protocol):
         """What a thread holds that uses it."""
         ...
 
-    def put(self, event: Event, now: float, /) -> bool:
+    def enqueue(self, event: Event, now: float, /) -> bool:
         """Takes in an event; False where the queue is full."""
         ...
 
-    def take(self, now: float, /) -> Entry | None:
+    def claim(self, now: float, /) -> QueuedEvent | None:
         """Takes the next to send; it stays in the queue until one of the following."""
 
-    def accepted(self, entry: Entry, /) -> None:
+    def ack(self, entry: QueuedEvent, /) -> None:
         """Ends it: it was accepted."""
 
-    def refused(self, entry: Entry, error: IntercomError, now: float, /) -> None:
+    def dead_letter(self, entry: QueuedEvent, error: IntercomError, now: float, /) -> None:
         """Ends it: it was refused."""
 
-    def later(self, entry: Entry, seconds: float, now: float, /) -> None:
+    def nack(self, entry: QueuedEvent, seconds: float, now: float, /) -> None:
         """Holds it back for so many seconds: it failed for the time being."""
 
-    def give_back(self, entry: Entry, /) -> None:
+    def release(self, entry: QueuedEvent, /) -> None:
         """Puts it back where it was: it was not sent."""
 
-    def upkeep(self, now: float, in_flight: Collection[Entry], /) -> bool:
+    def run_maintenance(self, now: float, in_flight: Collection[QueuedEvent], /) -> bool:
         """Lets go of what was held back until now; whether there is anything to send."""
         ...
 
-    def hurry(self) -> None:
+    def release_delayed(self) -> None:
         """Lets go of everything that is held back."""
 
-    def mark(self) -> int:
+    def high_watermark(self) -> int:
         """The number of the event that came last."""
         ...
 
-    def has_passed(self, mark: int, /) -> bool:
+    def is_drained(self, mark: int, /) -> bool:
         """Whether every event up to this one has left."""
         ...
 
     def oldest(self) -> float | None:
         """When the event that waits longest was tracked, in Unix seconds."""
 
-    def tidy(self) -> None:
+    def checkpoint(self) -> None:
         """Does what can wait, and what may take a while."""
 
-    def rest(self) -> Iterator[Entry]:
+    def remaining(self) -> Iterator[QueuedEvent]:
         """Gives out what is lost when this process ends."""
         ...
 
@@ -127,18 +128,18 @@ class MemoryQueue:
         most: How many events it holds.
     """
 
-    lasts = False
+    durable = False
 
     def __init__(self, most: int) -> None:
         self.lock = threading.RLock()
         self._most = most
         # All that have not left, by their numbers, and so by their age; a dict would look for its
         # first among all that have left.
-        self._entries = OrderedDict[int, Entry]()
+        self._entries = OrderedDict[int, QueuedEvent]()
         # Heaps, as what failed comes back to where it was.
-        self._recent: list[tuple[float, int, Entry]] = []
-        self._backlog: list[tuple[float, int, Entry]] = []
-        self._held: list[tuple[float, int, Entry]] = []
+        self._recent: list[tuple[float, int, QueuedEvent]] = []
+        self._backlog: list[tuple[float, int, QueuedEvent]] = []
+        self._held: list[tuple[float, int, QueuedEvent]] = []
         # A signal's handler that tracks an event can come between any two steps.
         self._numbers = count(1)
         self._turn = 0
@@ -147,10 +148,10 @@ class MemoryQueue:
     def size(self) -> int:
         return len(self._entries)
 
-    def put(self, event: Event, now: float) -> bool:
+    def enqueue(self, event: Event, now: float) -> bool:
         if len(self._entries) >= self._most:
             return False
-        entry = Entry(next(self._numbers), event, now)
+        entry = QueuedEvent(next(self._numbers), event, now)
         place = now, entry.id, entry
         # Where a signal's handler would wait for an event that is in one of them only, it would
         # wait for good: so nothing comes between these two, as no function in Python is called.
@@ -158,7 +159,7 @@ class MemoryQueue:
         heapq.heappush(self._recent, place)
         return True
 
-    def take(self, now: float) -> Entry | None:
+    def claim(self, now: float) -> QueuedEvent | None:
         recent, backlog = self._recent, self._backlog
         while recent and recent[0][0] <= now - RECENT:
             heapq.heappush(backlog, heapq.heappop(recent))
@@ -167,49 +168,49 @@ class MemoryQueue:
             return heapq.heappop(backlog)[2]
         return heapq.heappop(recent)[2] if recent else None
 
-    def accepted(self, entry: Entry) -> None:
+    def ack(self, entry: QueuedEvent) -> None:
         self._entries.pop(entry.id, None)
 
-    def refused(self, entry: Entry, *_: object) -> None:
+    def dead_letter(self, entry: QueuedEvent, *_: object) -> None:
         self._entries.pop(entry.id, None)
 
-    def later(self, entry: Entry, seconds: float, now: float) -> None:
+    def nack(self, entry: QueuedEvent, seconds: float, now: float) -> None:
         entry.tries += 1
         heapq.heappush(self._held, (now + seconds, entry.id, entry))
 
-    def give_back(self, entry: Entry) -> None:
+    def release(self, entry: QueuedEvent) -> None:
         self._free(entry)
 
-    def upkeep(self, now: float, *_: object) -> bool:
+    def run_maintenance(self, now: float, *_: object) -> bool:
         while self._held and not 0 < self._held[0][0] - now <= LONGEST_HELD:
             self._free(heapq.heappop(self._held)[2])
         return bool(self._recent or self._backlog)
 
-    def hurry(self) -> None:
+    def release_delayed(self) -> None:
         held, self._held = self._held, []
         for _, _, entry in held:
             self._free(entry)
 
-    def mark(self) -> int:
+    def high_watermark(self) -> int:
         return max(self._entries, default=0)
 
-    def has_passed(self, mark: int) -> bool:
+    def is_drained(self, mark: int) -> bool:
         return next(iter(self._entries), mark + 1) > mark
 
     def oldest(self) -> float | None:
         entry = next(iter(self._entries.values()), None)
         return None if entry is None else entry.tracked_at
 
-    def tidy(self) -> None:
+    def checkpoint(self) -> None:
         pass
 
-    def rest(self) -> Iterator[Entry]:
+    def remaining(self) -> Iterator[QueuedEvent]:
         while self._entries:
             yield self._entries.popitem(last=False)[1]
 
     def close(self) -> None:
         pass
 
-    def _free(self, entry: Entry) -> None:
+    def _free(self, entry: QueuedEvent) -> None:
         entry.begun_at = 0.0
         heapq.heappush(self._recent, (entry.tracked_at, entry.id, entry))

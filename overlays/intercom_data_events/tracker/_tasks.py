@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import AsyncAlarm
     from intercom_data_events.tracker._course import WhenFull
-    from intercom_data_events.tracker._queue import Entry
+    from intercom_data_events.tracker._queue import QueuedEvent
 
 log = logging.getLogger("intercom_data_events")
 
@@ -118,7 +118,7 @@ class Tasks:
             failing = course.failing
             await self._in_turn(course.hurry)
             await self._look_around()
-            mark = await self._in_turn(course.queue.mark)
+            mark = await self._in_turn(course.queue.high_watermark)
             while not course.stopped:
                 if not self._reporting and await self._in_turn(lambda: course.has_passed(mark)):
                     return True
@@ -169,9 +169,9 @@ class Tasks:
             await self._look_around()
             self._dozes = not self.course.needs_looking_after
             self._keeper = self.course.clock.async_alarm()
-            if self.course.queue.lasts:
+            if self.course.queue.durable:
                 try:
-                    await anyio.to_thread.run_sync(self.course.queue.tidy, limiter=own_thread)
+                    await anyio.to_thread.run_sync(self.course.queue.checkpoint, limiter=own_thread)
                 except Exception:  # told where it keeps anything from being sent
                     log.debug("tidying up failed", exc_info=True)
             await self._keeper.wait(math.inf if self._dozes else TICK)
@@ -206,11 +206,11 @@ class Tasks:
             self.course.give_in(error)
             return False
 
-    async def _next(self) -> Entry | None:
+    async def _next(self) -> QueuedEvent | None:
         """Acquires quota, and then takes what to send."""
         here = anyio.get_current_task().id
         reservation: Reservation | None = None
-        entry: Entry | None = None
+        entry: QueuedEvent | None = None
         try:
             reservation = quota = await arun(reserve(self.session, self.settings), self.session)
             entry = await self._in_turn(lambda: self.course.next(here, quota))
@@ -223,7 +223,7 @@ class Tasks:
                 self.session.release(reservation)
         return entry
 
-    async def _send(self, entry: Entry) -> IntercomError | None:
+    async def _send(self, entry: QueuedEvent) -> IntercomError | None:
         try:
             exchange = Exchange(operations.send(entry.event), self.session, self.settings)
             await arun(exchange.steps(entry.reservation), self.session)
@@ -233,12 +233,12 @@ class Tasks:
             return unexpected(error, closed=self.session.closed)
         except BaseException:
             # Cancelled; so it will not be known here what became of it.
-            if self.course.queue.lasts:
+            if self.course.queue.durable:
                 self.course.give_back(entry)
             raise
         return None
 
-    async def _settle(self, entry: Entry, error: IntercomError | None) -> None:
+    async def _settle(self, entry: QueuedEvent, error: IntercomError | None) -> None:
         paused = self.course.paused
         given_up: GivenUp | None = None
         try:
@@ -303,7 +303,7 @@ class Tasks:
     async def _someone_left(self) -> None:
         if self._left.is_set():
             self._left = anyio.Event()
-        with anyio.move_on_after(_LOOK if self.course.queue.lasts else None):
+        with anyio.move_on_after(_LOOK if self.course.queue.durable else None):
             await self._left.wait()
 
     def _notify(self) -> None:

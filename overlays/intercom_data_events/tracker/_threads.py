@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Alarm
     from intercom_data_events.tracker._course import WhenFull
-    from intercom_data_events.tracker._queue import Entry
+    from intercom_data_events.tracker._queue import QueuedEvent
 
 log = logging.getLogger("intercom_data_events")
 
@@ -101,7 +101,7 @@ class Threads:
         self._keeper: threading.Thread | None = None
         self._alarm: Alarm | None = None
         self._dozes = False
-        if course.queue.lasts and course.queue.size:
+        if course.queue.durable and course.queue.size:
             # What earlier processes left is sent without anybody tracking more. Where there is
             # nothing, there is no thread before something is tracked: this process may fork.
             with self._lock:
@@ -129,7 +129,7 @@ class Threads:
                         given_up.append((event, self._course.drop(event)))
                         break
                     with self._stepped_aside():
-                        self._left.wait(_LOOK if self._course.queue.lasts else None)
+                        self._left.wait(_LOOK if self._course.queue.durable else None)
                 if self._course.stopped:
                     # By a signal's handler, in the midst of this.
                     given_up += self._course.stop()
@@ -150,7 +150,7 @@ class Threads:
                 failing = course.failing
                 course.hurry()
                 self._look_around()
-                mark = course.queue.mark()
+                mark = course.queue.high_watermark()
             # Without any, as when the interpreter is ending, it is sent from here.
             staffed = True
             while True:
@@ -237,7 +237,7 @@ class Threads:
         return len(self._workers - self._starting) - self._aside
 
     def _wait_for_others(self, seconds: float) -> None:
-        looks = self._course.queue.lasts or not self._staff
+        looks = self._course.queue.durable or not self._staff
         self._left.wait(min(seconds, _LOOK if looks else threading.TIMEOUT_MAX))
 
     def _assign(self) -> None:
@@ -348,14 +348,14 @@ class Threads:
 
     def _next(
         self, seconds: float, lock: AbstractContextManager[object], *, waits: bool
-    ) -> Entry | None:
+    ) -> QueuedEvent | None:
         """Acquires quota, within so many seconds, and then takes what to send.
 
         Where there is nothing, it waits until there may be, if it `waits`.
         """
         course, here = self._course, threading.get_ident()
         reservation: Reservation | None = None
-        entry: Entry | None = None
+        entry: QueuedEvent | None = None
         problem: Exception | None = None
         try:
             steps = reserve(self._session, self._settings, seconds)
@@ -385,7 +385,7 @@ class Threads:
         return entry
 
     def _deal_with(
-        self, entry: Entry, settings: Settings, lock: AbstractContextManager[object]
+        self, entry: QueuedEvent, settings: Settings, lock: AbstractContextManager[object]
     ) -> None:
         """Sends an event, and sees to what becomes of it."""
         error: IntercomError | None = None
@@ -399,7 +399,7 @@ class Threads:
         self._settle(entry, error, lock)
 
     def _settle(
-        self, entry: Entry, error: IntercomError | None, lock: AbstractContextManager[object]
+        self, entry: QueuedEvent, error: IntercomError | None, lock: AbstractContextManager[object]
     ) -> None:
         given_up: GivenUp | None = None
         with lock:
@@ -490,7 +490,7 @@ class Threads:
                 alarm = self._alarm = self._course.clock.alarm()
             self._speak()
             try:
-                self._course.queue.tidy()
+                self._course.queue.checkpoint()
             except Exception:  # told where it keeps anything from being sent
                 log.debug("tidying up failed", exc_info=True)
             alarm.wait(seconds)
