@@ -105,6 +105,7 @@ class Process:
             import contextlib, itertools, os, signal, sys, threading, time
             from intercom_data_events import Event, OutboxError
             from intercom_data_events import outbox as outbox_module
+            from intercom_data_events._sending import runtime
             from intercom_data_events.outbox import Binding, Outbox
 
             NOW = 1_671_028_900.0
@@ -254,8 +255,8 @@ def test_a_relative_path_stays_where_it_was_when_the_process_goes_elsewhere(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     # As around a fork, after which it is opened anew.
-    box.pause()
-    box.resume()
+    box.before_fork()
+    box.after_fork(in_child=False, waited=True)
     box.enqueue(event(), NOW)
     box.checkpoint()
 
@@ -1117,10 +1118,10 @@ def test_a_file_that_is_put_back_is_used_again(opened, path):
 
 def test_a_file_that_became_anothers_around_a_fork_is_not_written_to(opened, path):
     box = opened(binding=here)
-    box.pause()
+    box.before_fork()
     with contextlib.closing(Outbox(path, Binding(here.address, "another token"))) as other:
         other.enqueue(event(1), NOW)
-    box.resume()
+    box.after_fork(in_child=False, waited=True)
 
     with pytest.raises(OutboxError, match="is another one than before"):
         box.enqueue(event(2), NOW)
@@ -1609,9 +1610,9 @@ def test_a_file_that_may_not_be_written_says_so_and_is_kept(shared_folder):
     box = Outbox(path, Binding("https://api.intercom.io"))
     box.enqueue(event(1), NOW)
     # As around a fork, after which it is opened anew.
-    box.pause()
+    box.before_fork()
     os.chmod(path, 0o400)
-    box.resume()
+    box.after_fork(in_child=False, waited=True)
     with failing():
         box.enqueue(event(2), NOW)
     with failing():
@@ -1804,7 +1805,7 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
     script = (
         FORKING
         + """
-    outbox_module._FORK_PATIENCE = 0.1
+    runtime.FORK_PATIENCE = 0.1
     box = Outbox(sys.argv[1], patience=20)
     another = Outbox(sys.argv[2])
 
@@ -1826,8 +1827,8 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
     writing = threading.Thread(target=lambda: box.enqueue(event(1), NOW))
     writing.start()
     # Until it waits for who has locked the file.
-    while box.pause():
-        box.resume()
+    while box.before_fork():
+        box.after_fork(in_child=False, waited=True)
     with children() as fork:
         fork(use)
     say("forked")
@@ -1873,7 +1874,7 @@ def test_a_child_leaves_alone_what_another_thread_was_opening(opened, path):
         + """
     import functools, sqlite3
 
-    outbox_module._FORK_PATIENCE = 0.1
+    runtime.FORK_PATIENCE = 0.1
     opening, go_on = threading.Event(), threading.Event()
 
     class Waiting(sqlite3.Connection):

@@ -33,7 +33,7 @@ from intercom_data_events.tracker._course import (
     named,
     unexpected,
 )
-from intercom_data_events.tracker._loading import load, watch_forks
+from intercom_data_events.tracker._preload import load
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import Engine
@@ -71,7 +71,6 @@ class Threads:
         when_full: WhenFull,
         on_error: Callable[[Event, IntercomError], object] | None,
     ) -> None:
-        watch_forks()
         self._course = course
         self._session = session
         self._settings = settings

@@ -1,0 +1,32 @@
+"""Imports what sending needs beforehand; a fork waits for that.
+
+Python does not renew the locks of modules in a forked child: the child waits forever for what a
+thread of its parent was importing, as it does not have that thread. The imports of a first request
+take a tenth of a second, and happen just when servers such as gunicorn fork.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from intercom_data_events._sending.runtime import ForkLock
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.engines import Engine
+    from intercom_data_events._sending.session import Session
+
+_loading = ForkLock()
+
+
+def load(session: Session[Engine]) -> None:
+    """Imports what threads would import one by one, and sets up connections."""
+    with _loading:
+        import encodings.idna  # noqa: F401  # for the names of hosts
+
+        from intercom_data_events._sending import responses  # noqa: F401
+        from intercom_data_events_api.api.data_events import create_data_event  # noqa: F401
+
+        # The first event that is sent meets the same error, and reports it.
+        with suppress(Exception):
+            session.process_state()
