@@ -1,12 +1,12 @@
 """Tracked events in a file, until Intercom has accepted them.
 
-The file is an SQLite database in WAL mode that several processes may share. An event is written
-before ``track`` returns, is claimed by the process that sends it, and leaves the file when it is
-accepted. A process keeps renewing its claims; those of one that died end by themselves, and the
-events are free for others. What Intercom refuses stays as a *dead letter*, with the error.
+The file is an SQLite database in WAL mode that several processes may share. ``track`` writes an
+event before it returns. A process claims an event to send it, and removes it once it is accepted.
+A process renews its claims; those of a process that died end by themselves, and others send its
+events. A rejected event stays as a *dead letter*, with its error.
 
-What was written outlasts the process, however it ends. Of what was written in the last moments
-before the machine itself loses power, something can be missing: nothing waits for the disk.
+A written event outlasts the process, however that ends. A loss of power can take those of the last
+moments: no call waits for the disk.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import stat
 import threading
 import time
 import uuid
-import weakref
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cache
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
+from intercom_data_events._sending import runtime
+from intercom_data_events._sending.runtime import ForkLock, guard_forks
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     APIStatusError,
@@ -38,39 +38,41 @@ from intercom_data_events.errors import (
     OutboxError,
     OutboxLockedError,
 )
-from intercom_data_events.event import Event
-from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Entry
+from intercom_data_events.event import Event, person
+from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
 log = logging.getLogger("intercom_data_events")
 
-#: Events that a file holds at most, unless told otherwise.
+#: The default number of events that a file holds.
 MOST = 1_000_000
-# Seconds after which a claim ends that nobody renews, and between two renewals.
-_CLAIM = 30.0
-_RENEWAL = 10.0
-# Seconds between two counts of all events, at least; and as many as are counted for each second
-# between, since a count reads the whole file.
+# Seconds after which a claim that its process does not renew ends, and between two renewals.
+_STALLED_AFTER = 30.0
+_HEARTBEAT = 10.0
+# Seconds between two counts of all events, at least; and the number of events that are counted for
+# each second in between, because a count reads the whole file.
 _COUNTING = 1.0
 _COUNTED = 50_000
-# Bytes of the log beyond which it is worked into the database when no events come, beyond which
-# also while they do, and beyond which writers have to wait for that.
+# Bytes of the log: beyond the first, it is checkpointed when no events come; beyond the second,
+# also when they do; beyond the third, writers wait for that.
 _SHORT_LOG = 256 * 1024
 _LONG_LOG = 32 * 1024 * 1024
 _TOO_LONG_LOG = 256 * 1024 * 1024
-# Milliseconds that they may wait for others who are reading.
+# Milliseconds that writers wait then for a process that is reading.
 _WAITING_FOR_READERS = 100
-# Bytes of a page, which is what is written to the log of an event however small that is.
+# Bytes of a page. The log takes a page at least for each event, however small.
 _PAGE = 1024
-# Seconds to wait for others while a file is opened, which they may be making, or working on.
+# Seconds to wait while a file is opened, because another process may be making it.
 _OPENING = 5.0
-# Dead letters that are brought back, or forgotten, before others may write again.
+# Seconds that close() waits for a thread that uses the file, at least.
+_CLOSING = 1.0
+# Dead letters that are revived or deleted in one transaction.
 _AT_ONCE = 500
-# Seconds for which a fork waits for who is using the file.
-_FORK_PATIENCE = 5.0
+# Free events that claim() looks through for another person's.
+_LOOKED_THROUGH = 500
 
-#: Says that a database is an outbox: "IDEO".
+#: Marks a database as an outbox: "IDEO".
 _APPLICATION = 0x4944454F
-# What brings a file from each version to the next.
+# The statements that bring a file from each version to the next.
 _MIGRATIONS = (
     """
     CREATE TABLE events (
@@ -96,22 +98,38 @@ _MIGRATIONS = (
     );
     CREATE TABLE binding (name TEXT PRIMARY KEY, value TEXT NOT NULL)
     """,
+    # When Intercom first did not know the contact of an event, in Unix seconds.
+    "ALTER TABLE events ADD COLUMN rejected_at REAL",
 )
 
-_PUT = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
-_OLDEST = "SELECT id FROM events WHERE held_until IS NULL ORDER BY tracked_at, id LIMIT 1"
-_OLDEST_RECENT = _OLDEST.replace("WHERE", "WHERE tracked_at > :recent AND")
-_CLAIM_IT = (
-    "UPDATE events SET held_until = :until, owner = :owner WHERE id = ({}) "
-    # Not as text, which it may not be.
-    "RETURNING id, CAST(event AS BLOB), tracked_at, tries"
+# Processes of an earlier version may use the same file, so every statement names its columns.
+_INSERT = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
+_FREE = (
+    # An event may be no string in a damaged file.
+    "SELECT id, CAST(event AS BLOB), tracked_at, tries, rejected_at FROM events "
+    "WHERE held_until IS NULL ORDER BY tracked_at, id LIMIT ?"
 )
-_TAKE_OLDEST = _CLAIM_IT.format(_OLDEST)
-_TAKE = _CLAIM_IT.format(f"coalesce(({_OLDEST_RECENT}), ({_OLDEST}))")
+_FREE_RECENT = _FREE.replace("WHERE", "WHERE tracked_at > ? AND")
+_ANY_FREE = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until IS NULL)"
+# Each of the dispatcher's writes is one statement that returns no row. UPDATE ... RETURNING and
+# BEGIN hold the write lock while Python runs, and so may finalizers that enqueue.
+_CLAIM = (
+    "UPDATE events SET held_until = ?, owner = ? WHERE id = ? AND held_until IS NULL AND tries = ?"
+)
+_RENEW = "UPDATE events SET held_until = ? WHERE id = ? AND owner = ?"
+_NACK = (
+    "UPDATE events SET held_until = ?, owner = NULL, tries = tries + 1, rejected_at = ? "
+    "WHERE id = ? AND owner = ?"
+)
+_RELEASE = "UPDATE events SET held_until = NULL, owner = NULL WHERE id = ? AND owner = ?"
+_RELEASE_DELAYED = (
+    "UPDATE events SET held_until = NULL WHERE held_until IS NOT NULL AND owner IS NULL"
+)
 _ANY_OVER = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until <= ? OR held_until > ?)"
 _END_OVER = (
     "UPDATE events SET held_until = NULL, owner = NULL WHERE held_until <= ? OR held_until > ?"
 )
+_COUNT = "SELECT count(*) FROM events"
 _STATUS = (
     "SELECT count(*), count(owner) FILTER (WHERE held_until > :now), "
     "count(*) FILTER (WHERE owner IS NULL AND held_until > :now), min(tracked_at) FROM events"
@@ -119,14 +137,19 @@ _STATUS = (
 _REVIVE = "INSERT INTO events (event, tracked_at) SELECT event, tracked_at FROM dead WHERE id = ?"
 _FORGET = "DELETE FROM dead WHERE id = ?"
 _BURY = (
-    "INSERT OR REPLACE INTO dead SELECT id, event, tracked_at, tries, ?, ?, ?, ?, ? "
-    "FROM events WHERE id = ?"
+    "INSERT OR REPLACE INTO dead (id, event, tracked_at, tries, died_at, error, message, status, "
+    "request_id) SELECT id, event, tracked_at, tries, ?, ?, ?, ?, ? FROM events WHERE id = ?"
+)
+# Makes one statement of _BURY and the removal; only on the connection that has the trigger.
+_REMOVE_BURIED = (
+    "CREATE TEMP TRIGGER buried AFTER INSERT ON main.dead "
+    "BEGIN DELETE FROM events WHERE id = NEW.id; END"
 )
 
 
 def token_digest(token: str, salt: str) -> str:
     """Returns a salt and a digest that identify a token without revealing it."""
-    # Imported only where a file is written, so that programs start faster.
+    # Imported only when a file is bound, so that programs start faster.
     import hashlib
 
     digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
@@ -135,13 +158,13 @@ def token_digest(token: str, salt: str) -> str:
 
 @frozen
 class Binding:
-    """Which workspace the events of a file are for.
+    """The workspace that the events of a file are for.
 
     Attributes:
-        address: Where Intercom is.
-        token: The access token, of which a digest is kept; None where it is not known.
-        workspace: A name of your own for the workspace; the same name outlasts new tokens.
-        token_renewed: Whether it is known that the token is for the same workspace as before.
+        address: The address of Intercom.
+        token: The access token, of which a digest is kept; None if it is unknown.
+        workspace: A name of your own for the workspace; it stays the same when tokens change.
+        token_renewed: Whether the caller knows that the token is for the same workspace as before.
     """
 
     address: str
@@ -152,17 +175,17 @@ class Binding:
 
 @frozen
 class DeadLetter:
-    """An event that was refused, and why.
+    """A rejected event, and its error.
 
     Attributes:
         id: Its number in the file.
         event: Its fields, as the API names them.
         tracked_at: When it was tracked, in Unix seconds.
-        died_at: When it was refused, in Unix seconds.
+        died_at: When it was rejected, in Unix seconds.
         error: The kind of error, such as "NotFoundError".
-        message: What the error said.
-        status: The HTTP status, or None where no answer said so.
-        request_id: What Intercom's support asks for, or None.
+        message: The message of the error.
+        status: The HTTP status, or None if no answer rejected it.
+        request_id: The id that Intercom's support asks for, or None.
     """
 
     id: int
@@ -180,14 +203,14 @@ class Status:
     """What is in a file.
 
     Attributes:
-        queued: Events that wait, or are on their way.
-        claimed: Those of them that a process has taken to send.
-        held: Those of them that failed for the time being, and wait for their next try.
-        dead: Events that were refused.
-        oldest: When the event that waits longest was tracked, in Unix seconds, or None.
-        address: Where Intercom is, or None before a tracker has used the file.
-        workspace: The name that was given to the workspace, or None.
-        size: Bytes that the file and its log take.
+        queued: Events that wait or are in flight.
+        claimed: Those of them that a process has claimed to send.
+        held: Those of them that failed temporarily, and wait for their next attempt.
+        dead: Dead letters.
+        oldest: When the oldest event was tracked, in Unix seconds, or None.
+        address: The address of Intercom, or None before a tracker has used the file.
+        workspace: The name of the workspace, or None.
+        size: Bytes of the file and its log.
     """
 
     queued: int
@@ -200,25 +223,53 @@ class Status:
     size: int
 
 
-class Outbox:
-    """A file of tracked events; for the threads of one process.
+class _Slot:
+    """A connection that one thread uses at a time.
 
-    Every method raises an OutboxError where the file cannot be used, with the remedy; what was
-    written before stays in it.
-
-    Args:
-        path: Where it is. What is not there is made, for its owner alone (mode 0600).
-        binding: Which workspace it is for; None to look at it only.
-        most: How many events it holds; about, where several processes write to it.
-        patience: Seconds to wait where another process is writing, once the file is open.
-        create: Whether to make it where it is not there.
-
-    Raises:
-        OutboxError: It cannot be used.
-        ConfigurationError: There are events for another workspace in it.
+    Attributes:
+        lock: Held during its use; a signal handler or a finalizer may enter it again.
+        connection: The connection; None until its first use, and around forks and failures.
+        reserved: The number of events that it was given a place for.
+        inserted: The number of those that are in the file.
     """
 
-    lasts = True
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.connection: sqlite3.Connection | None = None
+        self.reserved = self.inserted = 0
+
+    def disconnect(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+
+class Outbox:
+    """A file of tracked events, for the threads of one process.
+
+    ``enqueue`` is safe from any thread, signal handler and finalizer. It has a connection of its
+    own, because CPython's connections are not safe to share between threads: 129 of 96,000
+    acknowledged INSERTs of 8 threads were missing on 3.12 (python/cpython#118172). Claims, and what
+    becomes of them, are for one dispatcher. Each of its writes is one statement that returns no
+    row, so a finalizer that tracks in between never waits for its own thread.
+
+    Every method raises an OutboxError, with the remedy, if the file cannot be used; earlier events
+    stay in it.
+
+    Args:
+        path: The path. A missing file is made, for its owner alone (mode 0600).
+        binding: The workspace of the events; None to only look at the file.
+        most: The number of events that it holds; exact in one process, about in several.
+        patience: Seconds to wait for another process that writes, once the file is open.
+        create: Whether to make a missing file.
+
+    Raises:
+        OutboxError: The file cannot be used.
+        ConfigurationError: It holds events of another workspace.
+    """
+
+    durable = True
 
     def __init__(
         self,
@@ -233,219 +284,262 @@ class Outbox:
         self._most = most
         self._patience = patience
         self._owner = uuid.uuid4().hex
-        # Entered again by a signal's handler that tracks an event.
-        self._lock = threading.RLock()
-        # Held while the file is open a second time.
-        self._tidying = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        # Which file it is, and which binding, to know them again.
+        # The dispatcher's connection, which readers share; that of enqueue; and one in case that a
+        # finalizer keeps the thread that uses enqueue's.
+        self._main, self._inserts, self._spare = self._slots = _Slot(), _Slot(), _Slot()
+        # Held while checkpoint() has a connection of its own.
+        self._checkpointing = threading.Lock()
+        # The forks that wait until no connection is open.
+        self._forks = 0
+        # What identifies the file, and its binding.
         self._place: tuple[int, int] | None = None
         self._bound: str | None = None
-        # Whether it was moved or deleted while it was in use.
+        # Whether the file was moved or deleted while it was in use.
         self._missing = False
-        # Whether another program keeps it locked: one has waited for it, and the others need not.
+        # Whether another program holds the lock: one caller has waited, the next ones need not.
         self._locked = False
         self._closed = False
         self._turn = 0
-        self._size = 0
-        # When the log was, as far as tidy() knows.
+        # The number of events without those of this process' enqueue.
+        self._others = 0
+        # When the log was last written, as checkpoint() saw it.
         self._changed = 0
-        # Whether the disk was full, of which the log may take a part.
+        # Whether the disk was full; the log may take a part of it.
         self._crowded = False
         self._counted = self._renewed = 0.0
-        # Accepted, but still in the file, as that could not be written.
+        # Accepted events whose removal failed.
         self._leaving: set[int] = set()
-        _watch_forks()
-        # From now on, no process forks while it is being used.
-        with _forking:
-            _open.add(self)
+        # No fork copies this process from now on while a connection is in use.
+        guard_forks(self)
         try:
-            with self._lock, self._told():
+            with self._main.lock, self._explaining():
                 opening = max(patience, _OPENING)
-                connection = self._connection = self._connect(opening, create=create)
+                connection = self._main.connection = self._connect(opening, create=create)
                 self._place = self._where()
                 self._migrate(connection, opening, create=create)
                 if binding is not None:
                     self._bind(connection, binding, opening)
-                self._size = _one(connection, "SELECT count(*) FROM events")
+                self._others = _one(connection, _COUNT)
                 connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+                connection.execute(_REMOVE_BURIED)
         except BaseException:
-            self._disconnect()
+            self._main.disconnect()
             raise
 
     @property
     def size(self) -> int:
-        """How many events there are, as far as this process knows."""
-        return self._size
+        """The number of events, as far as this process knows."""
+        return self._others + self._inserts.reserved + self._spare.reserved
 
     @property
     def lock(self) -> threading.RLock:
-        """What every use of it holds, for who has to wait in the midst of one to let go of it."""
-        return self._lock
+        """What every use of it holds but enqueue."""
+        return self._main.lock
 
-    def put(self, event: Event, now: float) -> bool:
-        """Writes an event; False where there are too many."""
-        if self._size >= self._most:
-            return False
+    def enqueue(self, event: Event, now: float) -> bool:
+        """Writes an event; returns False if the outbox is full.
+
+        Raises:
+            OutboxLockedError: Another program, or another thread, kept the file for too long.
+        """
         if self._missing:
-            self._look_for_it()
-        if self._missing:
-            raise OutboxError(f"the outbox {self.path} {_MISSING}")
+            self._missing = self._where() != self._place
+            if self._missing:
+                raise OutboxError(f"the outbox {self.path} {_MISSING}")
         text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
-        with self._using() as connection:
-            connection.execute(_PUT, (text, now))
-            self._size += 1
+        for slot in (self._inserts, self._spare):
+            held: list[bool] = []
+            try:
+                # One step: a handler's error can neither lose the lock nor release it twice.
+                held.extend(map(slot.lock.acquire, (True,), (self._patience,)))
+                if held == [True]:
+                    return self._insert(slot, text, now)
+            finally:
+                if held == [True]:
+                    slot.lock.release()
+        raise OutboxLockedError(
+            f"the outbox {self.path} must be free within {self._patience:g} s, but other threads "
+            f"of this process use it; try again{_UNHARMED}"
+        )
+
+    def _insert(self, slot: _Slot, text: str, now: float) -> bool:
+        # Before the INSERT, so that a finalizer in between does not take the same place.
+        if self.size >= self._most:
+            return False
+        slot.reserved += 1
+        done = False
+        try:
+            with self._using(slot) as connection:
+                try:
+                    connection.execute(_INSERT, (text, now))
+                except sqlite3.ProgrammingError:
+                    if slot.connection is connection:
+                        raise
+                    # A finalizer forked in between, and closed it.
+                    slot.connection = self._open(slot)
+                    slot.connection.execute(_INSERT, (text, now))
+                done = True
+        finally:
+            if done:
+                slot.inserted += 1
+            else:
+                slot.reserved -= 1
+            if slot is self._spare:
+                slot.disconnect()
         return True
 
-    def take(self, now: float) -> Entry | None:
-        """Claims the next to send, or None; see :class:`~intercom_data_events.tracker.Queue`."""
-        with self._using() as connection:
-            while True:
-                self._turn += 1
-                statement = _TAKE_OLDEST if self._turn % TURNS == 0 else _TAKE
-                bounds = {"until": now + _CLAIM, "owner": self._owner, "recent": now - RECENT}
-                row = next(iter(connection.execute(statement, bounds).fetchall()), None)
-                if row is None:
-                    return None
-                number, text, tracked_at, tries = row
-                try:
-                    event = Event.from_dict(json.loads(text))
-                except (ValueError, TypeError, RecursionError) as error:
-                    failure = error if isinstance(error, IntercomError) else _unreadable(error)
-                    self._bury(connection, number, failure, now)
-                    log.warning("an event in %s cannot be read: a dead letter now", self.path)
-                else:
-                    return Entry(number, event, tracked_at, tries, unsure=tries > 0)
+    def claim(
+        self, now: float, avoid: Collection[tuple[str, str]] = frozenset()
+    ) -> QueuedEvent | None:
+        """Claims the next event to send, or returns None; the queue's docstring has the order.
 
-    def accepted(self, entry: Entry) -> None:
-        """Removes it."""
-        self._leaving.add(entry.id)
-        with self._using() as connection:
+        Args:
+            now: The present, in Unix seconds.
+            avoid: The persons, as :func:`~intercom_data_events.event.person` returns them, whose
+                events another person's goes before, if one of the next 500 is another person's.
+        """
+        while True:
+            with self._using(self._main) as connection:
+                rows = self._free(connection, now, _LOOKED_THROUGH if avoid else 1)
+                if not rows:
+                    return None
+                number, text, tracked_at, tries, rejected_at = _chosen(rows, avoid)
+                claim = (now + _STALLED_AFTER, self._owner, number, tries)
+                if not connection.execute(_CLAIM, claim).rowcount:
+                    continue  # Another process was faster.
+            try:
+                event = _event(text)
+            except IntercomError as error:
+                self._bury(number, error, now)
+                log.warning("an event in %s is unreadable; it is a dead letter now", self.path)
+                continue
+            return QueuedEvent(
+                number, event, tracked_at, tries, unsure=tries > 0, rejected_at=rejected_at
+            )
+
+    def ack(self, queued: QueuedEvent) -> None:
+        """Removes an accepted event."""
+        self._leaving.add(queued.id)
+        with self._using(self._main) as connection:
             self._remove(connection)
 
-    def refused(self, entry: Entry, error: IntercomError, now: float) -> None:
-        """Makes it a dead letter, unless another process saw it accepted."""
-        with self._using() as connection:
-            self._bury(connection, entry.id, error, now)
+    def dead_letter(self, queued: QueuedEvent, error: IntercomError, now: float) -> None:
+        """Makes a rejected event a dead letter, unless another process saw it accepted."""
+        self._bury(queued.id, error, now)
 
-    def later(self, entry: Entry, seconds: float, now: float) -> None:
-        """Ends its claim, and holds it back."""
-        with self._using() as connection:
-            connection.execute(
-                "UPDATE events SET held_until = ?, owner = NULL, tries = tries + 1 "
-                "WHERE id = ? AND owner = ?",
-                (now + seconds, entry.id, self._owner),
-            )
+    def nack(
+        self, queued: QueuedEvent, delay: float, now: float, rejected_at: float | None = None
+    ) -> None:
+        """Ends the claim on an event, and delays its next attempt.
 
-    def give_back(self, entry: Entry) -> None:
-        """Ends its claim."""
-        with self._using() as connection:
-            connection.execute(
-                "UPDATE events SET held_until = NULL, owner = NULL WHERE id = ? AND owner = ?",
-                (entry.id, self._owner),
-            )
-
-    def upkeep(self, now: float, in_flight: Collection[Entry]) -> bool:
-        """Renews the claims on what is in flight, ends those nobody renews; whether any is free.
-
-        To be called every second or so, also while nothing happens.
+        Args:
+            queued: The event, of which the file keeps `rejected_at`, too.
+            delay: Seconds until the next attempt.
+            now: The present, in Unix seconds.
+            rejected_at: When Intercom first did not know its contact, instead of the event's own.
         """
-        self._look_for_it()
-        with self._using() as connection:
+        if rejected_at is not None:
+            queued.rejected_at = rejected_at
+        with self._using(self._main) as connection:
+            connection.execute(_NACK, (now + delay, queued.rejected_at, queued.id, self._owner))
+
+    def release(self, queued: QueuedEvent) -> None:
+        """Ends the claim on an event."""
+        with self._using(self._main) as connection:
+            connection.execute(_RELEASE, (queued.id, self._owner))
+
+    def run_maintenance(self, now: float, in_flight: Collection[QueuedEvent]) -> bool:
+        """Renews the claims of this process, and ends stalled ones and delays that are over.
+
+        The dispatcher calls it every second or so, also when nothing happens.
+
+        Args:
+            now: The present, in Unix seconds.
+            in_flight: The events that this process has claimed.
+
+        Returns:
+            Whether an event is free to be claimed.
+        """
+        self._watch_file()
+        with self._using(self._main) as connection:
             if self._leaving:
                 self._remove(connection)
-            if abs(now - self._renewed) >= _RENEWAL:
+            if abs(now - self._renewed) >= _HEARTBEAT:
                 connection.executemany(
-                    "UPDATE events SET held_until = ? WHERE id = ? AND owner = ?",
-                    [(now + _CLAIM, entry.id, self._owner) for entry in in_flight],
+                    _RENEW, [(now + _STALLED_AFTER, one.id, self._owner) for one in in_flight]
                 )
                 self._renewed = now
             bounds = (now, now + LONGEST_HELD)
-            # Looked for first, as looking keeps nobody from writing.
+            # Reads first, because reading keeps no other process from writing.
             if _one(connection, _ANY_OVER, *bounds):
                 connection.execute(_END_OVER, bounds)
-            # Where it is full, others may have made room.
-            rarer = self._size / _COUNTED if self._size < self._most else 0.0
+            # Other processes may have made room in a full file.
+            rarer = self.size / _COUNTED if self.size < self._most else 0.0
             if abs(now - self._counted) >= max(_COUNTING, rarer):
-                self._size = _one(connection, "SELECT count(*) FROM events")
+                self._recount(connection)
                 self._counted = now
-            return bool(_one(connection, f"SELECT EXISTS ({_OLDEST})"))
+            return bool(_one(connection, _ANY_FREE))
 
-    def _look_for_it(self) -> None:
-        """Sees whether the next process would find the file; what it holds is sent in any case."""
-        with self._lock:
-            if self._connection is not None:
-                missing = self._where() != self._place
-                if missing and not self._missing:
-                    log.error("the outbox %s %s", self.path, _MISSING)
-                self._missing = missing
+    def checkpoint(self) -> None:
+        """Moves the log into the database; waits for the disk, beside the use of the file.
 
-    def _where(self) -> tuple[int, int] | None:
-        """What tells the file from others; None where there is none."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def tidy(self) -> None:
-        """Works the log into the database; waits for the disk, so not while somebody waits for it.
-
-        On a connection of its own, beside which others write on.
+        It has a connection of its own, so that other threads go on writing.
         """
-        # SQLite writes it beside the file that a link leads to.
+        # SQLite writes it beside the file that a symbolic link leads to.
         log = Path(f"{os.path.realpath(self.path)}-wal")
         with suppress(OSError):
             found = log.stat()
             length, changed = found.st_size, found.st_mtime_ns
-            # Whoever writes next waits for the disk once, so not between two events of many.
-            rests, self._changed = changed == self._changed and not self._size, changed
+            # The next writer waits for the disk once, so not between two events of many.
+            rests, self._changed = changed == self._changed and not self.size, changed
             long = 0 if self._crowded else _SHORT_LOG if rests else _LONG_LOG
             if self._closed or length <= long:
                 return
-            with self._tidying, self._told(), closing(self._connect(_OPENING)) as connection:
+            with (
+                self._checkpointing,
+                self._explaining(),
+                closing(self._connect(_OPENING)) as connection,
+            ):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                 if rests or self._crowded or length > _TOO_LONG_LOG:
-                    # Others write on only after it; but all is done that takes long.
+                    # Writers wait for this one, but what takes long is done.
                     connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                     self._crowded = False
 
-    def hurry(self) -> None:
-        """Lets go of everything that is held back and that nobody has claimed."""
-        with self._using() as connection:
-            connection.execute(
-                "UPDATE events SET held_until = NULL WHERE held_until IS NOT NULL AND owner IS NULL"
-            )
+    def release_delayed(self) -> None:
+        """Ends all delays."""
+        with self._using(self._main) as connection:
+            connection.execute(_RELEASE_DELAYED)
 
-    def mark(self) -> int:
-        """The number of the event that came last."""
-        with self._using() as connection:
+    def high_watermark(self) -> int:
+        """Returns the number of the latest event."""
+        with self._using(self._main) as connection:
             return _one(connection, "SELECT coalesce(max(id), 0) FROM events")
 
-    def has_passed(self, mark: int) -> bool:
-        """Whether every event up to this one has left."""
-        with self._using() as connection:
+    def is_drained(self, mark: int) -> bool:
+        """Whether all events up to this number have left."""
+        with self._using(self._main) as connection:
             return not _one(connection, "SELECT EXISTS (SELECT 1 FROM events WHERE id <= ?)", mark)
 
     def oldest(self) -> float | None:
-        """When the event that waits longest was tracked, in Unix seconds."""
-        with self._using() as connection:
+        """Returns when the oldest event was tracked, in Unix seconds."""
+        with self._using(self._main) as connection:
             row = connection.execute("SELECT tracked_at FROM events ORDER BY id LIMIT 1").fetchone()
             return None if row is None else float(row[0])
 
-    def rest(self) -> Iterator[Entry]:
-        """What is lost when this process ends: nothing."""
+    def remaining(self) -> Iterator[QueuedEvent]:
+        """Yields the events that are lost when this process ends: none."""
         return iter(())
 
     def status(self, now: float | None = None) -> Status:
-        """Says what is in the file.
+        """Returns what is in the file.
 
         Args:
-            now: The present, in Unix seconds, for what nobody has looked after since its claim
-                ended or its next try was due; None to count that as claimed or held.
+            now: The present, in Unix seconds: claims and delays that are over do not count. None
+                to count all that no process has ended yet.
         """
-        with self._using() as connection:
+        with self._using(self._main) as connection:
             queued, claimed, held, oldest = connection.execute(
                 _STATUS, {"now": -math.inf if now is None else now}
             ).fetchone()
@@ -460,7 +554,7 @@ class Outbox:
         )
 
     def waiting(self) -> Iterator[Mapping[str, object]]:
-        """Yields the fields of the events that wait or are on their way, oldest first."""
+        """Yields the fields of the events that wait or are in flight, oldest first."""
         return (
             _fields(text)
             for _, text in self._each(
@@ -469,7 +563,7 @@ class Outbox:
         )
 
     def dead_letters(self) -> Iterator[DeadLetter]:
-        """Yields the events that were refused, oldest first."""
+        """Yields the rejected events, oldest first."""
         rows = self._each(
             "SELECT id, CAST(event AS BLOB), tracked_at, died_at, error, message, status, "
             "request_id FROM dead WHERE id > ? ORDER BY id"
@@ -477,67 +571,117 @@ class Outbox:
         return (DeadLetter(number, _fields(text), *rest) for number, text, *rest in rows)
 
     def revive(self, numbers: Iterable[int] | None = None) -> int:
-        """Puts dead letters back into the queue; all of them, or those of these numbers.
+        """Puts dead letters back into the queue; all of them, or those with these numbers.
 
         Returns:
-            How many there were.
+            The number of events that were put back.
         """
         revived = self._each_dead(numbers, _REVIVE, _FORGET)
-        with self._lock:
-            self._size += revived
+        with self._main.lock:
+            self._others += revived
         return revived
 
     def forget(self, numbers: Iterable[int] | None = None) -> int:
-        """Deletes dead letters; all of them, or those of these numbers.
+        """Deletes dead letters; all of them, or those with these numbers.
 
         Returns:
-            How many there were.
+            The number of events that were deleted.
         """
         return self._each_dead(numbers, _FORGET)
 
     def close(self) -> None:
         """Closes the file."""
-        with self._lock:
-            self._closed = True
-            self._disconnect()
+        self._closed = True
+        for slot in self._slots:
+            # A thread that keeps its slot for longer closes it at the end of its use.
+            if slot.lock.acquire(timeout=max(self._patience, _CLOSING)):
+                try:
+                    slot.disconnect()
+                finally:
+                    slot.lock.release()
 
-    def pause(self) -> bool:
-        """Lets go of the file, and keeps everybody from it until :meth:`resume`; for a fork.
+    def before_fork(self) -> bool:
+        """Closes the connections, and keeps other threads from new ones.
 
-        Returns:
-            Whether it did: False where somebody went on using it for too long.
+        SQLite keeps for each process which locks it has on a file. A forked child inherits that
+        list without the locks, so a fork waits until no connection is open.
         """
-        if not self._tidying.acquire(timeout=_FORK_PATIENCE):
-            return False
-        if not self._lock.acquire(timeout=_FORK_PATIENCE):
-            self._tidying.release()
-            return False
-        self._disconnect()
+        ends = SYSTEM.monotonic() + runtime.FORK_PATIENCE
+        held: list[threading.Lock | threading.RLock] = []
+        for lock in self._locks():
+            if not lock.acquire(timeout=max(0.0, ends - SYSTEM.monotonic())):
+                for each in held:
+                    each.release()
+                return False
+            held.append(lock)
+        self._forks += 1
+        for slot in self._slots:
+            slot.disconnect()
         return True
 
-    def resume(self) -> None:
-        """Ends :meth:`pause`."""
-        self._lock.release()
-        self._tidying.release()
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:
+        """Lets other threads go on; the claims stay the parent's."""
+        if in_child:
+            self._owner = uuid.uuid4().hex
+            self._leaving = set()
+        if waited:
+            self._forks -= 1
+            for lock in self._locks():
+                lock.release()
+        elif in_child:
+            # Closing a connection that the parent goes on using would end the parent's locks.
+            _leaked.extend(slot.connection for slot in self._slots)
+            self._others = self.size
+            self._main, self._inserts, self._spare = self._slots = _Slot(), _Slot(), _Slot()
+            self._checkpointing = threading.Lock()
+            with suppress(OSError):
+                found = self.path.stat()
+                _torn.add((found.st_dev, found.st_ino))
 
-    def inherit(self) -> None:
-        """Makes it another's than the process' that this one was forked from; once paused."""
-        self._owner = uuid.uuid4().hex
-        self._leaving = set()
+    def _locks(self) -> tuple[threading.Lock | threading.RLock, ...]:
+        return self._checkpointing, *(slot.lock for slot in self._slots)
 
-    def abandon(self) -> sqlite3.Connection | None:
-        """Returns the connection, which another process goes on using, to be left alone."""
-        # Whoever held them is not in this process.
-        self._lock = threading.RLock()
-        self._tidying = threading.Lock()
-        connection, self._connection = self._connection, None
-        return connection
+    def _free(self, connection: sqlite3.Connection, now: float, most: int) -> list[tuple[Any, ...]]:
+        """Returns the first free events of those that are next."""
+        self._turn += 1
+        rows: list[tuple[Any, ...]] = []
+        if self._turn % TURNS:
+            rows = connection.execute(_FREE_RECENT, (now - RECENT, most)).fetchall()
+        if len(rows) < most:
+            rows += connection.execute(_FREE, (most,)).fetchall()
+        return rows
+
+    def _watch_file(self) -> None:
+        """Looks whether the next process would find the file; its events are sent in any case."""
+        with self._main.lock:
+            before = self._missing
+            if self._main.connection is not None:
+                self._missing = self._where() != self._place
+        # Without the lock: a log handler may wait for another thread.
+        if self._missing and not before:
+            log.error("the outbox %s %s", self.path, _MISSING)
+
+    def _where(self) -> tuple[int, int] | None:
+        """Returns what identifies the file; None if it is missing."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _recount(self, connection: sqlite3.Connection) -> None:
+        inserted = self._inserts.inserted + self._spare.inserted
+        counted = _one(connection, _COUNT)
+        size = self.size
+        # Events that other threads enqueue meanwhile may be in both numbers.
+        meanwhile = self._inserts.reserved + self._spare.reserved - inserted
+        self._others += max(counted, min(size, counted + meanwhile)) - size
 
     def _each_dead(self, numbers: Iterable[int] | None, *statements: str) -> int:
         chosen = self._all_dead() if numbers is None else iter(numbers)
         found = 0
         while some := list(islice(chosen, _AT_ONCE)):
-            with self._using() as connection, _transaction(connection):
+            with self._using(self._main) as connection, _transaction(connection):
                 for number in some:
                     # The last statement deletes it, and so tells whether it was there.
                     changed = [connection.execute(one, (number,)).rowcount for one in statements]
@@ -545,17 +689,17 @@ class Outbox:
         return found
 
     def _all_dead(self) -> Iterator[int]:
-        """The numbers of the dead letters that there are, not of those that become some."""
-        with self._using() as connection:
+        """Yields the numbers of the present dead letters, not of later ones."""
+        with self._using(self._main) as connection:
             last = _one(connection, "SELECT coalesce(max(id), 0) FROM dead")
         numbers = (row[0] for row in self._each("SELECT id FROM dead WHERE id > ? ORDER BY id"))
         return takewhile(lambda number: number <= last, numbers)
 
     def _each(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """Yields rows by their first column, some at a time: nobody is kept from writing."""
+        """Yields rows by their first column, some at a time, so that no statement takes long."""
         last = 0
         while True:
-            with self._using() as connection:
+            with self._using(self._main) as connection:
                 rows = connection.execute(f"{query} LIMIT 500", (last,)).fetchall()
             if not rows:
                 return
@@ -563,110 +707,124 @@ class Outbox:
             last = rows[-1][0]
 
     def _remove(self, connection: sqlite3.Connection) -> None:
-        """Removes what was accepted, also where another process saw it refused in the meantime."""
+        """Removes accepted events, also those that another process saw rejected meanwhile."""
         for number in list(self._leaving):
             if connection.execute("DELETE FROM events WHERE id = ?", (number,)).rowcount:
-                self._size -= 1
+                self._others -= 1
             else:
                 connection.execute(_FORGET, (number,))
             self._leaving.discard(number)
 
-    def _bury(
-        self, connection: sqlite3.Connection, number: int, error: IntercomError, now: float
-    ) -> None:
+    def _bury(self, number: int, error: IntercomError, now: float) -> None:
         status = request_id = None
         if isinstance(error, APIStatusError):
             status, request_id = error.status_code, _plain(error.request_id)
         kind, message = type(error).__name__, _plain(str(error))
         if error.may_have_been_processed:
-            message = f"{message} (an earlier try may have been processed all the same)"
+            message = f"{message} (an earlier attempt may have been processed)"
         described = (now, kind, message, status, request_id, number)
-        with _transaction(connection):
-            connection.execute(_BURY, described)
-            self._size -= connection.execute("DELETE FROM events WHERE id = ?", (number,)).rowcount
+        with self._using(self._main) as connection:
+            self._others -= connection.execute(_BURY, described).rowcount
 
     @contextmanager
-    def _using(self) -> Generator[sqlite3.Connection]:
-        with self._lock, self._told():
+    def _using(self, slot: _Slot) -> Generator[sqlite3.Connection]:
+        with slot.lock, self._explaining():
             if self._closed:
-                raise RuntimeError(f"the outbox {self.path} is closed")
-            # A signal's handler may close it in the midst of this.
-            connection = self._connection
+                raise RuntimeError(f"the outbox {self.path} is closed; open it again")
+            # A signal handler or a finalizer may close it, or fork, at any line from here on.
+            connection = slot.connection
             if connection is None:
-                connection = self._connection = self._reconnected()
+                connection = slot.connection = self._open(slot)
+            locked = self._locked
             try:
-                yield connection
-            except sqlite3.Error as error:
-                self._crowded = self._crowded or _code(error) == "SQLITE_FULL"
-                # What was opened while it could only be read, say, would stay so.
-                if _code(error) not in _PASSING:
-                    self._disconnect()
-                elif _code(error) != "SQLITE_FULL" and not self._locked:
-                    self._locked = True
+                if locked:
                     connection.execute("PRAGMA busy_timeout = 0")
+                yield connection
+                self._locked = False
+            except sqlite3.Error as error:
+                code = _code(error)
+                self._crowded = self._crowded or code == "SQLITE_FULL"
+                # A connection that was opened read-only would stay so, for example.
+                if code not in _PASSING:
+                    slot.disconnect()
+                elif code != "SQLITE_FULL":
+                    self._locked = True
                 raise
             finally:
-                if self._closed:
-                    self._disconnect()
-            if self._locked and self._connection is not None:
-                self._locked = False
-                self._connection.execute(f"PRAGMA busy_timeout = {round(self._patience * 1000)}")
+                if self._closed or self._forks:
+                    slot.disconnect()
+                elif locked and slot.connection is connection:
+                    connection.execute(f"PRAGMA busy_timeout = {round(self._patience * 1000)}")
 
-    def _reconnected(self) -> sqlite3.Connection:
-        """Opens it again, if it is still the same."""
-        connection = self._connect(self._patience)
+    def _open(self, slot: _Slot) -> sqlite3.Connection:
+        """Opens the file again, if it is still the same one."""
+        # Prepared statements are not safe to share, and threads share enqueue's connection.
+        cached = 128 if slot is self._main else 0
+        connection = self._connect(self._patience, cached_statements=cached)
         try:
-            same = self._bound in (None, _bound(connection).get("mark"))
-        except sqlite3.Error:
+            place = self._checked_place(connection)
+            if slot is self._main:
+                connection.execute(_REMOVE_BURIED)
+        except BaseException:
             connection.close()
             raise
-        if not same:
-            connection.close()
-            raise OutboxError(
-                f"the outbox {self.path} is another one than before: end what replaced it, put "
-                "back the one that there was, with its -wal file, and restart"
-            )
-        self._locked = self._missing = False
-        self._place = self._where()
+        self._missing = False
+        self._place = place
         return connection
 
+    def _checked_place(self, connection: sqlite3.Connection) -> tuple[int, int] | None:
+        if self._bound not in (None, _bound(connection).get("mark")):
+            raise OutboxError(
+                f"the outbox {self.path} was replaced by another one; stop the program that "
+                "replaced it, put the earlier one back with its -wal file, and restart"
+            )
+        place = self._where()
+        if place != self._place and any(slot.connection for slot in self._slots):
+            raise OutboxError(f"the outbox {self.path} {_MISSING}")
+        return place
+
     @contextmanager
-    def _told(self) -> Generator[None]:
+    def _explaining(self) -> Generator[None]:
         try:
             yield
         except sqlite3.Error as error:
             raise _explained(error, self.path) from error
 
-    def _connect(self, patience: float, *, create: bool = False) -> sqlite3.Connection:
+    def _connect(
+        self, patience: float, *, create: bool = False, cached_statements: int = 128
+    ) -> sqlite3.Connection:
         if sqlite3.sqlite_version_info < (3, 35):
             raise OutboxError(
-                "an outbox needs SQLite 3.35 or newer, and this Python has "
-                f"{sqlite3.sqlite_version}"
+                f"an outbox needs SQLite 3.35 or newer, not {sqlite3.sqlite_version}; use a Python "
+                "that has one"
             )
         self._prepare(create=create)
         connection = sqlite3.connect(
-            # Not made by SQLite, which would let others read it.
+            # SQLite itself would make a file that others can read.
             f"{self.path.as_uri()}?mode=rw",
             uri=True,
             timeout=patience,
             isolation_level=None,
             check_same_thread=False,
+            cached_statements=cached_statements,
         )
         try:
-            # Waiting for the disk, and working the log into the database, are left to tidy().
+            # Waiting for the disk and checkpoints are left to checkpoint().
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {_LONG_LOG}")
+            # Of the temporary trigger, no file is made.
+            connection.execute("PRAGMA temp_store = MEMORY")
         except BaseException:
             connection.close()
             raise
         return connection
 
     def _prepare(self, *, create: bool) -> None:
-        """Makes the file if it is to be made, and looks at what is there."""
+        """Makes a missing file if it is to be made, and checks the path."""
         try:
             if create:
-                # Closing a file ends the locks that others in this process have on it.
+                # Closing a file ends the locks of this process' other connections to it.
                 with _making, suppress(FileExistsError):
                     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
                     os.close(os.open(self.path, flags, 0o600))
@@ -674,31 +832,25 @@ class Outbox:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise OutboxError(
-                f"the outbox {self.path} cannot be opened ({reason}): name a file in a "
-                "folder that is there and that this process may write to"
+                f"the outbox {self.path} cannot be opened ({reason}); choose a path in an existing "
+                "folder that this process may write to"
             ) from error
         if not stat.S_ISREG(found.st_mode):
-            raise OutboxError(f"the outbox {self.path} is no file: name one")
+            raise OutboxError(f"the outbox {self.path} is not a regular file; choose another path")
         if (found.st_dev, found.st_ino) in _torn:
             raise OutboxError(
-                f"the outbox {self.path} was being written to as this process was forked, so that "
-                "it cannot be used in it: fork while nothing uses it"
+                f"the outbox {self.path} was in use when this process was forked, so this process "
+                "cannot use it; fork while no thread uses it"
             )
 
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
-
     def _migrate(self, connection: sqlite3.Connection, patience: float, *, create: bool) -> None:
-        """Brings the file to the present version; several processes may begin with it at once."""
+        """Brings the file to the present version; several processes may do so at once."""
         self._check_kind(connection)
         if not create and _pragma(connection, "application_id") != _APPLICATION:
-            raise OutboxError(f"{self.path} is empty: no tracker has used it as an outbox yet")
-        # Heeded by SQLite as long as there is nothing in the file.
+            raise OutboxError(f"{self.path} is empty; a tracker must have used it as an outbox")
+        # SQLite heeds it as long as the file is empty.
         connection.execute(f"PRAGMA page_size = {_PAGE}")
-        # Also where it is an outbox: a process may have ended in the midst of binding it anew.
+        # Of an outbox, too: a process may have ended while it was binding it anew.
         _in_turn(connection, "PRAGMA journal_mode = WAL", patience)
         if _pragma(connection, "user_version") == len(_MIGRATIONS):
             return
@@ -713,21 +865,23 @@ class Outbox:
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
         version = _pragma(connection, "user_version")
-        # In this order, as somebody may be making it: its kind is there as soon as its tables are.
+        # In this order: while another process makes it, its kind appears together with its tables.
         tables = _one(connection, "SELECT count(*) FROM sqlite_schema")
         if tables and _pragma(connection, "application_id") != _APPLICATION:
-            raise OutboxError(f"{self.path} is a database of something else: name another file")
+            raise OutboxError(
+                f"{self.path} is an SQLite database but not an outbox; choose another path"
+            )
         if version > len(_MIGRATIONS):
             raise OutboxError(
-                f"the outbox {self.path} was written by a newer version of intercom-data-events: "
-                "install that, or name another file"
+                f"the outbox {self.path} was written by a newer version of intercom-data-events; "
+                "install that version, or choose another path"
             )
 
     def _bind(self, connection: sqlite3.Connection, binding: Binding, patience: float) -> None:
-        """Binds it to a workspace, unless it is bound to another one and still in use.
+        """Binds the file to a workspace, unless it is bound to another one and still in use.
 
         Raises:
-            ConfigurationError: It holds events for another one, or another process uses it.
+            ConfigurationError: It holds events of another one, or another process uses it.
         """
         with _transaction(connection):
             problem = self._problem(_bound(connection), binding)
@@ -736,7 +890,7 @@ class Outbox:
         if problem is not None:
             if not self._is_free(connection):
                 raise ConfigurationError(f"the outbox {self.path} {problem}")
-            # Nobody has it open, so that nobody is deceived.
+            # No other process has it open.
             try:
                 with _transaction(connection):
                     connection.execute("DELETE FROM binding")
@@ -745,7 +899,7 @@ class Outbox:
                 _in_turn(connection, "PRAGMA journal_mode = WAL", patience)
 
     def _is_free(self, connection: sqlite3.Connection) -> bool:
-        """Whether there is nothing in it, and nobody else has it open, as WAL mode can tell."""
+        """Whether the file is empty and no other connection is open, as WAL mode can tell."""
         if _one(connection, "SELECT EXISTS (SELECT 1 FROM events UNION SELECT 1 FROM dead)"):
             return False
         try:
@@ -757,19 +911,22 @@ class Outbox:
         return True
 
     def _problem(self, known: Mapping[str, str], binding: Binding) -> str | None:
-        """Why what it is bound to may be another workspace; None where it is the same."""
+        """Returns why the file may be bound to another workspace; None if it is not."""
         address, workspace, digest = (known.get(one) for one in ("address", "workspace", "token"))
         if address is None:
             return None
         if address != binding.address:
             return (
-                f"is for {address}, not for {binding.address}: name another file, or send there "
-                "what is in it, with intercom-events outbox drain"
+                f"is for {address}, not for {binding.address}; choose another path, or send its "
+                "events to that address with: intercom-events outbox drain"
             )
         if workspace is not None and binding.workspace is not None:
             if workspace == binding.workspace:
                 return None
-            return f"is for the workspace {workspace!r}, not {binding.workspace!r}: name another"
+            return (
+                f"is for the workspace {workspace!r}, not {binding.workspace!r}; choose another "
+                "path"
+            )
         if binding.token_renewed:
             return None
         if digest is None or binding.token is None:
@@ -779,16 +936,19 @@ class Outbox:
         if same:
             return None
         if workspace is not None:
-            return f"is for the workspace {workspace!r}: pass workspace={workspace!r} if this is it"
+            return (
+                f"is for the workspace {workspace!r}; pass workspace={workspace!r} if that is the "
+                "workspace of this token"
+            )
         return (
-            "is for another access token, and so perhaps for another workspace: if that is the "
-            "same and its token was renewed, run intercom-events outbox drain with "
-            "--token-renewed once, and pass workspace= from then on; else name another file"
+            "is for another access token, and so perhaps for another workspace; if the token was "
+            "renewed, run intercom-events outbox drain with --token-renewed once, and pass "
+            "workspace= from then on; else choose another path"
         )
 
 
 def _note_binding(connection: sqlite3.Connection, binding: Binding) -> str:
-    """Writes what a file is bound to; returns what tells this binding from others."""
+    """Writes what a file is bound to; returns what identifies this binding."""
     mark = _bound(connection).get("mark") or uuid.uuid4().hex
     given = {"mark": mark, "address": binding.address, "workspace": binding.workspace}
     if binding.token is not None:
@@ -805,7 +965,7 @@ def _bound(connection: sqlite3.Connection) -> dict[str, str]:
 
 
 def _one(connection: sqlite3.Connection, query: str, *values: object) -> int:
-    """The one whole number that a query yields."""
+    """Returns the integer that a query yields."""
     return int(connection.execute(query, values).fetchone()[0])
 
 
@@ -814,7 +974,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _in_turn(connection: sqlite3.Connection, statement: str, patience: float) -> None:
-    """Does what SQLite does not wait for its turn with."""
+    """Executes a statement for which SQLite itself does not wait until the file is free."""
     ends = SYSTEM.monotonic() + patience
     while True:
         try:
@@ -841,12 +1001,12 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 def _plain(text: str | None) -> str | None:
-    """What UTF-8 can hold of a text; what a server says may be anything."""
+    """Returns what UTF-8 can hold of a string; a server's may hold anything."""
     return None if text is None else text.encode(errors="backslashreplace").decode()
 
 
 def _fields(text: bytes) -> Mapping[str, object]:
-    """The fields of an event, or what there is of them."""
+    """Returns the fields of an event, or what can be read of them."""
     try:
         decoded = json.loads(text)
     except (ValueError, RecursionError):
@@ -854,39 +1014,60 @@ def _fields(text: bytes) -> Mapping[str, object]:
     return decoded if isinstance(decoded, dict) else {"event": decoded}
 
 
-def _unreadable(error: Exception) -> OutboxError:
-    return OutboxError(f"what the file has is no event: {error}")
+def _event(text: bytes) -> Event:
+    """Returns an event that the file holds.
+
+    Raises:
+        IntercomError: It is not an event.
+    """
+    try:
+        return Event.from_dict(json.loads(text))
+    except IntercomError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise OutboxError(f"the file must hold an event here, but: {error}") from error
 
 
-_LOCKED = "is locked by another program: end what holds it"
-_ALLOW = "let this process write to it, to its -wal and -shm files, and to their folder"
+def _chosen(rows: Sequence[tuple[Any, ...]], avoid: Collection[tuple[str, str]]) -> tuple[Any, ...]:
+    """Returns the first row whose event is of no person to avoid, else the first one."""
+    for row in rows if avoid else ():
+        try:
+            if person(_event(row[1])) not in avoid:
+                return row
+        except IntercomError:
+            return row
+    return rows[0]
+
+
+_LOCKED = "is locked by another program; end the program that holds the lock"
+_ALLOW = "allow this process to write to it, to its -wal and -shm files, and to their folder"
 _MISSING = (
-    "was moved or deleted while it was in use: nothing is tracked until it is put back, with its "
-    "-wal file"
+    "was moved or deleted while it was in use; put it back with its -wal file, no event is tracked "
+    "until then"
 )
-_UNHARMED = "; nothing that was in it is lost"
+_UNHARMED = "; the events in it are safe"
 _REMEDIES = {
-    "SQLITE_FULL": "cannot be written, as the disk is full: make room",
-    "SQLITE_READONLY": f"cannot be written: {_ALLOW}",
-    "SQLITE_PERM": f"cannot be opened: {_ALLOW}",
-    "SQLITE_CANTOPEN": f"cannot be opened: {_ALLOW}",
+    "SQLITE_FULL": "cannot be written, because the disk is full; make room",
+    "SQLITE_READONLY": f"cannot be written; {_ALLOW}",
+    "SQLITE_PERM": f"cannot be opened; {_ALLOW}",
+    "SQLITE_CANTOPEN": f"cannot be opened; {_ALLOW}",
     "SQLITE_BUSY": _LOCKED,
     "SQLITE_LOCKED": _LOCKED,
     "SQLITE_PROTOCOL": _LOCKED,
-    "SQLITE_NOTADB": "is no outbox, or damaged: move it aside, or name another file",
+    "SQLITE_NOTADB": "is not an outbox, or damaged; move it aside, or choose another path",
     "SQLITE_CORRUPT": (
-        "is damaged: move it and its -wal file aside; what is left of it, sqlite3's .recover reads"
+        "is damaged; move it and its -wal file aside, and read what is left with sqlite3's .recover"
     ),
-    "SQLITE_IOERR": "cannot be read or written, as the disk failed: look at the system's log",
+    "SQLITE_IOERR": "cannot be read or written, because the disk failed; see the system's log",
 }
-# Those that say nothing about the events in the file.
+# The errors that do no harm to the events in the file.
 _HARMLESS = {code for code in _REMEDIES if code not in ("SQLITE_NOTADB", "SQLITE_CORRUPT")}
-# Those that end without opening the file anew.
+# The errors that end without opening the file again.
 _PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"}
 
 
 def _code(error: sqlite3.Error) -> str:
-    """The kind of an error, such as SQLITE_IOERR; empty where it is not SQLite's own."""
+    """Returns the kind of an error, such as SQLITE_IOERR; "" if it is not SQLite's own."""
     name = getattr(error, "sqlite_errorname", "") or ""
     return "_".join(name.split("_")[:2])
 
@@ -898,48 +1079,8 @@ def _explained(error: sqlite3.Error, path: Path) -> OutboxError:
     return kind(f"the outbox {path} {remedy} ({error}){_UNHARMED if code in _HARMLESS else ''}")
 
 
-# SQLite keeps, for each process, which of its files are locked how. A forked child gets a copy of
-# that, of locks that it does not have; so nothing of SQLite is open while a process forks.
-_open = weakref.WeakSet[Outbox]()
-_paused: list[Outbox] = []
-# Held while it forks, so that one fork comes after the other, and nothing is opened meanwhile.
-_forking = threading.RLock()
 # Held while a file is made.
-_making = threading.RLock()
-#: Files that were in use nevertheless, and their connections, which are never to be closed.
+_making = ForkLock()
+#: Files that were in use during the fork of this process, and their connections: never closed.
 _torn: set[tuple[int, int]] = set()
 _leaked: list[sqlite3.Connection | None] = []
-
-
-def _before_fork() -> None:
-    _forking.acquire()
-    _paused.extend(outbox for outbox in list(_open) if outbox.pause())
-    _making.acquire()
-
-
-def _after_fork() -> None:
-    while _paused:
-        _paused.pop().resume()
-    _forking.release()
-    _making.release()
-
-
-def _in_child() -> None:
-    for outbox in list(_open):
-        if outbox in _paused:
-            outbox.inherit()
-            continue
-        _leaked.append(outbox.abandon())
-        with suppress(OSError):
-            found = outbox.path.stat()
-            _torn.add((found.st_dev, found.st_ino))
-    _after_fork()
-
-
-@cache
-def _watch_forks() -> None:
-    """Once for each process, as it cannot be taken back."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child
-        )

@@ -738,10 +738,10 @@ def prepare(folder: Path) -> None:
     binding = Binding(os.environ["INTERCOM_BASE_URL"], TOKEN)
     with closing(Outbox(folder / "events.outbox", binding)) as box:
         for number in range(18):
-            box.put(Event.from_dict(event(number)), NOON)
-        for entry in [box.take(NOON) for _ in range(18)]:
+            box.enqueue(Event.from_dict(event(number)), NOON)
+        for entry in [box.claim(NOON) for _ in range(18)]:
             if entry.id in (17, 18):
-                box.refused(entry, InvalidInputError("no"), NOON)
+                box.dead_letter(entry, InvalidInputError("no"), NOON)
 
 
 def test_the_shell_completes_commands(piped, monkeypatch):

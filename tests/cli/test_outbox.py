@@ -57,7 +57,7 @@ def keep(*events: int | dict[str, object], **binding: str) -> None:
     """Has events wait in the file."""
     with opened(**binding) as box:
         for one in events:
-            box.put(Event.from_dict(event(one) if isinstance(one, int) else one), time.time())
+            box.enqueue(Event.from_dict(event(one) if isinstance(one, int) else one), time.time())
 
 
 def refuse(*events: dict[str, object]) -> None:
@@ -103,11 +103,11 @@ def test_status_tells_what_is_in_the_file(emulator, command, monkeypatch):
     now = time.time()
     with opened(workspace="shop") as box:
         for number in range(7):
-            box.put(Event.from_dict(event(number)), now - 3605)
-        box.refused(box.take(now), NotSentError("no"), now)
-        box.later(box.take(now), 600, now)
-        box.take(now)
-        box.take(now)
+            box.enqueue(Event.from_dict(event(number)), now - 3605)
+        box.dead_letter(box.claim(now), NotSentError("no"), now)
+        box.nack(box.claim(now), 600, now)
+        box.claim(now)
+        box.claim(now)
         done = command("outbox", "status", FILE)
         told = command("outbox", "status", FILE, "--json").json
     assert (done.code, done.err) == (0, "")
@@ -139,8 +139,8 @@ def test_status_tells_what_is_in_the_file(emulator, command, monkeypatch):
 def test_what_a_dead_process_had_taken_waits_again(emulator, command):
     keep(0, 1)
     with opened() as box:
-        box.take(time.time() - 31)
-        box.later(box.take(time.time() - 31), 5, time.time() - 31)
+        box.claim(time.time() - 31)
+        box.nack(box.claim(time.time() - 31), 5, time.time() - 31)
         told = command("outbox", "status", FILE, "--json").json
     assert (told["queued"], told["claimed"], told["held"]) == (2, 0, 0)
 
@@ -255,7 +255,7 @@ def test_what_is_no_event_is_a_refusal_too(emulator, command):
 def test_what_was_held_back_is_sent_at_once(emulator, command):
     keep(0)
     with opened() as box:
-        box.later(box.take(time.time()), 600, time.time())
+        box.nack(box.claim(time.time()), 600, time.time())
     assert command("outbox", "drain", FILE, "--timeout", PATIENCE).code == 0
     assert times(emulator) == [NOON]
 
@@ -265,7 +265,7 @@ def test_what_comes_in_the_meantime_is_not_waited_for(serve, command):
 
     def track_one_more():
         with opened() as box:
-            box.put(Event.from_dict(event(next(numbers))), time.time())
+            box.enqueue(Event.from_dict(event(next(numbers))), time.time())
 
     emulator = serve(faults=Plan(dict.fromkeys(range(1, 1000), track_one_more)))
     keep(0, 1, 2)
@@ -543,12 +543,12 @@ def test_what_another_process_is_sending_is_waited_for_and_told(emulator, comman
     monkeypatch.setattr(commands, "_STANDSTILL", 0.2)
     keep(0, 1)
     with opened() as box:
-        taken = box.take(time.time())
+        taken = box.claim(time.time())
         done = command("outbox", "drain", FILE, "--timeout", "1.5")
         assert done.code == 3
         assert done.err.count("Waiting for the last ones: 1 being sent") == 1
         assert times(emulator) == [NOON + 1]
-        box.accepted(taken)
+        box.ack(taken)
     assert command("outbox", "drain", FILE).code == 0
 
 
@@ -678,7 +678,7 @@ def test_an_outbox_is_not_written_over(emulator, command):
     keep(0)
     Path("link").symlink_to(FILE)
     with opened() as box:
-        box.put(Event.from_dict(event(1)), time.time())
+        box.enqueue(Event.from_dict(event(1)), time.time())
         for place in (FILE, "link", "outbox.db-wal", "outbox.db-shm"):
             done = command("outbox", "export", FILE, "-o", place)
             assert (done.code, done.out) == (2, "")
@@ -882,7 +882,7 @@ def test_nothing_in_an_event_steers_the_terminal(serve, terminal, command):
 def test_nothing_in_a_name_of_a_file_does_either(emulator, command):
     keep(0, 1)
     with opened() as box:
-        box.refused(box.take(time.time()), NotSentError("no"), time.time())
+        box.dead_letter(box.claim(time.time()), NotSentError("no"), time.time())
     path = FILE.rename(f"{HOSTILE} $(x)")
     for one, *rest in ALL.values():
         for name in (path, "/no/such\x1b[31m"):

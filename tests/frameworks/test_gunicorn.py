@@ -57,7 +57,7 @@ def test_what_earlier_workers_left_is_sent_while_new_ones_are_forked(
 ):
     left = Outbox(tmp_path / "intercom.outbox", Binding(environment["INTERCOM_BASE_URL"], "token"))
     for customer in range(CUSTOMERS):
-        left.put(Event("placed-order", user_id=f"{customer}"), time.time())
+        left.enqueue(Event("placed-order", user_id=f"{customer}"), time.time())
     left.close()
     gate.set()
     program = start(

@@ -105,6 +105,7 @@ class Process:
             import contextlib, itertools, os, signal, sys, threading, time
             from intercom_data_events import Event, OutboxError
             from intercom_data_events import outbox as outbox_module
+            from intercom_data_events._sending import runtime
             from intercom_data_events.outbox import Binding, Outbox
 
             NOW = 1_671_028_900.0
@@ -202,7 +203,7 @@ def users(fields):
 
 def everything(box, now=NOW):
     """Whose events come out, one after the other."""
-    return [int(entry.event.user_id) for entry in iter(lambda: box.take(now), None)]
+    return [int(entry.event.user_id) for entry in iter(lambda: box.claim(now), None)]
 
 
 def is_sound(path):
@@ -222,7 +223,7 @@ def test_a_file_that_is_made_is_for_its_owner_alone(path, umask):
     before = os.umask(umask)
     try:
         with contextlib.closing(Outbox(path)) as box:
-            box.put(event(), NOW)
+            box.enqueue(event(), NOW)
             modes = {one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir()}
     finally:
         os.umask(before)
@@ -239,7 +240,7 @@ def test_a_file_that_is_made_is_for_its_owner_alone(path, umask):
 )  # fmt: skip
 def test_a_file_can_have_any_name(opened, tmp_path, name):
     box = opened(tmp_path / name)
-    box.put(event(7), NOW)
+    box.enqueue(event(7), NOW)
     box.close()
 
     assert [one.name for one in tmp_path.iterdir()] == [name]
@@ -254,10 +255,10 @@ def test_a_relative_path_stays_where_it_was_when_the_process_goes_elsewhere(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     # As around a fork, after which it is opened anew.
-    box.pause()
-    box.resume()
-    box.put(event(), NOW)
-    box.tidy()
+    box.before_fork()
+    box.after_fork(in_child=False, waited=True)
+    box.enqueue(event(), NOW)
+    box.checkpoint()
 
     assert box.path == tmp_path / "outbox.db"
     assert users(opened(tmp_path / "outbox.db").waiting()) == [0]
@@ -304,14 +305,14 @@ def test_a_link_to_a_file_is_that_file(opened, path, tmp_path):
     path.symlink_to(real)
     box = opened()
     for number in range(100):
-        box.put(event(number), NOW)
-        box.accepted(box.take(NOW))
+        box.enqueue(event(number), NOW)
+        box.ack(box.claim(NOW))
     written = log_of(real).stat().st_size
 
     assert written > 256 * 1024
     assert box.status().size == real.stat().st_size + written
-    box.tidy()
-    box.tidy()
+    box.checkpoint()
+    box.checkpoint()
     assert log_of(real).stat().st_size == 0
 
 
@@ -336,7 +337,7 @@ def test_an_empty_file_becomes_an_outbox(opened, path):
     path.touch()
     box = opened()
 
-    assert box.put(event(), NOW)
+    assert box.enqueue(event(), NOW)
     assert box.size == 1
 
 
@@ -344,10 +345,10 @@ def test_what_is_closed_says_so(box, path):
     box.close()
     box.close()
 
-    for use in (lambda: box.put(event(), NOW), lambda: box.take(NOW), box.status):
+    for use in (lambda: box.enqueue(event(), NOW), lambda: box.claim(NOW), box.status):
         with pytest.raises(RuntimeError, match="is closed"):
             use()
-    box.tidy()
+    box.checkpoint()
 
 
 # What was written is there
@@ -358,7 +359,7 @@ def test_what_was_written_outlasts_a_process_that_is_killed(opened, path):
     script = """
         box = Outbox(sys.argv[1])
         for number in range(int(sys.argv[2]), 10**9):
-            box.put(event(number), NOW)
+            box.enqueue(event(number), NOW)
             say(number)
     """
     written = []
@@ -391,9 +392,9 @@ def test_an_event_comes_back_as_it_was_written(opened, path):
         },
     )
     first = opened()
-    first.put(one, NOW)
+    first.enqueue(one, NOW)
     first.close()
-    entry = opened().take(NOW + 100)
+    entry = opened().claim(NOW + 100)
 
     assert entry.event == one
     assert (entry.tracked_at, entry.tries) == (NOW, 0)
@@ -413,9 +414,9 @@ def test_each_event_is_claimed_by_one_process(opened, path):
         os.close(go)
         os.read(going, 1)
         with contextlib.closing(Outbox(sys.argv[1], patience=20)) as box:
-            while (entry := box.take(NOW)) is not None:
+            while (entry := box.claim(NOW)) is not None:
                 say(entry.event.user_id)
-                box.accepted(entry)
+                box.ack(entry)
 
     with children() as fork:
         for _ in range(4):
@@ -425,7 +426,7 @@ def test_each_event_is_claimed_by_one_process(opened, path):
     )
     box = opened()
     for number in range(200):
-        box.put(event(number), NOW)
+        box.enqueue(event(number), NOW)
     with Process(script, path) as process:
         taken = process.end()
 
@@ -438,10 +439,10 @@ def test_each_event_is_claimed_by_one_thread(opened, path):
 
     def work(box):
         for number in range(50):
-            box.put(event(number), NOW)
-        taken = [entry.id for entry in iter(lambda: box.take(NOW), None)]
+            box.enqueue(event(number), NOW)
+        taken = [entry.id for entry in iter(lambda: box.claim(NOW), None)]
         for number in taken[::2]:
-            box.later(entry_of(number), 5, NOW)
+            box.nack(entry_of(number), 5, NOW)
         return taken
 
     with ThreadPoolExecutor(8) as threads:
@@ -449,22 +450,22 @@ def test_each_event_is_claimed_by_one_thread(opened, path):
 
     numbers = list(itertools.chain(*taken))
     assert len(set(numbers)) == len(numbers) == 400
-    assert [box.upkeep(NOW + 1, ()) for box in boxes] == [False, False]
+    assert [box.run_maintenance(NOW + 1, ()) for box in boxes] == [False, False]
     assert [box.size for box in boxes] == [400, 400]
 
 
 def entry_of(number):
-    from intercom_data_events.tracker._queue import Entry
+    from intercom_data_events.tracker._queue import QueuedEvent
 
-    return Entry(number, event(), NOW)
+    return QueuedEvent(number, event(), NOW)
 
 
 @pytest.mark.processes
 def test_a_process_that_died_leaves_its_claims_to_others_once_they_end(opened, path):
     script = """
         box = Outbox(sys.argv[1])
-        box.put(event(1), NOW)
-        say(box.take(NOW).event.user_id)
+        box.enqueue(event(1), NOW)
+        say(box.claim(NOW).event.user_id)
         sys.stdin.readline()
     """
     with Process(script, path) as process:
@@ -472,122 +473,122 @@ def test_a_process_that_died_leaves_its_claims_to_others_once_they_end(opened, p
         process.kill()
     box = opened()
 
-    assert box.take(NOW) is None
-    assert not box.upkeep(NOW + 29, ())
-    assert box.take(NOW + 29) is None
-    assert box.upkeep(NOW + 30, ())
-    assert box.take(NOW + 30).event == event(1)
+    assert box.claim(NOW) is None
+    assert not box.run_maintenance(NOW + 29, ())
+    assert box.claim(NOW + 29) is None
+    assert box.run_maintenance(NOW + 30, ())
+    assert box.claim(NOW + 30).event == event(1)
 
 
 def test_a_slow_process_renews_its_claims(opened, path):
     slow, other = opened(), opened()
-    slow.put(event(), NOW)
-    entry = slow.take(NOW)
+    slow.enqueue(event(), NOW)
+    entry = slow.claim(NOW)
 
     for seconds in range(0, 300, 9):
-        slow.upkeep(NOW + seconds, {entry})
-        assert not other.upkeep(NOW + seconds, ())
-        assert other.take(NOW + seconds) is None
-    assert other.upkeep(NOW + 330, ())
+        slow.run_maintenance(NOW + seconds, {entry})
+        assert not other.run_maintenance(NOW + seconds, ())
+        assert other.claim(NOW + seconds) is None
+    assert other.run_maintenance(NOW + 330, ())
 
 
 def test_a_renewal_that_failed_is_tried_again_with_the_next_look(opened, path):
     slow, other = opened(patience=0), opened()
-    slow.put(event(), NOW)
-    entry = slow.take(NOW)
-    slow.upkeep(NOW, {entry})
+    slow.enqueue(event(), NOW)
+    entry = slow.claim(NOW)
+    slow.run_maintenance(NOW, {entry})
 
     with another_program(path), pytest.raises(OutboxLockedError):
-        slow.upkeep(NOW + 29, {entry})
-    slow.upkeep(NOW + 29.5, {entry})
+        slow.run_maintenance(NOW + 29, {entry})
+    slow.run_maintenance(NOW + 29.5, {entry})
 
-    assert not other.upkeep(NOW + 31, ())
+    assert not other.run_maintenance(NOW + 31, ())
 
 
 def test_what_nobody_holds_any_longer_is_taken_by_one_of_those_who_held_it(opened, path):
     slow, other = opened(), opened()
-    slow.put(event(), NOW)
-    entry = slow.take(NOW)
-    other.upkeep(NOW + 30, ())
-    again = other.take(NOW + 30)
+    slow.enqueue(event(), NOW)
+    entry = slow.claim(NOW)
+    other.run_maintenance(NOW + 30, ())
+    again = other.claim(NOW + 30)
 
     # It is the other's now, which the first one can neither hold back nor give back.
-    slow.later(entry, 5, NOW + 31)
-    slow.give_back(entry)
-    slow.upkeep(NOW + 31, {entry})
-    assert not slow.upkeep(NOW + 59, {entry})
+    slow.nack(entry, 5, NOW + 31)
+    slow.release(entry)
+    slow.run_maintenance(NOW + 31, {entry})
+    assert not slow.run_maintenance(NOW + 59, {entry})
     assert again.tries == 0
-    assert slow.take(NOW + 59) is None
+    assert slow.claim(NOW + 59) is None
     # Nor did it renew the other's claim.
-    assert slow.upkeep(NOW + 60, ())
+    assert slow.run_maintenance(NOW + 60, ())
     # But it was accepted, whoever sent it.
-    slow.accepted(entry)
-    assert other.has_passed(entry.id)
+    slow.ack(entry)
+    assert other.is_drained(entry.id)
 
 
 def test_a_clock_that_is_set_forward_ends_claims_and_loses_nothing(opened, path):
     slow, other = opened(), opened()
-    slow.put(event(), NOW)
-    entry = slow.take(NOW)
+    slow.enqueue(event(), NOW)
+    entry = slow.claim(NOW)
 
-    assert other.upkeep(NOW + 86_400, ())
-    other.accepted(other.take(NOW + 86_400))
-    slow.accepted(entry)
-    assert slow.upkeep(NOW + 86_401, ()) is False
+    assert other.run_maintenance(NOW + 86_400, ())
+    other.ack(other.claim(NOW + 86_400))
+    slow.ack(entry)
+    assert slow.run_maintenance(NOW + 86_401, ()) is False
     assert slow.status().queued == slow.status().dead == 0
 
 
 @pytest.mark.parametrize("seconds", [60, 3600, 10 * 365 * 86_400])
 def test_a_clock_that_is_set_back_keeps_nothing_for_long(opened, path, seconds):
     dead, other = opened(), opened()
-    dead.put(event(1), NOW)
-    dead.put(event(2), NOW)
-    dead.take(NOW)
-    dead.later(dead.take(NOW), 600, NOW)
+    dead.enqueue(event(1), NOW)
+    dead.enqueue(event(2), NOW)
+    dead.claim(NOW)
+    dead.nack(dead.claim(NOW), 600, NOW)
     dead.close()
 
     now = NOW - seconds
-    other.put(event(3), now)
-    other.accepted(other.take(now))
-    other.upkeep(now + 15 * 60, ())
+    other.enqueue(event(3), now)
+    other.ack(other.claim(now))
+    other.run_maintenance(now + 15 * 60, ())
     assert sorted(everything(other, now + 15 * 60)) == [1, 2]
 
 
 def test_who_renews_its_claims_keeps_them_as_the_clock_is_set_back(opened, path):
     slow, other = opened(), opened()
-    slow.put(event(), NOW)
-    entry = slow.take(NOW)
-    slow.upkeep(NOW, {entry})
+    slow.enqueue(event(), NOW)
+    entry = slow.claim(NOW)
+    slow.run_maintenance(NOW, {entry})
 
-    slow.upkeep(NOW - 86_400, {entry})
-    assert not other.upkeep(NOW - 86_400, ())
-    assert other.upkeep(NOW - 86_400 + 30, ())
+    slow.run_maintenance(NOW - 86_400, {entry})
+    assert not other.run_maintenance(NOW - 86_400, ())
+    assert other.run_maintenance(NOW - 86_400 + 30, ())
 
 
 def test_what_others_write_and_remove_is_counted_every_second(opened, path):
     mine, other = opened(), opened()
     for number in range(3):
-        other.put(event(number), NOW)
-    mine.upkeep(NOW, ())
+        other.enqueue(event(number), NOW)
+    mine.run_maintenance(NOW, ())
     assert mine.size == 3
 
-    other.accepted(other.take(NOW))
-    mine.upkeep(NOW + 0.9, ())
+    other.ack(other.claim(NOW))
+    mine.run_maintenance(NOW + 0.9, ())
     assert (mine.size, other.size) == (3, 2)
-    mine.upkeep(NOW + 1, ())
+    mine.run_maintenance(NOW + 1, ())
     assert mine.size == 2
 
 
 def test_many_are_counted_less_often(opened, path):
     mine = opened()
     fill(path, 200_000)
-    mine.upkeep(NOW, ())
+    mine.run_maintenance(NOW, ())
     assert mine.size == 200_000
 
-    opened().put(event(), NOW)
-    mine.upkeep(NOW + 3, ())
+    opened().enqueue(event(), NOW)
+    mine.run_maintenance(NOW + 3, ())
     assert mine.size == 200_000
-    mine.upkeep(NOW + 4, ())
+    mine.run_maintenance(NOW + 4, ())
     assert mine.size == 200_001
 
 
@@ -606,34 +607,34 @@ def fill(path, events):
 
 
 def test_what_was_accepted_is_gone(box):
-    box.put(event(1), NOW)
-    box.put(event(2), NOW + 1)
-    mark = box.mark()
-    first, second = box.take(NOW), box.take(NOW)
+    box.enqueue(event(1), NOW)
+    box.enqueue(event(2), NOW + 1)
+    mark = box.high_watermark()
+    first, second = box.claim(NOW), box.claim(NOW)
 
-    box.accepted(first)
-    assert (box.size, box.oldest(), box.has_passed(mark)) == (1, NOW + 1, False)
-    box.accepted(second)
-    assert (box.size, box.oldest(), box.has_passed(mark)) == (0, None, True)
-    box.accepted(second)
+    box.ack(first)
+    assert (box.size, box.oldest(), box.is_drained(mark)) == (1, NOW + 1, False)
+    box.ack(second)
+    assert (box.size, box.oldest(), box.is_drained(mark)) == (0, None, True)
+    box.ack(second)
     assert box.size == 0
 
 
 def test_a_mark_is_not_about_what_comes_after_it(box):
-    assert box.has_passed(box.mark())
-    box.put(event(1), NOW)
-    mark = box.mark()
-    box.put(event(2), NOW)
-    assert not box.has_passed(mark)
-    box.accepted(box.take(NOW))
-    assert box.has_passed(mark)
+    assert box.is_drained(box.high_watermark())
+    box.enqueue(event(1), NOW)
+    mark = box.high_watermark()
+    box.enqueue(event(2), NOW)
+    assert not box.is_drained(mark)
+    box.ack(box.claim(NOW))
+    assert box.is_drained(mark)
 
 
 def test_what_was_refused_is_kept_with_the_error(opened, box, refusal):
-    box.put(event(5), NOW)
-    box.refused(box.take(NOW), refusal, NOW + 3)
+    box.enqueue(event(5), NOW)
+    box.dead_letter(box.claim(NOW), refusal, NOW + 3)
 
-    assert (box.size, box.take(NOW + 3), box.has_passed(1)) == (0, None, True)
+    assert (box.size, box.claim(NOW + 3), box.is_drained(1)) == (0, None, True)
     (letter,) = opened().dead_letters()
     assert letter.event == event(5).to_dict()
     assert (letter.tracked_at, letter.died_at) == (NOW, NOW + 3)
@@ -643,8 +644,8 @@ def test_what_was_refused_is_kept_with_the_error(opened, box, refusal):
 
 
 def test_what_no_answer_refused_has_no_status(box):
-    box.put(event(), NOW)
-    box.refused(box.take(NOW), InvalidInputError("no request can hold it"), NOW)
+    box.enqueue(event(), NOW)
+    box.dead_letter(box.claim(NOW), InvalidInputError("no request can hold it"), NOW)
 
     (letter,) = box.dead_letters()
     assert (letter.error, letter.message) == ("InvalidInputError", "no request can hold it")
@@ -656,8 +657,8 @@ def test_an_answer_may_say_what_utf_8_cannot_hold(box):
     client = DataEventsClient("token", transport=Answers(answer))
     with client, pytest.raises(NotFoundError) as raised:
         client.create("placed-order", user_id="314159")
-    box.put(event(), NOW)
-    box.refused(box.take(NOW), raised.value, NOW)
+    box.enqueue(event(), NOW)
+    box.dead_letter(box.claim(NOW), raised.value, NOW)
 
     (letter,) = box.dead_letters()
     assert letter.request_id == r"a \ud800"
@@ -665,14 +666,14 @@ def test_an_answer_may_say_what_utf_8_cannot_hold(box):
 
 def test_a_refusal_after_another_processs_acceptance_is_none(opened, path, refusal):
     slow, other = opened(), opened()
-    slow.put(event(), NOW)
-    entry = slow.take(NOW)
-    other.upkeep(NOW + 30, ())
-    other.accepted(other.take(NOW + 30))
+    slow.enqueue(event(), NOW)
+    entry = slow.claim(NOW)
+    other.run_maintenance(NOW + 30, ())
+    other.ack(other.claim(NOW + 30))
 
-    slow.refused(entry, refusal, NOW + 31)
+    slow.dead_letter(entry, refusal, NOW + 31)
     assert list(slow.dead_letters()) == []
-    slow.upkeep(NOW + 31, ())
+    slow.run_maintenance(NOW + 31, ())
     assert slow.size == 0
 
 
@@ -680,95 +681,95 @@ def test_an_acceptance_after_another_processs_refusal_removes_the_dead_letter(
     opened, path, refusal
 ):
     slow, other = opened(), opened()
-    slow.put(event(), NOW)
-    entry = slow.take(NOW)
-    other.upkeep(NOW + 30, ())
-    other.refused(other.take(NOW + 30), refusal, NOW + 30)
+    slow.enqueue(event(), NOW)
+    entry = slow.claim(NOW)
+    other.run_maintenance(NOW + 30, ())
+    other.dead_letter(other.claim(NOW + 30), refusal, NOW + 30)
     assert len(list(slow.dead_letters())) == 1
 
-    slow.accepted(entry)
+    slow.ack(entry)
     assert list(other.dead_letters()) == []
-    slow.upkeep(NOW + 31, ())
+    slow.run_maintenance(NOW + 31, ())
     assert slow.size == 0
 
 
 def test_an_acceptance_that_cannot_be_written_is_written_with_the_next_look(opened, path):
     box = opened(patience=0)
-    box.put(event(), NOW)
-    entry = box.take(NOW)
+    box.enqueue(event(), NOW)
+    entry = box.claim(NOW)
 
     with another_program(path), pytest.raises(OutboxLockedError):
-        box.accepted(entry)
+        box.ack(entry)
     assert opened().status().queued == 1
-    box.upkeep(NOW + 1, ())
+    box.run_maintenance(NOW + 1, ())
     assert opened().status().queued == box.size == 0
 
 
 def test_what_failed_for_the_time_being_waits_for_its_time(opened, box):
-    box.put(event(), NOW)
-    box.later(box.take(NOW), 5, NOW)
+    box.enqueue(event(), NOW)
+    box.nack(box.claim(NOW), 5, NOW)
 
-    assert not box.upkeep(NOW + 4, ())
-    assert box.take(NOW + 4) is None
+    assert not box.run_maintenance(NOW + 4, ())
+    assert box.claim(NOW + 4) is None
     assert box.size == 1
-    assert box.upkeep(NOW + 5, ())
-    assert opened().take(NOW + 5).tries == 1
+    assert box.run_maintenance(NOW + 5, ())
+    assert opened().claim(NOW + 5).tries == 1
 
 
 def test_what_was_not_sent_is_free_at_once_for_any_process(opened, box):
-    box.put(event(), NOW)
-    box.give_back(box.take(NOW))
+    box.enqueue(event(), NOW)
+    box.release(box.claim(NOW))
 
-    assert box.upkeep(NOW, ())
-    assert opened().take(NOW).tries == 0
+    assert box.run_maintenance(NOW, ())
+    assert opened().claim(NOW).tries == 0
 
 
 def test_hurry_frees_what_waits_for_its_time_and_not_what_is_on_its_way(opened, box):
     other = opened()
     for number in range(3):
-        box.put(event(number), NOW)
-    box.take(NOW)
-    box.later(box.take(NOW), 600, NOW)
-    box.later(box.take(NOW), 600, NOW)
+        box.enqueue(event(number), NOW)
+    box.claim(NOW)
+    box.nack(box.claim(NOW), 600, NOW)
+    box.nack(box.claim(NOW), 600, NOW)
 
-    other.hurry()
+    other.release_delayed()
     assert everything(other) == [1, 2]
 
 
 def test_as_many_are_held_as_were_said(opened, path):
     mine, other = opened(most=2), opened(most=2)
-    assert [mine.put(event(number), NOW) for number in range(3)] == [True, True, False]
-    assert [other.put(event(number), NOW) for number in range(3)] == [True, True, False]
-    mine.upkeep(NOW, ())
+    assert [mine.enqueue(event(number), NOW) for number in range(3)] == [True, True, False]
+    assert [other.enqueue(event(number), NOW) for number in range(3)] == [True, True, False]
+    mine.run_maintenance(NOW, ())
     assert mine.size == 4
 
-    for entry in [other.take(NOW) for _ in range(3)]:
-        other.accepted(entry)
-    mine.upkeep(NOW + 1, ())
-    assert mine.put(event(), NOW)
-    assert not mine.put(event(), NOW)
+    for entry in [other.claim(NOW) for _ in range(3)]:
+        other.ack(entry)
+    mine.run_maintenance(NOW + 1, ())
+    assert mine.enqueue(event(), NOW)
+    assert not mine.enqueue(event(), NOW)
 
 
 def test_room_that_others_make_in_a_large_file_is_known_within_a_second(opened, path):
     opened()
     fill(path, 200_000)
     mine, other = opened(most=200_000), opened()
-    mine.upkeep(NOW, ())
-    assert not mine.put(event(), NOW)
+    mine.run_maintenance(NOW, ())
+    assert not mine.enqueue(event(), NOW)
 
-    other.accepted(other.take(NOW))
-    mine.upkeep(NOW + 1, ())
-    assert mine.put(event(), NOW)
+    other.ack(other.claim(NOW))
+    mine.run_maintenance(NOW + 1, ())
+    assert mine.enqueue(event(), NOW)
 
 
 def test_status_says_what_is_in_the_file(opened, path, refusal):
     box = opened(binding=Binding("https://api.eu.intercom.io", "token", "shop"))
     for number in range(7):
-        box.put(event(number), NOW + number)
-    box.take(NOW)
-    box.later(box.take(NOW), 60, NOW)
-    box.refused(box.take(NOW), refusal, NOW)
-    box.accepted(box.take(NOW))
+        box.enqueue(event(number), NOW + number)
+    box.claim(NOW)
+    box.nack(box.claim(NOW), 60, NOW)
+    box.dead_letter(box.claim(NOW), refusal, NOW)
+    box.ack(box.claim(NOW))
     status = opened(create=False).status(NOW)
 
     assert (status.queued, status.claimed, status.held, status.dead) == (5, 1, 1, 1)
@@ -779,8 +780,8 @@ def test_status_says_what_is_in_the_file(opened, path, refusal):
 
 def bury(box, refusal, events):
     for number in range(events):
-        box.put(event(number), NOW + number)
-        box.refused(box.take(NOW + number), refusal, NOW + number)
+        box.enqueue(event(number), NOW + number)
+        box.dead_letter(box.claim(NOW + number), refusal, NOW + number)
 
 
 def test_dead_letters_can_be_sent_again(opened, box, refusal):
@@ -815,7 +816,7 @@ def test_a_revived_letter_that_is_refused_again_is_not_revived_again_at_once(box
     bury(box, refusal, 1)
     (before,) = box.dead_letters()
     box.revive()
-    box.refused(box.take(NOW), refusal, NOW + 9)
+    box.dead_letter(box.claim(NOW), refusal, NOW + 9)
 
     (letter,) = box.dead_letters()
     assert letter.event == before.event
@@ -825,13 +826,13 @@ def test_a_revived_letter_that_is_refused_again_is_not_revived_again_at_once(box
 
 def test_what_is_in_a_file_can_be_read_while_others_write(opened, box):
     for number in range(1_100):
-        box.put(event(number), NOW)
+        box.enqueue(event(number), NOW)
     reading = opened(patience=0).waiting()
 
     assert int(next(reading)["user_id"]) == 0
-    for entry in [box.take(NOW) for _ in range(1_100)]:
-        box.accepted(entry)
-    box.put(event(1_100), NOW)
+    for entry in [box.claim(NOW) for _ in range(1_100)]:
+        box.ack(entry)
+    box.enqueue(event(1_100), NOW)
     # What was read already, and what is there now.
     assert users(reading)[-1] == 1_100
 
@@ -850,13 +851,13 @@ def test_what_is_in_a_file_can_be_read_while_others_write(opened, box):
     ],
 )
 def test_what_is_no_event_becomes_a_dead_letter_and_stops_nothing(opened, box, path, text, reads):
-    box.put(event(1), NOW)
+    box.enqueue(event(1), NOW)
     with another_program(path) as connection:
         statement = "INSERT INTO events (event, tracked_at) VALUES (CAST(? AS TEXT), ?)"
         connection.execute(statement, (text, NOW))
         connection.execute("COMMIT")
-    box.put(event(2), NOW)
-    box.upkeep(NOW, ())
+    box.enqueue(event(2), NOW)
+    box.run_maintenance(NOW, ())
 
     assert list(box.waiting())[1] == reads
     assert everything(box) == [1, 2]
@@ -867,7 +868,7 @@ def test_what_is_no_event_becomes_a_dead_letter_and_stops_nothing(opened, box, p
     assert letter.died_at == NOW
     # Nor does it, once it is sent again.
     assert box.revive() == 1
-    assert box.take(NOW) is None
+    assert box.claim(NOW) is None
     assert [letter.event for letter in box.dead_letters()] == [reads]
 
 
@@ -876,16 +877,16 @@ def test_what_is_no_event_becomes_a_dead_letter_and_stops_nothing(opened, box, p
 
 def test_first_come_is_first_served(box):
     for number in range(10):
-        box.put(event(number), NOW + number)
+        box.enqueue(event(number), NOW + number)
 
     assert everything(box, NOW + 10) == list(range(10))
 
 
 def test_after_an_outage_what_is_new_has_three_turns_of_four(box):
     for number in range(8):
-        box.put(event(number), NOW)
+        box.enqueue(event(number), NOW)
     for number in range(100, 110):
-        box.put(event(number), NOW + 3600)
+        box.enqueue(event(number), NOW + 3600)
 
     assert everything(box, NOW + 3601) == [
         100, 101, 102, 0, 103, 104, 105, 1, 106, 107, 108, 2, 109, 3, 4, 5, 6, 7,
@@ -893,8 +894,8 @@ def test_after_an_outage_what_is_new_has_three_turns_of_four(box):
 
 
 def test_what_is_older_than_a_minute_is_not_new(box):
-    box.put(event(0), NOW)
-    box.put(event(1), NOW + 1)
+    box.enqueue(event(0), NOW)
+    box.enqueue(event(1), NOW + 1)
 
     assert everything(box, NOW + 60) == [1, 0]
 
@@ -910,44 +911,46 @@ class Both:
         # What was taken, from either, and is on its way.
         self._taken = []
 
-    def put(self, events):
+    def enqueue(self, events):
         new = [event(next(self._numbers)) for _ in range(events)]
-        return [[queue.put(one, self._now) for one in new] for queue in self._queues]
+        return [[queue.enqueue(one, self._now) for one in new] for queue in self._queues]
 
-    def take(self, events):
-        taken = [[queue.take(self._now) for _ in range(events)] for queue in self._queues]
+    def claim(self, events):
+        taken = [[queue.claim(self._now) for _ in range(events)] for queue in self._queues]
         self._taken += [entries for entries in zip(*taken, strict=True) if all(entries)]
         return [
             [entry and (entry.event, entry.tracked_at, entry.tries) for entry in entries]
             for entries in taken
         ]
 
-    def accepted(self, which):
-        self._end(which, "accepted")
+    def ack(self, which):
+        self._end(which, "ack")
 
-    def refused(self, which):
-        self._end(which, "refused", InvalidInputError("of the test"), self._now)
+    def dead_letter(self, which):
+        self._end(which, "dead_letter", InvalidInputError("of the test"), self._now)
 
-    def give_back(self, which):
-        self._end(which, "give_back")
+    def release(self, which):
+        self._end(which, "release")
 
-    def later(self, which, seconds):
-        self._end(which, "later", seconds, self._now)
+    def nack(self, which, seconds):
+        self._end(which, "nack", seconds, self._now)
 
     def let_pass(self, seconds):
         self._now += seconds
 
-    def upkeep(self):
+    def run_maintenance(self):
         theirs = zip(*self._taken, strict=True) if self._taken else ((), ())
         pairs = zip(self._queues, theirs, strict=True)
-        return [queue.upkeep(self._now, entries) for queue, entries in pairs]
+        return [queue.run_maintenance(self._now, entries) for queue, entries in pairs]
 
-    def hurry(self):
+    def release_delayed(self):
         for queue in self._queues:
-            queue.hurry()
+            queue.release_delayed()
 
     def look(self):
-        return [(one.size, one.oldest(), one.has_passed(one.mark())) for one in self._queues]
+        return [
+            (one.size, one.oldest(), one.is_drained(one.high_watermark())) for one in self._queues
+        ]
 
     @property
     def _queues(self):
@@ -963,13 +966,13 @@ class Both:
 one_of_them = st.integers(0, 9)
 seconds = st.sampled_from([0, 1, 30, 60, 61, 90])
 moves = st.one_of(
-    st.tuples(st.just("put"), st.integers(1, 5)),
-    st.tuples(st.just("take"), st.integers(1, 5)),
-    st.tuples(st.sampled_from(["accepted", "refused"]), one_of_them),
-    st.tuples(st.just("give_back"), one_of_them),
-    st.tuples(st.just("later"), one_of_them, seconds),
+    st.tuples(st.just("enqueue"), st.integers(1, 5)),
+    st.tuples(st.just("claim"), st.integers(1, 5)),
+    st.tuples(st.sampled_from(["ack", "dead_letter"]), one_of_them),
+    st.tuples(st.just("release"), one_of_them),
+    st.tuples(st.just("nack"), one_of_them, seconds),
     st.tuples(st.just("let_pass"), seconds),
-    st.tuples(st.sampled_from(["upkeep", "upkeep", "hurry"])),
+    st.tuples(st.sampled_from(["run_maintenance", "run_maintenance", "release_delayed"])),
 )
 
 
@@ -990,7 +993,7 @@ def test_events_leave_a_file_in_the_order_in_which_they_leave_memory(history):
 
 
 def test_a_file_is_for_one_address(opened, path):
-    opened(binding=here).put(event(), NOW)
+    opened(binding=here).enqueue(event(), NOW)
 
     with pytest.raises(ConfigurationError, match=r"is for https://api\.intercom\.io, "):
         Outbox(path, Binding("https://api.eu.intercom.io", "the token"))
@@ -998,7 +1001,7 @@ def test_a_file_is_for_one_address(opened, path):
 
 
 def test_a_file_is_for_one_access_token(opened, path):
-    opened(binding=here).put(event(), NOW)
+    opened(binding=here).enqueue(event(), NOW)
 
     with pytest.raises(ConfigurationError, match="--token-renewed once"):
         Outbox(path, Binding(here.address, "another token"))
@@ -1013,7 +1016,7 @@ def test_dead_letters_are_for_one_workspace_too(opened, path, refusal):
 
 
 def test_a_token_that_is_known_to_be_renewed_takes_the_place_of_the_one_before(opened, path):
-    opened(binding=here).put(event(), NOW)
+    opened(binding=here).enqueue(event(), NOW)
     opened(binding=Binding(here.address, "a new token", token_renewed=True))
 
     opened(binding=Binding(here.address, "a new token"))
@@ -1022,7 +1025,7 @@ def test_a_token_that_is_known_to_be_renewed_takes_the_place_of_the_one_before(o
 
 
 def test_a_workspace_that_has_a_name_outlasts_its_tokens(opened, path):
-    opened(binding=Binding(here.address, "the token", "shop")).put(event(), NOW)
+    opened(binding=Binding(here.address, "the token", "shop")).enqueue(event(), NOW)
     opened(binding=Binding(here.address, "a new token", "shop"))
 
     with pytest.raises(ConfigurationError, match="for the workspace 'shop', not 'other'"):
@@ -1039,7 +1042,7 @@ def test_a_workspace_that_has_a_name_outlasts_its_tokens(opened, path):
 
 
 def test_a_name_is_given_with_the_token_that_the_events_are_for(opened, path):
-    opened(binding=here).put(event(), NOW)
+    opened(binding=here).enqueue(event(), NOW)
 
     with pytest.raises(ConfigurationError, match="another access token"):
         Outbox(path, Binding(here.address, "another token", "shop"))
@@ -1048,7 +1051,7 @@ def test_a_name_is_given_with_the_token_that_the_events_are_for(opened, path):
 
 
 def test_a_token_that_is_not_known_beforehand_may_be_another(opened, path):
-    opened(binding=here).put(event(), NOW)
+    opened(binding=here).enqueue(event(), NOW)
 
     with pytest.raises(ConfigurationError, match="another access token"):
         Outbox(path, Binding(here.address))
@@ -1056,7 +1059,7 @@ def test_a_token_that_is_not_known_beforehand_may_be_another(opened, path):
 
 
 def test_tokens_that_are_not_known_beforehand_are_taken_for_one(opened):
-    opened(binding=Binding(here.address)).put(event(), NOW)
+    opened(binding=Binding(here.address)).enqueue(event(), NOW)
     opened(binding=Binding(here.address))
 
 
@@ -1071,24 +1074,24 @@ def test_a_file_without_events_is_not_taken_from_who_uses_it(opened, path):
         with pytest.raises(ConfigurationError, match="outbox"):
             Outbox(path, other)
 
-    assert box.put(event(), NOW)
+    assert box.enqueue(event(), NOW)
     assert box.status().workspace == "shop"
     assert opened().status().queued == 1
 
 
 def test_a_file_that_was_replaced_is_not_written_to(opened, path, caplog):
     box = opened(binding=here)
-    box.put(event(1), NOW)
+    box.enqueue(event(1), NOW)
     path.rename(path.with_name("elsewhere"))
     for ending in ("-wal", "-shm"):
         path.with_name(f"{path.name}{ending}").rename(path.with_name(f"elsewhere{ending}"))
 
-    box.upkeep(NOW, ())
+    box.run_maintenance(NOW, ())
     with pytest.raises(OutboxError, match="was moved or deleted while it was in use: nothing is"):
-        box.put(event(2), NOW)
+        box.enqueue(event(2), NOW)
     other = opened(binding=Binding(here.address, "another token"))
     with pytest.raises(OutboxError, match="was moved or deleted"):
-        box.put(event(3), NOW)
+        box.enqueue(event(3), NOW)
 
     assert other.status().queued == 0
     assert [one.message.count(str(path)) for one in caplog.records] == [1]
@@ -1098,30 +1101,30 @@ def test_a_file_that_was_replaced_is_not_written_to(opened, path, caplog):
 
 def test_a_file_that_is_put_back_is_used_again(opened, path):
     box = opened(binding=here)
-    box.put(event(1), NOW)
+    box.enqueue(event(1), NOW)
     kept = path.parent / "kept"
     kept.mkdir()
     for ending in ("", "-wal"):
         path.with_name(f"{path.name}{ending}").rename(kept / f"{path.name}{ending}")
-    box.upkeep(NOW, ())
+    box.run_maintenance(NOW, ())
     with pytest.raises(OutboxError, match="was moved or deleted"):
-        box.put(event(2), NOW)
+        box.enqueue(event(2), NOW)
 
     for one in kept.iterdir():
         one.rename(path.with_name(one.name))
-    box.put(event(2), NOW)
+    box.enqueue(event(2), NOW)
     assert users(box.waiting()) == [1, 2]
 
 
 def test_a_file_that_became_anothers_around_a_fork_is_not_written_to(opened, path):
     box = opened(binding=here)
-    box.pause()
+    box.before_fork()
     with contextlib.closing(Outbox(path, Binding(here.address, "another token"))) as other:
-        other.put(event(1), NOW)
-    box.resume()
+        other.enqueue(event(1), NOW)
+    box.after_fork(in_child=False, waited=True)
 
     with pytest.raises(OutboxError, match="is another one than before"):
-        box.put(event(2), NOW)
+        box.enqueue(event(2), NOW)
     assert users(opened().waiting()) == [1]
 
 
@@ -1130,7 +1133,7 @@ def test_a_file_that_nobody_could_share_any_longer_is_shared_again(opened, path)
     # As while it becomes another's, should that process end just then.
     with another_program(path, "PRAGMA journal_mode = DELETE"):
         pass
-    opened(binding=here).put(event(), NOW)
+    opened(binding=here).enqueue(event(), NOW)
 
     with another_program(path) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -1138,13 +1141,13 @@ def test_a_file_that_nobody_could_share_any_longer_is_shared_again(opened, path)
 
 def test_a_file_without_events_that_nobody_uses_is_for_whoever_comes(opened, path):
     with contextlib.closing(Outbox(path, Binding(here.address, "the token", "shop"))) as box:
-        box.put(event(), NOW)
-        box.accepted(box.take(NOW))
+        box.enqueue(event(), NOW)
+        box.ack(box.claim(NOW))
 
     other = opened(binding=Binding("https://api.eu.intercom.io"))
     assert other.status().address == "https://api.eu.intercom.io"
     assert other.status().workspace is None
-    other.put(event(), NOW)
+    other.enqueue(event(), NOW)
     # Of whom it was for before, nothing is left: neither the name nor the token.
     opened(binding=Binding("https://api.eu.intercom.io"))
     # And it can be shared as before.
@@ -1153,7 +1156,7 @@ def test_a_file_without_events_that_nobody_uses_is_for_whoever_comes(opened, pat
 
 
 def test_who_only_looks_is_not_asked_for_a_workspace(opened, path):
-    opened(binding=here).put(event(), NOW)
+    opened(binding=here).enqueue(event(), NOW)
 
     assert opened(create=False).status().address == here.address
     opened(binding=here)
@@ -1162,7 +1165,7 @@ def test_who_only_looks_is_not_asked_for_a_workspace(opened, path):
 def test_no_part_of_a_token_is_in_the_file(opened, path):
     secret = "dG9rOmE0NTVhMWM0X2JiZDhfNDJlMV84NDk1X2YwMTE4NjU4OGQ0NToxOjA="
     box = opened(binding=Binding(here.address, secret))
-    box.put(event(), NOW)
+    box.enqueue(event(), NOW)
 
     during = b"".join(one.read_bytes() for one in path.parent.iterdir())
     box.close()
@@ -1248,15 +1251,15 @@ def test_a_file_of_version_1_is_opened(opened, path):
     assert (letter.id, letter.tracked_at, letter.died_at) == (17, NOW - 10, NOW - 7)
     assert (letter.error, letter.message) == ("NotFoundError", "404 for POST /events")
     assert (letter.status, letter.request_id) == (404, "req-1")
-    first = box.take(NOW)
+    first = box.claim(NOW)
     assert first.event == event(1)
-    assert box.take(NOW) is None
-    box.accepted(first)
-    box.upkeep(NOW + 30, ())
-    second, third = box.take(NOW + 30), box.take(NOW + 30)
+    assert box.claim(NOW) is None
+    box.ack(first)
+    box.run_maintenance(NOW + 30, ())
+    second, third = box.claim(NOW + 30), box.claim(NOW + 30)
     assert (second.event, second.tries, second.tracked_at) == (event(2), 3, NOW - 9)
     assert third.event == event(3, metadata={"price": {"amount": 1050, "currency": "eur"}})
-    assert box.put(event(5), NOW)
+    assert box.enqueue(event(5), NOW)
 
 
 def test_what_is_made_today_is_version_1(opened, path, tmp_path):
@@ -1385,7 +1388,7 @@ def test_what_a_damaged_log_says_is_true_up_to_the_damage(opened, path):
     script = """
         box = Outbox(sys.argv[1])
         for number in range(100):
-            box.put(event(number), NOW)
+            box.enqueue(event(number), NOW)
         say("written")
         sys.stdin.readline()
     """
@@ -1405,10 +1408,14 @@ def test_what_a_damaged_log_says_is_true_up_to_the_damage(opened, path):
 
 def test_what_another_program_keeps_locked_is_there_afterwards(opened, path):
     box = opened(patience=1)
-    box.put(event(1), NOW)
+    box.enqueue(event(1), NOW)
     with another_program(path):
         begun = time.monotonic()
-        for use in (lambda: box.put(event(2), NOW), lambda: box.take(NOW), box.hurry):
+        for use in (
+            lambda: box.enqueue(event(2), NOW),
+            lambda: box.claim(NOW),
+            box.release_delayed,
+        ):
             with pytest.raises(OutboxLockedError, match="is locked by another program: end what"):
                 use()
             # One has waited, and the others need not.
@@ -1416,9 +1423,9 @@ def test_what_another_program_keeps_locked_is_there_afterwards(opened, path):
         assert time.monotonic() - begun < 1.9
         # Who only reads is kept from nothing.
         assert users(box.waiting()) == [1]
-        assert box.status().queued == box.mark() == 1
+        assert box.status().queued == box.high_watermark() == 1
 
-    assert box.put(event(3), NOW)
+    assert box.enqueue(event(3), NOW)
     assert everything(box) == [1, 3]
 
 
@@ -1430,10 +1437,10 @@ def test_a_file_that_others_are_working_on_is_waited_for_as_it_is_opened(opened,
         box = opened(binding=here, patience=0)
         ending.join()
 
-    assert box.put(event(), NOW)
+    assert box.enqueue(event(), NOW)
     begun = time.monotonic()
     with another_program(path), pytest.raises(OutboxLockedError):
-        box.put(event(), NOW)
+        box.enqueue(event(), NOW)
     # Once it is open, it is waited for as long as was said.
     assert time.monotonic() - begun < 3
 
@@ -1442,7 +1449,7 @@ def test_a_short_lock_is_waited_for(box, path):
     with another_program(path) as connection:
         ending = threading.Timer(0.1, connection.execute, ["ROLLBACK"])
         ending.start()
-        assert box.put(event(), NOW)
+        assert box.enqueue(event(), NOW)
         ending.join()
 
 
@@ -1454,7 +1461,7 @@ def put_until_there_is_no_room(limiting, making_room):
     written = 0
     try:
         while True:
-            box.put(event(written), NOW)
+            box.enqueue(event(written), NOW)
             written += 1
     except OutboxError as error:
         say(error)
@@ -1462,8 +1469,8 @@ def put_until_there_is_no_room(limiting, making_room):
     # What reads needs no room.
     assert len(list(box.waiting())) == box.size == written
     {making_room}
-    box.put(event(written), NOW)
-    taken = [int(entry.event.user_id) for entry in iter(lambda: box.take(NOW), None)]
+    box.enqueue(event(written), NOW)
+    taken = [int(entry.event.user_id) for entry in iter(lambda: box.claim(NOW), None)]
     assert taken == list(range(written + 1)), taken
     box.close()
     say("well")
@@ -1528,21 +1535,21 @@ def test_a_disk_that_is_full_of_the_log_alone_has_room_again_once_that_is_tidied
 ):
     script = """
         box = Outbox(sys.argv[1])
-        box.put(event(), NOW)
+        box.enqueue(event(), NOW)
         # So that all of the file is there, and nothing of it in the log.
         box.close()
         box = Outbox(sys.argv[1])
         for _ in range(3):
             try:
                 while True:
-                    entry = box.take(NOW)
-                    box.give_back(entry)
+                    entry = box.claim(NOW)
+                    box.release(entry)
             except OutboxError as error:
                 say(error)
             # The claim that may not have been given back ends.
-            box.tidy()
-            box.upkeep(NOW + 30, ())
-        assert box.take(NOW + 30).event == event()
+            box.checkpoint()
+            box.run_maintenance(NOW + 30, ())
+        assert box.claim(NOW + 30).event == event()
         box.close()
     """
     with Process(script, tmp_path / "outbox.db", command=small_disk) as process:
@@ -1601,19 +1608,19 @@ def test_a_file_that_may_not_be_written_says_so_and_is_kept(shared_folder):
         UNPRIVILEGED
         + """
     box = Outbox(path, Binding("https://api.intercom.io"))
-    box.put(event(1), NOW)
+    box.enqueue(event(1), NOW)
     # As around a fork, after which it is opened anew.
-    box.pause()
+    box.before_fork()
     os.chmod(path, 0o400)
-    box.resume()
+    box.after_fork(in_child=False, waited=True)
     with failing():
-        box.put(event(2), NOW)
+        box.enqueue(event(2), NOW)
     with failing():
         Outbox(path, Binding("https://api.intercom.io"))
     # What is made beside it may be no more than it.
     for name in os.listdir(folder):
         os.chmod(os.path.join(folder, name), 0o600)
-    box.put(event(3), NOW)
+    box.enqueue(event(3), NOW)
     say(*(fields["user_id"] for fields in box.waiting()))
     box.close()
     """
@@ -1637,7 +1644,7 @@ def test_a_folder_that_may_not_be_written_says_so(shared_folder):
         UNPRIVILEGED
         + """
     box = Outbox(path)
-    box.put(event(1), NOW)
+    box.enqueue(event(1), NOW)
     box.close()
     os.chmod(folder, 0o500)
     with failing():
@@ -1683,20 +1690,20 @@ def test_parent_and_children_go_on_after_forks(opened, path):
     def write():
         global written
         while going_on:
-            box.put(event(1000 + written), NOW)
+            box.enqueue(event(1000 + written), NOW)
             written += 1
-            box.accepted(box.take(NOW))
+            box.ack(box.claim(NOW))
 
     def tidy():
         while going_on:
-            box.tidy()
+            box.checkpoint()
 
     def use(number):
         if number % 2:
-            box.put(event(number), NOW)
+            box.enqueue(event(number), NOW)
             return
         with contextlib.closing(Outbox(sys.argv[1], patience=20)) as own:
-            own.put(event(number), NOW)
+            own.enqueue(event(number), NOW)
 
     threads = [threading.Thread(target=write), threading.Thread(target=tidy)]
     for thread in threads:
@@ -1726,25 +1733,25 @@ def test_nothing_that_a_child_writes_is_lost_or_there_twice(opened, path):
         FORKING
         + """
     box = Outbox(sys.argv[1], patience=20)
-    box.put(event(), NOW)
-    entry = box.take(NOW)
-    box.upkeep(NOW, ())
+    box.enqueue(event(), NOW)
+    entry = box.claim(NOW)
+    box.run_maintenance(NOW, ())
 
     def use(number):
         for step in range(3):
-            box.put(event(number * 10 + step), NOW)
+            box.enqueue(event(number * 10 + step), NOW)
         # Not its own.
-        box.give_back(entry)
+        box.release(entry)
         # A child of a child.
         with children() as fork:
-            fork(lambda: box.put(event(number * 10 + 3), NOW))
-        box.put(event(number * 10 + 4), NOW)
+            fork(lambda: box.enqueue(event(number * 10 + 3), NOW))
+        box.enqueue(event(number * 10 + 4), NOW)
 
     with children() as fork:
         for number in range(1, 9):
             fork(lambda: use(number))
-            box.put(event(number * 10 + 5), NOW)
-    box.later(entry, 0, NOW)
+            box.enqueue(event(number * 10 + 5), NOW)
+    box.nack(entry, 0, NOW)
     box.close()
     """
     )
@@ -1754,9 +1761,9 @@ def test_nothing_that_a_child_writes_is_lost_or_there_twice(opened, path):
     box = opened()
     expected = [0, *(ten * 10 + one for ten in range(1, 9) for one in range(6))]
     assert sorted(users(box.waiting())) == expected
-    box.upkeep(NOW, ())
+    box.run_maintenance(NOW, ())
     # It was the parent that gave it back, and not before the end.
-    assert box.take(NOW).tries == 1
+    assert box.claim(NOW).tries == 1
     assert is_sound(path)
 
 
@@ -1768,7 +1775,7 @@ def test_a_child_of_a_child_goes_on_when_nobody_else_does(opened, path):
     going, go = os.pipe()
 
     def child():
-        box.put(event(1), NOW)
+        box.enqueue(event(1), NOW)
         with children() as fork:
             fork(grandchild)
             # The last one of those who know how to share it, if the other one does not.
@@ -1777,7 +1784,7 @@ def test_a_child_of_a_child_goes_on_when_nobody_else_does(opened, path):
 
     def grandchild():
         os.read(going, 1)
-        box.put(event(2), NOW)
+        box.enqueue(event(2), NOW)
 
     box = Outbox(sys.argv[1])
     with children() as fork:
@@ -1798,17 +1805,17 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
     script = (
         FORKING
         + """
-    outbox_module._FORK_PATIENCE = 0.1
+    runtime.FORK_PATIENCE = 0.1
     box = Outbox(sys.argv[1], patience=20)
     another = Outbox(sys.argv[2])
 
     def use():
         for use in (
-            lambda: box.put(event(2), NOW),
+            lambda: box.enqueue(event(2), NOW),
             lambda: Outbox(sys.argv[1]),
-            box.tidy,
+            box.checkpoint,
             box.close,
-            lambda: another.put(event(3), NOW),
+            lambda: another.enqueue(event(3), NOW),
             another.close,
         ):
             try:
@@ -1817,34 +1824,34 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
                 say(error)
         say("the child is done")
 
-    writing = threading.Thread(target=lambda: box.put(event(1), NOW))
+    writing = threading.Thread(target=lambda: box.enqueue(event(1), NOW))
     writing.start()
     # Until it waits for who has locked the file.
-    while box.pause():
-        box.resume()
+    while box.before_fork():
+        box.after_fork(in_child=False, waited=True)
     with children() as fork:
         fork(use)
     say("forked")
     writing.join()
-    box.put(event(4), NOW)
+    box.enqueue(event(4), NOW)
     another.close()
     box.close()
     """
     )
     if busy == "tidying":
         # It waits as a writer does, but is the only one to.
-        script = script.replace("lambda: box.put(event(1), NOW)", "tidy").replace(
+        script = script.replace("lambda: box.enqueue(event(1), NOW)", "tidy").replace(
             "    writing = ",
             """
     def tidy():
         outbox_module._SHORT_LOG = outbox_module._LONG_LOG = outbox_module._TOO_LONG_LOG = -1
         outbox_module._WAITING_FOR_READERS = 20_000
-        box.tidy()
+        box.checkpoint()
 
     writing = """,
             1,
         )
-    opened().put(event(0), NOW)
+    opened().enqueue(event(0), NOW)
     with another_program(path) as connection, Process(script, path, tmp_path / "2.db") as process:
         said = list(iter(process.said, "forked"))
         connection.execute("ROLLBACK")
@@ -1867,7 +1874,7 @@ def test_a_child_leaves_alone_what_another_thread_was_opening(opened, path):
         + """
     import functools, sqlite3
 
-    outbox_module._FORK_PATIENCE = 0.1
+    runtime.FORK_PATIENCE = 0.1
     opening, go_on = threading.Event(), threading.Event()
 
     class Waiting(sqlite3.Connection):
@@ -1886,7 +1893,7 @@ def test_a_child_leaves_alone_what_another_thread_was_opening(opened, path):
 
     def open_():
         with contextlib.closing(Outbox(sys.argv[1])) as box:
-            box.put(event(), NOW)
+            box.enqueue(event(), NOW)
 
     thread = threading.Thread(target=open_)
     thread.start()
@@ -1916,7 +1923,7 @@ def test_several_processes_can_begin_with_a_file_at_the_same_moment(opened, tmp_
         os.close(go)
         os.read(going, 1)
         box = Outbox(path, Binding("https://api.intercom.io", "token"))
-        box.put(event(number), NOW)
+        box.enqueue(event(number), NOW)
         # Who is the last to close it works the log in, and removes it; others are just gone.
         if number % 2:
             box.close()
@@ -1944,7 +1951,7 @@ def test_several_threads_can_begin_with_a_file_at_the_same_moment(opened, tmp_pa
     def begin(path):
         beginning.wait(PATIENCE)
         with contextlib.closing(Outbox(path, here)) as box:
-            return box.put(event(), NOW)
+            return box.enqueue(event(), NOW)
 
     with ThreadPoolExecutor(4) as threads:
         for round_ in range(30):
@@ -1961,11 +1968,11 @@ def test_another_process_can_make_the_file_between_any_two_steps(opened, tmp_pat
 
         def interrupt(connection, path=path, steps=steps, step=step):
             if next(steps) == step and not connection.in_transaction:
-                opened(path, here).put(event(1), NOW)
+                opened(path, here).enqueue(event(1), NOW)
 
         monkeypatch.setattr(Stepping, "before", staticmethod(interrupt))
         box = opened(path, here)
-        assert box.put(event(2), NOW), step
+        assert box.enqueue(event(2), NOW), step
         assert 2 in users(box.waiting()), step
         assert next(steps) > 16
         assert is_sound(path), step
@@ -1991,7 +1998,7 @@ def test_who_makes_a_file_waits_for_its_turn(opened, path):
         box = opened(patience=0)
         ending.join()
 
-    assert box.put(event(), NOW)
+    assert box.enqueue(event(), NOW)
 
 
 # The log
@@ -1999,8 +2006,8 @@ def test_who_makes_a_file_waits_for_its_turn(opened, path):
 
 def pass_through(box, events):
     for number in range(events):
-        box.put(event(number), NOW)
-        box.accepted(box.take(NOW))
+        box.enqueue(event(number), NOW)
+        box.ack(box.claim(NOW))
 
 
 def test_the_log_does_not_grow_under_steady_load(box, path):
@@ -2009,25 +2016,25 @@ def test_the_log_does_not_grow_under_steady_load(box, path):
         pass_through(box, 900)
         longest = max(longest, log_of(path).stat().st_size)
         # As every second.
-        box.tidy()
+        box.checkpoint()
     # Half as much again as one would be left alone, far less than all that was written.
     assert 16 * 2**20 < longest < 64 * 2**20
 
-    box.tidy()
+    box.checkpoint()
     assert log_of(path).stat().st_size == 0
     assert path.stat().st_size < 2**20
 
 
 def test_the_log_is_left_alone_while_little_is_in_it_or_events_come(box, path):
     pass_through(box, 3)
-    box.tidy()
-    box.tidy()
+    box.checkpoint()
+    box.checkpoint()
     assert log_of(path).stat().st_size > 0
 
     before = path.stat()
     for _ in range(3):
         pass_through(box, 50)
-        box.tidy()
+        box.checkpoint()
         assert log_of(path).stat().st_size > 256 * 1024
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -2036,7 +2043,7 @@ def test_the_log_is_left_alone_while_little_is_in_it_or_events_come(box, path):
 def test_tidying_beside_a_writer_makes_it_neither_fail_nor_wait(opened, path, monkeypatch):
     monkeypatch.setattr(outbox_module, "_LONG_LOG", 0)
     writing = opened(patience=0)
-    writing.put(event(), NOW)
+    writing.enqueue(event(), NOW)
     # To whom events are there that wait, so that it is no time of rest.
     other = opened()
     ended = threading.Event()
@@ -2052,7 +2059,7 @@ def test_tidying_beside_a_writer_makes_it_neither_fail_nor_wait(opened, path, mo
         written = threads.submit(write)
         try:
             for _ in range(30):
-                other.tidy()
+                other.checkpoint()
         finally:
             ended.set()
         assert written.result(PATIENCE)
@@ -2063,9 +2070,9 @@ def test_the_log_rests_only_where_no_process_writes(opened, path):
     box, other = opened(), opened()
     for _ in range(4):
         pass_through(other, 50)
-        box.tidy()
+        box.checkpoint()
         assert log_of(path).stat().st_size > 256 * 1024
-    box.tidy()
+    box.checkpoint()
 
     assert log_of(path).stat().st_size == 0
 
@@ -2076,8 +2083,8 @@ def test_a_log_that_is_too_long_is_cut_while_events_come(box, path, monkeypatch)
     pass_through(box, 200)
     assert log_of(path).stat().st_size > 2**20
 
-    box.put(event(7), NOW)
-    box.tidy()
+    box.enqueue(event(7), NOW)
+    box.checkpoint()
     assert log_of(path).stat().st_size == 0
     assert everything(box) == [7]
 
@@ -2088,14 +2095,14 @@ def test_who_reads_for_long_keeps_nobody_from_writing_while_the_log_is_tidied(op
     with another_program(path, "BEGIN") as reading, ThreadPoolExecutor(1) as threads:
         reading.execute("SELECT * FROM events").fetchall()
         pass_through(writing, 1)
-        box.tidy()
-        tidied = threads.submit(box.tidy)
+        box.checkpoint()
+        tidied = threads.submit(box.checkpoint)
         while not tidied.done():
             pass_through(writing, 1)
         tidied.result()
         assert log_of(path).stat().st_size > 256 * 1024
-    box.tidy()
-    box.tidy()
+    box.checkpoint()
+    box.checkpoint()
 
     assert log_of(path).stat().st_size == 0
 
@@ -2113,20 +2120,20 @@ def steps(box, use):
 
 
 def steps_of_everything(box, refusal):
-    box.upkeep(NOW, ())
-    taking = [steps(box, lambda: box.take(NOW)) for _ in range(8)]
+    box.run_maintenance(NOW, ())
+    taking = [steps(box, lambda: box.claim(NOW)) for _ in range(8)]
     entries = [entry for entry, _ in taking]
     uses = [
-        lambda: box.put(event(), NOW),
-        lambda: box.accepted(entries[0]),
-        lambda: box.refused(entries[1], refusal, NOW),
-        lambda: box.later(entries[2], 60, NOW),
-        lambda: box.later(entries[3], 0, NOW),
-        lambda: box.give_back(entries[4]),
-        lambda: box.upkeep(NOW, entries[5:]),
-        box.hurry,
-        box.mark,
-        lambda: box.has_passed(entries[5].id),
+        lambda: box.enqueue(event(), NOW),
+        lambda: box.ack(entries[0]),
+        lambda: box.dead_letter(entries[1], refusal, NOW),
+        lambda: box.nack(entries[2], 60, NOW),
+        lambda: box.nack(entries[3], 0, NOW),
+        lambda: box.release(entries[4]),
+        lambda: box.run_maintenance(NOW, entries[5:]),
+        box.release_delayed,
+        box.high_watermark,
+        lambda: box.is_drained(entries[5].id),
         box.oldest,
     ]
     return [*(count for _, count in taking), *(steps(box, use)[1] for use in uses)]
@@ -2154,25 +2161,25 @@ def test_a_signals_handler_can_track_while_the_same_thread_does(opened, path):
         def interrupt(*_):
             # It may itself be interrupted.
             number = next(numbers)
-            box.put(event(number), NOW)
+            box.enqueue(event(number), NOW)
             interrupted.append(number)
 
         signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
         removed = []
         for number in range(1500):
-            box.put(event(number), NOW)
-            entry = box.take(NOW)
+            box.enqueue(event(number), NOW)
+            entry = box.claim(NOW)
             if number % 3 == 0:
-                box.refused(entry, OutboxError("of the test"), NOW)
+                box.dead_letter(entry, OutboxError("of the test"), NOW)
             elif number % 3 == 1:
-                box.accepted(entry)
+                box.ack(entry)
             else:
-                box.give_back(entry)
+                box.release(entry)
                 continue
             removed.append(int(entry.event.user_id))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        box.upkeep(NOW, ())
+        box.run_maintenance(NOW, ())
         left = [int(fields["user_id"]) for fields in box.waiting()]
         assert box.size == len(left)
         assert len(interrupted) > 20, interrupted

@@ -185,7 +185,7 @@ class Life(RuleBasedStateMachine):
     def a_process_looks_around_and_tidies(self, process):
         self._look_around(self._chosen(process))
         with contextlib.suppress(OutboxLockedError):
-            self._chosen(process).box.tidy()
+            self._chosen(process).box.checkpoint()
 
     @precondition(lambda self: not self.locked)
     @rule(process=one)

@@ -1,10 +1,18 @@
-"""Identifies the running process and the running event loop."""
+"""Identifies the running process and event loop, and has forks wait for what they must not cut."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any, cast
+import threading
+import weakref
+from itertools import count
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+T = TypeVar("T")
+
+#: Seconds that a fork waits for each of its guards, at most.
+FORK_PATIENCE = 5.0
 
 # A token, because process ids are reused, and containers have the same ones. By process id, because
 # uWSGI forks without Python's knowledge, unless told otherwise, and then nothing is called.
@@ -17,6 +25,128 @@ if hasattr(os, "register_at_fork"):
 def this_process() -> object:
     """Returns the token of this process; each fork gives the child a new one."""
     return _tokens.setdefault(os.getpid(), object())
+
+
+class PerProcess(Generic[T]):
+    """One value for each process; a forked child begins without one.
+
+    A child keeps the values of its ancestors, and neither uses nor releases them: their threads,
+    locks and connections belong to the other process.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[object, T] = {}
+
+    def get(self) -> T | None:
+        """Returns the value of this process, or None."""
+        return self._values.get(this_process())
+
+    def set(self, value: T) -> None:
+        """Replaces the value of this process."""
+        self._values[this_process()] = value
+
+    def setdefault(self, value: T) -> T:
+        """Returns the value of this process; of several first ones, one wins, without a lock."""
+        return self._values.setdefault(this_process(), value)
+
+    @property
+    def was_used_before_fork(self) -> bool:
+        """Whether an ancestor of this process has a value."""
+        return bool(self._values.keys() - {this_process()})
+
+
+class ForkGuard(Protocol):
+    """What a fork must wait for, such as the use of a file."""
+
+    def before_fork(self) -> bool:
+        """Waits until a fork does no harm, and keeps it so; False after FORK_PATIENCE seconds."""
+        ...
+
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:
+        """Ends what :meth:`before_fork` began, in the parent and in the child.
+
+        Args:
+            in_child: Whether this is the child.
+            waited: What :meth:`before_fork` returned.
+        """
+
+
+class ForkLock:
+    """A reentrant lock that forks wait for, so that no child inherits it locked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        guard_forks(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def before_fork(self) -> bool:
+        """Waits until no other thread holds the lock, and locks it."""
+        return self._lock.acquire(timeout=FORK_PATIENCE)
+
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:
+        """Unlocks it; a lock that another thread of the parent holds is replaced in the child."""
+        if waited:
+            self._lock.release()
+        elif in_child:
+            self._lock = threading.RLock()
+
+
+class _Forks(threading.local):
+    """The forks that a thread has begun, the last one innermost; a handler may fork in a fork."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[bool, list[tuple[ForkGuard, bool]]]] = []
+
+
+_forks = _Forks()
+# Held during a fork: one fork follows the other, and no guard is added in between.
+_forking = threading.RLock()
+_numbers = count()
+# In the order of their making.
+_guards = weakref.WeakValueDictionary[int, ForkGuard]()
+
+
+def guard_forks(guard: ForkGuard) -> None:
+    """Has forks wait for a guard for as long as it exists."""
+    with _forking:
+        _guards[next(_numbers)] = guard
+
+
+def _before_fork() -> None:
+    held = _forking.acquire(timeout=FORK_PATIENCE)
+    waiting: list[tuple[ForkGuard, bool]] = []
+    _forks.begun.append((held, waiting))
+    # The latest first: what it guards may use what an earlier one guards.
+    guards = [reference() for reference in _guards.valuerefs()]
+    waiting.extend((guard, guard.before_fork()) for guard in reversed(guards) if guard is not None)
+
+
+def _after_fork(*, in_child: bool = False) -> None:
+    global _forking
+    if not _forks.begun:
+        return  # The fork had begun before this module was imported.
+    held, waiting = _forks.begun.pop()
+    while waiting:
+        guard, waited = waiting.pop()
+        guard.after_fork(in_child=in_child, waited=waited)
+    if held:
+        _forking.release()
+    elif in_child:
+        _forking = threading.RLock()
+
+
+def _in_child() -> None:
+    _token[0] = object()
+    _after_fork(in_child=True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
 def running_trio() -> bool:

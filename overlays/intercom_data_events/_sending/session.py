@@ -14,10 +14,10 @@ from intercom_data_events._sending.pacing import RateLimiter, Reservation
 from intercom_data_events._sending.quota import RateLimit
 from intercom_data_events._sending.request import Operation, endpoint_of
 from intercom_data_events._sending.runtime import (
+    PerProcess,
     has_ended,
     is_running,
     running_loop,
-    this_process,
 )
 from intercom_data_events._sending.settings import AsyncAccessToken, Settings
 from intercom_data_events.clock import SYSTEM, Clock
@@ -117,10 +117,9 @@ class Session(Generic[E]):
         self._is_async = is_async
         self._transport = transport if enabled else None
         self._http_client = http_client if enabled else None
-        # By process. Entries of other processes are neither used nor released.
-        self._processes: dict[object, ProcessState[E]] = {}
+        self._process = PerProcess[ProcessState[E]]()
         # Reentrant: a signal handler may send while its thread makes the first connections.
-        self._locks: dict[object, threading.RLock] = {}
+        self._locks = PerProcess[threading.RLock]()
         self._state = _State()
 
     @property
@@ -158,7 +157,7 @@ class Session(Generic[E]):
                 used before a fork; or another event loop uses them now.
         """
         self.check_open()
-        state = self._processes.get(this_process())
+        state = self._process.get()
         if state is None:
             return self._first_use()
         if state.use.loop is not None and not is_running(state.use.loop):
@@ -191,7 +190,7 @@ class Session(Generic[E]):
 
     def release(self, reservation: Reservation) -> None:
         """Gives back quota that was acquired and is not needed, also where the client is closed."""
-        state = self._processes.get(this_process())
+        state = self._process.get()
         if state is not None:
             state.limiter.release(reservation)
 
@@ -203,8 +202,9 @@ class Session(Generic[E]):
         """
         other = object.__new__(type(self))
         now = self.process_state()
-        state = ProcessState(engine, now.limiter, now.use)
-        other.__dict__.update(self.__dict__, _processes={this_process(): state})
+        process = PerProcess[ProcessState[E]]()
+        process.set(ProcessState(engine, now.limiter, now.use))
+        other.__dict__.update(self.__dict__, _process=process)
         return other
 
     def close(self: Session[Engine]) -> None:
@@ -230,23 +230,20 @@ class Session(Generic[E]):
             )
 
     def _lock(self) -> threading.RLock:
-        process = this_process()
-        lock = self._locks.get(process)
-        return self._locks.setdefault(process, threading.RLock()) if lock is None else lock
+        return self._locks.get() or self._locks.setdefault(threading.RLock())
 
     def _first_use(self) -> ProcessState[E]:
-        process = this_process()
-        if self._processes.keys() - {process} and self._is_shared():
+        if self._process.was_used_before_fork and self._is_shared():
             raise ConfigurationError(
                 "an http_client or transport must not be used on both sides of a fork, as both "
                 "processes would share its connections; make it, and the client, after the fork"
             )
         with self._lock():
-            state = self._processes.get(process)
+            state = self._process.get()
             if state is None:
                 use = _LoopUse(running_loop() if self._is_async else None)
                 state = ProcessState(self._connect(), self._limiter(), use)
-            return self._processes.setdefault(process, state)
+            return self._process.setdefault(state)
 
     def _change_loop(self, loop: object) -> ProcessState[E]:
         """Moves the client to another event loop; the one before must be idle, or have ended.
@@ -255,7 +252,7 @@ class Session(Generic[E]):
             ConfigurationError: Requests are in flight in the one before.
         """
         with self._lock():
-            old = self._processes[this_process()]
+            old = self._process.get() or self._first_use()
             calls = old.use.calls
             if old.use.loop is loop:
                 return old
@@ -271,7 +268,7 @@ class Session(Generic[E]):
                 cast("AsyncEngine", engine).drop()
                 engine = self._connect()
             state = ProcessState(engine, limiter, _LoopUse(loop))
-            self._processes[this_process()] = state
+            self._process.set(state)
             return state
 
     def _limiter(self) -> RateLimiter:
@@ -288,7 +285,7 @@ class Session(Generic[E]):
     def _closing(self) -> E | None:
         self._state.closed = True
         # Those of another process are left to it.
-        state = self._processes.get(this_process())
+        state = self._process.get()
         return state.engine if state is not None and self._http_client is None else None
 
     def _connect(self) -> E:

@@ -346,7 +346,7 @@ class _Drain:
         self._begun = time.monotonic()
         self._before = self._after = box.status()
         # What came later is not waited for, so that it ends while an application goes on tracking.
-        self._mark = box.mark()
+        self._mark = box.high_watermark()
         self._sent = self._refused = 0
         # From the threads that notice, to the one that tells.
         self._refusals: SimpleQueue[tuple[Event, IntercomError]] = SimpleQueue()
@@ -391,7 +391,7 @@ class _Drain:
         )
 
     def _has_ended(self, ends: float) -> bool:
-        self.done = self._box.has_passed(self._mark)
+        self.done = self._box.is_drained(self._mark)
         self.stopped = bool(self._signals)
         return self.done or self.stopped or time.monotonic() >= ends
 
@@ -418,7 +418,7 @@ class _Drain:
             while self._after.claimed and time.monotonic() < ends:
                 time.sleep(_LOOK / 2)
                 self._after = self._box.status(time.time())
-            self.done = self._box.has_passed(self._mark)
+            self.done = self._box.is_drained(self._mark)
             self.since = self._after.queued if self.done else 0
         self._tell_refusals()
 

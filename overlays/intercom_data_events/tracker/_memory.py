@@ -10,7 +10,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING
 
 from intercom_data_events.event import person
-from intercom_data_events.tracker._queue import LONGEST_DELAY, RECENT, TURNS, QueuedEvent
+from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
 if TYPE_CHECKING:
     from intercom_data_events.event import Event
@@ -95,7 +95,7 @@ class MemoryQueue:
 
     def run_maintenance(self, now: float, *_: object) -> bool:
         self._collect()
-        while self._delayed and not 0 < self._delayed[0][0] - now <= LONGEST_DELAY:
+        while self._delayed and not 0 < self._delayed[0][0] - now <= LONGEST_HELD:
             self.release(heapq.heappop(self._delayed)[2])
         return bool(self._recent or self._backlog)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: Seconds for which an event counts as new.
 RECENT = 60.0
 #: Seconds; what is delayed for longer was delayed by a clock that was set back since.
-LONGEST_DELAY = 15 * 60.0
+LONGEST_HELD = 15 * 60.0
 #: Of so many turns, one is for what waits longest, even if there is something new.
 TURNS = 4
 
