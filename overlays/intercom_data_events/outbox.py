@@ -304,6 +304,8 @@ class Outbox:
         self._others = 0
         # When the log was last written, as checkpoint() saw it.
         self._changed = 0
+        self._rests = False
+        self._log_length = 0
         # Whether the disk was full; the log may take a part of it.
         self._crowded = False
         self._counted = self._renewed = 0.0
@@ -480,32 +482,38 @@ class Outbox:
                 self._counted = now
             return bool(_one(connection, _ANY_FREE))
 
+    def needs_checkpoint(self) -> bool:
+        """Returns whether the log is so long that :meth:`checkpoint` has something to do."""
+        # SQLite writes it beside the file that a symbolic link leads to.
+        try:
+            found = Path(f"{os.path.realpath(self.path)}-wal").stat()
+        except OSError:
+            return False
+        self._log_length, changed = found.st_size, found.st_mtime_ns
+        # The next writer waits for the disk once, so not between two events of many.
+        self._rests, self._changed = changed == self._changed and not self.size, changed
+        longest = 0 if self._crowded else _SHORT_LOG if self._rests else _LONG_LOG
+        return not self._closed and self._log_length > longest
+
     def checkpoint(self) -> None:
         """Moves the log into the database; waits for the disk, beside the use of the file.
 
         It has a connection of its own, so that other threads go on writing.
         """
-        # SQLite writes it beside the file that a symbolic link leads to.
-        log = Path(f"{os.path.realpath(self.path)}-wal")
-        with suppress(OSError):
-            found = log.stat()
-            length, changed = found.st_size, found.st_mtime_ns
-            # The next writer waits for the disk once, so not between two events of many.
-            rests, self._changed = changed == self._changed and not self.size, changed
-            long = 0 if self._crowded else _SHORT_LOG if rests else _LONG_LOG
-            if self._closed or length <= long:
-                return
-            with (
-                self._checkpointing,
-                self._explaining(),
-                closing(self._connect(_OPENING)) as connection,
-            ):
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                if rests or self._crowded or length > _TOO_LONG_LOG:
-                    # Writers wait for this one, but what takes long is done.
-                    connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                    self._crowded = False
+        if not self.needs_checkpoint():
+            return
+        rests = self._rests
+        with (
+            self._checkpointing,
+            self._explaining(),
+            closing(self._connect(_OPENING)) as connection,
+        ):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if rests or self._crowded or self._log_length > _TOO_LONG_LOG:
+                # Writers wait for this one, but what takes long is done.
+                connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._crowded = False
 
     def release_delayed(self) -> None:
         """Ends all delays."""

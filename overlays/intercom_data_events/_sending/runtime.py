@@ -18,9 +18,6 @@ FORK_PATIENCE = 5.0
 # uWSGI forks without Python's knowledge, unless told otherwise, and then nothing is called.
 _tokens: dict[int, object] = {}
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_tokens.clear)
-
 
 def this_process() -> object:
     """Returns the token of this process; each fork gives the child a new one."""
@@ -141,7 +138,7 @@ def _after_fork(*, in_child: bool = False) -> None:
 
 
 def _in_child() -> None:
-    _token[0] = object()
+    _tokens.clear()
     _after_fork(in_child=True)
 
 
