@@ -33,7 +33,7 @@ class MemoryQueue:
         self._unused_tokens = iter(range(most))
         self._returned_tokens = deque[None]()
         # Handed over, and not yet the owner's.
-        self._arrivals = deque[tuple[Event, float]]()
+        self._arrivals = deque["tuple[Event, float]"]()
         # All that have not left, by number, and so by age. A plain dict would look for its first
         # one among all that have left.
         self._entries = OrderedDict[int, QueuedEvent]()

@@ -221,7 +221,7 @@ class Owner(_Shared):
             concurrency=concurrency, when_full=when_full, patience=patience, locked=0.0,
             lingers=True,
         )  # fmt: skip
-        self._workers = ThreadWorkers[QueuedEvent](
+        self._workers: ThreadWorkers[QueuedEvent] = ThreadWorkers(
             self._dispatcher, session, settings, "intercom-tracker",
             marked=True, load=partial(load, session),
         )  # fmt: skip
