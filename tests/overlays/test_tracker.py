@@ -104,6 +104,8 @@ class Tracking:
     @contextlib.contextmanager
     def __call__(self, transport=None, outbox=None, *, token="token", client=(), **options):
         client = {"transport": transport, **dict(client)}
+        # An emulator that knows no contact rejects events at once.
+        options.setdefault("unknown_contact_patience", 0)
         kind, tracker_kind = self.kinds
         if self.backend == "blocking":
             with kind(token, **client) as made, tracker_kind(made, outbox, **options) as tracker:

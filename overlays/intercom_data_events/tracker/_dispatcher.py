@@ -136,14 +136,14 @@ class TrackerDispatcher:
         else:
             self._locked_since = None
         if self._scheduler.stopped and not (self._lingers and self._in_flight_counts):
-            self._has_ended = True
-            self._scheduler.queue.close()
-            self._refuse_requests()
+            self.end()
             return None
         return seconds
 
     def end(self) -> None:
-        """Ends at once, without waiting for requests in flight; for a task that was cancelled."""
+        """Ends at once, without waiting for requests in flight."""
+        if self._has_ended:
+            return
         if not self._scheduler.stopped:
             self._stop(drained=False)
         for queued in list(self._scheduler.in_flight):
