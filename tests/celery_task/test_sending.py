@@ -639,24 +639,28 @@ def test_another_workers_answers_are_not_compared(refusing):
     assert isinstance(shop.work("there"), PermissionDeniedError)
 
 
-def test_a_client_that_cannot_be_made_is_never_about_one_event(opening, emulator):
+def test_a_token_that_cannot_be_had_is_never_about_one_event(opening, emulator):
     def token():
-        if fails:
+        if away:
             raise OSError("the vault is away")
         return TOKEN
 
-    fails = [True]
-    shop = opening(emulator, client={"access_token": token})
-    queue(0, 1, 2, 3)
+    away = [True]
+    transport = Refusing(emulator, 0, 9)
+    shop = opening(emulator, client={"transport": transport, "access_token": token})
+    # One without a token at first, one with an answer.
+    queue(9, 0, 1, 2, 3)
     assert shop.work() is None
-    fails.clear()
-    assert work_off(shop, 3) == [None] * 3
-    fails.append(True)
+    away.clear()
+    assert work_off(shop, 4) == [None] * 4
+    away.append(True)
 
-    assert work_off(shop, 5) == [None] * 5
-    fails.clear()
+    assert work_off(shop, 12) == [None] * 12
+    away.clear()
+    # For one it is the first answer, for the other one more.
     assert shop.work() is None
-    assert numbers(emulator) == [0, 1, 2, 3]
+    assert isinstance(shop.work(), PermissionDeniedError)
+    assert transport.attempts == {9: 1, 0: 2, 1: 1, 2: 1, 3: 1}
 
 
 @pytest.mark.parametrize("status", [302, 401, 402, 404, 407])

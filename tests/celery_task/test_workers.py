@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
+import httpx
 import pytest
 from celery import group
 
 from intercom_data_events import NotFoundError
 from intercom_data_events.celery import send_event
-from intercom_data_events.emulator import EmulatedContact, Emulator, Fault, random_faults
+from intercom_data_events.emulator import (
+    EmulatedContact,
+    Emulator,
+    EmulatorServer,
+    Fault,
+    random_faults,
+)
 
-from .conftest import PATIENCE, TOKEN, event, numbers, until
+from .conftest import NAME, PATIENCE, TOKEN, event, numbers, until
 
 pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
@@ -40,7 +48,8 @@ def test_a_worker_sends_what_it_can_and_fails_what_is_refused(planting, pool):
         refused.get(timeout=PATIENCE)
     until(lambda: len(emulator.events) == 20, lambda: plant.said)
     assert numbers(emulator) == list(range(20))
-    assert emulator.counts.refused == 1
+    # At first, and when its patience ends.
+    assert emulator.counts.refused == 2
     assert emulator.counts.duplicates == 0
     assert TOKEN not in plant.said
     assert "frodo" not in plant.said
@@ -55,6 +64,51 @@ def test_a_result_that_is_pickled_is_the_error_itself(planting):
 
     assert caught.value.status_code == 404
     assert caught.value.request_id
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_contact_may_be_created_a_little_later_than_its_event(planting, pool):
+    emulator = Emulator(contacts=[])
+    plant = planting(emulator)
+    plant.start(pool=pool)
+
+    send_event.delay(event(7))
+    until(lambda: emulator.counts.refused, lambda: plant.said)
+    emulator.add_contact(EmulatedContact(user_id="7"))
+
+    until(lambda: numbers(emulator) == [7], lambda: plant.said)
+    assert " raised unexpected" not in plant.said
+
+
+class Firewalled(Emulator):
+    """A firewall in front of it refuses the event of number 0."""
+
+    def serve(self) -> EmulatorServer:
+        return EmulatorServer(self.answer)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if json.loads(request.read())["user_id"] == "0":
+            return httpx.Response(403, content=b"<html>No</html>", request=request)
+        return super().answer(request)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_an_event_that_alone_gets_a_systemic_answer_fails(planting, pool):
+    emulator = Firewalled()
+    soon = {"default_retry_delay": 0.2, "retry_backoff_max": 0.2}
+    plant = planting(emulator, task_annotations={NAME: soon})
+    plant.start(pool=pool)
+
+    send_event.delay(event(0))
+    # As long as no other event is accepted, it may be what all get.
+    until(lambda: plant.said.count("no event can be sent") > 5, lambda: plant.said)
+    assert " raised unexpected" not in plant.said
+    for number in range(1, 21):
+        send_event.delay(event(number))
+
+    until(lambda: " raised unexpected" in plant.said, lambda: plant.said)
+    until(lambda: len(emulator.events) == 20, lambda: plant.said)
+    assert plant.said.count(" raised unexpected: PermissionDeniedError") == 1
 
 
 def test_what_takes_too_long_is_sent_again(planting):
