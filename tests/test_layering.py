@@ -52,7 +52,7 @@ AROUND_TOO = {
     "emulator": {"anyio", "h11", "httpx2"},
     "outbox": set(),
     "pytest_plugin": {"pytest"},
-    "tracker": {"anyio"},
+    "tracker": {"anyio", "opentelemetry"},
 }
 
 
