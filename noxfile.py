@@ -55,6 +55,10 @@ DEPENDENCIES = PYPROJECT["project"]["dependencies"]
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
 EXTRAS = f"[{','.join(OPTIONAL)}]"
 WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in extra)]
+#: What the tests' own tools need a later version of than the package does; its lowest is tested in
+#: a part of its own.
+APART = OPTIONAL["otel"]
+METRICS = "tests/overlays/test_tracker_metrics.py"
 #: Where `build` leaves the archives, and `tests` a report of each part.
 ARCHIVES = Path("build", "dist")
 REPORTS = Path("build", "tests")
@@ -246,13 +250,23 @@ def tests(session: nox.Session) -> None:
     else:
         kept = ("tests/overlays", "-m", "not processes and not costly")
         _run_part(session, f"overlays, {resolution}, no processes", "pytest", *kept, *options)
+    if resolution == "lowest":
+        _install_lowest_opentelemetry(session)
+        _run_part(session, "metrics, lowest OpenTelemetry", "pytest", METRICS, *session.posargs)
     _run_pipeline(session, *options)
     _tell_parts(session)
 
 
 def _package(source: str, resolution: str) -> list[str]:
     """The package with all extras, and which versions of its dependencies go with it."""
-    return [f"{source}{EXTRAS}", *(_lowest(WITH_EXTRAS) if resolution == "lowest" else ())]
+    pinned = [need for need in WITH_EXTRAS if need not in APART] if resolution == "lowest" else []
+    return [f"{source}{EXTRAS}", *_lowest(pinned)]
+
+
+def _install_lowest_opentelemetry(session: nox.Session) -> None:
+    """Replaces OpenTelemetry by the lowest; its instrumentation of httpx works no longer then."""
+    pins = _lowest(APART)
+    session.install(*pins, *(pin.replace("-api", "-sdk") for pin in pins))
 
 
 def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
@@ -337,6 +351,9 @@ def wheel(session: nox.Session) -> None:
     session.install(*_group("test"), *_package(str(built), resolution))
     _print_versions(session)
     session.run("pytest", *(session.posargs or (*PACKAGE, *SPREAD)))
+    if resolution == "lowest" and not session.posargs:
+        _install_lowest_opentelemetry(session)
+        session.run("pytest", METRICS)
 
 
 def _wheel(session: nox.Session) -> Path:

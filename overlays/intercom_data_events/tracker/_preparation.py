@@ -8,7 +8,7 @@ collector and in a signal handler.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -51,16 +51,16 @@ class Preparation:
     def __init__(self, before_send: BeforeSend | None, metadata: Metadata | None) -> None:
         _check_function(before_send)
         self._before_send = before_send
-        self._defaults = _checked({} if metadata is None else metadata)
+        self._defaults = _copied({} if metadata is None else metadata)
 
     def prepare(
         self, event: Event, *, drop_excess_metadata: bool = False
     ) -> tuple[Event | None, NotSentError | None]:
-        """Returns the event to track and None.
+        """Returns the event to track, or None and why it is not tracked.
 
-        Where `before_send` drops the event, both are None: it counts as filtered. Where
-        `before_send` fails, the event comes back as it was given, with the error: it counts as
-        dropped. The error's text holds no personal data, so it can be logged.
+        Both are None where `before_send` returned None: the event counts as filtered. With an
+        error, `before_send` has failed: the event counts as dropped. The error is for `on_error`;
+        its text, without its cause, can be logged, as no personal data is in it.
 
         Args:
             event: The event; it stays as it is, whatever `before_send` does.
@@ -76,16 +76,16 @@ class Preparation:
             return prepared, None
         depth = _depth.get()
         if depth >= _DEEPEST:
-            return event, _not_sent(event, "before_send tracks events itself")
+            return None, _not_sent(event, "before_send tracks events itself")
         try:
             # The depth is set in a copy of the context: nothing has to be reset, also after an
             # interrupt.
             result = copy_context().run(_call, self._before_send, prepared, depth + 1)
         except Exception as error:  # noqa: BLE001  # a caller's function may raise anything
-            return event, _failed(event, error)
+            return None, _failed(event, error)
         if result is None:
             return None, None
-        return _accepted(event, result)
+        return _checked(event, result)
 
     def _with_defaults(self, event: Event, drop_excess_metadata: bool) -> Event:
         own = event.metadata
@@ -111,19 +111,19 @@ def _call(before_send: BeforeSend, event: Event, depth: int) -> object:
     return before_send(event)
 
 
-def _accepted(event: Event, result: object) -> tuple[Event, NotSentError | None]:
-    """Returns what `before_send` returned, or the event and why that cannot be tracked."""
+def _checked(event: Event, result: object) -> tuple[Event | None, NotSentError | None]:
+    """Returns what `before_send` returned, or None and why that cannot be tracked."""
     if not isinstance(result, Event):
         if inspect.iscoroutine(result):
             result.close()  # Else Python warns that it was never awaited.
         must = f"before_send must return an Event or None, not a {type(result).__name__}"
-        return event, _not_sent(event, must)
+        return None, _not_sent(event, must)
     try:
         _metadata.encode(result.metadata)  # It may have changed the mapping itself.
     except MetadataError as error:
         problem = _not_sent(event, "before_send returned metadata that the API does not accept")
         problem.__cause__ = error
-        return event, problem
+        return None, problem
     return result, None
 
 
@@ -169,9 +169,9 @@ def _check_function(before_send: object) -> None:
         )
 
 
-def _checked(metadata: Metadata) -> dict[str, MetadataValue]:
+def _copied(metadata: Metadata) -> dict[str, MetadataValue]:
     """Returns a copy of a tracker's metadata in Python values."""
-    if len(metadata) > _metadata.MAX_KEYS:
+    if isinstance(metadata, Mapping) and len(metadata) > _metadata.MAX_KEYS:
         raise MetadataError(
             f"a tracker's metadata must have at most {_metadata.MAX_KEYS} keys, not "
             f"{len(metadata)}; remove some, and leave room for the events' own",

@@ -119,6 +119,8 @@ class Scheduler:
     # How many events were accepted; and, by number, how many when an event got a systemic answer.
     _accepted: int = field(default=0, init=False)
     _suspects: dict[int, int] = field(factory=dict[int, int], init=False)
+    # Those in flight that others were accepted enough after, so that this attempt is the last.
+    _proven: set[int] = field(factory=set[int], init=False)
     # The events with systemic answers since another answer.
     _unbroken: set[int] = field(factory=set[int], init=False)
     # By window: the retries of events of unknown contacts.
@@ -166,6 +168,8 @@ class Scheduler:
                 self._probed.clear()  # There are no others.
             self._probed.add(who)
             self._probe = queued
+        if self._accepted - self._suspects.get(queued.id, math.inf) >= OTHERS:
+            self._proven.add(queued.id)
         queued.reservation = reservation
         queued.begun_at = self.clock.monotonic()
         self.in_flight.add(queued)
@@ -304,6 +308,7 @@ class Scheduler:
 
     def _leave(self, queued: QueuedEvent) -> None:
         self.in_flight.discard(queued)
+        self._proven.discard(queued.id)
         if queued is self._probe:
             self._probe = None
 
@@ -341,12 +346,11 @@ class Scheduler:
         before = self._suspects.setdefault(queued.id, self._accepted)
         if len(self._suspects) > _MOST_SUSPECTS:
             del self._suspects[next(iter(self._suspects))]
-        others = self._accepted - before
-        # A setting of the client's, such as the function that returns the token, is not an event's.
-        if others >= OTHERS and isinstance(error, APIResponseError):
+        # A setting of the client, such as the function that returns the token, is no event's.
+        if queued.id in self._proven and isinstance(error, APIResponseError):
             # Unless other events get such answers again.
             return ErrorClass.PERMANENT if self._unbroken == {queued.id} else kind
-        return ErrorClass.TRANSIENT if others else kind
+        return ErrorClass.TRANSIENT if self._accepted > before else kind
 
     def _answered(self, queued: QueuedEvent, *, accepted: bool) -> None:
         self._leave(queued)
