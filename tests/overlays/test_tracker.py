@@ -649,7 +649,7 @@ def test_closing_sends_what_is_queued(tracking, emulator, outbox):
         assert tracker.close()
         assert emulator.counts.stored == 100
         assert tracker.close()
-        with pytest.raises(RuntimeError, match="the tracker is closed: make a new one"):
+        with pytest.raises(RuntimeError, match="the tracker is closed; make a new one"):
             track(tracker, 1)
         assert tracker.flush()
         assert tracker.counters == Counters(sent=100)
@@ -1254,7 +1254,7 @@ def test_events_wait_in_vain_for_a_client_that_was_closed(tracking, outbox, capl
     transport = Answers(httpx.Response(202))
     with tracking(transport, outbox, on_error=given, close_timeout=0) as tracker:
         parts = tracker if tracking.backend == "blocking" else tracker.tracker
-        parts._session._state.closed = True
+        parts._options.session._state.closed = True
         track(tracker, 1, 2)
         eventually(lambda: tracker.counters.failing)
         assert "the client is closed" in str(tracker.counters.failing)
@@ -1829,7 +1829,7 @@ def test_its_threads_are_no_more_than_requests_and_end_with_the_program(held):
         transport.wait_for(3)
         threads = set(threading.enumerate()) - before
         assert sorted(thread.name for thread in threads) == [
-            "intercom-tracker", "intercom-tracker", "intercom-tracker", "intercom-tracker-keeper"
+            "intercom-tracker", "intercom-tracker", "intercom-tracker", "intercom-tracker-dispatcher"
         ]  # fmt: skip
         assert all(thread.daemon for thread in threads)
         transport.let_go()
@@ -1862,7 +1862,7 @@ def test_what_waits_for_the_rate_limit_is_given_back_as_the_tracker_is_closed(tr
         track(tracker, 0)
         assert tracker.flush(PATIENCE)
         track(tracker, *range(1, 5))
-        eventually(lambda: clock.waits() == 2)  # the one that looks after it all, too
+        eventually(lambda: clock.waits() == 1)
         assert not tracker.close(0)
         if outbox is None:
             assert len(given.all) == 4

@@ -54,7 +54,7 @@ class Concurrency:
         self._learn(latency)
         self.limit = self._limit
         if self._cost and self._typical < math.inf:
-            self.limit = min(self._limit, math.ceil(1 + self._typical / self._cost))
+            self.limit = min(self._limit, math.ceil(0.99 + self._typical / self._cost))
 
     def _learn(self, latency: float) -> None:
         self._answers += 1

@@ -128,6 +128,10 @@ class ThreadWorkers(Generic[Item]):
 
     # For any thread, signal handler and finalizer.
 
+    def notify(self) -> None:
+        """Has the dispatcher take in what is new, if its thread runs."""
+        self._alarm.set()
+
     def wake(self) -> None:
         """Has the dispatcher take in what is new, and starts its thread if needed."""
         self._alarm.set()
@@ -135,7 +139,9 @@ class ThreadWorkers(Generic[Item]):
             now = SYSTEM.monotonic()
             if now - self._tried_at >= LOOK:
                 self._tried_at = now
-                self.is_short = not start_thread(self._dispatch, self._name, self._note_failure)
+                self.is_short = not start_thread(
+                    self._dispatch, f"{self._name}-dispatcher", self._lack_thread
+                )
 
     def assist(self, seconds: float, awaited: Awaited) -> None:
         """Waits for a while, and does the part of threads that are missing.
@@ -182,7 +188,7 @@ class ThreadWorkers(Generic[Item]):
         """Whether a worker is free for one more event; starts one if needed."""
         if self._busy < self._started:
             return True
-        self.is_short = not start_thread(self._run, self._name, self._note_failure)
+        self.is_short = not start_thread(self._run, self._name, self._lack_worker)
         if not self.is_short:
             self._started += 1
         return self._busy < self._started + len(self._assistants)
@@ -281,10 +287,13 @@ class ThreadWorkers(Generic[Item]):
     def _is_forked(self) -> bool:
         return this_process() is not self._process
 
-    def _note_failure(self) -> None:
+    def _lack_worker(self) -> None:
         self._failed_starts.append(None)
         self.is_short = True
         self.wake()
+
+    def _lack_thread(self) -> None:
+        self.is_short = True
 
     @property
     def _lacks_threads(self) -> bool:

@@ -180,7 +180,7 @@ class _Shared:
             )  # fmt: skip
         error = QueueFullError(
             f"{named(event)} was not tracked: {waiting:,} events wait already; track fewer, or "
-            "pass a larger max_queued"
+            "pass a larger max_queued="
         )
         if self._when_full == "raise":
             raise error
@@ -257,8 +257,9 @@ class Owner(_Shared):
             self._check_open()
         self._dispatcher.tracked.append(event)
         self.wake()
-        if self._scheduler.stopped:
+        if self._scheduler.stopped:  # Meanwhile: the event came too late.
             self._give_up_late()
+            self._reports.finish(SYSTEM.monotonic())
 
     def flush(self, timeout: float | None) -> bool:
         """Waits until all that is queued now has left; returns whether it has."""
@@ -291,13 +292,15 @@ class Owner(_Shared):
         self._dispatcher.requests.append(request)
         if self.queue.size:
             self.wake()
+        else:
+            self._workers.notify()
         if _is_working():
             return False  # The dispatcher or a worker would wait for itself.
         try:
             while not answer.is_set and not self._workers.has_ended:
                 left = ends - SYSTEM.monotonic()
                 if left <= 0:
-                    return False
+                    return not self.queue.size and self._reports.is_idle
                 self._workers.assist(left, answer)
                 self._reports.assist()
         finally:
@@ -316,7 +319,7 @@ class Owner(_Shared):
     def _begin_checkpoint(self) -> None:
         if not self._is_checkpointing:
             self._is_checkpointing = start_thread(
-                self._checkpoint_once, "intercom-tracker-maintenance", self._end_checkpoint
+                self._checkpoint_once, "intercom-tracker-checkpoint", self._end_checkpoint
             )
 
     def _checkpoint_once(self) -> None:
@@ -361,7 +364,7 @@ class AsyncOwner(_Shared):
         from intercom_data_events._dispatch.tasks import TaskWorkers
 
         self._concurrency = concurrency
-        self._reports = AsyncReporter(on_error, session.clock.async_alarm)
+        self._reports = AsyncReporter(on_error)
         super().__init__(
             queue, session, settings, self._reports,
             concurrency=concurrency, when_full=when_full, patience=patience, locked=_PATIENCE,
@@ -433,7 +436,7 @@ class AsyncOwner(_Shared):
         return done
 
     def _answer(self) -> Answer:
-        return Answer(self._session.clock.async_alarm())
+        return Answer(SYSTEM.async_alarm())
 
     async def _ask(self, request: Request, seconds: float | None) -> bool:
         import anyio
@@ -451,12 +454,14 @@ class AsyncOwner(_Shared):
             request.is_abandoned = True
         if answer.error is not None:
             raise answer.error
-        if self._workers.has_ended and not answer.is_set:
+        if answer.is_set:
+            return answer.value
+        if self._workers.has_ended:
             return self._dispatcher.drained
-        return answer.value
+        return not self.queue.size and self._reports.is_idle
 
     async def _wait_for_room(self) -> None:
-        alarm = self._session.clock.async_alarm()
+        alarm = SYSTEM.async_alarm()
         self._dispatcher.waiting_for_room.append(alarm)
         self.wake()
         await alarm.wait(LOOK)

@@ -111,11 +111,16 @@ class Reporter:
 
     def reply(self, answer: Answer, value: bool) -> None:
         """Answers, after all calls of `on_error` so far."""
-        if answer.is_reporting or not (self._items or self._gate.locked()):
+        if answer.is_reporting or self.is_idle:
             answer.give(value)
         else:
             self._items.append(_Reply(answer, value))
             self._start()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to report."""
+        return not self._items and not self._gate.locked()
 
     def assist(self) -> None:
         """Reports from here, if there is something to report and no thread that does."""
@@ -187,17 +192,18 @@ class AsyncReporter:
 
     Args:
         on_error: Is called with each event that will not arrive, and why; None for nothing.
-        alarm: Makes an alarm to wait on.
     """
 
-    def __init__(
-        self, on_error: OnError | None, alarm: Callable[[], AsyncAlarm]
-    ) -> None:
+    def __init__(self, on_error: OnError | None) -> None:
         self._on_error = on_error
-        self._new_alarm = alarm
         self._alarm: AsyncAlarm | None = None
         self._items = deque[GivenUp | _Line | _Reply]()
         self._is_busy = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to report."""
+        return not (self._items or self._is_busy)
 
     def say(self, level: int, message: str, *arguments: object) -> None:
         """Logs a line."""
@@ -210,7 +216,7 @@ class AsyncReporter:
 
     def reply(self, answer: Answer, value: bool) -> None:
         """Answers, after all calls of `on_error` so far."""
-        if answer.is_reporting or not (self._items or self._is_busy):
+        if answer.is_reporting or self.is_idle:
             answer.give(value)
         else:
             self._put(_Reply(answer, value))
@@ -218,13 +224,13 @@ class AsyncReporter:
     async def run(self) -> None:
         """Reports, until it is cancelled."""
         while True:
-            self._alarm = self._new_alarm()
+            self._alarm = SYSTEM.async_alarm()
             await self.report()
             await self._alarm.wait(math.inf)
 
     async def idle(self) -> None:
         """Waits until there is nothing to report."""
-        answer = Answer(self._new_alarm(), is_reporting=False)
+        answer = Answer(SYSTEM.async_alarm(), is_reporting=False)
         self.reply(answer, True)
         while not answer.is_set:
             await answer.alarm.wait(math.inf)
