@@ -143,7 +143,9 @@ class Server(httpx.BaseTransport, httpx.AsyncBaseTransport):
             with self._lock:
                 ended = next(self._steps)
                 self.attempts.append(
-                    Attempt(event["event_name"], user, at, begun, ended, response.status_code, event)
+                    Attempt(
+                        event["event_name"], user, at, begun, ended, response.status_code, event
+                    )
                 )
 
         try:
