@@ -126,7 +126,7 @@ class Server(httpx.BaseTransport, httpx.AsyncBaseTransport):
         if answer is None:
             return None
         status, content, headers = (*answer, b"", {})[:3] if len(answer) < 3 else answer
-        return httpx.Response(status, content=content or b"", headers=headers or {})
+        return httpx.Response(status, content=content, headers=headers)
 
     @contextlib.contextmanager
     def _attempt(
@@ -139,14 +139,11 @@ class Server(httpx.BaseTransport, httpx.AsyncBaseTransport):
             self.in_flight.append((at, len(self._at_once)))
 
         def answered(response: httpx.Response) -> None:
+            name, status = event["event_name"], response.status_code
             user = event.get("user_id") or event.get("email") or event["id"]
             with self._lock:
                 ended = next(self._steps)
-                self.attempts.append(
-                    Attempt(
-                        event["event_name"], user, at, begun, ended, response.status_code, event
-                    )
-                )
+                self.attempts.append(Attempt(name, user, at, begun, ended, status, event))
 
         try:
             yield event, answered

@@ -7,6 +7,7 @@ code not_found in Intercom's own list of errors, then 202.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections import Counter
 
@@ -27,7 +28,6 @@ from simulation import (
 
 from intercom_data_events import (
     AsyncDataEventsClient,
-    AuthenticationError,
     ConfigurationError,
     DataEventsClient,
     Event,
@@ -202,7 +202,9 @@ def test_waits_between_attempts_grow():
     waits = gaps(one.at for one in run.server.attempts)
     assert 4 <= len(waits) <= 20
     assert waits[0] <= 5
-    assert all(later >= 0.74 * earlier for earlier, later in zip(waits, waits[1:-1], strict=False))
+    # The last one may be cut short by the end of it all; each is up to a quarter less.
+    for earlier, later in itertools.pairwise(waits[:-1]):
+        assert later >= 0.74 * earlier
     assert max(waits) >= 4 * waits[0]
     assert max(waits) <= LONGEST_WAIT + 1.1
 
@@ -643,8 +645,16 @@ def test_a_404_that_is_not_in_intercoms_words_is_about_every_event():
         simulated(use, lambda event, now, body=body: (404, body), close_timeout=0)
 
 
-@pytest.mark.parametrize("answer", [(404, listed("company_not_found")), (404, listed("x")),
-                                    (422, listed("not_found")), (400, listed("not_found"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (404, listed("company_not_found")),
+        (404, listed("x")),
+        (422, listed("not_found")),
+        (400, listed("not_found")),
+    ],
+    ids=str,
+)
 def test_another_code_or_status_is_refused_at_once(answer):
     async def use(run):
         await track(run, 1, "new", 2)
@@ -663,9 +673,9 @@ def test_a_code_of_the_token_beside_it_is_about_every_event():
         await anyio.sleep(300)
         counters = run.tracker.counters
         assert (counters.queued, counters.refused) == (2, 0)
-        assert isinstance(counters.failing, AuthenticationError)
+        assert "token_revoked" in counters.failing.codes
 
-    answer = (401, listed("not_found", "token_revoked"))
+    answer = 404, listed("not_found", "token_revoked")
     simulated(use, lambda event, now: answer, close_timeout=0)
 
 
