@@ -235,14 +235,16 @@ def simulated(
 
 
 class _PatientSelector(_EagerSelector):
-    """Leaves threads a moment to end what the loop waits for, before time passes."""
+    """Leaves threads a moment to end what the loop waits for, before each second passes."""
 
     def select(self, timeout: float | None = None) -> Any:
-        if timeout is None or timeout > 0:
-            ready = super(_EagerSelector, self).select(_A_MOMENT)
-            if ready:
-                return ready
-        return super().select(timeout)
+        if timeout is None:
+            return super(_EagerSelector, self).select()
+        # What takes a thread longer does not make time leap to what else the loop waits for.
+        ready = super(_EagerSelector, self).select(_A_MOMENT if timeout > 0 else 0)
+        if not ready:
+            self.now += min(timeout, 1.0)
+        return ready
 
 
 def _run_in_little_time(main: Callable[[], Any]) -> Any:

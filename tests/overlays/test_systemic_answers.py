@@ -24,6 +24,8 @@ from intercom_data_events.outbox import Outbox
 HOUR = 3600
 #: How many other events have to be accepted before it is about the one that gets it.
 OTHERS = 3
+#: Seconds after which an event that failed often is attempted again, at most, and a little more.
+LONGEST_DELAY = 700
 
 # What is sent to nobody's address, or without a right to: what a proxy or Intercom answers.
 ANSWERS = {
@@ -57,11 +59,11 @@ def is_given_up(run, *, users=("poison",), kind=NotFoundError, status=404):
 
 
 def is_proved(run, event):
-    """Whether others were accepted between the first answer to an event and the last attempt."""
-    first, *_, last = attempts = run.server.of(event)
-    # A few more, as it may be what finds out whether others get through.
-    assert 2 <= len(attempts) <= 5
-    return run.server.accepted_between(first, last) >= OTHERS
+    """Whether it was attempted once more after others had been accepted, and hardly more often."""
+    first, *others = run.server.of(event)
+    proofs = [one for one in others if run.server.accepted_between(first, one) >= OTHERS]
+    assert 1 <= len(proofs) <= 3
+    return proofs[-1] is others[-1]
 
 
 # What every event gets.
@@ -213,7 +215,7 @@ def test_under_trio_it_is_given_up_likewise():
         await track(run, "poison", *range(10))
         await anyio.sleep(120)
         await track(run, *range(10, 20))
-        await anyio.sleep(120)
+        await anyio.sleep(LONGEST_DELAY)
         assert (run.tracker.counters.sent, run.tracker.counters.refused) == (20, 1)
 
     run = simulated(use, poisoned, event_loop="trio")
@@ -247,7 +249,7 @@ def test_tasks_with_an_outbox_give_it_up_likewise(tmp_path):
         await track(run, "poison", *range(10))
         await anyio.sleep(90)
         await track(run, *range(10, 20))
-        await anyio.sleep(90)
+        await anyio.sleep(LONGEST_DELAY)
         assert (run.tracker.counters.sent, run.tracker.counters.refused) == (20, 1)
 
     run = simulated(use, poisoned, outbox=tmp_path / "outbox")
@@ -271,7 +273,7 @@ def test_an_event_that_there_is_no_other_beside_is_never_given_up():
         # It is attempted all the time, and given up as soon as others show that it is its own.
         assert len(run.server.attempts) > 50
         await track(run, *range(5))
-        await anyio.sleep(180)
+        await anyio.sleep(LONGEST_DELAY)
         assert (run.tracker.counters.sent, run.tracker.counters.refused) == (5, 1)
 
     assert is_given_up(simulated(use, poisoned))
@@ -290,7 +292,7 @@ def test_it_takes_three_others(apart):
         assert (counters.queued, counters.sent, counters.refused) == (1, OTHERS - 1, 0)
         assert run.told == []
         await track(run, "one more")
-        await anyio.sleep(180)
+        await anyio.sleep(LONGEST_DELAY)
         assert (run.tracker.counters.queued, run.tracker.counters.refused) == (0, 1)
 
     run = simulated(use, poisoned)
@@ -308,7 +310,7 @@ def test_others_that_were_accepted_before_are_no_proof():
         await anyio.sleep(HOUR)
         assert (run.tracker.counters.queued, run.tracker.counters.refused) == (1, 0)
         await track(run, *range(10, 10 + OTHERS))
-        await anyio.sleep(180)
+        await anyio.sleep(LONGEST_DELAY)
         assert (run.tracker.counters.queued, run.tracker.counters.refused) == (0, 1)
 
     assert is_given_up(simulated(use, poisoned))
@@ -326,7 +328,7 @@ def test_others_that_are_refused_are_no_proof():
         assert (run.tracker.counters.queued, run.tracker.counters.refused) == (1, 10)
         assert "poison" not in run.users_told
         await track(run, *range(OTHERS))
-        await anyio.sleep(180)
+        await anyio.sleep(LONGEST_DELAY)
         assert (run.tracker.counters.queued, run.tracker.counters.refused) == (0, 11)
         assert run.users_told["poison"] == 1
 
@@ -344,7 +346,7 @@ def test_of_several_each_is_given_up_and_all_others_arrive():
         for user in users:
             await track(run, user)
             await anyio.sleep(1)
-        await anyio.sleep(120)
+        await anyio.sleep(LONGEST_DELAY)
         counters = run.tracker.counters
         assert (counters.queued, counters.sent, counters.refused) == (0, 95, 5)
 
@@ -366,6 +368,7 @@ def test_several_that_come_first_and_at_once_are_given_up_too():
         for number in range(60):
             await track(run, number)
             await anyio.sleep(5)
+        await anyio.sleep(LONGEST_DELAY)
         counters = run.tracker.counters
         assert (counters.queued, counters.sent, counters.refused) == (0, 60, 10)
 
@@ -384,11 +387,11 @@ def test_one_of_a_contacts_events_is_given_up_and_its_others_arrive(place):
         for number in range(10):
             name = "poison" if number == place else "placed-order"
             await track(run, "one", name=name, created_at=NOW + number)
-        await anyio.sleep(180)
+        await anyio.sleep(5)
         # As many others as may be needed after it was the last one of them.
         for number in range(10, 15):
             await track(run, "one", created_at=NOW + number)
-        await anyio.sleep(180)
+        await anyio.sleep(LONGEST_DELAY)
         counters = run.tracker.counters
         assert (counters.queued, counters.sent, counters.refused) == (0, 14, 1)
 
@@ -412,17 +415,14 @@ def test_of_many_at_once_it_is_given_up_wherever_it_is(place, concurrency):
         counters = run.tracker.counters
         assert (counters.sent, counters.queued + counters.refused) == (20, 1)
         await track(run, *range(20, 25))
-        await anyio.sleep(180)
+        await anyio.sleep(LONGEST_DELAY)
         counters = run.tracker.counters
         assert (counters.queued, counters.sent, counters.refused) == (0, 25, 1)
 
     run = simulated(use, poisoned, concurrency=concurrency)
 
     assert is_given_up(run)
-    first, *_, last = run.server.of("poison")
-    assert run.server.accepted_between(first, last) >= OTHERS
-    if place < 20:
-        assert is_proved(run, "poison")
+    assert is_proved(run, "poison")
 
 
 def test_the_next_process_gives_it_up_too(tmp_path):
@@ -435,7 +435,7 @@ def test_the_next_process_gives_it_up_too(tmp_path):
         for number in range(3, 23):
             await track(run, number)
             await anyio.sleep(5)
-        await anyio.sleep(60)
+        await anyio.sleep(LONGEST_DELAY)
         counters = run.tracker.counters
         assert (counters.queued, counters.sent, counters.refused) == (0, 20, 1)
 
@@ -446,7 +446,7 @@ def test_the_next_process_gives_it_up_too(tmp_path):
     run = simulated(second, poisoned, outbox=outbox)
 
     assert is_given_up(run)
-    assert len(run.server.of("poison")) <= 5
+    assert is_proved(run, "poison")
     with contextlib.closing(Outbox(outbox)) as box:
         assert [one.event["user_id"] for one in box.dead_letters()] == ["poison"]
         assert box.status().queued == 0
@@ -498,7 +498,7 @@ def test_a_flush_ends_once_it_is_given_up():
         counters = run.tracker.counters
         assert (counters.queued, counters.sent, counters.refused) == (0, 10, 1)
 
-    run = simulated(use, poisoned)
+    run = simulated(use, poisoned, concurrency=1)
 
     assert is_proved(run, "poison")
 

@@ -380,58 +380,54 @@ def test_an_unknown_contact_shows_that_an_outage_is_over():
 
 
 def test_such_attempts_use_a_quarter_of_the_quota_at_most():
-    """Three quarters, without a little, are used by known contacts' events."""
     quota, window, new = 40, 10, 60
-    at = {}
+    # Together with a quarter, that is nearly all of it.
+    rate = 0.7 * quota / window
+    at = {str(number): 30 + number / rate for number in range(int(200 * rate))}
 
     async def use(run):
         await track(run, *(f"new {n}" for n in range(new)))
-        # The first attempts are not known to be in vain.
+        # At first, the attempts are not known to be in vain.
         await anyio.sleep(30)
-        for number in range(int(0.7 * quota * 20)):
-            at[str(number)] = run.now
-            await track(run, number)
-            await anyio.sleep(window / (0.7 * quota))
-        counters = run.tracker.counters
-        assert counters.failing is None
-        assert run.emulator.counts.limited == 0
+        for user, begins in at.items():
+            await anyio.sleep(max(0, begins - run.now))
+            await track(run, user)
+        assert run.tracker.counters.failing is None
+        await anyio.sleep(60)
 
     run = simulated(
-        use, unknown, emulator={"rate_limit": quota, "window": window}, close_timeout=0,
+        use,
+        emulator={"rate_limit": quota, "window": window, "contacts": contacts(*at)},
+        close_timeout=0,
         unknown_contact_patience=180,
-    )  # fmt: skip
+    )
 
-    known, again = Counter(), Counter()
-    seen = set()
+    assert run.emulator.counts.limited == 0
+    again, seen = Counter(), set()
     for one in sorted(run.server.attempts, key=lambda one: one.begun):
-        number = math.floor((NOW + one.at) / window)
-        if one.user in at:
-            known[number] += 1
-        elif one.user in seen:
-            again[number] += 1
+        if one.user in seen:
+            again[math.floor((NOW + one.at) / window)] += 1
         seen.add(one.user)
     assert max(again.values()) <= quota / 4
-    # They are not given up for it, and are attempted all the time.
+    # They are attempted all the time nevertheless, and each is refused in the end.
     assert len(again) >= 10
-    delays = [run.server.of(user)[0].at - begun for user, begun in at.items()]
-    assert max(delays) < 1
-    assert sorted(run.users_told) == sorted(f"new {n}" for n in range(new))
+    assert is_refused(run, *(f"new {n}" for n in range(new)))
+    assert max(run.server.of(user)[0].at - begins for user, begins in at.items()) < 1
 
 
 def test_a_new_contact_among_many_unknown_ones_is_not_forgotten():
+    """Though there is less quota for them than they could use, it is every event's turn."""
+
     async def use(run):
         await track(run, *(f"new {n}" for n in range(40)), "soon")
-        await anyio.sleep(90)
+        await anyio.sleep(20)
+        run.emulator.add_contact(EmulatedContact(user_id="soon"))
+        await anyio.sleep(USUALLY - 22)
         assert run.tracker.counters.sent == 1
 
-    def decide(event, now):
-        if event["user_id"] == "soon":
-            return NOT_FOUND if now < 20 else None
-        return unknown(event, now)
+    run = simulated(use, emulator={"rate_limit": 40, "contacts": []}, close_timeout=0)
 
-    run = simulated(use, decide, emulator={"rate_limit": 20}, close_timeout=0)
-
-    assert run.users_stored == ["soon"]
+    assert run.server.accepted() == ["soon"]
 
 
 # Flushing and closing.
