@@ -180,7 +180,6 @@ def test_threads_wait_for_what_every_event_gets(kind_of_queue, tmp_path):
 
     assert all(first != second for first, second in itertools.pairwise(asked)), asked
     assert set(asked) == set(users)
-    assert max(number for _, number in run.server.in_flight[1:16]) == 1
     assert run.told == []
 
 
@@ -442,7 +441,8 @@ def test_the_next_process_gives_it_up_too(tmp_path):
     outbox = tmp_path / "outbox"
     run = simulated(first, poisoned, outbox=outbox)
     assert run.told == []
-    assert run.tracker.counters.queued == 1
+    with contextlib.closing(Outbox(outbox)) as box:
+        assert [fields["user_id"] for fields in box.waiting()] == ["poison"]
     run = simulated(second, poisoned, outbox=outbox)
 
     assert is_given_up(run)
