@@ -38,6 +38,8 @@ HTML = b"<html><h1>Not here</h1></html>"
 Answer: TypeAlias = tuple[Any, ...]
 #: Decides what an event gets at a time, in seconds since the test began; None is the emulator's.
 Decide: TypeAlias = Callable[[dict[str, Any], float], Answer | None]
+#: Says how many seconds the answer to an event takes, if it is one of a task.
+Latency: TypeAlias = Callable[[dict[str, Any]], float]
 
 
 def listed(*codes: str) -> bytes:
@@ -75,16 +77,25 @@ class Attempt:
 class Server(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """An emulator, and whatever a test has in front of it; keeps a record of all answers."""
 
-    def __init__(self, clock: Clock, emulator: Emulator, decide: Decide) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        emulator: Emulator,
+        decide: Decide,
+        latency: Latency = lambda event: 0.01,
+    ) -> None:
         self._clock = clock
         self._begin = clock.time()
         self._transport = emulator.transport()
         self._decide = decide
+        self._latency = latency
         self._steps = itertools.count()
         self._lock = threading.Lock()
         self._at_once: list[float] = []
         #: How many requests were in flight as each arrived, and when.
         self.in_flight: list[tuple[float, int]] = []
+        #: Whose events have arrived, whether or not they were answered.
+        self.asked: list[str] = []
         self.attempts: list[Attempt] = []
 
     def now(self) -> float:
@@ -99,7 +110,7 @@ class Server(httpx.BaseTransport, httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         with self._attempt(request) as (event, answered):
             # Answers take their time, during which others are asked for.
-            await anyio.sleep(0.01)
+            await anyio.sleep(self._latency(event))
             response = self._prepared(event)
             if response is None:
                 response = await self._transport.handle_async_request(request)
@@ -133,14 +144,15 @@ class Server(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self, request: httpx.Request
     ) -> Generator[tuple[dict[str, Any], Callable[[httpx.Response], None]]]:
         event = json.loads(request.content)
+        user = event.get("user_id") or event.get("email") or event["id"]
         with self._lock:
+            self.asked.append(user)
             at, begun = self.now(), next(self._steps)
             self._at_once.append(at)
             self.in_flight.append((at, len(self._at_once)))
 
         def answered(response: httpx.Response) -> None:
             name, status = event["event_name"], response.status_code
-            user = event.get("user_id") or event.get("email") or event["id"]
             with self._lock:
                 ended = next(self._steps)
                 self.attempts.append(Attempt(name, user, at, begun, ended, status, event))
@@ -198,6 +210,7 @@ def simulated(
     outbox: Any = None,
     emulator: Emulator | Iterable[tuple[str, Any]] | dict[str, Any] = (),
     client: Iterable[tuple[str, Any]] | dict[str, Any] = (),
+    latency: Latency = lambda event: 0.01,
     **options: Any,
 ) -> Run:
     """Runs an async function of an AsyncTracker in no time.
@@ -210,7 +223,7 @@ def simulated(
         emulated = emulator
         if not isinstance(emulated, Emulator):
             emulated = Emulator(clock=clock, record=False, **dict(emulated))
-        server = Server(clock, emulated, decide)
+        server = Server(clock, emulated, decide, latency)
         told: list[Any] = []
         told_at: list[float] = []
 
@@ -288,6 +301,15 @@ async def track(run: Run, *users: object, name: str = "placed-order", **fields: 
     """Tracks an event of each user."""
     for user in users:
         await run.tracker.track(name, user_id=str(user), **fields)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Waits in simulated time until something is so, for an hour at most."""
+    for _ in range(36_000):
+        if holds():
+            return
+        await anyio.sleep(0.1)
+    raise AssertionError("it never came to be")
 
 
 def track_now(run: Run, *users: object, name: str = "placed-order", **fields: Any) -> None:

@@ -11,7 +11,7 @@ import itertools
 import anyio
 import pytest
 from callers import NOW
-from simulation import HTML, gaps, listed, simulated, stepped, track, track_now
+from simulation import HTML, gaps, listed, simulated, stepped, track, track_now, until
 
 from intercom_data_events import (
     APIStatusError,
@@ -336,6 +336,34 @@ def test_others_that_are_refused_are_no_proof():
         return (422, listed("parameter_invalid")) if wrong else poisoned(event, now)
 
     simulated(use, decide)
+
+
+def test_others_that_are_accepted_while_it_is_in_flight_are_no_proof():
+    """Perhaps its request was answered by a proxy that has been set right since."""
+    attempts = itertools.count()
+
+    async def use(run):
+        await track(run, "poison")
+        await until(lambda: run.server.of("poison"))
+        await track(run, *range(OTHERS - 1))
+        await until(lambda: run.server.asked.count("poison") == 2)
+        assert run.tracker.counters.sent == OTHERS - 1
+        await track(run, *range(10, 15))
+        await until(lambda: len(run.server.of("poison")) == 2)
+        assert run.tracker.counters.sent == OTHERS - 1 + 5
+        await anyio.sleep(LONGEST_DELAY)
+        assert (run.tracker.counters.queued, run.tracker.counters.refused) == (0, 1)
+
+    run = simulated(
+        use,
+        poisoned,
+        # The second answer takes its time.
+        latency=lambda event: 5 if event["user_id"] == "poison" and next(attempts) == 1 else 0.01,
+    )
+
+    assert is_given_up(run)
+    assert is_proved(run, "poison")
+    assert len(run.server.of("poison")) >= 3
 
 
 def test_of_several_each_is_given_up_and_all_others_arrive():
