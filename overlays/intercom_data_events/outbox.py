@@ -847,7 +847,7 @@ class Outbox:
         """Brings the file to the present version; several processes may do so at once."""
         self._check_kind(connection)
         if not create and _pragma(connection, "application_id") != _APPLICATION:
-            raise OutboxError(f"{self.path} is empty; a tracker must have used it as an outbox")
+            raise OutboxError(f"{self.path} is empty; choose a file that a tracker has used")
         # SQLite heeds it as long as the file is empty.
         connection.execute(f"PRAGMA page_size = {_PAGE}")
         # Of an outbox, too: a process may have ended while it was binding it anew.
@@ -1025,7 +1025,7 @@ def _event(text: bytes) -> Event:
     except IntercomError:
         raise
     except (ValueError, TypeError, RecursionError) as error:
-        raise OutboxError(f"the file must hold an event here, but: {error}") from error
+        raise OutboxError(f"the file holds something that is not an event: {error}") from error
 
 
 def _chosen(rows: Sequence[tuple[Any, ...]], avoid: Collection[tuple[str, str]]) -> tuple[Any, ...]:
@@ -1042,8 +1042,8 @@ def _chosen(rows: Sequence[tuple[Any, ...]], avoid: Collection[tuple[str, str]])
 _LOCKED = "is locked by another program; end the program that holds the lock"
 _ALLOW = "allow this process to write to it, to its -wal and -shm files, and to their folder"
 _MISSING = (
-    "was moved or deleted while it was in use; put it back with its -wal file, no event is tracked "
-    "until then"
+    "was moved or deleted while it was in use, so no event is tracked; put it back with its -wal "
+    "file"
 )
 _UNHARMED = "; the events in it are safe"
 _REMEDIES = {
@@ -1054,7 +1054,7 @@ _REMEDIES = {
     "SQLITE_BUSY": _LOCKED,
     "SQLITE_LOCKED": _LOCKED,
     "SQLITE_PROTOCOL": _LOCKED,
-    "SQLITE_NOTADB": "is not an outbox, or damaged; move it aside, or choose another path",
+    "SQLITE_NOTADB": "is damaged or not an outbox; move it aside, or choose another path",
     "SQLITE_CORRUPT": (
         "is damaged; move it and its -wal file aside, and read what is left with sqlite3's .recover"
     ),
