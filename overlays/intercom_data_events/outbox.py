@@ -65,8 +65,9 @@ _PAGE = 1024
 _OPENING = 5.0
 # Seconds that close() waits for a thread that uses the file, at least.
 _CLOSING = 1.0
-# Dead letters that are revived or deleted in one transaction.
+# Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
 _AT_ONCE = 500
+_BREAK = 0.001
 # Free events that claim() looks through for another person's.
 _LOOKED_THROUGH = 500
 
@@ -123,12 +124,16 @@ _NACK = (
 )
 _RELEASE = "UPDATE events SET held_until = NULL, owner = NULL WHERE id = ? AND owner = ?"
 _RELEASE_DELAYED = (
-    "UPDATE events SET held_until = NULL WHERE held_until IS NOT NULL AND owner IS NULL"
+    "UPDATE events SET held_until = NULL WHERE id IN (SELECT id FROM events "
+    "WHERE held_until IS NOT NULL AND owner IS NULL LIMIT ?)"
 )
 _ANY_OVER = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until <= ? OR held_until > ?)"
+# A claim or delay that ends much later was made by a clock that has been set back since.
 _END_OVER = (
-    "UPDATE events SET held_until = NULL, owner = NULL WHERE held_until <= ? OR held_until > ?"
+    "UPDATE events SET held_until = NULL, owner = NULL WHERE id IN (SELECT id FROM events "
+    "WHERE held_until <= ? OR held_until > ? LIMIT ?)"
 )
+_REMOVE = "DELETE FROM events WHERE id = ?"
 _COUNT = "SELECT count(*) FROM events"
 _STATUS = (
     "SELECT count(*), count(owner) FILTER (WHERE held_until > :now), "
@@ -349,7 +354,8 @@ class Outbox:
             if self._missing:
                 raise OutboxError(f"the outbox {self.path} {_MISSING}")
         text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
-        for slot in (self._inserts, self._spare):
+        # Without patience, the caller tries again.
+        for slot in (self._inserts, self._spare) if self._patience else (self._inserts,):
             held: list[bool] = []
             try:
                 # One step: a handler's error can neither lose the lock nor release it twice.
@@ -407,7 +413,7 @@ class Outbox:
                     return None
                 number, text, tracked_at, tries, rejected_at = _chosen(rows, avoid)
                 claim = (now + _STALLED_AFTER, self._owner, number, tries)
-                if not connection.execute(_CLAIM, claim).rowcount:
+                if not self._write(connection, _CLAIM, *claim):
                     continue  # Another process was faster.
             try:
                 event = _event(text)
@@ -443,12 +449,12 @@ class Outbox:
         if rejected_at is not None:
             queued.rejected_at = rejected_at
         with self._using(self._main) as connection:
-            connection.execute(_NACK, (now + delay, queued.rejected_at, queued.id, self._owner))
+            self._write(connection, _NACK, now + delay, queued.rejected_at, queued.id, self._owner)
 
     def release(self, queued: QueuedEvent) -> None:
         """Ends the claim on an event."""
         with self._using(self._main) as connection:
-            connection.execute(_RELEASE, (queued.id, self._owner))
+            self._write(connection, _RELEASE, queued.id, self._owner)
 
     def run_maintenance(self, now: float, in_flight: Collection[QueuedEvent]) -> bool:
         """Renews the claims of this process, and ends stalled ones and delays that are over.
@@ -463,18 +469,19 @@ class Outbox:
             Whether an event is free to be claimed.
         """
         self._watch_file()
+        bounds = (now, now + LONGEST_HELD)
         with self._using(self._main) as connection:
             if self._leaving:
                 self._remove(connection)
             if abs(now - self._renewed) >= _HEARTBEAT:
-                connection.executemany(
-                    _RENEW, [(now + _STALLED_AFTER, one.id, self._owner) for one in in_flight]
-                )
+                for queued in in_flight:
+                    self._write(connection, _RENEW, now + _STALLED_AFTER, queued.id, self._owner)
                 self._renewed = now
-            bounds = (now, now + LONGEST_HELD)
-            # Reads first, because reading keeps no other process from writing.
-            if _one(connection, _ANY_OVER, *bounds):
-                connection.execute(_END_OVER, bounds)
+            # A look keeps no process from writing.
+            over = _one(connection, _ANY_OVER, *bounds)
+        if over:
+            self._update_all(_END_OVER, *bounds)
+        with self._using(self._main) as connection:
             # Other processes may have made room in a full file.
             rarer = self.size / _COUNTED if self.size < self._most else 0.0
             if abs(now - self._counted) >= max(_COUNTING, rarer):
@@ -517,8 +524,7 @@ class Outbox:
 
     def release_delayed(self) -> None:
         """Ends all delays."""
-        with self._using(self._main) as connection:
-            connection.execute(_RELEASE_DELAYED)
+        self._update_all(_RELEASE_DELAYED)
 
     def high_watermark(self) -> int:
         """Returns the number of the latest event."""
@@ -717,10 +723,10 @@ class Outbox:
     def _remove(self, connection: sqlite3.Connection) -> None:
         """Removes accepted events, also those that another process saw rejected meanwhile."""
         for number in list(self._leaving):
-            if connection.execute("DELETE FROM events WHERE id = ?", (number,)).rowcount:
+            if self._write(connection, _REMOVE, number):
                 self._others -= 1
             else:
-                connection.execute(_FORGET, (number,))
+                self._write(connection, _FORGET, number)
             self._leaving.discard(number)
 
     def _bury(self, number: int, error: IntercomError, now: float) -> None:
@@ -732,7 +738,29 @@ class Outbox:
             message = f"{message} (an earlier attempt may have been processed)"
         described = (now, kind, message, status, request_id, number)
         with self._using(self._main) as connection:
-            self._others -= connection.execute(_BURY, described).rowcount
+            self._others -= self._write(connection, _BURY, *described)
+
+    def _update_all(self, statement: str, *values: float) -> None:
+        """Updates events some at a time, so that a large backlog does not keep enqueue waiting."""
+        while True:
+            with self._using(self._main) as connection:
+                if self._write(connection, statement, *values, _AT_ONCE) < _AT_ONCE:
+                    return
+            time.sleep(_BREAK)
+
+    def _write(self, connection: sqlite3.Connection, statement: str, *values: object) -> int:
+        """Executes one of the dispatcher's writes; returns the number of rows that it changes.
+
+        Within a process, enqueue's lock decides whose turn it is. SQLite's own waiting sleeps for 1
+        to 100 ms and then looks again.
+        """
+        held: list[bool] = []
+        try:
+            held.extend(map(self._inserts.lock.acquire, (True,), (self._patience,)))
+            return connection.execute(statement, values).rowcount
+        finally:
+            if held == [True]:
+                self._inserts.lock.release()
 
     @contextmanager
     def _using(self, slot: _Slot) -> Generator[sqlite3.Connection]:
@@ -855,7 +883,7 @@ class Outbox:
         """Brings the file to the present version; several processes may do so at once."""
         self._check_kind(connection)
         if not create and _pragma(connection, "application_id") != _APPLICATION:
-            raise OutboxError(f"{self.path} is empty; a tracker must have used it as an outbox")
+            raise OutboxError(f"{self.path} is empty; choose a file that a tracker has used")
         # SQLite heeds it as long as the file is empty.
         connection.execute(f"PRAGMA page_size = {_PAGE}")
         # Of an outbox, too: a process may have ended while it was binding it anew.
@@ -1033,7 +1061,7 @@ def _event(text: bytes) -> Event:
     except IntercomError:
         raise
     except (ValueError, TypeError, RecursionError) as error:
-        raise OutboxError(f"the file must hold an event here, but: {error}") from error
+        raise OutboxError(f"the file holds something that is not an event: {error}") from error
 
 
 def _chosen(rows: Sequence[tuple[Any, ...]], avoid: Collection[tuple[str, str]]) -> tuple[Any, ...]:
@@ -1050,8 +1078,8 @@ def _chosen(rows: Sequence[tuple[Any, ...]], avoid: Collection[tuple[str, str]])
 _LOCKED = "is locked by another program; end the program that holds the lock"
 _ALLOW = "allow this process to write to it, to its -wal and -shm files, and to their folder"
 _MISSING = (
-    "was moved or deleted while it was in use; put it back with its -wal file, no event is tracked "
-    "until then"
+    "was moved or deleted while it was in use, so no event is tracked; put it back with its -wal "
+    "file"
 )
 _UNHARMED = "; the events in it are safe"
 _REMEDIES = {
@@ -1062,7 +1090,7 @@ _REMEDIES = {
     "SQLITE_BUSY": _LOCKED,
     "SQLITE_LOCKED": _LOCKED,
     "SQLITE_PROTOCOL": _LOCKED,
-    "SQLITE_NOTADB": "is not an outbox, or damaged; move it aside, or choose another path",
+    "SQLITE_NOTADB": "is damaged or not an outbox; move it aside, or choose another path",
     "SQLITE_CORRUPT": (
         "is damaged; move it and its -wal file aside, and read what is left with sqlite3's .recover"
     ),

@@ -249,7 +249,7 @@ def test_what_is_no_event_is_a_refusal_too(emulator, command):
     assert (done.code, done.json["sent"], done.json["refused"]) == (1, 1, 1)
     [letter] = command("outbox", "dead", FILE, "--json").lines
     assert letter["event"] == {"event": "no event"}
-    assert "what the file has is no event" in letter["message"]
+    assert "the file holds something that is not an event" in letter["message"]
 
 
 def test_what_was_held_back_is_sent_at_once(emulator, command):
@@ -757,11 +757,11 @@ def damaged() -> None:
     ("make", "said"),
     [
         (nothing, "cannot be opened (No such file or directory)"),
-        (folder, "is no file"),
-        (pipe, "is no file"),
-        (empty, "is empty: no tracker has used it"),
-        (text, "is no outbox, or damaged"),
-        (database, "is a database of something else"),
+        (folder, "is not a regular file"),
+        (pipe, "is not a regular file"),
+        (empty, "is empty; choose a file that a tracker has used"),
+        (text, "is damaged or not an outbox"),
+        (database, "is an SQLite database but not an outbox"),
         (newer, "was written by a newer version"),
         (damaged, "damaged"),
     ],
@@ -814,7 +814,7 @@ def test_a_file_that_may_not_be_written_is_told(emulator, command):
     for done in finished:
         assert (done.code, done.out) == (2, "")
         assert len(done.err.splitlines()) == 1
-        assert "let this process" in done.err
+        assert "allow this process to write" in done.err
 
 
 def test_a_file_that_breaks_meanwhile_ends_it(serve, command):

@@ -286,7 +286,7 @@ def a_device(path):
 def test_what_is_no_file_is_refused(path, make):
     make(path)
 
-    with pytest.raises(OutboxError, match=r"outbox\.db is no file: name one"):
+    with pytest.raises(OutboxError, match=r"outbox\.db is not a regular file; choose"):
         Outbox(path)
 
 
@@ -1034,9 +1034,9 @@ def test_a_workspace_that_has_a_name_outlasts_its_tokens(opened, path):
         Outbox(path, Binding(here.address, "a new token", "other", token_renewed=True))
     # Without the name, it is the token that counts, which is the last one.
     opened(binding=Binding(here.address, "a new token"))
-    with pytest.raises(ConfigurationError, match="workspace 'shop': pass workspace='shop'"):
+    with pytest.raises(ConfigurationError, match="workspace 'shop'; pass workspace='shop'"):
         Outbox(path, here)
-    with pytest.raises(ConfigurationError, match="workspace 'shop': pass workspace='shop'"):
+    with pytest.raises(ConfigurationError, match="workspace 'shop'; pass workspace='shop'"):
         Outbox(path, Binding(here.address))
     assert opened().status().workspace == "shop"
 
@@ -1087,7 +1087,7 @@ def test_a_file_that_was_replaced_is_not_written_to(opened, path, caplog):
         path.with_name(f"{path.name}{ending}").rename(path.with_name(f"elsewhere{ending}"))
 
     box.run_maintenance(NOW, ())
-    with pytest.raises(OutboxError, match="was moved or deleted while it was in use: nothing is"):
+    with pytest.raises(OutboxError, match="was moved or deleted while it was in use, so no"):
         box.enqueue(event(2), NOW)
     other = opened(binding=Binding(here.address, "another token"))
     with pytest.raises(OutboxError, match="was moved or deleted"):
@@ -1123,7 +1123,7 @@ def test_a_file_that_became_anothers_around_a_fork_is_not_written_to(opened, pat
         other.enqueue(event(1), NOW)
     box.after_fork(in_child=False, waited=True)
 
-    with pytest.raises(OutboxError, match="is another one than before"):
+    with pytest.raises(OutboxError, match="was replaced by another one; stop"):
         box.enqueue(event(2), NOW)
     assert users(opened().waiting()) == [1]
 
@@ -1232,6 +1232,32 @@ VERSION_1 = """
 """
 
 
+#: What version 2 added to it. Not to be changed.
+VERSION_2 = """
+    ALTER TABLE events ADD COLUMN rejected_at REAL;
+    PRAGMA user_version = 2;
+"""
+#: What a process of version 1 does while it has a file open. Not to be changed.
+VERSION_1_PUTS = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
+VERSION_1_TAKES = """
+    UPDATE events SET held_until = :until, owner = :owner WHERE id = coalesce(
+      (SELECT id FROM events WHERE tracked_at > :recent AND held_until IS NULL
+       ORDER BY tracked_at, id LIMIT 1),
+      (SELECT id FROM events WHERE held_until IS NULL ORDER BY tracked_at, id LIMIT 1)
+    ) RETURNING id, CAST(event AS BLOB), tracked_at, tries
+"""
+VERSION_1_DELAYS = """
+    UPDATE events SET held_until = ?, owner = NULL, tries = tries + 1 WHERE id = ? AND owner = ?
+"""
+VERSION_1_BURIES = """
+    INSERT OR REPLACE INTO dead SELECT id, event, tracked_at, tries, ?, ?, ?, ?, ?
+    FROM events WHERE id = ?
+"""
+VERSION_1_REVIVES = """
+    INSERT INTO events (event, tracked_at) SELECT event, tracked_at FROM dead WHERE id = ?
+"""
+
+
 def written_by_version_1(path):
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(VERSION_1)
@@ -1262,7 +1288,7 @@ def test_a_file_of_version_1_is_opened(opened, path):
     assert box.enqueue(event(5), NOW)
 
 
-def test_what_is_made_today_is_version_1(opened, path, tmp_path):
+def test_what_is_made_today_is_version_2(opened, path, tmp_path):
     def schema(file):
         with contextlib.closing(sqlite3.connect(file)) as connection:
             rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
@@ -1273,38 +1299,82 @@ def test_what_is_made_today_is_version_1(opened, path, tmp_path):
             ]
 
     opened()
+    written_by_version_1(tmp_path / "migrated.db")
+    opened(tmp_path / "migrated.db")
     written_by_version_1(tmp_path / "before.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "before.db")) as connection:
+        connection.executescript(VERSION_2)
 
-    assert schema(path) == schema(tmp_path / "before.db")
+    assert schema(path) == schema(tmp_path / "before.db") == schema(tmp_path / "migrated.db")
+
+
+def test_a_process_of_version_1_goes_on_with_a_file_that_was_brought_up_to_date(opened, path):
+    written_by_version_1(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as before:
+        assert before.execute("SELECT count(*) FROM events").fetchone() == (3,)
+        box = opened(binding=here)
+
+        before.execute(VERSION_1_PUTS, (json.dumps(event(5).to_dict()), NOW))
+        bounds = {"until": NOW + 30, "owner": "c3d4", "recent": NOW - 60}
+        taken = [before.execute(VERSION_1_TAKES, bounds).fetchall()[0] for _ in range(2)]
+        assert [(number, json.loads(text)["user_id"]) for number, text, *_ in taken] == [
+            (1, "1"),
+            (4, "5"),
+        ]
+        before.execute(VERSION_1_DELAYS, (NOW + 5, 1, "c3d4"))
+        before.execute(VERSION_1_BURIES, (NOW, "NotFoundError", "no", 404, None, 4))
+        assert before.execute("DELETE FROM events WHERE id = 4").rowcount == 1
+        before.execute(VERSION_1_REVIVES, (17,))
+        assert before.execute("DELETE FROM dead WHERE id = 17").rowcount == 1
+
+    (letter,) = box.dead_letters()
+    assert (letter.id, letter.event) == (4, event(5).to_dict())
+    assert sorted(users(box.waiting())) == [1, 2, 3, 4]
+    box.run_maintenance(NOW + 30, ())
+    claimed = [box.claim(NOW + 30) for _ in range(4)]
+    assert {(one.event.user_id, one.tries) for one in claimed} == {
+        ("1", 1),
+        ("2", 3),
+        ("3", 0),
+        ("4", 0),
+    }
+    assert [one.rejected_at for one in claimed] == [None] * 4
+
+
+def later_version(monkeypatch, statements):
+    monkeypatch.setattr(outbox_module, "_MIGRATIONS", (*outbox_module._MIGRATIONS, statements))
 
 
 def test_a_later_version_brings_a_file_up_to_date(opened, path, monkeypatch):
     written_by_version_1(path)
-    later = "ALTER TABLE events ADD COLUMN sent_at REAL; CREATE TABLE more (name TEXT)"
-    monkeypatch.setattr(outbox_module, "_MIGRATIONS", (*outbox_module._MIGRATIONS, later))
+    later_version(
+        monkeypatch, "ALTER TABLE events ADD COLUMN sent_at REAL; CREATE TABLE more (name TEXT)"
+    )
     for _ in range(2):
         box = opened(binding=here)
         assert len(list(box.waiting())) == 3
 
     with another_program(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
         assert connection.execute("SELECT sent_at FROM events").fetchall() == [(None,)] * 3
         assert connection.execute("SELECT * FROM more").fetchall() == []
 
 
-def test_a_migration_that_fails_changes_nothing(opened, path, monkeypatch):
+@pytest.mark.parametrize("migrated", [False, True])
+def test_a_migration_that_fails_changes_nothing(opened, path, monkeypatch, migrated):
     written_by_version_1(path)
+    if migrated:
+        opened(binding=here)
     with monkeypatch.context() as later:
-        broken = "CREATE TABLE more (name TEXT); SELECT * FROM nowhere"
-        later.setattr(outbox_module, "_MIGRATIONS", (*outbox_module._MIGRATIONS, broken))
+        later_version(later, "CREATE TABLE more (name TEXT); SELECT * FROM nowhere")
         with pytest.raises(OutboxError, match="no such table: nowhere"):
             Outbox(path)
 
-    assert len(list(opened(binding=here).waiting())) == 3
     with another_program(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2 if migrated else 1,)
         with pytest.raises(sqlite3.OperationalError, match="no such table: more"):
             connection.execute("SELECT * FROM more")
+    assert len(list(opened(binding=here).waiting())) == 3
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
@@ -1337,9 +1407,9 @@ def another_database(path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (a_text, "is no outbox, or damaged: move it aside, or name another file"),
-        (a_long_text, "is no outbox, or damaged: move it aside, or name another file"),
-        (another_database, "is a database of something else: name another file"),
+        (a_text, "is damaged or not an outbox; move it aside, or choose another path"),
+        (a_long_text, "is damaged or not an outbox; move it aside, or choose another path"),
+        (another_database, "is an SQLite database but not an outbox; choose another path"),
     ],
 )
 def test_something_else_is_refused_and_left_alone(path, make, said):
@@ -1349,7 +1419,7 @@ def test_something_else_is_refused_and_left_alone(path, make, said):
     with pytest.raises(OutboxError, match=said) as raised:
         Outbox(path, here)
     assert path.read_bytes() == before
-    assert "nothing that was in it is lost" not in str(raised.value)
+    assert "the events in it are safe" not in str(raised.value)
 
 
 def damaged(path, *, keep=None, at=0, garbage=b"", events=2_000):
@@ -1366,10 +1436,10 @@ def damaged(path, *, keep=None, at=0, garbage=b"", events=2_000):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ({"garbage": b"\xff" * 100}, "is no outbox, or damaged"),
-        ({"keep": 100_000}, "is damaged: move it and its -wal file aside"),
-        ({"keep": 50}, "is damaged: move it and its -wal file aside"),
-        ({"at": 4096, "garbage": b"\xff" * 300_000}, "is damaged: move it and its -wal file aside"),
+        ({"garbage": b"\xff" * 100}, "is damaged or not an outbox"),
+        ({"keep": 100_000}, "is damaged; move it and its -wal file aside"),
+        ({"keep": 50}, "is damaged; move it and its -wal file aside"),
+        ({"at": 4096, "garbage": b"\xff" * 300_000}, "is damaged; move it and its -wal file aside"),
     ],
     ids=["header", "truncated", "truncated within the header", "middle"],
 )
@@ -1379,7 +1449,7 @@ def test_a_damaged_file_is_refused_and_left_alone(path, damage, said):
     with pytest.raises(OutboxError, match=said) as raised:
         Outbox(path, here)
     assert not isinstance(raised.value, OutboxLockedError)
-    assert "nothing that was in it is lost" not in str(raised.value)
+    assert "the events in it are safe" not in str(raised.value)
     assert path.read_bytes() == contents
 
 
@@ -1416,7 +1486,7 @@ def test_what_another_program_keeps_locked_is_there_afterwards(opened, path):
             lambda: box.claim(NOW),
             box.release_delayed,
         ):
-            with pytest.raises(OutboxLockedError, match="is locked by another program: end what"):
+            with pytest.raises(OutboxLockedError, match="is locked by another program; end the"):
                 use()
             # One has waited, and the others need not.
             assert time.monotonic() - begun > 1
@@ -1524,8 +1594,8 @@ def test_what_a_full_disk_has_no_room_for_is_refused_and_the_rest_is_kept(tmp_pa
     with Process(script, *files, command=small_disk) as process:
         said, well = process.end()
 
-    assert "cannot be written, as the disk is full: make room" in said
-    assert said.endswith("; nothing that was in it is lost")
+    assert "cannot be written, because the disk is full; make room" in said
+    assert said.endswith("; the events in it are safe")
     assert well == "well"
 
 
@@ -1556,7 +1626,7 @@ def test_a_disk_that_is_full_of_the_log_alone_has_room_again_once_that_is_tidied
         said = process.end()
 
     assert len(said) == 3
-    assert all("as the disk is full: make room" in one for one in said)
+    assert all("because the disk is full; make room" in one for one in said)
 
 
 @pytest.mark.processes
@@ -1568,8 +1638,8 @@ def test_what_a_limit_has_no_room_for_is_refused_and_the_rest_is_kept(path):
     with Process(script, path) as process:
         said, well = process.end()
 
-    assert "cannot be read or written, as the disk failed: look at the system's log" in said
-    assert said.endswith("; nothing that was in it is lost")
+    assert "cannot be read or written, because the disk failed; see the system's log" in said
+    assert said.endswith("; the events in it are safe")
     assert well == "well"
     assert is_sound(path)
 
@@ -1632,10 +1702,10 @@ def test_a_file_that_may_not_be_written_says_so_and_is_kept(shared_folder):
     assert len(said) == 2
     for one in said:
         assert (
-            "cannot be written: let this process write to it, to its -wal and -shm files, and to"
+            "cannot be written; allow this process to write to it, to its -wal and -shm files, and"
             in one
         )
-        assert one.endswith("; nothing that was in it is lost")
+        assert one.endswith("; the events in it are safe")
 
 
 @pytest.mark.processes
@@ -1666,11 +1736,11 @@ def test_a_folder_that_may_not_be_written_says_so(shared_folder):
 
     assert there == "1"
     assert (
-        "cannot be written: let this process write to it, to its -wal and -shm files, and to"
+        "cannot be written; allow this process to write to it, to its -wal and -shm files, and"
         in folder
     )
-    assert "cannot be opened (Permission denied): name a file in a folder that is there" in new
-    assert "cannot be opened: let this process write to it" in file
+    assert "cannot be opened (Permission denied); choose a path in an existing folder" in new
+    assert "cannot be opened; allow this process to write to it" in file
 
 
 # Forks
@@ -1857,7 +1927,7 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
         connection.execute("ROLLBACK")
         assert process.end() == []
 
-    refused = "was being written to as this process was forked, so that it cannot be used in it"
+    refused = "was in use when this process was forked, so this process cannot use it; fork while"
     assert all(refused in one for one in said[:-1])
     # Nothing is there to be tidied where somebody is writing.
     assert len(said[:-1]) == {"writing": 2, "tidying": 3}[busy]
@@ -1907,7 +1977,7 @@ def test_a_child_leaves_alone_what_another_thread_was_opening(opened, path):
     with Process(script, path) as process:
         (said,) = process.end()
 
-    assert "was being written to as this process was forked" in said
+    assert "was in use when this process was forked" in said
     assert users(opened().waiting()) == [0]
 
 
@@ -2113,9 +2183,12 @@ def test_who_reads_for_long_keeps_nobody_from_writing_while_the_log_is_tidied(op
 def steps(box, use):
     """What a use comes to, and how much SQLite's virtual machine does for it: no matter of time."""
     done = itertools.count()
-    box._connection.set_progress_handler(lambda: next(done) and None, 1)
+    connections = [slot.connection for slot in box._slots if slot.connection is not None]
+    for connection in connections:
+        connection.set_progress_handler(lambda: next(done) and None, 1)
     result = use()
-    box._connection.set_progress_handler(None, 0)
+    for connection in connections:
+        connection.set_progress_handler(None, 0)
     return result, next(done)
 
 
@@ -2143,6 +2216,7 @@ def test_nothing_takes_longer_because_many_events_wait(opened, tmp_path, refusal
     counted = []
     for name, events in (("few", 100), ("many", 50_000)):
         box = opened(tmp_path / name)
+        assert box.enqueue(event(), NOW)
         fill(tmp_path / name, events)
         counted.append(steps_of_everything(box, refusal))
 
