@@ -34,7 +34,7 @@ from intercom_data_events._sending.drivers import run
 from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events.emulator import EmulatedContact, Emulator, Fault, ManualClock
 from intercom_data_events.outbox import Binding, Outbox
-from intercom_data_events.tracker._course import Course
+from intercom_data_events.tracker._scheduler import Scheduler
 from profiles import scaled
 
 #: Seconds for which nobody else takes what a process has claimed.
@@ -87,7 +87,7 @@ class Process:
     """What a tracker is in one process, without its threads."""
 
     box: Outbox
-    course: Course
+    scheduler: Scheduler
     sending: list[Sending] = field(factory=list)
 
 
@@ -198,7 +198,7 @@ class Life(RuleBasedStateMachine):
     @rule(process=one)
     def a_process_is_closed_and_another_begins(self, process):
         chosen = self._chosen(process)
-        assert list(chosen.course.stop()) == []
+        assert list(chosen.scheduler.stop()) == []
         # Nobody waits for what has been sent.
         self._end(chosen)
         self._open()
@@ -283,7 +283,8 @@ class Life(RuleBasedStateMachine):
 
     def _open(self):
         box = Outbox(self.path, Binding("https://api.intercom.io", "token"), patience=0)
-        self.processes.append(Process(box, Course(box, self.clock, 4)))
+        scheduler = Scheduler(box, self.clock, 4, 0, lambda: None, lambda *_: None)
+        self.processes.append(Process(box, scheduler))
 
     def _connect(self):
         connection = sqlite3.connect(self.path, isolation_level=None)
@@ -305,7 +306,7 @@ class Life(RuleBasedStateMachine):
             user = f"{'known' if one_known else 'stranger'} {next(self.numbers)}"
             event = Event("placed-order", user_id=user, created_at=1_671_028_894)
             try:
-                assert process.course.track(event)
+                assert process.box.enqueue(event, self.clock.time())
             except OutboxLockedError:
                 assert self.locked
             else:
@@ -342,9 +343,9 @@ class Life(RuleBasedStateMachine):
         try:
             session, _ = parts_of(self.client)
             quota = session.process_state().limiter.reservation(1, paced=False)
-            entry = process.course.next(0, quota)
+            entry = process.scheduler.next(quota)
         except OutboxLockedError as error:
-            process.course.give_in(error)
+            process.scheduler.give_in(error)
             return None
         if entry is None:
             return None
@@ -372,10 +373,10 @@ class Life(RuleBasedStateMachine):
     def _settle(self, process, sending):
         process.sending.remove(sending)
         try:
-            given_up = process.course.ended(sending.entry, sending.error)
+            given_up = process.scheduler.ended(sending.entry, sending.error)
         except OutboxLockedError as failure:
             assert self.locked
-            process.course.give_in(failure, sending.entry, accepted=sending.error is None)
+            process.scheduler.give_in(failure, sending.entry, accepted=sending.error is None)
             return
         if sending.error is None:
             self.recorded.add(sending.user)
@@ -385,14 +386,14 @@ class Life(RuleBasedStateMachine):
 
     def _look_around(self, process):
         try:
-            return process.course.look_around()
+            return process.scheduler.run_maintenance()
         except OutboxLockedError as error:
-            process.course.give_in(error)
+            process.scheduler.give_in(error)
             return False
 
     def _flush(self, process, fault=None):
         """Sends what can be taken now."""
-        process.course.hurry()
+        process.scheduler.release_delayed()
         self._look_around(process)
         while (sending := self._take(process)) is not None:
             self._send(process, sending, fault)
@@ -420,7 +421,7 @@ class Life(RuleBasedStateMachine):
         letters = list(process.box.dead_letters())
         assert {letter.event["user_id"] for letter in letters} == dead
         assert {(letter.error, letter.status) for letter in letters} <= {("NotFoundError", 404)}
-        assert not process.course.failing
+        assert not process.scheduler.failing
 
 
 def test_each_event_is_in_the_outbox_or_stored_or_dead_whatever_happens(caplog):

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextvars import Token
+from contextvars import Context
 from typing import TYPE_CHECKING, Generic, Protocol
 
 from attrs import evolve
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which a waiting thread looks whether other threads are missing.
 LOOK = 0.05
+# Seconds after which threads that were started and do not run may never do so.
+_UNBORN = 0.2
 
 
 class Awaited(Protocol):
@@ -154,7 +156,7 @@ class ThreadWorkers(Generic[Item]):
         self._assistants.add(here)
         try:
             if not self._is_dispatched:
-                self._step()
+                Context().run(self._step)
                 if awaited.is_set or self.has_ended:
                     return
                 self.wake()
@@ -168,9 +170,7 @@ class ThreadWorkers(Generic[Item]):
             if item is None:
                 self._work.put(None)  # It is for a worker, to end.
             else:
-                role = self._mark("working")
-                error = self._perform(item, seconds)
-                ROLE.reset(role)
+                error = Context().run(self._perform, item, seconds, "working")
                 if error is not None and not isinstance(error, Exception):
                     raise error  # Of a signal handler.
         finally:
@@ -238,12 +238,11 @@ class ThreadWorkers(Generic[Item]):
     def _step(self) -> None:
         if not self._gate.acquire(blocking=False):
             return
-        role = self._mark("working")
+        self._mark("working")
         try:
             if not self.has_ended and self._dispatcher.step(self) is None:
                 self._end()
         finally:
-            ROLE.reset(role)
             self._gate.release()
 
     def _end(self) -> None:
@@ -258,15 +257,14 @@ class ThreadWorkers(Generic[Item]):
         try:
             self._load()
             while (item := self._work.get()) is not None and not self._is_forked():
-                role = self._mark("sending")
-                self._perform(item, math.inf)
-                ROLE.reset(role)
+                Context().run(self._perform, item, math.inf, "sending")
                 if self._is_forked():
                     return
         finally:
             self._threads.discard(here)
 
-    def _perform(self, item: Item, seconds: float) -> BaseException | None:
+    def _perform(self, item: Item, seconds: float, role: Role) -> BaseException | None:
+        self._mark(role)
         error: BaseException | None = None
         settings = self._settings
         if seconds < settings.deadline:
@@ -281,8 +279,9 @@ class ThreadWorkers(Generic[Item]):
             self.wake()
         return error
 
-    def _mark(self, role: Role) -> Token[Role]:
-        return ROLE.set(role if self._marked else ROLE.get())
+    def _mark(self, role: Role) -> None:
+        if self._marked:
+            ROLE.set(role)
 
     def _is_forked(self) -> bool:
         return this_process() is not self._process
@@ -306,4 +305,4 @@ class ThreadWorkers(Generic[Item]):
             return False
         now = SYSTEM.monotonic()
         self._unborn_since = min(self._unborn_since, now)
-        return now - self._unborn_since >= LOOK
+        return now - self._unborn_since >= _UNBORN

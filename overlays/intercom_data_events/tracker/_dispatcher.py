@@ -250,7 +250,9 @@ class TrackerDispatcher:
         """Answers the calls of `flush` and `close` that wait for nothing more."""
         scheduler = self._scheduler
         self._waiting = [request for request in self._waiting if not request.is_abandoned]
-        for request in list(self._waiting):
+        for request in self._waiting.copy():
+            if scheduler.stopped:
+                return  # An earlier one had it closed, and all were answered.
             closing = request.kind == "close"
             try:
                 done = scheduler.is_drained(request.mark)

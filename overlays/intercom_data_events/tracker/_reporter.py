@@ -11,6 +11,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field, frozen
@@ -125,7 +126,7 @@ class Reporter:
     def assist(self) -> None:
         """Reports from here, if there is something to report and no thread that does."""
         if self._items and not self._gate.locked() and SYSTEM.monotonic() - self._tried_at >= LOOK:
-            self._work(is_own=False)
+            Context().run(self._work, is_own=False)
 
     def finish(self, ends: float) -> None:
         """Reports the rest; where `on_error` takes longer in another thread, beside it.
@@ -139,7 +140,7 @@ class Reporter:
             alarm = SYSTEM.alarm()
             self._items.append(_Reply(Answer(alarm, is_reporting=False), value=True))
             alarm.wait(min(left, LOOK))
-        self._report(is_own=False)
+        Context().run(self._report, is_own=False)
 
     def _start(self) -> bool:
         """Has a thread report; returns False if none can be started."""

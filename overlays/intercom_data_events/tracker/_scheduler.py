@@ -123,8 +123,10 @@ class Scheduler:
     _proven: set[int] = field(factory=set[int], init=False)
     # The events with systemic answers since another answer.
     _unbroken: set[int] = field(factory=set[int], init=False)
-    # By window: the retries of events of unknown contacts.
+    # Attempts for events of unknown contacts: how many each window of the rate limit has, and, by
+    # the event's number, the window that has one for it.
     _unknown: Counter[int] = field(factory=Counter[int], init=False)
+    _windows: dict[int, int] = field(factory=dict[int, int], init=False)
 
     def __attrs_post_init__(self) -> None:
         # As many at first as there may be: how long answers take is not known yet.
@@ -158,10 +160,17 @@ class Scheduler:
 
     def next(self, reservation: Reservation) -> QueuedEvent | None:
         """Returns what to send with the quota; None if there is nothing to send."""
-        queued = self.queue.claim(self.clock.time(), self._probed if self.paused else ())
-        if queued is None:
-            self.may_claim = False
-            return None
+        now = self.clock.time()
+        while True:
+            queued = self.queue.claim(now, self._probed if self.paused else ())
+            if queued is None:
+                self.may_claim = False
+                return None
+            # Delayed for longer than planned, it could be one too many.
+            delay = self._until_window(queued, now) if queued.rejected_at is not None else 0.0
+            if delay <= 0:
+                break
+            self.queue.nack(queued, delay, now)
         if self.paused:
             who = person(queued.event)
             if who in self._probed:
@@ -327,16 +336,28 @@ class Scheduler:
             return None
         due = now + backoff(queued.tries + 1, 1.0, _LONGEST_UNKNOWN, jitter=_JITTER)
         due = min(due, max(now, queued.rejected_at + self.patience))
+        return due - now + self._until_window(queued, due)
+
+    def _until_window(self, queued: QueuedEvent, due: float) -> float:
+        """Returns the seconds until a window of the rate limit has an attempt for an event.
+
+        Args:
+            queued: An event of an unknown contact.
+            due: The earliest time for it.
+        """
         limit = self.limit()
-        if limit is None:
-            return due - now
         window = math.floor(due / _WINDOW)
+        if limit is None or self._windows.pop(queued.id, None) == window:
+            return 0.0  # It is handed out now, as planned.
+        for over in [one for one in self._unknown if one < window - 100]:
+            del self._unknown[over]
         while self._unknown[window] >= max(1, math.floor(_UNKNOWN_SHARE * limit)):
             window += 1
         self._unknown[window] += 1
-        for over in [one for one in self._unknown if one * _WINDOW < now - _WINDOW]:
-            del self._unknown[over]
-        return max(due, window * _WINDOW) - now
+        delay = max(0.0, window * _WINDOW - due)
+        if delay or due > self.clock.time():
+            self._windows[queued.id] = window
+        return delay
 
     def _class_of(self, queued: QueuedEvent, error: IntercomError) -> ErrorClass:
         kind = classify(error)
@@ -355,6 +376,8 @@ class Scheduler:
     def _answered(self, queued: QueuedEvent, *, accepted: bool) -> None:
         self._leave(queued)
         self._suspects.pop(queued.id, None)
+        if accepted or queued.rejected_at is None:
+            self._windows.pop(queued.id, None)
         self._unbroken.clear()
         self._accepted += accepted
         if self.paused:
