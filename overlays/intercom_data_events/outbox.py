@@ -305,6 +305,8 @@ class Outbox:
         self._locked = False
         self._closed = False
         self._turn = 0
+        # Whether the dispatcher has waited in vain for a thread that writes.
+        self._turn_is_kept = False
         # The number of events without those of this process' enqueue.
         self._others = 0
         # When the log was last written, as checkpoint() saw it.
@@ -752,11 +754,14 @@ class Outbox:
         """Executes one of the dispatcher's writes; returns the number of rows that it changes.
 
         Within a process, enqueue's lock decides whose turn it is. SQLite's own waiting sleeps for 1
-        to 100 ms and then looks again.
+        to 100 ms and then looks again. A thread that keeps its turn may wait for the dispatcher,
+        in a finalizer for example, so the dispatcher waits for it once.
         """
         held: list[bool] = []
+        patience = 0.0 if self._turn_is_kept else self._patience
         try:
-            held.extend(map(self._inserts.lock.acquire, (True,), (self._patience,)))
+            held.extend(map(self._inserts.lock.acquire, (True,), (patience,)))
+            self._turn_is_kept = held != [True]
             return connection.execute(statement, values).rowcount
         finally:
             if held == [True]:

@@ -2264,3 +2264,340 @@ def test_a_signals_handler_can_track_while_the_same_thread_does(opened, path):
     with Process(script, path) as process:
         assert process.end() == ["well"]
     assert is_sound(path)
+
+
+# Any thread, any line
+
+
+def at_each_line(use, between, *, step="line"):
+    """Carries out a use, and something else in its thread before each line of the outbox's code.
+
+    So do signal handlers, and finalizers, which the collector runs anywhere; before each "opcode",
+    where one line does several things.
+    """
+
+    def trace(frame, kind, _argument):
+        if frame.f_code.co_filename != outbox_module.__file__:
+            return None
+        frame.f_trace_opcodes = step == "opcode"
+        if kind == step:
+            sys.settrace(None)
+            try:
+                between()
+            finally:
+                sys.settrace(trace)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return use()
+    finally:
+        sys.settrace(before)
+
+
+def test_no_finalizer_waits_for_a_claim_or_its_end_in_its_own_thread(opened, path, refusal):
+    box = opened(binding=here)
+    for number in range(8):
+        box.enqueue(event(number), NOW)
+    box.run_maintenance(NOW, ())
+    entries = [box.claim(NOW) for _ in range(6)]
+    uses = {
+        "claim": lambda: box.claim(NOW),
+        "ack": lambda: box.ack(entries[0]),
+        "dead_letter": lambda: box.dead_letter(entries[1], refusal, NOW),
+        "nack": lambda: box.nack(entries[2], 60, NOW),
+        "release": lambda: box.release(entries[3]),
+        "run_maintenance": lambda: box.run_maintenance(NOW + 30, entries[4:]),
+        "release_delayed": box.release_delayed,
+    }
+    numbers = itertools.count(100)
+    with another_program(path, "SELECT 1") as connection:
+        # It waits for nothing: a lock that is held by this thread is an error at once.
+        connection.execute("PRAGMA busy_timeout = 0")
+
+        def track():
+            number = next(numbers)
+            if number % 2:
+                assert box.enqueue(event(number), NOW)
+                return
+            text = json.dumps(event(number).to_dict())
+            connection.execute(VERSION_1_PUTS, (text, NOW))
+
+        for name, use in uses.items():
+            first = next(numbers)
+            at_each_line(use, track, step="opcode")
+            assert next(numbers) > first + 50, name
+
+    # Between two uses, two numbers are not tracked.
+    waiting = users(box.waiting())
+    assert len(waiting) == len(set(waiting))
+    assert [int(letter.event["user_id"]) for letter in box.dead_letters()] == [1]
+    skipped = {*range(100, next(numbers))} - set(waiting)
+    assert len(skipped) == 2 * len(uses)
+    assert {*range(2, 8)} <= set(waiting)
+    box.run_maintenance(NOW + 60, ())
+    assert box.size == len(waiting)
+
+
+def test_what_is_enqueued_within_enqueue_is_written_too(box):
+    numbers = itertools.count(100)
+
+    at_each_line(lambda: box.enqueue(event(1), NOW), lambda: box.enqueue(event(next(numbers)), NOW))
+
+    last = next(numbers)
+    assert last > 110
+    assert sorted(users(box.waiting())) == [1, *range(100, last)]
+    assert box.size == last - 99
+
+
+def test_a_full_outbox_takes_no_event_more_from_within_enqueue(opened, tmp_path):
+    for most in range(1, 6):
+        box = opened(tmp_path / f"{most}.db", most=most)
+        taken = []
+        at_each_line(
+            lambda box=box, taken=taken: taken.append(box.enqueue(event(1), NOW)),
+            lambda box=box, taken=taken: taken.append(box.enqueue(event(2), NOW)),
+        )
+        assert taken.count(True) == box.size == len(list(box.waiting())) == most
+
+
+@pytest.mark.processes
+def test_a_finalizer_can_fork_within_enqueue(opened, path):
+    script = (
+        FORKING
+        + """
+    box = Outbox(sys.argv[1], patience=20)
+    box.enqueue(event(0), NOW)
+
+    def at_line(which, use, between):
+        lines = itertools.count()
+        def trace(frame, kind, argument):
+            if frame.f_code.co_filename != outbox_module.__file__:
+                return None
+            if kind == "line" and next(lines) == which:
+                sys.settrace(None)
+                between()
+                return None
+            return trace
+        sys.settrace(trace)
+        use()
+        sys.settrace(None)
+        return next(lines) > which
+
+    with children() as fork:
+        for number in itertools.count(1):
+            child = lambda: box.enqueue(event(1000 + number), NOW)
+            if not at_line(number, lambda: box.enqueue(event(number), NOW), lambda: fork(child)):
+                break
+    box.close()
+    say(number)
+    """
+    )
+    with Process(script, path) as process:
+        last = int(process.end()[-1])
+
+    assert last > 20
+    found = sorted(users(opened().waiting()))
+    # The child goes on within the enqueue that it was forked in, and so writes that event as well.
+    assert set(found) == {*range(last + 1), *range(1001, 1000 + last)}
+    assert is_sound(path)
+
+
+def test_no_connection_is_open_while_a_process_forks(opened, path):
+    box = opened(binding=here)
+    box.enqueue(event(1), NOW)
+    assert box.before_fork()
+    # In the thread that forks, handlers and finalizers go on until it does.
+    box.enqueue(event(2), NOW)
+    assert box.oldest() == NOW
+    with another_program(path, "SELECT 1") as connection:
+        # Only one connection alone can do that.
+        assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+        assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+    box.after_fork(in_child=False, waited=True)
+
+    box.enqueue(event(3), NOW)
+    assert everything(box) == [1, 2, 3]
+
+
+def test_a_thread_that_is_kept_within_enqueue_keeps_no_other_from_it(opened):
+    box = opened(patience=0.02)
+    numbers = itertools.count(1)
+    with ThreadPoolExecutor(1) as threads:
+
+        def use_elsewhere():
+            # As a finalizer does that waits for another thread.
+            threads.submit(box.enqueue, event(next(numbers)), NOW).result(PATIENCE)
+            threads.submit(lambda: box.release(box.claim(NOW))).result(PATIENCE)
+            assert threads.submit(box.oldest).result(PATIENCE) == NOW
+
+        at_each_line(lambda: box.enqueue(event(0), NOW), use_elsewhere)
+
+    last = next(numbers)
+    assert last > 10
+    assert sorted(users(box.waiting())) == [*range(last)]
+    assert box.size == last
+
+
+def test_without_patience_it_says_at_once_that_another_thread_writes(opened):
+    box = opened(patience=0)
+    said = []
+    with ThreadPoolExecutor(1) as threads:
+
+        def enqueue_elsewhere():
+            try:
+                said.append(threads.submit(box.enqueue, event(1), NOW).result(PATIENCE))
+            except OutboxLockedError as error:
+                said.append(str(error))
+
+        assert at_each_line(lambda: box.enqueue(event(0), NOW), enqueue_elsewhere)
+
+    errors = {one for one in said if one is not True}
+    assert len(errors) == 1
+    assert "must be free within 0 s, but other threads of this process use it" in errors.pop()
+    assert sorted(users(box.waiting())) == [0, *[1] * said.count(True)]
+    assert True in said
+
+
+def test_threads_that_enqueue_at_once_fill_an_outbox_to_the_last_event(opened):
+    box = opened(most=500)
+    beginning = threading.Barrier(8)
+
+    def enqueue(thread):
+        beginning.wait(PATIENCE)
+        return sum(box.enqueue(event(thread * 1000 + number), NOW) for number in range(100))
+
+    with ThreadPoolExecutor(8) as threads:
+        taken = sum(threads.map(enqueue, range(8)))
+
+    assert taken == box.size == len(set(users(box.waiting()))) == 500
+    box.run_maintenance(NOW, ())
+    assert box.size == 500
+
+
+def test_nothing_is_lost_or_there_twice_where_threads_enqueue_beside_a_dispatcher(box):
+    acked = []
+    ended = threading.Event()
+
+    def dispatch():
+        for turn in itertools.count():
+            over = ended.is_set()
+            if turn % 50 == 0:
+                box.run_maintenance(NOW + turn, ())
+            entry = box.claim(NOW)
+            if entry is not None:
+                box.ack(entry)
+                acked.append(int(entry.event.user_id))
+            elif over:
+                return
+
+    def enqueue(thread):
+        return all(box.enqueue(event(thread * 1000 + number), NOW) for number in range(300))
+
+    with ThreadPoolExecutor(5) as threads:
+        dispatching = threads.submit(dispatch)
+        try:
+            assert all(threads.map(enqueue, range(4)))
+        finally:
+            ended.set()
+        dispatching.result(PATIENCE)
+
+    assert sorted(acked) == [thread * 1000 + number for thread in range(4) for number in range(300)]
+    assert box.size == 0
+
+
+def test_a_large_backlog_is_released_some_events_at_a_time(opened, path):
+    box = opened(binding=here)
+    fill(path, 1_300)
+    with another_program(path, "UPDATE events SET held_until = 1671029000") as connection:
+        seen = set()
+
+        def look():
+            query = "SELECT count(*) FROM events WHERE held_until IS NULL"
+            seen.add(connection.execute(query).fetchone()[0])
+
+        at_each_line(box.release_delayed, look)
+        assert seen == {0, 500, 1_000, 1_300}
+
+        connection.execute("UPDATE events SET held_until = 1671028800, owner = 'a1b2'")
+        seen.clear()
+        at_each_line(lambda: box.run_maintenance(NOW, ()), look)
+        assert seen == {0, 500, 1_000, 1_300}
+
+
+def test_no_line_is_logged_while_an_event_is_enqueued(opened, path, caplog):
+    box = opened(binding=here)
+    box.enqueue(event(1), NOW)
+    path.rename(path.with_name("elsewhere"))
+
+    box.run_maintenance(NOW, ())
+    assert len(caplog.records) == 1
+    for _ in range(2):
+        with pytest.raises(OutboxError, match="was moved or deleted"):
+            box.enqueue(event(2), NOW)
+    assert len(caplog.records) == 1
+
+
+# Contacts that Intercom does not know yet
+
+
+def test_it_is_kept_when_intercom_first_did_not_know_a_contact(opened):
+    box, other = opened(), opened()
+    box.enqueue(event(1), NOW)
+    entry = box.claim(NOW)
+    assert entry.rejected_at is None
+    entry.rejected_at = NOW + 1
+    box.nack(entry, 5, NOW + 1)
+
+    other.run_maintenance(NOW + 6, ())
+    again = other.claim(NOW + 6)
+    assert (again.tries, again.rejected_at) == (1, NOW + 1)
+    other.nack(again, 5, NOW + 7)
+    box.run_maintenance(NOW + 12, ())
+    third = box.claim(NOW + 12)
+    assert (third.tries, third.rejected_at) == (2, NOW + 1)
+    box.nack(third, 5, NOW + 13, rejected_at=NOW + 13)
+    box.release_delayed()
+    assert box.claim(NOW + 13).rejected_at == NOW + 13
+
+
+def test_an_event_of_another_person_is_claimed_first(box):
+    for number in (1, 1, 2, 1, 3):
+        box.enqueue(event(number), NOW + number)
+    avoided = {("user_id", "1")}
+
+    claimed = [box.claim(NOW + 5, avoided) for _ in range(4)]
+    assert [int(one.event.user_id) for one in claimed] == [2, 3, 1, 1]
+    assert everything(box) == [1]
+
+
+def test_avoiding_persons_keeps_to_the_order_of_events(box):
+    # Of an hour ago, and of now.
+    for number, at in ((1, NOW), (2, NOW + 1), (3, NOW + 3600), (4, NOW + 3601)):
+        box.enqueue(event(number), at)
+    avoided = {("user_id", "3"), ("user_id", "1")}
+
+    assert int(box.claim(NOW + 3602, avoided).event.user_id) == 4
+    assert int(box.claim(NOW + 3602, avoided).event.user_id) == 2
+    assert int(box.claim(NOW + 3602, avoided).event.user_id) == 3
+
+
+def test_no_more_events_than_500_are_looked_through(box):
+    for number in [0] * 500 + [1]:
+        box.enqueue(event(number), NOW)
+
+    assert int(box.claim(NOW, {("user_id", "0")}).event.user_id) == 0
+    # One less is before it now.
+    assert int(box.claim(NOW, {("user_id", "0")}).event.user_id) == 1
+
+
+def test_an_event_that_cannot_be_read_is_of_nobody_to_avoid(box, path):
+    box.enqueue(event(1), NOW)
+    with another_program(path, "UPDATE events SET event = 'nonsense'"):
+        pass
+    box.enqueue(event(1), NOW + 1)
+    box.enqueue(event(2), NOW + 2)
+
+    assert int(box.claim(NOW + 2, {("user_id", "1")}).event.user_id) == 2
+    assert [letter.id for letter in box.dead_letters()] == [1]

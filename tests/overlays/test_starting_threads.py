@@ -195,34 +195,6 @@ def test_a_tracker_can_be_used_while_it_starts_a_thread(finalizers, tmp_path, us
     assert done(use) == [True, False]
 
 
-@pytest.mark.parametrize("use_of", ["track", "counters", "flush"])
-def test_a_tracker_can_be_used_while_it_starts_a_thread_in_place_of_one_that_waits(
-    finalizers, use_of
-):
-    """on_error waits for the others; so that these are sent, there is one more thread."""
-
-    def use():
-        flushed = []
-        tracked = threading.Event()
-
-        def on_error(event, error):
-            tracked.wait()
-            finalizers.function = uses_of(tracker)[use_of]
-            flushed.append(tracker.flush(PATIENCE / 2))
-            finalizers.function = None
-
-        faults = [Fault.failing(422)]
-        with DataEventsClient("token", transport=Emulator(faults=faults).transport()) as client:
-            tracker = Tracker(client, concurrency=1, on_error=on_error)
-            for number in range(5):
-                tracker.track("a", user_id=str(number))
-            tracked.set()
-            closed = tracker.close(PATIENCE / 2)
-            return [finalizers.runs > 0, flushed, closed]
-
-    assert done(use) == [True, [True], True]
-
-
 def test_a_tracker_can_be_used_while_its_first_thread_in_a_child_starts(finalizers, tmp_path):
     """It has an outbox with events, for which a child starts a thread as it first uses it."""
     client = DataEventsClient(

@@ -277,10 +277,10 @@ class Owner(_Shared):
             stopping = Request("stop", Answer(SYSTEM.alarm()))
             self._ask(stopping, SYSTEM.monotonic() + _GRACE)
         self._give_up_late()
-        self._reports.finish(ends)
+        reported = self._reports.finish(ends)
         if done and ROLE.get() != "reporting":
             self._workers.join(ends)
-        return done
+        return done and reported
 
     def _ask(self, request: Request, ends: float) -> bool:
         """Hands a request to the dispatcher, and waits for the answer.

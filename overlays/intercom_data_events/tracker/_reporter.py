@@ -11,7 +11,9 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field, frozen
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from intercom_data_events.clock import Alarm, AsyncAlarm
 
 log = logging.getLogger("intercom_data_events")
+
+# Seconds that `on_error` may take for the rest, beside a call that does not end.
+_GRACE = 1.0
 
 OnError: TypeAlias = Callable[[Event, IntercomError], object]
 
@@ -128,19 +133,35 @@ class Reporter:
         if self._items and not self._gate.locked() and SYSTEM.monotonic() - self._tried_at >= LOOK:
             Context().run(self._work, is_own=False)
 
-    def finish(self, ends: float) -> None:
-        """Reports the rest; where `on_error` takes longer in another thread, beside it.
+    def finish(self, ends: float) -> bool:
+        """Reports the rest; returns whether all calls of `on_error` have ended.
+
+        If one takes too long in another thread, the rest is reported beside it.
 
         Args:
             ends: Until when to wait for that, by the system's monotonic clock.
         """
         if ROLE.get() == "reporting":
-            return  # It continues after this.
+            return True  # It continues after this.
+        self._wait_until(ends)
+        if not self._gate.locked():
+            Context().run(self._work, is_own=False)
+        elif self._items:
+            beside = partial(self._report, is_own=True)
+            if start_thread(beside, "intercom-tracker-reporter", lambda: None):
+                self._wait_until(SYSTEM.monotonic() + _GRACE)
+            else:
+                Context().run(self._report, is_own=False)
+        return self.is_idle
+
+    def _wait_until(self, ends: float) -> None:
         while self._gate.locked() and (left := ends - SYSTEM.monotonic()) > 0:
-            alarm = SYSTEM.alarm()
-            self._items.append(_Reply(Answer(alarm, is_reporting=False), value=True))
-            alarm.wait(min(left, LOOK))
-        Context().run(self._report, is_own=False)
+            answer = Answer(SYSTEM.alarm(), is_reporting=False)
+            self._items.append(_Reply(answer, value=True))
+            answer.alarm.wait(min(left, LOOK))
+            if not answer.is_set:
+                with suppress(ValueError):
+                    self._items.remove(_Reply(answer, value=True))
 
     def _start(self) -> bool:
         """Has a thread report; returns False if none can be started."""
