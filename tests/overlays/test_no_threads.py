@@ -11,8 +11,10 @@ import time
 
 import httpx
 import pytest
+from programs import Program
 
 from intercom_data_events import DataEventsClient
+from intercom_data_events.emulator import Emulator
 from intercom_data_events.outbox import Outbox
 from intercom_data_events.tracker import Tracker
 
@@ -251,3 +253,35 @@ def test_with_fewer_threads_than_there_is_work_for_a_flush_sends(threads, outbox
         assert sorted(server.users) == [*map(str, range(10)), "rejected"]
         assert told == ["rejected"]
         assert tracker.close(5)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("again", [False, True])
+def test_the_exit_sends_what_waits_for_threads(outbox, tmp_path, again):
+    emulator = Emulator(rate_limit=None)
+    script = f"""
+        import _thread
+
+        def refuse(*arguments, **options):
+            raise RuntimeError("can't start new thread")
+
+        logging.disable()
+        tracker = Tracker(client, outbox)
+        ways = [
+            (module, name, getattr(module, name))
+            for module in (_thread, threading)
+            for name in dir(module)
+            if name.lstrip("_").startswith(("start_new_thread", "start_joinable_thread"))
+        ]
+        for module, name, _ in ways:
+            setattr(module, name, refuse)
+        track(tracker, *range(10))
+        note(tracker.counters.queued)
+        if {again}:
+            for module, name, way in ways:
+                setattr(module, name, way)
+    """
+    with emulator.serve() as url, Program(script, url, outbox, tmp_path) as program:
+        assert program.end() == ["10"]
+
+    assert sorted(int(event.user_id) for event in emulator.events) == list(range(10))
