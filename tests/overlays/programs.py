@@ -92,5 +92,6 @@ class Program:
         complaints = self._process.stderr.read()
         self._process.wait()
         self.seconds = time.monotonic() - self._begun
-        assert (self._process.returncode, complaints) == (code, errors)
+        ended = self._process.returncode, complaints
+        assert ended == (code, errors), "it ended with {} and: {}".format(*ended)
         return self.lines

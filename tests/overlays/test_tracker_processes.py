@@ -15,6 +15,7 @@ from intercom_data_events.outbox import Outbox
 
 pytestmark = [pytest.mark.costly, pytest.mark.processes]
 
+
 @pytest.fixture
 def emulator():
     return Emulator(rate_limit=None)
