@@ -13,6 +13,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Generic, Protocol
 
@@ -49,29 +50,24 @@ class Awaited(Protocol):
     alarm: Alarm
 
 
-def start_thread(target: Callable[[], None], name: str, failed: Callable[[], None]) -> bool:
+def start_thread(target: Callable[[], None], name: str) -> bool:
     """Starts a thread without waiting for it; returns False if no thread can be started.
 
     ``Thread.start`` waits for the new thread, so another new thread calls it. Both start from an
     empty context.
-
-    Args:
-        target: What the thread runs.
-        name: Its name.
-        failed: Called if it turns out later that the thread cannot be started.
     """
     try:
-        _thread.start_new_thread(_start, (target, name, failed))
+        _thread.start_new_thread(_start, (target, name))
     except RuntimeError:
         return False
     return True
 
 
-def _start(target: Callable[[], None], name: str, failed: Callable[[], None]) -> None:
+def _start(target: Callable[[], None], name: str) -> None:
     try:
         threading.Thread(target=target, name=name, daemon=True).start()
     except RuntimeError:
-        failed()
+        target()  # There is no other thread than this one.
 
 
 class ThreadWorkers(Generic[Item]):
@@ -115,7 +111,6 @@ class ThreadWorkers(Generic[Item]):
         # Looked up when it is made, because gevent may have replaced it.
         self._work: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._results = deque[Result[Item]]()
-        self._failed_starts = deque[None]()
         # The dispatcher's: how many events the workers have, and how many workers were started.
         self._busy = 0
         self._started = 0
@@ -140,10 +135,8 @@ class ThreadWorkers(Generic[Item]):
         if not self._is_dispatched and not self.has_ended:
             now = SYSTEM.monotonic()
             if now - self._tried_at >= LOOK:
-                self._tried_at = now
-                self.is_short = not start_thread(
-                    self._dispatch, f"{self._name}-dispatcher", self._lack_thread
-                )
+                self.is_short = not start_thread(self._dispatch, f"{self._name}-dispatcher")
+                self._tried_at = -math.inf if self.is_short else now
 
     def assist(self, seconds: float, awaited: Awaited) -> None:
         """Waits for a while, and does the part of threads that are missing.
@@ -157,9 +150,12 @@ class ThreadWorkers(Generic[Item]):
         try:
             if not self._is_dispatched:
                 Context().run(self._step)
-                if awaited.is_set or self.has_ended:
+                if awaited.is_set and not self._busy:
                     return
+                self._tried_at = -math.inf
                 self.wake()
+                if awaited.is_set:
+                    return
             if not self.is_short and not self._is_unborn():
                 awaited.alarm.wait(min(seconds, LOOK))
                 return
@@ -180,7 +176,8 @@ class ThreadWorkers(Generic[Item]):
         """Waits until all threads have ended, or until a time of the system's monotonic clock."""
         for thread in list(self._threads):
             if thread is not threading.current_thread():
-                thread.join(max(0.0, min(ends - SYSTEM.monotonic(), threading.TIMEOUT_MAX)))
+                with suppress(RuntimeError, AssertionError):  # Python did not start it.
+                    thread.join(max(0.0, min(ends - SYSTEM.monotonic(), threading.TIMEOUT_MAX)))
 
     # For the dispatcher, within a step.
 
@@ -188,7 +185,7 @@ class ThreadWorkers(Generic[Item]):
         """Whether a worker is free for one more event; starts one if needed."""
         if self._busy < self._started:
             return True
-        self.is_short = not start_thread(self._run, self._name, self._lack_worker)
+        self.is_short = not start_thread(self._run, self._name)
         if not self.is_short:
             self._started += 1
         return self._busy < self._started + len(self._assistants)
@@ -200,9 +197,6 @@ class ThreadWorkers(Generic[Item]):
 
     def results(self) -> Iterator[Result[Item]]:
         """Yields the results since the last call."""
-        while self._failed_starts:
-            self._failed_starts.pop()
-            self._started -= 1
         while self._results:
             self._busy -= 1
             yield self._results.popleft()
@@ -213,6 +207,7 @@ class ThreadWorkers(Generic[Item]):
 
     def _dispatch(self) -> None:
         if not self._gate.acquire(blocking=False):
+            self._tried_at = -math.inf  # A waiting thread has it for a step.
             return
         here = threading.current_thread()
         self._threads.add(here)
@@ -285,14 +280,6 @@ class ThreadWorkers(Generic[Item]):
 
     def _is_forked(self) -> bool:
         return this_process() is not self._process
-
-    def _lack_worker(self) -> None:
-        self._failed_starts.append(None)
-        self.is_short = True
-        self.wake()
-
-    def _lack_thread(self) -> None:
-        self.is_short = True
 
     @property
     def _lacks_threads(self) -> bool:

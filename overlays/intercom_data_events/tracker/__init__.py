@@ -8,6 +8,7 @@ network; see :mod:`intercom_data_events.outbox`.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -110,6 +111,14 @@ class _Options:
         """Returns what a tracker is made of anew in another process: no token, and no events."""
         if self._has_meters:
             raise TypeError("a tracker with a meter_provider cannot be pickled")
+        for name in ("on_error", "before_send"):
+            try:
+                pickle.dumps(self._pickled[name])
+            except Exception as error:
+                raise TypeError(
+                    f"a tracker with this {name} cannot be pickled; define the function at the top "
+                    f"level of a module ({error})"
+                ) from error
         return self.client, self._pickled
 
 

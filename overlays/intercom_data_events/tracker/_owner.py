@@ -318,18 +318,15 @@ class Owner(_Shared):
 
     def _begin_checkpoint(self) -> None:
         if not self._is_checkpointing:
-            self._is_checkpointing = start_thread(
-                self._checkpoint_once, "intercom-tracker-checkpoint", self._end_checkpoint
-            )
+            self._is_checkpointing = True
+            if not start_thread(self._checkpoint_once, "intercom-tracker-checkpoint"):
+                self._is_checkpointing = False
 
     def _checkpoint_once(self) -> None:
         try:
             self._checkpoint()
         finally:
-            self._end_checkpoint()
-
-    def _end_checkpoint(self) -> None:
-        self._is_checkpointing = False
+            self._is_checkpointing = False
 
     def _failing(self) -> IntercomError | None:
         if self._workers.is_short and self.queue.size:

@@ -148,7 +148,7 @@ class Reporter:
             Context().run(self._work, is_own=False)
         elif self._items:
             beside = partial(self._report, is_own=True)
-            if start_thread(beside, "intercom-tracker-reporter", lambda: None):
+            if start_thread(beside, "intercom-tracker-reporter"):
                 self._wait_until(SYSTEM.monotonic() + _GRACE)
             else:
                 Context().run(self._report, is_own=False)
@@ -168,7 +168,7 @@ class Reporter:
         if self._gate.locked():
             return True
         self._tried_at = SYSTEM.monotonic()
-        return start_thread(self._run, "intercom-tracker-reporter", lambda: None)
+        return start_thread(self._run, "intercom-tracker-reporter")
 
     def _run(self) -> None:
         self._work(is_own=True)
