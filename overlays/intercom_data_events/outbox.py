@@ -68,6 +68,8 @@ _CLOSING = 1.0
 # Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
 _AT_ONCE = 500
 _BREAK = 0.001
+# Seconds that a write of the dispatcher waits for enqueue's lock.
+_TURN = 0.05
 # Free events that claim() looks through for another person's.
 _LOOKED_THROUGH = 500
 
@@ -303,6 +305,8 @@ class Outbox:
         self._missing = False
         # Whether another program holds the lock: one caller has waited, the next ones need not.
         self._locked = False
+        # Whether a thread has kept enqueue's lock for long.
+        self._kept = False
         self._closed = False
         self._turn = 0
         # The number of events without those of this process' enqueue.
@@ -747,8 +751,11 @@ class Outbox:
         to 100 ms and then looks again.
         """
         held: list[bool] = []
+        # A handler that waits for the dispatcher may keep the lock: one write waits for it, once.
+        seconds = 0.0 if self._kept else min(self._patience, _TURN)
         try:
-            held.extend(map(self._inserts.lock.acquire, (True,), (self._patience,)))
+            held.extend(map(self._inserts.lock.acquire, (True,), (seconds,)))
+            self._kept = held == [False]
             return connection.execute(statement, values).rowcount
         finally:
             if held == [True]:
