@@ -64,7 +64,7 @@ _PAGE = 1024
 # Seconds to wait while a file is opened, because another process may be making it.
 _OPENING = 5.0
 # Seconds that close() waits for a thread that uses the file, at least.
-_CLOSING = 1.0
+_CLOSING = 5.0
 # Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
 _AT_ONCE = 500
 _BREAK = 0.001
@@ -385,6 +385,7 @@ class Outbox:
                 except sqlite3.ProgrammingError:
                     if slot.connection is connection:
                         raise
+                    self._check_open()
                     # A finalizer forked in between, and closed it.
                     slot.connection = self._open(slot)
                     slot.connection.execute(_INSERT, (text, now))
@@ -764,8 +765,7 @@ class Outbox:
     @contextmanager
     def _using(self, slot: _Slot) -> Generator[sqlite3.Connection]:
         with slot.lock, self._explaining():
-            if self._closed:
-                raise RuntimeError(f"the outbox {self.path} is closed; open it again")
+            self._check_open()
             # A signal handler or a finalizer may close it, or fork, at any line from here on.
             connection = slot.connection
             if connection is None:
@@ -790,6 +790,10 @@ class Outbox:
                     slot.disconnect()
                 elif locked and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self._patience * 1000)}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(f"the outbox {self.path} is closed; open it again")
 
     def _open(self, slot: _Slot) -> sqlite3.Connection:
         """Opens the file again, if it is still the same one."""
