@@ -772,6 +772,7 @@ class Outbox:
                 connection = slot.connection = self._open(slot)
             locked = self._locked
             try:
+                self._check_open()
                 if locked:
                     connection.execute("PRAGMA busy_timeout = 0")
                 yield connection
