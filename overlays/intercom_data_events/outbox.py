@@ -64,10 +64,12 @@ _PAGE = 1024
 # Seconds to wait while a file is opened, because another process may be making it.
 _OPENING = 5.0
 # Seconds that close() waits for a thread that uses the file, at least.
-_CLOSING = 1.0
+_CLOSING = 5.0
 # Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
 _AT_ONCE = 500
 _BREAK = 0.001
+# Seconds that a write of the dispatcher waits for enqueue's lock.
+_TURN = 0.05
 # Free events that claim() looks through for another person's.
 _LOOKED_THROUGH = 500
 
@@ -303,10 +305,10 @@ class Outbox:
         self._missing = False
         # Whether another program holds the lock: one caller has waited, the next ones need not.
         self._locked = False
+        # Whether a thread has kept enqueue's lock for long.
+        self._kept = False
         self._closed = False
         self._turn = 0
-        # Whether the dispatcher has waited in vain for a thread that writes.
-        self._turn_is_kept = False
         # The number of events without those of this process' enqueue.
         self._others = 0
         # When the log was last written, as checkpoint() saw it.
@@ -339,11 +341,6 @@ class Outbox:
     def size(self) -> int:
         """The number of events, as far as this process knows."""
         return self._others + self._inserts.reserved + self._spare.reserved
-
-    @property
-    def lock(self) -> threading.RLock:
-        """What every use of it holds but enqueue."""
-        return self._main.lock
 
     def enqueue(self, event: Event, now: float) -> bool:
         """Writes an event; returns False if the outbox is full.
@@ -385,6 +382,7 @@ class Outbox:
                 except sqlite3.ProgrammingError:
                     if slot.connection is connection:
                         raise
+                    self._check_open()
                     # A finalizer forked in between, and closed it.
                     slot.connection = self._open(slot)
                     slot.connection.execute(_INSERT, (text, now))
@@ -754,14 +752,14 @@ class Outbox:
         """Executes one of the dispatcher's writes; returns the number of rows that it changes.
 
         Within a process, enqueue's lock decides whose turn it is. SQLite's own waiting sleeps for 1
-        to 100 ms and then looks again. A thread that keeps its turn may wait for the dispatcher,
-        in a finalizer for example, so the dispatcher waits for it once.
+        to 100 ms and then looks again.
         """
         held: list[bool] = []
-        patience = 0.0 if self._turn_is_kept else self._patience
+        # A handler that waits for the dispatcher may keep the lock: one write waits for it, once.
+        seconds = 0.0 if self._kept else min(self._patience, _TURN)
         try:
-            held.extend(map(self._inserts.lock.acquire, (True,), (patience,)))
-            self._turn_is_kept = held != [True]
+            held.extend(map(self._inserts.lock.acquire, (True,), (seconds,)))
+            self._kept = held == [False]
             return connection.execute(statement, values).rowcount
         finally:
             if held == [True]:
@@ -770,14 +768,14 @@ class Outbox:
     @contextmanager
     def _using(self, slot: _Slot) -> Generator[sqlite3.Connection]:
         with slot.lock, self._explaining():
-            if self._closed:
-                raise RuntimeError(f"the outbox {self.path} is closed; open it again")
+            self._check_open()
             # A signal handler or a finalizer may close it, or fork, at any line from here on.
             connection = slot.connection
             if connection is None:
                 connection = slot.connection = self._open(slot)
             locked = self._locked
             try:
+                self._check_open()
                 if locked:
                     connection.execute("PRAGMA busy_timeout = 0")
                 yield connection
@@ -796,6 +794,10 @@ class Outbox:
                     slot.disconnect()
                 elif locked and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self._patience * 1000)}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(f"the outbox {self.path} is closed; open it again")
 
     def _open(self, slot: _Slot) -> sqlite3.Connection:
         """Opens the file again, if it is still the same one."""

@@ -2404,6 +2404,28 @@ def test_a_finalizer_can_fork_within_enqueue(opened, path):
     assert is_sound(path)
 
 
+@pytest.mark.parametrize("step", ["line", "opcode"])
+def test_an_outbox_that_is_closed_within_enqueue_takes_no_event_afterwards(opened, tmp_path, step):
+    for closing in itertools.count():
+        path, steps, before = tmp_path / f"{closing}.db", itertools.count(), []
+        box = opened(path)
+        box.enqueue(event(1), NOW)
+
+        def close(box=box, steps=steps, before=before, closing=closing):
+            if next(steps) == closing:
+                before.append(box.status().queued)
+                box.close()
+
+        with contextlib.suppress(RuntimeError):
+            at_each_line(lambda box=box: box.enqueue(event(2), NOW), close, step=step)
+        if not before:
+            break
+        with contextlib.closing(Outbox(path)) as again:
+            assert again.size == before[0], closing
+
+    assert closing > 20
+
+
 def test_no_connection_is_open_while_a_process_forks(opened, path):
     box = opened(binding=here)
     box.enqueue(event(1), NOW)
