@@ -13,17 +13,19 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+import attrs
+
 import harness
 from intercom_data_events import DataEventsClient
 from intercom_data_events.tracker import Tracker
 
-WORKERS, CONCURRENCY = 2, 20
+WORKERS, CONCURRENCY, ANSWERS = 2, 20, 100
 # Events that an earlier program left in the outbox, which uWSGI's master then begins to send.
 LEFT = 50
 TASKS, JOBS, CHILDREN = 8, 6, 3
@@ -104,9 +106,9 @@ def run_job(number: int, outbox: str | None, flushes: bool) -> None:
     harness.note(number)
 
 
-def run_jobs(runner: str, first: int, outbox: str | None, flushes: bool) -> None:
+def run_jobs(runner: str, outbox: str | None, flushes: bool) -> None:
     """Runs jobs in child processes, which end as those of the runner do."""
-    numbers = range(first, first + JOBS)
+    numbers = range(JOBS)
     job = partial(run_job, outbox=outbox, flushes=flushes)
     if runner == "os._exit":  # As RQ does.
         for number in numbers:
@@ -133,44 +135,85 @@ def run_jobs(runner: str, first: int, outbox: str | None, flushes: bool) -> None
 # What is counted.
 
 
-def uwsgi(_: argparse.Namespace) -> bool:
-    table = harness.Table(
-        f"{WORKERS} uWSGI workers, under load, and SIGTERM",
-        "", "answered", "at its end", "missing", "sent again", "logged",
-    )  # fmt: skip
-    good = True
-    for name, kept, arguments in [
-        ("memory, stops gracefully", False, GRACEFUL),
-        ("memory, no teardown", False, (*GRACEFUL, "--skip-atexit-teardown")),
-        ("memory, stops at once", False, ("--die-on-term",)),
-        ("outbox, app of the master", True, ("--die-on-term",)),
-        ("outbox, lazy apps", True, ("--die-on-term", "--lazy-apps")),
-    ]:
-        with tempfile.TemporaryDirectory() as folder, harness.serving(0.02) as server:
-            outbox = str(Path(folder, "outbox")) if kept else None
-            left = harness.call(leave_in_outbox, outbox, url=server.url) if kept else []
+@attrs.frozen
+class Case:
+    """A way to run programs that track, and what may become of their events.
+
+    Args:
+        name: What it is called in the table.
+        run: Runs the programs with a server's URL, an outbox or None, and a file for their log;
+            returns the numbers of the events for which `track` returned.
+        kept: Whether the events are in an outbox, whose rest is sent afterwards.
+        repeats: How many events may be sent again, because a process ended while it sent them.
+        announced: What the log has to announce, where events may be lost.
+    """
+
+    name: str
+    run: Callable[[str, str | None, Path], Iterable[int]]
+    kept: bool = False
+    repeats: int = 0
+    announced: str | None = None
+
+    def try_out(self) -> tuple[tuple[object, ...], bool]:
+        """Runs the programs; returns the table's row, and whether no more was lost than may be."""
+        with tempfile.TemporaryDirectory() as folder, harness.serving(0.05) as server:
+            outbox = str(Path(folder, "outbox")) if self.kept else None
             log = Path(folder, "log")
-            tracked = {*map(int, left), *served_by_uwsgi(server.url, outbox, log, arguments)}
+            tracked = set(self.run(server.url, outbox, log))
             at_end = len(server.accepted())
-            if kept:
+            if self.kept:
                 harness.call(harness.drain, outbox, True, url=server.url)
             accepted = server.accepted()
-            logged = "hook-master-start" in log.read_text().partition("spawned uWSGI")[2]
+            said = log.read_text() if log.exists() else ""
         missing, repeated = harness.missing_and_repeated(tracked, accepted)
-        table.row(name, len(tracked), at_end, missing, repeated, "yes" if logged else "no")
-        good &= repeated <= (WORKERS * CONCURRENCY if kept else 0)
-        # A worker in a request runs nothing at its end. The tracker has to say so before.
-        good &= (
-            not missing or logged if arguments == ("--die-on-term",) and not kept else not missing
-        )
-        good &= len(tracked) > len(left)
+        good = bool(tracked) and repeated <= self.repeats
+        if self.announced is None:
+            return (self.name, len(tracked), at_end, missing, repeated, ""), good and not missing
+        announced = self.announced in said
+        row = (self.name, len(tracked), at_end, missing, repeated, "yes" if announced else "no")
+        return row, good and announced
+
+
+def hold(heading: str, *cases: Case) -> bool:
+    """Tries out all cases at once, as most of their time is waiting."""
+    table = harness.Table(
+        heading, "", "tracked", "at its end", "missing", "sent again", "announced"
+    )
+    good = True
+    with ThreadPoolExecutor(len(cases)) as pool:
+        for row, holds in pool.map(Case.try_out, cases):
+            table.row(*row)
+            good &= holds
     return good
 
 
+def uwsgi(_: argparse.Namespace) -> bool:
+    at_once = ("--die-on-term",)
+    repeats = WORKERS * CONCURRENCY
+    return hold(
+        f"{WORKERS} uWSGI workers, under load, and SIGTERM",
+        Case("memory, graceful", partial(served_by_uwsgi, GRACEFUL)),
+        Case(
+            "memory, without teardown",
+            partial(served_by_uwsgi, (*GRACEFUL, "--skip-atexit-teardown")),
+        ),
+        # A worker in a request runs nothing at its end: the tracker has to say so before.
+        Case("memory", partial(served_by_uwsgi, at_once), announced="hook-master-start is"),
+        Case("outbox, forked", partial(served_by_uwsgi, at_once), kept=True, repeats=repeats),
+        Case(
+            "outbox, lazy apps",
+            partial(served_by_uwsgi, (*at_once, "--lazy-apps")),
+            kept=True,
+            repeats=repeats,
+        ),
+    )
+
+
 def served_by_uwsgi(
-    url: str, outbox: str | None, log: Path, arguments: tuple[str, ...]
-) -> list[int]:
-    """Ends uWSGI under load; returns the numbers of the events for which an answer came."""
+    arguments: tuple[str, ...], url: str, outbox: str | None, log: Path
+) -> Iterable[int]:
+    """Ends uWSGI under load. Its master finds an outbox with events in it."""
+    left = harness.call(leave_in_outbox, outbox, url=url) if outbox else []
     starts = WORKERS if "--lazy-apps" in arguments else 1
     with harness.process_group(
         "hosts", "--http-socket", "127.0.0.1:0", "--master", "--enable-threads",
@@ -186,17 +229,19 @@ def served_by_uwsgi(
                 return master.poll()
             return re.search(r"bound to TCP address ([\d.:]+)", said)
 
-        return ended_under_load(master, harness.until(ready, "The start of uWSGI"), log)
+        served = ended_under_load(master, ready, log)
+    return {*map(int, left), *served}
 
 
 def ended_under_load(
-    master: harness.Leader, found: re.Match[str] | int | None, log: Path
+    master: harness.Leader, ready: Callable[[], re.Match[str] | int | None], log: Path
 ) -> list[int]:
-    """Terminates a server under load, and waits for its end."""
+    """Terminates a server under load; returns the events for which an answer came."""
+    found = harness.until(ready, "The start of the server")
     if not isinstance(found, re.Match):
         sys.exit(f"The server ended with exit code {found}: {log.read_text()[-1000:]}")
     with harness.loading(found[1], count(1_000)) as answered:
-        harness.until(lambda: len(answered) >= 100, "An answer of the server")
+        harness.until(lambda: len(answered) >= ANSWERS, f"{ANSWERS} answers of the server")
         master.send_signal(signal.SIGTERM)
         master.wait(harness.PATIENCE)
     return answered
@@ -204,53 +249,39 @@ def ended_under_load(
 
 def celery(options: argparse.Namespace) -> bool:
     tasks = TASKS if options.quick else 5 * TASKS
-    table = harness.Table(
+    return hold(
         f"{tasks} tasks of Celery, each in a process of its own (--max-tasks-per-child 1)",
-        "", "tracked", "at its end", "missing", "sent again",
-    )  # fmt: skip
-    good = True
-    for name, kept, flushes in [
-        ("memory", False, False),
-        ("memory, the task flushes", False, True),
-        ("outbox", True, False),
-    ]:
-        with tempfile.TemporaryDirectory() as folder, harness.serving(0.05) as server:
-            outbox = str(Path(folder, "outbox")) if kept else None
-            worker = harness.start(work_for_celery, tasks, folder, outbox, flushes, url=server.url)
-            tracked = [int(harness.read_line(worker)) for _ in range(tasks)]
-            worker.terminate()
-            harness.finish(worker)
-            at_end = len(server.accepted())
-            if kept:
-                harness.call(harness.drain, outbox, True, url=server.url)
-            accepted = server.accepted()
-        missing, repeated = harness.missing_and_repeated(tracked, accepted)
-        table.row(name, len(tracked), at_end, missing, repeated)
-        good &= not missing and not repeated
-    return good
+        Case("memory", partial(worked_for_celery, tasks, False)),
+        Case("memory, flush", partial(worked_for_celery, tasks, True)),
+        Case("outbox", partial(worked_for_celery, tasks, False), kept=True),
+    )
+
+
+def worked_for_celery(
+    tasks: int, flushes: bool, url: str, outbox: str | None, log: Path
+) -> list[int]:
+    """Ends Celery's worker as soon as it has run all tasks."""
+    folder = log.parent / "queue"
+    folder.mkdir()
+    worker = harness.start(work_for_celery, tasks, str(folder), outbox, flushes, url=url)
+    tracked = [int(harness.read_line(worker)) for _ in range(tasks)]
+    worker.terminate()
+    harness.finish(worker)
+    return tracked
 
 
 def gevent(_: argparse.Namespace) -> bool:
-    table = harness.Table(
+    return hold(
         "gevent: programs that end, and gunicorn's workers under load, and SIGTERM",
-        "", "tracked", "missing", "sent again",
-    )  # fmt: skip
-    good = True
-    for name, run in [
-        ("a short program", partial(ended_program, events=3, children=0)),
-        ("a program that forks", partial(ended_program, events=30, children=CHILDREN)),
-        ("gunicorn", served_by_gunicorn),
-        ("gunicorn, preloaded", partial(served_by_gunicorn, "--preload")),
-    ]:
-        with tempfile.TemporaryDirectory() as folder, harness.serving(0.05) as server:
-            tracked = run(url=server.url, log=Path(folder, "log"))
-            missing, repeated = harness.missing_and_repeated(tracked, server.accepted())
-        table.row(name, len(tracked), missing, repeated)
-        good &= not missing and not repeated and len(tracked) > 0
-    return good
+        Case("a short program", partial(ended_program, 3, 0)),
+        Case("a program that forks", partial(ended_program, 30, CHILDREN)),
+        Case("gunicorn", partial(served_by_gunicorn, ())),
+        Case("gunicorn, preloaded", partial(served_by_gunicorn, ("--preload",)), kept=True),
+    )
 
 
-def ended_program(events: int, children: int, *, url: str, log: Path) -> list[int]:
+def ended_program(events: int, children: int, url: str, _: str | None, log: Path) -> list[int]:
+    """Runs a program under gevent, which forks if told to."""
     program = ("gevent_program", str(events), str(children))
     with harness.process_group(*program, url=url, log=log) as process:
         if failed := process.wait(harness.PATIENCE):
@@ -258,53 +289,45 @@ def ended_program(events: int, children: int, *, url: str, log: Path) -> list[in
     return [int(line) for line in log.read_text().split("\n") if line.isdigit()]
 
 
-def served_by_gunicorn(*arguments: str, url: str, log: Path) -> list[int]:
-    """Ends gunicorn under load; returns the numbers of the events for which an answer came."""
+def served_by_gunicorn(
+    arguments: tuple[str, ...], url: str, outbox: str | None, log: Path
+) -> list[int]:
+    """Ends gunicorn under load."""
     with harness.process_group(
         "gunicorn", "--worker-class", "gevent", "--workers", str(WORKERS),
         "--bind", "127.0.0.1:0", *arguments, "hosts:application()", url=url, log=log,
         HOME=str(log.parent),  # gunicorn would leave a socket in the user's.
+        **({OUTBOX: outbox} if outbox else {}),
     ) as master:  # fmt: skip
 
         def ready() -> re.Match[str] | int | None:
-            said = log.read_text()
-            return re.search(r"http://([\d.:]+)", said) or master.poll()
+            return re.search(r"http://([\d.:]+)", log.read_text()) or master.poll()
 
-        return ended_under_load(master, harness.until(ready, "The start of gunicorn"), log)
+        return ended_under_load(master, ready, log)
 
 
 def jobs(_: argparse.Namespace) -> bool:
-    table = harness.Table(f"{JOBS} jobs in child processes", "", "tracked", "missing", "sent again")
-    good = True
-    with tempfile.TemporaryDirectory() as folder, harness.serving(0.05) as server:
-        for position, (name, runner, kept, flushes) in enumerate(
-            [
-                ("os._exit, flush", "os._exit", False, True),
-                ("os._exit, outbox", "os._exit", True, False),
-                ("with Pool(), flush", "Pool", False, True),
-                ("with Pool(), outbox", "Pool", True, False),
-                ("ProcessPoolExecutor", "ProcessPoolExecutor", False, False),
-                ("Process", "Process", False, False),
-            ]
-        ):
-            first = position * JOBS
-            outbox = str(Path(folder, f"outbox{position}")) if kept else None
-            printed = harness.call(run_jobs, runner, first, outbox, flushes, url=server.url)
-            if kept:
-                harness.call(harness.drain, outbox, True, url=server.url)
-            own = range(first, first + JOBS)
-            accepted = server.accepted()
-            accepted = type(accepted)({each: accepted[each] for each in own if accepted[each]})
-            missing, repeated = harness.missing_and_repeated(map(int, printed), accepted)
-            table.row(name, len(printed), missing, repeated)
-            # What a process that ended at once had in flight may have arrived.
-            good &= not missing and repeated <= (JOBS if kept else 0) and len(printed) == JOBS
-    return good
+    return hold(
+        f"{JOBS} jobs in child processes",
+        Case("os._exit, flush", partial(ran_jobs, "os._exit", True)),
+        # What a process that ended at once had in flight may have arrived.
+        Case("os._exit, outbox", partial(ran_jobs, "os._exit", False), kept=True, repeats=JOBS),
+        Case("with Pool(), flush", partial(ran_jobs, "Pool", True)),
+        Case("with Pool(), outbox", partial(ran_jobs, "Pool", False), kept=True, repeats=JOBS),
+        Case("ProcessPoolExecutor", partial(ran_jobs, "ProcessPoolExecutor", False)),
+        Case("Process", partial(ran_jobs, "Process", False)),
+    )
+
+
+def ran_jobs(runner: str, flushes: bool, url: str, outbox: str | None, _: Path) -> list[int]:
+    """Runs jobs in child processes."""
+    return [int(line) for line in harness.call(run_jobs, runner, outbox, flushes, url=url)]
 
 
 PARTS = {"uwsgi": uwsgi, "celery": celery, "gevent": gevent, "jobs": jobs}
 
 if __name__ == "__main__":
+    # uWSGI cannot be run as a module; it reads the arguments itself.
     import pyuwsgi
 
     pyuwsgi.run()
