@@ -39,10 +39,10 @@ from itertools import count
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-import hosts
 import httpx
 
 import harness
+import hosts
 from intercom_data_events import DataEventsClient
 from intercom_data_events.tracker import Tracker
 
