@@ -6,6 +6,7 @@ Those of frameworks are run by the frameworks, in tests/frameworks and tests/cel
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,15 @@ def parameters(path, line, code):
     return pytest.param(path, line, code, id=f"{name} line {line}".strip(), marks=marks)
 
 
+@pytest.fixture
+def _sigterm():
+    """Restores the handler of SIGTERM, which an example sets."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.usefixtures("_sigterm")
 @pytest.mark.parametrize(("path", "line", "code"), [parameters(*example) for example in EXAMPLES])
 def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
     before = len(emulator.requests)
