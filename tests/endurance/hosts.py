@@ -1,6 +1,6 @@
 """Ends what others run: uWSGI, Celery's worker, programs of gevent and jobs of other queues.
 
-These are parts of `crashes.py`, which see.
+These are parts of `crashes.py`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from intercom_data_events import DataEventsClient
 from intercom_data_events.tracker import Tracker
 
 WORKERS, CONCURRENCY, ANSWERS = 2, 20, 100
-# Events that an earlier program left in the outbox, which uWSGI's master then begins to send.
+# Events that an earlier program left in the outbox, where uWSGI's master finds them.
 LEFT = 50
-TASKS, JOBS, CHILDREN = 8, 6, 3
+TASKS, JOBS, CHILDREN = 4, 6, 3
 GRACEFUL = ("--hook-master-start", "unix_signal:15 gracefully_kill_them_all")
 OUTBOX = "CRASHES_OUTBOX"
 
@@ -141,7 +141,7 @@ class Case:
 
     Args:
         name: What it is called in the table.
-        run: Runs the programs with a server's URL, an outbox or None, and a file for their log;
+        run: Runs the programs with a server, an outbox or None, and a file for their log;
             returns the numbers of the events for which `track` returned.
         kept: Whether the events are in an outbox, whose rest is sent afterwards.
         repeats: How many events may be sent again, because a process ended while it sent them.
@@ -149,7 +149,7 @@ class Case:
     """
 
     name: str
-    run: Callable[[str, str | None, Path], Iterable[int]]
+    run: Callable[[harness.Server, str | None, Path], Iterable[int]]
     kept: bool = False
     repeats: int = 0
     announced: str | None = None
@@ -159,7 +159,7 @@ class Case:
         with tempfile.TemporaryDirectory() as folder, harness.serving(0.05) as server:
             outbox = str(Path(folder, "outbox")) if self.kept else None
             log = Path(folder, "log")
-            tracked = set(self.run(server.url, outbox, log))
+            tracked = set(self.run(server, outbox, log))
             at_end = len(server.accepted())
             if self.kept:
                 harness.call(harness.drain, outbox, True, url=server.url)
@@ -210,15 +210,15 @@ def uwsgi(_: argparse.Namespace) -> bool:
 
 
 def served_by_uwsgi(
-    arguments: tuple[str, ...], url: str, outbox: str | None, log: Path
+    arguments: tuple[str, ...], server: harness.Server, outbox: str | None, log: Path
 ) -> Iterable[int]:
     """Ends uWSGI under load. Its master finds an outbox with events in it."""
-    left = harness.call(leave_in_outbox, outbox, url=url) if outbox else []
+    left = harness.call(leave_in_outbox, outbox, url=server.url) if outbox else []
     starts = WORKERS if "--lazy-apps" in arguments else 1
     with harness.process_group(
         "hosts", "--http-socket", "127.0.0.1:0", "--master", "--enable-threads",
         "--processes", str(WORKERS), "--module", "hosts:application()", "--disable-logging",
-        *arguments, url=url, log=log, **({OUTBOX: outbox} if outbox else {}),
+        *arguments, url=server.url, log=log, **({OUTBOX: outbox} if outbox else {}),
     ) as master:  # fmt: skip
 
         def ready() -> re.Match[str] | int | None:
@@ -229,26 +229,32 @@ def served_by_uwsgi(
                 return master.poll()
             return re.search(r"bound to TCP address ([\d.:]+)", said)
 
-        served = ended_under_load(master, ready, log)
+        served = ended_under_load(server, master, ready, log)
     return {*map(int, left), *served}
 
 
 def ended_under_load(
-    master: harness.Leader, ready: Callable[[], re.Match[str] | int | None], log: Path
+    server: harness.Server,
+    master: harness.Leader,
+    ready: Callable[[], re.Match[str] | int | None],
+    log: Path,
 ) -> list[int]:
-    """Terminates a server under load; returns the events for which an answer came."""
-    found = harness.until(ready, "The start of the server")
+    """Ends a web server under load while it sends; returns the events of its answers."""
+    found = harness.until(ready, "The start of the web server")
     if not isinstance(found, re.Match):
-        sys.exit(f"The server ended with exit code {found}: {log.read_text()[-1000:]}")
+        sys.exit(f"The web server ended with exit code {found}: {log.read_text()[-1000:]}")
     with harness.loading(found[1], count(1_000)) as answered:
-        harness.until(lambda: len(answered) >= ANSWERS, f"{ANSWERS} answers of the server")
+        harness.until(
+            lambda: len(answered) >= ANSWERS and server.accepted(),
+            f"{ANSWERS} answers of the web server, and the first event sent",
+        )
         master.send_signal(signal.SIGTERM)
         master.wait(harness.PATIENCE)
     return answered
 
 
 def celery(options: argparse.Namespace) -> bool:
-    tasks = TASKS if options.quick else 5 * TASKS
+    tasks = TASKS if options.quick else 10 * TASKS
     return hold(
         f"{tasks} tasks of Celery, each in a process of its own (--max-tasks-per-child 1)",
         Case("memory", partial(worked_for_celery, tasks, False)),
@@ -258,12 +264,12 @@ def celery(options: argparse.Namespace) -> bool:
 
 
 def worked_for_celery(
-    tasks: int, flushes: bool, url: str, outbox: str | None, log: Path
+    tasks: int, flushes: bool, server: harness.Server, outbox: str | None, log: Path
 ) -> list[int]:
     """Ends Celery's worker as soon as it has run all tasks."""
     folder = log.parent / "queue"
     folder.mkdir()
-    worker = harness.start(work_for_celery, tasks, str(folder), outbox, flushes, url=url)
+    worker = harness.start(work_for_celery, tasks, str(folder), outbox, flushes, url=server.url)
     tracked = [int(harness.read_line(worker)) for _ in range(tasks)]
     worker.terminate()
     harness.finish(worker)
@@ -280,22 +286,24 @@ def gevent(_: argparse.Namespace) -> bool:
     )
 
 
-def ended_program(events: int, children: int, url: str, _: str | None, log: Path) -> list[int]:
+def ended_program(
+    events: int, children: int, server: harness.Server, _: str | None, log: Path
+) -> list[int]:
     """Runs a program under gevent, which forks if told to."""
     program = ("gevent_program", str(events), str(children))
-    with harness.process_group(*program, url=url, log=log) as process:
+    with harness.process_group(*program, url=server.url, log=log) as process:
         if failed := process.wait(harness.PATIENCE):
             sys.exit(f"{program[0]} ended with exit code {failed}: {log.read_text()[-1000:]}")
     return [int(line) for line in log.read_text().split("\n") if line.isdigit()]
 
 
 def served_by_gunicorn(
-    arguments: tuple[str, ...], url: str, outbox: str | None, log: Path
+    arguments: tuple[str, ...], server: harness.Server, outbox: str | None, log: Path
 ) -> list[int]:
     """Ends gunicorn under load."""
     with harness.process_group(
         "gunicorn", "--worker-class", "gevent", "--workers", str(WORKERS),
-        "--bind", "127.0.0.1:0", *arguments, "hosts:application()", url=url, log=log,
+        "--bind", "127.0.0.1:0", *arguments, "hosts:application()", url=server.url, log=log,
         HOME=str(log.parent),  # gunicorn would leave a socket in the user's.
         **({OUTBOX: outbox} if outbox else {}),
     ) as master:  # fmt: skip
@@ -303,7 +311,7 @@ def served_by_gunicorn(
         def ready() -> re.Match[str] | int | None:
             return re.search(r"http://([\d.:]+)", log.read_text()) or master.poll()
 
-        return ended_under_load(master, ready, log)
+        return ended_under_load(server, master, ready, log)
 
 
 def jobs(_: argparse.Namespace) -> bool:
@@ -313,15 +321,16 @@ def jobs(_: argparse.Namespace) -> bool:
         # What a process that ended at once had in flight may have arrived.
         Case("os._exit, outbox", partial(ran_jobs, "os._exit", False), kept=True, repeats=JOBS),
         Case("with Pool(), flush", partial(ran_jobs, "Pool", True)),
-        Case("with Pool(), outbox", partial(ran_jobs, "Pool", False), kept=True, repeats=JOBS),
         Case("ProcessPoolExecutor", partial(ran_jobs, "ProcessPoolExecutor", False)),
         Case("Process", partial(ran_jobs, "Process", False)),
     )
 
 
-def ran_jobs(runner: str, flushes: bool, url: str, outbox: str | None, _: Path) -> list[int]:
+def ran_jobs(
+    runner: str, flushes: bool, server: harness.Server, outbox: str | None, _: Path
+) -> list[int]:
     """Runs jobs in child processes."""
-    return [int(line) for line in harness.call(run_jobs, runner, outbox, flushes, url=url)]
+    return [int(line) for line in harness.call(run_jobs, runner, outbox, flushes, url=server.url)]
 
 
 PARTS = {"uwsgi": uwsgi, "celery": celery, "gevent": gevent, "jobs": jobs}
