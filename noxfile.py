@@ -380,10 +380,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def typecheck(session: nox.Session) -> None:
-    """Checks types with mypy --strict and pyright, also of real uses and the README's examples."""
+    """Checks types with mypy --strict and pyright, also of real uses and the READMEs' examples."""
     # Editable, so that a reused environment has the code as it is now.
     _install_once(session, *_group("typecheck"), *_group("test"), "--editable", f".{EXTRAS}")
-    session.run("python", "scripts/extract_examples.py", "README.md", "build/readme")
+    session.run("python", "scripts/extract_examples.py", "build/readme")
     session.run(
         "mypy", "-p", "intercom_data_events", "-p", "intercom_data_events_api",
         env={"MYPYPATH": os.pathsep.join(("overlays", "generated"))},
@@ -471,7 +471,7 @@ def backfill(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def crashes(session: nox.Session) -> None:
     """Ends programs that track in all the ways that they end, and counts their events."""
-    session.install(*_group("test"))
+    session.install(*_group("test"), *_group("crashes"))
     _install_wheel(session)
     session.run("python", "tests/endurance/crashes.py", *session.posargs)
 

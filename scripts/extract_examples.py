@@ -1,6 +1,6 @@
-"""Writes each Python example of a Markdown file into a module of its own, for type checkers.
+"""Writes each Python example of the READMEs into a module of its own, for type checkers.
 
-    python scripts/extract_examples.py README.md FOLDER
+    python scripts/extract_examples.py FOLDER
 
 The folder is made anew. Line numbers stay those of the Markdown file, so that what a checker says
 of example 3 can be looked up there.
@@ -14,6 +14,15 @@ import sys
 from pathlib import Path
 
 _EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+PROJECT = Path(__file__).parent.parent
+
+
+def readmes() -> dict[str, Path]:
+    """Returns the READMEs for users: the front page by "", and those of folders by their names."""
+    others = sorted((PROJECT / "overlays").rglob("README.md"))
+    return {"": PROJECT / "README.md", **{path.parent.name: path for path in others}}
 
 
 def examples(markdown: str) -> list[tuple[int, str]]:
@@ -33,12 +42,14 @@ def under(markdown: str, heading: str) -> list[tuple[int, str]]:
 
 
 def main() -> None:
-    source, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    folder = Path(sys.argv[1])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for number, (line, code) in enumerate(examples(source.read_text(encoding="utf-8")), 1):
-        module = folder / f"example_{number}.py"
-        module.write_text("\n" * (line - 1) + code, encoding="utf-8")
+    for name, readme in readmes().items():
+        found = examples(readme.read_text(encoding="utf-8"))
+        for number, (line, code) in enumerate(found, 1):
+            module = folder / f"{f'{name}_' if name else ''}example_{number}.py"
+            module.write_text("\n" * (line - 1) + code, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's examples run, in their order, against the emulator.
+"""The READMEs' examples run, in their order, against the emulator.
 
 Those of frameworks are run by the frameworks, in tests/frameworks and tests/celery_task.
 """
@@ -6,17 +6,18 @@ Those of frameworks are run by the frameworks, in tests/frameworks and tests/cel
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from extract_examples import examples, under
+from extract_examples import examples, readmes, under
 from intercom_data_events.emulator import Emulator
 
 README = Path(__file__).parent.parent / "README.md"
-TEXT = README.read_text(encoding="utf-8")
+TEXTS = {path: path.read_text(encoding="utf-8") for path in readmes().values()}
 #: The headings above examples that are run elsewhere, and by what.
 ELSEWHERE = {
     "Celery": "celery_task/test_example.py",
@@ -26,9 +27,10 @@ ELSEWHERE = {
     "Lambda": "frameworks/test_lambda.py",
 }
 EXAMPLES = [
-    example
-    for example in examples(TEXT)
-    if example not in [other for heading in ELSEWHERE for other in under(TEXT, heading)]
+    (path, *example)
+    for path, text in TEXTS.items()
+    for example in examples(text)
+    if example not in [other for heading in ELSEWHERE for other in under(text, heading)]
 ]
 
 
@@ -37,14 +39,24 @@ def emulator():
     return Emulator()
 
 
-def parameters(line, code):
+def parameters(path, line, code):
     """An example as a test's parameters; one that is a test is run by pytest in another process."""
     marks = [pytest.mark.processes] if "\ndef test_" in code else []
-    return pytest.param(line, code, id=f"line {line}", marks=marks)
+    name = path.relative_to(README.parent).parent.name
+    return pytest.param(path, line, code, id=f"{name} line {line}".strip(), marks=marks)
 
 
-@pytest.mark.parametrize(("line", "code"), [parameters(*example) for example in EXAMPLES])
-def test_an_example_runs(line, code, emulator, monkeypatch, tmp_path):
+@pytest.fixture
+def _sigterm():
+    """Restores the handler of SIGTERM, which an example sets."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.parametrize(("path", "line", "code"), [parameters(*example) for example in EXAMPLES])
+def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
     before = len(emulator.requests)
     monkeypatch.chdir(tmp_path)  # Some write a file.
     with emulator.serve() as url:
@@ -58,7 +70,7 @@ def test_an_example_runs(line, code, emulator, monkeypatch, tmp_path):
         # A region, where an example names one, would lead away from the emulator.
         code = re.sub(r'region="eu"', "", code)
         namespace = {"__name__": "__main__"}
-        exec(compile("\n" * (line - 1) + code, str(README), "exec"), namespace)
+        exec(compile("\n" * (line - 1) + code, str(path), "exec"), namespace)
         if "client" in namespace:
             namespace["client"].close()
 
@@ -66,13 +78,14 @@ def test_an_example_runs(line, code, emulator, monkeypatch, tmp_path):
     assert len(emulator.requests) > before or "assert " in code
 
 
-def test_the_readme_has_examples():
-    assert len(EXAMPLES) >= 8
+@pytest.mark.parametrize(("name", "least"), [("", 8), ("tracker", 5)])
+def test_a_readme_has_examples(name, least):
+    assert len([path for path, *_ in EXAMPLES if path == readmes()[name]]) >= least
 
 
 @pytest.mark.parametrize("heading", ELSEWHERE)
 def test_what_is_left_out_here_is_run_elsewhere(heading):
-    assert under(TEXT, heading)
+    assert sum(len(under(text, heading)) for text in TEXTS.values()) == 1
     assert (Path(__file__).parent / ELSEWHERE[heading]).exists()
 
 

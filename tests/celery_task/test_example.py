@@ -1,19 +1,18 @@
-"""The README's example, run by a real worker on a real Redis."""
+"""The tracker's README's example, run by a real worker on a real Redis."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from extract_examples import under
+from extract_examples import readmes, under
 from intercom_data_events.emulator import Emulator
 
 from .conftest import PATIENCE, until
 
-README = Path(__file__).parents[2] / "README.md"
+README = readmes()["tracker"]
 
 
 @pytest.mark.costly

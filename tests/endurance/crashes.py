@@ -8,15 +8,19 @@
 - sigterm: a program that tracks in a loop is terminated at a random moment.
 - fork: a program forks ten times while one of its threads tracks and others send.
 - outage: nothing listens at Intercom's address, while four threads go on tracking.
+- uwsgi: uWSGI is terminated under load, with its workers' events in memory or an outbox.
+- celery: each process of a Celery worker runs one task that tracks an event.
+- gevent: a short program ends, one forks while it sends, gunicorn is terminated under load.
+- jobs: child processes that end by os._exit, as RQ's do, or as those of multiprocessing do.
 
 Each event for which `track` returned has to be stored, and no more be sent again than were in
-flight when a process died. The exit code is 1 if one of the claims does not hold.
+flight when a process died. The exit code is 1 if one of the claims does not hold. uWSGI can end a
+worker without calling anything: what is lost then has to be announced in the log.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import random
@@ -31,8 +35,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -40,30 +42,17 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import httpx
 
 import harness
-from intercom_data_events import Clock, DataEventsClient
+import hosts
+from intercom_data_events import DataEventsClient
 from intercom_data_events.tracker import Tracker
 
 WORKERS, THREADS, CONCURRENCY = 4, 8, 20
 EXIT_EVENTS, EXIT_LATENCY, EXIT_BUDGET = 500, 0.3, 10.0
 FORK_EVENTS, CHILDREN, CHILD_EVENTS, LOOPED = 200, 10, 20, 1_000
 OUTAGE_THREADS, OUTAGE_RATE, OUTAGE_LIMIT, OUTAGE_WINDOW = 4, 100, 300, 2
-# Seconds for which a claim of a process that died holds.
-CLAIM = 31.0
 
 
 # What runs in child processes. Each prints numbers of events for which `track` returned.
-
-
-class _AheadClock(Clock):
-    """By which claims have ended already."""
-
-    def time(self) -> float:
-        return time.time() + CLAIM
-
-
-def note(number: int) -> None:
-    """Prints at once that `track` returned, whatever happens next."""
-    os.write(sys.stdout.fileno(), b"%d\n" % number)
 
 
 def application(outbox: str) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
@@ -78,19 +67,12 @@ def application(outbox: str) -> Callable[[WSGIEnvironment, StartResponse], Itera
     return answer
 
 
-def drain(outbox: str, hurried: bool) -> None:
-    """Sends the events that other processes left in an outbox."""
-    clock = _AheadClock() if hurried else None
-    with Tracker(DataEventsClient(clock=clock), outbox) as tracker:
-        tracker.flush(harness.PATIENCE)
-
-
 def track_and_exit(outbox: str | None, events: int, close_timeout: float) -> None:
     """Tracks events, and prints the time at which the program begins to end."""
     tracker = Tracker(DataEventsClient(), outbox, close_timeout=close_timeout)
     for number in range(events):
         tracker.track("placed-order", user_id=str(number))
-        note(number)
+        harness.note(number)
     print(time.time())
 
 
@@ -100,7 +82,7 @@ def track_until_terminated(outbox: str | None, handled: bool, first: int) -> Non
     tracker = Tracker(DataEventsClient(), outbox)
     for number in count(first):
         tracker.track("placed-order", user_id=str(number))
-        note(number)
+        harness.note(number)
         # No more than can be sent in the time that an exit may take.
         time.sleep(0.0005)
 
@@ -112,7 +94,7 @@ def track_and_fork(outbox: str | None) -> None:
     tracker = Tracker(DataEventsClient(), outbox, close_timeout=harness.PATIENCE)
     for number in range(FORK_EVENTS):
         tracker.track("placed-order", user_id=str(number))
-        note(number)
+        harness.note(number)
     forked = threading.Event()
 
     def track() -> None:
@@ -120,7 +102,7 @@ def track_and_fork(outbox: str | None) -> None:
             if forked.is_set():
                 break
             tracker.track("placed-order", user_id=str(number))
-            note(number)
+            harness.note(number)
 
     looping = threading.Thread(target=track)
     looping.start()
@@ -130,7 +112,7 @@ def track_and_fork(outbox: str | None) -> None:
             signal.alarm(harness.PATIENCE)  # It ends a child that hangs.
             for number in range(child * 100_000, child * 100_000 + CHILD_EVENTS):
                 tracker.track("placed-order", user_id=str(number))
-                note(number)
+                harness.note(number)
             sys.exit(0)
         children.append(process)
     forked.set()
@@ -163,10 +145,6 @@ def track_through_outage(outbox: str, seconds: float) -> None:
 # What is counted.
 
 
-def missing_and_repeated(tracked: Iterable[int], accepted: Counter[int]) -> tuple[int, int]:
-    return len(set(tracked) - accepted.keys()), accepted.total() - len(accepted)
-
-
 def killed_workers(options: argparse.Namespace) -> bool:
     rounds = options.rounds
     table = harness.Table(
@@ -185,9 +163,9 @@ def killed_workers(options: argparse.Namespace) -> bool:
         for round_ in range(rounds):
             log = Path(folder, f"log{round_}")
             answered.update(killed_under_load(server.url, outbox, log, numbers, source))
-        harness.call(drain, outbox, options.quick, url=server.url)
+        harness.call(harness.drain, outbox, options.quick, url=server.url)
         accepted = server.accepted()
-    missing, repeated = missing_and_repeated(answered, accepted)
+    missing, repeated = harness.missing_and_repeated(answered, accepted)
     table.row(rounds, len(answered), missing, len(accepted.keys() - answered), repeated,
               f"{repeated / rounds:.1f}")  # fmt: skip
     return not missing and len(answered) > rounds and repeated <= 2 * rounds * WORKERS * CONCURRENCY
@@ -197,8 +175,6 @@ def killed_under_load(
     url: str, outbox: str, log: Path, numbers: Iterator[int], source: random.Random
 ) -> list[int]:
     """One round; returns the numbers of the events for which an answer came."""
-    answered: list[int] = []
-    over = threading.Event()
     with harness.process_group(
         "gunicorn", "--workers", str(WORKERS), "--bind", "127.0.0.1:0",
         f"crashes:application({outbox!r})", url=url, log=log,
@@ -211,18 +187,7 @@ def killed_under_load(
         if not isinstance(found, re.Match):
             sys.exit(f"gunicorn ended with exit code {found}: {log.read_text()[-1000:]}")
 
-        def load() -> None:
-            while not over.is_set():
-                number = next(numbers)
-                connection = http.client.HTTPConnection(found[1], timeout=harness.PATIENCE)
-                with suppress(OSError, http.client.HTTPException):
-                    connection.request("POST", f"/{number}")
-                    if connection.getresponse().status == http.HTTPStatus.NO_CONTENT:
-                        answered.append(number)
-                connection.close()
-
-        with ThreadPoolExecutor(THREADS) as pool:
-            loading = [pool.submit(load) for _ in range(THREADS)]
+        with harness.loading(found[1], numbers, THREADS) as answered:
             try:
                 harness.until(lambda: answered, "An answer of gunicorn")
                 workers = re.findall(r"Booting worker with pid: (\d+)", log.read_text())
@@ -232,9 +197,6 @@ def killed_under_load(
                 time.sleep(source.uniform(0, 1))
             finally:
                 harness.kill_group(master)
-                over.set()
-            for future in loading:
-                future.result()
     return answered
 
 
@@ -253,9 +215,9 @@ def ends_of_programs(options: argparse.Namespace) -> bool:
             seconds = time.time() - float(began)
             at_end = len(server.accepted())
             if kept:
-                harness.call(drain, outbox, options.quick, url=server.url)
+                harness.call(harness.drain, outbox, options.quick, url=server.url)
             accepted = server.accepted()
-        missing, repeated = missing_and_repeated(map(int, tracked), accepted)
+        missing, repeated = harness.missing_and_repeated(map(int, tracked), accepted)
         table.row(f"{name}, close_timeout={close_timeout:g}", at_end, len(accepted) - at_end,
                   missing, repeated, f"{seconds:.1f}")  # fmt: skip
         good &= not missing and repeated <= (CONCURRENCY if kept else 0)
@@ -290,9 +252,9 @@ def terminated(options: argparse.Namespace) -> bool:
                 left += len(own - server.accepted().keys())
                 tracked |= own
             if kept:
-                harness.call(drain, outbox, options.quick, url=server.url)
+                harness.call(harness.drain, outbox, options.quick, url=server.url)
             accepted = server.accepted()
-        missing, repeated = missing_and_repeated(tracked, accepted)
+        missing, repeated = harness.missing_and_repeated(tracked, accepted)
         table.row(name, options.rounds, len(tracked), left, missing, repeated)
         good &= not missing
         # Without a handler, what was in flight may have arrived.
@@ -317,7 +279,7 @@ def forked(options: argparse.Namespace) -> bool:
                 begin = time.perf_counter()
                 tracked = set(map(int, harness.call(track_and_fork, outbox, url=server.url)))
                 longest = max(longest, time.perf_counter() - begin)
-                missing, repeated = missing_and_repeated(tracked, server.accepted())
+                missing, repeated = harness.missing_and_repeated(tracked, server.accepted())
             totals.update(tracked=len(tracked), missing=missing, repeated=repeated)
             good &= len(tracked) >= FORK_EVENTS + CHILDREN * CHILD_EVENTS
         table.row(name, rounds, totals["tracked"], totals["missing"], totals["repeated"],
@@ -361,7 +323,9 @@ def outage(options: argparse.Namespace) -> bool:
     whole = range(int(first // OUTAGE_WINDOW) + 1, int(last // OUTAGE_WINDOW))
     used = [windows[window] / OUTAGE_LIMIT for window in whole]
     limited = len(arrivals) - len(stored)
-    missing, repeated = missing_and_repeated(tracked, Counter(number for number, _ in stored))
+    missing, repeated = harness.missing_and_repeated(
+        tracked, Counter(number for number, _ in stored)
+    )
     table = harness.Table(
         "All of these events, and the quota after the outage",
         "", "missing", "sent again", "429", "first after", "backlog sent after", "quota used",
@@ -382,6 +346,7 @@ PARTS = {
     "sigterm": terminated,
     "fork": forked,
     "outage": outage,
+    **hosts.PARTS,
 }
 
 
@@ -398,7 +363,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.outage = 2, 5.0
-    return harness.run(PARTS, options, requires=("gunicorn",))
+    return harness.run(PARTS, options, requires=("gunicorn", "celery", "gevent", "pyuwsgi"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the endurance programs share: running parts, child processes, the emulator and tables.
+"""What the endurance programs share: parts, child processes, the emulator, outboxes and tables.
 
 Each part of a program prints a table and returns whether its claims hold. `run` runs the parts,
 prints the verdict and returns the exit code; `start` runs a function in a child process.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import http.client
 import importlib
 import inspect
 import json
@@ -19,6 +20,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -35,8 +37,9 @@ import anyio
 import attrs
 import httpx
 
-from intercom_data_events import AsyncDataEventsClient, Clock
+from intercom_data_events import AsyncDataEventsClient, Clock, DataEventsClient
 from intercom_data_events.emulator import EmulatedEvent, Emulator, EmulatorServer, Fault
+from intercom_data_events.tracker import Tracker
 
 BEGIN = 1_671_028_894
 # Intercom's own rate limit: 10,000 requests a minute, in windows of 10 seconds.
@@ -44,7 +47,11 @@ LIMIT, WINDOW = 1667, 10
 # Seconds after which a wait has failed.
 PATIENCE = 120
 
+# Seconds for which a claim of a process that died holds.
+CLAIM = 31.0
+
 Part = Callable[[argparse.Namespace], bool]
+Leader = subprocess.Popen[str]
 _T = TypeVar("_T")
 
 
@@ -280,6 +287,32 @@ def kill_group(leader: subprocess.Popen[str]) -> None:
     leader.wait()
 
 
+@contextmanager
+def loading(address: str, numbers: Iterator[int], threads: int = 8) -> Iterator[list[int]]:
+    """Posts numbers to a server from several threads; adds those for which an answer comes."""
+    answered: list[int] = []
+    over = threading.Event()
+
+    def load() -> None:
+        while not over.is_set():
+            number = next(numbers)
+            connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+            with suppress(OSError, http.client.HTTPException):
+                connection.request("POST", f"/{number}")
+                if connection.getresponse().status == http.HTTPStatus.NO_CONTENT:
+                    answered.append(number)
+            connection.close()
+
+    with ThreadPoolExecutor(threads) as pool:
+        posting = [pool.submit(load) for _ in range(threads)]
+        try:
+            yield answered
+        finally:
+            over.set()
+        for future in posting:
+            future.result()
+
+
 def in_threads(function: Callable[[], None], number: int) -> None:
     """Runs a function in several threads at once, and waits for all."""
     with ThreadPoolExecutor(number) as pool:
@@ -295,6 +328,33 @@ def until(condition: Callable[[], _T], awaited: str, seconds: float = PATIENCE) 
             sys.exit(f"{awaited} did not happen within {seconds:g} s.")
         time.sleep(0.01)
     return value
+
+
+# Events in an outbox, and their numbers.
+
+
+class _AheadClock(Clock):
+    """By which claims have ended already."""
+
+    def time(self) -> float:
+        return time.time() + CLAIM
+
+
+def note(number: int) -> None:
+    """Prints at once that `track` returned, whatever happens next."""
+    os.write(sys.stdout.fileno(), b"%d\n" % number)
+
+
+def drain(outbox: str, hurried: bool) -> None:
+    """Sends the events that other processes left in an outbox."""
+    clock = _AheadClock() if hurried else None
+    with Tracker(DataEventsClient(clock=clock), outbox) as tracker:
+        tracker.flush(PATIENCE)
+
+
+def missing_and_repeated(tracked: Iterable[int], accepted: Counter[int]) -> tuple[int, int]:
+    """How many events were never accepted, and how many were once more."""
+    return len(set(tracked) - accepted.keys()), accepted.total() - len(accepted)
 
 
 # The emulator.

@@ -1,4 +1,4 @@
-"""The README's examples for frameworks, each run by the framework itself, as a program."""
+"""The tracker's README: its examples for frameworks, each run by the framework, as a program."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from attrs import define
 
-from extract_examples import under
+from extract_examples import readmes, under
 from intercom_data_events.emulator import Emulator, Fault
 
-README = Path(__file__).parents[2] / "README.md"
+README = readmes()["tracker"]
 # Seconds after which something hangs, however slow the machine.
 PATIENCE = 60
 
@@ -29,9 +29,9 @@ LATER = Fault(name="later", processed=False, status=503, headers={"Retry-After":
 
 
 def example(heading: str) -> str:
-    """The README's one example under a heading."""
+    """The one example of the tracker's README under a heading."""
     found = under(README.read_text(encoding="utf-8"), heading)
-    assert len(found) == 1, f"the README has {len(found)} examples under ### {heading}"
+    assert len(found) == 1, f"the tracker's README has {len(found)} examples under ### {heading}"
     return found[0][1]
 
 

@@ -146,6 +146,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
+def may_start_threads() -> bool:
+    """Whether threads may be started here: not where uWSGI loads the application, before it forks.
+
+    As it forks without Python's hooks, a thread that waits for the interpreter meanwhile makes the
+    forked worker wait for it forever.
+    """
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None or uwsgi.worker_id() or uwsgi.mule_id():
+        return True
+    is_spooler = getattr(uwsgi, "i_am_the_spooler", None)
+    return is_spooler is not None and bool(is_spooler())
+
+
 def running_trio() -> bool:
     """Whether the running task is trio's. Trio can run as a guest of asyncio's event loop."""
     if "trio" not in sys.modules:

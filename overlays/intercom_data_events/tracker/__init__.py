@@ -375,8 +375,7 @@ class Tracker:
             raise RuntimeError("the tracker is closed; make a new one")
         if owner is begun:
             _exits.at_exit(self.close)  # Of this process, if it was forked from another one.
-            if owner.queue.size:
-                owner.wake()  # What earlier processes left is sent without any call of track.
+            owner.begin()
         return owner
 
 

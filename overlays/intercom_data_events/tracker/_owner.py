@@ -13,6 +13,7 @@ from attrs import evolve
 
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
+from intercom_data_events._sending.runtime import may_start_threads
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     IntercomError,
@@ -24,6 +25,7 @@ from intercom_data_events.event import Event
 from intercom_data_events.tracker._collector import is_collecting, watch_collector
 from intercom_data_events.tracker._counters import Count, Counters, is_worth_a_line
 from intercom_data_events.tracker._dispatcher import Reporting, Request, TrackerDispatcher
+from intercom_data_events.tracker._exits import unheard_end
 from intercom_data_events.tracker._preload import load
 from intercom_data_events.tracker._reporter import Answer, AsyncReporter, Reporter
 from intercom_data_events.tracker._scheduler import Scheduler, named
@@ -229,8 +231,18 @@ class Owner(_Shared):
         self._is_checkpointing = False
         watch_collector()
 
+    def begin(self) -> None:
+        """Sends what earlier processes left, without any call of `track`."""
+        if self.queue.size:
+            self.wake()
+        if not self.queue.durable and (ends := unheard_end()) is not None:
+            self._reporter.say(logging.WARNING, "events wait in memory: %s", ends)
+
     def wake(self) -> None:
         """Has the dispatcher take in what is new; starts its thread if needed."""
+        if not may_start_threads():
+            self._workers.notify()
+            return
         self._workers.wake()
         short = self._workers.is_short
         if short and not self._is_short:
