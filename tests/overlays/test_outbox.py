@@ -37,7 +37,7 @@ from intercom_data_events import (
 from intercom_data_events import outbox as outbox_module
 from intercom_data_events.emulator import Emulator
 from intercom_data_events.outbox import Binding, Outbox
-from intercom_data_events.tracker._queue import MemoryQueue
+from intercom_data_events.tracker._memory import MemoryQueue
 
 #: A Wednesday in December 2022, in Unix seconds, when events are tracked here.
 NOW = 1_671_028_900.0

@@ -276,7 +276,7 @@ def test_a_pickle_of_an_async_tracker_is_one_that_can_be_entered(
         anyio.run(functools.partial(use, url), backend=event_loop)
 
     assert len(emulator.requests) == 2
-    assert {json.loads(request.content)["user_id"] for request in emulator.requests} == {
+    assert {json.loads(request.body)["user_id"] for request in emulator.requests} == {
         "before", "1"
     }  # fmt: skip
 

@@ -76,6 +76,7 @@ class _Options:
                 "unknown_contact_patience", options["unknown_contact_patience"]
             ),
         }
+        self.owns_client = False
         self._has_meters = meter_provider is not None
         self._pickled = {**options, "before_send": before_send, "metadata": metadata}
 
@@ -107,7 +108,7 @@ class _Options:
             patience=patience,
         )
 
-    def pickled(self) -> tuple[Any, dict[str, Any]]:
+    def pickled(self) -> tuple[type[Any], dict[str, object], dict[str, Any]]:
         """Returns what a tracker is made of anew in another process: no token, and no events."""
         if self._has_meters:
             raise TypeError("a tracker with a meter_provider cannot be pickled")
@@ -119,15 +120,22 @@ class _Options:
                     f"a tracker with this {name} cannot be pickled; define the function at the top "
                     f"level of a module ({error})"
                 ) from error
-        return self.client, self._pickled
+        return type(self.client), self.client.__getstate__(), self._pickled
 
 
 def _nothing() -> None:
     pass
 
 
-def _made_anew(kind: type[Any], client: Any, options: dict[str, Any]) -> Any:
-    return kind(client, **options)
+def _made_anew(
+    kind: type[Any], client_kind: type[Any], state: dict[str, object], options: dict[str, Any]
+) -> Any:
+    """Makes a tracker of a pickle, with a client of its own, which it closes."""
+    client = object.__new__(client_kind)
+    client.__setstate__(state)
+    tracker = kind(client, **options)
+    tracker._options.owns_client = True  # noqa: SLF001  # of a tracker, above
+    return tracker
 
 
 class Tracker:
@@ -312,6 +320,8 @@ class Tracker:
         done = owner is None or owner.close(seconds)
         _exits.cancel(self.close)
         self._stop_metrics()
+        if self._options.owns_client:
+            self._options.client.close()
         return done
 
     @property
@@ -485,6 +495,8 @@ class AsyncTracker:
         given = self._options.close_timeout if timeout is None else timeout
         done = await self._owner().aclose(check_seconds("timeout", given))
         self._stop_metrics()
+        if self._options.owns_client:
+            await self._options.client.aclose()
         return done
 
     @property
