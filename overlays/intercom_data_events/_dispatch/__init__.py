@@ -11,7 +11,7 @@ loop, for the async one.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from attrs import define, field
@@ -27,6 +27,16 @@ Role: TypeAlias = Literal["", "working", "sending", "reporting"]
 #: transport, a log handler, `on_error`, a finalizer or a signal handler. None may wait for the
 #: tracker in one that is working or sending; in one that is sending, none is to track.
 ROLE: ContextVar[Role] = ContextVar("ROLE", default="")
+
+
+def context_of(role: Role) -> Context:
+    """Returns an empty context but for the role.
+
+    Code runs in a copy of it from its first line on: a finalizer may come before any line.
+    """
+    context = Context()
+    context.run(ROLE.set, role)
+    return context
 
 
 class Sendable(Protocol):

@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol
 
 from attrs import evolve
 
-from intercom_data_events._dispatch import ROLE, Dispatcher, Item, Result, Role
+from intercom_data_events._dispatch import Dispatcher, Item, Result, context_of
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import run
 from intercom_data_events._sending.exchange import Exchange
@@ -99,7 +100,8 @@ class ThreadWorkers(Generic[Item]):
         self._session = session
         self._settings = settings
         self._name = name
-        self._marked = marked
+        self._working = context_of("working") if marked else Context()
+        self._sending = context_of("sending") if marked else Context()
         self._load = load
         # Under gevent, threads go on in a forked child, where nothing of this is theirs.
         self._process = this_process()
@@ -135,7 +137,9 @@ class ThreadWorkers(Generic[Item]):
         if not self._is_dispatched and not self.has_ended:
             now = SYSTEM.monotonic()
             if now - self._tried_at >= LOOK:
-                self.is_short = not start_thread(self._dispatch, f"{self._name}-dispatcher")
+                self.is_short = not start_thread(
+                    partial(self._working.copy().run, self._dispatch), f"{self._name}-dispatcher"
+                )
                 self._tried_at = -math.inf if self.is_short else now
 
     def assist(self, seconds: float, awaited: Awaited) -> None:
@@ -149,7 +153,7 @@ class ThreadWorkers(Generic[Item]):
         self._assistants.add(here)
         try:
             if not self._is_dispatched:
-                Context().run(self._step)
+                self._working.copy().run(self._step)
                 if awaited.is_set and not self._busy:
                     return
                 self._tried_at = -math.inf
@@ -166,7 +170,7 @@ class ThreadWorkers(Generic[Item]):
             if item is None:
                 self._work.put(None)  # It is for a worker, to end.
             else:
-                error = Context().run(self._perform, item, seconds, "working")
+                error = self._working.copy().run(self._perform, item, seconds)
                 if error is not None and not isinstance(error, Exception):
                     raise error  # Of a signal handler.
         finally:
@@ -185,7 +189,7 @@ class ThreadWorkers(Generic[Item]):
         """Whether a worker is free for one more event; starts one if needed."""
         if self._busy < self._started:
             return True
-        self.is_short = not start_thread(self._run, self._name)
+        self.is_short = not start_thread(partial(self._working.copy().run, self._run), self._name)
         if not self.is_short:
             self._started += 1
         return self._busy < self._started + len(self._assistants)
@@ -212,7 +216,6 @@ class ThreadWorkers(Generic[Item]):
         here = threading.current_thread()
         self._threads.add(here)
         self._is_dispatched = True
-        self._mark("working")
         try:
             self._load()
             while True:
@@ -233,7 +236,6 @@ class ThreadWorkers(Generic[Item]):
     def _step(self) -> None:
         if not self._gate.acquire(blocking=False):
             return
-        self._mark("working")
         try:
             if not self.has_ended and self._dispatcher.step(self) is None:
                 self._end()
@@ -248,18 +250,16 @@ class ThreadWorkers(Generic[Item]):
     def _run(self) -> None:
         here = threading.current_thread()
         self._threads.add(here)
-        self._mark("working")
         try:
             self._load()
             while (item := self._work.get()) is not None and not self._is_forked():
-                Context().run(self._perform, item, math.inf, "sending")
+                self._sending.copy().run(self._perform, item, math.inf)
                 if self._is_forked():
                     return
         finally:
             self._threads.discard(here)
 
-    def _perform(self, item: Item, seconds: float, role: Role) -> BaseException | None:
-        self._mark(role)
+    def _perform(self, item: Item, seconds: float) -> BaseException | None:
         error: BaseException | None = None
         settings = self._settings
         if seconds < settings.deadline:
@@ -273,10 +273,6 @@ class ThreadWorkers(Generic[Item]):
             self._results.append(Result(item, error))
             self.wake()
         return error
-
-    def _mark(self, role: Role) -> None:
-        if self._marked:
-            ROLE.set(role)
 
     def _is_forked(self) -> bool:
         return this_process() is not self._process

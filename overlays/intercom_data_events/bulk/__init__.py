@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Literal, Self, cast
 
 from attrs import define, field
 
+from intercom_data_events._dispatch.concurrency import Concurrency, Rate
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import arun, run
 from intercom_data_events._sending.engines.selection import bulk_session
 from intercom_data_events._sending.exchange import Exchange, reserve
 from intercom_data_events._sending.runtime import running_trio, this_process
 from intercom_data_events._validation import short_repr
-from intercom_data_events._dispatch.concurrency import Concurrency, Rate
 from intercom_data_events.bulk._scheduler import (
     UNREAD,
     EventLike,

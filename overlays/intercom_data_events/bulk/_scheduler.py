@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import frozen
 
-from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
 from intercom_data_events._dispatch.concurrency import Concurrency
+from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
 from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
 from intercom_data_events.event import Event, key, person
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Alarm, AsyncAlarm
     from intercom_data_events.tracker._reporter import Answer
-    from intercom_data_events.tracker._scheduler import GivenUp, Scheduler
+    from intercom_data_events.tracker._scheduler import Scheduler
 
 # Seconds between two looks at a queue that other processes empty, too, while a caller waits.
 _LOOK = 0.1
@@ -42,7 +42,7 @@ class Reporting(Protocol):
     def give_up(self, event: Event, error: IntercomError, /) -> None:
         """Has `on_error` called."""
 
-    def reply(self, answer: Answer, value: bool, /) -> None:  # noqa: FBT001
+    def reply(self, answer: Answer, value: bool, /) -> None:
         """Answers, after all calls of `on_error` so far."""
 
 

@@ -9,8 +9,6 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import evolve
-
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
 from intercom_data_events._sending.runtime import may_start_threads
@@ -35,8 +33,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine, Engine
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
-    from intercom_data_events.clock import Alarm
-    from intercom_data_events.tracker._queue import QueuedEvent, Queue
+    from intercom_data_events.tracker._queue import Queue, QueuedEvent
     from intercom_data_events.tracker._reporter import OnError
     from intercom_data_events.tracker._settings import WhenFull
 
@@ -347,9 +344,7 @@ class Owner(_Shared):
 
 
 def _no_threads() -> str:
-    return (
-        "no thread can be started to send them; they are sent once one can, or by flush() or close()"
-    )
+    return "no thread can be started to send them; they are sent once one can, or by flush() or close()"
 
 
 class AsyncOwner(_Shared):

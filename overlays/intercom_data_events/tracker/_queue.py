@@ -75,9 +75,7 @@ class Queue(Protocol):
     def oldest(self) -> float | None:
         """Returns when the event that waits longest was tracked, in Unix seconds."""
 
-    def claim(
-        self, now: float, avoid: Collection[tuple[str, str]] = (), /
-    ) -> QueuedEvent | None:
+    def claim(self, now: float, avoid: Collection[tuple[str, str]] = (), /) -> QueuedEvent | None:
         """Returns the next event to send; it stays in the queue until one of the following calls.
 
         Args:

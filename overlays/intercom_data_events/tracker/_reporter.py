@@ -12,13 +12,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field, frozen
 
-from intercom_data_events._dispatch import ROLE
+from intercom_data_events._dispatch import ROLE, context_of
 from intercom_data_events._dispatch.threads import LOOK, start_thread
 from intercom_data_events._sending.runtime import this_process
 from intercom_data_events.clock import SYSTEM
@@ -27,7 +26,7 @@ from intercom_data_events.event import Event
 from intercom_data_events.tracker._scheduler import GivenUp, named
 
 if TYPE_CHECKING:
-    from intercom_data_events.clock import Alarm, AsyncAlarm
+    from intercom_data_events.clock import AsyncAlarm
 
 log = logging.getLogger("intercom_data_events")
 
@@ -75,8 +74,6 @@ class _Line:
             ROLE.reset(role)
 
 
-
-
 @frozen
 class _Reply:
     answer: Answer
@@ -97,6 +94,7 @@ class Reporter:
         self._gate = threading.Lock()
         self._tried_at = -math.inf
         self._process = this_process()
+        self._context = context_of("reporting")
 
     def say(self, level: int, message: str, *arguments: object) -> None:
         """Logs a line: here if no thread can be started."""
@@ -131,7 +129,7 @@ class Reporter:
     def assist(self) -> None:
         """Reports from here, if there is something to report and no thread that does."""
         if self._items and not self._gate.locked() and SYSTEM.monotonic() - self._tried_at >= LOOK:
-            Context().run(self._work, is_own=False)
+            self._context.copy().run(self._work, is_own=False)
 
     def finish(self, ends: float) -> bool:
         """Reports the rest; returns whether all calls of `on_error` have ended.
@@ -145,13 +143,13 @@ class Reporter:
             return True  # It continues after this.
         self._wait_until(ends)
         if not self._gate.locked():
-            Context().run(self._work, is_own=False)
+            self._context.copy().run(self._work, is_own=False)
         elif self._items:
-            beside = partial(self._report, is_own=True)
+            beside = partial(self._context.copy().run, partial(self._report, is_own=True))
             if start_thread(beside, "intercom-tracker-reporter"):
                 self._wait_until(SYSTEM.monotonic() + _GRACE)
             else:
-                Context().run(self._report, is_own=False)
+                self._context.copy().run(self._report, is_own=False)
         return self.is_idle
 
     def _wait_until(self, ends: float) -> None:
@@ -168,10 +166,8 @@ class Reporter:
         if self._gate.locked():
             return True
         self._tried_at = SYSTEM.monotonic()
-        return start_thread(self._run, "intercom-tracker-reporter")
-
-    def _run(self) -> None:
-        self._work(is_own=True)
+        work = partial(self._context.copy().run, partial(self._work, is_own=True))
+        return start_thread(work, "intercom-tracker-reporter")
 
     def _work(self, *, is_own: bool) -> None:
         # Again, because something may have come between the last look and the release.
@@ -195,18 +191,13 @@ class Reporter:
                 self._call(*item, is_own=is_own)
 
     def _call(self, event: Event, error: IntercomError, *, is_own: bool) -> None:
-        role = ROLE.set("reporting")
         try:
             if self._on_error is not None:
                 self._on_error(event, error)
-        except Exception:
-            log.exception("on_error failed, about %s", named(event))
-        except BaseException:
-            if not is_own:
+        except BaseException as failure:
+            if not (is_own or isinstance(failure, Exception)):
                 raise
             log.exception("on_error failed, about %s", named(event))
-        finally:
-            ROLE.reset(role)
 
 
 class AsyncReporter:

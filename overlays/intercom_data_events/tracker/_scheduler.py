@@ -37,7 +37,7 @@ from intercom_data_events.tracker._counters import Count
 if TYPE_CHECKING:
     from intercom_data_events._sending.pacing import Reservation
     from intercom_data_events.clock import Clock
-    from intercom_data_events.tracker._queue import QueuedEvent, Queue
+    from intercom_data_events.tracker._queue import Queue, QueuedEvent
 
 #: An event that will not arrive, and why.
 GivenUp: TypeAlias = tuple[Event, IntercomError]
@@ -321,9 +321,7 @@ class Scheduler:
         if queued is self._probe:
             self._probe = None
 
-    def _unknown_delay(
-        self, queued: QueuedEvent, error: IntercomError, now: float
-    ) -> float | None:
+    def _unknown_delay(self, queued: QueuedEvent, error: IntercomError, now: float) -> float | None:
         """Returns when to send an event of an unknown contact again; None if not for that reason.
 
         Events of others pass meanwhile, so the retries get only a part of the quota.
@@ -396,9 +394,7 @@ class Scheduler:
         self._probe = None
         self.failing = None
 
-    def _fail(
-        self, error: IntercomError, queued: QueuedEvent | None, *, general: bool
-    ) -> None:
+    def _fail(self, error: IntercomError, queued: QueuedEvent | None, *, general: bool) -> None:
         self.failing = error
         if self.paused:
             # Of several that fail at once, one is enough.
