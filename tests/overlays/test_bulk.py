@@ -704,14 +704,23 @@ def test_what_waits_for_its_turn_is_not_sent_after_closing():
     assert len(seen) <= 1
 
 
-def test_where_no_thread_can_be_had_it_says_so(monkeypatch, emulator):
-    def start(self: threading.Thread) -> None:
+@pytest.mark.parametrize("where", ["_thread.start_new_thread", "threading.Thread.start"])
+def test_where_no_thread_can_be_had_the_one_that_iterates_sends(monkeypatch, where):
+    def start(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    client = DataEventsClient("token", transport=emulator.transport())
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        list(client.create_many([event(0)]))
+    senders: set[threading.Thread] = set()
+    inner = Emulator(rate_limit=None).transport()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        senders.add(threading.current_thread())
+        return inner.handle_request(request)
+
+    client = DataEventsClient("token", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(where, start)
+
+    assert statuses(list(client.create_many(map(event, range(20))))) == ["accepted"] * 20
+    assert senders == {threading.current_thread()}
 
 
 def test_where_few_threads_can_be_had_they_do_it_all(monkeypatch):
@@ -996,11 +1005,11 @@ def test_a_server_that_stops_answering_does_not_get_ever_more(backend):
         outcomes = client.create_many(map(event, range(500)))
         if backend == "blocking":
             assert len(list(outcomes)) == 500
-            return outcomes._threads._scheduler.concurrency.limit
+            return outcomes._dispatcher._scheduler.concurrency.limit
 
         async def go() -> int:
             assert len([one async for one in outcomes]) == 500
-            return outcomes._tasks._scheduler.concurrency.limit
+            return outcomes._dispatcher._scheduler.concurrency.limit
 
         return go()
 

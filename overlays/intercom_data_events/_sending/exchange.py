@@ -52,7 +52,7 @@ def acquire(
     limiter: RateLimiter,
     reservation: Reservation,
     clock: Clock,
-    operation: Operation[Any] | None,
+    operation: Operation[Any],
     ends: float,
 ) -> Steps[bool]:
     """Waits until a reservation has quota, or until a time of the monotonic clock.
@@ -61,7 +61,7 @@ def acquire(
         limiter: What grants quota.
         reservation: What is to have it.
         clock: The client's clock.
-        operation: What it is for, or None for an event that a scheduler is to choose.
+        operation: What it is for.
         ends: When to give up.
 
     Returns:
@@ -78,41 +78,10 @@ def acquire(
             return False
         if seconds < math.inf and not announced:
             announced = True
-            label = "an event" if operation is None else operation.label
-            log.info("%s waits up to %.2f s for the rate limit", label, seconds)
+            log.info("%s waits up to %.2f s for the rate limit", operation.label, seconds)
         yield Wait(min(seconds, left), reservation.alarm)
         seconds = limiter.acquire(reservation)
     return clock.monotonic() < ends - _LEAST_LEFT
-
-
-def reserve(
-    session: Session[Any], settings: Settings, seconds: float = math.inf
-) -> Steps[Reservation | None]:
-    """Acquires quota for one request of a scheduler, which then decides what to send.
-
-    So a request in flight never has to ask its scheduler.
-
-    Args:
-        session: The connections that will send it.
-        settings: Its settings.
-        seconds: The longest wait.
-
-    Returns:
-        The reservation, which the caller passes to :meth:`Exchange.steps` or releases; None if
-        there was no quota in time.
-    """
-    state = session.enter()
-    reservation = state.limiter.reservation(settings.quota_share, paced=settings.pace)
-    acquired = False
-    try:
-        ends = session.clock.monotonic() + seconds
-        acquired = yield from acquire(state.limiter, reservation, session.clock, None, ends)
-    finally:
-        # Also if the wait is interrupted or cancelled.
-        if not acquired:
-            state.limiter.release(reservation)
-        state.leave()
-    return reservation if acquired else None
 
 
 class Exchange(Generic[T]):
