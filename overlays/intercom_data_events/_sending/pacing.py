@@ -162,7 +162,8 @@ class RateLimiter:
                 its own requests, which take none, and so neither wait for others nor delay them.
             waker: What to set when it may go, for a caller that does not wait on an alarm.
         """
-        thread = self._thread and self._thread()
+        # A scheduler has several at a time, which other threads send.
+        thread = None if waker or not self._thread else self._thread()
         return Reservation(next(self._numbers), share, paced, uses_slot, thread, waker)
 
     def acquire(self, reservation: Reservation) -> float:
