@@ -123,6 +123,8 @@ class Exchange(Generic[T]):
                 reservation = state.limiter.reservation(
                     settings.quota_share, paced=settings.pace, uses_slot=session.has_own_connections
                 )
+            else:
+                state.limiter.begin(reservation)
             result = yield from self._attempts(state, reservation, acquired)
         except Exception as error:
             # From elsewhere: the caller's hook, transport or token function.

@@ -57,7 +57,7 @@ class Reservation:
     #: What to set when it may go, instead of an alarm that is waited on.
     waker: Waker | None = None
     alarm: Alarm | AsyncAlarm | Waker | None = None
-    #: When the request got its quota, by our clock.
+    #: When the request got its quota, or was begun with it, by our clock.
     sent: float = 0.0
     #: Seconds that the latest answer took; 0 before the first.
     latency: float = 0.0
@@ -206,6 +206,10 @@ class RateLimiter:
                 window.used += 1
             self._wake()
             return 0.0
+
+    def begin(self, reservation: Reservation) -> None:
+        """Takes in that a request begins now whose quota was acquired before."""
+        reservation.sent = self._now()
 
     def release(
         self,
