@@ -455,6 +455,13 @@ def test_after_a_rest_all_that_was_held_up_goes_on():
     assert rested < 1_500
 
 
+def until_only_these_threads_are_left(before: set[threading.Thread]) -> None:
+    deadline = time.monotonic() + 10
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_threads_that_wait_for_more_of_the_input_end_with_it():
     emulator = Emulator(rate_limit=None)
     before = set(threading.enumerate())
@@ -468,11 +475,7 @@ def test_threads_that_wait_for_more_of_the_input_end_with_it():
     with DataEventsClient("token", transport=emulator.transport()).create_many(events()) as found:
         while not read.is_set():
             next(found)
-    for thread in set(threading.enumerate()) - before:
-        while thread.ident is None:
-            pass  # It is being started.
-        thread.join(30)
-        assert not thread.is_alive()
+    until_only_these_threads_are_left(before)
 
 
 def test_what_is_refused_and_never_asked_for_is_not_read_without_end():
@@ -547,10 +550,7 @@ def test_leaving_the_loop_ends_what_is_on_its_way():
         break
     del outcome
     gc.collect()
-    deadline = time.monotonic() + 10
-    while set(threading.enumerate()) - before:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until_only_these_threads_are_left(before)
 
 
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
@@ -696,8 +696,7 @@ def test_what_waits_for_its_turn_is_not_sent_after_closing():
         assert gate.waiting.wait(30)
     gate.opened.set()
     iterating.join(30)
-    for thread in set(threading.enumerate()) - before:
-        thread.join(30)
+    until_only_these_threads_are_left(before)
 
     # The first need not wait, and may have been sent before the rest was unwanted.
     assert emulator.counts.requests <= 1
