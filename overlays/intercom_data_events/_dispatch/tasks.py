@@ -132,7 +132,9 @@ class TaskWorkers(Generic[Item]):
         seconds = self._dispatcher.step(self)
         self.has_ended = seconds is None
         before = self._due
-        self._due = self.session.clock.monotonic() + (seconds or 0.0)
+        self._due = math.inf
+        if seconds != math.inf:
+            self._due = self.session.clock.monotonic() + (seconds or 0.0)
         if (self._due < before or self.has_ended) and self._alarm is not None:
             self._alarm.set()
 

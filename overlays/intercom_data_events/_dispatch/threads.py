@@ -1,4 +1,4 @@
-"""Runs a dispatcher in a thread of its own, and sends from others.
+"""Runs a dispatcher in a thread of its own and in those that send, one at a time.
 
 No lock is waited for, and no thread, where a signal handler, a finalizer or a forked child would
 wait for ever: a thread that is being born may run the garbage collector before its starter goes on,
@@ -105,9 +105,18 @@ class ThreadWorkers(Generic[Item]):
         self._load = load
         # Under gevent, threads go on in a forked child, where nothing of this is theirs.
         self._process = this_process()
-        # Only tried, never waited for. The thread that has it owns the dispatcher's state.
+        # Only tried, never waited for. The thread that has it owns the dispatcher's state; where
+        # another one fails to get it, it runs one more step for that one.
         self._gate = threading.Lock()
+        self._is_news = False
+        self._due = math.inf
+        # While a worker asks for its next event.
+        self._is_asked = False
+        self._next: Item | None = None
+        # The dispatcher's thread has it, which waits until a step is due.
+        self._turnstile = threading.Lock()
         self._alarm: Alarm = SYSTEM.alarm()
+        self._waits_until = math.inf
         self._is_dispatched = False
         self._tried_at = -math.inf
         # Looked up when it is made, because gevent may have replaced it.
@@ -165,6 +174,7 @@ class ThreadWorkers(Generic[Item]):
                 role = self._mark("working")
                 error = self._perform(item, seconds)
                 ROLE.reset(role)
+                self.wake()
                 if error is not None and not isinstance(error, Exception):
                     raise error  # Of a signal handler.
         finally:
@@ -190,7 +200,10 @@ class ThreadWorkers(Generic[Item]):
     def submit(self, item: Item) -> None:
         """Hands an event to a free worker."""
         self._busy += 1
-        self._work.put(item)
+        if self._is_asked and self._next is None:
+            self._next = item
+        else:
+            self._work.put(item)
 
     def results(self) -> Iterator[Result[Item]]:
         """Yields the results since the last call."""
@@ -206,39 +219,57 @@ class ThreadWorkers(Generic[Item]):
     # Their own.
 
     def _dispatch(self) -> None:
-        if not self._gate.acquire(blocking=False):
+        if not self._turnstile.acquire(blocking=False):
             return
         here = threading.current_thread()
         self._threads.add(here)
         self._is_dispatched = True
-        self._mark("working")
+        clock = self._session.clock
         try:
             self._load()
             while True:
-                # Before the step: what is new after it sets this alarm.
-                self._alarm = alarm = self._session.clock.alarm()
-                seconds = self._dispatcher.step(self)
-                if seconds is None:
-                    self._end()
+                # Before the step: what is new, or due, after it sets this alarm.
+                self._alarm = alarm = clock.alarm()
+                self._waits_until = math.inf
+                self._step()
+                if self.has_ended:
                     return
-                alarm.wait(seconds)
+                self._waits_until = due = self._due
+                alarm.wait(due - clock.monotonic())
                 if self._is_forked():
                     return
         finally:
             self._is_dispatched = False
-            self._gate.release()
+            self._turnstile.release()
             self._threads.discard(here)
 
-    def _step(self) -> None:
-        if not self._gate.acquire(blocking=False):
-            return
-        role = self._mark("working")
-        try:
-            if not self.has_ended and self._dispatcher.step(self) is None:
-                self._end()
-        finally:
-            ROLE.reset(role)
-            self._gate.release()
+    def _step(self, *, asks: bool = False) -> Item | None:
+        """Runs the dispatcher, or has the thread that is running it do so once more.
+
+        Args:
+            asks: Whether to return an event to send now, if there is one.
+        """
+        item: Item | None = None
+        self._is_news = True
+        while self._is_news and self._gate.acquire(blocking=False):
+            role = self._mark("working")
+            self._is_asked = asks and item is None
+            try:
+                self._is_news = False
+                if self.has_ended:
+                    break
+                seconds = self._dispatcher.step(self)
+                if seconds is None:
+                    self._end()
+                    break
+                self._due = self._session.clock.monotonic() + seconds
+            finally:
+                if self._is_asked:
+                    item, self._next = self._next, None
+                self._is_asked = False
+                ROLE.reset(role)
+                self._gate.release()
+        return item
 
     def _end(self) -> None:
         self.has_ended = True
@@ -251,12 +282,18 @@ class ThreadWorkers(Generic[Item]):
         self._mark("working")
         try:
             self._load()
-            while (item := self._work.get()) is not None and not self._is_forked():
+            item = self._work.get()
+            while item is not None and not self._is_forked():
                 role = self._mark("sending")
                 self._perform(item, math.inf)
                 ROLE.reset(role)
                 if self._is_forked():
                     return
+                # Without a switch to the dispatcher's thread, if that is not running a step.
+                item = self._step(asks=True)
+                if self._due < self._waits_until:
+                    self._alarm.set()
+                item = item or self._work.get()
         finally:
             self._threads.discard(here)
 
@@ -272,7 +309,6 @@ class ThreadWorkers(Generic[Item]):
             error = failure
         if not self._is_forked():
             self._results.append(Result(item, error))
-            self.wake()
         return error
 
     def _mark(self, role: Role) -> Token[Role]:

@@ -224,7 +224,7 @@ class AsyncOutcomes:
         """Returns the next outcome."""
         import anyio
 
-        dispatcher, host = self._dispatcher, self._sending.begin()
+        dispatcher, host = self._dispatcher, self._sending.host or self._sending.begin()
         while True:
             if dispatcher.has_ended and not host.has_ended:
                 await host.ended()
@@ -274,12 +274,11 @@ class _Sending:
     host: Host | None = field(default=None, init=False)
 
     def begin(self) -> Host:
-        """Starts to send, unless that was done before."""
+        """Starts to send."""
         from intercom_data_events._dispatch.tasks import Host
 
-        if self.host is None:
-            self.host = Host(self._run, copy_context(), self._dispatcher.end)
-        return self.host
+        self.host = host = Host(self._run, copy_context(), self._dispatcher.end)
+        return host
 
     async def aclose(self) -> None:
         """Ends everything, and waits for it."""
@@ -360,13 +359,13 @@ class _Sending:
         import anyio.lowlevel
 
         dispatcher, workers = self._dispatcher, cast("TaskWorkers[QueuedEvent]", self._workers)
-        before = dispatcher.in_flight
         dispatcher.put(item)
         if dispatcher.is_idle:
+            before = dispatcher.in_flight
             workers.step()
-        if dispatcher.in_flight > before:
-            # What was begun gets its turn, also where the input is slow.
-            await anyio.lowlevel.checkpoint()
+            if dispatcher.in_flight > before:
+                # What was begun gets its turn, also where the input is slow.
+                await anyio.lowlevel.checkpoint()
         while not dispatcher.wants_input:
             wanted = anyio.Event()
             dispatcher.readers.append(wanted)

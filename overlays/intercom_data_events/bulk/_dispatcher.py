@@ -126,14 +126,16 @@ class BulkDispatcher:
             BaseException: What stopped it, once; `end` if there are no more outcomes.
         """
         has_ended = self.has_ended  # Asked first: the last outcomes come before the end.
-        found: Outcome | None = None
-        with suppress(IndexError):
-            found = self._scheduler.outcomes.popleft()
+        scheduler = self._scheduler
+        try:
+            found: Outcome | None = scheduler.outcomes.popleft()
+        except IndexError:
+            found = None
         if found is None and has_ended:
-            error = self._scheduler.fatal or self._input_error or end()
-            self._scheduler.fatal = self._input_error = None
+            error = scheduler.fatal or self._input_error or end()
+            scheduler.fatal = self._input_error = None
             raise error
-        if self._is_full and len(self._scheduler.outcomes) < UNREAD:
+        if self._is_full and len(scheduler.outcomes) < UNREAD:
             self._is_full = False
             self._wake()
         return found
@@ -170,16 +172,19 @@ class BulkDispatcher:
             seconds = self._hand_out(workers)
         except Exception as error:  # noqa: BLE001  # raised to the consumer
             scheduler.stop(error)
-        if scheduler.finished and self._quota is not None:
-            self._quota.cancel()
-        self._wanted = max(self._wanted, self._taken + scheduler.wanted)
+        if more := scheduler.wanted:
+            self._wanted = max(self._wanted, self._taken + more)
         self._is_full = len(scheduler.outcomes) >= UNREAD
         self.has_ended = scheduler.finished
-        if self.is_set:
+        if self.waiting and self.is_set:
             _set_all(self.waiting)
-        if self.wants_input:
+        if self.readers and self.wants_input:
             _set_all(self.readers)
-        return None if scheduler.finished else seconds
+        if not self.has_ended:
+            return seconds
+        if self._quota is not None:
+            self._quota.cancel()
+        return None
 
     def _settle(self, result: Result[QueuedEvent]) -> None:
         queued, error = result.item, result.error
