@@ -631,6 +631,56 @@ def test_several_tasks_can_share_the_outcomes():
     anyio.run(main)
 
 
+def test_several_threads_can_share_the_outcomes_of_which_one_at_a_time_reads_the_input():
+    class Events:
+        """Waits for a second thread that reads at the same time."""
+
+        def __init__(self) -> None:
+            self._left = iter(map(event, range(5)))
+            self._inside = 0
+            self.crossed = threading.Event()
+
+        def __iter__(self) -> Events:
+            return self
+
+        def __next__(self) -> dict[str, object]:
+            self._inside += 1
+            if self._inside > 1:
+                self.crossed.set()
+            self.crossed.wait(0.1)
+            self._inside -= 1
+            return next(self._left)
+
+    events = Events()
+    client = DataEventsClient("token", transport=Emulator(rate_limit=None).transport())
+    outcomes = client.create_many(events)
+    seen: list[list[Outcome]] = [[], [], []]
+    threads = [threading.Thread(target=_seen, args=(outcomes, some)) for some in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert sorted(one.position for some in seen for one in some) == list(range(5))
+    assert not events.crossed.is_set()
+
+
+def test_a_bulk_that_was_closed_while_it_waited_for_the_rate_limit_holds_up_no_other_call():
+    async def main() -> int:
+        clock = EventLoopClock(float(NOW))
+        emulator = Emulator(clock=clock, rate_limit=10, window=10)
+        client = AsyncDataEventsClient("token", transport=emulator.transport(), clock=clock)
+        async with client.create_many(map(event, itertools.count())) as outcomes:
+            for _ in range(10):
+                await anext(outcomes)
+            with anyio.move_on_after(1):
+                await anext(outcomes)
+        await client.create("a", user_id="1", created_at=NOW)
+        return emulator.counts.stored
+
+    assert run_in_no_time(main, "asyncio") == 11
+
+
 def test_an_event_loop_that_ends_before_anything_began_ends():
     async def iterate() -> None:
         client = AsyncDataEventsClient("token", transport=Emulator().transport())

@@ -71,7 +71,8 @@ class Host:
 
     async def ended(self) -> None:
         """Waits until it has ended."""
-        await self._ended.wait()
+        if not self._ended.is_set():
+            await self._ended.wait()
 
     async def _run(self) -> None:
         try:

@@ -74,12 +74,13 @@ class _Arrival:
     """What a thread that iterates waits for."""
 
     _dispatcher: BulkDispatcher
-    alarm: Alarm
+    _reading: threading.Lock
+    alarm: Alarm = field(factory=SYSTEM.alarm, init=False)
 
     @property
     def is_set(self) -> bool:
-        """Whether it has something to do."""
-        return self._dispatcher.is_set
+        """Whether it has something to do; if another thread reads the input, it need not."""
+        return self._dispatcher.has_news(reads=not self._reading.locked())
 
 
 class Outcomes:
@@ -156,11 +157,13 @@ class Outcomes:
 
     def _wait(self) -> None:
         """Waits for a while, and sends here if no thread can be started."""
-        alarm = SYSTEM.alarm()
-        self._dispatcher.waiting.append(alarm)
-        arrival = _Arrival(self._dispatcher, alarm)
+        arrival = _Arrival(self._dispatcher, self._reading)
+        waiting = self._dispatcher.waiting
+        waiting.append(arrival.alarm)
         if not arrival.is_set:
             self._workers.assist(math.inf, arrival)
+        with suppress(ValueError, IndexError):  # It was set, or others are.
+            waiting.remove(arrival.alarm)
 
     def close(self) -> None:
         """Begins nothing more."""
@@ -224,10 +227,12 @@ class AsyncOutcomes:
         """Returns the next outcome."""
         import anyio
 
-        dispatcher, host = self._dispatcher, self._sending.host or self._sending.begin()
+        dispatcher, sending = self._dispatcher, self._sending
+        if sending.host is None and not dispatcher.has_ended:
+            sending.begin()
         while True:
-            if dispatcher.has_ended and not host.has_ended:
-                await host.ended()
+            if dispatcher.has_ended and sending.host is not None:
+                await sending.host.ended()
             if (found := dispatcher.outcome(StopAsyncIteration)) is not None:
                 return found
             arrival = anyio.Event()
@@ -273,12 +278,11 @@ class _Sending:
     _group: anyio.abc.TaskGroup | None = field(default=None, init=False)
     host: Host | None = field(default=None, init=False)
 
-    def begin(self) -> Host:
+    def begin(self) -> None:
         """Starts to send."""
         from intercom_data_events._dispatch.tasks import Host
 
-        self.host = host = Host(self._run, copy_context(), self._dispatcher.end)
-        return host
+        self.host = Host(self._run, copy_context(), self._dispatcher.end)
 
     async def aclose(self) -> None:
         """Ends everything, and waits for it."""

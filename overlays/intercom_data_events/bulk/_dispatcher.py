@@ -105,10 +105,9 @@ class BulkDispatcher:
         """Whether more could be sent; else the next result comes before that."""
         return self.in_flight < self._scheduler.concurrency.limit
 
-    @property
-    def is_set(self) -> bool:
-        """Whether the consumer has something to do."""
-        return bool(self._scheduler.outcomes) or self.wants_input or self.has_ended
+    def has_news(self, *, reads: bool = True) -> bool:
+        """Whether the consumer has something to do, which may be to read the input."""
+        return bool(self._scheduler.outcomes) or self.has_ended or (reads and self.wants_input)
 
     def put(self, item: EventLike) -> None:
         """Takes in the next event of the input."""
@@ -176,7 +175,7 @@ class BulkDispatcher:
             self._wanted = max(self._wanted, self._taken + more)
         self._is_full = len(scheduler.outcomes) >= UNREAD
         self.has_ended = scheduler.finished
-        if self.waiting and self.is_set:
+        if self.waiting and self.has_news():
             _set_all(self.waiting)
         if self.readers and self.wants_input:
             _set_all(self.readers)
