@@ -48,10 +48,11 @@ class Host:
         self._ended = anyio.Event()
         # Kept here, because an event loop keeps only weak references to its tasks.
         self._task: object
+        #: Calls a function in the event loop, from any thread.
+        self.call_soon: Callable[[Callable[[], object]], object]
         if running_trio():
             import trio
 
-            #: Calls a function in the event loop, from any thread.
             self.call_soon = trio.lowlevel.current_trio_token().run_sync_soon
             self._task = trio.lowlevel.spawn_system_task(self._run, context=context)
         else:

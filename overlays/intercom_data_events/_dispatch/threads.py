@@ -36,15 +36,17 @@ LOOK = 0.05
 
 
 class Awaited(Protocol):
-    """What a thread waits for.
+    """What a thread waits for."""
 
-    Attributes:
-        is_set: Whether it has happened.
-        alarm: Ends the wait when it happens.
-    """
+    @property
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+        ...
 
-    is_set: bool
-    alarm: Alarm
+    @property
+    def alarm(self) -> Alarm:
+        """Ends the wait when it happens."""
+        ...
 
 
 def start_thread(target: Callable[[], None], name: str, failed: Callable[[], None]) -> bool:

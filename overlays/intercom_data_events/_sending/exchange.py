@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.pacing import RateLimiter, Reservation
     from intercom_data_events._sending.session import ProcessState, Session
     from intercom_data_events._sending.settings import Settings
-    from intercom_data_events.clock import Clock
+    from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
 log = logging.getLogger("intercom_data_events")
 
@@ -79,7 +79,8 @@ def acquire(
         if seconds < math.inf and not announced:
             announced = True
             log.info("%s waits up to %.2f s for the rate limit", operation.label, seconds)
-        yield Wait(min(seconds, left), reservation.alarm)
+        # An alarm to wait on, because no other waker was passed.
+        yield Wait(min(seconds, left), cast("Alarm | AsyncAlarm | None", reservation.alarm))
         seconds = limiter.acquire(reservation)
     return clock.monotonic() < ends - _LEAST_LEFT
 

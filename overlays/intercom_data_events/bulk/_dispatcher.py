@@ -151,7 +151,7 @@ class BulkDispatcher:
         self._scheduler.outcomes.clear()
 
     def end(self) -> None:
-        """Ends in the place of a last step, for tasks that were cancelled."""
+        """Ends in place of a last step, for tasks that were cancelled."""
         unfinished = not self._scheduler.finished
         self.stop(RuntimeError("create_many was ended before its end") if unfinished else None)
         if self._quota is not None:
@@ -190,9 +190,10 @@ class BulkDispatcher:
         if error is not None and not isinstance(error, IntercomError):
             self._scheduler.stop(error)
             return
-        reservation = queued.reservation
-        answered = reservation is not None and not isinstance(error, APIConnectionError)
-        self._scheduler.done(queued, error, reservation.latency if answered else 0.0)
+        latency = 0.0  # Unless there was an answer.
+        if queued.reservation is not None and not isinstance(error, APIConnectionError):
+            latency = queued.reservation.latency
+        self._scheduler.done(queued, error, latency)
 
     def _take_input(self) -> None:
         ended = self._input_has_ended  # Asked first: nothing is put after the end.
