@@ -455,6 +455,13 @@ def test_after_a_rest_all_that_was_held_up_goes_on():
     assert rested < 1_500
 
 
+def until_only_these_threads_are_left(before: set[threading.Thread]) -> None:
+    deadline = time.monotonic() + 10
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_threads_that_wait_for_more_of_the_input_end_with_it():
     emulator = Emulator(rate_limit=None)
     before = set(threading.enumerate())
@@ -468,11 +475,7 @@ def test_threads_that_wait_for_more_of_the_input_end_with_it():
     with DataEventsClient("token", transport=emulator.transport()).create_many(events()) as found:
         while not read.is_set():
             next(found)
-    for thread in set(threading.enumerate()) - before:
-        while thread.ident is None:
-            pass  # It is being started.
-        thread.join(30)
-        assert not thread.is_alive()
+    until_only_these_threads_are_left(before)
 
 
 def test_what_is_refused_and_never_asked_for_is_not_read_without_end():
@@ -547,10 +550,7 @@ def test_leaving_the_loop_ends_what_is_on_its_way():
         break
     del outcome
     gc.collect()
-    deadline = time.monotonic() + 10
-    while set(threading.enumerate()) - before:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until_only_these_threads_are_left(before)
 
 
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
@@ -631,6 +631,56 @@ def test_several_tasks_can_share_the_outcomes():
     anyio.run(main)
 
 
+def test_several_threads_can_share_the_outcomes_of_which_one_at_a_time_reads_the_input():
+    class Events:
+        """Waits for a second thread that reads at the same time."""
+
+        def __init__(self) -> None:
+            self._left = iter(map(event, range(5)))
+            self._inside = 0
+            self.crossed = threading.Event()
+
+        def __iter__(self) -> Events:
+            return self
+
+        def __next__(self) -> dict[str, object]:
+            self._inside += 1
+            if self._inside > 1:
+                self.crossed.set()
+            self.crossed.wait(0.1)
+            self._inside -= 1
+            return next(self._left)
+
+    events = Events()
+    client = DataEventsClient("token", transport=Emulator(rate_limit=None).transport())
+    outcomes = client.create_many(events)
+    seen: list[list[Outcome]] = [[], [], []]
+    threads = [threading.Thread(target=_seen, args=(outcomes, some)) for some in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert sorted(one.position for some in seen for one in some) == list(range(5))
+    assert not events.crossed.is_set()
+
+
+def test_a_bulk_that_was_closed_while_it_waited_for_the_rate_limit_holds_up_no_other_call():
+    async def main() -> int:
+        clock = EventLoopClock(float(NOW))
+        emulator = Emulator(clock=clock, rate_limit=10, window=10)
+        client = AsyncDataEventsClient("token", transport=emulator.transport(), clock=clock)
+        async with client.create_many(map(event, itertools.count())) as outcomes:
+            for _ in range(10):
+                await anext(outcomes)
+            with anyio.move_on_after(1):
+                await anext(outcomes)
+        await client.create("a", user_id="1", created_at=NOW)
+        return emulator.counts.stored
+
+    assert run_in_no_time(main, "asyncio") == 11
+
+
 def test_an_event_loop_that_ends_before_anything_began_ends():
     async def iterate() -> None:
         client = AsyncDataEventsClient("token", transport=Emulator().transport())
@@ -696,22 +746,30 @@ def test_what_waits_for_its_turn_is_not_sent_after_closing():
         assert gate.waiting.wait(30)
     gate.opened.set()
     iterating.join(30)
-    for thread in set(threading.enumerate()) - before:
-        thread.join(30)
+    until_only_these_threads_are_left(before)
 
     # The first need not wait, and may have been sent before the rest was unwanted.
     assert emulator.counts.requests <= 1
     assert len(seen) <= 1
 
 
-def test_where_no_thread_can_be_had_it_says_so(monkeypatch, emulator):
-    def start(self: threading.Thread) -> None:
+@pytest.mark.parametrize("where", ["_thread.start_new_thread", "threading.Thread.start"])
+def test_where_no_thread_can_be_had_the_one_that_iterates_sends(monkeypatch, where):
+    def start(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    client = DataEventsClient("token", transport=emulator.transport())
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        list(client.create_many([event(0)]))
+    senders: set[threading.Thread] = set()
+    inner = Emulator(rate_limit=None).transport()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        senders.add(threading.current_thread())
+        return inner.handle_request(request)
+
+    client = DataEventsClient("token", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(where, start)
+
+    assert statuses(list(client.create_many(map(event, range(20))))) == ["accepted"] * 20
+    assert senders == {threading.current_thread()}
 
 
 def test_where_few_threads_can_be_had_they_do_it_all(monkeypatch):
@@ -996,11 +1054,11 @@ def test_a_server_that_stops_answering_does_not_get_ever_more(backend):
         outcomes = client.create_many(map(event, range(500)))
         if backend == "blocking":
             assert len(list(outcomes)) == 500
-            return outcomes._threads._scheduler.concurrency.limit
+            return outcomes._dispatcher._scheduler.concurrency.limit
 
         async def go() -> int:
             assert len([one async for one in outcomes]) == 500
-            return outcomes._tasks._scheduler.concurrency.limit
+            return outcomes._dispatcher._scheduler.concurrency.limit
 
         return go()
 

@@ -5,8 +5,8 @@ thread, or the one event loop, that calls :meth:`Dispatcher.step`. Everything el
 deque and wakes the pool, which waits for nothing, so signal handlers and finalizers can do it as
 well. *Workers* only send, and put the results into a deque.
 
-``threads`` runs a dispatcher in threads, for the blocking client, and ``tasks`` in tasks of an event
-loop, for the async one.
+``threads`` runs a dispatcher in threads, for the blocking client, and ``tasks`` in tasks of an
+event loop, for the async one.
 """
 
 from __future__ import annotations

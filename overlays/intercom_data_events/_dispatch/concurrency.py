@@ -104,9 +104,3 @@ class Rate:
         """Takes in that one is sent now."""
         if self._seconds:
             self._next = max(self._next, self._clock.monotonic()) + self._seconds
-
-    def reserve(self) -> float:
-        """Seconds to wait before sending the next."""
-        seconds = self.wait()
-        self.note()
-        return seconds

@@ -76,6 +76,7 @@ class Quota:
         state, self._state = self._state, None
         assert reservation is not None and state is not None  # noqa: S101, PT018  # acquired
         state.leave()
+        reservation.waker = None  # A retry waits for quota where it is sent.
         return reservation
 
     def cancel(self) -> None:

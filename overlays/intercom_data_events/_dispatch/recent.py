@@ -14,20 +14,21 @@ class RecentEvents:
     """The latest events, by what Intercom tells events apart by; one window for all that compare.
 
     Args:
-        most: How many events it remembers.
+        most: How many events it remembers, and for how many positions if events have some.
     """
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._keys: dict[Key, None] = {}
+        self._positions: dict[Key, int] = {}
 
-    def __contains__(self, key: Key) -> bool:
-        """Whether one of them is the same event to Intercom."""
-        return key in self._keys
+    def has(self, key: Key, position: int = 0) -> bool:
+        """Whether one of them is the same event to Intercom as an event at this position."""
+        known = self._positions.get(key)
+        return known is not None and position - known <= self._most
 
-    def add(self, key: Key) -> None:
+    def add(self, key: Key, position: int = 0) -> None:
         """Adds an event, as the latest one."""
-        self._keys.pop(key, None)
-        self._keys[key] = None
-        if len(self._keys) > self._most:
-            del self._keys[next(iter(self._keys))]
+        self._positions.pop(key, None)
+        self._positions[key] = position
+        if len(self._positions) > self._most:
+            del self._positions[next(iter(self._positions))]

@@ -34,17 +34,25 @@ class Host:
     Args:
         function: What it runs. Its errors end the task, and are the function's to handle.
         context: Its context.
+        at_end: Called when it has ended, also if the function never began.
     """
 
-    def __init__(self, function: Callable[[], Awaitable[None]], context: Context) -> None:
+    def __init__(
+        self,
+        function: Callable[[], Awaitable[None]],
+        context: Context,
+        at_end: Callable[[], object] = lambda: None,
+    ) -> None:
         self._function = function
+        self._at_end = at_end
         self._ended = anyio.Event()
         # Kept here, because an event loop keeps only weak references to its tasks.
         self._task: object
+        #: Calls a function in the event loop, from any thread.
+        self.call_soon: Callable[[Callable[[], object]], object]
         if running_trio():
             import trio
 
-            #: Calls a function in the event loop, from any thread.
             self.call_soon = trio.lowlevel.current_trio_token().run_sync_soon
             self._task = trio.lowlevel.spawn_system_task(self._run, context=context)
         else:
@@ -54,7 +62,7 @@ class Host:
             self.call_soon = loop.call_soon_threadsafe
             task = loop.create_task(self._run(), context=context)
             # Also if it is cancelled before its first step.
-            task.add_done_callback(lambda _: self._ended.set())
+            task.add_done_callback(lambda _: self._end())
             self._task = task
 
     @property
@@ -64,13 +72,19 @@ class Host:
 
     async def ended(self) -> None:
         """Waits until it has ended."""
-        await self._ended.wait()
+        if not self._ended.is_set():
+            await self._ended.wait()
 
     async def _run(self) -> None:
         try:
             await self._function()
         finally:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._ended.is_set():
             self._ended.set()
+            self._at_end()
 
 
 class TaskWorkers(Generic[Item]):
@@ -115,6 +129,17 @@ class TaskWorkers(Generic[Item]):
         if self._alarm is not None:
             self._alarm.set()
 
+    def step(self) -> None:
+        """Runs the dispatcher at once, without a switch of tasks."""
+        seconds = self._dispatcher.step(self)
+        self.has_ended = seconds is None
+        before = self._due
+        self._due = math.inf
+        if seconds != math.inf:
+            self._due = self.session.clock.monotonic() + (seconds or 0.0)
+        if (self._due < before or self.has_ended) and self._alarm is not None:
+            self._alarm.set()
+
     async def run(self) -> None:
         """Runs the dispatcher and its workers until it ends; ends their requests then."""
         clock = self.session.clock
@@ -122,7 +147,7 @@ class TaskWorkers(Generic[Item]):
             self._mark("working")
             while not self.has_ended:
                 self._alarm = clock.async_alarm()
-                self._step()
+                self.step()
                 if self.has_ended:
                     break
                 await self._alarm.wait(self._due - clock.monotonic())
@@ -144,14 +169,6 @@ class TaskWorkers(Generic[Item]):
         while self._results:
             yield self._results.popleft()
 
-    def _step(self) -> None:
-        seconds = self._dispatcher.step(self)
-        self.has_ended = seconds is None
-        before = self._due
-        self._due = self.session.clock.monotonic() + (seconds or 0.0)
-        if (self._due < before or self.has_ended) and self._alarm is not None:
-            self._alarm.set()
-
     async def _work(self, first: Item) -> None:
         self._mark("sending")
         item: Item | None = first
@@ -159,7 +176,7 @@ class TaskWorkers(Generic[Item]):
             self._results.append(await self._perform(item))
             self._is_asked = True
             try:
-                self._step()
+                self.step()
             finally:
                 self._is_asked = False
             item, self._next = self._next, None

@@ -1,4 +1,4 @@
-"""Runs a dispatcher in a thread of its own, and sends from others.
+"""Runs a dispatcher in a thread of its own and in those that send, one at a time.
 
 No lock is waited for, and no thread, where a signal handler, a finalizer or a forked child would
 wait for ever: a thread that is being born may run the garbage collector before its starter goes on,
@@ -40,15 +40,17 @@ _UNBORN = 0.2
 
 
 class Awaited(Protocol):
-    """What a thread waits for.
+    """What a thread waits for."""
 
-    Attributes:
-        is_set: Whether it has happened.
-        alarm: Ends the wait when it happens.
-    """
+    @property
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+        ...
 
-    is_set: bool
-    alarm: Alarm
+    @property
+    def alarm(self) -> Alarm:
+        """Ends the wait when it happens."""
+        ...
 
 
 def start_thread(target: Callable[[], None], name: str) -> bool:
@@ -105,9 +107,18 @@ class ThreadWorkers(Generic[Item]):
         self._load = load
         # Under gevent, threads go on in a forked child, where nothing of this is theirs.
         self._process = this_process()
-        # Only tried, never waited for. The thread that has it owns the dispatcher's state.
+        # Only tried, never waited for. The thread that has it owns the dispatcher's state; where
+        # another one fails to get it, it runs one more step for that one.
         self._gate = threading.Lock()
+        self._is_news = False
+        self._due = math.inf
+        # While a worker asks for its next event.
+        self._is_asked = False
+        self._next: Item | None = None
+        # The dispatcher's thread has it, which waits until a step is due.
+        self._turnstile = threading.Lock()
         self._alarm: Alarm = SYSTEM.alarm()
+        self._waits_until = math.inf
         self._is_dispatched = False
         self._tried_at = -math.inf
         # Looked up when it is made, because gevent may have replaced it.
@@ -137,9 +148,8 @@ class ThreadWorkers(Generic[Item]):
         if not self._is_dispatched and not self.has_ended:
             now = SYSTEM.monotonic()
             if now - self._tried_at >= LOOK:
-                self.is_short = not start_thread(
-                    partial(self._working.copy().run, self._dispatch), f"{self._name}-dispatcher"
-                )
+                dispatch = partial(self._working.copy().run, self._dispatch)
+                self.is_short = not start_thread(dispatch, f"{self._name}-dispatcher")
                 self._tried_at = -math.inf if self.is_short else now
 
     def assist(self, seconds: float, awaited: Awaited) -> None:
@@ -156,9 +166,8 @@ class ThreadWorkers(Generic[Item]):
                 self._working.copy().run(self._step)
                 if awaited.is_set and not self._busy:
                     return
-                self._tried_at = -math.inf
                 self.wake()
-                if awaited.is_set:
+                if awaited.is_set or self.has_ended:
                     return
             if not self.is_short and not self._is_unborn():
                 awaited.alarm.wait(min(seconds, LOOK))
@@ -171,6 +180,7 @@ class ThreadWorkers(Generic[Item]):
                 self._work.put(None)  # It is for a worker, to end.
             else:
                 error = self._working.copy().run(self._perform, item, seconds)
+                self.wake()
                 if error is not None and not isinstance(error, Exception):
                     raise error  # Of a signal handler.
         finally:
@@ -197,7 +207,10 @@ class ThreadWorkers(Generic[Item]):
     def submit(self, item: Item) -> None:
         """Hands an event to a free worker."""
         self._busy += 1
-        self._work.put(item)
+        if self._is_asked and self._next is None:
+            self._next = item
+        else:
+            self._work.put(item)
 
     def results(self) -> Iterator[Result[Item]]:
         """Yields the results since the last call."""
@@ -210,37 +223,55 @@ class ThreadWorkers(Generic[Item]):
     # Their own.
 
     def _dispatch(self) -> None:
-        if not self._gate.acquire(blocking=False):
-            self._tried_at = -math.inf  # A waiting thread has it for a step.
+        if not self._turnstile.acquire(blocking=False):
             return
         here = threading.current_thread()
         self._threads.add(here)
         self._is_dispatched = True
+        clock = self._session.clock
         try:
             self._load()
             while True:
-                # Before the step: what is new after it sets this alarm.
-                self._alarm = alarm = self._session.clock.alarm()
-                seconds = self._dispatcher.step(self)
-                if seconds is None:
-                    self._end()
+                # Before the step: what is new, or due, after it sets this alarm.
+                self._alarm = alarm = clock.alarm()
+                self._waits_until = math.inf
+                self._step()
+                if self.has_ended:
                     return
-                alarm.wait(seconds)
+                self._waits_until = due = self._due
+                alarm.wait(due - clock.monotonic())
                 if self._is_forked():
                     return
         finally:
             self._is_dispatched = False
-            self._gate.release()
+            self._turnstile.release()
             self._threads.discard(here)
 
-    def _step(self) -> None:
-        if not self._gate.acquire(blocking=False):
-            return
-        try:
-            if not self.has_ended and self._dispatcher.step(self) is None:
-                self._end()
-        finally:
-            self._gate.release()
+    def _step(self, *, asks: bool = False) -> Item | None:
+        """Runs the dispatcher, or has the thread that is running it do so once more.
+
+        Args:
+            asks: Whether to return an event to send now, if there is one.
+        """
+        item: Item | None = None
+        self._is_news = True
+        while self._is_news and self._gate.acquire(blocking=False):
+            self._is_asked = asks and item is None
+            try:
+                self._is_news = False
+                if self.has_ended:
+                    break
+                seconds = self._dispatcher.step(self)
+                if seconds is None:
+                    self._end()
+                    break
+                self._due = self._session.clock.monotonic() + seconds
+            finally:
+                if self._is_asked:
+                    item, self._next = self._next, None
+                self._is_asked = False
+                self._gate.release()
+        return item
 
     def _end(self) -> None:
         self.has_ended = True
@@ -252,10 +283,16 @@ class ThreadWorkers(Generic[Item]):
         self._threads.add(here)
         try:
             self._load()
-            while (item := self._work.get()) is not None and not self._is_forked():
+            item = self._work.get()
+            while item is not None and not self._is_forked():
                 self._sending.copy().run(self._perform, item, math.inf)
                 if self._is_forked():
                     return
+                # Without a switch to the dispatcher's thread, if that is not running a step.
+                item = self._step(asks=True)
+                if self._due < self._waits_until:
+                    self.wake()
+                item = item or self._work.get()
         finally:
             self._threads.discard(here)
 
@@ -271,7 +308,6 @@ class ThreadWorkers(Generic[Item]):
             error = failure
         if not self._is_forked():
             self._results.append(Result(item, error))
-            self.wake()
         return error
 
     def _is_forked(self) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.pacing import RateLimiter, Reservation
     from intercom_data_events._sending.session import ProcessState, Session
     from intercom_data_events._sending.settings import Settings
-    from intercom_data_events.clock import Clock
+    from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
 log = logging.getLogger("intercom_data_events")
 
@@ -52,7 +52,7 @@ def acquire(
     limiter: RateLimiter,
     reservation: Reservation,
     clock: Clock,
-    operation: Operation[Any] | None,
+    operation: Operation[Any],
     ends: float,
 ) -> Steps[bool]:
     """Waits until a reservation has quota, or until a time of the monotonic clock.
@@ -61,7 +61,7 @@ def acquire(
         limiter: What grants quota.
         reservation: What is to have it.
         clock: The client's clock.
-        operation: What it is for, or None for an event that a scheduler is to choose.
+        operation: What it is for.
         ends: When to give up.
 
     Returns:
@@ -78,41 +78,11 @@ def acquire(
             return False
         if seconds < math.inf and not announced:
             announced = True
-            label = "an event" if operation is None else operation.label
-            log.info("%s waits up to %.2f s for the rate limit", label, seconds)
-        yield Wait(min(seconds, left), reservation.alarm)
+            log.info("%s waits up to %.2f s for the rate limit", operation.label, seconds)
+        # An alarm to wait on, because no other waker was passed.
+        yield Wait(min(seconds, left), cast("Alarm | AsyncAlarm | None", reservation.alarm))
         seconds = limiter.acquire(reservation)
     return clock.monotonic() < ends - _LEAST_LEFT
-
-
-def reserve(
-    session: Session[Any], settings: Settings, seconds: float = math.inf
-) -> Steps[Reservation | None]:
-    """Acquires quota for one request of a scheduler, which then decides what to send.
-
-    So a request in flight never has to ask its scheduler.
-
-    Args:
-        session: The connections that will send it.
-        settings: Its settings.
-        seconds: The longest wait.
-
-    Returns:
-        The reservation, which the caller passes to :meth:`Exchange.steps` or releases; None if
-        there was no quota in time.
-    """
-    state = session.enter()
-    reservation = state.limiter.reservation(settings.quota_share, paced=settings.pace)
-    acquired = False
-    try:
-        ends = session.clock.monotonic() + seconds
-        acquired = yield from acquire(state.limiter, reservation, session.clock, None, ends)
-    finally:
-        # Also if the wait is interrupted or cancelled.
-        if not acquired:
-            state.limiter.release(reservation)
-        state.leave()
-    return reservation if acquired else None
 
 
 class Exchange(Generic[T]):
@@ -154,6 +124,8 @@ class Exchange(Generic[T]):
                 reservation = state.limiter.reservation(
                     settings.quota_share, paced=settings.pace, uses_slot=session.has_own_connections
                 )
+            else:
+                state.limiter.begin(reservation)
             result = yield from self._attempts(state, reservation, acquired)
         except Exception as error:
             # From elsewhere: the caller's hook, transport or token function.

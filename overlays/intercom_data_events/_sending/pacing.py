@@ -57,7 +57,7 @@ class Reservation:
     #: What to set when it may go, instead of an alarm that is waited on.
     waker: Waker | None = None
     alarm: Alarm | AsyncAlarm | Waker | None = None
-    #: When the request got its quota, by our clock.
+    #: When the request got its quota, or was begun with it, by our clock.
     sent: float = 0.0
     #: Seconds that the latest answer took; 0 before the first.
     latency: float = 0.0
@@ -162,7 +162,8 @@ class RateLimiter:
                 its own requests, which take none, and so neither wait for others nor delay them.
             waker: What to set when it may go, for a caller that does not wait on an alarm.
         """
-        thread = self._thread and self._thread()
+        # A scheduler has several at a time, which other threads send.
+        thread = None if waker or not self._thread else self._thread()
         return Reservation(next(self._numbers), share, paced, uses_slot, thread, waker)
 
     def acquire(self, reservation: Reservation) -> float:
@@ -205,6 +206,10 @@ class RateLimiter:
                 window.used += 1
             self._wake()
             return 0.0
+
+    def begin(self, reservation: Reservation) -> None:
+        """Takes in that a request begins now whose quota was acquired before."""
+        reservation.sent = self._now()
 
     def release(
         self,

@@ -1,7 +1,7 @@
 """Sending many events: read lazily, several in flight at once, one outcome for each.
 
-A scheduler without I/O decides what is sent when. Threads send it for the blocking client, tasks
-for the async one: each acquires quota first, and then asks the scheduler for an event.
+A dispatcher decides what is sent when, and the shared worker pool sends it: from threads for the
+blocking client, from tasks for the async one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Iterable,
     Iterator,
     Mapping,
@@ -20,50 +19,40 @@ from collections.abc import (
 from contextlib import suppress
 from contextvars import copy_context
 from types import TracebackType, UnionType
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from intercom_data_events._dispatch.concurrency import Concurrency, Rate
-from intercom_data_events._sending import operations
-from intercom_data_events._sending.drivers import arun, run
+from intercom_data_events._dispatch.threads import ThreadWorkers
 from intercom_data_events._sending.engines.selection import bulk_session
-from intercom_data_events._sending.exchange import Exchange, reserve
 from intercom_data_events._sending.runtime import running_trio, this_process
 from intercom_data_events._validation import short_repr
+from intercom_data_events.bulk._dispatcher import BulkDispatcher
 from intercom_data_events.bulk._scheduler import (
-    UNREAD,
     EventLike,
     Outcome,
     QueuedEvent,
     Scheduler,
+    read_event,
 )
-from intercom_data_events.errors import (
-    APIConnectionError,
-    ConfigurationError,
-    IntercomError,
-    InvalidInputError,
-)
+from intercom_data_events.clock import SYSTEM
+from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
     import anyio
     import anyio.abc
 
+    from intercom_data_events._dispatch.tasks import Host, TaskWorkers
     from intercom_data_events._sending.engines import AsyncEngine, Engine
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
+    from intercom_data_events.clock import Alarm
 
 __all__ = ["AsyncOutcomes", "EventLike", "Outcome", "Outcomes"]
 
 #: Requests at once, at most. A thread or a connection each.
 CONCURRENCY = 100
-
-
-def _latency(error: IntercomError | None, queued: QueuedEvent) -> float:
-    """Returns the seconds that the answer took; 0 without an answer."""
-    if isinstance(error, APIConnectionError) or queued.reservation is None:
-        return 0.0
-    return queued.reservation.latency
 
 
 async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]:
@@ -73,11 +62,25 @@ async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]
     """
     scheduler = Scheduler(Concurrency(1))
     async for item in events:
-        scheduler.take(item)
-        while scheduler.prepare() and (queued := scheduler.next(None)) is not None:
-            scheduler.done(queued, None, 0.0)
+        scheduler.take(item, read_event(item))
+        while scheduler.has_next:
+            scheduler.done(scheduler.next(None), None, 0.0)
         while scheduler.outcomes:
             yield scheduler.outcomes.popleft()
+
+
+@frozen
+class _Arrival:
+    """What a thread that iterates waits for."""
+
+    _dispatcher: BulkDispatcher
+    _reading: threading.Lock
+    alarm: Alarm = field(factory=SYSTEM.alarm, init=False)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it has something to do; if another thread reads the input, it need not."""
+        return self._dispatcher.has_news(reads=not self._reading.locked())
 
 
 class Outcomes:
@@ -107,9 +110,11 @@ class Outcomes:
         _check_events(events, Iterable)
         self._events = iter(events)
         self._process = this_process()
-        self._threads = _Threads(
-            Scheduler(Concurrency(most)), pool, settings, Rate(rate, pool.clock)
-        )
+        # Only tried: one thread reads, and others that iterate wait for outcomes.
+        self._reading = threading.Lock()
+        self._dispatcher = BulkDispatcher(most, Rate(rate, pool.clock))
+        self._workers = ThreadWorkers(self._dispatcher, pool, settings, "create_many")
+        self._dispatcher.connect(pool, settings, self._workers.wake)
 
     def __iter__(self) -> Iterator[Outcome]:
         """Returns itself."""
@@ -122,27 +127,51 @@ class Outcomes:
                 "create_many was called before the process forked: its threads stayed there, so "
                 "call it anew"
             )
-        while not (found := self._threads.outcome()):
-            if found is None:
-                raise StopIteration
-            try:
-                item = next(self._events)
-            except StopIteration:
-                self._threads.end()
-            except BaseException as error:
-                # Of the input's own; what was read before it keeps its outcomes.
-                self._threads.end(error)
-                if not isinstance(error, Exception):
-                    raise
+        dispatcher = self._dispatcher
+        while (found := dispatcher.outcome(StopIteration)) is None:
+            if dispatcher.wants_input and self._reading.acquire(blocking=False):
+                try:
+                    self._read()
+                finally:
+                    self._reading.release()
             else:
-                self._threads.take(item)
+                self._wait()
         return found
+
+    def _read(self) -> None:
+        """Reads one event of the input, or its end."""
+        dispatcher = self._dispatcher
+        try:
+            item = next(self._events)
+        except StopIteration:
+            dispatcher.end_input()
+        except BaseException as error:
+            # Of the input's own; what was read before it keeps its outcomes.
+            dispatcher.end_input(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            dispatcher.put(item)
+        if dispatcher.is_idle:
+            self._workers.wake()
+
+    def _wait(self) -> None:
+        """Waits for a while, and sends here if no thread can be started."""
+        arrival = _Arrival(self._dispatcher, self._reading)
+        waiting = self._dispatcher.waiting
+        waiting.append(arrival.alarm)
+        if not arrival.is_set:
+            self._workers.assist(math.inf, arrival)
+        with suppress(ValueError, IndexError):  # It was set, or others are.
+            waiting.remove(arrival.alarm)
 
     def close(self) -> None:
         """Begins nothing more."""
-        # A forked child has no such threads, and a lock in it may be held forever.
+        # In a forked child, the threads are not there.
         if this_process() is self._process:
-            self._threads.close()
+            self._dispatcher.close()
+            if self._dispatcher.has_begun:
+                self._workers.wake()
 
     def __enter__(self) -> Self:
         """Enters a block that closes it at its end."""
@@ -161,144 +190,6 @@ class Outcomes:
         """Closes it, if the caller left the loop."""
         with suppress(AttributeError):  # It was refused as it was made.
             self.close()
-
-
-class _Threads:
-    """Sends what a scheduler chooses from threads, as many as it has a use for."""
-
-    def __init__(
-        self, scheduler: Scheduler, session: Session[Engine], settings: Settings, rate: Rate
-    ) -> None:
-        self._scheduler = scheduler
-        self._session = session
-        self._settings = settings
-        self._rate = rate
-        # Reentrant: the collector may close it while its thread holds the lock.
-        self._lock = threading.RLock()
-        self._outcome_or_room = threading.Condition(self._lock)
-        self._work = threading.Condition(self._lock)
-        self._running = 0
-        self._idle = 0
-        self._input_error: BaseException | None = None
-
-    def outcome(self) -> Outcome | Literal[False] | None:
-        """The next outcome; False where more of the input is wanted first, None at the end."""
-        self._assign()
-        scheduler = self._scheduler
-        with self._lock:
-            while True:
-                if scheduler.outcomes:
-                    return scheduler.outcomes.popleft()
-                if scheduler.fatal is not None:
-                    error, scheduler.fatal = scheduler.fatal, None
-                    raise error
-                if scheduler.finished:
-                    self._work.notify_all()
-                    if self._input_error is not None:
-                        error, self._input_error = self._input_error, None
-                        raise error
-                    return None
-                if scheduler.wants_input:
-                    return False
-                self._outcome_or_room.wait()
-
-    def take(self, item: EventLike) -> None:
-        with self._lock:
-            self._scheduler.take(item)
-        self._assign()
-
-    def end(self, error: BaseException | None = None) -> None:
-        with self._lock:
-            self._input_error = error
-            self._scheduler.end_input()
-        self._assign()
-
-    def close(self) -> None:
-        with self._lock:
-            self.stop()
-            self._scheduler.outcomes.clear()
-
-    def stop(self, error: BaseException | None = None) -> None:
-        with self._lock:
-            self._scheduler.stop(error)
-            self._work.notify_all()
-            self._outcome_or_room.notify_all()
-
-    def _assign(self) -> None:
-        """Wakes or starts a worker, if there is something to send."""
-        with self._lock:
-            if not self._scheduler.has_next:
-                return
-            if self._idle:
-                self._work.notify()
-                return
-            if self._running >= self._scheduler.concurrency.limit:
-                return
-            self._running += 1
-        # Without the lock: Thread.start waits for the new thread, which may first run the garbage
-        # collector, and a finalizer may need this lock.
-        try:
-            threading.Thread(target=self._run, name="create_many", daemon=True).start()
-        except RuntimeError:
-            # The interpreter is ending, or no more threads can be started: fewer do as well.
-            with self._lock:
-                self._running -= 1
-                if not self._running:
-                    self._scheduler.stop()
-                    raise
-
-    def _run(self) -> None:
-        while self._prepared():
-            try:
-                if (queued := self._next()) is None:
-                    continue
-                error = self._send(queued)
-                latency = _latency(error, queued)
-            except BaseException as fatal:  # noqa: BLE001  # raised to the caller, who iterates
-                self.stop(fatal)
-            else:
-                with self._lock:
-                    self._scheduler.done(queued, error, latency)
-                    self._outcome_or_room.notify_all()
-                self._assign()
-
-    def _prepared(self) -> bool:
-        """Waits until there is something to send; False where there will be nothing more."""
-        with self._lock:
-            while not self._scheduler.finished:
-                if self._scheduler.prepare():
-                    return True
-                self._idle += 1
-                self._work.wait()
-                self._idle -= 1
-            self._running -= 1
-            return False
-
-    def _next(self) -> QueuedEvent | None:
-        """Acquires quota, and then takes what to send; None where nothing is to be sent."""
-        with self._lock:
-            seconds = self._rate.reserve()
-        if seconds > 0:
-            self._session.clock.alarm().wait(seconds)
-        reservation = run(reserve(self._session, self._settings), self._session)
-        with self._lock:
-            queued = self._scheduler.next(reservation)
-        if queued is None and reservation is not None:
-            self._session.release(reservation)
-        return queued
-
-    def _send(self, queued: QueuedEvent) -> IntercomError | None:
-        """Sends one; returns what it failed with.
-
-        Raises:
-            BaseException: The caller's own, of a hook for example.
-        """
-        try:
-            exchange = Exchange(operations.send(queued.event), self._session, self._settings)
-            run(exchange.steps(queued.reservation), self._session)
-        except IntercomError as error:
-            return error
-        return None
 
 
 class AsyncOutcomes:
@@ -325,7 +216,8 @@ class AsyncOutcomes:
     ) -> None:
         most, rate = check_bounds(concurrency, max_rate)
         _check_events(events, Iterable | AsyncIterable)
-        self._tasks = _Tasks(events, pool, settings, most, Rate(rate, pool.clock))
+        self._dispatcher = BulkDispatcher(most, Rate(rate, pool.clock))
+        self._sending = _Sending(events, pool, settings, most, self._dispatcher)
 
     def __aiter__(self) -> Self:
         """Returns itself."""
@@ -333,14 +225,23 @@ class AsyncOutcomes:
 
     async def __anext__(self) -> Outcome:
         """Returns the next outcome."""
-        outcome = await self._tasks.outcome()
-        if outcome is None:
-            raise StopAsyncIteration
-        return outcome
+        import anyio
+
+        dispatcher, sending = self._dispatcher, self._sending
+        if sending.host is None and not dispatcher.has_ended:
+            sending.begin()
+        while True:
+            if dispatcher.has_ended and sending.host is not None:
+                await sending.host.ended()
+            if (found := dispatcher.outcome(StopAsyncIteration)) is not None:
+                return found
+            arrival = anyio.Event()
+            dispatcher.waiting.append(arrival)
+            await arrival.wait()
 
     async def aclose(self) -> None:
         """Ends all requests in flight, and waits until they have ended."""
-        await self._tasks.aclose()
+        await self._sending.aclose()
 
     async def __aenter__(self) -> Self:
         """Enters a block that closes it at its end."""
@@ -358,143 +259,83 @@ class AsyncOutcomes:
     def __del__(self) -> None:
         """Ends the requests in flight, if the caller left the loop."""
         with suppress(AttributeError):  # It was refused as it was made.
-            self._tasks.abandon()
+            self._sending.abandon()
 
 
 @define(eq=False)
-class _Tasks:
-    """Sends what a scheduler chooses from tasks, as many as it has a use for.
+class _Sending:
+    """Sends what a dispatcher hands out, and reads the input, in tasks.
 
-    They belong to one task of their own, as no task group can be kept open from one step of an
-    iterator to the next.
+    They keep nothing of the iterator, so that the collector finds it once the caller left the loop.
     """
 
     _events: Iterable[EventLike] | AsyncIterable[EventLike]
     _session: Session[AsyncEngine]
     _settings: Settings
     _most: int
-    _rate: Rate
-    _scheduler: Scheduler = field(init=False)
+    _dispatcher: BulkDispatcher
+    _workers: TaskWorkers[QueuedEvent] | None = field(default=None, init=False)
     _group: anyio.abc.TaskGroup | None = field(default=None, init=False)
-    _wants_input: anyio.Event | None = field(default=None, init=False)
-    _arrived: anyio.Event | None = field(default=None, init=False)
-    _ended: anyio.Event | None = field(default=None, init=False)
-    _input_error: BaseException | None = field(default=None, init=False)
-    # Kept here, because an event loop keeps only weak references to its tasks.
-    _host: object = field(default=None, init=False)
-    # Calls a function in the event loop, from any thread.
-    _soon: Callable[[Callable[[], None]], object] | None = field(default=None, init=False)
+    host: Host | None = field(default=None, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._scheduler = Scheduler(Concurrency(self._most))
+    def begin(self) -> None:
+        """Starts to send."""
+        from intercom_data_events._dispatch.tasks import Host
 
-    async def outcome(self) -> Outcome | None:
-        """The next outcome, or None at the end."""
-        import anyio
-
-        scheduler = self._scheduler
-        if self._ended is None and not scheduler.finished:
-            self._ended = anyio.Event()
-            self._begin()
-        while not scheduler.outcomes:
-            if self._ended is None or self._ended.is_set():
-                error = scheduler.fatal or self._input_error
-                scheduler.fatal = self._input_error = None
-                if error is not None:
-                    raise error
-                return None
-            # One for all tasks that wait.
-            if self._arrived is None or self._arrived.is_set():
-                self._arrived = anyio.Event()
-            await self._arrived.wait()
-        found = scheduler.outcomes.popleft()
-        if len(scheduler.outcomes) == UNREAD - 1:
-            self._settle()
-        return found
-
-    def _begin(self) -> None:
-        """Runs in a task of its own, under asyncio and trio."""
-        if running_trio():
-            import trio
-
-            self._soon = trio.lowlevel.current_trio_token().run_sync_soon
-            self._host = trio.lowlevel.spawn_system_task(self._run, context=copy_context())
-        else:
-            import asyncio
-
-            loop = asyncio.get_running_loop()
-            self._soon = loop.call_soon_threadsafe
-            self._host = task = loop.create_task(self._run())
-            # Also where it is cancelled before its first step.
-            task.add_done_callback(lambda _: self._end())
-
-    def _end(self) -> None:
-        if not self._scheduler.finished:
-            self._scheduler.stop(RuntimeError("create_many was ended before its end"))
-        self._scheduler.stop()
-        cast("anyio.Event", self._ended).set()
-        self._notify()
-
-    def abandon(self) -> None:
-        """Has everything end, from whatever thread the collector runs in."""
-        self._scheduler.stop()
-        if self._soon is not None:
-            with suppress(RuntimeError):  # The event loop has ended.
-                self._soon(self.cancel)
-
-    def cancel(self) -> None:
-        """Ends everything, without waiting for it."""
-        self._scheduler.stop()
-        if self._group is not None:
-            self._group.cancel_scope.cancel()
+        self.host = Host(self._run, copy_context(), self._dispatcher.end)
 
     async def aclose(self) -> None:
+        """Ends everything, and waits for it."""
         self.cancel()
-        if self._ended is not None:
+        if self.host is not None:
             import anyio
 
             # Also while the caller is being cancelled: it takes no longer than that.
             with anyio.CancelScope(shield=True):
-                await self._ended.wait()
-        self._scheduler.outcomes.clear()
+                await self.host.ended()
+        self._dispatcher.close()
+
+    def abandon(self) -> None:
+        """Has everything end, from whatever thread the collector runs in."""
+        self._dispatcher.stop()
+        if self.host is not None:
+            with suppress(RuntimeError):  # The event loop has ended.
+                self.host.call_soon(self.cancel)
+
+    def cancel(self) -> None:
+        """Ends everything, without waiting for it."""
+        self._dispatcher.stop()
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
 
     async def _run(self) -> None:
         import anyio
 
+        from intercom_data_events._dispatch.tasks import TaskWorkers
+
         try:
-            async with bulk_session(self._session, self._most) as (self._session, few):
-                self._scheduler.concurrency = Concurrency(self._most, few)
+            async with bulk_session(self._session, self._most) as (session, few):
+                self._workers = TaskWorkers(self._dispatcher, session, self._settings)
+                self._dispatcher.connect(session, self._settings, self._workers.wake, few)
                 async with anyio.create_task_group() as self._group:
-                    if self._scheduler.stopped:  # Before it began.
-                        return
                     self._group.start_soon(self._read)
+                    await self._workers.run()
+                    self._group.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001  # raised to the caller, who iterates
-            self._scheduler.stop(error)
-        finally:
-            # The loop may be ending, which cancels this; nothing is to wait for it.
-            self._end()
+            self._dispatcher.stop(error)
 
     async def _read(self) -> None:
         """Reads the input, as far as is needed to keep all busy."""
         import anyio
-        import anyio.lowlevel
 
-        scheduler = self._scheduler
+        events = self._events
         try:
-            if isinstance(self._events, AsyncIterable):
-                async for item in self._events:
-                    scheduler.take(item)
-                    self._settle()
-                    while not scheduler.wants_input:
-                        await self._demand()
+            if isinstance(events, AsyncIterable):
+                async for item in events:
+                    await self._put(item)
             else:
-                for item in self._events:
-                    scheduler.take(item)
-                    if self._settle():
-                        # What was begun gets its turn, also where the input is slow.
-                        await anyio.lowlevel.checkpoint()
-                    while not scheduler.wants_input:
-                        await self._demand()
+                for item in events:
+                    await self._put(item)
         except GeneratorExit:
             raise  # Forgotten by an event loop that has ended.
         except BaseException as error:
@@ -504,79 +345,35 @@ class _Tasks:
                 running_trio() or group.cancel_scope.cancel_called
             ):
                 raise
-            self._input_error = error
+            self._end_input(error)
+        else:
+            self._end_input()
         finally:
-            if isinstance(self._events, AsyncGenerator):
+            if isinstance(events, AsyncGenerator):
                 with anyio.CancelScope(shield=True):
-                    await self._events.aclose()
-        scheduler.end_input()
-        self._settle()
-        # Keeps the group open, also while the caller asks for no outcomes and nothing is begun.
-        await anyio.sleep_forever()
+                    await events.aclose()
 
-    async def _demand(self) -> None:
+    def _end_input(self, error: BaseException | None = None) -> None:
+        self._dispatcher.end_input(error)
+        cast("TaskWorkers[QueuedEvent]", self._workers).step()
+
+    async def _put(self, item: EventLike) -> None:
+        """Takes in an event of the input, and waits until another one is wanted."""
         import anyio
+        import anyio.lowlevel
 
-        self._wants_input = anyio.Event()
-        await self._wants_input.wait()
-
-    def _settle(self) -> bool:
-        """Has what can be done now be done; whether something was begun."""
-        scheduler = self._scheduler
-        begun = False
-        group = self._group
-        while group is not None and scheduler.prepare():
-            begun = True
-            group.start_soon(self._work)
-        if self._wants_input is not None and scheduler.wants_input:
-            self._wants_input.set()
-        if scheduler.outcomes:
-            self._notify()
-        if scheduler.finished and group is not None:
-            group.cancel_scope.cancel()
-        return begun
-
-    def _notify(self) -> None:
-        if self._arrived is not None:
-            self._arrived.set()
-
-    async def _work(self) -> None:
-        """Sends one, and then others as long as there are any."""
-        scheduler = self._scheduler
-        prepared = True
-        while prepared:
-            try:
-                if (queued := await self._next()) is None:
-                    break
-                error = await self._send(queued)
-                latency = _latency(error, queued)
-            except Exception as fatal:  # noqa: BLE001  # raised to the caller, who iterates
-                scheduler.stop(fatal)
-                break
-            scheduler.done(queued, error, latency)
-            prepared = scheduler.prepare()
-            if prepared:
-                self._settle()
-        self._settle()
-
-    async def _next(self) -> QueuedEvent | None:
-        """Acquires quota, and then takes what to send, as its twin in threads does."""
-        if (seconds := self._rate.reserve()) > 0:
-            await self._session.clock.async_alarm().wait(seconds)
-        reservation = await arun(reserve(self._session, self._settings), self._session)
-        queued = self._scheduler.next(reservation)
-        if queued is None and reservation is not None:
-            self._session.release(reservation)
-        return queued
-
-    async def _send(self, queued: QueuedEvent) -> IntercomError | None:
-        """Sends one, as its twin in threads does."""
-        try:
-            exchange = Exchange(operations.send(queued.event), self._session, self._settings)
-            await arun(exchange.steps(queued.reservation), self._session)
-        except IntercomError as error:
-            return error
-        return None
+        dispatcher, workers = self._dispatcher, cast("TaskWorkers[QueuedEvent]", self._workers)
+        dispatcher.put(item)
+        if dispatcher.is_idle:
+            before = dispatcher.in_flight
+            workers.step()
+            if dispatcher.in_flight > before:
+                # What was begun gets its turn, also where the input is slow.
+                await anyio.lowlevel.checkpoint()
+        while not dispatcher.wants_input:
+            wanted = anyio.Event()
+            dispatcher.readers.append(wanted)
+            await wanted.wait()
 
 
 def _check_events(events: object, kind: type | UnionType) -> None:

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import frozen
 
-from intercom_data_events._dispatch.concurrency import Concurrency
+from intercom_data_events._dispatch.recent import RecentEvents
 from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
 from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
 from intercom_data_events.event import Event, key, person
 
 if TYPE_CHECKING:
+    from intercom_data_events._dispatch.concurrency import Concurrency
     from intercom_data_events._sending.pacing import Reservation
 
-# Events among which Intercom's "same event" is looked for.
-_RECENT = 10_000
 # Events that are held at most: in flight, or waiting for one of the same person.
 _HELD = 10_000
 #: Outcomes that nothing has asked for yet, beyond which nothing more is begun.
@@ -90,6 +89,14 @@ class QueuedEvent:
         return Outcome(self.position, status, self.item, self.event, error)
 
 
+def read_event(item: EventLike) -> Event | InvalidInputError:
+    """Returns the event that an item of the input is, or why it is none."""
+    try:
+        return item if isinstance(item, Event) else Event.from_dict(item)
+    except InvalidInputError as error:
+        return error
+
+
 class Scheduler:
     """What is to be sent next, and what became of what was.
 
@@ -103,6 +110,7 @@ class Scheduler:
 
     Attributes:
         concurrency: How many requests are worth having in flight.
+        in_flight: The events that are being sent.
         outcomes: Those that nothing has asked for yet.
         exhausted: Whether the whole input was read.
         stopped: Whether nothing more is begun.
@@ -111,6 +119,7 @@ class Scheduler:
 
     def __init__(self, concurrency: Concurrency) -> None:
         self.concurrency = concurrency
+        self.in_flight: set[QueuedEvent] = set()
         self.outcomes = deque[Outcome]()
         self.exhausted = False
         self.stopped = False
@@ -120,11 +129,8 @@ class Scheduler:
         # By person: what waits for the one of theirs that is in flight, or about to be.
         self._behind: dict[tuple[str, str], deque[QueuedEvent]] = {}
         self._held = 0
-        # Senders that acquire quota, each for one of the ready events.
-        self._preparing = 0
-        self._in_flight: set[QueuedEvent] = set()
-        # By what Intercom tells events apart by: the places of those that were accepted.
-        self._recent: dict[tuple[str, str, str, float], int] = {}
+        # Those that were accepted, by their places in the input.
+        self._recent = RecentEvents()
         # Events with a systemic answer; and how many there were since another answer.
         self._suspects: list[QueuedEvent] = []
         self._unbroken = 0
@@ -132,29 +138,24 @@ class Scheduler:
         self._answered = 0
 
     @property
-    def wants_input(self) -> bool:
-        """Whether to read on."""
-        return (
-            len(self._ready) < 2 * self.concurrency.limit
-            and self._held < _HELD
-            and len(self.outcomes) < UNREAD
-            and not self.exhausted
-            and not self.stopped
-        )
+    def wanted(self) -> int:
+        """How many events of the input to read now: enough to be read in one go, or none."""
+        limit, ready = self.concurrency.limit, len(self._ready)
+        if ready >= limit or self.exhausted or self.stopped:
+            return 0
+        return max(0, min(2 * limit - ready, _HELD - self._held, UNREAD - len(self.outcomes)))
 
     @property
     def finished(self) -> bool:
         """Whether nothing more will come of it."""
         return self.stopped or (self.exhausted and not self._held)
 
-    def take(self, item: EventLike) -> None:
-        """Takes in the next of the input."""
+    def take(self, item: EventLike, event: Event | InvalidInputError) -> None:
+        """Takes in the next of the input, and what :func:`read_event` returns for it."""
         position = self._position
         self._position += 1
-        try:
-            event = item if isinstance(item, Event) else Event.from_dict(item)
-        except InvalidInputError as error:
-            self.outcomes.append(Outcome(position, "refused", item, None, error))
+        if isinstance(event, InvalidInputError):
+            self.outcomes.append(Outcome(position, "refused", item, None, event))
             return
         queued = QueuedEvent(position, item, event)
         self._held += 1
@@ -175,41 +176,30 @@ class Scheduler:
     def has_next(self) -> bool:
         """Whether there is something to send now."""
         return (
-            len(self._ready) > self._preparing
-            and len(self._in_flight) + self._preparing < self.concurrency.limit
+            bool(self._ready)
+            and len(self.in_flight) < self.concurrency.limit
             and len(self.outcomes) < UNREAD
             and not self.stopped
         )
 
-    def prepare(self) -> bool:
-        """Whether a sender is to acquire quota; if so, :meth:`next` is called when it has some."""
-        if not self.has_next:
-            return False
-        self._preparing += 1
-        return True
-
-    def next(self, reservation: Reservation | None) -> QueuedEvent | None:
-        """Returns what to send with the quota; None where it is not needed any longer."""
-        self._preparing -= 1
-        if self.stopped:
-            return None
+    def next(self, reservation: Reservation | None) -> QueuedEvent:
+        """Returns what to send with the quota."""
         queued = self._ready.popleft()
         queued.reservation = reservation
-        self._in_flight.add(queued)
+        self.in_flight.add(queued)
+        if self.stopped:
+            self.stop()  # By another thread, which may have missed this one.
         return queued
 
     def done(self, queued: QueuedEvent, error: IntercomError | None, latency: float) -> None:
         """Takes in what became of it; `latency` is of the last answer, in seconds."""
-        self._in_flight.discard(queued)
+        self.in_flight.discard(queued)
         if latency > 0:
             self.concurrency.note(latency)
         kind = None if error is None else classify(error)
         if error is None:
             self._answer(accepted=True)
-            self._recent.pop(queued.key, None)  # Else it would keep its old turn to be forgotten.
-            self._recent[queued.key] = queued.position
-            if len(self._recent) > _RECENT:
-                del self._recent[next(iter(self._recent))]
+            self._recent.add(queued.key, queued.position)
             self._end(queued, "accepted")
         elif kind is ErrorClass.SYSTEMIC:
             self._suspect(queued, error)
@@ -220,10 +210,10 @@ class Scheduler:
         self._conclude()
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Begins nothing more; what is in flight is not sent again."""
+        """Begins nothing more; what is in flight is not sent again. For any thread."""
         self.stopped = True
         self.fatal = self.fatal or error
-        for queued in list(self._in_flight):
+        for queued in list(self.in_flight):
             if queued.reservation is not None:
                 queued.reservation.withdrawn = True
 
@@ -278,7 +268,7 @@ class Scheduler:
 
     def _conclude(self) -> None:
         """Goes on where nothing but suspects, and what waits for them, is left."""
-        if self._ready or self._in_flight or not self._suspects or self.stopped:
+        if self._ready or self.in_flight or not self._suspects or self.stopped:
             return
         if not self.exhausted and self._held < _HELD:
             return  # There is more to read.
@@ -294,9 +284,8 @@ class Scheduler:
             self.stop(self._suspects[0].error)  # Every event got such an answer.
 
     def _is_duplicate(self, queued: QueuedEvent) -> bool:
-        position = self._recent.get(queued.key)
-        if position is None or queued.position - position > _RECENT:
+        if not self._recent.has(queued.key, queued.position):
             return False
-        self._held -= 1
         self.outcomes.append(queued.ended("duplicate"))
+        self._held -= 1
         return True

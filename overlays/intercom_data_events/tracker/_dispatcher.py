@@ -160,7 +160,7 @@ class TrackerDispatcher:
             self._scheduler.may_claim = True
             event = self.tracked.popleft()
             known = key(event)
-            if known not in self._recent:
+            if not self._recent.has(known):
                 self._recent.add(known)
                 continue
             self.collisions += 1
