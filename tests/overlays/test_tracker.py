@@ -1829,8 +1829,9 @@ def test_its_threads_are_no_more_than_requests_and_end_with_the_program(held):
         transport.wait_for(3)
         threads = set(threading.enumerate()) - before
         assert sorted(thread.name for thread in threads) == [
-            "intercom-tracker", "intercom-tracker", "intercom-tracker", "intercom-tracker-dispatcher"
-        ]  # fmt: skip
+            *["intercom-tracker"] * 3,
+            "intercom-tracker-dispatcher",
+        ]
         assert all(thread.daemon for thread in threads)
         transport.let_go()
 

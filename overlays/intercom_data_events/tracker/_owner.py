@@ -344,7 +344,10 @@ class Owner(_Shared):
 
 
 def _no_threads() -> str:
-    return "no thread can be started to send them; they are sent once one can, or by flush() or close()"
+    return (
+        "no thread can be started to send them; they are sent once one can, or by flush() or "
+        "close()"
+    )
 
 
 class AsyncOwner(_Shared):
