@@ -42,6 +42,10 @@ class Reporting(Protocol):
     def give_up(self, event: Event, error: IntercomError, /) -> None:
         """Has `on_error` called."""
 
+    def needs_thread(self) -> bool:
+        """Starts a thread that reports, if it is missing; returns whether it still is."""
+        ...
+
     def reply(self, answer: Answer, value: bool, /) -> None:
         """Answers, after all calls of `on_error` so far."""
 
@@ -326,5 +330,5 @@ class TrackerDispatcher:
 
     @property
     def _seconds(self) -> float:
-        seconds = self._scheduler.seconds
+        seconds = TICK if self._reporter.needs_thread() else self._scheduler.seconds
         return seconds if seconds == math.inf else max(0.0, min(seconds, self._until_maintenance))

@@ -126,6 +126,10 @@ class Reporter:
         """Whether there is nothing to report."""
         return not self._items and not self._gate.locked()
 
+    def needs_thread(self) -> bool:
+        """Starts a thread that reports, if it is missing; returns whether it still is."""
+        return bool(self._items) and not self._start()
+
     def assist(self) -> None:
         """Reports from here, if there is something to report and no thread that does."""
         if self._items and not self._gate.locked() and SYSTEM.monotonic() - self._tried_at >= LOOK:
@@ -233,6 +237,10 @@ class AsyncReporter:
             answer.give(value)
         else:
             self._put(_Reply(answer, value))
+
+    def needs_thread(self) -> bool:
+        """Whether a thread is missing: never, as it is a task."""
+        return False
 
     async def run(self) -> None:
         """Reports, until it is cancelled."""
