@@ -142,9 +142,14 @@ class ThreadWorkers(Generic[Item]):
         """Has the dispatcher take in what is new, if its thread runs."""
         self._alarm.set()
 
-    def wake(self) -> None:
-        """Has the dispatcher take in what is new, and starts its thread if needed."""
-        self._alarm.set()
+    def wake(self, *, urgent: bool = True) -> None:
+        """Has the dispatcher take in what is new, and starts its thread if needed.
+
+        Args:
+            urgent: Whether to end its wait.
+        """
+        if urgent:
+            self._alarm.set()
         if not self._is_dispatched and not self.has_ended:
             now = SYSTEM.monotonic()
             if now - self._tried_at >= LOOK:

@@ -135,6 +135,8 @@ class TrackerDispatcher:
             self._run_maintenance()
             seconds = self._hand_out(workers)
             self._answer()
+            if self.tracked and not self._scheduler.may_claim:
+                seconds = 0.0  # It came after the queue was found empty, and woke nothing.
         except OutboxLockedError:
             seconds = _TURN  # Everything from there on again.
         else:

@@ -235,12 +235,16 @@ class Owner(_Shared):
         if not self.queue.durable and (ends := unheard_end()) is not None:
             self._reporter.say(logging.WARNING, "events wait in memory: %s", ends)
 
-    def wake(self) -> None:
-        """Has the dispatcher take in what is new; starts its thread if needed."""
+    def wake(self, *, urgent: bool = True) -> None:
+        """Has the dispatcher take in what is new; starts its thread if needed.
+
+        Args:
+            urgent: Whether to end its wait.
+        """
         if not may_start_threads():
             self._workers.notify()
             return
-        self._workers.wake()
+        self._workers.wake(urgent=urgent)
         short = self._workers.is_short
         if short and not self._is_short:
             self._reporter.say(logging.ERROR, "events wait: %s", _no_threads())
@@ -265,7 +269,8 @@ class Owner(_Shared):
             self._wait_for_room()
             self._check_open()
         self._dispatcher.tracked.append(event)
-        self.wake()
+        # While others wait for quota or for workers, it is found after them.
+        self.wake(urgent=not self._scheduler.may_claim)
         if self._scheduler.stopped:  # Meanwhile: the event came too late.
             self._give_up_late()
             self._reports.finish(SYSTEM.monotonic())
