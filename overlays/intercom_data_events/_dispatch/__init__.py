@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from intercom_data_events.event import Event
 
 Role: TypeAlias = Literal["", "working", "sending", "reporting"]
-#: What a thread or task of a tracker does: code of the caller's may run in it, such as a hook, a
-#: transport, a log handler, `on_error`, a finalizer or a signal handler. None may wait for the
-#: tracker in one that is working or sending; in one that is sending, none is to track.
+#: What a thread or task of a tracker does. Code of the caller's may run in it, such as a hook, a
+#: transport, a log handler, `on_error`, a finalizer or a signal handler. While the thread works or
+#: sends, such code must not wait for the tracker; while it sends, such code must not track.
 ROLE: ContextVar[Role] = ContextVar("ROLE", default="")
 
 

@@ -286,13 +286,14 @@ class Tracker:
     def flush(self, timeout: float | None = None) -> bool:
         """Sends what is queued at once, and waits until all of it has been accepted or refused.
 
-        Events that failed for the time being are tried again without waiting for their turn.
+        Events that failed temporarily are sent again without waiting for their turn.
 
         Args:
             timeout: Seconds to wait, at most; None for as long as it takes.
 
         Returns:
-            Whether nothing of it is left. What is left stays queued.
+            Whether nothing of it is left. What is left stays queued. False at once in code that
+            runs while an event is sent, such as a hook, because it would wait for itself.
 
         Raises:
             OutboxError: The outbox cannot be used.
@@ -311,7 +312,8 @@ class Tracker:
             timeout: Seconds to wait, at most, instead of `close_timeout`.
 
         Returns:
-            Whether nothing was left.
+            Whether nothing was left. False at once in code that runs while an event is sent, such
+            as a hook; what is queued is sent all the same.
         """
         given = self._options.close_timeout if timeout is None else timeout
         seconds = check_seconds("timeout", given)

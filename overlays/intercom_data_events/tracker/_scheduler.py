@@ -365,7 +365,7 @@ class Scheduler:
         before = self._suspects.setdefault(queued.id, self._accepted)
         if len(self._suspects) > _MOST_SUSPECTS:
             del self._suspects[next(iter(self._suspects))]
-        # A setting of the client, such as the function that returns the token, is no event's.
+        # An error of a setting, such as the function that returns the token, is not about an event.
         if queued.id in self._proven and isinstance(error, APIResponseError):
             # Unless other events get such answers again.
             return ErrorClass.PERMANENT if self._unbroken == {queued.id} else kind
