@@ -18,6 +18,7 @@ PUBLIC = Path(intercom_data_events.__path__[0])
 GENERATED = Path(intercom_data_events_api.__path__[0])
 #: The parts around the core; the core never imports them.
 AROUND = {
+    "_dispatch",
     "bulk",
     "celery",
     "cli",
@@ -46,7 +47,8 @@ MODULES_TOO = {
 }
 #: What each part around the core needs besides: what comes with httpx or with an extra.
 AROUND_TOO = {
-    "bulk": {"anyio", "trio"},
+    "_dispatch": {"anyio", "trio"},
+    "bulk": {"anyio"},
     "celery": {"celery"},
     "cli": {"anyio", "rich", "typer"},
     "emulator": {"anyio", "h11", "httpx2"},

@@ -462,6 +462,17 @@ def until_only_these_threads_are_left(before: set[threading.Thread]) -> None:
         time.sleep(0.005)
 
 
+def test_all_threads_end_after_the_last_outcome_although_the_iterator_is_kept():
+    before = set(threading.enumerate())
+    client = DataEventsClient("token", transport=Emulator(rate_limit=None).transport())
+    kept = []
+    for _ in range(20):
+        outcomes = client.create_many(map(event, range(30)))
+        assert len(list(outcomes)) == 30
+        kept.append(outcomes)
+    until_only_these_threads_are_left(before)
+
+
 def test_threads_that_wait_for_more_of_the_input_end_with_it():
     emulator = Emulator(rate_limit=None)
     before = set(threading.enumerate())

@@ -282,6 +282,7 @@ class ThreadWorkers(Generic[Item]):
         self.has_ended = True
         for _ in range(self._started):
             self._work.put(None)
+        self._alarm.set()
 
     def _run(self) -> None:
         here = threading.current_thread()

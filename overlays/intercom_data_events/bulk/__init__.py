@@ -87,8 +87,9 @@ class Outcomes:
     """The outcomes of many events, one for each, as they are known; a blocking iterator.
 
     The input is read in the thread that iterates, as far as is needed to keep the others busy;
-    what is sent, is sent from other threads. ``close()``, or leaving a ``with`` block, begins
-    nothing more and does not wait: requests in flight may still arrive.
+    events are sent from other threads, or from this one if no thread can be started. ``close()``,
+    or leaving a ``with`` block, begins nothing more and does not wait: requests in flight may still
+    arrive.
 
     Raises:
         APIStatusError: While iterating: several events in a row got a failure that every event
