@@ -286,7 +286,7 @@ class Tracker:
     def flush(self, timeout: float | None = None) -> bool:
         """Sends what is queued at once, and waits until all of it has been accepted or refused.
 
-        Events that failed for the time being are tried again without waiting for their turn.
+        Delayed events, whose attempts failed temporarily, are sent again at once.
 
         Args:
             timeout: Seconds to wait, at most; None for as long as it takes.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BeforeSend: TypeAlias = Callable[[Event], Event | None]
 
 # How deep events can be tracked while before_send runs. A finalizer and a signal handler may track
-# in the midst of it; a before_send that tracks each time would not end.
+# during it; a before_send that tracks each time would not end.
 _DEEPEST = 4
 _depth = ContextVar("_depth", default=0)
 
