@@ -225,7 +225,8 @@ class Tracker:
             unknown_contact_patience=unknown_contact_patience,
             meter_provider=meter_provider,
         )
-        check_blocking(on_error)
+        reason = "a Tracker does not await it; pass a plain function, or use an AsyncTracker"
+        check_blocking("on_error", on_error, reason)
         self._closed = False
         # What another process has is left to it.
         self._owners: PerProcess[Owner] = PerProcess()
