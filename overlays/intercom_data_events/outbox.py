@@ -435,19 +435,14 @@ class Outbox:
         """Makes a rejected event a dead letter, unless another process saw it accepted."""
         self._bury(queued.id, error, now)
 
-    def nack(
-        self, queued: QueuedEvent, delay: float, now: float, rejected_at: float | None = None
-    ) -> None:
+    def nack(self, queued: QueuedEvent, delay: float, now: float) -> None:
         """Ends the claim on an event, and delays its next attempt.
 
         Args:
             queued: The event, of which the file keeps `rejected_at`, too.
             delay: Seconds until the next attempt.
             now: The present, in Unix seconds.
-            rejected_at: When Intercom first did not know its contact, instead of the event's own.
         """
-        if rejected_at is not None:
-            queued.rejected_at = rejected_at
         with self._using(self._main) as connection:
             self._write(connection, _NACK, now + delay, queued.rejected_at, queued.id, self._owner)
 

@@ -2579,7 +2579,8 @@ def test_it_is_kept_when_intercom_first_did_not_know_a_contact(opened):
     box.run_maintenance(NOW + 12, ())
     third = box.claim(NOW + 12)
     assert (third.tries, third.rejected_at) == (2, NOW + 1)
-    box.nack(third, 5, NOW + 13, rejected_at=NOW + 13)
+    third.rejected_at = NOW + 13
+    box.nack(third, 5, NOW + 13)
     box.release_delayed()
     assert box.claim(NOW + 13).rejected_at == NOW + 13
 

@@ -1,9 +1,9 @@
 """The one worker pool, of bulk sending and of trackers.
 
-A *dispatcher* decides what is sent when; see :class:`Dispatcher`. Its state has one owner: the one
-thread, or the one event loop, that calls :meth:`Dispatcher.step`. Everything else appends news to a
-deque and wakes the pool, which waits for nothing, so signal handlers and finalizers can do it as
-well. *Workers* only send, and put the results into a deque.
+A *dispatcher* decides what is sent when; see :class:`Dispatcher`. Its state has one owner at a
+time: what runs :meth:`Dispatcher.step`, which is its own thread or task, or a worker that has just
+sent. Everything else appends news to a deque and wakes the pool, which waits for nothing, so signal
+handlers and finalizers can do it as well. *Workers* send, and put the results into a deque.
 
 ``threads`` runs a dispatcher in threads, for the blocking client, and ``tasks`` in tasks of an
 event loop, for the async one.

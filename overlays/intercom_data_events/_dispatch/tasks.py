@@ -109,7 +109,7 @@ class TaskWorkers(Generic[Item]):
         marked: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
-        self.session = session
+        self._session = session
         self._settings = settings
         self._marked = marked
         #: The tasks, once :meth:`run` has begun.
@@ -136,13 +136,13 @@ class TaskWorkers(Generic[Item]):
         before = self._due
         self._due = math.inf
         if seconds != math.inf:
-            self._due = self.session.clock.monotonic() + (seconds or 0.0)
+            self._due = self._session.clock.monotonic() + (seconds or 0.0)
         if (self._due < before or self.has_ended) and self._alarm is not None:
             self._alarm.set()
 
     async def run(self) -> None:
         """Runs the dispatcher and its workers until it ends; ends their requests then."""
-        clock = self.session.clock
+        clock = self._session.clock
         async with anyio.create_task_group() as self.group:
             self._mark("working")
             while not self.has_ended:
@@ -187,8 +187,8 @@ class TaskWorkers(Generic[Item]):
 
     async def _perform(self, item: Item) -> Result[Item]:
         try:
-            exchange = Exchange(operations.send(item.event), self.session, self._settings)
-            await arun(exchange.steps(item.reservation), self.session)
+            exchange = Exchange(operations.send(item.event), self._session, self._settings)
+            await arun(exchange.steps(item.reservation), self._session)
         except Exception as error:  # noqa: BLE001  # the dispatcher decides
             return Result(item, error)
         return Result(item)

@@ -74,10 +74,12 @@ def _start(target: Callable[[], None], name: str) -> None:
 
 
 class ThreadWorkers(Generic[Item]):
-    """Threads that send what a dispatcher hands out, and the thread that runs the dispatcher.
+    """Threads that send what a dispatcher hands out, and a thread that waits for its next step.
 
-    Threads are started when there is something to do. Where none can be started, as when the
-    interpreter exits, the threads that wait for the dispatcher do the work, by :meth:`assist`.
+    A worker that has sent runs the next step itself, if no other thread does, and so gets its next
+    event without a switch of threads. Threads are started when there is something to do. Where none
+    can be started, as when the interpreter exits, the threads that wait for the dispatcher do the
+    work, by :meth:`assist`.
 
     Args:
         dispatcher: What decides.
@@ -124,7 +126,8 @@ class ThreadWorkers(Generic[Item]):
         # Looked up when it is made, because gevent may have replaced it.
         self._work: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._results = deque[Result[Item]]()
-        # The dispatcher's: how many events the workers have, and how many workers were started.
+        # For the thread that has the gate: how many events the workers have, and how many workers
+        # were started.
         self._busy = 0
         self._started = 0
         # Threads that run, and threads that assist.

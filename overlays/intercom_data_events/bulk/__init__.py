@@ -27,7 +27,7 @@ from intercom_data_events._dispatch.concurrency import Concurrency, Rate
 from intercom_data_events._dispatch.threads import ThreadWorkers
 from intercom_data_events._sending.engines.selection import bulk_session
 from intercom_data_events._sending.runtime import running_trio, this_process
-from intercom_data_events._validation import short_repr
+from intercom_data_events._validation import invalid
 from intercom_data_events.bulk._dispatcher import BulkDispatcher
 from intercom_data_events.bulk._scheduler import (
     EventLike,
@@ -379,21 +379,19 @@ class _Sending:
 
 def _check_events(events: object, kind: type | UnionType) -> None:
     if not isinstance(events, kind) or isinstance(events, Mapping | str | bytes):
-        raise InvalidInputError(
-            f"create_many takes an iterable of events, not {short_repr(events)}: put one in a list"
-        )
+        must = "create_many takes an iterable of events"
+        raise invalid(InvalidInputError, must, events, "put one event in a list")
 
 
 def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | None]:
     """Returns the bounds of bulk sending.
 
     Raises:
-        ConfigurationError: One that makes no sense.
+        ConfigurationError: One of them cannot be used.
     """
     if type(concurrency) is not int or not 1 <= concurrency <= 1000:
-        raise ConfigurationError(
-            f"concurrency is {short_repr(concurrency)}: it is a number of requests, 1 to 1000"
-        )
+        must = "concurrency must be an integer from 1 to 1000"
+        raise invalid(ConfigurationError, must, concurrency)
     if max_rate is None:
         return concurrency, None
     if (
@@ -401,7 +399,6 @@ def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | No
         or not isinstance(max_rate, int | float)
         or not 0 < max_rate < math.inf
     ):
-        raise ConfigurationError(
-            f"max_rate is {short_repr(max_rate)}: it is events a second, above 0"
-        )
+        must = "max_rate must be a number of events a second, greater than 0 and finite"
+        raise invalid(ConfigurationError, must, max_rate)
     return concurrency, float(max_rate)

@@ -90,7 +90,7 @@ class QueuedEvent:
 
 
 def read_event(item: EventLike) -> Event | InvalidInputError:
-    """Returns the event that an item of the input is, or why it is none."""
+    """Returns the event that an item of the input is, or the error that says why it is not one."""
     try:
         return item if isinstance(item, Event) else Event.from_dict(item)
     except InvalidInputError as error:

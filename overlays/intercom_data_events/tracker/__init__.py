@@ -225,7 +225,8 @@ class Tracker:
             unknown_contact_patience=unknown_contact_patience,
             meter_provider=meter_provider,
         )
-        check_blocking(on_error)
+        reason = "a Tracker does not await it; pass a plain function, or use an AsyncTracker"
+        check_blocking("on_error", on_error, reason)
         self._closed = False
         # What another process has is left to it.
         self._owners: PerProcess[Owner] = PerProcess()
@@ -286,7 +287,7 @@ class Tracker:
     def flush(self, timeout: float | None = None) -> bool:
         """Sends what is queued at once, and waits until all of it has been accepted or refused.
 
-        Events that failed temporarily are sent again without waiting for their turn.
+        Delayed events, whose attempts failed temporarily, are sent again at once.
 
         Args:
             timeout: Seconds to wait, at most; None for as long as it takes.

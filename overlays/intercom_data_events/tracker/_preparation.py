@@ -18,6 +18,7 @@ from intercom_data_events import metadata as _metadata
 from intercom_data_events._validation import invalid, short_repr
 from intercom_data_events.errors import ConfigurationError, MetadataError, NotSentError
 from intercom_data_events.event import Event
+from intercom_data_events.tracker._settings import check_blocking
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 BeforeSend: TypeAlias = Callable[[Event], Event | None]
 
 # How deep events can be tracked while before_send runs. A finalizer and a signal handler may track
-# meanwhile; a before_send that tracks each time would not end.
+# during it; a before_send that tracks each time would not end.
 _DEEPEST = 4
 _depth = ContextVar("_depth", default=0)
 
@@ -160,13 +161,8 @@ def _check_function(before_send: object) -> None:
     if not callable(before_send):
         must = "before_send must be a function of an event"
         raise invalid(ConfigurationError, must, before_send)
-    if inspect.iscoroutinefunction(before_send) or inspect.iscoroutinefunction(
-        getattr(before_send, "__call__", None)  # noqa: B004  # of an object that can be called
-    ):
-        raise ConfigurationError(
-            "before_send must not be an async function, because an event is prepared without "
-            "awaiting; pass a plain function"
-        )
+    reason = "an event is prepared without awaiting; pass a plain function"
+    check_blocking("before_send", before_send, reason)
 
 
 def _copied(metadata: Metadata) -> dict[str, MetadataValue]:

@@ -71,16 +71,18 @@ def check_seconds(name: str, seconds: object) -> float:
     return float(min(cast("float", seconds), threading.TIMEOUT_MAX))
 
 
-def check_blocking(on_error: object) -> None:
+def check_blocking(name: str, function: object, reason: str) -> None:
     """Checks that a function need not be awaited.
+
+    Args:
+        name: The name of the argument.
+        function: The function, or None.
+        reason: Why it must not be async, and the remedy.
 
     Raises:
         ConfigurationError: It is an async function.
     """
-    if inspect.iscoroutinefunction(on_error) or inspect.iscoroutinefunction(
-        getattr(on_error, "__call__", None)  # noqa: B004  # of an object that can be called
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # of an object that can be called
     ):
-        raise ConfigurationError(
-            "on_error must not be an async function, because a Tracker does not await it; pass a "
-            "plain function, or use an AsyncTracker"
-        )
+        raise ConfigurationError(f"{name} must not be an async function, because {reason}")
