@@ -478,7 +478,7 @@ def test_no_wait_for_a_contact_outlasts_half_the_visibility_timeout(opening, clo
         {"unknown": [NOW + 1e9, 0]},
         {"systemic": [None, None]},
     ],
-    ids=str,
+    ids=["none", "text", "time alone", "no time", "no number", "future", "nulls"],
 )
 def test_patience_begins_with_this_answer_where_the_message_does_not_say(opening, clock, header):
     # As messages of other versions may be.
