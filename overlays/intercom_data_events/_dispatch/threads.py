@@ -24,7 +24,7 @@ from intercom_data_events._dispatch import Dispatcher, Item, Result, context_of
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import run
 from intercom_data_events._sending.exchange import Exchange
-from intercom_data_events._sending.runtime import this_process
+from intercom_data_events._sending.runtime import may_start_threads, this_process
 from intercom_data_events.clock import SYSTEM
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def start_thread(target: Callable[[], None], name: str) -> bool:
     ``Thread.start`` waits for the new thread, so another new thread calls it. Both start from an
     empty context.
     """
+    if not may_start_threads():
+        return False
     try:
         _thread.start_new_thread(_start, (target, name))
     except RuntimeError:
@@ -187,7 +189,7 @@ class ThreadWorkers(Generic[Item]):
             if item is None:
                 self._work.put(None)  # It is for a worker, to end.
             else:
-                error = self._working.copy().run(self._perform, item, seconds)
+                error = self._sending.copy().run(self._perform, item, seconds)
                 self.wake()
                 if error is not None and not isinstance(error, Exception):
                     raise error  # Of a signal handler.
@@ -263,22 +265,26 @@ class ThreadWorkers(Generic[Item]):
         """
         item: Item | None = None
         self._is_news = True
-        while self._is_news and self._gate.acquire(blocking=False):
-            self._is_asked = asks and item is None
+        while self._is_news and not self.has_ended:
+            held: list[bool] = []
             try:
-                self._is_news = False
-                if self.has_ended:
+                # One step: an interrupt can neither lose the lock nor release it twice.
+                held.extend(map(self._gate.acquire, (False,)))
+                if held == [False]:
                     break
+                self._is_asked = asks and item is None
+                self._is_news = False
                 seconds = self._dispatcher.step(self)
                 if seconds is None:
                     self._end()
                     break
                 self._due = self._session.clock.monotonic() + seconds
             finally:
-                if self._is_asked:
-                    item, self._next = self._next, None
-                self._is_asked = False
-                self._gate.release()
+                if held == [True]:
+                    if self._is_asked:
+                        item, self._next = self._next, None
+                    self._is_asked = False
+                    self._gate.release()
         return item
 
     def _end(self) -> None:
@@ -321,6 +327,12 @@ class ThreadWorkers(Generic[Item]):
 
     def _is_forked(self) -> bool:
         return this_process() is not self._process
+
+    @property
+    def lacks_all(self) -> bool:
+        """Whether nothing is sent, because no threads can be started."""
+        lacks_workers = len(self._threads) <= self._is_dispatched
+        return self.is_short and (lacks_workers or not self._is_dispatched)
 
     @property
     def _lacks_threads(self) -> bool:

@@ -321,10 +321,11 @@ class Tracker:
         self._closed = True
         owner = self._owners.get()
         done = owner is None or owner.close(seconds)
-        _exits.cancel(self.close)
-        self._stop_metrics()
-        if self._options.owns_client:
-            self._options.client.close()
+        if owner is None or owner.has_stopped:
+            _exits.cancel(self.close)
+            self._stop_metrics()
+            if self._options.owns_client:
+                self._options.client.close()
         return done
 
     @property

@@ -240,11 +240,17 @@ class TrackerDispatcher:
                 seconds = self._quota.acquire()
                 if seconds > 0:
                     return min(seconds, self._seconds)
-                queued = scheduler.next(reservation := self._quota.take())
+                reservation = self._quota.take()
+                queued: QueuedEvent | None = None
+                try:
+                    queued = scheduler.next(reservation)
+                finally:
+                    if queued is None:
+                        self._session.release(reservation)
                 if queued is None:
-                    self._session.release(reservation)
                     break
                 workers.submit(queued)
+            self._quota.cancel()  # It keeps no place in the queue for what there is not.
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self._raise_if_passing(error)
             ours = isinstance(error, IntercomError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,6 +46,8 @@ T = TypeVar("T")
 _GRACE = 5.0
 # Seconds for which a task uses a locked outbox again, and between two attempts.
 _PATIENCE = 5.0
+# Seconds that `on_error` may take for the rest, once the time for closing is over.
+_REPORTING = 1.0
 _TURN = 0.005
 
 
@@ -245,7 +248,7 @@ class Owner(_Shared):
             self._workers.notify()
             return
         self._workers.wake(urgent=urgent)
-        short = self._workers.is_short
+        short = self._workers.lacks_all
         if short and not self._is_short:
             self._reporter.say(logging.ERROR, "events wait: %s", _no_threads())
         self._is_short = short
@@ -274,6 +277,11 @@ class Owner(_Shared):
         if self._scheduler.stopped:  # Meanwhile: the event came too late.
             self._give_up_late()
             self._reports.finish(SYSTEM.monotonic())
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether it hands out nothing more; False where close could not wait for that."""
+        return self._scheduler.stopped
 
     def flush(self, timeout: float | None) -> bool:
         """Waits until all that is queued now has left; returns whether it has."""
@@ -329,6 +337,8 @@ class Owner(_Shared):
         self.wake()
         if self.queue.size:
             self._workers.assist(LOOK, awaited)
+        with suppress(ValueError, IndexError):
+            self._dispatcher.waiting_for_room.remove(awaited.alarm)
 
     def _begin_checkpoint(self) -> None:
         if not self._is_checkpointing:
@@ -343,7 +353,7 @@ class Owner(_Shared):
             self._is_checkpointing = False
 
     def _failing(self) -> IntercomError | None:
-        if self._workers.is_short and self.queue.size:
+        if self._workers.lacks_all and self.queue.size:
             return NotSentError(f"events wait: {_no_threads()}")
         return self._scheduler.failing
 
@@ -393,7 +403,7 @@ class AsyncOwner(_Shared):
         """Begins to send, in a task that starts from an empty context."""
         from intercom_data_events._dispatch.tasks import Host
 
-        self._host = Host(self._run, Context())
+        self._host = Host(self._run, Context(), self._end)
 
     def wake(self) -> None:
         """Has the dispatcher take in what is new."""
@@ -476,7 +486,11 @@ class AsyncOwner(_Shared):
         alarm = SYSTEM.async_alarm()
         self._dispatcher.waiting_for_room.append(alarm)
         self.wake()
-        await alarm.wait(LOOK)
+        try:
+            await alarm.wait(LOOK)
+        finally:
+            with suppress(ValueError):
+                self._dispatcher.waiting_for_room.remove(alarm)
 
     async def _in_turn(self, use: Callable[[], T]) -> T:
         """Uses the queue, as soon as no other process is writing to it."""
@@ -502,6 +516,8 @@ class AsyncOwner(_Shared):
         try:
             limiter = anyio.CapacityLimiter(1)  # The application's threads may all be busy.
             await anyio.to_thread.run_sync(self._checkpoint, limiter=limiter)
+        except RuntimeError:
+            log.debug("no thread can be started for the checkpoint", exc_info=True)
         finally:
             self._is_checkpointing = False
 
@@ -515,9 +531,18 @@ class AsyncOwner(_Shared):
                 left = self._closing_ends - anyio.current_time()
                 with anyio.move_on_after(max(0.0, left)):
                     await self._reports.idle()
+                self._reports.cancel()
                 group.cancel_scope.cancel()
-            await self._reports.report()
+            with anyio.move_on_after(_REPORTING):
+                await self._reports.report()
+        except Exception:
+            log.exception("an AsyncTracker ended, because of an error of its own")
         finally:
-            # Also where the event loop ends, and cancels this.
-            self._workers.has_ended = True
-            self._dispatcher.end()
+            self._end()
+
+    def _end(self) -> None:
+        """Ends, also where the event loop ends and cancels everything."""
+        self._reports.cancel()
+        self._workers.has_ended = True
+        self._dispatcher.end()
+        self._reports.end()

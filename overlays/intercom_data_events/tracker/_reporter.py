@@ -11,15 +11,14 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from intercom_data_events._dispatch import ROLE, context_of
 from intercom_data_events._dispatch.threads import LOOK, start_thread
-from intercom_data_events._sending.runtime import this_process
+from intercom_data_events._sending.runtime import running_trio, this_process
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.event import Event
@@ -32,6 +31,8 @@ log = logging.getLogger("intercom_data_events")
 
 # Seconds that `on_error` may take for the rest, beside a call that does not end.
 _GRACE = 1.0
+# Seconds between two looks whether calls of `on_error` have ended.
+_TURN = 0.005
 
 OnError: TypeAlias = Callable[[Event, IntercomError], object]
 
@@ -60,21 +61,22 @@ class Answer:
         self.alarm.set()
 
 
-@frozen
+@define(eq=False)
 class _Line:
     level: int
     message: str
     arguments: tuple[object, ...]
+    error: BaseException | None = None
 
     def log(self) -> None:
         role = ROLE.set("sending")  # What handles the line must not track for ever.
         try:
-            log.log(self.level, self.message, *self.arguments)
+            log.log(self.level, self.message, *self.arguments, exc_info=self.error)
         finally:
             ROLE.reset(role)
 
 
-@frozen
+@define(eq=False)
 class _Reply:
     answer: Answer
     value: bool
@@ -92,6 +94,7 @@ class Reporter:
         self._items = deque[GivenUp | _Line | _Reply]()
         # Only tried, never waited for.
         self._gate = threading.Lock()
+        # When a thread was started that has not run yet.
         self._tried_at = -math.inf
         self._process = this_process()
         self._context = context_of("reporting")
@@ -99,12 +102,10 @@ class Reporter:
     def say(self, level: int, message: str, *arguments: object) -> None:
         """Logs a line: here if no thread can be started."""
         line = _Line(level, message, arguments)
-        self._items.append(line)
-        if not self._start():
-            try:
-                self._items.remove(line)
-            except ValueError:
-                return  # Another thread logs it.
+        if self._start():
+            self._items.append(line)
+            self._start()  # The thread before may have ended in between.
+        else:
             line.log()
 
     def give_up(self, event: Event, error: IntercomError) -> None:
@@ -138,7 +139,7 @@ class Reporter:
     def finish(self, ends: float) -> bool:
         """Reports the rest; returns whether all calls of `on_error` have ended.
 
-        If one takes too long in another thread, the rest is reported beside it.
+        If one takes too long in another thread, the rest is reported beside it, in others.
 
         Args:
             ends: Until when to wait for that, by the system's monotonic clock.
@@ -148,41 +149,54 @@ class Reporter:
         self._wait_until(ends)
         if not self._gate.locked():
             self._context.copy().run(self._work, is_own=False)
-        elif self._items:
+        grace = SYSTEM.monotonic() + _GRACE
+        while self._items and self._gate.locked() and SYSTEM.monotonic() < grace:
+            # Each may meet a call that does not end, too.
             beside = partial(self._context.copy().run, partial(self._report, is_own=True))
-            if start_thread(beside, "intercom-tracker-reporter"):
-                self._wait_until(SYSTEM.monotonic() + _GRACE)
-            else:
-                self._context.copy().run(self._report, is_own=False)
+            before = len(self._items)
+            if not start_thread(beside, "intercom-tracker-reporter"):
+                break
+            while len(self._items) == before and SYSTEM.monotonic() < grace:
+                SYSTEM.alarm().wait(_TURN)
+            self._wait_until(min(grace, SYSTEM.monotonic() + LOOK))
+        if left := sum(isinstance(item, tuple) for item in list(self._items)):
+            line = "on_error was not called for %d events, because calls of it did not end"
+            _Line(logging.ERROR, line, (left,)).log()
         return self.is_idle
 
     def _wait_until(self, ends: float) -> None:
         while self._gate.locked() and (left := ends - SYSTEM.monotonic()) > 0:
-            answer = Answer(SYSTEM.alarm(), is_reporting=False)
-            self._items.append(_Reply(answer, value=True))
-            answer.alarm.wait(min(left, LOOK))
-            if not answer.is_set:
-                with suppress(ValueError):
-                    self._items.remove(_Reply(answer, value=True))
+            SYSTEM.alarm().wait(min(left, _TURN))
 
     def _start(self) -> bool:
         """Has a thread report; returns False if none can be started."""
-        if self._gate.locked():
+        now = SYSTEM.monotonic()
+        if self._gate.locked() or now - self._tried_at < LOOK:
             return True
-        self._tried_at = SYSTEM.monotonic()
+        self._tried_at = now
         work = partial(self._context.copy().run, partial(self._work, is_own=True))
-        return start_thread(work, "intercom-tracker-reporter")
+        if start_thread(work, "intercom-tracker-reporter"):
+            return True
+        self._tried_at = -math.inf
+        return False
 
     def _work(self, *, is_own: bool) -> None:
+        self._tried_at = -math.inf
         # Again, because something may have come between the last look and the release.
-        while self._items and self._gate.acquire(blocking=False):
+        while self._items:
+            held: list[bool] = []
             try:
+                # One step: an interrupt can neither lose the lock nor release it twice.
+                held.extend(map(self._gate.acquire, (False,)))
+                if held == [False]:
+                    return
                 self._report(is_own=is_own)
             finally:
-                self._gate.release()
+                if held == [True]:
+                    self._gate.release()
 
     def _report(self, *, is_own: bool) -> None:
-        while self._items and this_process() is self._process:
+        while this_process() is self._process:
             try:
                 item = self._items.popleft()
             except IndexError:
@@ -199,9 +213,13 @@ class Reporter:
             if self._on_error is not None:
                 self._on_error(event, error)
         except BaseException as failure:
+            _failed(event, failure).log()
             if not (is_own or isinstance(failure, Exception)):
                 raise
-            log.exception("on_error failed, about %s", named(event))
+
+
+def _failed(event: Event, failure: BaseException) -> _Line:
+    return _Line(logging.ERROR, "on_error failed, about %s", (named(event),), failure)
 
 
 class AsyncReporter:
@@ -216,11 +234,16 @@ class AsyncReporter:
         self._alarm: AsyncAlarm | None = None
         self._items = deque[GivenUp | _Line | _Reply]()
         self._is_busy = False
+        self._is_ending = False
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to report."""
         return not (self._items or self._is_busy)
+
+    def cancel(self) -> None:
+        """Says that a cancellation is not that of `on_error` from now on."""
+        self._is_ending = True
 
     def say(self, level: int, message: str, *arguments: object) -> None:
         """Logs a line."""
@@ -282,7 +305,34 @@ class AsyncReporter:
             result = None if self._on_error is None else self._on_error(event, error)
             if inspect.isawaitable(result):
                 await result
-        except Exception:
-            log.exception("on_error failed, about %s", named(event))
+        except BaseException as failure:
+            import anyio
+
+            cancelled = isinstance(failure, anyio.get_cancelled_exc_class())
+            if isinstance(failure, KeyboardInterrupt) or (
+                cancelled and (self._is_ending or running_trio())
+            ):
+                raise
+            _failed(event, failure).log()
         finally:
             ROLE.reset(role)
+
+    def end(self) -> None:
+        """Reports what is left without awaiting anything, because the event loop is ending."""
+        while self._items:
+            item = self._items.popleft()
+            if isinstance(item, _Line):
+                item.log()
+            elif isinstance(item, _Reply):
+                item.answer.give(item.value)
+            else:
+                event, error = item
+                role = ROLE.set("reporting")
+                try:
+                    result = None if self._on_error is None else self._on_error(event, error)
+                    if inspect.iscoroutine(result):
+                        result.close()  # Nothing can await it.
+                except Exception as failure:  # noqa: BLE001  # the caller's own
+                    _failed(event, failure).log()
+                finally:
+                    ROLE.reset(role)

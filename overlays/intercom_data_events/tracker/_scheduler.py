@@ -347,13 +347,20 @@ class Scheduler:
         window = math.floor(due / _WINDOW)
         if limit is None or self._windows.pop(queued.id, None) == window:
             return 0.0  # It is handed out now, as planned.
-        for over in [one for one in self._unknown if one < window - 100]:
+        now = self.clock.time()
+        for over in [one for one in self._unknown if one * _WINDOW < now - _WINDOW]:
             del self._unknown[over]
+        if len(self._windows) > _MOST_SUSPECTS:
+            last = math.floor(now / _WINDOW)
+            self._windows = {key: at for key, at in self._windows.items() if at >= last}
+        latest = window + math.floor(_LONGEST_DELAY / _WINDOW)
         while self._unknown[window] >= max(1, math.floor(_UNKNOWN_SHARE * limit)):
             window += 1
+            if window > latest:
+                return _LONGEST_DELAY  # So many wait that it is planned later.
         self._unknown[window] += 1
         delay = max(0.0, window * _WINDOW - due)
-        if delay or due > self.clock.time():
+        if delay or due > now:
             self._windows[queued.id] = window
         return delay
 
@@ -372,6 +379,11 @@ class Scheduler:
         return ErrorClass.TRANSIENT if self._accepted > before else kind
 
     def _answered(self, queued: QueuedEvent, *, accepted: bool) -> None:
+        if self._pauses > 1:
+            # What failed meanwhile need not wait for its time. After a single pause, it may be that
+            # only those events failed.
+            self.queue.release_delayed()
+            self._pauses = 1
         self._leave(queued)
         self._suspects.pop(queued.id, None)
         if accepted or queued.rejected_at is None:
@@ -380,10 +392,6 @@ class Scheduler:
         self._accepted += accepted
         if self.paused:
             self.say(logging.INFO, "Intercom answers again; %d events wait", self.queue.size)
-        if self._pauses > 1:
-            # What failed meanwhile need not wait for its time. After a single pause, it may be that
-            # only those events failed.
-            self.queue.release_delayed()
         self._go_on()
 
     def _go_on(self) -> None:
