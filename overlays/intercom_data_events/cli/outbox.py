@@ -364,6 +364,7 @@ class _Drain:
             workspace=workspace,
             concurrency=concurrency,
             on_error=lambda event, error: self._refusals.put((event, error)),
+            unknown_contact_patience=0,  # A person waits for the end of it.
         )
         try:
             tracker.flush(0)  # What was held back goes now.

@@ -20,8 +20,8 @@ class Counters:
         refused: Events that were rejected; `on_error` was called for each.
         dropped: Events that were given up, because the queue was full, or the tracker was closed
             before they were sent, or `before_send` failed: `on_error` was called for each. Events
-            that were tracked by code that runs while an event is sent are counted here, too,
-            without a call of `on_error`.
+            that were tracked by code that runs while an event is sent, or by `on_error` while the
+            queue was full, are counted here, too, without a call of `on_error`.
         collisions: Events that are the same to Intercom as one tracked shortly before: the same
             person, name and second. They are sent; Intercom keeps one.
         oldest_age: Seconds since the event that waits longest was tracked; 0 if none waits, and
