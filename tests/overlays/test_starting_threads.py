@@ -33,19 +33,20 @@ class Finalizers:
         self.function = None
         self.runs = 0
         self._start = threading.Thread.start
-        self._here = threading.local()
+        self._turn = threading.Lock()
 
     def run_at_start(self, thread):
-        # What a finalizer starts itself is started as ever.
-        if (function := self.function) is not None and not hasattr(self._here, "runs"):
+        # What a finalizer starts itself, if only by another thread, is started as ever: else each
+        # one that starts a thread would run the next one, without end.
+        if (function := self.function) is not None and self._turn.acquire(blocking=False):
             self.runs += 1
             collecting = threading.Thread(target=self._run, args=(function,))
             self._start(collecting)
             collecting.join()
+            self._turn.release()
         self._start(thread)
 
     def _run(self, function):
-        self._here.runs = True
         # As of a finalizer's, nothing becomes of its errors, such as that a tracker is closed.
         with contextlib.suppress(RuntimeError):
             function()
