@@ -62,7 +62,10 @@ def keep(*events: int | dict[str, object], **binding: str) -> None:
 
 def refuse(*events: dict[str, object]) -> None:
     """Has events be refused, by an Intercom that does not know whose they are."""
-    with DataEventsClient() as client, Tracker(client, FILE) as tracker:
+    with (
+        DataEventsClient() as client,
+        Tracker(client, FILE, unknown_contact_patience=0) as tracker,
+    ):
         for fields in events:
             tracker.track_event(Event.from_dict(fields))
 
