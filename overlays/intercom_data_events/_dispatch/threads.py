@@ -289,6 +289,11 @@ class ThreadWorkers(Generic[Item]):
 
     def _end(self) -> None:
         self.has_ended = True
+        with suppress(queue.Empty):
+            # What no worker has taken is not sent any longer.
+            while (item := self._work.get_nowait()) is not None:
+                if item.reservation is not None:
+                    self._session.release(item.reservation)
         for _ in range(self._started):
             self._work.put(None)
         self._alarm.set()

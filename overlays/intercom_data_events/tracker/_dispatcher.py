@@ -135,6 +135,8 @@ class TrackerDispatcher:
             self._run_maintenance()
             seconds = self._hand_out(workers)
             self._answer()
+            if self._reporter.needs_thread():
+                seconds = min(seconds, TICK)
             if self.tracked and not self._scheduler.may_claim:
                 seconds = 0.0  # It came after the queue was found empty, and woke nothing.
         except OutboxLockedError:
@@ -338,5 +340,5 @@ class TrackerDispatcher:
 
     @property
     def _seconds(self) -> float:
-        seconds = TICK if self._reporter.needs_thread() else self._scheduler.seconds
+        seconds = self._scheduler.seconds
         return seconds if seconds == math.inf else max(0.0, min(seconds, self._until_maintenance))
