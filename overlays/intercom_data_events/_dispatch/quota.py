@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 class Waker:
     """An alarm that nothing waits on: it calls a function instead."""
 
-    __slots__ = ("set",)
+    __slots__ = ("_wake",)
 
     def __init__(self, wake: Callable[[], object]) -> None:
-        self.set = wake
+        self._wake = wake
+
+    def set(self) -> None:
+        """Calls it."""
+        self._wake()
 
 
 class Quota:

@@ -36,10 +36,8 @@ _SMALL_SAMPLE = 5
 class Waker(Protocol):
     """What is set when a request may go."""
 
-    @property
-    def set(self) -> Callable[[], object]:
+    def set(self) -> None:
         """Says so."""
-        ...
 
 
 @define(eq=False)
