@@ -237,7 +237,7 @@ def test_with_fewer_threads_than_there_is_work_for_all_is_sent_in_the_end(thread
         eventually(lambda: len(server.users) == 11)
         eventually(lambda: told == ["rejected"])
         eventually(lambda: tracker.counters.failing is None)
-        assert tracker.counters.sent == 10
+        eventually(lambda: tracker.counters.sent == 10)
 
     assert sorted(server.users) == [*map(str, range(10)), "rejected"]
 

@@ -59,6 +59,7 @@ class BulkDispatcher:
         self._taken = 0
         self._wanted = self._scheduler.wanted
         self._is_full = False
+        self._is_closed = False
         self.waiting = deque[Any]()
         self.readers = deque[Any]()
         self.has_ended = False
@@ -124,6 +125,8 @@ class BulkDispatcher:
         Raises:
             BaseException: What stopped it, once; `end` if there are no more outcomes.
         """
+        if self._is_closed:
+            raise end()
         has_ended = self.has_ended  # Asked first: the last outcomes come before the end.
         scheduler = self._scheduler
         try:
@@ -146,7 +149,8 @@ class BulkDispatcher:
         _set_all(self.waiting)
 
     def close(self) -> None:
-        """Begins nothing more, and forgets the outcomes that were not read."""
+        """Begins nothing more, and forgets the outcomes that were not read, or not known yet."""
+        self._is_closed = True
         self.stop()
         self._scheduler.outcomes.clear()
 
