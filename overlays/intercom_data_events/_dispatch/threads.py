@@ -250,8 +250,7 @@ class ThreadWorkers(Generic[Item]):
                     return
                 self._waits_until = due = self._due
                 alarm.wait(due - clock.monotonic())
-                if self._is_forked():
-                    return
+                self._stay()
         finally:
             self._is_dispatched = False
             self._turnstile.release()
@@ -304,15 +303,16 @@ class ThreadWorkers(Generic[Item]):
         try:
             self._load()
             item = self._work.get()
-            while item is not None and not self._is_forked():
+            self._stay()
+            while item is not None:
                 self._sending.copy().run(self._perform, item, math.inf)
-                if self._is_forked():
-                    return
+                self._stay()
                 # Without a switch to the dispatcher's thread, if that is not running a step.
                 item = self._step(asks=True)
                 if self._due < self._waits_until:
                     self.wake()
                 item = item or self._work.get()
+                self._stay()
         finally:
             self._threads.discard(here)
 
@@ -332,6 +332,13 @@ class ThreadWorkers(Generic[Item]):
 
     def _is_forked(self) -> bool:
         return this_process() is not self._process
+
+    def _stay(self) -> None:
+        """Returns, but not in a forked child, where a thread of gevent's that ends is an error."""
+        if self._is_forked():
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()
 
     @property
     def lacks_all(self) -> bool:

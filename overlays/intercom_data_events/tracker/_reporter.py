@@ -183,7 +183,7 @@ class Reporter:
     def _work(self, *, is_own: bool) -> None:
         self._tried_at = -math.inf
         # Again, because something may have come between the last look and the release.
-        while self._items:
+        while self._items and this_process() is self._process:
             held: list[bool] = []
             try:
                 # One step: an interrupt can neither lose the lock nor release it twice.
