@@ -114,7 +114,7 @@ def test_events_that_cannot_be_claimed_take_no_quota(fails, seconds, tmp_path):
 
 def test_events_of_unknown_contacts_that_exceed_the_quota_are_refused_after_a_while():
     # One attempt of each window is theirs; in all, they would need them for longer than 15 minutes.
-    quota, window, unknown = 4, 10, [f"new {number}" for number in range(110)]
+    quota, window, unknown = 4, 10, [f"new {number}" for number in range(120)]
 
     async def use(run):
         await track(run, *unknown)
@@ -243,17 +243,24 @@ def test_an_async_on_error_that_raises_what_ends_tasks_is_logged_and_ends_nothin
     assert len(lines(caplog, "on_error failed")) == 1
 
 
-def test_where_the_event_loop_ends_before_the_tracker_on_error_is_told(caplog):
+@pytest.mark.parametrize("is_sending", [True, False])
+def test_where_the_event_loop_ends_before_the_tracker_on_error_is_told(is_sending, caplog):
     told = []
 
     async def main():
         client = AsyncDataEventsClient("token", transport=Silent())
         tracker = AsyncTracker(
-            client, concurrency=2, on_error=lambda event, error: told.append(event.user_id)
+            client,
+            concurrency=2 if is_sending else 10,
+            on_error=lambda event, error: told.append(event.user_id),
         )
         await tracker.__aenter__()
         for number in range(5):
             await tracker.track("placed-order", user_id=str(number))
+        if not is_sending:
+            # The loop ends before the first step of the tracker's own task.
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
 
     asyncio.run(main())
 
