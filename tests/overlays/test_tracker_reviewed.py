@@ -17,7 +17,7 @@ from collections import Counter
 import anyio
 import httpx
 import pytest
-from callers import NOW, Answers
+from callers import NOW
 from clocks import EventLoopClock, run_in_no_time
 from programs import Program
 from simulation import simulated, track, until
@@ -267,3 +267,194 @@ def test_where_the_event_loop_ends_before_the_tracker_on_error_is_told(is_sendin
     assert sorted(told) == list("01234")
     (line,) = lines(caplog, "were not sent")
     assert line.levelno == logging.ERROR
+
+
+class Tracking(logging.Handler):
+    """Tracks each line that is logged, as long as the tracker is open and a test is not stuck."""
+
+    MOST = 40
+
+    def __init__(self):
+        super().__init__()
+        self.tracker = None
+        self.tracked = 0
+
+    def emit(self, record):
+        if self.tracker is not None and self.tracked < self.MOST:
+            self.tracked += 1
+            self.tracker.track("logged", user_id=f"rejected {self.tracked}")
+
+
+@pytest.fixture
+def tracking_lines(caplog):
+    """A handler of the root logger, which handles all lines from level INFO on."""
+    caplog.set_level(logging.INFO)
+    handler = Tracking()
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+
+
+def flush_often(tracker):
+    """Waits for events, for those that these have tracked, and so on."""
+    for _ in range(Tracking.MOST):
+        assert tracker.flush(PATIENCE)
+
+
+def test_a_failing_on_error_whose_line_is_tracked_has_few_events_sent(tracking_lines, caplog):
+    server = Server()
+
+    def on_error(event, error):
+        raise ValueError("on_error is wrong")
+
+    with (
+        DataEventsClient("token", transport=server) as client,
+        Tracker(client, on_error=on_error) as tracker,
+    ):
+        tracking_lines.tracker = tracker
+        tracker.track("placed-order", user_id="rejected")
+        flush_often(tracker)
+        tracking_lines.tracker = None
+
+    assert len(lines(caplog, "on_error failed")) >= 1
+    assert len(server.users) <= 3
+
+
+# Threads.
+
+
+class Threads:
+    """Counts the threads that are started, or refuses them."""
+
+    #: Each way to start one, of all Pythons.
+    WAYS = (
+        (_thread, "start_new_thread"),
+        (_thread, "start_joinable_thread"),
+        (threading, "_start_new_thread"),
+        (threading, "_start_joinable_thread"),
+    )
+
+    def __init__(self, monkeypatch):
+        self.started = 0
+        self.are_refused = False
+        for module, name in self.WAYS:
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, self._counted(getattr(module, name)))
+
+    def _counted(self, start):
+        def start_counted(*arguments, **options):
+            if self.are_refused:
+                raise RuntimeError("can't start new thread")
+            self.started += 1
+            return start(*arguments, **options)
+
+        return start_counted
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    return Threads(monkeypatch)
+
+
+def test_a_thread_that_assists_sends_few_events_of_lines_that_are_tracked(threads, tracking_lines):
+    class Logging(Server):
+        def handle_request(self, request):
+            logging.getLogger("application").warning("a request is sent")
+            return super().handle_request(request)
+
+    server = Logging()
+    threads.are_refused = True
+    with DataEventsClient("token", transport=server) as client, Tracker(client) as tracker:
+        tracking_lines.tracker = tracker
+        tracker.track("placed-order", user_id="1")
+        flush_often(tracker)
+        tracking_lines.tracker = None
+        threads.are_refused = False
+
+    assert tracking_lines.tracked >= 1
+    assert len(server.users) <= 3
+
+
+def test_many_events_that_closing_loses_are_told_by_few_threads(threads):
+    told, number, let_go = [], 5_000, threading.Event()
+
+    class Held(httpx.BaseTransport):
+        def handle_request(self, request):
+            let_go.wait(PATIENCE)
+            return httpx.Response(202)
+
+    with DataEventsClient("token", transport=Held()) as client:
+        tracker = Tracker(
+            client, concurrency=1, max_queued=number, on_error=lambda event, _: told.append(event)
+        )
+        for user in range(number):
+            tracker.track("placed-order", user_id=str(user))
+        before = threads.started
+        assert not tracker.close(0)
+        started = threads.started - before
+        let_go.set()
+
+    assert len(told) == number
+    assert started <= 10
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_no_thread_is_started_where_uwsgi_loads_the_application(
+    kind, threads, tmp_path, monkeypatch
+):
+    uwsgi = types.SimpleNamespace(worker_id=lambda: 0, mule_id=lambda: 0, opt={})
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    server, told = Server(), []
+    with (
+        DataEventsClient("token", transport=server) as client,
+        Tracker(
+            client,
+            tmp_path / "outbox" if kind == "file" else None,
+            on_error=lambda event, error: told.append(event.user_id),
+        ) as tracker,
+    ):
+        for user in ("1", "2", "rejected"):
+            tracker.track("placed-order", user_id=user)
+        assert tracker.flush(PATIENCE)
+        assert threads.started == 0
+
+    assert sorted(server.users) == ["1", "2", "rejected"]
+    assert told == ["rejected"]
+
+
+# Ends of programs.
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_a_close_in_a_transport_left_is_sent_or_told_as_the_program_ends(answers, tmp_path):
+    script = f"""
+        import httpx, json
+
+        closed = threading.Event()
+
+        class Closing(httpx.BaseTransport):
+            def handle_request(self, request):
+                user = json.loads(request.content)["user_id"]
+                if not closed.is_set():
+                    tracker.close()
+                    closed.set()
+                elif not {answers}:
+                    threading.Event().wait()
+                threading.Event().wait(0.05)  # As a server takes its time.
+                note("sent", user)
+                return httpx.Response(202)
+
+        logging.disable()
+        tracker = Tracker(
+            DataEventsClient("token", transport=Closing()), concurrency=1, close_timeout=0.5,
+            on_error=lambda event, error: note("told", event.user_id),
+        )
+        track(tracker, *range(5))
+        closed.wait()
+    """
+    with Program(script, "http://127.0.0.1:9", None, tmp_path) as program:
+        ends = [line.split() for line in program.end()]
+
+    assert sorted(user for _, user in ends) == list("01234")
+    assert sum(end == "sent" for end, _ in ends) == (5 if answers else 1)
