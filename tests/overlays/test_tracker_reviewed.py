@@ -140,6 +140,20 @@ def test_events_of_unknown_contacts_that_exceed_the_quota_are_refused_after_a_wh
     assert max(again.values()) <= quota / 4
 
 
+def test_a_probe_that_waits_for_quota_lets_time_pass():
+    """Otherwise the dispatcher would run step after step, until the window ends."""
+
+    async def use(run):
+        # So many at once that 429 begins a pause, which is over before the window is.
+        await track(run, *range(30))
+        await until(lambda: run.tracker.counters.sent == 30)
+
+    run = simulated(use, emulator={"rate_limit": 4, "window": 10})
+
+    assert run.emulator.counts.limited
+    assert run.told == []
+
+
 def test_an_outbox_that_is_locked_as_an_outage_ends_does_not_have_it_told_twice(
     tmp_path, monkeypatch, caplog
 ):
