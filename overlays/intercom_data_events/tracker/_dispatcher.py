@@ -241,7 +241,8 @@ class TrackerDispatcher:
             while scheduler.has_next and workers.is_ready():
                 seconds = self._quota.acquire()
                 if seconds > 0:
-                    return min(seconds, self._seconds)
+                    # Not sooner where a pause is over: only quota is missing.
+                    return max(0.0, min(seconds, TICK, self._until_maintenance))
                 reservation = self._quota.take()
                 queued: QueuedEvent | None = None
                 try:
