@@ -250,10 +250,11 @@ def tests(session: nox.Session) -> None:
     else:
         kept = ("tests/overlays", "-m", "not processes and not costly")
         _run_part(session, f"overlays, {resolution}, no processes", "pytest", *kept, *options)
+    _run_pipeline(session, *options)
     if resolution == "lowest":
+        # Last, because other tests need a newer one.
         _install_lowest_opentelemetry(session)
         _run_part(session, "metrics, lowest OpenTelemetry", "pytest", METRICS, *session.posargs)
-    _run_pipeline(session, *options)
     _tell_parts(session)
 
 

@@ -280,7 +280,12 @@ def gevent(_: argparse.Namespace) -> bool:
     return hold(
         "gevent: programs that end, and gunicorn's workers under load, and SIGTERM",
         Case("a short program", partial(ended_program, 3, 0)),
-        Case("a program that forks", partial(ended_program, 30, CHILDREN)),
+        # What is in flight as it forks goes on in the child, on the parent's sockets.
+        Case(
+            "a program that forks",
+            partial(ended_program, 30, CHILDREN),
+            repeats=CHILDREN * CONCURRENCY,
+        ),
         Case("gunicorn", partial(served_by_gunicorn, ())),
         Case("gunicorn, preloaded", partial(served_by_gunicorn, ("--preload",)), kept=True),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
-from intercom_data_events._sending.runtime import may_start_threads
+from intercom_data_events._sending.runtime import guard_forks, may_start_threads
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     IntercomError,
@@ -230,6 +230,16 @@ class Owner(_Shared):
         self._is_short = False
         self._is_checkpointing = False
         watch_collector()
+        guard_forks(self)
+
+    def before_fork(self) -> bool:
+        """Waits for nothing: a child uses nothing of this."""
+        return True
+
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # as all guards
+        """Has nothing be repeated in a child, where gevent's threads go on."""
+        if in_child:
+            self._scheduler.withdraw()
 
     def begin(self) -> None:
         """Sends what earlier processes left, without any call of `track`."""

@@ -278,9 +278,7 @@ class Scheduler:
     def stop(self) -> list[GivenUp]:
         """Hands out nothing more; returns what will not arrive, as far as is known."""
         self.stopped = True
-        for queued in self.in_flight:
-            if queued.reservation is not None:
-                queued.reservation.withdrawn = True
+        self.withdraw()
         lost = [self.lost(queued) for queued in self.queue.remaining()]
         if lost:
             self.say(
@@ -288,6 +286,12 @@ class Scheduler:
                 "%d tracked events were not sent before the tracker was closed", len(lost),
             )  # fmt: skip
         return lost
+
+    def withdraw(self) -> None:
+        """Has no request in flight be repeated."""
+        for queued in list(self.in_flight):
+            if queued.reservation is not None:
+                queued.reservation.withdrawn = True
 
     def lost(self, queued: QueuedEvent) -> GivenUp:
         """Gives up an event that was not sent before the tracker was closed."""
