@@ -21,7 +21,7 @@ from intercom_data_events.errors import (
     QueueFullError,
 )
 from intercom_data_events.event import Event
-from intercom_data_events.tracker._collector import is_collecting, watch_collector
+from intercom_data_events.tracker._collector import is_collecting
 from intercom_data_events.tracker._counters import Count, Counters, is_worth_a_line
 from intercom_data_events.tracker._dispatcher import Reporting, Request, TrackerDispatcher
 from intercom_data_events.tracker._exits import unheard_end
@@ -229,7 +229,6 @@ class Owner(_Shared):
         )  # fmt: skip
         self._is_short = False
         self._is_checkpointing = False
-        watch_collector()
         guard_forks(self)
 
     def before_fork(self) -> bool:
