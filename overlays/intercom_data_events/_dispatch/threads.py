@@ -180,6 +180,8 @@ class ThreadWorkers(Generic[Item]):
                 if awaited.is_set or self.has_ended:
                     return
             if not self.is_short and not self._is_unborn():
+                # A step costs little, and a thread waits: nothing that came is left for later.
+                self.notify()
                 awaited.alarm.wait(min(seconds, LOOK))
                 return
             try:

@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 # Seconds that the dispatcher may take to stop after the time for closing is over: SQLite may wait.
 _GRACE = 5.0
+# Seconds for which close waits until the threads have ended, once everything was sent.
+_JOINING = 1.0
 # Seconds for which a task uses a locked outbox again, and between two attempts.
 _PATIENCE = 5.0
 # Seconds that `on_error` may take for the rest, once the time for closing is over.
@@ -310,7 +312,9 @@ class Owner(_Shared):
         self._give_up_late()
         reported = self._reports.finish(ends)
         if done and ROLE.get() != "reporting":
-            self._workers.join(ends)
+            # Not for long: a finalizer may have come while its thread held a lock of Python's own,
+            # without which no thread ends.
+            self._workers.join(min(ends, SYSTEM.monotonic() + _JOINING))
         return done and reported
 
     def _ask(self, request: Request, ends: float) -> bool:

@@ -146,7 +146,8 @@ class Reporter:
         """
         if ROLE.get() == "reporting":
             return True  # It continues after this.
-        self._wait_until(ends)
+        # A line that is being logged is worth a moment, also where there is no time to close.
+        self._wait_until(max(ends, SYSTEM.monotonic() + LOOK))
         if not self._gate.locked():
             self._context.copy().run(self._work, is_own=False)
         grace = SYSTEM.monotonic() + _GRACE

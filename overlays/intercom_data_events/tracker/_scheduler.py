@@ -129,6 +129,7 @@ class Scheduler:
     _windows: dict[int, int] = field(factory=dict[int, int], init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.may_claim = self.queue.size > 0
         # As many at first as there may be: how long answers take is not known yet.
         self._concurrency = Concurrency(self.most, cost=_COST, first=self.most)
 
@@ -249,7 +250,7 @@ class Scheduler:
     def release_delayed(self) -> None:
         """Has everything be sent now that is delayed."""
         self.queue.release_delayed()
-        self.may_claim = True
+        self.may_claim |= self.queue.size > 0
         if self.paused:
             # If that fails, the next attempt is soon, because a caller waits for it.
             self._pauses = 1
