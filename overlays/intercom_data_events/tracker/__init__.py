@@ -385,7 +385,9 @@ class Tracker:
         if owner is not begun:
             begun.close(0)
         if self._closed:
-            owner.close(0)
+            # A close that found no owner has left it open; one that found it has its own time.
+            if not owner.is_closing:
+                owner.close(0)
             raise RuntimeError("the tracker is closed; make a new one")
         if owner is begun:
             _exits.at_exit(self.close)  # Of this process, if it was forked from another one.
