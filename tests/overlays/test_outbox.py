@@ -2289,6 +2289,8 @@ def at_each_line(use, between, *, step="line"):
         return trace
 
     before = sys.gettrace()
+    # Python 3.12 traces opcodes only if a frame asked for them before tracing began.
+    sys._getframe().f_trace_opcodes = step == "opcode"
     sys.settrace(trace)
     try:
         return use()
