@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import anyio
 import finalizers
@@ -26,6 +27,7 @@ from children import Child
 from programs import UNMEASURED, Program
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient, QueueFullError
+from intercom_data_events import tracker as tracker_module
 from intercom_data_events.emulator import Emulator, Fault
 from intercom_data_events.outbox import Outbox
 from intercom_data_events.tracker import AsyncTracker, Tracker
@@ -38,6 +40,7 @@ pytestmark = [
 #: Seconds after which whatever has not happened is stuck.
 PATIENCE = 20
 LOGGER = "intercom_data_events"
+PACKAGE = str(Path(tracker_module.__file__).parent)
 
 REJECTION = {"type": "error.list", "errors": [{"code": "parameter_invalid", "message": "no"}]}
 
@@ -471,6 +474,88 @@ def test_several_threads_track_flush_and_close_at_once(outbox):
         return said
 
     assert done(use) == [[[], True, True]] * 15
+
+
+class Slow:
+    """Tracks in a thread of its own, which is held before one line of the tracker's code.
+
+    Args:
+        tracker: What it tracks with.
+        line: Before which of all lines that it runs.
+    """
+
+    def __init__(self, tracker, line):
+        self._left = line
+        self._reached, self._freed = threading.Event(), threading.Event()
+        self._tracker = tracker
+        self.is_held = self.was_taken = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._reached.wait(PATIENCE)
+
+    def _run(self):
+        sys.settrace(self._trace)
+        try:
+            track(self._tracker, "slow")
+            self.was_taken = True
+        except RuntimeError:
+            pass
+        finally:
+            sys.settrace(None)
+            self._reached.set()
+
+    def _trace(self, frame, kind, _):
+        if PACKAGE not in frame.f_code.co_filename:
+            return None
+        if kind == "line":
+            self._left -= 1
+            if self._left < 0:
+                sys.settrace(None)
+                self.is_held = True
+                self._reached.set()
+                self._freed.wait(PATIENCE)
+                return None
+        return self._trace
+
+    def go_on(self):
+        self._freed.set()
+        self._thread.join(PATIENCE)
+
+
+@in_memory
+def test_a_first_track_that_is_slow_at_any_line_cuts_no_close_short(outbox):
+    def use_at(line):
+        server, given, tracked, closed = Held(), Given(), [], []
+        with DataEventsClient("token", transport=server) as client:
+            tracker = Tracker(client, outbox, on_error=given)
+            slow = Slow(tracker, line)
+            closing = threading.Thread(target=lambda: closed.append(tracker.close(PATIENCE)))
+            for number in itertools.count():
+                try:
+                    track(tracker, number)
+                except RuntimeError:
+                    break
+                tracked.append(str(number))
+                if number == 1:
+                    closing.start()
+            slow.go_on()
+            server.told.set()
+            closing.join(PATIENCE)
+        # The slow one may come too late to be sent.
+        late = slow.was_taken and "slow" not in server.users
+        is_good = (
+            closed == [True] and set(tracked) <= {*server.users} and given.users == ["slow"] * late
+        )
+        return slow.is_held, None if is_good else [line, closed, tracked, server.users, given.users]
+
+    def use():
+        for line in itertools.count():
+            is_held, wrong = use_at(line)
+            if wrong is not None or not is_held:
+                return [line > 100, wrong]
+        return None
+
+    assert done(use) == [True, None]
 
 
 def hammer_of(hammer, number):

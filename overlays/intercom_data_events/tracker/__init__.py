@@ -228,8 +228,8 @@ class Tracker:
         reason = "a Tracker does not await it; pass a plain function, or use an AsyncTracker"
         check_blocking("on_error", on_error, reason)
         self._closed = False
-        # What another process has is left to it.
-        self._owners: PerProcess[Owner] = PerProcess()
+        # What another process has is left to it. None if it was closed before it had one.
+        self._owners: PerProcess[Owner | None] = PerProcess()
         if outbox is not None:
             self._owner()  # So what is wrong with it is known now, and what it holds is sent.
         self._stop_metrics = self._options.observe(meter_provider, self._count)
@@ -319,7 +319,8 @@ class Tracker:
         given = self._options.close_timeout if timeout is None else timeout
         seconds = check_seconds("timeout", given)
         self._closed = True
-        owner = self._owners.get()
+        # In this step, so that a first `track` that is slow does not begin one that stays open.
+        owner = self._owners.setdefault(None)
         done = owner is None or owner.close(seconds)
         if owner is None or owner.has_stopped:
             _exits.cancel(self.close)
@@ -380,18 +381,16 @@ class Tracker:
         begun = Owner(
             options.open(), options.session, options.settings, options.on_error, **options.sending
         )
+        _exits.at_exit(self.close)  # Of this process, if it was forked from another one.
         # A signal handler, a finalizer or another thread may have been faster.
         owner = self._owners.setdefault(begun)
-        if owner is not begun:
-            begun.close(0)
-        if self._closed:
-            # A close that found no owner has left it open; one that found it has its own time.
-            if not owner.is_closing:
-                owner.close(0)
-            raise RuntimeError("the tracker is closed; make a new one")
         if owner is begun:
-            _exits.at_exit(self.close)  # Of this process, if it was forked from another one.
             owner.begin()
+            return owner
+        begun.close(0)
+        if owner is None:
+            _exits.cancel(self.close)
+            raise RuntimeError("the tracker is closed; make a new one")
         return owner
 
 

@@ -290,11 +290,6 @@ class Owner(_Shared):
             self._reports.finish(SYSTEM.monotonic())
 
     @property
-    def is_closing(self) -> bool:
-        """Whether it takes in nothing more."""
-        return self._scheduler.closing
-
-    @property
     def has_stopped(self) -> bool:
         """Whether it hands out nothing more; False where close could not wait for that."""
         return self._scheduler.stopped
