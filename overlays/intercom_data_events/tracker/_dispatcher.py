@@ -269,6 +269,9 @@ class TrackerDispatcher:
             if scheduler.stopped:
                 return  # An earlier one had it closed, and all were answered.
             closing = request.kind == "close"
+            if closing and not scheduler.queue.durable:
+                # What came as it closed would be lost, though there is time to send it.
+                request.mark = scheduler.queue.high_watermark()
             try:
                 done = scheduler.is_drained(request.mark)
                 over = self._session.closed or (
