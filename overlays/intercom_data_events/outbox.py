@@ -63,8 +63,9 @@ _WAITING_FOR_READERS = 100
 _PAGE = 1024
 # Seconds to wait while a file is opened, because another process may be making it.
 _OPENING = 5.0
-# Seconds that close() waits for a thread that uses the file, at least.
-_CLOSING = 5.0
+# Seconds that close() waits for each thread that uses the file. One that is interrupted, as by the
+# signal handler that closes it, closes its connection itself later.
+_CLOSING = 0.2
 # Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
 _AT_ONCE = 500
 _BREAK = 0.001
@@ -228,6 +229,13 @@ class Status:
     address: str | None
     workspace: str | None
     size: int
+
+
+class _Connection(sqlite3.Connection):
+    """Is closed without a complaint where an error of a signal handler has lost it."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class _Slot:
@@ -603,7 +611,7 @@ class Outbox:
         self._closed = True
         for slot in self._slots:
             # A thread that keeps its slot for longer closes it at the end of its use.
-            if slot.lock.acquire(timeout=max(self._patience, _CLOSING)):
+            if slot.lock.acquire(timeout=_CLOSING):
                 try:
                     slot.disconnect()
                 finally:
@@ -845,6 +853,7 @@ class Outbox:
             isolation_level=None,
             check_same_thread=False,
             cached_statements=cached_statements,
+            factory=_Connection,
         )
         try:
             # Waiting for the disk and checkpoints are left to checkpoint().
