@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field
 
@@ -24,30 +24,13 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Alarm, AsyncAlarm
-    from intercom_data_events.tracker._reporter import Answer
+    from intercom_data_events.tracker._reporter import Answer, Reporter
     from intercom_data_events.tracker._scheduler import Scheduler
 
 # Seconds between two looks at a queue that other processes empty, too, while a caller waits.
 _LOOK = 0.1
 # Seconds after which a locked outbox is used again, if that is not waited for in SQLite.
 _TURN = 0.005
-
-
-class Reporting(Protocol):
-    """What a dispatcher uses of a reporter."""
-
-    def say(self, level: int, message: str, /, *arguments: object) -> None:
-        """Logs a line."""
-
-    def give_up(self, event: Event, error: IntercomError, /) -> None:
-        """Has `on_error` called."""
-
-    def needs_thread(self) -> bool:
-        """Starts a thread that reports, if it is missing; returns whether it still is."""
-        ...
-
-    def reply(self, answer: Answer, value: bool, /) -> None:
-        """Answers, after all calls of `on_error` so far."""
 
 
 @define(eq=False)
@@ -97,7 +80,7 @@ class TrackerDispatcher:
         scheduler: Scheduler,
         session: Session[Any],
         settings: Settings,
-        reporter: Reporting,
+        reporter: Reporter,
         wake: Callable[[], object],
         checkpoint: Callable[[], object],
         *,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
@@ -23,10 +23,10 @@ from intercom_data_events.errors import (
 from intercom_data_events.event import Event
 from intercom_data_events.tracker._collector import is_collecting
 from intercom_data_events.tracker._counters import Count, Counters, is_worth_a_line
-from intercom_data_events.tracker._dispatcher import Reporting, Request, TrackerDispatcher
+from intercom_data_events.tracker._dispatcher import Request, TrackerDispatcher
 from intercom_data_events.tracker._exits import unheard_end
 from intercom_data_events.tracker._preload import load
-from intercom_data_events.tracker._reporter import Answer, AsyncReporter, Reporter
+from intercom_data_events.tracker._reporter import Answer, Reporter, TaskReporter, ThreadReporter
 from intercom_data_events.tracker._scheduler import Scheduler, named
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("intercom_data_events")
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Reporter)
 
 # Seconds that the dispatcher may take to stop after the time for closing is over: SQLite may wait.
 _GRACE = 5.0
@@ -58,7 +59,7 @@ def _is_working() -> bool:
     return ROLE.get() in ("working", "sending")
 
 
-class _Shared:
+class _Shared(Generic[R]):
     """What the owners of blocking and async trackers share.
 
     Args:
@@ -78,7 +79,7 @@ class _Shared:
         queue: Queue,
         session: Session[Any],
         settings: Settings,
-        reporter: Reporting,
+        reporter: R,
         *,
         concurrency: int,
         when_full: WhenFull,
@@ -205,7 +206,7 @@ class _Shared:
             raise RuntimeError("the tracker is closed; make a new one")
 
 
-class Owner(_Shared):
+class Owner(_Shared[ThreadReporter]):
     """Sends what is tracked from threads; of one process, because no thread survives a fork."""
 
     def __init__(
@@ -219,9 +220,8 @@ class Owner(_Shared):
         when_full: WhenFull,
         patience: float,
     ) -> None:
-        self._reports = Reporter(on_error)
         super().__init__(
-            queue, session, settings, self._reports,
+            queue, session, settings, ThreadReporter(on_error),
             concurrency=concurrency, when_full=when_full, patience=patience, locked=0.0,
             lingers=True,
         )  # fmt: skip
@@ -287,7 +287,7 @@ class Owner(_Shared):
         self.wake(urgent=not self._scheduler.may_claim)
         if self._scheduler.stopped:  # Meanwhile: the event came too late.
             self._give_up_late()
-            self._reports.finish(SYSTEM.monotonic())
+            self._reporter.finish(SYSTEM.monotonic())
 
     @property
     def has_stopped(self) -> bool:
@@ -310,7 +310,7 @@ class Owner(_Shared):
             stopping = Request("stop", Answer(SYSTEM.alarm()))
             self._ask(stopping, SYSTEM.monotonic() + _GRACE)
         self._give_up_late()
-        reported = self._reports.finish(ends)
+        reported = self._reporter.finish(ends)
         if done and ROLE.get() != "reporting":
             # Not for long: a finalizer may have come while its thread held a lock of Python's own,
             # without which no thread ends.
@@ -335,9 +335,9 @@ class Owner(_Shared):
             while not answer.is_set and not self._workers.has_ended:
                 left = ends - SYSTEM.monotonic()
                 if left <= 0:
-                    return not self.queue.size and self._reports.is_idle
+                    return not self.queue.size and self._reporter.is_idle
                 self._workers.assist(left, answer)
-                self._reports.assist()
+                self._reporter.assist()
         finally:
             request.is_abandoned = True
         if answer.error is not None:
@@ -378,7 +378,7 @@ def _no_threads() -> str:
     )
 
 
-class AsyncOwner(_Shared):
+class AsyncOwner(_Shared[TaskReporter]):
     """Sends what is tracked from tasks of one event loop.
 
     An outbox is written to in the event loop, because that takes no longer than what a loop does
@@ -399,9 +399,8 @@ class AsyncOwner(_Shared):
         from intercom_data_events._dispatch.tasks import TaskWorkers
 
         self._concurrency = concurrency
-        self._reports = AsyncReporter(on_error)
         super().__init__(
-            queue, session, settings, self._reports,
+            queue, session, settings, TaskReporter(on_error),
             concurrency=concurrency, when_full=when_full, patience=patience, locked=_PATIENCE,
             lingers=False,
         )  # fmt: skip
@@ -493,7 +492,7 @@ class AsyncOwner(_Shared):
             return answer.value
         if self._workers.has_ended:
             return self._dispatcher.drained
-        return not self.queue.size and self._reports.is_idle
+        return not self.queue.size and self._reporter.is_idle
 
     async def _wait_for_room(self) -> None:
         alarm = SYSTEM.async_alarm()
@@ -539,15 +538,15 @@ class AsyncOwner(_Shared):
 
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._reports.run)
+                group.start_soon(self._reporter.run)
                 await self._workers.run()
                 left = self._closing_ends - anyio.current_time()
                 with anyio.move_on_after(max(0.0, left)):
-                    await self._reports.idle()
-                self._reports.cancel()
+                    await self._reporter.idle()
+                self._reporter.cancel()
                 group.cancel_scope.cancel()
             with anyio.move_on_after(_REPORTING):
-                await self._reports.report()
+                await self._reporter.report()
         except Exception:
             log.exception("an AsyncTracker ended, because of an error of its own")
         finally:
@@ -555,7 +554,7 @@ class AsyncOwner(_Shared):
 
     def _end(self) -> None:
         """Ends, also where the event loop ends and cancels everything."""
-        self._reports.cancel()
+        self._reporter.cancel()
         self._workers.has_ended = True
         self._dispatcher.end()
-        self._reports.end()
+        self._reporter.end()
