@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at a queue that other processes empty, too, while a caller waits.
 _LOOK = 0.1
-# Seconds after which a locked outbox is used again, if that is not waited for in SQLite.
-_TURN = 0.005
+#: Where SQLite does not wait for a locked outbox: seconds for which it is used again, and between
+#: two attempts.
+PATIENCE = 5.0
+TURN = 0.005
 
 
 @define(eq=False)
@@ -64,8 +66,8 @@ class TrackerDispatcher:
         reporter: What calls `on_error` and logs.
         wake: Has a step be run.
         checkpoint: Has the queue's checkpoint be run.
-        patience: Seconds for which a locked outbox is used again, instead of giving in.
-        lingers: Whether it waits for requests in flight after it has stopped.
+        in_threads: Whether threads send. Then SQLite itself waits where an outbox is locked, and
+            requests in flight are waited for after it has stopped.
 
     Attributes:
         requests: News: calls of `flush` and `close`.
@@ -84,15 +86,13 @@ class TrackerDispatcher:
         wake: Callable[[], object],
         checkpoint: Callable[[], object],
         *,
-        patience: float,
-        lingers: bool,
+        in_threads: bool,
     ) -> None:
         self._scheduler = scheduler
         self._session = session
         self._reporter = reporter
         self._checkpoint = checkpoint
-        self._patience = patience
-        self._lingers = lingers
+        self._in_threads = in_threads
         self._quota = Quota(session, settings, wake, self._announce)
         self.requests = deque[Request]()
         self.tracked = deque[Event]()
@@ -123,10 +123,10 @@ class TrackerDispatcher:
             if self.tracked and not self._scheduler.may_claim:
                 seconds = 0.0  # It came after the queue was found empty, and woke nothing.
         except OutboxLockedError:
-            seconds = _TURN  # Everything from there on again.
+            seconds = TURN  # Everything from there on again.
         else:
             self._locked_since = None
-        if self._scheduler.stopped and not (self._lingers and self._in_flight_counts):
+        if self._scheduler.stopped and not (self._in_threads and self._in_flight_counts):
             self.end()
             return None
         return seconds
@@ -304,12 +304,12 @@ class TrackerDispatcher:
 
     def _raise_if_passing(self, error: Exception) -> None:
         """Raises an error that soon passes, so that the step is run again."""
-        if not self._patience or not isinstance(error, OutboxLockedError):
+        if self._in_threads or not isinstance(error, OutboxLockedError):
             return
         now = SYSTEM.monotonic()
         if self._locked_since is None:
             self._locked_since = now
-        if now - self._locked_since < self._patience:
+        if now - self._locked_since < PATIENCE:
             raise error
 
     def _announce(self, seconds: float) -> None:

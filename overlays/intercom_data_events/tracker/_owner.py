@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
@@ -23,7 +23,7 @@ from intercom_data_events.errors import (
 from intercom_data_events.event import Event
 from intercom_data_events.tracker._collector import is_collecting
 from intercom_data_events.tracker._counters import Count, Counters, is_worth_a_line
-from intercom_data_events.tracker._dispatcher import Request, TrackerDispatcher
+from intercom_data_events.tracker._dispatcher import PATIENCE, TURN, Request, TrackerDispatcher
 from intercom_data_events.tracker._exits import unheard_end
 from intercom_data_events.tracker._preload import load
 from intercom_data_events.tracker._reporter import Answer, Reporter, TaskReporter, ThreadReporter
@@ -47,16 +47,27 @@ R = TypeVar("R", bound=Reporter)
 _GRACE = 5.0
 # Seconds for which close waits until the threads have ended, once everything was sent.
 _JOINING = 1.0
-# Seconds for which a task uses a locked outbox again, and between two attempts.
-_PATIENCE = 5.0
 # Seconds that `on_error` may take for the rest, once the time for closing is over.
 _REPORTING = 1.0
-_TURN = 0.005
 
 
 def _is_working() -> bool:
     """Whether this thread or task is one that the tracker needs, so that it must not wait."""
     return ROLE.get() in ("working", "sending")
+
+
+class Sending(TypedDict):
+    """How a tracker sends.
+
+    Attributes:
+        concurrency: Requests at once, at most.
+        when_full: What to do where the queue is full.
+        patience: Seconds for which a contact may be unknown.
+    """
+
+    concurrency: int
+    when_full: WhenFull
+    patience: float
 
 
 class _Shared(Generic[R]):
@@ -67,11 +78,8 @@ class _Shared(Generic[R]):
         session: The connections to send through.
         settings: The settings of the requests.
         reporter: What calls `on_error` and logs.
-        concurrency: Requests at once, at most.
-        when_full: What to do where the queue is full.
-        patience: Seconds for which a contact may be unknown.
-        locked: Seconds for which the dispatcher uses a locked outbox again, instead of giving in.
-        lingers: Whether it waits for requests in flight after it has stopped.
+        in_threads: Whether threads send, and not tasks.
+        sending: See :class:`Sending`.
     """
 
     def __init__(
@@ -81,23 +89,21 @@ class _Shared(Generic[R]):
         settings: Settings,
         reporter: R,
         *,
-        concurrency: int,
-        when_full: WhenFull,
-        patience: float,
-        locked: float,
-        lingers: bool,
+        in_threads: bool,
+        **sending: Unpack[Sending],
     ) -> None:
         self.queue = queue
         self._session = session
         self._reporter = reporter
-        self._when_full: WhenFull = when_full
+        self._when_full: WhenFull = sending["when_full"]
         self._share = settings.quota_share
         self._scheduler = Scheduler(
-            queue, session.clock, concurrency, patience, self._limit, reporter.say
-        )
+            queue, session.clock, sending["concurrency"], sending["patience"], self._limit,
+            reporter.say,
+        )  # fmt: skip
         self._dispatcher = TrackerDispatcher(
             self._scheduler, session, settings, reporter, self.wake, self._begin_checkpoint,
-            patience=locked, lingers=lingers,
+            in_threads=in_threads,
         )  # fmt: skip
         self._filtered = Count()
         self._failed_filters = Count()
@@ -215,16 +221,10 @@ class Owner(_Shared[ThreadReporter]):
         session: Session[Engine],
         settings: Settings,
         on_error: OnError | None,
-        *,
-        concurrency: int,
-        when_full: WhenFull,
-        patience: float,
+        **sending: Unpack[Sending],
     ) -> None:
-        super().__init__(
-            queue, session, settings, ThreadReporter(on_error),
-            concurrency=concurrency, when_full=when_full, patience=patience, locked=0.0,
-            lingers=True,
-        )  # fmt: skip
+        reporter = ThreadReporter(on_error)
+        super().__init__(queue, session, settings, reporter, in_threads=True, **sending)
         self._workers: ThreadWorkers[QueuedEvent] = ThreadWorkers(
             self._dispatcher, session, settings, "intercom-tracker",
             marked=True, load=partial(load, session),
@@ -391,19 +391,12 @@ class AsyncOwner(_Shared[TaskReporter]):
         session: Session[AsyncEngine],
         settings: Settings,
         on_error: OnError | None,
-        *,
-        concurrency: int,
-        when_full: WhenFull,
-        patience: float,
+        **sending: Unpack[Sending],
     ) -> None:
         from intercom_data_events._dispatch.tasks import TaskWorkers
 
-        self._concurrency = concurrency
-        super().__init__(
-            queue, session, settings, TaskReporter(on_error),
-            concurrency=concurrency, when_full=when_full, patience=patience, locked=_PATIENCE,
-            lingers=False,
-        )  # fmt: skip
+        reporter = TaskReporter(on_error)
+        super().__init__(queue, session, settings, reporter, in_threads=False, **sending)
         self._workers: TaskWorkers[QueuedEvent] = TaskWorkers(
             self._dispatcher, session, settings, marked=True
         )
@@ -439,7 +432,7 @@ class AsyncOwner(_Shared[TaskReporter]):
         self.wake()
         if self._scheduler.stopped:
             self._give_up_late()
-        elif self.queue.size > self._concurrency:
+        elif self.queue.size > self._scheduler.most:
             # Else a task that tracks many in a row would keep those that send them from running.
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
@@ -508,14 +501,14 @@ class AsyncOwner(_Shared[TaskReporter]):
         """Uses the queue, as soon as no other process is writing to it."""
         import anyio
 
-        ends = anyio.current_time() + _PATIENCE
+        ends = anyio.current_time() + PATIENCE
         while True:
             try:
                 return use()
             except OutboxLockedError:
                 if anyio.current_time() > ends:
                     raise
-            await anyio.sleep(_TURN)
+            await anyio.sleep(TURN)
 
     def _begin_checkpoint(self) -> None:
         if self._workers.group is not None and not self._is_checkpointing:
