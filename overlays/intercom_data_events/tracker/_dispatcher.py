@@ -167,9 +167,7 @@ class TrackerDispatcher:
         self._unsettled.extend(workers.results())
         while self._unsettled:
             result = self._unsettled[0]
-            error = result.error
-            if error is not None and not isinstance(error, IntercomError):
-                error = unexpected(error, closed=self._session.closed)
+            error = None if result.error is None else self._as_ours(result.error)
             try:
                 given_up = self._scheduler.ended(result.item, error)
             except Exception as failure:  # noqa: BLE001  # whatever it is, sending goes on
@@ -239,9 +237,7 @@ class TrackerDispatcher:
             self._quota.cancel()  # It keeps no place in the queue for what there is not.
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self._raise_if_passing(error)
-            ours = isinstance(error, IntercomError)
-            closed = self._session.closed
-            scheduler.give_in(error if ours else unexpected(error, closed=closed))
+            scheduler.give_in(self._as_ours(error))
         return self._seconds
 
     def _answer(self) -> None:
@@ -278,6 +274,12 @@ class TrackerDispatcher:
                 self._reporter.reply(request.answer, done)
 
     # Their parts.
+
+    def _as_ours(self, error: BaseException) -> IntercomError:
+        """Returns an error of ours: itself, or one that it is the cause of."""
+        if isinstance(error, IntercomError):
+            return error
+        return unexpected(error, closed=self._session.closed)
 
     def _fail(self, request: Request, error: Exception) -> None:
         if request.kind == "close":

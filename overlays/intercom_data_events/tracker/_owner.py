@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("intercom_data_events")
 
-T = TypeVar("T")
 R = TypeVar("R", bound=Reporter)
 
 # Seconds that the dispatcher may take to stop after the time for closing is over: SQLite may wait.
@@ -105,6 +103,7 @@ class _Shared(Generic[R]):
             self._scheduler, session, settings, reporter, self.wake, self._begin_checkpoint,
             in_threads=in_threads,
         )  # fmt: skip
+        self._is_checkpointing = False
         self._filtered = Count()
         self._failed_filters = Count()
         self._recursive = Count()
@@ -122,6 +121,8 @@ class _Shared(Generic[R]):
             self.queue.checkpoint()
         except Exception:  # where it keeps anything from being sent, that is logged
             log.debug("the checkpoint of the outbox failed", exc_info=True)
+        finally:
+            self._is_checkpointing = False
 
     def filtered(self, event: Event, error: NotSentError | None) -> None:
         """Takes in an event that `before_send` dropped, or failed for."""
@@ -207,6 +208,20 @@ class _Shared(Generic[R]):
         for queued in self.queue.remaining():
             self._reporter.give_up(*self._scheduler.lost(queued))
 
+    def _result_of(self, answer: Answer) -> bool:
+        """Returns what `flush` or `close` returns, answered or not, once it waits no longer.
+
+        Raises:
+            OutboxError: The outbox cannot be used.
+        """
+        if answer.error is not None:
+            raise answer.error
+        if answer.is_set:
+            return answer.value
+        if self._scheduler.stopped:
+            return self._dispatcher.drained
+        return not self.queue.size and self._reporter.is_idle
+
     def _check_open(self) -> None:
         if self._scheduler.closing or self._scheduler.stopped:
             raise RuntimeError("the tracker is closed; make a new one")
@@ -230,7 +245,6 @@ class Owner(_Shared[ThreadReporter]):
             marked=True, load=partial(load, session),
         )  # fmt: skip
         self._is_short = False
-        self._is_checkpointing = False
         guard_forks(self)
 
     def before_fork(self) -> bool:
@@ -318,11 +332,7 @@ class Owner(_Shared[ThreadReporter]):
         return done and reported
 
     def _ask(self, request: Request, ends: float) -> bool:
-        """Hands a request to the dispatcher, and waits for the answer.
-
-        Raises:
-            OutboxError: The outbox cannot be used.
-        """
+        """Hands a request to the dispatcher, and waits for the answer."""
         answer = request.answer
         self._dispatcher.requests.append(request)
         if self.queue.size:
@@ -335,14 +345,12 @@ class Owner(_Shared[ThreadReporter]):
             while not answer.is_set and not self._workers.has_ended:
                 left = ends - SYSTEM.monotonic()
                 if left <= 0:
-                    return not self.queue.size and self._reporter.is_idle
+                    break
                 self._workers.assist(left, answer)
                 self._reporter.assist()
         finally:
             request.is_abandoned = True
-        if answer.error is not None:
-            raise answer.error
-        return answer.value if answer.is_set else self._dispatcher.drained
+        return self._result_of(answer)
 
     def _wait_for_room(self) -> None:
         awaited = Answer(SYSTEM.alarm())
@@ -356,14 +364,8 @@ class Owner(_Shared[ThreadReporter]):
     def _begin_checkpoint(self) -> None:
         if not self._is_checkpointing:
             self._is_checkpointing = True
-            if not start_thread(self._checkpoint_once, "intercom-tracker-checkpoint"):
+            if not start_thread(self._checkpoint, "intercom-tracker-checkpoint"):
                 self._is_checkpointing = False
-
-    def _checkpoint_once(self) -> None:
-        try:
-            self._checkpoint()
-        finally:
-            self._is_checkpointing = False
 
     def _failing(self) -> IntercomError | None:
         if self._workers.lacks_all and self.queue.size:
@@ -402,7 +404,6 @@ class AsyncOwner(_Shared[TaskReporter]):
         )
         self._host: Host | None = None
         self._closing_ends = math.inf
-        self._is_checkpointing = False
 
     def start(self) -> None:
         """Begins to send, in a task that starts from an empty context."""
@@ -422,7 +423,7 @@ class AsyncOwner(_Shared[TaskReporter]):
             return
         self._check_open()
         now = self._session.clock.time()
-        while not await self._in_turn(lambda: self.queue.enqueue(event, now)):
+        while not await self._enqueue(event, now):
             if self._when_full != "block" or _is_working():
                 self._drop(event)
                 return
@@ -479,13 +480,7 @@ class AsyncOwner(_Shared[TaskReporter]):
                     await answer.alarm.wait(math.inf)
         finally:
             request.is_abandoned = True
-        if answer.error is not None:
-            raise answer.error
-        if answer.is_set:
-            return answer.value
-        if self._workers.has_ended:
-            return self._dispatcher.drained
-        return not self.queue.size and self._reporter.is_idle
+        return self._result_of(answer)
 
     async def _wait_for_room(self) -> None:
         alarm = SYSTEM.async_alarm()
@@ -497,14 +492,14 @@ class AsyncOwner(_Shared[TaskReporter]):
             with suppress(ValueError):
                 self._dispatcher.waiting_for_room.remove(alarm)
 
-    async def _in_turn(self, use: Callable[[], T]) -> T:
-        """Uses the queue, as soon as no other process is writing to it."""
+    async def _enqueue(self, event: Event, now: float) -> bool:
+        """Hands an event to the queue, as soon as no other process is writing to it."""
         import anyio
 
         ends = anyio.current_time() + PATIENCE
         while True:
             try:
-                return use()
+                return self.queue.enqueue(event, now)
             except OutboxLockedError:
                 if anyio.current_time() > ends:
                     raise
@@ -513,9 +508,9 @@ class AsyncOwner(_Shared[TaskReporter]):
     def _begin_checkpoint(self) -> None:
         if self._workers.group is not None and not self._is_checkpointing:
             self._is_checkpointing = True
-            self._workers.group.start_soon(self._checkpoint_once)
+            self._workers.group.start_soon(self._checkpoint_in_thread)
 
-    async def _checkpoint_once(self) -> None:
+    async def _checkpoint_in_thread(self) -> None:
         import anyio.to_thread
 
         try:
@@ -523,7 +518,6 @@ class AsyncOwner(_Shared[TaskReporter]):
             await anyio.to_thread.run_sync(self._checkpoint, limiter=limiter)
         except RuntimeError:
             log.debug("no thread can be started for the checkpoint", exc_info=True)
-        finally:
             self._is_checkpointing = False
 
     async def _run(self) -> None:
