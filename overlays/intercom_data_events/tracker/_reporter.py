@@ -22,7 +22,7 @@ from intercom_data_events._sending.runtime import running_trio, this_process
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.event import Event
-from intercom_data_events.tracker._scheduler import GivenUp, named
+from intercom_data_events.tracker._scheduler import named
 
 if TYPE_CHECKING:
     from intercom_data_events.clock import AsyncAlarm
@@ -62,28 +62,38 @@ class Answer:
 
 
 @define(eq=False)
-class _Line:
-    level: int
-    message: str
-    arguments: tuple[object, ...]
-    error: BaseException | None = None
+class _Call:
+    """A call of `on_error`, for an event that will not arrive."""
 
-    def log(self) -> None:
-        role = ROLE.set("sending")  # What handles the line must not track for ever.
-        try:
-            log.log(self.level, self.message, *self.arguments, exc_info=self.error)
-        finally:
-            ROLE.reset(role)
+    on_error: OnError
+    event: Event
+    error: IntercomError
+
+    def begin(self) -> object:
+        """Calls it; returns what it returned, which is to be awaited if it is async."""
+        return self.on_error(self.event, self.error)
+
+    def failed(self, failure: BaseException) -> None:
+        """Logs the exception that it raised."""
+        _log(logging.ERROR, "on_error failed, about %s", named(self.event), failure=failure)
 
 
-@define(eq=False)
-class _Reply:
-    answer: Answer
-    value: bool
+# A line to log and an answer to give are functions.
+_Item: TypeAlias = _Call | Callable[[], None]
+
+
+def _log(
+    level: int, message: str, *arguments: object, failure: BaseException | None = None
+) -> None:
+    role = ROLE.set("sending")  # What handles the line must not track for ever.
+    try:
+        log.log(level, message, *arguments, exc_info=failure)
+    finally:
+        ROLE.reset(role)
 
 
 class Reporter:
-    """Calls `on_error` and logs, in one thread at a time, in the order of what happened.
+    """Calls `on_error` and logs, one after the other, in the order of what happened.
 
     Args:
         on_error: Is called with each event that will not arrive, and why; None for nothing.
@@ -91,7 +101,54 @@ class Reporter:
 
     def __init__(self, on_error: OnError | None) -> None:
         self._on_error = on_error
-        self._items = deque[GivenUp | _Line | _Reply]()
+        self._items = deque[_Item]()
+
+    def say(self, level: int, message: str, *arguments: object) -> None:
+        """Logs a line."""
+        self._put(partial(_log, level, message, *arguments))
+
+    def give_up(self, event: Event, error: IntercomError) -> None:
+        """Has `on_error` called."""
+        if self._on_error is not None:
+            self._put(_Call(self._on_error, event, error))
+
+    def reply(self, answer: Answer, value: bool) -> None:
+        """Answers, after all calls of `on_error` so far."""
+        if answer.is_reporting or self.is_idle:
+            answer.give(value)
+        else:
+            self._put(partial(answer.give, value))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to report."""
+        raise NotImplementedError
+
+    def needs_thread(self) -> bool:
+        """Starts a thread that reports, if it is missing; returns whether it still is."""
+        return False
+
+    def _put(self, item: _Item) -> None:
+        """Has an item be reported, after all so far."""
+        raise NotImplementedError
+
+    def _next_call(self) -> _Call | None:
+        """Takes out an item; returns it if `on_error` is to be called, else logs or answers."""
+        try:
+            item = self._items.popleft()
+        except IndexError:
+            return None  # Another thread has it.
+        if isinstance(item, _Call):
+            return item
+        item()
+        return None
+
+
+class ThreadReporter(Reporter):
+    """Reports in one thread at a time."""
+
+    def __init__(self, on_error: OnError | None) -> None:
+        super().__init__(on_error)
         # Only tried, never waited for.
         self._gate = threading.Lock()
         # When a thread was started that has not run yet.
@@ -101,26 +158,10 @@ class Reporter:
 
     def say(self, level: int, message: str, *arguments: object) -> None:
         """Logs a line: here if no thread can be started."""
-        line = _Line(level, message, arguments)
         if self._start():
-            self._items.append(line)
-            self._start()  # The thread before may have ended in between.
+            super().say(level, message, *arguments)
         else:
-            line.log()
-
-    def give_up(self, event: Event, error: IntercomError) -> None:
-        """Has `on_error` called."""
-        if self._on_error is not None:
-            self._items.append((event, error))
-            self._start()
-
-    def reply(self, answer: Answer, value: bool) -> None:
-        """Answers, after all calls of `on_error` so far."""
-        if answer.is_reporting or self.is_idle:
-            answer.give(value)
-        else:
-            self._items.append(_Reply(answer, value))
-            self._start()
+            _log(level, message, *arguments)
 
     @property
     def is_idle(self) -> bool:
@@ -153,17 +194,20 @@ class Reporter:
         grace = SYSTEM.monotonic() + _GRACE
         while self._items and self._gate.locked() and SYSTEM.monotonic() < grace:
             # Each may meet a call that does not end, too.
-            beside = partial(self._context.copy().run, partial(self._report, is_own=True))
             before = len(self._items)
-            if not start_thread(beside, "intercom-tracker-reporter"):
+            if not self._start_thread(self._report):
                 break
             while len(self._items) == before and SYSTEM.monotonic() < grace:
                 SYSTEM.alarm().wait(_TURN)
             self._wait_until(min(grace, SYSTEM.monotonic() + LOOK))
-        if left := sum(isinstance(item, tuple) for item in list(self._items)):
+        if left := sum(isinstance(item, _Call) for item in list(self._items)):
             line = "on_error was not called for %d events, because calls of it did not end"
-            _Line(logging.ERROR, line, (left,)).log()
+            _log(logging.ERROR, line, left)
         return self.is_idle
+
+    def _put(self, item: _Item) -> None:
+        self._items.append(item)
+        self._start()  # Also after the look in `say`: that thread may have ended in between.
 
     def _wait_until(self, ends: float) -> None:
         while self._gate.locked() and (left := ends - SYSTEM.monotonic()) > 0:
@@ -175,11 +219,14 @@ class Reporter:
         if self._gate.locked() or now - self._tried_at < LOOK:
             return True
         self._tried_at = now
-        work = partial(self._context.copy().run, partial(self._work, is_own=True))
-        if start_thread(work, "intercom-tracker-reporter"):
+        if self._start_thread(self._work):
             return True
         self._tried_at = -math.inf
         return False
+
+    def _start_thread(self, work: Callable[..., None]) -> bool:
+        run = partial(self._context.copy().run, work, is_own=True)
+        return start_thread(run, "intercom-tracker-reporter")
 
     def _work(self, *, is_own: bool) -> None:
         self._tried_at = -math.inf
@@ -197,74 +244,34 @@ class Reporter:
                     self._gate.release()
 
     def _report(self, *, is_own: bool) -> None:
-        while this_process() is self._process:
+        while self._items and this_process() is self._process:
+            if (call := self._next_call()) is None:
+                continue
             try:
-                item = self._items.popleft()
-            except IndexError:
-                return
-            if isinstance(item, _Line):
-                item.log()
-            elif isinstance(item, _Reply):
-                item.answer.give(item.value)
-            else:
-                self._call(*item, is_own=is_own)
-
-    def _call(self, event: Event, error: IntercomError, *, is_own: bool) -> None:
-        try:
-            if self._on_error is not None:
-                self._on_error(event, error)
-        except BaseException as failure:
-            _failed(event, failure).log()
-            if not (is_own or isinstance(failure, Exception)):
-                raise
+                call.begin()
+            except BaseException as failure:
+                call.failed(failure)
+                if not (is_own or isinstance(failure, Exception)):
+                    raise
 
 
-def _failed(event: Event, failure: BaseException) -> _Line:
-    return _Line(logging.ERROR, "on_error failed, about %s", (named(event),), failure)
-
-
-class AsyncReporter:
-    """The twin of :class:`Reporter`, in a task; a function given as `on_error` may be async.
-
-    Args:
-        on_error: Is called with each event that will not arrive, and why; None for nothing.
-    """
+class TaskReporter(Reporter):
+    """Reports in a task; a function given as `on_error` may be async."""
 
     def __init__(self, on_error: OnError | None) -> None:
-        self._on_error = on_error
+        super().__init__(on_error)
         self._alarm: AsyncAlarm | None = None
-        self._items = deque[GivenUp | _Line | _Reply]()
-        self._is_busy = False
+        self._is_calling = False
         self._is_ending = False
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to report."""
-        return not (self._items or self._is_busy)
+        return not (self._items or self._is_calling)
 
     def cancel(self) -> None:
         """Says that a cancellation is not that of `on_error` from now on."""
         self._is_ending = True
-
-    def say(self, level: int, message: str, *arguments: object) -> None:
-        """Logs a line."""
-        self._put(_Line(level, message, arguments))
-
-    def give_up(self, event: Event, error: IntercomError) -> None:
-        """Has `on_error` called."""
-        if self._on_error is not None:
-            self._put((event, error))
-
-    def reply(self, answer: Answer, value: bool) -> None:
-        """Answers, after all calls of `on_error` so far."""
-        if answer.is_reporting or self.is_idle:
-            answer.give(value)
-        else:
-            self._put(_Reply(answer, value))
-
-    def needs_thread(self) -> bool:
-        """Whether a thread is missing: never, as it is a task."""
-        return False
 
     async def run(self) -> None:
         """Reports, until it is cancelled."""
@@ -275,7 +282,7 @@ class AsyncReporter:
 
     async def idle(self) -> None:
         """Waits until there is nothing to report."""
-        answer = Answer(SYSTEM.async_alarm(), is_reporting=False)
+        answer = Answer(SYSTEM.async_alarm())
         self.reply(answer, True)
         while not answer.is_set:
             await answer.alarm.wait(math.inf)
@@ -283,27 +290,34 @@ class AsyncReporter:
     async def report(self) -> None:
         """Reports what there is to report."""
         while self._items:
-            item = self._items.popleft()
-            if isinstance(item, _Line):
-                item.log()
-            elif isinstance(item, _Reply):
-                item.answer.give(item.value)
-            else:
-                self._is_busy = True
-                try:
-                    await self._call(*item)
-                finally:
-                    self._is_busy = False
+            if (call := self._next_call()) is not None:
+                await self._make(call)
 
-    def _put(self, item: GivenUp | _Line | _Reply) -> None:
+    def end(self) -> None:
+        """Reports what is left without awaiting anything, because the event loop is ending."""
+        while self._items:
+            if (call := self._next_call()) is None:
+                continue
+            role = ROLE.set("reporting")
+            try:
+                result = call.begin()
+                if inspect.iscoroutine(result):
+                    result.close()  # Nothing can await it.
+            except Exception as failure:  # noqa: BLE001  # the caller's own
+                call.failed(failure)
+            finally:
+                ROLE.reset(role)
+
+    def _put(self, item: _Item) -> None:
         self._items.append(item)
         if self._alarm is not None:
             self._alarm.set()
 
-    async def _call(self, event: Event, error: IntercomError) -> None:
+    async def _make(self, call: _Call) -> None:
         role = ROLE.set("reporting")
+        self._is_calling = True
         try:
-            result = None if self._on_error is None else self._on_error(event, error)
+            result = call.begin()
             if inspect.isawaitable(result):
                 await result
         except BaseException as failure:
@@ -314,26 +328,7 @@ class AsyncReporter:
                 cancelled and (self._is_ending or running_trio())
             ):
                 raise
-            _failed(event, failure).log()
+            call.failed(failure)
         finally:
+            self._is_calling = False
             ROLE.reset(role)
-
-    def end(self) -> None:
-        """Reports what is left without awaiting anything, because the event loop is ending."""
-        while self._items:
-            item = self._items.popleft()
-            if isinstance(item, _Line):
-                item.log()
-            elif isinstance(item, _Reply):
-                item.answer.give(item.value)
-            else:
-                event, error = item
-                role = ROLE.set("reporting")
-                try:
-                    result = None if self._on_error is None else self._on_error(event, error)
-                    if inspect.iscoroutine(result):
-                        result.close()  # Nothing can await it.
-                except Exception as failure:  # noqa: BLE001  # the caller's own
-                    _failed(event, failure).log()
-                finally:
-                    ROLE.reset(role)
