@@ -385,8 +385,8 @@ class Tracker:
         # A signal handler, a finalizer or another thread may have been faster.
         owner = self._owners.setdefault(begun)
         if owner is begun:
-            owner.begin()
-            return owner
+            begun.begin()
+            return begun
         begun.close(0)
         if owner is None:
             _exits.cancel(self.close)
