@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 from attrs import define, field, frozen
 
-from intercom_data_events._dispatch.concurrency import Concurrency, Rate
+from intercom_data_events._dispatch.concurrency import Concurrency, Rate, check_concurrency
 from intercom_data_events._dispatch.threads import ThreadWorkers
 from intercom_data_events._sending.engines.selection import bulk_session
 from intercom_data_events._sending.runtime import running_trio, this_process
@@ -389,11 +389,9 @@ def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | No
     Raises:
         ConfigurationError: One of them cannot be used.
     """
-    if type(concurrency) is not int or not 1 <= concurrency <= 1000:
-        must = "concurrency must be an integer from 1 to 1000"
-        raise invalid(ConfigurationError, must, concurrency)
+    most = check_concurrency(concurrency)
     if max_rate is None:
-        return concurrency, None
+        return most, None
     if (
         isinstance(max_rate, bool)
         or not isinstance(max_rate, int | float)
@@ -401,4 +399,4 @@ def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | No
     ):
         must = "max_rate must be a number of events a second, greater than 0 and finite"
         raise invalid(ConfigurationError, must, max_rate)
-    return concurrency, float(max_rate)
+    return most, float(max_rate)
