@@ -117,9 +117,8 @@ class TaskWorkers(Generic[Item]):
         self._alarm: AsyncAlarm | None = None
         self._due = math.inf
         self._results = deque[Result[Item]]()
-        # While a worker asks for its next event.
-        self._is_asked = False
-        self._next: Item | None = None
+        # Where a worker that asks for its next event gets it.
+        self._asked: list[Item] | None = None
         #: Whether the dispatcher has ended.
         self.has_ended = False
 
@@ -159,8 +158,8 @@ class TaskWorkers(Generic[Item]):
 
     def submit(self, item: Item) -> None:
         """Hands an event to a worker."""
-        if self._is_asked and self._next is None:
-            self._next = item
+        if self._asked is not None and not self._asked:
+            self._asked.append(item)
         elif self.group is not None:
             self.group.start_soon(self._work, item)
 
@@ -171,15 +170,14 @@ class TaskWorkers(Generic[Item]):
 
     async def _work(self, first: Item) -> None:
         self._mark("sending")
-        item: Item | None = first
-        while item is not None:
-            self._results.append(await self._perform(item))
-            self._is_asked = True
+        items = [first]
+        while items:
+            self._results.append(await self._perform(items.pop()))
+            self._asked = items
             try:
                 self.step()
             finally:
-                self._is_asked = False
-            item, self._next = self._next, None
+                self._asked = None
 
     def _mark(self, role: Role) -> None:
         if self._marked:
