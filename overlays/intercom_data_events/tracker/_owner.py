@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -273,7 +274,8 @@ class Owner(_Shared[ThreadReporter]):
             self._workers.notify()
             return
         self._workers.wake(urgent=urgent)
-        short = self._workers.lacks_all
+        # As the program ends, no thread can be started, and closing sends what there is.
+        short = self._workers.lacks_all and threading.main_thread().is_alive()
         if short and not self._is_short:
             self._reporter.say(logging.ERROR, "events wait: %s", _no_threads())
         self._is_short = short
@@ -326,6 +328,12 @@ class Owner(_Shared[ThreadReporter]):
         self._give_up_late()
         reported = self._reporter.finish(ends)
         if done and ROLE.get() != "reporting":
+            # What other processes tracked meanwhile may be in flight, with no thread to send it.
+            never = Answer(SYSTEM.alarm())
+            while self._workers.lacks_all and not self._workers.has_ended:
+                if (left := ends - SYSTEM.monotonic()) <= 0:
+                    break
+                self._workers.assist(left, never)
             # Not for long: a finalizer may have come while its thread held a lock of Python's own,
             # without which no thread ends.
             self._workers.join(min(ends, SYSTEM.monotonic() + _JOINING))
