@@ -25,7 +25,8 @@ from intercom_data_events.cli import contacts, main
 from intercom_data_events.cli.app import run
 from intercom_data_events.cli.times import moment
 from intercom_data_events.emulator import EmulatedContact, Fault
-from intercom_data_events.outbox import Binding, Outbox
+from intercom_data_events.outbox._binding import Binding
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from needs import require
 
 from .conftest import COMMAND, NOON, PATIENCE, TOKEN, Plan, event

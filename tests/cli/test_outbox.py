@@ -27,7 +27,8 @@ from intercom_data_events.cli import outbox as commands
 from intercom_data_events.clock import Clock
 from intercom_data_events.emulator import EmulatedContact, Fault
 from intercom_data_events.errors import NotSentError
-from intercom_data_events.outbox import Binding, Outbox
+from intercom_data_events.outbox._binding import Binding
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker import Tracker
 
 from .conftest import NOON, PATIENCE, TOKEN, Plan, event, times

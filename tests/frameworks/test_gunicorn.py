@@ -9,7 +9,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from intercom_data_events import Event
-from intercom_data_events.outbox import Binding, Outbox
+from intercom_data_events.outbox._binding import Binding
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 
 pytestmark = [pytest.mark.costly, pytest.mark.processes]
 

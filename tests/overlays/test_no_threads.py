@@ -15,7 +15,7 @@ from programs import Program
 
 from intercom_data_events import DataEventsClient
 from intercom_data_events.emulator import Emulator
-from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker import Tracker
 
 #: Seconds after which whatever has not happened is stuck.

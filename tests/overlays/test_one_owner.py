@@ -29,7 +29,7 @@ from programs import UNMEASURED, Program
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient, QueueFullError
 from intercom_data_events import tracker as tracker_module
 from intercom_data_events.emulator import Emulator, Fault
-from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker import AsyncTracker, Tracker
 
 pytestmark = [

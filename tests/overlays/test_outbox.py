@@ -34,9 +34,11 @@ from intercom_data_events import (
     OutboxError,
     OutboxLockedError,
 )
-from intercom_data_events import outbox as outbox_module
 from intercom_data_events.emulator import Emulator
-from intercom_data_events.outbox import Binding, Outbox
+from intercom_data_events.outbox import _queue as outbox_module
+from intercom_data_events.outbox import _schema
+from intercom_data_events.outbox._binding import Binding
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker._memory import MemoryQueue
 
 #: A Wednesday in December 2022, in Unix seconds, when events are tracked here.
@@ -104,9 +106,10 @@ class Process:
         head = """
             import contextlib, itertools, os, signal, sys, threading, time
             from intercom_data_events import Event, OutboxError
-            from intercom_data_events import outbox as outbox_module
+            from intercom_data_events.outbox import _queue as outbox_module
             from intercom_data_events._sending import runtime
-            from intercom_data_events.outbox import Binding, Outbox
+            from intercom_data_events.outbox._binding import Binding
+            from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 
             NOW = 1_671_028_900.0
 
@@ -255,10 +258,10 @@ def test_a_relative_path_stays_where_it_was_when_the_process_goes_elsewhere(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     # As around a fork, after which it is opened anew.
-    box.before_fork()
-    box.after_fork(in_child=False, waited=True)
+    box._file.before_fork()
+    box._file.after_fork(in_child=False, waited=True)
     box.enqueue(event(), NOW)
-    box.checkpoint()
+    tidy(box)
 
     assert box.path == tmp_path / "outbox.db"
     assert users(opened(tmp_path / "outbox.db").waiting()) == [0]
@@ -311,8 +314,8 @@ def test_a_link_to_a_file_is_that_file(opened, path, tmp_path):
 
     assert written > 256 * 1024
     assert box.status().size == real.stat().st_size + written
-    box.checkpoint()
-    box.checkpoint()
+    tidy(box)
+    tidy(box)
     assert log_of(real).stat().st_size == 0
 
 
@@ -348,7 +351,7 @@ def test_what_is_closed_says_so(box, path):
     for use in (lambda: box.enqueue(event(), NOW), lambda: box.claim(NOW), box.status):
         with pytest.raises(RuntimeError, match="is closed"):
             use()
-    box.checkpoint()
+    tidy(box)
 
 
 # What was written is there
@@ -573,23 +576,27 @@ def test_what_others_write_and_remove_is_counted_every_second(opened, path):
     assert mine.size == 3
 
     other.ack(other.claim(NOW))
-    mine.run_maintenance(NOW + 0.9, ())
-    assert (mine.size, other.size) == (3, 2)
     mine.run_maintenance(NOW + 1, ())
-    assert mine.size == 2
+    assert (mine.size, other.size) == (2, 2)
 
 
-def test_many_are_counted_less_often(opened, path):
+def test_what_others_add_to_many_is_known_at_once_and_what_they_remove_after_a_while(opened, path):
     mine = opened()
-    fill(path, 200_000)
+    fill(path, 40_000)
     mine.run_maintenance(NOW, ())
-    assert mine.size == 200_000
+    assert mine.size == 40_000
 
-    opened().enqueue(event(), NOW)
-    mine.run_maintenance(NOW + 3, ())
-    assert mine.size == 200_000
-    mine.run_maintenance(NOW + 4, ())
-    assert mine.size == 200_001
+    other = opened()
+    for number in range(3):
+        assert other.enqueue(event(number), NOW)
+    mine.run_maintenance(NOW, ())
+    assert mine.size == 40_003
+    with another_program(path) as connection:
+        connection.execute("DELETE FROM events WHERE id % 4 = 2")
+        connection.execute("COMMIT")
+    for _ in range(20):
+        mine.run_maintenance(NOW, ())
+    assert mine.size == len(everything(mine)) == 30_002
 
 
 def fill(path, events):
@@ -757,7 +764,9 @@ def test_room_that_others_make_in_a_large_file_is_known_within_a_second(opened, 
     mine.run_maintenance(NOW, ())
     assert not mine.enqueue(event(), NOW)
 
-    other.ack(other.claim(NOW))
+    # One of four is the oldest.
+    for _ in range(4):
+        other.ack(other.claim(NOW))
     mine.run_maintenance(NOW + 1, ())
     assert mine.enqueue(event(), NOW)
 
@@ -788,7 +797,7 @@ def test_dead_letters_can_be_sent_again(opened, box, refusal):
     events = 1_200
     bury(box, refusal, events)
 
-    assert box.revive() == events
+    assert box.retry() == events
     assert box.size == events
     assert list(box.dead_letters()) == []
     assert box.oldest() == NOW
@@ -806,7 +815,7 @@ def test_dead_letters_can_be_chosen(box, refusal):
     bury(box, refusal, 5)
     first, second, third, *others = [letter.id for letter in box.dead_letters()]
 
-    assert box.revive([second, 4711]) == 1
+    assert box.retry([second, 4711]) == 1
     assert box.forget(iter([first, first, third])) == 2
     assert [letter.id for letter in box.dead_letters()] == others
     assert users(box.waiting()) == [1]
@@ -815,7 +824,7 @@ def test_dead_letters_can_be_chosen(box, refusal):
 def test_a_revived_letter_that_is_refused_again_is_not_revived_again_at_once(box, refusal):
     bury(box, refusal, 1)
     (before,) = box.dead_letters()
-    box.revive()
+    box.retry()
     box.dead_letter(box.claim(NOW), refusal, NOW + 9)
 
     (letter,) = box.dead_letters()
@@ -867,7 +876,7 @@ def test_what_is_no_event_becomes_a_dead_letter_and_stops_nothing(opened, box, p
     assert letter.message
     assert letter.died_at == NOW
     # Nor does it, once it is sent again.
-    assert box.revive() == 1
+    assert box.retry() == 1
     assert box.claim(NOW) is None
     assert [letter.event for letter in box.dead_letters()] == [reads]
 
@@ -1118,10 +1127,10 @@ def test_a_file_that_is_put_back_is_used_again(opened, path):
 
 def test_a_file_that_became_anothers_around_a_fork_is_not_written_to(opened, path):
     box = opened(binding=here)
-    box.before_fork()
+    box._file.before_fork()
     with contextlib.closing(Outbox(path, Binding(here.address, "another token"))) as other:
         other.enqueue(event(1), NOW)
-    box.after_fork(in_child=False, waited=True)
+    box._file.after_fork(in_child=False, waited=True)
 
     with pytest.raises(OutboxError, match="was replaced by another one; stop"):
         box.enqueue(event(2), NOW)
@@ -1342,7 +1351,7 @@ def test_a_process_of_version_1_goes_on_with_a_file_that_was_brought_up_to_date(
 
 
 def later_version(monkeypatch, statements):
-    monkeypatch.setattr(outbox_module, "_MIGRATIONS", (*outbox_module._MIGRATIONS, statements))
+    monkeypatch.setattr(_schema, "_MIGRATIONS", (*_schema._MIGRATIONS, statements))
 
 
 def test_a_later_version_brings_a_file_up_to_date(opened, path, monkeypatch):
@@ -1610,14 +1619,12 @@ def test_a_disk_that_is_full_of_the_log_alone_has_room_again_once_that_is_tidied
         box.close()
         box = Outbox(sys.argv[1])
         for _ in range(3):
-            try:
-                while True:
-                    entry = box.claim(NOW)
-                    box.release(entry)
-            except OutboxError as error:
-                say(error)
+            # Until there is no room for a claim, or for its end.
+            while not box._alone and (entry := box.claim(NOW)) is not None:
+                box.release(entry)
+            say(box.needs_checkpoint())
             # The claim that may not have been given back ends.
-            box.checkpoint()
+            box.needs_checkpoint() and box.checkpoint()
             box.run_maintenance(NOW + 30, ())
         assert box.claim(NOW + 30).event == event()
         box.close()
@@ -1625,8 +1632,7 @@ def test_a_disk_that_is_full_of_the_log_alone_has_room_again_once_that_is_tidied
     with Process(script, tmp_path / "outbox.db", command=small_disk) as process:
         said = process.end()
 
-    assert len(said) == 3
-    assert all("because the disk is full; make room" in one for one in said)
+    assert said == ["True"] * 3
 
 
 @pytest.mark.processes
@@ -1680,9 +1686,9 @@ def test_a_file_that_may_not_be_written_says_so_and_is_kept(shared_folder):
     box = Outbox(path, Binding("https://api.intercom.io"))
     box.enqueue(event(1), NOW)
     # As around a fork, after which it is opened anew.
-    box.before_fork()
+    box._file.before_fork()
     os.chmod(path, 0o400)
-    box.after_fork(in_child=False, waited=True)
+    box._file.after_fork(in_child=False, waited=True)
     with failing():
         box.enqueue(event(2), NOW)
     with failing():
@@ -1766,7 +1772,7 @@ def test_parent_and_children_go_on_after_forks(opened, path):
 
     def tidy():
         while going_on:
-            box.checkpoint()
+            box.needs_checkpoint() and box.checkpoint()
 
     def use(number):
         if number % 2:
@@ -1897,8 +1903,8 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
     writing = threading.Thread(target=lambda: box.enqueue(event(1), NOW))
     writing.start()
     # Until it waits for who has locked the file.
-    while box.before_fork():
-        box.after_fork(in_child=False, waited=True)
+    while box._file.before_fork():
+        box._file.after_fork(in_child=False, waited=True)
     with children() as fork:
         fork(use)
     say("forked")
@@ -1916,7 +1922,7 @@ def test_a_child_of_a_fork_that_could_not_wait_any_longer_leaves_the_file_alone(
     def tidy():
         outbox_module._SHORT_LOG = outbox_module._LONG_LOG = outbox_module._TOO_LONG_LOG = -1
         outbox_module._WAITING_FOR_READERS = 20_000
-        box.checkpoint()
+        box.needs_checkpoint() and box.checkpoint()
 
     writing = """,
             1,
@@ -2074,6 +2080,12 @@ def test_who_makes_a_file_waits_for_its_turn(opened, path):
 # The log
 
 
+def tidy(box):
+    """What the dispatcher does every second."""
+    if box.needs_checkpoint():
+        box.checkpoint()
+
+
 def pass_through(box, events):
     for number in range(events):
         box.enqueue(event(number), NOW)
@@ -2086,25 +2098,25 @@ def test_the_log_does_not_grow_under_steady_load(box, path):
         pass_through(box, 900)
         longest = max(longest, log_of(path).stat().st_size)
         # As every second.
-        box.checkpoint()
+        tidy(box)
     # Half as much again as one would be left alone, far less than all that was written.
     assert 16 * 2**20 < longest < 64 * 2**20
 
-    box.checkpoint()
+    tidy(box)
     assert log_of(path).stat().st_size == 0
     assert path.stat().st_size < 2**20
 
 
 def test_the_log_is_left_alone_while_little_is_in_it_or_events_come(box, path):
     pass_through(box, 3)
-    box.checkpoint()
-    box.checkpoint()
+    tidy(box)
+    tidy(box)
     assert log_of(path).stat().st_size > 0
 
     before = path.stat()
     for _ in range(3):
         pass_through(box, 50)
-        box.checkpoint()
+        tidy(box)
         assert log_of(path).stat().st_size > 256 * 1024
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -2129,7 +2141,7 @@ def test_tidying_beside_a_writer_makes_it_neither_fail_nor_wait(opened, path, mo
         written = threads.submit(write)
         try:
             for _ in range(30):
-                other.checkpoint()
+                tidy(other)
         finally:
             ended.set()
         assert written.result(PATIENCE)
@@ -2140,9 +2152,9 @@ def test_the_log_rests_only_where_no_process_writes(opened, path):
     box, other = opened(), opened()
     for _ in range(4):
         pass_through(other, 50)
-        box.checkpoint()
+        tidy(box)
         assert log_of(path).stat().st_size > 256 * 1024
-    box.checkpoint()
+    tidy(box)
 
     assert log_of(path).stat().st_size == 0
 
@@ -2154,7 +2166,7 @@ def test_a_log_that_is_too_long_is_cut_while_events_come(box, path, monkeypatch)
     assert log_of(path).stat().st_size > 2**20
 
     box.enqueue(event(7), NOW)
-    box.checkpoint()
+    tidy(box)
     assert log_of(path).stat().st_size == 0
     assert everything(box) == [7]
 
@@ -2165,14 +2177,14 @@ def test_who_reads_for_long_keeps_nobody_from_writing_while_the_log_is_tidied(op
     with another_program(path, "BEGIN") as reading, ThreadPoolExecutor(1) as threads:
         reading.execute("SELECT * FROM events").fetchall()
         pass_through(writing, 1)
-        box.checkpoint()
-        tidied = threads.submit(box.checkpoint)
+        tidy(box)
+        tidied = threads.submit(tidy, box)
         while not tidied.done():
             pass_through(writing, 1)
         tidied.result()
         assert log_of(path).stat().st_size > 256 * 1024
-    box.checkpoint()
-    box.checkpoint()
+    tidy(box)
+    tidy(box)
 
     assert log_of(path).stat().st_size == 0
 
@@ -2183,7 +2195,7 @@ def test_who_reads_for_long_keeps_nobody_from_writing_while_the_log_is_tidied(op
 def steps(box, use):
     """What a use comes to, and how much SQLite's virtual machine does for it: no matter of time."""
     done = itertools.count()
-    connections = [slot.connection for slot in box._slots if slot.connection is not None]
+    connections = [slot.connection for slot in box._file._slots if slot.connection is not None]
     for connection in connections:
         connection.set_progress_handler(lambda: next(done) and None, 1)
     result = use()
@@ -2214,7 +2226,7 @@ def steps_of_everything(box, refusal):
 
 def test_nothing_takes_longer_because_many_events_wait(opened, tmp_path, refusal):
     counted = []
-    for name, events in (("few", 100), ("many", 50_000)):
+    for name, events in (("few", 10_000), ("many", 100_000)):
         box = opened(tmp_path / name)
         assert box.enqueue(event(), NOW)
         fill(tmp_path / name, events)
@@ -2277,7 +2289,7 @@ def at_each_line(use, between, *, step="line"):
     """
 
     def trace(frame, kind, _argument):
-        if frame.f_code.co_filename != outbox_module.__file__:
+        if not frame.f_code.co_filename.startswith(os.path.dirname(outbox_module.__file__)):
             return None
         frame.f_trace_opcodes = step == "opcode"
         if kind == step:
@@ -2375,7 +2387,7 @@ def test_a_finalizer_can_fork_within_enqueue(opened, path):
     def at_line(which, use, between):
         lines = itertools.count()
         def trace(frame, kind, argument):
-            if frame.f_code.co_filename != outbox_module.__file__:
+            if not frame.f_code.co_filename.startswith(os.path.dirname(outbox_module.__file__)):
                 return None
             if kind == "line" and next(lines) == which:
                 sys.settrace(None)
@@ -2407,23 +2419,31 @@ def test_a_finalizer_can_fork_within_enqueue(opened, path):
 
 
 @pytest.mark.parametrize("step", ["line", "opcode"])
-def test_an_outbox_that_is_closed_within_enqueue_takes_no_event_afterwards(opened, tmp_path, step):
+def test_an_outbox_that_is_closed_within_enqueue_has_the_event_unless_that_raises(
+    opened, tmp_path, step
+):
     for closing in itertools.count():
-        path, steps, before = tmp_path / f"{closing}.db", itertools.count(), []
+        path, steps, taken = tmp_path / f"{closing}.db", itertools.count(), []
         box = opened(path)
         box.enqueue(event(1), NOW)
 
-        def close(box=box, steps=steps, before=before, closing=closing):
+        def close(box=box, steps=steps, closing=closing):
             if next(steps) == closing:
-                before.append(box.status().queued)
                 box.close()
 
         with contextlib.suppress(RuntimeError):
-            at_each_line(lambda box=box: box.enqueue(event(2), NOW), close, step=step)
-        if not before:
-            break
+            at_each_line(
+                lambda box=box, taken=taken: taken.append(box.enqueue(event(2), NOW)),
+                close,
+                step=step,
+            )
+        if next(steps) <= closing:
+            break  # It had ended before.
+        with pytest.raises(RuntimeError):
+            box.enqueue(event(3), NOW)
         with contextlib.closing(Outbox(path)) as again:
-            assert again.size == before[0], closing
+            assert again.size == 1 + len(taken), closing
+        assert len(list(path.parent.glob(f"{path.name}*"))) == 1, "no connection is left open"
 
     assert closing > 20
 
@@ -2431,7 +2451,7 @@ def test_an_outbox_that_is_closed_within_enqueue_takes_no_event_afterwards(opene
 def test_no_connection_is_open_while_a_process_forks(opened, path):
     box = opened(binding=here)
     box.enqueue(event(1), NOW)
-    assert box.before_fork()
+    assert box._file.before_fork()
     # In the thread that forks, handlers and finalizers go on until it does.
     box.enqueue(event(2), NOW)
     assert box.oldest() == NOW
@@ -2439,7 +2459,7 @@ def test_no_connection_is_open_while_a_process_forks(opened, path):
         # Only one connection alone can do that.
         assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
         assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
-    box.after_fork(in_child=False, waited=True)
+    box._file.after_fork(in_child=False, waited=True)
 
     box.enqueue(event(3), NOW)
     assert everything(box) == [1, 2, 3]

@@ -19,7 +19,7 @@ from intercom_data_events import (
     NotFoundError,
     PermissionDeniedError,
 )
-from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 
 HOUR = 3600
 #: How many other events have to be accepted before it is about the one that gets it.

@@ -42,7 +42,7 @@ from intercom_data_events import (
     UnprocessableEntityError,
 )
 from intercom_data_events.emulator import EmulatedContact, Emulator, Fault
-from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker import AsyncTracker, Counters, Tracker
 
 #: Seconds after which whatever has not happened is stuck.

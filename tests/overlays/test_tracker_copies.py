@@ -22,7 +22,7 @@ from intercom_data_events import (
     QueueFullError,
 )
 from intercom_data_events.emulator import Emulator, Fault
-from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker import AsyncTracker, Tracker
 
 #: Seconds after which whatever has not happened is stuck.

@@ -20,7 +20,7 @@ from children import Child
 
 from intercom_data_events import AsyncDataEventsClient
 from intercom_data_events.emulator import Emulator, Fault
-from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker import AsyncTracker
 
 #: Seconds after which whatever has not happened is stuck.

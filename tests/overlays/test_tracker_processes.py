@@ -11,7 +11,7 @@ import pytest
 from programs import Program
 
 from intercom_data_events.emulator import Emulator, Fault
-from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 
 pytestmark = [pytest.mark.costly, pytest.mark.processes]
 

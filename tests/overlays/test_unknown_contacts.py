@@ -35,7 +35,7 @@ from intercom_data_events import (
     NotSentError,
 )
 from intercom_data_events.emulator import EmulatedContact
-from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker import AsyncTracker, Tracker
 
 #: Seconds for which a tracker waits for a contact, unless it is told otherwise.

@@ -28,7 +28,7 @@ from typing import BinaryIO, Literal, NamedTuple, Self
 
 from attrs import define, field
 
-from intercom_data_events.outbox import token_digest
+from intercom_data_events.outbox._binding import token_digest
 
 _HEADER = {"journal": "intercom-events", "version": 1}
 _BEGIN = json.dumps(_HEADER).replace("}", ",").encode()

@@ -8,7 +8,7 @@ import shlex
 import signal
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,9 @@ from intercom_data_events.cli.exports import opened, write_ndjson
 from intercom_data_events.cli.importing import StoppedError
 from intercom_data_events.cli.settings import Connection
 from intercom_data_events.errors import OutboxError, OutboxLockedError
-from intercom_data_events.outbox import Binding, DeadLetter, Outbox
+from intercom_data_events.outbox import DeadLetter, Outbox
+from intercom_data_events.outbox._binding import Binding
+from intercom_data_events.outbox._queue import OutboxQueue
 from intercom_data_events.tracker import Counters, Tracker
 
 # Dead letters that a person is shown, unless told otherwise.
@@ -54,7 +56,7 @@ def status(file: Path, *, as_json: bool) -> None:
         OutboxError: It cannot be used.
     """
     now = time.time()
-    with closing(Outbox(file, create=False)) as box:
+    with Outbox(file) as box:
         found = box.status(now)
     age = None if found.oldest is None else max(0.0, now - found.oldest)
     if as_json:
@@ -88,7 +90,7 @@ def dead(file: Path, *, limit: int | None, as_json: bool) -> None:
     Raises:
         OutboxError: It cannot be used.
     """
-    with closing(Outbox(file, create=False)) as box:
+    with Outbox(file) as box:
         if as_json:
             for letter in islice(box.dead_letters(), limit):
                 output.result_json(attrs.asdict(letter))
@@ -116,8 +118,8 @@ def retry(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> 
         UsageError: It is not said which, or one of them is not there; nothing is changed.
         OutboxError: It cannot be used.
     """
-    with closing(Outbox(file, create=False)) as box:
-        count = box.revive(_chosen(box, numbers, every=every))
+    with Outbox(file) as box:
+        count = box.retry(_chosen(box, numbers, every=every))
     if as_json:
         output.result_json({"file": str(file), "retried": count})
         return
@@ -131,7 +133,7 @@ def retry(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> 
 
 def forget(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> None:
     """Deletes dead letters; the arguments and errors are those of :func:`retry`."""
-    with closing(Outbox(file, create=False)) as box:
+    with Outbox(file) as box:
         count = box.forget(_chosen(box, numbers, every=every))
     if as_json:
         output.result_json({"file": str(file), "forgotten": count})
@@ -153,7 +155,7 @@ def export(file: Path, *, refused: bool, to: Path | None, quiet: bool) -> None:
         OutboxError: The outbox cannot be used.
         OSError: It cannot be written.
     """
-    with closing(Outbox(file, create=False)) as box:
+    with Outbox(file) as box:
         if to is not None:
             _check_apart(file, to)
         events: Iterable[Mapping[str, object]] = (
@@ -199,7 +201,7 @@ def drain(
     if timeout is not None and not timeout >= 0:
         raise UsageError(f"--timeout is {timeout}: it is seconds, 0 or more")
     # Looked at first: nobody is to be asked for a token in vain.
-    with closing(Outbox(file, create=False)) as box:
+    with Outbox(file) as box:
         found = box.status()
     if not connection.sends:
         _report(_Report(str(file), left=found.queued, dead=found.dead, dry_run=True), as_json)
@@ -210,7 +212,7 @@ def drain(
     with ExitStack() as use:
         client = use.enter_context(DataEventsClient(**options))
         binding = Binding(connection.address, options["access_token"], workspace, token_renewed)
-        box = use.enter_context(closing(Outbox(file, binding, create=False)))
+        box = use.enter_context(OutboxQueue(file, binding, create=False))
         signals = use.enter_context(_signals())
         progress = use.enter_context(output.ProgressShown(file.name, quiet=quiet))
         run = _Drain(box, client, _Teller(progress, quiet=quiet), signals)
@@ -333,7 +335,7 @@ class _Drain:
     """
 
     def __init__(
-        self, box: Outbox, client: DataEventsClient, teller: _Teller, signals: Sequence[int]
+        self, box: OutboxQueue, client: DataEventsClient, teller: _Teller, signals: Sequence[int]
     ) -> None:
         self.done = False
         self.stopped = False

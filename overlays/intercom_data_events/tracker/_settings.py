@@ -119,9 +119,10 @@ class Options:
         # A disabled client's events go nowhere, and those of an outbox are not to follow them.
         if self.outbox is None or not self.session.enabled:
             return MemoryQueue(self.max_queued or _MOST)
-        from intercom_data_events.outbox import MOST, Binding, Outbox
+        from intercom_data_events.outbox._binding import Binding
+        from intercom_data_events.outbox._queue import MOST, OutboxQueue
 
-        return Outbox(
+        return OutboxQueue(
             self.outbox,
             Binding(self.settings.base_url, self.session.auth.known_token, self.workspace),
             most=self.max_queued or MOST,

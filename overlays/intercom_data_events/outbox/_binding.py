@@ -1,0 +1,138 @@
+"""Which workspace the events of a file are for."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from intercom_data_events.errors import ConfigurationError, OutboxError
+from intercom_data_events.outbox._errors import code_of
+from intercom_data_events.outbox._schema import in_turn, one, transaction
+
+
+def token_digest(token: str, salt: str) -> str:
+    """Returns a salt and a digest that identify a token without revealing it."""
+    # Imported only when a file is bound, so that programs start faster.
+    import hashlib
+
+    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
+    return f"{salt}:{digest}"
+
+
+@frozen
+class Binding:
+    """The workspace that the events of a file are for.
+
+    Attributes:
+        address: The address of Intercom.
+        token: The access token, of which a digest is kept; None if it is unknown.
+        workspace: A name of your own for the workspace; it stays the same when tokens change.
+        token_renewed: Whether the caller knows that the token is for the same workspace as before.
+    """
+
+    address: str
+    token: str | None = None
+    workspace: str | None = None
+    token_renewed: bool = False
+
+    def bind(self, connection: sqlite3.Connection, path: Path, patience: float) -> str:
+        """Binds a file to the workspace, unless it is bound to another one and still in use.
+
+        Returns:
+            What identifies the file's binding from now on.
+
+        Raises:
+            ConfigurationError: It holds events of another one, or another process uses it.
+        """
+        with transaction(connection):
+            problem = self._problem(bound(connection, path))
+            if problem is None:
+                return self._note(connection, path)
+        if not _is_free(connection):
+            raise ConfigurationError(f"the outbox {path} {problem}")
+        # No other process has it open.
+        try:
+            with transaction(connection):
+                connection.execute("DELETE FROM binding")
+                return self._note(connection, path)
+        finally:
+            in_turn(connection, "PRAGMA journal_mode = WAL", patience)
+
+    def _note(self, connection: sqlite3.Connection, path: Path) -> str:
+        mark = bound(connection, path).get("mark") or uuid.uuid4().hex
+        given = {"mark": mark, "address": self.address, "workspace": self.workspace}
+        if self.token is not None:
+            given["token"] = token_digest(self.token, os.urandom(8).hex())
+        connection.executemany(
+            "INSERT OR REPLACE INTO binding (name, value) VALUES (?, ?)",
+            [(name, value) for name, value in given.items() if value is not None],
+        )
+        return mark
+
+    def _problem(self, known: Mapping[str, str]) -> str | None:
+        """Returns why the file may be bound to another workspace; None if it is not."""
+        address, workspace, digest = (known.get(one) for one in ("address", "workspace", "token"))
+        if address is None:
+            return None
+        if address != self.address:
+            return (
+                f"is for {address}, not for {self.address}; choose another path, or send its "
+                "events to that address with: intercom-events outbox drain"
+            )
+        if workspace is not None and self.workspace is not None:
+            if workspace == self.workspace:
+                return None
+            return (
+                f"is for the workspace {workspace!r}, not {self.workspace!r}; choose another path"
+            )
+        if self.token_renewed:
+            return None
+        if digest is None or self.token is None:
+            same = digest is None and self.token is None and workspace == self.workspace
+        else:
+            same = digest == token_digest(self.token, digest.partition(":")[0])
+        if same:
+            return None
+        if workspace is not None:
+            return (
+                f"is for the workspace {workspace!r}; pass workspace={workspace!r} if that is the "
+                "workspace of this token"
+            )
+        return (
+            "is for another access token, and so perhaps for another workspace; if the token was "
+            "renewed, run intercom-events outbox drain with --token-renewed once, and pass "
+            "workspace= from then on; else choose another path"
+        )
+
+
+def bound(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
+    """Returns what a file says of its binding.
+
+    Raises:
+        OutboxError: It says what no version of this library writes.
+    """
+    rows = connection.execute("SELECT name, value FROM binding LIMIT 100").fetchall()
+    if not all(isinstance(value, str) for row in rows for value in row):
+        raise OutboxError(
+            f"the outbox {path} is damaged: what it says of its workspace is no text; move it "
+            "aside, or choose another path"
+        )
+    return dict(rows)
+
+
+def _is_free(connection: sqlite3.Connection) -> bool:
+    """Whether the file is empty and no other connection is open, as WAL mode can tell."""
+    if one(connection, "SELECT EXISTS (SELECT 1 FROM events UNION SELECT 1 FROM dead)"):
+        return False
+    try:
+        connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+    except sqlite3.OperationalError as error:
+        if code_of(error) == "SQLITE_BUSY":
+            return False
+        raise
+    return True

@@ -1,0 +1,105 @@
+"""Says what is wrong with an outbox, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+from intercom_data_events.errors import OutboxError, OutboxLockedError
+
+#: What harms no event that is in the file.
+UNHARMED = "; the events in it are safe"
+
+_LOCKED = "is locked by another program; end the program that holds the lock"
+_ALLOW = "allow this process to write to it, to its -wal and -shm files, and to their folder"
+_NO_DESCRIPTORS = (
+    "cannot be opened, because this process has too many files open; close some, or raise the "
+    "limit (ulimit -n)"
+)
+_DAMAGED = (
+    "is damaged; move it and its -wal file aside, and read what is left with sqlite3's .recover"
+)
+_REMEDIES = {
+    "SQLITE_FULL": "cannot be written, because the disk is full; make room",
+    "SQLITE_READONLY": f"cannot be written; {_ALLOW}",
+    "SQLITE_PERM": f"cannot be opened; {_ALLOW}",
+    "SQLITE_CANTOPEN": f"cannot be opened; {_ALLOW}",
+    "SQLITE_BUSY": _LOCKED,
+    "SQLITE_LOCKED": _LOCKED,
+    "SQLITE_PROTOCOL": _LOCKED,
+    "SQLITE_NOTADB": "is damaged or not an outbox; move it aside, or choose another path",
+    "SQLITE_CORRUPT": _DAMAGED,
+    "SQLITE_IOERR": "cannot be read or written, because the disk failed; see the system's log",
+}
+# The errors that do no harm to the events in the file.
+_HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
+# PyPy's errors have no names.
+_NAMES = {
+    "database or disk is full": "SQLITE_FULL",
+    "attempt to write a readonly database": "SQLITE_READONLY",
+    "access permission denied": "SQLITE_PERM",
+    "unable to open database": "SQLITE_CANTOPEN",
+    "database is locked": "SQLITE_BUSY",
+    "is locked": "SQLITE_LOCKED",
+    "locking protocol": "SQLITE_PROTOCOL",
+    "file is not a database": "SQLITE_NOTADB",
+    "file is encrypted": "SQLITE_NOTADB",
+    "malformed": "SQLITE_CORRUPT",
+    "disk I/O error": "SQLITE_IOERR",
+}
+
+
+def code_of(error: BaseException | None) -> str:
+    """Returns the kind of an error, such as "SQLITE_IOERR"; "" if it is not SQLite's own."""
+    if isinstance(error, OutboxError):
+        error = error.__cause__
+    if isinstance(error, UnicodeError):
+        return "SQLITE_CORRUPT"  # Of a schema, which Python reads as UTF-8.
+    name = getattr(error, "sqlite_errorname", None)
+    if name is None and isinstance(error, sqlite3.Error):
+        said = str(error)
+        name = next((name for text, name in _NAMES.items() if text in said), "")
+    return "_".join((name or "").split("_")[:2])
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk is full."""
+    return code_of(error) == "SQLITE_FULL"
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another connection is in the way."""
+    return _REMEDIES.get(code_of(error)) == _LOCKED
+
+
+def explained(error: sqlite3.Error | UnicodeError, path: Path) -> OutboxError:
+    """Returns the error to raise for one of SQLite's."""
+    code = code_of(error)
+    remedy = _REMEDIES.get(code, "cannot be used")
+    if code == "SQLITE_CANTOPEN" and _lacks_descriptors():
+        remedy = _NO_DESCRIPTORS
+    kind = OutboxLockedError if remedy == _LOCKED else OutboxError
+    return kind(f"the outbox {path} {remedy} ({error}){UNHARMED if code in _HARMLESS else ''}")
+
+
+def unopened(error: OSError | ValueError, path: Path) -> OutboxError:
+    """Returns the error to raise where the file system refuses a path."""
+    reason = error.strerror if isinstance(error, OSError) else error
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return OutboxError(f"the outbox {path} {_NO_DESCRIPTORS}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutboxError(f"the outbox {path} cannot be made, because the disk is full; make room")
+    return OutboxError(
+        f"the outbox {path} cannot be opened ({reason}); choose a path in an existing folder that "
+        "this process may write to"
+    )
+
+
+def _lacks_descriptors() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False

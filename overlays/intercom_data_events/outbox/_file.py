@@ -1,0 +1,604 @@
+"""The file of an outbox: its connections, who may use it, and what happens where it is taken away.
+
+In WAL mode, a database is three files, which belong together: the database, its log (``-wal``) and
+the log's index (``-shm``). Whoever has them open goes on with them after they were deleted or
+replaced, and nobody else sees what it writes. So each use looks, before and after, whether they are
+still those that it opened; where they are not, what only the old ones hold is copied, they are
+closed without a checkpoint, and the copy's events are inserted into the new ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from intercom_data_events._sending import runtime
+from intercom_data_events._sending.runtime import ForkLock, guard_forks
+from intercom_data_events.clock import SYSTEM
+from intercom_data_events.errors import OutboxError
+from intercom_data_events.outbox import _permissions, _rescue, _schema
+from intercom_data_events.outbox._binding import Binding, bound
+from intercom_data_events.outbox._errors import code_of, explained, unopened
+from intercom_data_events.outbox._schema import pragma
+
+log = logging.getLogger("intercom_data_events")
+
+# Seconds to wait while a file is opened, because another process may be making it.
+OPENING = 5.0
+# Seconds that close() waits for each thread that uses the file. One that is interrupted, as by the
+# signal handler that closes it, closes its connection itself later.
+_CLOSING = 0.2
+# Seconds to wait for other threads of this process where the file was taken away.
+_GATHERING = 0.05
+#: Bytes to which SQLite cuts the log after a checkpoint.
+LONG_LOG = 32 * 1024 * 1024
+
+# The inode of each file, and None for one that is not there.
+_Inodes = tuple[tuple[int, int] | None, ...]
+
+_MISSING = (
+    "was moved or deleted while it was in use, so no event is tracked; put it back with its -wal "
+    "file"
+)
+
+
+class Slot:
+    """A connection that one thread uses at a time.
+
+    Attributes:
+        lock: Held during its use; a signal handler or a finalizer may enter it again.
+        connection: The connection; None until its first use, and around forks and failures.
+        uses: How many uses of it have begun and not ended, one within the other.
+        reserved: The number of events that it was given a place for.
+        inserted: The number of those that are in the file.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.connection: sqlite3.Connection | None = None
+        self.uses = 0
+        self.reserved = self.inserted = 0
+
+    def disconnect(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+
+class OutboxFile:
+    """The file, for the threads of one process.
+
+    Args:
+        path: The path. A missing file is made, for its owner alone (mode 0600).
+        binding: The workspace of the events; None to only look at the file.
+        patience: Seconds to wait for another process that writes, once the file is open.
+        create: Whether to make a missing file.
+
+    Attributes:
+        path: The absolute path.
+        main: The connection of the dispatcher, which readers share.
+        inserts: That of enqueue.
+        spare: One in case that a finalizer keeps the thread that uses enqueue's.
+        is_crowded: Whether the disk was full; the log may take a part of it.
+        on_child: Called in each forked child.
+        on_rescue: Called when events may have got other numbers, as the file was taken away.
+
+    Raises:
+        OutboxError: The file cannot be used.
+        ConfigurationError: It holds events of another workspace.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        binding: Binding | None,
+        *,
+        patience: float,
+        create: bool,
+    ) -> None:
+        try:
+            self.path = Path(path).absolute()
+        except OSError as error:
+            raise OutboxError(
+                f"the outbox {os.fspath(path)} cannot be found, because the working directory of "
+                "this process is gone; pass an absolute path"
+            ) from error
+        self.patience = patience
+        self.main, self.inserts, self.spare = self._slots = Slot(), Slot(), Slot()
+        # It only reads, so that closing it last makes no checkpoint.
+        self._guard: sqlite3.Connection | None = None
+        # Held while a checkpoint has a connection of its own.
+        self.checkpointing = threading.Lock()
+        # The forks that wait until no connection is open.
+        self._forks = 0
+        # What identifies the database, and all three files while they are open.
+        self._place: tuple[int, int] | None = None
+        self._paths: tuple[str, ...] = ()
+        self._inodes: _Inodes = ()
+        self._schema_version = -1
+        # What identifies its binding.
+        self._bound: str | None = None
+        # Whether the database was moved or deleted while it was in use.
+        self._missing = False
+        # Whether another program holds the lock: one caller has waited, the next ones need not.
+        self._locked = False
+        # Copies of what was taken away, until their events are in the file.
+        self._copies: list[sqlite3.Connection] = []
+        self.is_crowded = False
+        self.is_closed = False
+        self.on_child: Callable[[], object] = lambda: None
+        self.on_rescue: Callable[[sqlite3.Connection], object] = lambda _: None
+        # No fork copies this process from now on while a connection is in use.
+        guard_forks(self)
+        _open_files.add(self)
+        try:
+            with self.main.lock, self.explaining():
+                opening = max(patience, OPENING)
+                _retried(partial(self._open_first, binding, opening, create=create))
+                self.main_connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def __del__(self) -> None:
+        """Closes the file, where an error of a signal handler has lost the outbox."""
+        if hasattr(self, "_slots"):
+            self._disconnect()
+
+    @property
+    def main_connection(self) -> sqlite3.Connection:
+        """The dispatcher's connection, while it is open."""
+        assert self.main.connection is not None
+        return self.main.connection
+
+    @property
+    def log_path(self) -> str:
+        """The path of the log, which is beside the file that a symbolic link leads to."""
+        return f"{os.path.realpath(self.path)}-wal"
+
+    @contextmanager
+    def using(self, slot: Slot) -> Generator[sqlite3.Connection]:
+        """Gives the connection of a slot to one thread.
+
+        Raises:
+            OutboxError: The file cannot be used.
+            RuntimeError: It is closed.
+        """
+        with slot.lock, self.explaining():
+            self.check_open()
+            self._rescue_if_taken()
+            slot.uses += 1
+            connection, locked = None, False
+            try:
+                connection, locked = self._ready(slot)
+                self.check_open()
+                yield connection
+                self._locked = False
+            except (sqlite3.Error, UnicodeError) as error:
+                code = code_of(error)
+                self.is_crowded |= code == "SQLITE_FULL"
+                # A connection that was opened read-only would stay so, for example.
+                if code not in _PASSING:
+                    slot.disconnect()
+                elif code != "SQLITE_FULL":
+                    self._locked = True
+                raise
+            finally:
+                slot.uses -= 1
+                if self.is_closed or self._forks:
+                    self._close_slot(slot)
+                elif locked and connection is not None and slot.connection is connection:
+                    connection.execute(f"PRAGMA busy_timeout = {round(self.patience * 1000)}")
+            self._rescue_if_taken()
+
+    def _ready(self, slot: Slot) -> tuple[sqlite3.Connection, bool]:
+        """Returns the connection of a slot, and whether it waits for nobody now."""
+        while True:
+            # A signal handler or a finalizer may close it, or fork, at any line from here on.
+            try:
+                connection, locked = slot.connection or self.open(slot), self._locked
+                if locked:
+                    connection.execute("PRAGMA busy_timeout = 0")
+                if not _schema.CAN_REFUSE:
+                    self._check_schema(connection)
+            except sqlite3.ProgrammingError:
+                self.check_open()  # If it is, it was closed in between.
+            else:
+                return connection, locked
+
+    def check_open(self) -> None:
+        if self.is_closed:
+            raise RuntimeError(f"the outbox {self.path} is closed; open it again")
+
+    def check_place(self) -> None:
+        """Looks whether the next process would find the file.
+
+        Raises:
+            OutboxError: It would not.
+        """
+        if self._missing:
+            self._missing = _inode(self.path) != self._place
+            if self._missing:
+                raise OutboxError(f"the outbox {self.path} {_MISSING}")
+
+    def watch(self) -> None:
+        """Looks after the file, every second or so: where it is, and whether its schema changed.
+
+        What is in a file that was moved is sent in any case.
+
+        Raises:
+            OutboxError: It is no outbox any longer.
+        """
+        with self.main.lock:
+            before = self._missing
+            if self.main.connection is not None:
+                self._missing = _inode(self.path) != self._place
+            missing = self._missing
+        # Without the lock: a log handler may wait for another thread.
+        if missing and not before:
+            log.error("the outbox %s %s", self.path, _MISSING)
+        if missing:
+            return
+        with self.using(self.main) as connection:
+            self._check_schema(connection)
+
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        version = pragma(connection, "schema_version")
+        if version != self._schema_version:
+            # A process of a later version may have brought it up to date.
+            if pragma(connection, "user_version") <= _schema.latest():
+                _schema.check(connection, self.path)
+            self._schema_version = version
+
+    @contextmanager
+    def explaining(self) -> Generator[None]:
+        """Raises an OutboxError for errors of SQLite's."""
+        try:
+            yield
+        except (sqlite3.Error, UnicodeError) as error:
+            raise explained(error, self.path) from error
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the files are still those that were opened."""
+        return not self._inodes or _inodes(self._paths) == self._inodes
+
+    def close(self) -> None:
+        """Closes the file."""
+        if not self.is_closed and not self._missing:
+            with suppress(OutboxError):
+                self._rescue_if_taken()
+        self.is_closed = True
+        held = [slot for slot in self._slots if slot.lock.acquire(timeout=_CLOSING)]
+        try:
+            # Closing a connection within its use, in a finalizer, could crash the interpreter; and
+            # a thread may keep its slot for longer. Then the end of that use closes it.
+            if len(held) == len(self._slots) and not any(slot.uses for slot in held):
+                self._disconnect()
+            else:
+                for slot in held:
+                    if not slot.uses:
+                        slot.disconnect()
+        finally:
+            for slot in held:
+                slot.lock.release()
+        self._say_lost()
+
+    # Opening.
+
+    def connect(
+        self, patience: float, *, create: bool = False, cached_statements: int = 128
+    ) -> sqlite3.Connection:
+        """Opens a connection.
+
+        Raises:
+            OutboxError: There is no file that may be used.
+        """
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise OutboxError(
+                f"an outbox needs SQLite 3.35 or newer, not {sqlite3.sqlite_version}; use a Python "
+                "that has one"
+            )
+        self._prepare(create=create)
+        return self._connect(patience, cached_statements)
+
+    def _connect(
+        self, patience: float, cached_statements: int, *, reads: bool = False
+    ) -> sqlite3.Connection:
+        connect = partial(
+            sqlite3.connect,
+            uri=True,
+            timeout=patience,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=cached_statements,
+        )
+        opened: list[sqlite3.Connection] = []
+        try:
+            # SQLite itself would make a file that others can read. One step: no error of a signal
+            # handler loses the connection.
+            opened.extend(map(connect, (f"{self.path.as_uri()}?mode={'ro' if reads else 'rw'}",)))
+            (connection,) = opened
+            _schema.secure(connection)
+            # Waiting for the disk and checkpoints are left to checkpoint().
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA journal_size_limit = {LONG_LOG}")
+            # Of the temporary trigger, no file is made.
+            connection.execute("PRAGMA temp_store = MEMORY")
+            return connection  # noqa: TRY300  # within the try, as above
+        except BaseException:
+            for connection in opened:
+                connection.close()
+            raise
+
+    def _open_first(self, binding: Binding | None, opening: float, *, create: bool) -> None:
+        connection = self.main.connection = self.connect(opening, create=create)
+        try:
+            _schema.migrate(connection, self.path, opening, create=create)
+            if binding is not None:
+                self._bound = binding.bind(connection, self.path, opening)
+            self._complete(self.main, connection)
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def open(self, slot: Slot) -> sqlite3.Connection:
+        """Opens the file again for a slot, if it is still the same one.
+
+        Raises:
+            OutboxError: It is not, or it cannot be used.
+        """
+        # Prepared statements are not safe to share, and threads share enqueue's connection.
+        cached = 128 if slot is self.main else 0
+        try:
+            connection = slot.connection = self.connect(self.patience, cached_statements=cached)
+            _schema.migrate(connection, self.path, self.patience, create=bool(self._copies))
+            mark = bound(connection, self.path).get("mark")
+            if self._bound not in (None, mark) and not (mark is None and self._copies):
+                raise OutboxError(
+                    f"the outbox {self.path} was replaced by another one; stop the program that "
+                    "replaced it, put the earlier one back with its -wal file, and restart"
+                )
+            if _inode(self.path) != self._place and any(
+                slot.connection not in (None, connection) for slot in self._slots
+            ):
+                raise OutboxError(f"the outbox {self.path} {_MISSING}")
+            self._complete(slot, connection)
+            return connection  # noqa: TRY300  # within the try: no error of a handler loses it
+        except BaseException:
+            slot.disconnect()
+            raise
+
+    def _complete(self, slot: Slot, connection: sqlite3.Connection) -> None:
+        """Prepares a connection to a file that was found to be an outbox."""
+        if slot is self.main:
+            connection.execute(_REMOVE_BURIED)
+        if self._guard is None:
+            self._paths = (str(self.path), self.log_path, f"{self.log_path[:-3]}shm")
+            self._guard = self._connect(self.patience, 0, reads=True)
+            self._schema_version = pragma(self._guard, "schema_version")
+            _permissions.check(self._paths)
+            self._inodes = _inodes(self._paths)
+            self._place = self._inodes[0]
+        self._missing = False
+
+    def _prepare(self, *, create: bool) -> None:
+        """Makes a missing file if it is to be made, and checks the path."""
+        try:
+            if create:
+                # Closing a file ends the locks of this process' other connections to it.
+                with _making, suppress(FileExistsError):
+                    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+                    os.close(os.open(self.path, flags, 0o600))
+            found = self.path.stat()
+        except (OSError, ValueError) as error:
+            raise unopened(error, self.path) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise OutboxError(f"the outbox {self.path} is not a regular file; choose another path")
+        _permissions.check((str(self.path), self.log_path, f"{self.log_path[:-3]}shm"))
+        if (found.st_dev, found.st_ino) in _unusable:
+            raise OutboxError(
+                f"the outbox {self.path} was in use when this process was forked, so this process "
+                "cannot use it; fork while no thread uses it"
+            )
+
+    # Closing.
+
+    def _disconnect(self) -> None:
+        """Closes all connections; makes no checkpoint of a log that was taken away."""
+        guard, self._guard = self._guard, None
+        taken = not self.is_intact
+        self._inodes = ()
+        if guard is not None and not taken:
+            guard.close()
+        for slot in self._slots:
+            slot.disconnect()
+        if guard is not None and taken:
+            guard.close()
+
+    def _close_slot(self, slot: Slot) -> None:
+        """Closes a slot at the end of its use; the last one closes the file."""
+        if any(other.connection for other in self._slots if other is not slot):
+            slot.disconnect()
+        else:
+            self._disconnect()
+
+    # Where it is taken away.
+
+    def _rescue_if_taken(self) -> None:
+        """Saves what only this process sees, where the log was deleted or replaced."""
+        if self._missing or self._forks or (self.is_intact and not self._copies):
+            return
+        with self._gathered() as alone:
+            if alone and not self.is_closed:
+                self._rescue()
+
+    def _rescue(self) -> None:
+        inodes = _inodes(self._paths) if self._inodes else ()
+        if inodes and inodes[0] != self._place:
+            self._missing = True  # Its events are sent, as long as it is open.
+            return
+        if inodes != self._inodes:
+            self._copy_and_close(inodes)
+        self._insert_copies()
+
+    def _copy_and_close(self, inodes: _Inodes) -> None:
+        """Copies what the old files hold, and closes them, so that they can be opened anew."""
+        source = next((slot.connection for slot in self._slots if slot.connection), self._guard)
+        failure: Exception | None = None
+        if source is not None:
+            try:
+                self._copies.append(_rescue.copied(source))
+            except sqlite3.Error as error:
+                failure = error
+        _, wal, shm = self._inodes
+        # SQLite keeps one index of the log for all connections of a process to a database.
+        for file in list(self._siblings()):
+            file._disconnect()
+        if inodes[1] != wal and inodes[2] == shm is not None:
+            # It is the index of the log that is gone, and others would take it for that of theirs.
+            with suppress(OSError):
+                os.unlink(self._paths[2])
+        log.error(
+            "the log of the outbox %s was deleted or replaced while it was in use; %s",
+            self.path,
+            "what it held is being moved into the new one"
+            if failure is None
+            else f"what it held could not be saved: {failure}",
+        )
+
+    def _insert_copies(self) -> None:
+        while self._copies:
+            with self.explaining():
+                connection = self.main.connection or _retried(partial(self.open, self.main))
+                _rescue.insert(self._copies[0], connection)
+                for file in self._siblings():
+                    file.on_rescue(connection)
+            self._copies.pop(0).close()
+
+    def _say_lost(self) -> None:
+        """Logs what could not be saved until the file was closed."""
+        while self._copies:
+            copy = self._copies.pop()
+            number = _schema.one(copy, "SELECT count(*) FROM events")
+            copy.close()
+            log.error("%d events of the outbox %s could not be saved", number, self.path)
+
+    def _siblings(self) -> Iterator[OutboxFile]:
+        """Yields what this process has open of the same file; this one too."""
+        for file in list(_open_files):
+            if file._place == self._place and not file.is_closed:
+                yield file
+
+    @contextmanager
+    def _gathered(self) -> Generator[bool]:
+        """Has this thread alone use the file, if that is soon possible."""
+        with ExitStack() as held:
+            alone = True
+            for file in sorted(self._siblings(), key=id):
+                for slot in file._slots:
+                    if alone and slot.lock.acquire(timeout=_GATHERING):
+                        held.callback(slot.lock.release)
+                        # Not within a use of its own thread, which goes on after a handler.
+                        alone = not slot.uses
+                    else:
+                        alone = False
+            yield alone
+
+    # Forks.
+
+    def before_fork(self) -> bool:
+        """Closes the connections, and keeps other threads from new ones.
+
+        SQLite keeps for each process which locks it has on a file. A forked child inherits that
+        list without the locks, so a fork waits until no connection is open.
+        """
+        ends = SYSTEM.monotonic() + runtime.FORK_PATIENCE
+        held: list[threading.Lock | threading.RLock] = []
+        for lock in self._locks():
+            if not lock.acquire(timeout=max(0.0, ends - SYSTEM.monotonic())):
+                for each in held:
+                    each.release()
+                return False
+            held.append(lock)
+        if not any(slot.uses for slot in self._slots) and not self._missing:
+            with suppress(OutboxError):
+                self._rescue_if_taken()
+        self._forks += 1
+        self._disconnect()
+        return True
+
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:
+        """Lets other threads go on."""
+        if in_child:
+            self.on_child()
+            # What was taken away is the parent's to save.
+            _leaked.extend(self._copies)
+            self._copies = []
+        if waited:
+            self._forks -= 1
+            for lock in self._locks():
+                lock.release()
+        elif in_child:
+            # Closing a connection that the parent goes on using would end the parent's locks.
+            _leaked.extend([self._guard, *(slot.connection for slot in self._slots)])
+            self._guard = None
+            self.main, self.inserts, self.spare = self._slots = Slot(), Slot(), Slot()
+            self.checkpointing = threading.Lock()
+            with suppress(OSError):
+                found = self.path.stat()
+                _unusable.add((found.st_dev, found.st_ino))
+
+    def _locks(self) -> tuple[threading.Lock | threading.RLock, ...]:
+        return self.checkpointing, *(slot.lock for slot in self._slots)
+
+
+def _inode(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _inodes(paths: tuple[str, ...]) -> _Inodes:
+    return tuple(map(_inode, paths))
+
+
+def _retried(open_: Callable[[], Any]) -> Any:
+    """Opens a file, again where another process is about to replace a log that it lost."""
+    for wait in (0.1, 0.3, 0.6, 1.0):
+        try:
+            return open_()
+        except sqlite3.Error as error:
+            if code_of(error) != "SQLITE_IOERR":
+                raise
+        time.sleep(wait)
+    return open_()
+
+
+# Makes one statement of a burial and the removal.
+_REMOVE_BURIED = (
+    "CREATE TEMP TRIGGER buried AFTER INSERT ON main.dead "
+    "BEGIN DELETE FROM events WHERE id = NEW.id; END"
+)
+# The errors that end without opening the file again.
+_PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"}
+# Held while a file is made.
+_making = ForkLock()
+_open_files = weakref.WeakSet[OutboxFile]()
+# Files that were in use during the fork of this process, and their connections: never closed.
+_unusable: set[tuple[int, int]] = set()
+_leaked: list[sqlite3.Connection | None] = []

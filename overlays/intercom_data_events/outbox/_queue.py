@@ -1,0 +1,656 @@
+"""The queue of a tracker in an outbox."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from intercom_data_events.errors import (
+    APIStatusError,
+    IntercomError,
+    OutboxError,
+    OutboxLockedError,
+)
+from intercom_data_events.event import Event, person
+from intercom_data_events.outbox import Outbox, _rows
+from intercom_data_events.outbox._alone import Alone, Lock
+from intercom_data_events.outbox._binding import Binding
+from intercom_data_events.outbox._errors import UNHARMED, is_full
+from intercom_data_events.outbox._file import LONG_LOG, OPENING, Slot
+from intercom_data_events.outbox._schema import one, pragma
+from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
+
+log = logging.getLogger("intercom_data_events")
+
+#: The default number of events that a file holds.
+MOST = 1_000_000
+# Seconds after which a claim that its process does not renew ends, and between two renewals.
+_STALLED_AFTER = 30.0
+_HEARTBEAT = 10.0
+# Rows that are counted at once: a count of all would take longer the more there are.
+_COUNTED = 5_000
+# Looks, of one a second or so, after which a log that did not change is checkpointed however short
+# it is. The next writer waits for the disk then, so not between two events of many.
+_LONG_REST = 10
+# Bytes of the log: beyond the first, it is checkpointed when no events come; beyond the second,
+# also when they do; beyond the third, writers wait for that.
+_SHORT_LOG = 256 * 1024
+_LONG_LOG = LONG_LOG
+_TOO_LONG_LOG = 256 * 1024 * 1024
+# Milliseconds that writers wait then for a process that is reading.
+_WAITING_FOR_READERS = 100
+# Free pages that a file at rest may keep, and those that are given back at once.
+_FREE_PAGES = 256
+_GIVEN_BACK = 1_000
+# Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
+_AT_ONCE = 500
+_BREAK = 0.001
+# Seconds that a write of the dispatcher waits for enqueue's lock.
+_TURN = 0.05
+# Free events that claim() looks through for another person's.
+_LOOKED_THROUGH = 500
+
+# Processes of an earlier version may use the same file, so every statement names its columns.
+_INSERT = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
+_FREE = (
+    # An event may be no string in a damaged file.
+    "SELECT id, CAST(event AS BLOB), tracked_at, tries, rejected_at FROM events "
+    "WHERE held_until IS NULL ORDER BY tracked_at, id LIMIT ?"
+)
+_FREE_RECENT = _FREE.replace("WHERE", "WHERE tracked_at > ? AND")
+_ANY_FREE = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until IS NULL)"
+# Each of the dispatcher's writes is one statement that returns no row. UPDATE ... RETURNING and
+# BEGIN hold the write lock while Python runs, and so may finalizers that enqueue.
+_CLAIM = (
+    "UPDATE events SET held_until = ?, owner = ? WHERE id = ? AND held_until IS NULL AND tries = ?"
+)
+_CLAIM_ANY = "UPDATE events SET held_until = ?, owner = ? WHERE id = ? AND owner IS NULL"
+_RENEW = "UPDATE events SET held_until = ? WHERE id = ? AND owner = ?"
+_NACK = (
+    "UPDATE events SET held_until = ?, owner = NULL, tries = tries + 1, rejected_at = ? "
+    "WHERE id = ? AND owner IS ?"
+)
+_RELEASE = "UPDATE events SET held_until = NULL, owner = NULL WHERE id = ? AND owner IS ?"
+_RELEASE_DELAYED = (
+    "UPDATE events SET held_until = NULL WHERE id IN (SELECT id FROM events "
+    "WHERE held_until IS NOT NULL AND owner IS NULL LIMIT ?)"
+)
+_ANY_OVER = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until <= ? OR held_until > ?)"
+# A claim or delay that ends much later was made by a clock that has been set back since.
+_END_OVER = (
+    "UPDATE events SET held_until = NULL, owner = NULL WHERE id IN (SELECT id FROM events "
+    "WHERE held_until <= ? OR held_until > ? LIMIT ?)"
+)
+_REMOVE = "DELETE FROM events WHERE id = ?"
+_FORGET = "DELETE FROM dead WHERE id = ?"
+_LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+_SPAN = "SELECT coalesce((SELECT max(id) FROM events) - (SELECT min(id) FROM events) + 1, 0)"
+_COUNT = "SELECT count(*) FROM events"
+_COUNT_SOME = (
+    "SELECT count(*), max(id) FROM (SELECT id FROM events WHERE id > ? ORDER BY id LIMIT ?)"
+)
+_DRAINED = "SELECT count(*) FROM (SELECT 1 FROM events WHERE id <= ? LIMIT ?)"
+# With the trigger of the connection, this removes the event, too.
+_BURY = (
+    "INSERT OR REPLACE INTO dead (id, event, tracked_at, tries, died_at, error, message, status, "
+    "request_id) SELECT id, event, tracked_at, tries, ?, ?, ?, ?, ? FROM events WHERE id = ?"
+)
+
+
+class OutboxQueue(Outbox):
+    """The events of a tracker in a file, for the threads of one process.
+
+    ``enqueue`` is safe from any thread, signal handler and finalizer. It has a connection of its
+    own, because CPython's connections are not safe to share between threads: 129 of 96,000
+    acknowledged INSERTs of 8 threads were missing on 3.12 (python/cpython#118172). Claims, and what
+    becomes of them, are for one dispatcher. Each of its writes is one statement that returns no
+    row, so a finalizer that tracks in between never waits for its own thread.
+
+    Every method raises an OutboxError, with the remedy, if the file cannot be used; earlier events
+    stay in it.
+
+    Args:
+        path: The path. A missing file is made, for its owner alone (mode 0600).
+        binding: The workspace of the events; None to only look at the file.
+        most: The number of events that it holds; exact in one process, about in several.
+        patience: Seconds to wait for another process that writes, once the file is open.
+        create: Whether to make a missing file.
+
+    Raises:
+        OutboxError: The file cannot be used.
+        ConfigurationError: It holds events of another workspace.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        binding: Binding | None = None,
+        *,
+        most: int = MOST,
+        patience: float = 1.0,
+        create: bool = True,
+    ) -> None:
+        self._most = most
+        self._patience = patience
+        self._owner = uuid.uuid4().hex
+        # Whether a thread has kept enqueue's lock for long.
+        self._kept = False
+        self._turn = 0
+        # The log as it was last seen: its time, its length, and how many looks it has not changed.
+        self._changed = self._log_length = self._resting = 0
+        self._free_pages = 0
+        self._renewed = 0.0
+        # Accepted events whose removal is not written, and the events that have been claimed, with
+        # their texts in the file.
+        self._leaving: set[int] = set()
+        self._claimed: dict[int, tuple[QueuedEvent, bytes]] = {}
+        # Writes about other events, for which a full disk had no room.
+        self._unwritten: dict[int, tuple[str, tuple[object, ...]]] = {}
+        self._alone: Alone | None = None
+        file = self._file = self._opened(path, binding, patience=patience, create=create)
+        self._lock = Lock(file.path)
+        with file.using(file.main) as connection:
+            # The events at first, without those that left since, and what others have added.
+            self._counted, self._first = one(connection, _COUNT), one(connection, _LAST)
+            self._added = 0
+            # How far the present count of them has come.
+            self._swept, self._swept_to = 0, -(2**63)
+            self._shrinks = pragma(connection, "auto_vacuum") == 2
+        file.on_rescue, file.on_child = self._renumber, self._leave_to_parent
+
+    @property
+    def size(self) -> int:
+        """The number of events, as far as this process knows."""
+        return self._counted + self._added + self._reserved - len(self._leaving)
+
+    @property
+    def _reserved(self) -> int:
+        return self._file.inserts.reserved + self._file.spare.reserved
+
+    @property
+    def _inserted(self) -> int:
+        return self._file.inserts.inserted + self._file.spare.inserted
+
+    def enqueue(self, event: Event, now: float) -> bool:
+        """Writes an event; returns False if the outbox is full.
+
+        Raises:
+            OutboxLockedError: Another program, or another thread, kept the file for too long.
+        """
+        file = self._file
+        file.check_place()
+        text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
+        # Without patience, the caller tries again.
+        for slot in (file.inserts, file.spare) if self._patience else (file.inserts,):
+            held: list[bool] = []
+            try:
+                # One step: a handler's error can neither lose the lock nor release it twice.
+                held.extend(map(slot.lock.acquire, (True,), (self._patience,)))
+                if held == [True]:
+                    return self._insert(slot, text, now)
+            finally:
+                if held == [True]:
+                    slot.lock.release()
+        raise OutboxLockedError(
+            f"the outbox {self.path} must be free within {self._patience:g} s, but other threads "
+            f"of this process use it; try again{UNHARMED}"
+        )
+
+    def _insert(self, slot: Slot, text: str, now: float) -> bool:
+        # Before the INSERT, so that a finalizer in between does not take the same place.
+        if self.size >= self._most:
+            return False
+        slot.reserved += 1
+        done = False
+        try:
+            with self._file.using(slot) as connection:
+                try:
+                    connection.execute(_INSERT, (text, now))
+                except sqlite3.ProgrammingError:
+                    if slot.connection is connection:
+                        raise
+                    self._file.check_open()
+                    # A finalizer forked in between, and closed it.
+                    self._file.open(slot).execute(_INSERT, (text, now))
+                done = True
+        finally:
+            if done:
+                slot.inserted += 1
+            else:
+                slot.reserved -= 1
+            if slot is self._file.spare:
+                slot.disconnect()
+        return True
+
+    def claim(
+        self, now: float, avoid: Collection[tuple[str, str]] = frozenset()
+    ) -> QueuedEvent | None:
+        """Claims the next event to send, or returns None; the queue's docstring has the order.
+
+        Args:
+            now: The present, in Unix seconds.
+            avoid: The persons, as :func:`~intercom_data_events.event.person` returns them, whose
+                events another person's goes before, if one of the next 500 is another person's.
+        """
+        if self._alone is None:
+            if self._lock.is_others:
+                return None  # It knows what was accepted, and the file does not.
+            try:
+                return self._claim(now, avoid)
+            except OutboxError as error:
+                if not is_full(error) or not self._lock.acquire():
+                    raise
+            self._alone = Alone()
+            log.warning(
+                "the disk of the outbox %s is full; one process sends what is in it", self.path
+            )
+        return self._next_unclaimed(self._alone, now)
+
+    def _claim(self, now: float, avoid: Collection[tuple[str, str]]) -> QueuedEvent | None:
+        while True:
+            with self._file.using(self._file.main) as connection:
+                rows = self._free(connection, now, _LOOKED_THROUGH if avoid else 1)
+                if not rows:
+                    return None
+                number, text, tracked_at, tries, rejected_at = _chosen(rows, avoid)
+                claim = (now + _STALLED_AFTER, self._owner, number, tries)
+                if not self._write(connection, _CLAIM, *claim):
+                    continue  # Another process was faster.
+                try:
+                    queued = _queued(number, text, tracked_at, tries, rejected_at)
+                except IntercomError as error:
+                    problem = error
+                else:
+                    self._claimed[number] = queued, text
+                    return queued
+            self.bury(number, problem, now)
+            log.warning("an event in %s is unreadable; it is a dead letter now", self.path)
+
+    def _next_unclaimed(self, alone: Alone, now: float) -> QueuedEvent | None:
+        if (delayed := alone.next_delayed(now)) is not None:
+            self._unwritten.pop(delayed.id, None)
+            return delayed
+        while True:
+            with self._file.using(self._file.main) as connection:
+                row = alone.next_row(connection, now)
+            if row is None:
+                return None
+            if row[0] in self._claimed or row[0] in self._unwritten:
+                continue
+            try:
+                queued = _queued(*row)
+            except IntercomError:
+                continue  # It becomes a dead letter when there is room.
+            alone.handed[queued.id] = queued
+            self._claimed[queued.id] = queued, row[1]
+            return queued
+
+    def ack(self, queued: QueuedEvent) -> None:
+        """Removes an accepted event; later, if the disk is full."""
+        self._leaving.add(queued.id)
+        self._end_unclaimed(queued)
+        try:
+            with self._file.using(self._file.main) as connection:
+                self._remove(connection)
+        except OutboxError as error:
+            if not is_full(error):
+                raise
+
+    def dead_letter(self, queued: QueuedEvent, error: IntercomError, now: float) -> None:
+        """Makes a rejected event a dead letter, unless another process saw it accepted."""
+        self._end_unclaimed(queued)
+        self.bury(queued.id, error, now)
+
+    def nack(self, queued: QueuedEvent, delay: float, now: float) -> None:
+        """Ends the claim on an event, and delays its next attempt.
+
+        Args:
+            queued: The event, of which the file keeps `rejected_at`, too.
+            delay: Seconds until the next attempt.
+            now: The present, in Unix seconds.
+        """
+        owner: str | None = self._owner
+        if self._alone is not None:
+            owner = None if queued.id in self._alone.handed else owner
+            queued.tries += 1
+            self._alone.delay(queued, now + delay)
+        self._write_about(queued, _NACK, now + delay, queued.rejected_at, queued.id, owner)
+
+    def release(self, queued: QueuedEvent) -> None:
+        """Ends the claim on an event."""
+        if self._alone is not None:
+            self._alone.delay(queued, 0.0)
+        self._write_about(queued, _RELEASE, queued.id, self._owner)
+
+    def run_maintenance(self, now: float, in_flight: Collection[QueuedEvent]) -> bool:
+        """Renews the claims of this process, and ends stalled ones and delays that are over.
+
+        The dispatcher calls it every second or so, also when nothing happens.
+
+        Args:
+            now: The present, in Unix seconds.
+            in_flight: The events that this process has claimed.
+
+        Returns:
+            Whether an event is free to be claimed.
+        """
+        file = self._file
+        file.watch()
+        try:
+            self._write_delayed(now, in_flight)
+        except OutboxError as error:
+            if not is_full(error):
+                raise
+        if self._alone is not None:
+            with file.using(file.main) as connection:
+                return self._alone.has_due(connection, now)
+        bounds = (now, now + LONGEST_HELD)
+        with file.using(file.main) as connection:
+            # A look keeps no process from writing.
+            over = one(connection, _ANY_OVER, *bounds)
+        if over and not self._lock.is_others:
+            self._update_all(_END_OVER, *bounds)
+        with file.using(file.main) as connection:
+            self._count(connection)
+            if self._shrinks:
+                self._free_pages = pragma(connection, "freelist_count")
+            return bool(one(connection, _ANY_FREE))
+
+    def _write_delayed(self, now: float, in_flight: Collection[QueuedEvent]) -> None:
+        """Writes what a full disk had no room for, and renews claims."""
+        with self._file.using(self._file.main) as connection:
+            if self._leaving:
+                self._remove(connection)
+            for number, (statement, values) in list(self._unwritten.items()):
+                changed = self._write(connection, statement, *values)
+                if statement is _BURY:
+                    self._left(number, changed)
+                del self._unwritten[number]
+            if self._alone is not None:
+                for queued in self._alone.handed.values():
+                    values = (now + _STALLED_AFTER, self._owner, queued.id)
+                    self._write(connection, _CLAIM_ANY, *values)
+                self._alone = None
+                self._lock.release()
+                self._renewed = now
+            if abs(now - self._renewed) >= _HEARTBEAT:
+                for queued in in_flight:
+                    self._write(connection, _RENEW, now + _STALLED_AFTER, queued.id, self._owner)
+                self._renewed = now
+
+    def needs_checkpoint(self) -> bool:
+        """Returns whether :meth:`checkpoint` has something to do."""
+        try:
+            found = os.stat(self._file.log_path)
+        except OSError:
+            return False
+        self._resting = self._resting + 1 if found.st_mtime_ns == self._changed else 0
+        self._log_length, self._changed = found.st_size, found.st_mtime_ns
+        return self._has_checkpoint()
+
+    def _has_checkpoint(self) -> bool:
+        if self._file.is_crowded or self._resting >= _LONG_REST:
+            longest = 0
+        elif self._resting and not self.size:
+            longest = _SHORT_LOG
+        else:
+            longest = _LONG_LOG
+        shrinks = self._resting and not self.size and self._free_pages > _FREE_PAGES
+        return not self._file.is_closed and (self._log_length > longest or bool(shrinks))
+
+    def checkpoint(self) -> None:
+        """Moves the log into the database; waits for the disk, beside the use of the file.
+
+        It has a connection of its own, so that other threads go on writing.
+        """
+        file = self._file
+        if not self._has_checkpoint() or not file.is_intact:
+            return
+        rests = self._resting >= (_LONG_REST if self.size else 1)
+        with file.checkpointing, file.explaining(), closing(file.connect(OPENING)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if rests and self._shrinks:
+                self._give_back_pages(connection)
+            if rests or file.is_crowded or self._log_length > _TOO_LONG_LOG:
+                # Writers wait for this one, but what takes long is done.
+                connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                file.is_crowded = False
+
+    def _give_back_pages(self, connection: sqlite3.Connection) -> None:
+        """Makes the file smaller, some pages at a time."""
+        while pragma(connection, "freelist_count") > _FREE_PAGES and not self.size:
+            connection.execute(f"PRAGMA incremental_vacuum({_GIVEN_BACK})").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            time.sleep(_BREAK)
+        self._free_pages = 0
+
+    def release_delayed(self) -> None:
+        """Ends all delays."""
+        if self._alone is not None:
+            self._alone.end_delays()
+        try:
+            self._update_all(_RELEASE_DELAYED)
+        except OutboxError as error:
+            if not is_full(error):
+                raise
+
+    def high_watermark(self) -> int:
+        """Returns the number of the latest event."""
+        with self._file.using(self._file.main) as connection:
+            return one(connection, "SELECT coalesce(max(id), 0) FROM events")
+
+    def is_drained(self, mark: int) -> bool:
+        """Whether all events up to this number have left."""
+        gone = {*self._leaving, *(n for n, (one_, _) in self._unwritten.items() if one_ is _BURY)}
+        left = sum(number <= mark for number in gone)
+        with self._file.using(self._file.main) as connection:
+            return one(connection, _DRAINED, mark, left + 1) <= left
+
+    def oldest(self) -> float | None:
+        """Returns when the oldest event was tracked, in Unix seconds."""
+        with self._file.using(self._file.main) as connection:
+            row = connection.execute("SELECT tracked_at FROM events ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else _rows.seconds(row[0])
+
+    def remaining(self) -> Iterator[QueuedEvent]:
+        """Yields the events that are lost when this process ends: none."""
+        return iter(())
+
+    def retry(self, numbers: Iterable[int] | None = None) -> int:
+        """Puts dead letters back into the queue; see :meth:`Outbox.retry`."""
+        revived = super().retry(numbers)
+        self._added += revived
+        return revived
+
+    def close(self) -> None:
+        """Closes the file."""
+        if not self._file.is_closed and (self._leaving or self._unwritten):
+            try:
+                self._write_delayed(self._renewed, ())
+            except OutboxError as error:
+                log.error(
+                    "%d accepted or rejected events stay in the outbox %s and are sent again: %s",
+                    len(self._leaving) + len(self._unwritten), self.path, error,
+                )  # fmt: skip
+        self._lock.release()
+        super().close()
+
+    def _leave_to_parent(self) -> None:
+        """Forgets the claims, in a forked child."""
+        self._owner = uuid.uuid4().hex
+        self._leaving = set()
+        self._claimed, self._unwritten = {}, {}
+        self._alone = None
+
+    def _free(self, connection: sqlite3.Connection, now: float, most: int) -> list[tuple[Any, ...]]:
+        """Returns the first free events of those that are next."""
+        self._turn += 1
+        rows: list[tuple[Any, ...]] = []
+        if self._turn % TURNS:
+            rows = connection.execute(_FREE_RECENT, (now - RECENT, most)).fetchall()
+        if len(rows) < most:
+            rows += connection.execute(_FREE, (most,)).fetchall()
+        return rows
+
+    def _count(self, connection: sqlite3.Connection) -> None:
+        """Learns what others have added and removed, in a time that no number of events makes long.
+
+        What others added is known by the last number. What they removed is known at once where it
+        was the oldest, and else after as many rounds as it takes to count all events by parts.
+        """
+        # Events that other threads enqueue meanwhile may be counted, or not.
+        before = self._inserted
+        added = one(connection, _LAST) - self._first
+        rows, last = connection.execute(_COUNT_SOME, (self._swept_to, _COUNTED)).fetchone()
+        span = one(connection, _SPAN)
+        meanwhile = self._reserved - before
+        self._added = min(max(self._added, added - self._reserved), added - before)
+        self._correct(0, span + meanwhile)
+        self._swept += rows
+        if rows == _COUNTED:
+            self._swept_to = last
+        else:
+            self._correct(self._swept, self._swept + meanwhile)
+            self._swept, self._swept_to = 0, -(2**63)
+
+    def _correct(self, least: int, most: int) -> None:
+        present = self._counted + self._added + self._reserved
+        self._counted += min(max(present, least), most) - present
+
+    def _left(self, number: int, changed: int) -> None:
+        """Counts events that this process removed."""
+        self._counted -= changed
+        if number <= self._swept_to:
+            self._swept -= changed
+        self._claimed.pop(number, None)
+
+    def _remove(self, connection: sqlite3.Connection) -> None:
+        """Removes accepted events, also those that another process saw rejected meanwhile."""
+        for number in list(self._leaving):
+            if changed := self._write(connection, _REMOVE, number):
+                self._left(number, changed)
+            else:
+                self._write(connection, _FORGET, number)
+            if not self._file.is_intact:
+                return  # Again in the new file, where another process may have saved it.
+            self._claimed.pop(number, None)
+            self._leaving.discard(number)
+
+    def bury(self, number: int, error: IntercomError, now: float) -> None:
+        """Makes an event a dead letter."""
+        status = request_id = None
+        if isinstance(error, APIStatusError):
+            status, request_id = error.status_code, _plain(error.request_id)
+        kind, message = type(error).__name__, _plain(str(error))
+        if error.may_have_been_processed:
+            message = f"{message} (an earlier attempt may have been processed)"
+        described = (now, kind, message, status, request_id, number)
+        try:
+            with self._file.using(self._file.main) as connection:
+                self._left(number, self._write(connection, _BURY, *described))
+        except OutboxError as failure:
+            if not is_full(failure):
+                raise
+            self._unwritten[number] = _BURY, described
+
+    def _write_about(self, queued: QueuedEvent, statement: str, *values: object) -> None:
+        """Writes what became of an event; later, if the disk is full."""
+        try:
+            with self._file.using(self._file.main) as connection:
+                self._write(connection, statement, *values)
+            self._claimed.pop(queued.id, None)
+        except OutboxError as error:
+            if not is_full(error):
+                raise
+            self._unwritten[queued.id] = statement, values
+
+    def _end_unclaimed(self, queued: QueuedEvent) -> None:
+        self._unwritten.pop(queued.id, None)
+        if self._alone is not None:
+            self._alone.handed.pop(queued.id, None)
+
+    def _update_all(self, statement: str, *values: float) -> None:
+        """Updates events some at a time, so that a large backlog does not keep enqueue waiting."""
+        while True:
+            with self._file.using(self._file.main) as connection:
+                if self._write(connection, statement, *values, _AT_ONCE) < _AT_ONCE:
+                    return
+            time.sleep(_BREAK)
+
+    def _write(self, connection: sqlite3.Connection, statement: str, *values: object) -> int:
+        """Executes one of the dispatcher's writes; returns the number of rows that it changes.
+
+        Within a process, enqueue's lock decides whose turn it is. SQLite's own waiting sleeps for 1
+        to 100 ms and then looks again.
+        """
+        held: list[bool] = []
+        # A handler that waits for the dispatcher may keep the lock: one write waits for it, once.
+        seconds = 0.0 if self._kept else min(self._patience, _TURN)
+        lock = self._file.inserts.lock
+        try:
+            held.extend(map(lock.acquire, (True,), (seconds,)))
+            self._kept = held == [False]
+            return connection.execute(statement, values).rowcount
+        finally:
+            if held == [True]:
+                lock.release()
+
+    def _renumber(self, connection: sqlite3.Connection) -> None:
+        """Finds the events of this process again, in a file into which they were moved."""
+        for number, (queued, text) in list(self._claimed.items()):
+            known = (text, queued.tracked_at)
+            found = connection.execute(
+                "SELECT CAST(event AS BLOB), tracked_at FROM events WHERE id = ?", (number,)
+            ).fetchone()
+            if found == known:
+                continue
+            row = connection.execute(
+                "SELECT id FROM events WHERE event = CAST(? AS TEXT) AND tracked_at = ? "
+                "ORDER BY id DESC LIMIT 1",
+                known,
+            ).fetchone()
+            # Without a row, another process has seen to it.
+            queued.id = row[0] if row else -number
+            self._claimed[queued.id] = self._claimed.pop(number)
+            if number in self._leaving:
+                self._leaving.remove(number)
+                self._leaving.add(queued.id)
+
+
+def _queued(
+    number: int, text: bytes, tracked_at: float, tries: int, rejected_at: float | None
+) -> QueuedEvent:
+    """Returns what a row says.
+
+    Raises:
+        IntercomError: It is not an event.
+    """
+    event = _rows.event(text)
+    _rows.check(tracked_at, tries, rejected_at)
+    return QueuedEvent(number, event, tracked_at, tries, unsure=tries > 0, rejected_at=rejected_at)
+
+
+def _plain(text: str | None) -> str | None:
+    """Returns what UTF-8 can hold of a string; a server's may hold anything."""
+    return None if text is None else text.encode(errors="backslashreplace").decode()
+
+
+def _chosen(rows: Sequence[tuple[Any, ...]], avoid: Collection[tuple[str, str]]) -> tuple[Any, ...]:
+    """Returns the first row whose event is of no person to avoid, else the first one."""
+    for row in rows if avoid else ():
+        try:
+            if person(_rows.event(row[1])) not in avoid:
+                return row
+        except IntercomError:
+            return row
+    return rows[0]

@@ -1,0 +1,202 @@
+"""The tables of an outbox, and what keeps a file that only looks like one from being used."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from intercom_data_events._validation import short_repr
+from intercom_data_events.clock import SYSTEM
+from intercom_data_events.errors import OutboxError
+from intercom_data_events.outbox._errors import is_busy
+
+#: Marks a database as an outbox: "IDEO".
+APPLICATION = 0x4944454F
+# Bytes of a page. The log takes a page at least for each event, however small.
+_PAGE = 1024
+# The statements that bring a file from each version to the next.
+_MIGRATIONS = (
+    """
+    CREATE TABLE events (
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      event TEXT NOT NULL,
+      tracked_at REAL NOT NULL,
+      tries INTEGER NOT NULL DEFAULT 0,
+      held_until REAL,
+      owner TEXT
+    );
+    CREATE INDEX free ON events (tracked_at, id) WHERE held_until IS NULL;
+    CREATE INDEX held ON events (held_until) WHERE held_until IS NOT NULL;
+    CREATE TABLE dead (
+      id INTEGER PRIMARY KEY,
+      event TEXT NOT NULL,
+      tracked_at REAL NOT NULL,
+      tries INTEGER NOT NULL,
+      died_at REAL NOT NULL,
+      error TEXT NOT NULL,
+      message TEXT NOT NULL,
+      status INTEGER,
+      request_id TEXT
+    );
+    CREATE TABLE binding (name TEXT PRIMARY KEY, value TEXT NOT NULL)
+    """,
+    # When Intercom first did not know the contact of an event, in Unix seconds.
+    "ALTER TABLE events ADD COLUMN rejected_at REAL",
+)
+# What may be in any database: SQLite's own statistics.
+_STATISTICS = re.compile(r"sqlite_stat[0-9]")
+
+
+#: Whether SQLite can be told to run no triggers and views of a file: from Python 3.12 on.
+CAN_REFUSE = hasattr(sqlite3.Connection, "setconfig")
+
+
+def secure(connection: sqlite3.Connection) -> None:
+    """Keeps whatever is in a file from running code; before any other statement."""
+    if CAN_REFUSE:
+        for name, value in (("DEFENSIVE", True), ("ENABLE_TRIGGER", False), ("ENABLE_VIEW", False)):
+            # Not our own temporary trigger, which SQLite runs all the same.
+            if (option := getattr(sqlite3, f"SQLITE_DBCONFIG_{name}", None)) is not None:
+                connection.setconfig(option, value)
+    connection.execute("PRAGMA trusted_schema = OFF")
+
+
+def check(connection: sqlite3.Connection, path: Path) -> int:
+    """Compares the schema with what the migrations make; returns the version, 0 of an empty file.
+
+    Raises:
+        OutboxError: It is something else, or of a newer version.
+    """
+    with snapshot(connection):
+        found = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+        application, version = (
+            pragma(connection, "application_id"),
+            pragma(connection, "user_version"),
+        )
+    if not found and application in (0, APPLICATION):
+        return 0
+    if application != APPLICATION:
+        raise OutboxError(f"{path} is an SQLite database but not an outbox; choose another path")
+    if version > len(_MIGRATIONS):
+        raise OutboxError(
+            f"the outbox {path} was written by a newer version of intercom-data-events; "
+            "install that version, or choose another path"
+        )
+    expected = _made_by(_MIGRATIONS[: max(version, 0)])
+    present = {
+        (kind, name): _plain(sql) for kind, name, sql in found if not _STATISTICS.match(str(name))
+    }
+    for kind, name in sorted(expected.keys() | present.keys(), key=str):
+        if expected.get((kind, name), "") != present.get((kind, name), ""):
+            raise OutboxError(
+                f"the outbox {path} is not as this library makes it: its {kind} "
+                f"{short_repr(name)} differs; move it aside, or choose another path"
+            )
+    return version
+
+
+@lru_cache
+def _made_by(migrations: tuple[str, ...]) -> dict[tuple[object, object], str | None]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _run(connection, migrations)
+        rows = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    return {(kind, name): _plain(sql) for kind, name, sql in rows}
+
+
+def _plain(sql: object) -> str | None:
+    # Of the indexes that SQLite makes itself, there is none.
+    return None if sql is None else " ".join(str(sql).split())
+
+
+def _run(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
+    for statements in migrations:
+        for statement in statements.split(";"):
+            connection.execute(statement)
+
+
+def migrate(connection: sqlite3.Connection, path: Path, patience: float, *, create: bool) -> None:
+    """Brings a file to the present version; several processes may do so at once.
+
+    Raises:
+        OutboxError: It is empty and not to be made, or something else than an outbox.
+    """
+    version = check(connection, path)
+    if not version and not create:
+        raise OutboxError(f"{path} is empty; choose a file that a tracker has used")
+    if not version:
+        # SQLite heeds these as long as the file is empty.
+        connection.execute(f"PRAGMA page_size = {_PAGE}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    # Of an outbox, too: a process may have ended while it was binding it anew.
+    in_turn(connection, "PRAGMA journal_mode = WAL", patience)
+    if version == len(_MIGRATIONS):
+        return
+    with transaction(connection):
+        version = check(connection, path)
+        _run(connection, _MIGRATIONS[version:])
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    # So that the tables are there where the log is lost.
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def latest() -> int:
+    """Returns the version of the files that this library makes."""
+    return len(_MIGRATIONS)
+
+
+def one(connection: sqlite3.Connection, query: str, *values: object) -> int:
+    """Returns the integer that a query yields."""
+    return int(connection.execute(query, values).fetchone()[0])
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """Returns the value of a setting."""
+    return one(connection, f"PRAGMA {name}")
+
+
+def in_turn(connection: sqlite3.Connection, statement: str, patience: float) -> None:
+    """Executes a statement for which SQLite itself does not wait until the file is free."""
+    ends = SYSTEM.monotonic() + patience
+    while True:
+        try:
+            connection.execute(statement).fetchall()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or SYSTEM.monotonic() > ends:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Generator[None]:
+    """Has several statements see the file at one moment."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """Makes one change of several statements."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # The failure may have rolled it back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
