@@ -785,8 +785,7 @@ def test_what_is_no_outbox_is_told_in_a_line_and_left_alone(make, said, emulator
 
 
 def test_a_locked_file_is_worth_another_try(emulator, command, monkeypatch):
-    monkeypatch.setattr(outbox, "_OPENING", 0.05)
-    monkeypatch.setitem(Outbox.__init__.__kwdefaults__, "patience", 0.05)
+    monkeypatch.setattr("intercom_data_events.outbox._file.OPENING", 0.05)
     keep(0)
     with closing(sqlite3.connect(FILE)) as raw, raw:
         raw.execute("PRAGMA locking_mode = EXCLUSIVE")

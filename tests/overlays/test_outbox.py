@@ -1629,6 +1629,7 @@ def test_a_disk_that_is_full_of_the_log_alone_has_room_again_once_that_is_tidied
         assert box.claim(NOW + 30).event == event()
         box.close()
     """
+    script = "import logging\nlogging.disable()\n" + textwrap.dedent(script)
     with Process(script, tmp_path / "outbox.db", command=small_disk) as process:
         said = process.end()
 
