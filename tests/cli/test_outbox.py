@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from intercom_data_events import DataEventsClient, Event, outbox
+from intercom_data_events import DataEventsClient, Event
 from intercom_data_events.cli import outbox as commands
 from intercom_data_events.clock import Clock
 from intercom_data_events.emulator import EmulatedContact, Fault

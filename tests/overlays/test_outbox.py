@@ -2290,7 +2290,7 @@ def at_each_line(use, between, *, step="line"):
     """
 
     def trace(frame, kind, _argument):
-        if not frame.f_code.co_filename.startswith(os.path.dirname(outbox_module.__file__)):
+        if not frame.f_code.co_filename.startswith(str(Path(outbox_module.__file__).parent)):
             return None
         frame.f_trace_opcodes = step == "opcode"
         if kind == step:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal, assert_type
 
 import httpx
@@ -45,6 +46,7 @@ from intercom_data_events.emulator import (
     ManualClock,
     random_faults,
 )
+from intercom_data_events.outbox import DeadLetter, Outbox, Status
 
 metadata: Metadata = {
     "order_date": datetime.now(UTC),
@@ -166,3 +168,19 @@ async def awaiting() -> None:
 async def listen() -> AsyncIterator[EventLike]:
     yield Event("placed-order", user_id="1")
     yield {"event_name": "placed-order", "user_id": "1", "created_at": 1671028894}
+
+
+def look_into() -> None:
+    with Outbox(Path("events.outbox")) as outbox:
+        assert_type(outbox.status(), Status)
+        assert_type(outbox.status().oldest, float | None)
+        assert_type(outbox.path, Path)
+        for letter in outbox.dead_letters():
+            assert_type(letter, DeadLetter)
+            assert_type(letter.event, Mapping[str, object])
+            assert_type(letter.status, int | None)
+        for fields in outbox.waiting():
+            assert_type(fields, Mapping[str, object])
+        assert_type(outbox.retry(), int)
+        assert_type(outbox.forget([17, 18]), int)
+        assert_type(outbox.compact(), int)

@@ -20,6 +20,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice, takewhile
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -138,7 +139,7 @@ class Outbox:
         return OutboxFile(path, binding, patience=patience, create=create)
 
     @property
-    def path(self) -> Any:
+    def path(self) -> Path:
         """The absolute path of the file."""
         return self._file.path
 
