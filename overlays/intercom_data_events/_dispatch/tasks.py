@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from contextvars import Context
+from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Generic
 
 import anyio
 
-from intercom_data_events._dispatch import ROLE, Dispatcher, Item, Result, Role
+from intercom_data_events._dispatch import ROLE, Dispatcher, Item, Result, context_of
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import arun
 from intercom_data_events._sending.exchange import Exchange
@@ -62,7 +63,7 @@ class Host:
             self.call_soon = loop.call_soon_threadsafe
             task = loop.create_task(self._run(), context=context)
             # Also if it is cancelled before its first step.
-            task.add_done_callback(lambda _: self._end())
+            task.add_done_callback(lambda _: self._end(), context=context)
             self._task = task
 
     @property
@@ -111,7 +112,8 @@ class TaskWorkers(Generic[Item]):
         self._dispatcher = dispatcher
         self._session = session
         self._settings = settings
-        self._marked = marked
+        # Of those that send, if it is not that of who sends.
+        self._context = context_of("sending") if marked else None
         #: The tasks, once :meth:`run` has begun.
         self.group: anyio.abc.TaskGroup | None = None
         self._alarm: AsyncAlarm | None = None
@@ -144,7 +146,8 @@ class TaskWorkers(Generic[Item]):
         """Runs the dispatcher and its workers until it ends; ends their requests then."""
         clock = self._session.clock
         async with anyio.create_task_group() as self.group:
-            self._mark("working")
+            if self._context is not None:
+                ROLE.set("working")
             while not self.has_ended:
                 self._alarm = clock.async_alarm()
                 self.step()
@@ -161,16 +164,24 @@ class TaskWorkers(Generic[Item]):
         """Hands an event to a worker."""
         if self._is_asked and self._next is None:
             self._next = item
-        elif self.group is not None:
-            self.group.start_soon(self._work, item)
+        else:
+            self._start(item)
 
     def results(self) -> Iterator[Result[Item]]:
         """Yields the results since the last call."""
         while self._results:
             yield self._results.popleft()
 
+    def _start(self, item: Item) -> None:
+        if self.group is not None:
+            start = partial(self.group.start_soon, self._work, item)
+            if self._context is None:
+                start()
+            else:
+                self._context.copy().run(start)
+
     async def _work(self, first: Item) -> None:
-        self._mark("sending")
+        before = copy_context()
         item: Item | None = first
         while item is not None:
             self._results.append(await self._perform(item))
@@ -180,10 +191,10 @@ class TaskWorkers(Generic[Item]):
             finally:
                 self._is_asked = False
             item, self._next = self._next, None
-
-    def _mark(self, role: Role) -> None:
-        if self._marked:
-            ROLE.set(role)
+            if item is not None and self._context is not None and copy_context() != before:
+                # What a hook left in the context is not for the next event.
+                self._start(item)
+                return
 
     async def _perform(self, item: Item) -> Result[Item]:
         try:
@@ -191,4 +202,23 @@ class TaskWorkers(Generic[Item]):
             await arun(exchange.steps(item.reservation), self._session)
         except Exception as error:  # noqa: BLE001  # the dispatcher decides
             return Result(item, error)
+        except BaseException as error:
+            if self._context is None or _ends_task(error):
+                raise
+            return Result(item, error)
         return Result(item)
+
+
+def _ends_task(error: BaseException) -> bool:
+    """Whether an error ends the running task, and not only code of the caller's in it.
+
+    Such code may exit, or await what somebody has cancelled.
+    """
+    import asyncio
+
+    if isinstance(error, SystemExit):
+        return False
+    if running_trio() or not isinstance(error, asyncio.CancelledError):
+        return True
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

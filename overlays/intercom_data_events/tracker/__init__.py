@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from intercom_data_events._dispatch import ROLE
 from intercom_data_events._sending.client import parts_of
 from intercom_data_events._sending.runtime import PerProcess
 from intercom_data_events._validation import invalid
 from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
+from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import ConfigurationError, IntercomError, InvalidInputError
 from intercom_data_events.event import Event
 from intercom_data_events.tracker import _exits
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from intercom_data_events.tracker._queue import Queue
 
 __all__ = ["AsyncTracker", "BeforeSend", "Counters", "Tracker", "WhenFull"]
+
+# Seconds that `on_error` may take at the exit after the time for closing, where it exits itself.
+_GRACE = 5.0
 
 
 class _Options:
@@ -78,7 +83,8 @@ class _Options:
         }
         self.owns_client = False
         self._has_meters = meter_provider is not None
-        self._pickled = {**options, "before_send": before_send, "metadata": metadata}
+        defaults = self.preparation.defaults
+        self._pickled = {**options, "before_send": before_send, "metadata": defaults}
 
     def observe(self, meter_provider: Any, counters: Callable[[], Counters]) -> Callable[[], None]:
         """Shows counters as metrics; returns what is called as the tracker is closed."""
@@ -115,12 +121,18 @@ class _Options:
         for name in ("on_error", "before_send"):
             try:
                 pickle.dumps(self._pickled[name])
+            except _PickleError:
+                raise  # It refers to the tracker itself.
             except Exception as error:
-                raise TypeError(
+                raise _PickleError(
                     f"a tracker with this {name} cannot be pickled; define the function at the top "
                     f"level of a module ({error})"
                 ) from error
         return type(self.client), self.client.__getstate__(), self._pickled
+
+
+class _PickleError(TypeError):
+    """A tracker that cannot be pickled."""
 
 
 def _nothing() -> None:
@@ -230,10 +242,10 @@ class Tracker:
         self._closed = False
         # What another process has is left to it. None if it was closed before it had one.
         self._owners: PerProcess[Owner | None] = PerProcess()
+        self._stop_metrics = self._options.observe(meter_provider, self._count)
         if outbox is not None:
             self._owner()  # So what is wrong with it is known now, and what it holds is sent.
-        self._stop_metrics = self._options.observe(meter_provider, self._count)
-        _exits.at_exit(self.close)
+        _exits.at_exit(self._end)
 
     def track(
         self,
@@ -276,6 +288,8 @@ class Tracker:
 
     def _track(self, event: Event, *, drop_excess_metadata: bool = False) -> None:
         owner = self._owner()
+        if not owner.accepts():
+            return
         prepared, error = self._options.preparation.prepare(
             event, drop_excess_metadata=drop_excess_metadata
         )
@@ -323,7 +337,8 @@ class Tracker:
         owner = self._owners.setdefault(None)
         done = owner is None or owner.close(seconds)
         if owner is None or owner.has_stopped:
-            _exits.cancel(self.close)
+            if ROLE.get() != "reporting":  # Else the process's end waits for the other calls.
+                _exits.cancel(self._end)
             self._stop_metrics()
             if self._options.owns_client:
                 self._options.client.close()
@@ -371,6 +386,19 @@ class Tracker:
     def _count(self) -> Counters:
         return self.counters
 
+    def _end(self) -> None:
+        """Closes as the process ends, also where a signal handler or `on_error` exits meanwhile."""
+        ends = SYSTEM.monotonic() + self._options.close_timeout
+        while (left := ends - SYSTEM.monotonic()) > -_GRACE:
+            try:
+                self.close(max(0.0, left))
+            except SystemExit:
+                continue  # The process is ending already.
+            except BaseException:
+                self.close(0)  # What is left is told at least.
+                raise
+            return
+
     def _owner(self) -> Owner:
         return self._owners.get() or self._begun()
 
@@ -381,7 +409,7 @@ class Tracker:
         begun = Owner(
             options.open(), options.session, options.settings, options.on_error, **options.sending
         )
-        _exits.at_exit(self.close)  # Of this process, if it was forked from another one.
+        _exits.at_exit(self._end)  # Of this process, if it was forked from another one.
         # A signal handler, a finalizer or another thread may have been faster.
         owner = self._owners.setdefault(begun)
         if owner is begun:
@@ -389,7 +417,7 @@ class Tracker:
             return owner
         begun.close(0)
         if owner is None:
-            _exits.cancel(self.close)
+            _exits.cancel(self._end)
             raise RuntimeError("the tracker is closed; make a new one")
         return owner
 
@@ -482,6 +510,8 @@ class AsyncTracker:
 
     async def _track(self, event: Event, *, drop_excess_metadata: bool = False) -> None:
         owner = self._owner()
+        if not owner.accepts():
+            return
         prepared, error = self._options.preparation.prepare(
             event, drop_excess_metadata=drop_excess_metadata
         )
@@ -582,7 +612,10 @@ class AsyncTracker:
         else:
             # It has to be known, to be closed.
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(open_)
+                try:
+                    await anyio.to_thread.run_sync(open_)
+                except RuntimeError:
+                    open_()  # No thread can be started.
         return opened[0]
 
 

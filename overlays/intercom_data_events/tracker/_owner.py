@@ -153,6 +153,17 @@ class _Shared:
         limit = self._session.rate_limit
         return None if limit is None else limit.limit * self._share
 
+    def accepts(self) -> bool:
+        """Whether an event may be tracked here; counts one that may not.
+
+        Raises:
+            RuntimeError: The tracker is closed.
+        """
+        if self._is_recursive():
+            return False
+        self._check_open()
+        return True
+
     def _is_recursive(self) -> bool:
         """Whether code tracks that runs while an event is sent; drops its event then.
 
@@ -272,8 +283,6 @@ class Owner(_Shared):
             OutboxError: The outbox cannot be written.
             RuntimeError: The tracker is closed.
         """
-        if self._is_recursive():
-            return
         self._check_open()
         now = self._session.clock.time()
         while not self.queue.enqueue(event, now):
@@ -426,8 +435,6 @@ class AsyncOwner(_Shared):
         """Takes in an event; raises as its twin in threads does."""
         import anyio.lowlevel
 
-        if self._is_recursive():
-            return
         self._check_open()
         now = self._session.clock.time()
         while not await self._in_turn(lambda: self.queue.enqueue(event, now)):
@@ -548,6 +555,12 @@ class AsyncOwner(_Shared):
                 group.cancel_scope.cancel()
             with anyio.move_on_after(_REPORTING):
                 await self._reports.report()
+        except anyio.get_cancelled_exc_class():
+            # The event loop ends.
+            self._dispatcher.end()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_REPORTING):
+                await self._reports.report()
+            raise
         except Exception:
             log.exception("an AsyncTracker ended, because of an error of its own")
         finally:

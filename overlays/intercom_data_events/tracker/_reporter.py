@@ -9,8 +9,11 @@ import inspect
 import logging
 import math
 import threading
+import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -72,6 +75,9 @@ class _Line:
         role = ROLE.set("sending")  # What handles the line must not track for ever.
         try:
             log.log(self.level, self.message, *self.arguments, exc_info=self.error)
+        except Exception:  # noqa: BLE001  # of a handler that raises it; nothing ends with it
+            if logging.raiseExceptions:  # As logging's own handlers do.
+                traceback.print_exc()
         finally:
             ROLE.reset(role)
 
@@ -212,7 +218,8 @@ class Reporter:
     def _call(self, event: Event, error: IntercomError, *, is_own: bool) -> None:
         try:
             if self._on_error is not None:
-                self._on_error(event, error)
+                # No call meets what the one before left in its context.
+                self._context.copy().run(self._on_error, event, error)
         except BaseException as failure:
             _failed(event, failure).log()
             if not (is_own or isinstance(failure, Exception)):
@@ -291,7 +298,8 @@ class AsyncReporter:
             else:
                 self._is_busy = True
                 try:
-                    await self._call(*item)
+                    if (result := self._call(*item)) is not None:
+                        await self._finish(item[0], result)
                 finally:
                     self._is_busy = False
 
@@ -300,12 +308,35 @@ class AsyncReporter:
         if self._alarm is not None:
             self._alarm.set()
 
-    async def _call(self, event: Event, error: IntercomError) -> None:
-        role = ROLE.set("reporting")
+    def _call(self, event: Event, error: IntercomError) -> Awaitable[object] | None:
+        """Calls `on_error`; returns what it returned, if that can be awaited."""
+        return copy_context().run(self._call_here, event, error)
+
+    def _call_here(self, event: Event, error: IntercomError) -> Awaitable[object] | None:
+        ROLE.set("reporting")
         try:
             result = None if self._on_error is None else self._on_error(event, error)
-            if inspect.isawaitable(result):
-                await result
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # noqa: BLE001  # the caller's own
+            _failed(event, failure).log()
+            return None
+        return result if inspect.isawaitable(result) else None
+
+    async def _finish(self, event: Event, result: Awaitable[object]) -> None:
+        """Awaits a call of `on_error` in a task, so that no call meets another one's context."""
+        import anyio
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._await, event, result)
+        finally:
+            _begin(event, result)
+
+    async def _await(self, event: Event, result: Awaitable[object]) -> None:
+        ROLE.set("reporting")
+        try:
+            await result
         except BaseException as failure:
             import anyio
 
@@ -315,8 +346,6 @@ class AsyncReporter:
             ):
                 raise
             _failed(event, failure).log()
-        finally:
-            ROLE.reset(role)
 
     def end(self) -> None:
         """Reports what is left without awaiting anything, because the event loop is ending."""
@@ -326,14 +355,16 @@ class AsyncReporter:
                 item.log()
             elif isinstance(item, _Reply):
                 item.answer.give(item.value)
-            else:
-                event, error = item
-                role = ROLE.set("reporting")
-                try:
-                    result = None if self._on_error is None else self._on_error(event, error)
-                    if inspect.iscoroutine(result):
-                        result.close()  # Nothing can await it.
-                except Exception as failure:  # noqa: BLE001  # the caller's own
-                    _failed(event, failure).log()
-                finally:
-                    ROLE.reset(role)
+            elif (result := self._call(*item)) is not None:
+                copy_context().run(_begin, item[0], result)
+
+
+def _begin(event: Event, result: Awaitable[object]) -> None:
+    """Runs a coroutine that never began, where nothing can await it, up to where it would wait."""
+    if inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED:
+        ROLE.set("reporting")
+        try:
+            with closing(result), suppress(StopIteration):
+                result.send(None)
+        except Exception as failure:  # noqa: BLE001  # the caller's own
+            _failed(event, failure).log()
