@@ -606,6 +606,26 @@ def test_on_error_is_called_in_an_empty_context_whatever_the_call_before_did(bac
     assert heard == [None] * number
 
 
+@each_event_loop
+def test_a_call_of_on_error_is_not_cut_short_at_once_where_closing_has_no_time(event_loop):
+    told = []
+
+    async def on_error(event, error):
+        await anyio.sleep(0.01)
+        told.append(event.user_id)
+
+    async def main():
+        async with AsyncDataEventsClient("token", transport=Silent()) as client:
+            tracker = AsyncTracker(client, on_error=on_error, close_timeout=0)
+            async with tracker:
+                for number in range(5):
+                    await tracker.track("placed-order", user_id=str(number))
+
+    run_in_no_time(main, event_loop)
+
+    assert told == list("01234")
+
+
 # Code of the caller's that fails in other ways.
 
 
@@ -1000,3 +1020,67 @@ def test_an_outbox_is_opened_in_an_event_loop_where_no_thread_can_be_started(
 
     assert anyio.run(main, backend=event_loop)
     assert server.users == ["1"]
+
+
+# Ctrl-C.
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("place", ["transport", "async on_error", "on_error"])
+@pytest.mark.parametrize("event_loop", ["asyncio", "trio"])
+def test_an_interrupt_that_comes_as_a_task_of_the_tracker_runs_ends_the_program_alone(
+    event_loop, place, tmp_path
+):
+    script = f"""
+        import anyio, httpx, json
+        from intercom_data_events import AsyncDataEventsClient
+        from intercom_data_events.tracker import AsyncTracker
+
+        interrupted = []
+
+        def interrupt(place):
+            if place == "{place}" and not interrupted:
+                interrupted.append(place)
+                signal.raise_signal(signal.SIGINT)
+
+        class Server(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request):
+                await tracked.wait()
+                interrupt("transport")
+                errors = {{"type": "error.list", "errors": [{{"code": "parameter_invalid"}}]}}
+                return httpx.Response(400, json=errors)
+
+        def on_error(event, error):
+            interrupt("on_error")
+            note(event.user_id, type(error).__name__)
+
+        async def on_error_later(event, error):
+            interrupt("async on_error")
+            await anyio.sleep(0)
+            on_error(event, error)
+
+        async def main():
+            global tracked
+            tracked = anyio.Event()
+            async with (
+                AsyncDataEventsClient("token", transport=Server()) as client,
+                AsyncTracker(
+                    client, concurrency=1,
+                    on_error=on_error_later if "{place}" == "async on_error" else on_error,
+                ) as tracker,
+            ):
+                for number in range(5):
+                    await tracker.track("placed-order", user_id=str(number))
+                tracked.set()
+                await anyio.sleep(60)
+
+        logging.disable()
+        try:
+            anyio.run(main, backend="{event_loop}")
+        except KeyboardInterrupt:
+            note("ended")
+    """
+    with Program(script, "http://127.0.0.1:9", None, tmp_path) as program:
+        said = program.end()
+
+    assert said == [f"{number} BadRequestError" for number in range(5)] + ["ended"]

@@ -15,7 +15,7 @@ from intercom_data_events._dispatch import ROLE, Dispatcher, Item, Result, conte
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import arun
 from intercom_data_events._sending.exchange import Exchange
-from intercom_data_events._sending.runtime import running_trio
+from intercom_data_events._sending.runtime import running_trio, uninterrupted
 
 if TYPE_CHECKING:
     import anyio.abc
@@ -174,7 +174,7 @@ class TaskWorkers(Generic[Item]):
 
     def _start(self, item: Item) -> None:
         if self.group is not None:
-            start = partial(self.group.start_soon, self._work, item)
+            start = partial(self.group.start_soon, uninterrupted(self._work), item)
             if self._context is None:
                 start()
             else:

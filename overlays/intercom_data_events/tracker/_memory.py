@@ -147,7 +147,7 @@ class MemoryQueue:
         """Has nothing be delayed for longer because the clock was set back."""
         if now < self._latest:
             back = self._latest - now
-            self._delayed = [(due - back, *rest) for due, *rest in self._delayed]
+            self._delayed = [(due - back, number, queued) for due, number, queued in self._delayed]
         self._latest = now
 
     def _of_another(self, avoid: Collection[tuple[str, str]]) -> QueuedEvent | None:

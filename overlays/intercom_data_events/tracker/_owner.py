@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
-from intercom_data_events._sending.runtime import guard_forks, may_start_threads
+from intercom_data_events._sending.runtime import guard_forks, may_start_threads, uninterrupted
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     IntercomError,
@@ -528,7 +528,7 @@ class AsyncOwner(_Shared):
     def _begin_checkpoint(self) -> None:
         if self._workers.group is not None and not self._is_checkpointing:
             self._is_checkpointing = True
-            self._workers.group.start_soon(self._checkpoint_once)
+            self._workers.group.start_soon(uninterrupted(self._checkpoint_once))
 
     async def _checkpoint_once(self) -> None:
         import anyio.to_thread
@@ -546,10 +546,10 @@ class AsyncOwner(_Shared):
 
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._reports.run)
+                group.start_soon(uninterrupted(self._reports.run))
                 await self._workers.run()
                 left = self._closing_ends - anyio.current_time()
-                with anyio.move_on_after(max(0.0, left)):
+                with anyio.move_on_after(max(_REPORTING, left)):
                     await self._reports.idle()
                 self._reports.cancel()
                 group.cancel_scope.cancel()

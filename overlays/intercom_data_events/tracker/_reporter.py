@@ -21,7 +21,7 @@ from attrs import define, field
 
 from intercom_data_events._dispatch import ROLE, context_of
 from intercom_data_events._dispatch.threads import LOOK, start_thread
-from intercom_data_events._sending.runtime import running_trio, this_process
+from intercom_data_events._sending.runtime import running_trio, this_process, uninterrupted
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.event import Event
@@ -329,7 +329,7 @@ class AsyncReporter:
 
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._await, event, result)
+                group.start_soon(uninterrupted(self._await), event, result)
         finally:
             _begin(event, result)
 
