@@ -1022,6 +1022,49 @@ def test_an_outbox_is_opened_in_an_event_loop_where_no_thread_can_be_started(
     assert server.users == ["1"]
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("ending", ["loop.close()", "pass"])
+def test_where_the_program_ends_without_closing_an_async_tracker_nothing_is_lost_silently(
+    kind, ending, tmp_path
+):
+    script = f"""
+        import anyio, asyncio, httpx, json
+        from intercom_data_events import AsyncDataEventsClient
+        from intercom_data_events.tracker import AsyncTracker
+
+        class Slow(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request):
+                await anyio.sleep(0.2)
+                note("sent", json.loads(request.content)["user_id"])
+                return httpx.Response(202)
+
+        {kind} on_error(event, error):
+            note("told", event.user_id)
+
+        async def main():
+            global tracker
+            client = AsyncDataEventsClient("token", transport=Slow())
+            tracker = AsyncTracker(client, concurrency=2, on_error=on_error)
+            await tracker.__aenter__()
+            for number in range(5):
+                await tracker.track("placed-order", user_id=str(number))
+            flushes.append(asyncio.create_task(tracker.flush()))
+            await asyncio.sleep(0.01)
+
+        flushes = []
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        {ending}
+        logging.disable()
+    """
+    with Program(script, "http://127.0.0.1:9", None, tmp_path) as program:
+        said = [line.split() for line in program.end()]
+
+    assert sorted(user for _, user in said) == list("01234")
+    assert {end for end, _ in said} == {"sent" if ending == "pass" else "told"}
+
+
 # Ctrl-C.
 
 

@@ -18,6 +18,8 @@ from intercom_data_events._sending.exchange import Exchange
 from intercom_data_events._sending.runtime import running_trio, uninterrupted
 
 if TYPE_CHECKING:
+    import asyncio
+
     import anyio.abc
 
     from intercom_data_events._sending.engines import AsyncEngine
@@ -49,6 +51,8 @@ class Host:
         self._ended = anyio.Event()
         # Kept here, because an event loop keeps only weak references to its tasks.
         self._task: object
+        #: The event loop of asyncio; None under trio.
+        self.loop: asyncio.AbstractEventLoop | None = None
         #: Calls a function in the event loop, from any thread.
         self.call_soon: Callable[[Callable[[], object]], object]
         if running_trio():
@@ -59,7 +63,7 @@ class Host:
         else:
             import asyncio
 
-            loop = asyncio.get_running_loop()
+            self.loop = loop = asyncio.get_running_loop()
             self.call_soon = loop.call_soon_threadsafe
             task = loop.create_task(self._run(), context=context)
             # Also if it is cancelled before its first step.

@@ -560,7 +560,7 @@ class AsyncTracker:
             options.on_error,
             **options.sending,
         )
-        owner.start()
+        owner.start(options.close_timeout)
         self._owned = owner
         return self
 

@@ -24,7 +24,8 @@ from intercom_data_events.event import Event
 from intercom_data_events.tracker._collector import is_collecting
 from intercom_data_events.tracker._counters import Count, Counters, is_worth_a_line
 from intercom_data_events.tracker._dispatcher import Reporting, Request, TrackerDispatcher
-from intercom_data_events.tracker._exits import unheard_end
+from intercom_data_events.tracker._exits import at_exit, unheard_end
+from intercom_data_events.tracker._exits import cancel as at_exit_no_more
 from intercom_data_events.tracker._preload import load
 from intercom_data_events.tracker._reporter import Answer, AsyncReporter, Reporter
 from intercom_data_events.tracker._scheduler import Scheduler, named
@@ -418,14 +419,21 @@ class AsyncOwner(_Shared):
             self._dispatcher, session, settings, marked=True
         )
         self._host: Host | None = None
+        self._close_timeout = 0.0
         self._closing_ends = math.inf
         self._is_checkpointing = False
 
-    def start(self) -> None:
-        """Begins to send, in a task that starts from an empty context."""
+    def start(self, close_timeout: float) -> None:
+        """Begins to send, in a task that starts from an empty context.
+
+        Args:
+            close_timeout: Seconds that closing may take at the interpreter's exit.
+        """
         from intercom_data_events._dispatch.tasks import Host
 
         self._host = Host(self._run, Context(), self._end)
+        self._close_timeout = close_timeout
+        at_exit(self._end_at_exit)
 
     def wake(self) -> None:
         """Has the dispatcher take in what is new."""
@@ -544,6 +552,7 @@ class AsyncOwner(_Shared):
     async def _run(self) -> None:
         import anyio
 
+        cancelled = anyio.get_cancelled_exc_class()
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(uninterrupted(self._reports.run))
@@ -555,7 +564,7 @@ class AsyncOwner(_Shared):
                 group.cancel_scope.cancel()
             with anyio.move_on_after(_REPORTING):
                 await self._reports.report()
-        except anyio.get_cancelled_exc_class():
+        except cancelled:
             # The event loop ends.
             self._dispatcher.end()
             with anyio.CancelScope(shield=True), anyio.move_on_after(_REPORTING):
@@ -566,9 +575,18 @@ class AsyncOwner(_Shared):
         finally:
             self._end()
 
+    def _end_at_exit(self) -> None:
+        """Ends what was not closed; sends what there is, if that event loop can still run."""
+        loop = self._host.loop if self._host is not None else None
+        if loop is not None and not loop.is_closed() and not loop.is_running():
+            loop.run_until_complete(self.aclose(self._close_timeout))
+        self._end()
+
     def _end(self) -> None:
         """Ends, also where the event loop ends and cancels everything."""
+        at_exit_no_more(self._end_at_exit)
         self._reports.cancel()
         self._workers.has_ended = True
-        self._dispatcher.end()
-        self._reports.end()
+        with suppress(RuntimeError):  # Who waits does so in an event loop that is closed.
+            self._dispatcher.end()
+        Context().run(self._reports.end)

@@ -252,6 +252,7 @@ class AsyncReporter:
     def cancel(self) -> None:
         """Says that a cancellation is not that of `on_error` from now on."""
         self._is_ending = True
+        self._alarm = None  # Its event loop may be closed.
 
     def say(self, level: int, message: str, *arguments: object) -> None:
         """Logs a line."""
