@@ -1065,6 +1065,30 @@ def test_where_the_program_ends_without_closing_an_async_tracker_nothing_is_lost
     assert {end for end, _ in said} == {"sent" if ending == "pass" else "told"}
 
 
+@pytest.mark.parametrize("use", ["flush", "aclose"])
+def test_waiting_in_another_event_loop_than_the_trackers_is_an_error_and_does_not_hang(use):
+    server = Server()
+    loop = asyncio.new_event_loop()
+
+    async def enter():
+        client = AsyncDataEventsClient("token", transport=server)
+        tracker = await AsyncTracker(client).__aenter__()
+        await tracker.track("placed-order", user_id="1")
+        return tracker
+
+    tracker = loop.run_until_complete(enter())
+
+    async def wait_elsewhere():
+        await asyncio.wait_for(getattr(tracker, use)(0.01), PATIENCE)
+
+    with pytest.raises(RuntimeError, match="event loop in which it was entered"):
+        asyncio.run(wait_elsewhere())
+    assert loop.run_until_complete(tracker.aclose())
+    loop.close()
+
+    assert server.users == ["1"]
+
+
 # Ctrl-C.
 
 

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
-from intercom_data_events._sending.runtime import guard_forks, may_start_threads, uninterrupted
+from intercom_data_events._sending.runtime import (
+    guard_forks,
+    is_running,
+    may_start_threads,
+    uninterrupted,
+)
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     IntercomError,
@@ -461,12 +466,14 @@ class AsyncOwner(_Shared):
 
     async def flush(self, seconds: float | None) -> bool:
         """Waits until all that is queued now has left; returns whether it has."""
+        self._check_loop()
         return await self._ask(Request("flush", self._answer()), seconds)
 
     async def aclose(self, seconds: float) -> bool:
         """Takes in nothing more, and sends what there is; returns whether that was in time."""
         import anyio
 
+        self._check_loop()
         self._scheduler.closing = True
         self._closing_ends = anyio.current_time() + seconds
         if _is_working():
@@ -487,6 +494,15 @@ class AsyncOwner(_Shared):
 
     def _answer(self) -> Answer:
         return Answer(SYSTEM.async_alarm())
+
+    def _check_loop(self) -> None:
+        """Raises an error where it would wait for ever, for tasks of an event loop that waits."""
+        loop = None if self._host is None or self._host.has_ended else self._host.loop
+        if loop is not None and not is_running(loop):
+            raise RuntimeError(
+                "an AsyncTracker can be flushed and closed only in the event loop in which it was "
+                "entered"
+            )
 
     async def _ask(self, request: Request, seconds: float | None) -> bool:
         import anyio
