@@ -59,6 +59,8 @@ WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in 
 #: a part of its own.
 APART = OPTIONAL["otel"]
 METRICS = "tests/overlays/test_tracker_metrics.py"
+# How programs end differs between Pythons: 3.12 starts no thread once the main one has ended.
+ENDS = [f"tests/overlays/test_{name}.py" for name in ("exits", "one_owner", "tracker_processes")]
 #: Where `build` leaves the archives, and `tests` a report of each part.
 ARCHIVES = Path("build", "dist")
 REPORTS = Path("build", "tests")
@@ -218,9 +220,9 @@ def tests(session: nox.Session) -> None:
 
     The oldest Python has the lowest dependencies, the others have the newest. Oldest and newest
     run all of the package's tests, those between run those of the overlays that start no processes
-    and are not marked as costly. The oldest also measures coverage, by tests that are not costly,
-    and tests the regeneration; the others test that it gives the same bytes. With files or folders
-    among the options, only these run.
+    and are not marked as costly, and those of how programs end. The oldest also measures coverage,
+    by tests that are not costly, and tests the regeneration; the others test that it gives the same
+    bytes. With files or folders among the options, only these run.
     """
     for version in MISSING:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
@@ -250,6 +252,8 @@ def tests(session: nox.Session) -> None:
     else:
         kept = ("tests/overlays", "-m", "not processes and not costly")
         _run_part(session, f"overlays, {resolution}, no processes", "pytest", *kept, *options)
+        ends = (*ENDS, "-m", "processes and not costly")
+        _run_part(session, f"how programs end, {resolution}", "pytest", *ends, *options)
     _run_pipeline(session, *options)
     if resolution == "lowest":
         # Last, because other tests need a newer one.

@@ -22,6 +22,7 @@ import time
 import uuid
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ _WAITING_FOR_READERS = 100
 _PAGE = 1024
 # Seconds to wait while a file is opened, because another process may be making it.
 _OPENING = 5.0
-# Seconds that close() waits for a thread that uses the file, at least.
-_CLOSING = 5.0
+# Seconds that close() waits for each thread that uses the file. One that is interrupted, as by the
+# signal handler that closes it, closes its connection itself later.
+_CLOSING = 0.2
 # Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
 _AT_ONCE = 500
 _BREAK = 0.001
@@ -337,6 +339,11 @@ class Outbox:
             self._main.disconnect()
             raise
 
+    def __del__(self) -> None:
+        """Closes the file, where an error of a signal handler has lost the outbox."""
+        for slot in getattr(self, "_slots", ()):
+            slot.disconnect()
+
     @property
     def size(self) -> int:
         """The number of events, as far as this process knows."""
@@ -384,8 +391,7 @@ class Outbox:
                         raise
                     self._check_open()
                     # A finalizer forked in between, and closed it.
-                    slot.connection = self._open(slot)
-                    slot.connection.execute(_INSERT, (text, now))
+                    self._open(slot).execute(_INSERT, (text, now))
                 done = True
         finally:
             if done:
@@ -603,7 +609,7 @@ class Outbox:
         self._closed = True
         for slot in self._slots:
             # A thread that keeps its slot for longer closes it at the end of its use.
-            if slot.lock.acquire(timeout=max(self._patience, _CLOSING)):
+            if slot.lock.acquire(timeout=_CLOSING):
                 try:
                     slot.disconnect()
                 finally:
@@ -767,7 +773,7 @@ class Outbox:
             # A signal handler or a finalizer may close it, or fork, at any line from here on.
             connection = slot.connection
             if connection is None:
-                connection = slot.connection = self._open(slot)
+                connection = self._open(slot)
             locked = self._locked
             try:
                 self._check_open()
@@ -798,13 +804,13 @@ class Outbox:
         """Opens the file again, if it is still the same one."""
         # Prepared statements are not safe to share, and threads share enqueue's connection.
         cached = 128 if slot is self._main else 0
-        connection = self._connect(self._patience, cached_statements=cached)
         try:
+            connection = slot.connection = self._connect(self._patience, cached_statements=cached)
             place = self._checked_place(connection)
             if slot is self._main:
                 connection.execute(_REMOVE_BURIED)
         except BaseException:
-            connection.close()
+            slot.disconnect()
             raise
         self._missing = False
         self._place = place
@@ -817,7 +823,9 @@ class Outbox:
                 "replaced it, put the earlier one back with its -wal file, and restart"
             )
         place = self._where()
-        if place != self._place and any(slot.connection for slot in self._slots):
+        if place != self._place and any(
+            slot.connection not in (None, connection) for slot in self._slots
+        ):
             raise OutboxError(f"the outbox {self.path} {_MISSING}")
         return place
 
@@ -837,26 +845,31 @@ class Outbox:
                 "that has one"
             )
         self._prepare(create=create)
-        connection = sqlite3.connect(
-            # SQLite itself would make a file that others can read.
-            f"{self.path.as_uri()}?mode=rw",
+        connect = partial(
+            sqlite3.connect,
             uri=True,
             timeout=patience,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=cached_statements,
         )
+        opened: list[sqlite3.Connection] = []
         try:
+            # SQLite itself would make a file that others can read. One step: no error of a signal
+            # handler loses the connection.
+            opened.extend(map(connect, (f"{self.path.as_uri()}?mode=rw",)))
+            (connection,) = opened
             # Waiting for the disk and checkpoints are left to checkpoint().
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {_LONG_LOG}")
             # Of the temporary trigger, no file is made.
             connection.execute("PRAGMA temp_store = MEMORY")
+            return connection  # noqa: TRY300  # as above: within the try
         except BaseException:
-            connection.close()
+            for connection in opened:
+                connection.close()
             raise
-        return connection
 
     def _prepare(self, *, create: bool) -> None:
         """Makes a missing file if it is to be made, and checks the path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import select
@@ -21,6 +22,7 @@ class Child:
         self._process = os.fork()
         if self._process == 0:
             # A copy of the test run, of which nothing may go on but this.
+            faulthandler.enable(2)
             try:
                 said = {"returned": function()}
             except BaseException as error:  # noqa: BLE001  # told to the parent
@@ -35,7 +37,8 @@ class Child:
         """What the function returned or raised; fails where it does neither in so many seconds."""
         with os.fdopen(self._reading, "rb") as pipe:
             if not select.select([pipe], [], [], patience)[0]:
-                os.kill(self._process, signal.SIGKILL)
+                # It says where each thread is.
+                os.kill(self._process, signal.SIGABRT)
             said = pipe.read()
         os.waitpid(self._process, 0)
         assert said, "the child is stuck"

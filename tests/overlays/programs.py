@@ -46,7 +46,10 @@ class Program:
         warnings = ("error", "ignore:This process:DeprecationWarning", "ignore::ResourceWarning")
         self._begun = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, *(f"-W{one}" for one in warnings), path, url, str(outbox or "")],
+            [
+                sys.executable, "-Xfaulthandler", *(f"-W{one}" for one in warnings),
+                path, url, str(outbox or ""),
+            ],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=UNMEASURED,
         )  # fmt: skip
@@ -69,7 +72,8 @@ class Program:
         """Kills it where it is stuck, however long all that it does may take on a busy machine."""
         while not self._ended.wait(self._heard + PATIENCE - time.monotonic()):
             if time.monotonic() - self._heard >= PATIENCE:
-                self._process.kill()
+                # It says where each thread is.
+                self._process.send_signal(signal.SIGABRT)
                 return
 
     def _hear(self):

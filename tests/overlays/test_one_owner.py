@@ -477,18 +477,19 @@ def test_several_threads_track_flush_and_close_at_once(outbox):
 
 
 class Slow:
-    """Tracks in a thread of its own, which is held before one line of the tracker's code.
+    """Uses a tracker in a thread of its own, which is held before one line of the tracker's code.
 
     Args:
-        tracker: What it tracks with.
+        use: What it does.
         line: Before which of all lines that it runs.
     """
 
-    def __init__(self, tracker, line):
+    def __init__(self, use, line):
         self._left = line
         self._reached, self._freed = threading.Event(), threading.Event()
-        self._tracker = tracker
-        self.is_held = self.was_taken = False
+        self._use = use
+        self.is_held = self.has_returned = False
+        self.returned = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._reached.wait(PATIENCE)
@@ -496,8 +497,8 @@ class Slow:
     def _run(self):
         sys.settrace(self._trace)
         try:
-            track(self._tracker, "slow")
-            self.was_taken = True
+            self.returned = self._use()
+            self.has_returned = True
         except RuntimeError:
             pass
         finally:
@@ -528,7 +529,7 @@ def test_a_first_track_that_is_slow_at_any_line_cuts_no_close_short(outbox):
         server, given, tracked, closed = Held(), Given(), [], []
         with DataEventsClient("token", transport=server) as client:
             tracker = Tracker(client, outbox, on_error=given)
-            slow = Slow(tracker, line)
+            slow = Slow(functools.partial(track, tracker, "slow"), line)
             closing = threading.Thread(target=lambda: closed.append(tracker.close(PATIENCE)))
             for number in itertools.count():
                 try:
@@ -542,7 +543,7 @@ def test_a_first_track_that_is_slow_at_any_line_cuts_no_close_short(outbox):
             server.told.set()
             closing.join(PATIENCE)
         # The slow one may come too late to be sent.
-        late = slow.was_taken and "slow" not in server.users
+        late = slow.has_returned and "slow" not in server.users
         is_good = (
             closed == [True] and set(tracked) <= {*server.users} and given.users == ["slow"] * late
         )
@@ -556,6 +557,33 @@ def test_a_first_track_that_is_slow_at_any_line_cuts_no_close_short(outbox):
         return None
 
     assert done(use) == [True, None]
+
+
+@in_memory
+def test_a_close_that_has_no_time_and_is_slow_at_any_line_says_that_events_are_lost(outbox):
+    def use_at(line):
+        server = Held()
+        with DataEventsClient("token", transport=server) as client:
+            tracker = Tracker(client, outbox)
+            track(tracker, "lost")
+            slow = Slow(functools.partial(tracker.close, 0), line)
+            # Meanwhile, the dispatcher gives the event up, if the slow thread has told it to.
+            ends = time.monotonic() + 0.02
+            while slow.is_held and not tracker.counters.dropped and time.monotonic() < ends:
+                time.sleep(0.001)
+            slow.go_on()
+            dropped = tracker.counters.dropped
+            server.told.set()
+        return slow.is_held, slow.returned is False and dropped == 1
+
+    def use():
+        for line in itertools.count():
+            is_held, is_good = use_at(line)
+            if not is_good or not is_held:
+                return [line > 20, is_good]
+        return None
+
+    assert done(use) == [True, True]
 
 
 def hammer_of(hammer, number):

@@ -947,10 +947,11 @@ def test_a_handler_that_ends_the_program_while_it_ends_loses_nothing_silently(ou
     script = f"""
         import httpx, json
 
-        ending, signalled = threading.Event(), threading.Event()
+        begun, ending, signalled = threading.Event(), threading.Event(), threading.Event()
 
         class Slow(httpx.BaseTransport):
             def handle_request(self, request):
+                begun.set()
                 ending.wait()
                 if not signalled.is_set():
                     threading.Event().wait(0.1)  # So the tracker is being closed.
@@ -973,6 +974,7 @@ def test_a_handler_that_ends_the_program_while_it_ends_loses_nothing_silently(ou
             on_error=lambda event, error: note("told", event.user_id),
         )
         track(tracker, *range(5))
+        begun.wait()  # At the exit, no thread might be started, and the main thread would send.
         atexit.register(ending.set)
     """
     with Program(script, "http://127.0.0.1:9", None, tmp_path) as program:

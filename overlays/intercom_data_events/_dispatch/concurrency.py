@@ -5,8 +5,23 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from intercom_data_events._validation import invalid
+from intercom_data_events.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from intercom_data_events.clock import Clock
+
+
+def check_concurrency(concurrency: object) -> int:
+    """Returns how many requests a caller allows at once.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    if type(concurrency) is not int or not 1 <= concurrency <= 1000:
+        must = "concurrency must be an integer from 1 to 1000"
+        raise invalid(ConfigurationError, must, concurrency)
+    return concurrency
 
 
 class Concurrency:

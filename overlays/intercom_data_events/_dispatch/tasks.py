@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context, copy_context
-from functools import partial
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import anyio
 
@@ -20,12 +19,9 @@ from intercom_data_events._sending.runtime import running_trio, uninterrupted
 if TYPE_CHECKING:
     import asyncio
 
-    import anyio.abc
-
     from intercom_data_events._sending.engines import AsyncEngine
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
-    from intercom_data_events.clock import AsyncAlarm
 
 
 class Host:
@@ -96,7 +92,7 @@ class TaskWorkers(Generic[Item]):
     """Tasks that send what a dispatcher hands out.
 
     Any of them runs the dispatcher, since no two run at once; a worker that has sent one event gets
-    the next from it without a switch of tasks.
+    the next from it without a switch of tasks. It is made in the event loop.
 
     Args:
         dispatcher: What decides.
@@ -118,22 +114,20 @@ class TaskWorkers(Generic[Item]):
         self._settings = settings
         # Of those that send, if it is not that of who sends.
         self._context = context_of("sending") if marked else None
-        #: The tasks, once :meth:`run` has begun.
-        self.group: anyio.abc.TaskGroup | None = None
-        self._alarm: AsyncAlarm | None = None
+        #: The tasks, while :meth:`run` runs.
+        self.group = anyio.create_task_group()
+        self._alarm = session.clock.async_alarm()
         self._due = math.inf
         self._results = deque[Result[Item]]()
-        # While a worker asks for its next event.
-        self._is_asked = False
-        self._next: Item | None = None
+        # Where a worker that asks for its next event gets it.
+        self._asked: list[Item] | None = None
         #: Whether the dispatcher has ended.
         self.has_ended = False
 
     def wake(self) -> None:
         """Has the dispatcher take in what is new."""
         self._due = -math.inf
-        if self._alarm is not None:
-            self._alarm.set()
+        self._alarm.set()
 
     def step(self) -> None:
         """Runs the dispatcher at once, without a switch of tasks."""
@@ -143,13 +137,19 @@ class TaskWorkers(Generic[Item]):
         self._due = math.inf
         if seconds != math.inf:
             self._due = self._session.clock.monotonic() + (seconds or 0.0)
-        if (self._due < before or self.has_ended) and self._alarm is not None:
+        if self._due < before or self.has_ended:
             self._alarm.set()
 
-    async def run(self) -> None:
-        """Runs the dispatcher and its workers until it ends; ends their requests then."""
+    async def run(self, *others: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs the dispatcher and its workers until it ends; ends their requests then.
+
+        Args:
+            others: What else runs until then, in tasks of their own.
+        """
         clock = self._session.clock
-        async with anyio.create_task_group() as self.group:
+        async with self.group:
+            for other in others:
+                self.group.start_soon(other)
             if self._context is not None:
                 ROLE.set("working")
             while not self.has_ended:
@@ -161,13 +161,13 @@ class TaskWorkers(Generic[Item]):
             self.group.cancel_scope.cancel()
 
     def is_ready(self) -> bool:
-        """Whether a worker is free for one more event."""
-        return self.group is not None
+        """Returns True: there can be any number of tasks."""
+        return True
 
     def submit(self, item: Item) -> None:
         """Hands an event to a worker."""
-        if self._is_asked and self._next is None:
-            self._next = item
+        if self._asked is not None and not self._asked:
+            self._asked.append(item)
         else:
             self._start(item)
 
@@ -177,28 +177,22 @@ class TaskWorkers(Generic[Item]):
             yield self._results.popleft()
 
     def _start(self, item: Item) -> None:
-        if self.group is not None:
-            start = partial(self.group.start_soon, uninterrupted(self._work), item)
-            if self._context is None:
-                start()
-            else:
-                self._context.copy().run(start)
+        context = copy_context() if self._context is None else self._context.copy()
+        context.run(self.group.start_soon, uninterrupted(self._work), item)
 
     async def _work(self, first: Item) -> None:
         before = copy_context()
-        item: Item | None = first
-        while item is not None:
-            self._results.append(await self._perform(item))
-            self._is_asked = True
+        items = [first]
+        while items:
+            self._results.append(await self._perform(items.pop()))
+            self._asked = items
             try:
                 self.step()
             finally:
-                self._is_asked = False
-            item, self._next = self._next, None
-            if item is not None and self._context is not None and copy_context() != before:
+                self._asked = None
+            if items and self._context is not None and copy_context() != before:
                 # What a hook left in the context is not for the next event.
-                self._start(item)
-                return
+                self._start(items.pop())
 
     async def _perform(self, item: Item) -> Result[Item]:
         try:

@@ -116,9 +116,8 @@ class ThreadWorkers(Generic[Item]):
         self._gate = threading.Lock()
         self._is_news = False
         self._due = math.inf
-        # While a worker asks for its next event.
-        self._is_asked = False
-        self._next: Item | None = None
+        # Where a worker that asks for its next event gets it.
+        self._asked: list[Item] | None = None
         # The dispatcher's thread has it, which waits until a step is due.
         self._turnstile = threading.Lock()
         self._alarm: Alarm = SYSTEM.alarm()
@@ -219,8 +218,8 @@ class ThreadWorkers(Generic[Item]):
     def submit(self, item: Item) -> None:
         """Hands an event to a free worker."""
         self._busy += 1
-        if self._is_asked and self._next is None:
-            self._next = item
+        if self._asked is not None and not self._asked:
+            self._asked.append(item)
         else:
             self._work.put(item)
 
@@ -258,13 +257,12 @@ class ThreadWorkers(Generic[Item]):
             self._turnstile.release()
             self._threads.discard(here)
 
-    def _step(self, *, asks: bool = False) -> Item | None:
+    def _step(self, asked: list[Item] | None = None) -> None:
         """Runs the dispatcher, or has the thread that is running it do so once more.
 
         Args:
-            asks: Whether to return an event to send now, if there is one.
+            asked: Gets an event to send now, if there is one; of a worker.
         """
-        item: Item | None = None
         self._is_news = True
         while self._is_news and not self.has_ended:
             held: list[bool] = []
@@ -273,7 +271,7 @@ class ThreadWorkers(Generic[Item]):
                 held.extend(map(self._gate.acquire, (False,)))
                 if held == [False]:
                     break
-                self._is_asked = asks and item is None
+                self._asked = asked
                 self._is_news = False
                 seconds = self._dispatcher.step(self)
                 if seconds is None:
@@ -282,11 +280,8 @@ class ThreadWorkers(Generic[Item]):
                 self._due = self._session.clock.monotonic() + seconds
             finally:
                 if held == [True]:
-                    if self._is_asked:
-                        item, self._next = self._next, None
-                    self._is_asked = False
+                    self._asked = None
                     self._gate.release()
-        return item
 
     def _end(self) -> None:
         self.has_ended = True
@@ -310,10 +305,11 @@ class ThreadWorkers(Generic[Item]):
                 self._sending.copy().run(self._perform, item, math.inf)
                 self._stay()
                 # Without a switch to the dispatcher's thread, if that is not running a step.
-                item = self._step(asks=True)
+                asked: list[Item] = []
+                self._step(asked)
                 if self._due < self._waits_until:
                     self.wake()
-                item = item or self._work.get()
+                item = asked[0] if asked else self._work.get()
                 self._stay()
         finally:
             self._threads.discard(here)

@@ -18,12 +18,13 @@ from collections.abc import (
 )
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from types import TracebackType, UnionType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from attrs import define, field, frozen
 
-from intercom_data_events._dispatch.concurrency import Concurrency, Rate
+from intercom_data_events._dispatch.concurrency import Concurrency, Rate, check_concurrency
 from intercom_data_events._dispatch.threads import ThreadWorkers
 from intercom_data_events._sending.engines.selection import bulk_session
 from intercom_data_events._sending.runtime import running_trio, this_process
@@ -40,9 +41,6 @@ from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
-    import anyio
-    import anyio.abc
-
     from intercom_data_events._dispatch.tasks import Host, TaskWorkers
     from intercom_data_events._sending.engines import AsyncEngine, Engine
     from intercom_data_events._sending.session import Session
@@ -276,7 +274,6 @@ class _Sending:
     _most: int
     _dispatcher: BulkDispatcher
     _workers: TaskWorkers[QueuedEvent] | None = field(default=None, init=False)
-    _group: anyio.abc.TaskGroup | None = field(default=None, init=False)
     host: Host | None = field(default=None, init=False)
 
     def begin(self) -> None:
@@ -306,26 +303,21 @@ class _Sending:
     def cancel(self) -> None:
         """Ends everything, without waiting for it."""
         self._dispatcher.stop()
-        if self._group is not None:
-            self._group.cancel_scope.cancel()
+        if self._workers is not None:
+            self._workers.group.cancel_scope.cancel()
 
     async def _run(self) -> None:
-        import anyio
-
         from intercom_data_events._dispatch.tasks import TaskWorkers
 
         try:
             async with bulk_session(self._session, self._most) as (session, few):
-                self._workers = TaskWorkers(self._dispatcher, session, self._settings)
-                self._dispatcher.connect(session, self._settings, self._workers.wake, few)
-                async with anyio.create_task_group() as self._group:
-                    self._group.start_soon(self._read)
-                    await self._workers.run()
-                    self._group.cancel_scope.cancel()
+                self._workers = workers = TaskWorkers(self._dispatcher, session, self._settings)
+                self._dispatcher.connect(session, self._settings, workers.wake, few)
+                await workers.run(partial(self._read, workers))
         except Exception as error:  # noqa: BLE001  # raised to the caller, who iterates
             self._dispatcher.stop(error)
 
-    async def _read(self) -> None:
+    async def _read(self, workers: TaskWorkers[QueuedEvent]) -> None:
         """Reads the input, as far as is needed to keep all busy."""
         import anyio
 
@@ -333,37 +325,34 @@ class _Sending:
         try:
             if isinstance(events, AsyncIterable):
                 async for item in events:
-                    await self._put(item)
+                    await self._put(item, workers)
             else:
                 for item in events:
-                    await self._put(item)
+                    await self._put(item, workers)
         except GeneratorExit:
             raise  # Forgotten by an event loop that has ended.
         except BaseException as error:
             # An error of the input goes to the caller; it can be a cancellation of its own, too.
-            group = cast("anyio.abc.TaskGroup", self._group)
             if isinstance(error, anyio.get_cancelled_exc_class()) and (
-                running_trio() or group.cancel_scope.cancel_called
+                running_trio() or workers.group.cancel_scope.cancel_called
             ):
                 raise
-            self._end_input(error)
+            self._dispatcher.end_input(error)
+            workers.step()
         else:
-            self._end_input()
+            self._dispatcher.end_input()
+            workers.step()
         finally:
             if isinstance(events, AsyncGenerator):
                 with anyio.CancelScope(shield=True):
                     await events.aclose()
 
-    def _end_input(self, error: BaseException | None = None) -> None:
-        self._dispatcher.end_input(error)
-        cast("TaskWorkers[QueuedEvent]", self._workers).step()
-
-    async def _put(self, item: EventLike) -> None:
+    async def _put(self, item: EventLike, workers: TaskWorkers[QueuedEvent]) -> None:
         """Takes in an event of the input, and waits until another one is wanted."""
         import anyio
         import anyio.lowlevel
 
-        dispatcher, workers = self._dispatcher, cast("TaskWorkers[QueuedEvent]", self._workers)
+        dispatcher = self._dispatcher
         dispatcher.put(item)
         if dispatcher.is_idle:
             before = dispatcher.in_flight
@@ -389,11 +378,9 @@ def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | No
     Raises:
         ConfigurationError: One of them cannot be used.
     """
-    if type(concurrency) is not int or not 1 <= concurrency <= 1000:
-        must = "concurrency must be an integer from 1 to 1000"
-        raise invalid(ConfigurationError, must, concurrency)
+    most = check_concurrency(concurrency)
     if max_rate is None:
-        return concurrency, None
+        return most, None
     if (
         isinstance(max_rate, bool)
         or not isinstance(max_rate, int | float)
@@ -401,4 +388,4 @@ def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | No
     ):
         must = "max_rate must be a number of events a second, greater than 0 and finite"
         raise invalid(ConfigurationError, must, max_rate)
-    return concurrency, float(max_rate)
+    return most, float(max_rate)

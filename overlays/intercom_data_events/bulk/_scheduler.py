@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from attrs import frozen
+from attrs import define, field, frozen
 
-from intercom_data_events._dispatch.recent import RecentEvents
+from intercom_data_events._dispatch.recent import Key, RecentEvents
 from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
 from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
 from intercom_data_events.event import Event, key, person
@@ -49,6 +49,7 @@ class Outcome:
     error: IntercomError | None = None
 
 
+@define(eq=False)
 class QueuedEvent:
     """An event between the input and its outcome.
 
@@ -61,28 +62,19 @@ class QueuedEvent:
         error: The systemic answer.
     """
 
-    __slots__ = (
-        "error",
-        "event",
-        "item",
-        "key",
-        "overtaken",
-        "person",
-        "position",
-        "reservation",
-        "suspected_at",
-    )
+    position: int
+    item: EventLike
+    event: Event
+    person: tuple[str, str] = field(init=False)
+    key: Key = field(init=False)
+    reservation: Reservation | None = field(default=None, init=False)
+    suspected_at: int | None = field(default=None, init=False)
+    overtaken: bool = field(default=False, init=False)
+    error: IntercomError | None = field(default=None, init=False)
 
-    def __init__(self, position: int, item: EventLike, event: Event) -> None:
-        self.position = position
-        self.item = item
-        self.event = event
-        self.person = person(event)
-        self.key = key(event)
-        self.reservation: Reservation | None = None
-        self.suspected_at: int | None = None
-        self.overtaken = False
-        self.error: IntercomError | None = None
+    def __attrs_post_init__(self) -> None:
+        self.person = person(self.event)
+        self.key = key(self.event)
 
     def ended(self, status: _Status, error: IntercomError | None = None) -> Outcome:
         """Returns its outcome."""

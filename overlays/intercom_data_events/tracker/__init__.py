@@ -8,13 +8,11 @@ network; see :mod:`intercom_data_events.outbox`.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from intercom_data_events._dispatch import ROLE
-from intercom_data_events._sending.client import parts_of
 from intercom_data_events._sending.runtime import PerProcess
 from intercom_data_events._validation import invalid
 from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
@@ -23,24 +21,19 @@ from intercom_data_events.errors import ConfigurationError, IntercomError, Inval
 from intercom_data_events.event import Event
 from intercom_data_events.tracker import _exits
 from intercom_data_events.tracker._counters import Counters
-from intercom_data_events.tracker._memory import MemoryQueue
 from intercom_data_events.tracker._owner import Owner
-from intercom_data_events.tracker._preparation import BeforeSend, Preparation
+from intercom_data_events.tracker._preparation import BeforeSend, check_blocking
 from intercom_data_events.tracker._settings import (
     CONCURRENCY,
-    MOST,
     UNKNOWN_CONTACT_PATIENCE,
+    Options,
     WhenFull,
-    check_blocking,
     check_seconds,
-    check_settings,
 )
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
-    from intercom_data_events._sending.session import Session
-    from intercom_data_events._sending.settings import Settings
     from intercom_data_events.metadata import Metadata
     from intercom_data_events.timestamps import Timestamp
     from intercom_data_events.tracker._owner import AsyncOwner
@@ -50,93 +43,6 @@ __all__ = ["AsyncTracker", "BeforeSend", "Counters", "Tracker", "WhenFull"]
 
 # Seconds that `on_error` may take at the exit after the time for closing, where it exits itself.
 _GRACE = 5.0
-
-
-class _Options:
-    """What blocking and async trackers are made with.
-
-    Args:
-        client: The tracker's client.
-        options: The arguments of the tracker, checked here.
-    """
-
-    def __init__(self, client: Any, **options: Any) -> None:
-        before_send, metadata = options.pop("before_send"), options.pop("metadata")
-        meter_provider = options.pop("meter_provider")
-        check_settings(**options)
-        self.client = client
-        self.session: Session[Any]
-        self.settings: Settings
-        self.session, self.settings = parts_of(client)
-        self.outbox: str | os.PathLike[str] | None = options["outbox"]
-        self.workspace: str | None = options["workspace"]
-        self.max_queued: int | None = options["max_queued"]
-        self.close_timeout: float = options["close_timeout"]
-        self.on_error = options["on_error"]
-        self.preparation = Preparation(before_send, metadata)
-        self.sending: dict[str, Any] = {
-            "concurrency": options["concurrency"],
-            "when_full": options["when_full"],
-            "patience": check_seconds(
-                "unknown_contact_patience", options["unknown_contact_patience"]
-            ),
-        }
-        self.owns_client = False
-        self._has_meters = meter_provider is not None
-        defaults = self.preparation.defaults
-        self._pickled = {**options, "before_send": before_send, "metadata": defaults}
-
-    def observe(self, meter_provider: Any, counters: Callable[[], Counters]) -> Callable[[], None]:
-        """Shows counters as metrics; returns what is called as the tracker is closed."""
-        if meter_provider is None:
-            return _nothing
-        from intercom_data_events.tracker._metrics import register
-
-        path = None if self.outbox is None else os.fspath(self.outbox)
-        return register(meter_provider, counters, outbox=path)
-
-    def open(self, patience: float = 1.0) -> Queue:
-        """Opens the queue.
-
-        Args:
-            patience: Seconds for which SQLite waits while another process is writing.
-        """
-        # A disabled client's events go nowhere, and those of an outbox are not to follow them.
-        if self.outbox is None or not self.session.enabled:
-            return MemoryQueue(self.max_queued or MOST)
-        from intercom_data_events.outbox import MOST as MOST_IN_FILE
-        from intercom_data_events.outbox import Binding, Outbox
-
-        return Outbox(
-            self.outbox,
-            Binding(self.settings.base_url, self.session.auth.known_token, self.workspace),
-            most=self.max_queued or MOST_IN_FILE,
-            patience=patience,
-        )
-
-    def pickled(self) -> tuple[type[Any], dict[str, object], dict[str, Any]]:
-        """Returns what a tracker is made of anew in another process: no token, and no events."""
-        if self._has_meters:
-            raise TypeError("a tracker with a meter_provider cannot be pickled")
-        for name in ("on_error", "before_send"):
-            try:
-                pickle.dumps(self._pickled[name])
-            except _PickleError:
-                raise  # It refers to the tracker itself.
-            except Exception as error:
-                raise _PickleError(
-                    f"a tracker with this {name} cannot be pickled; define the function at the top "
-                    f"level of a module ({error})"
-                ) from error
-        return type(self.client), self.client.__getstate__(), self._pickled
-
-
-class _PickleError(TypeError):
-    """A tracker that cannot be pickled."""
-
-
-def _nothing() -> None:
-    pass
 
 
 def _made_anew(
@@ -150,7 +56,38 @@ def _made_anew(
     return tracker
 
 
-class Tracker:
+class _Tracker:
+    """What blocking and async trackers share."""
+
+    _options: Options
+
+    def __copy__(self) -> Self:
+        """Returns the same tracker."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Returns the same tracker."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns what a pickle contains: the settings, but neither the token nor events.
+
+        Raises:
+            TypeError: The client or the tracker has what cannot be pickled, such as a transport.
+        """
+        return _made_anew, (type(self), *self._options.pickled())
+
+    def _prepared(self, owner: Owner | AsyncOwner, event: Event, excess: bool) -> Event | None:
+        """Returns the event to track, or None if it is not to be tracked."""
+        if not owner.accepts():
+            return None
+        prepared, error = self._options.preparation.prepare(event, drop_excess_metadata=excess)
+        if prepared is None:
+            owner.filtered(event, error)
+        return prepared
+
+
+class Tracker(_Tracker):
     """Records events from any thread, and sends them in the background.
 
     It is safe to share between threads, and to make before a process forks: each process sends
@@ -223,26 +160,18 @@ class Tracker:
         if not isinstance(client, DataEventsClient):
             must = "client must be a DataEventsClient"
             raise invalid(ConfigurationError, must, client)
-        self._options = _Options(
-            client,
-            outbox=outbox,
-            workspace=workspace,
-            concurrency=concurrency,
-            max_queued=max_queued,
-            when_full=when_full,
-            on_error=on_error,
-            close_timeout=close_timeout,
-            before_send=before_send,
-            metadata=metadata,
-            unknown_contact_patience=unknown_contact_patience,
-            meter_provider=meter_provider,
-        )
+        self._options = Options(
+            client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
+            when_full=when_full, on_error=on_error, close_timeout=close_timeout,
+            before_send=before_send, metadata=metadata,
+            unknown_contact_patience=unknown_contact_patience, meter_provider=meter_provider,
+        )  # fmt: skip
         reason = "a Tracker does not await it; pass a plain function, or use an AsyncTracker"
         check_blocking("on_error", on_error, reason)
         self._closed = False
         # What another process has is left to it. None if it was closed before it had one.
         self._owners: PerProcess[Owner | None] = PerProcess()
-        self._stop_metrics = self._options.observe(meter_provider, self._count)
+        self._stop_metrics = self._options.observe(self._count)
         if outbox is not None:
             self._owner()  # So what is wrong with it is known now, and what it holds is sent.
         _exits.at_exit(self._end)
@@ -288,14 +217,7 @@ class Tracker:
 
     def _track(self, event: Event, *, drop_excess_metadata: bool = False) -> None:
         owner = self._owner()
-        if not owner.accepts():
-            return
-        prepared, error = self._options.preparation.prepare(
-            event, drop_excess_metadata=drop_excess_metadata
-        )
-        if prepared is None or error is not None:
-            owner.filtered(event, error)
-        else:
+        if (prepared := self._prepared(owner, event, drop_excess_metadata)) is not None:
             owner.track(prepared)
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -330,8 +252,7 @@ class Tracker:
             Whether nothing was left. False at once in code that runs while an event is sent, such
             as a hook; what is queued is sent all the same.
         """
-        given = self._options.close_timeout if timeout is None else timeout
-        seconds = check_seconds("timeout", given)
+        seconds = self._options.closing_seconds(timeout)
         self._closed = True
         # In this step, so that a first `track` that is slow does not begin one that stays open.
         owner = self._owners.setdefault(None)
@@ -367,22 +288,6 @@ class Tracker:
         """Closes the tracker."""
         self.close()
 
-    def __copy__(self) -> Self:
-        """Returns the same tracker."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        """Returns the same tracker."""
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Returns what a pickle contains: the settings, but neither the token nor events.
-
-        Raises:
-            TypeError: The client or the tracker has what cannot be pickled, such as a transport.
-        """
-        return _made_anew, (type(self), *self._options.pickled())
-
     def _count(self) -> Counters:
         return self.counters
 
@@ -405,16 +310,13 @@ class Tracker:
     def _begun(self) -> Owner:
         if self._closed:
             raise RuntimeError("the tracker is closed; make a new one")
-        options = self._options
-        begun = Owner(
-            options.open(), options.session, options.settings, options.on_error, **options.sending
-        )
+        begun = self._options.owner(Owner, self._options.open())
         _exits.at_exit(self._end)  # Of this process, if it was forked from another one.
         # A signal handler, a finalizer or another thread may have been faster.
         owner = self._owners.setdefault(begun)
         if owner is begun:
-            owner.begin()
-            return owner
+            begun.begin()
+            return begun
         begun.close(0)
         if owner is None:
             _exits.cancel(self._end)
@@ -422,7 +324,7 @@ class Tracker:
         return owner
 
 
-class AsyncTracker:
+class AsyncTracker(_Tracker):
     """Records events from the tasks of an event loop, and sends them in tasks, in the background.
 
     The twin of :class:`Tracker`, for asyncio and trio: the same arguments, with an
@@ -462,23 +364,15 @@ class AsyncTracker:
         if not isinstance(client, AsyncDataEventsClient):
             must = "client must be an AsyncDataEventsClient"
             raise invalid(ConfigurationError, must, client)
-        self._options = _Options(
-            client,
-            outbox=outbox,
-            workspace=workspace,
-            concurrency=concurrency,
-            max_queued=max_queued,
-            when_full=when_full,
-            on_error=on_error,
-            close_timeout=close_timeout,
-            before_send=before_send,
-            metadata=metadata,
-            unknown_contact_patience=unknown_contact_patience,
-            meter_provider=meter_provider,
-        )
+        self._options = Options(
+            client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
+            when_full=when_full, on_error=on_error, close_timeout=close_timeout,
+            before_send=before_send, metadata=metadata,
+            unknown_contact_patience=unknown_contact_patience, meter_provider=meter_provider,
+        )  # fmt: skip
         self._entered = False
         self._owned: AsyncOwner | None = None
-        self._stop_metrics = self._options.observe(meter_provider, self._count)
+        self._stop_metrics = self._options.observe(self._count)
 
     async def track(
         self,
@@ -510,14 +404,7 @@ class AsyncTracker:
 
     async def _track(self, event: Event, *, drop_excess_metadata: bool = False) -> None:
         owner = self._owner()
-        if not owner.accepts():
-            return
-        prepared, error = self._options.preparation.prepare(
-            event, drop_excess_metadata=drop_excess_metadata
-        )
-        if prepared is None or error is not None:
-            owner.filtered(event, error)
-        else:
+        if (prepared := self._prepared(owner, event, drop_excess_metadata)) is not None:
             await owner.track(prepared)
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
@@ -527,8 +414,7 @@ class AsyncTracker:
 
     async def aclose(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
         """Takes in nothing more, and sends what is queued; see :meth:`Tracker.close`."""
-        given = self._options.close_timeout if timeout is None else timeout
-        done = await self._owner().aclose(check_seconds("timeout", given))
+        done = await self._owner().aclose(self._options.closing_seconds(timeout))
         self._stop_metrics()
         if self._options.owns_client:
             await self._options.client.aclose()
@@ -552,15 +438,8 @@ class AsyncTracker:
         if self._entered:
             raise RuntimeError("a tracker is entered once; make a new one")
         self._entered = True
-        options = self._options
-        owner = AsyncOwner(
-            await self._open(),
-            options.session,
-            options.settings,
-            options.on_error,
-            **options.sending,
-        )
-        owner.start(options.close_timeout)
+        owner = self._options.owner(AsyncOwner, await self._open())
+        owner.start(self._options.close_timeout)
         self._owned = owner
         return self
 
@@ -572,22 +451,6 @@ class AsyncTracker:
     ) -> None:
         """Closes the tracker."""
         await self.aclose()
-
-    def __copy__(self) -> Self:
-        """Returns the same tracker."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        """Returns the same tracker."""
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Returns what a pickle contains: the settings, but neither the token nor events.
-
-        Raises:
-            TypeError: The client or the tracker has what cannot be pickled, such as a transport.
-        """
-        return _made_anew, (type(self), *self._options.pickled())
 
     def _count(self) -> Counters:
         return self.counters

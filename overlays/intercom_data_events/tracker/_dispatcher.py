@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field
 
@@ -24,30 +24,15 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Alarm, AsyncAlarm
-    from intercom_data_events.tracker._reporter import Answer
+    from intercom_data_events.tracker._reporter import Answer, Reporter
     from intercom_data_events.tracker._scheduler import Scheduler
 
 # Seconds between two looks at a queue that other processes empty, too, while a caller waits.
 _LOOK = 0.1
-# Seconds after which a locked outbox is used again, if that is not waited for in SQLite.
-_TURN = 0.005
-
-
-class Reporting(Protocol):
-    """What a dispatcher uses of a reporter."""
-
-    def say(self, level: int, message: str, /, *arguments: object) -> None:
-        """Logs a line."""
-
-    def give_up(self, event: Event, error: IntercomError, /) -> None:
-        """Has `on_error` called."""
-
-    def needs_thread(self) -> bool:
-        """Starts a thread that reports, if it is missing; returns whether it still is."""
-        ...
-
-    def reply(self, answer: Answer, value: bool, /) -> None:
-        """Answers, after all calls of `on_error` so far."""
+#: Where SQLite does not wait for a locked outbox: seconds for which it is used again, and between
+#: two attempts.
+PATIENCE = 5.0
+TURN = 0.005
 
 
 @define(eq=False)
@@ -81,8 +66,8 @@ class TrackerDispatcher:
         reporter: What calls `on_error` and logs.
         wake: Has a step be run.
         checkpoint: Has the queue's checkpoint be run.
-        patience: Seconds for which a locked outbox is used again, instead of giving in.
-        lingers: Whether it waits for requests in flight after it has stopped.
+        in_threads: Whether threads send. Then SQLite itself waits where an outbox is locked, and
+            requests in flight are waited for after it has stopped.
 
     Attributes:
         requests: News: calls of `flush` and `close`.
@@ -97,19 +82,17 @@ class TrackerDispatcher:
         scheduler: Scheduler,
         session: Session[Any],
         settings: Settings,
-        reporter: Reporting,
+        reporter: Reporter,
         wake: Callable[[], object],
         checkpoint: Callable[[], object],
         *,
-        patience: float,
-        lingers: bool,
+        in_threads: bool,
     ) -> None:
         self._scheduler = scheduler
         self._session = session
         self._reporter = reporter
         self._checkpoint = checkpoint
-        self._patience = patience
-        self._lingers = lingers
+        self._in_threads = in_threads
         self._quota = Quota(session, settings, wake, self._announce)
         self.requests = deque[Request]()
         self.tracked = deque[Event]()
@@ -140,10 +123,10 @@ class TrackerDispatcher:
             if self.tracked and not self._scheduler.may_claim:
                 seconds = 0.0  # It came after the queue was found empty, and woke nothing.
         except OutboxLockedError:
-            seconds = _TURN  # Everything from there on again.
+            seconds = TURN  # Everything from there on again.
         else:
             self._locked_since = None
-        if self._scheduler.stopped and not (self._lingers and self._in_flight_counts):
+        if self._scheduler.stopped and not (self._in_threads and self._in_flight_counts):
             self.end()
             return None
         return seconds
@@ -184,9 +167,7 @@ class TrackerDispatcher:
         self._unsettled.extend(workers.results())
         while self._unsettled:
             result = self._unsettled[0]
-            error = result.error
-            if error is not None and not isinstance(error, IntercomError):
-                error = unexpected(error, closed=self._session.closed)
+            error = None if result.error is None else self._as_ours(result.error)
             try:
                 given_up = self._scheduler.ended(result.item, error)
             except Exception as failure:  # noqa: BLE001  # whatever it is, sending goes on
@@ -256,9 +237,7 @@ class TrackerDispatcher:
             self._quota.cancel()  # It keeps no place in the queue for what there is not.
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self._raise_if_passing(error)
-            ours = isinstance(error, IntercomError)
-            closed = self._session.closed
-            scheduler.give_in(error if ours else unexpected(error, closed=closed))
+            scheduler.give_in(self._as_ours(error))
         return self._seconds
 
     def _answer(self) -> None:
@@ -296,6 +275,12 @@ class TrackerDispatcher:
 
     # Their parts.
 
+    def _as_ours(self, error: BaseException) -> IntercomError:
+        """Returns an error of ours: itself, or one that it is the cause of."""
+        if isinstance(error, IntercomError):
+            return error
+        return unexpected(error, closed=self._session.closed)
+
     def _fail(self, request: Request, error: Exception) -> None:
         if request.kind == "close":
             self._reporter.say(logging.ERROR, "the outbox cannot be used any longer: %s", error)
@@ -321,12 +306,12 @@ class TrackerDispatcher:
 
     def _raise_if_passing(self, error: Exception) -> None:
         """Raises an error that soon passes, so that the step is run again."""
-        if not self._patience or not isinstance(error, OutboxLockedError):
+        if self._in_threads or not isinstance(error, OutboxLockedError):
             return
         now = SYSTEM.monotonic()
         if self._locked_since is None:
             self._locked_since = now
-        if now - self._locked_since < self._patience:
+        if now - self._locked_since < PATIENCE:
             raise error
 
     def _announce(self, seconds: float) -> None:

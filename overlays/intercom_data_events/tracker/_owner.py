@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import threading
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
@@ -28,11 +28,11 @@ from intercom_data_events.errors import (
 from intercom_data_events.event import Event
 from intercom_data_events.tracker._collector import is_collecting
 from intercom_data_events.tracker._counters import Count, Counters, is_worth_a_line
-from intercom_data_events.tracker._dispatcher import Reporting, Request, TrackerDispatcher
+from intercom_data_events.tracker._dispatcher import PATIENCE, TURN, Request, TrackerDispatcher
 from intercom_data_events.tracker._exits import at_exit, unheard_end
 from intercom_data_events.tracker._exits import cancel as at_exit_no_more
 from intercom_data_events.tracker._preload import load
-from intercom_data_events.tracker._reporter import Answer, AsyncReporter, Reporter
+from intercom_data_events.tracker._reporter import Answer, Reporter, TaskReporter, ThreadReporter
 from intercom_data_events.tracker._scheduler import Scheduler, named
 
 if TYPE_CHECKING:
@@ -46,17 +46,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("intercom_data_events")
 
-T = TypeVar("T")
+R = TypeVar("R", bound=Reporter)
 
 # Seconds that the dispatcher may take to stop after the time for closing is over: SQLite may wait.
 _GRACE = 5.0
 # Seconds for which close waits until the threads have ended, once everything was sent.
 _JOINING = 1.0
-# Seconds for which a task uses a locked outbox again, and between two attempts.
-_PATIENCE = 5.0
 # Seconds that `on_error` may take for the rest, once the time for closing is over.
 _REPORTING = 1.0
-_TURN = 0.005
 
 
 def _is_working() -> bool:
@@ -64,7 +61,21 @@ def _is_working() -> bool:
     return ROLE.get() in ("working", "sending")
 
 
-class _Shared:
+class Sending(TypedDict):
+    """How a tracker sends.
+
+    Attributes:
+        concurrency: Requests at once, at most.
+        when_full: What to do where the queue is full.
+        patience: Seconds for which a contact may be unknown.
+    """
+
+    concurrency: int
+    when_full: WhenFull
+    patience: float
+
+
+class _Shared(Generic[R]):
     """What the owners of blocking and async trackers share.
 
     Args:
@@ -72,11 +83,8 @@ class _Shared:
         session: The connections to send through.
         settings: The settings of the requests.
         reporter: What calls `on_error` and logs.
-        concurrency: Requests at once, at most.
-        when_full: What to do where the queue is full.
-        patience: Seconds for which a contact may be unknown.
-        locked: Seconds for which the dispatcher uses a locked outbox again, instead of giving in.
-        lingers: Whether it waits for requests in flight after it has stopped.
+        in_threads: Whether threads send, and not tasks.
+        sending: See :class:`Sending`.
     """
 
     def __init__(
@@ -84,26 +92,25 @@ class _Shared:
         queue: Queue,
         session: Session[Any],
         settings: Settings,
-        reporter: Reporting,
+        reporter: R,
         *,
-        concurrency: int,
-        when_full: WhenFull,
-        patience: float,
-        locked: float,
-        lingers: bool,
+        in_threads: bool,
+        **sending: Unpack[Sending],
     ) -> None:
         self.queue = queue
         self._session = session
         self._reporter = reporter
-        self._when_full: WhenFull = when_full
+        self._when_full: WhenFull = sending["when_full"]
         self._share = settings.quota_share
         self._scheduler = Scheduler(
-            queue, session.clock, concurrency, patience, self._limit, reporter.say
-        )
+            queue, session.clock, sending["concurrency"], sending["patience"], self._limit,
+            reporter.say,
+        )  # fmt: skip
         self._dispatcher = TrackerDispatcher(
             self._scheduler, session, settings, reporter, self.wake, self._begin_checkpoint,
-            patience=locked, lingers=lingers,
+            in_threads=in_threads,
         )  # fmt: skip
+        self._is_checkpointing = False
         self._filtered = Count()
         self._failed_filters = Count()
         self._recursive = Count()
@@ -121,6 +128,8 @@ class _Shared:
             self.queue.checkpoint()
         except Exception:  # where it keeps anything from being sent, that is logged
             log.debug("the checkpoint of the outbox failed", exc_info=True)
+        finally:
+            self._is_checkpointing = False
 
     def filtered(self, event: Event, error: NotSentError | None) -> None:
         """Takes in an event that `before_send` dropped, or failed for."""
@@ -217,12 +226,26 @@ class _Shared:
         for queued in self.queue.remaining():
             self._reporter.give_up(*self._scheduler.lost(queued))
 
+    def _result_of(self, answer: Answer) -> bool:
+        """Returns what `flush` or `close` returns, answered or not, once it waits no longer.
+
+        Raises:
+            OutboxError: The outbox cannot be used.
+        """
+        if answer.error is not None:
+            raise answer.error
+        if answer.is_set:
+            return answer.value
+        if self._scheduler.stopped:
+            return self._dispatcher.drained
+        return not self.queue.size and self._reporter.is_idle
+
     def _check_open(self) -> None:
         if self._scheduler.closing or self._scheduler.stopped:
             raise RuntimeError("the tracker is closed; make a new one")
 
 
-class Owner(_Shared):
+class Owner(_Shared[ThreadReporter]):
     """Sends what is tracked from threads; of one process, because no thread survives a fork."""
 
     def __init__(
@@ -231,23 +254,15 @@ class Owner(_Shared):
         session: Session[Engine],
         settings: Settings,
         on_error: OnError | None,
-        *,
-        concurrency: int,
-        when_full: WhenFull,
-        patience: float,
+        **sending: Unpack[Sending],
     ) -> None:
-        self._reports = Reporter(on_error)
-        super().__init__(
-            queue, session, settings, self._reports,
-            concurrency=concurrency, when_full=when_full, patience=patience, locked=0.0,
-            lingers=True,
-        )  # fmt: skip
+        reporter = ThreadReporter(on_error)
+        super().__init__(queue, session, settings, reporter, in_threads=True, **sending)
         self._workers: ThreadWorkers[QueuedEvent] = ThreadWorkers(
             self._dispatcher, session, settings, "intercom-tracker",
             marked=True, load=partial(load, session),
         )  # fmt: skip
         self._is_short = False
-        self._is_checkpointing = False
         guard_forks(self)
 
     def before_fork(self) -> bool:
@@ -276,7 +291,8 @@ class Owner(_Shared):
             self._workers.notify()
             return
         self._workers.wake(urgent=urgent)
-        short = self._workers.lacks_all
+        # As the program ends, no thread can be started, and closing sends what there is.
+        short = self._workers.lacks_all and threading.main_thread().is_alive()
         if short and not self._is_short:
             self._reporter.say(logging.ERROR, "events wait: %s", _no_threads())
         self._is_short = short
@@ -302,7 +318,7 @@ class Owner(_Shared):
         self.wake(urgent=not self._scheduler.may_claim)
         if self._scheduler.stopped:  # Meanwhile: the event came too late.
             self._give_up_late()
-            self._reports.finish(SYSTEM.monotonic())
+            self._reporter.finish(SYSTEM.monotonic())
 
     @property
     def has_stopped(self) -> bool:
@@ -325,19 +341,21 @@ class Owner(_Shared):
             stopping = Request("stop", Answer(SYSTEM.alarm()))
             self._ask(stopping, SYSTEM.monotonic() + _GRACE)
         self._give_up_late()
-        reported = self._reports.finish(ends)
+        reported = self._reporter.finish(ends)
         if done and ROLE.get() != "reporting":
+            # What other processes tracked meanwhile may be in flight, with no thread to send it.
+            never = Answer(SYSTEM.alarm())
+            while self._workers.lacks_all and not self._workers.has_ended:
+                if (left := ends - SYSTEM.monotonic()) <= 0:
+                    break
+                self._workers.assist(left, never)
             # Not for long: a finalizer may have come while its thread held a lock of Python's own,
             # without which no thread ends.
             self._workers.join(min(ends, SYSTEM.monotonic() + _JOINING))
         return done and reported
 
     def _ask(self, request: Request, ends: float) -> bool:
-        """Hands a request to the dispatcher, and waits for the answer.
-
-        Raises:
-            OutboxError: The outbox cannot be used.
-        """
+        """Hands a request to the dispatcher, and waits for the answer."""
         answer = request.answer
         self._dispatcher.requests.append(request)
         if self.queue.size:
@@ -350,14 +368,12 @@ class Owner(_Shared):
             while not answer.is_set and not self._workers.has_ended:
                 left = ends - SYSTEM.monotonic()
                 if left <= 0:
-                    return not self.queue.size and self._reports.is_idle
+                    break
                 self._workers.assist(left, answer)
-                self._reports.assist()
+                self._reporter.assist()
         finally:
             request.is_abandoned = True
-        if answer.error is not None:
-            raise answer.error
-        return answer.value if answer.is_set else self._dispatcher.drained
+        return self._result_of(answer)
 
     def _wait_for_room(self) -> None:
         awaited = Answer(SYSTEM.alarm())
@@ -371,14 +387,8 @@ class Owner(_Shared):
     def _begin_checkpoint(self) -> None:
         if not self._is_checkpointing:
             self._is_checkpointing = True
-            if not start_thread(self._checkpoint_once, "intercom-tracker-checkpoint"):
+            if not start_thread(self._checkpoint, "intercom-tracker-checkpoint"):
                 self._is_checkpointing = False
-
-    def _checkpoint_once(self) -> None:
-        try:
-            self._checkpoint()
-        finally:
-            self._is_checkpointing = False
 
     def _failing(self) -> IntercomError | None:
         if self._workers.lacks_all and self.queue.size:
@@ -393,7 +403,7 @@ def _no_threads() -> str:
     )
 
 
-class AsyncOwner(_Shared):
+class AsyncOwner(_Shared[TaskReporter]):
     """Sends what is tracked from tasks of one event loop.
 
     An outbox is written to in the event loop, because that takes no longer than what a loop does
@@ -406,27 +416,18 @@ class AsyncOwner(_Shared):
         session: Session[AsyncEngine],
         settings: Settings,
         on_error: OnError | None,
-        *,
-        concurrency: int,
-        when_full: WhenFull,
-        patience: float,
+        **sending: Unpack[Sending],
     ) -> None:
         from intercom_data_events._dispatch.tasks import TaskWorkers
 
-        self._concurrency = concurrency
-        self._reports = AsyncReporter(on_error)
-        super().__init__(
-            queue, session, settings, self._reports,
-            concurrency=concurrency, when_full=when_full, patience=patience, locked=_PATIENCE,
-            lingers=False,
-        )  # fmt: skip
+        reporter = TaskReporter(on_error)
+        super().__init__(queue, session, settings, reporter, in_threads=False, **sending)
         self._workers: TaskWorkers[QueuedEvent] = TaskWorkers(
             self._dispatcher, session, settings, marked=True
         )
         self._host: Host | None = None
         self._close_timeout = 0.0
         self._closing_ends = math.inf
-        self._is_checkpointing = False
 
     def start(self, close_timeout: float) -> None:
         """Begins to send, in a task that starts from an empty context.
@@ -450,7 +451,7 @@ class AsyncOwner(_Shared):
 
         self._check_open()
         now = self._session.clock.time()
-        while not await self._in_turn(lambda: self.queue.enqueue(event, now)):
+        while not await self._enqueue(event, now):
             if self._when_full != "block" or _is_working():
                 self._drop(event)
                 return
@@ -460,7 +461,7 @@ class AsyncOwner(_Shared):
         self.wake()
         if self._scheduler.stopped:
             self._give_up_late()
-        elif self.queue.size > self._concurrency:
+        elif self.queue.size > self._scheduler.most:
             # Else a task that tracks many in a row would keep those that send them from running.
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
@@ -518,13 +519,7 @@ class AsyncOwner(_Shared):
                     await answer.alarm.wait(math.inf)
         finally:
             request.is_abandoned = True
-        if answer.error is not None:
-            raise answer.error
-        if answer.is_set:
-            return answer.value
-        if self._workers.has_ended:
-            return self._dispatcher.drained
-        return not self.queue.size and self._reports.is_idle
+        return self._result_of(answer)
 
     async def _wait_for_room(self) -> None:
         alarm = SYSTEM.async_alarm()
@@ -536,25 +531,25 @@ class AsyncOwner(_Shared):
             with suppress(ValueError):
                 self._dispatcher.waiting_for_room.remove(alarm)
 
-    async def _in_turn(self, use: Callable[[], T]) -> T:
-        """Uses the queue, as soon as no other process is writing to it."""
+    async def _enqueue(self, event: Event, now: float) -> bool:
+        """Hands an event to the queue, as soon as no other process is writing to it."""
         import anyio
 
-        ends = anyio.current_time() + _PATIENCE
+        ends = anyio.current_time() + PATIENCE
         while True:
             try:
-                return use()
+                return self.queue.enqueue(event, now)
             except OutboxLockedError:
                 if anyio.current_time() > ends:
                     raise
-            await anyio.sleep(_TURN)
+            await anyio.sleep(TURN)
 
     def _begin_checkpoint(self) -> None:
-        if self._workers.group is not None and not self._is_checkpointing:
+        if not self._is_checkpointing:
             self._is_checkpointing = True
-            self._workers.group.start_soon(uninterrupted(self._checkpoint_once))
+            self._workers.group.start_soon(uninterrupted(self._checkpoint_in_thread))
 
-    async def _checkpoint_once(self) -> None:
+    async def _checkpoint_in_thread(self) -> None:
         import anyio.to_thread
 
         try:
@@ -562,7 +557,6 @@ class AsyncOwner(_Shared):
             await anyio.to_thread.run_sync(self._checkpoint, limiter=limiter)
         except RuntimeError:
             log.debug("no thread can be started for the checkpoint", exc_info=True)
-        finally:
             self._is_checkpointing = False
 
     async def _run(self) -> None:
@@ -571,20 +565,20 @@ class AsyncOwner(_Shared):
         cancelled = anyio.get_cancelled_exc_class()
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(uninterrupted(self._reports.run))
+                group.start_soon(uninterrupted(self._reporter.run))
                 await self._workers.run()
                 left = self._closing_ends - anyio.current_time()
                 with anyio.move_on_after(max(_REPORTING, left)):
-                    await self._reports.idle()
-                self._reports.cancel()
+                    await self._reporter.idle()
+                self._reporter.cancel()
                 group.cancel_scope.cancel()
             with anyio.move_on_after(_REPORTING):
-                await self._reports.report()
+                await self._reporter.report()
         except cancelled:
             # The event loop ends.
             self._dispatcher.end()
             with anyio.CancelScope(shield=True), anyio.move_on_after(_REPORTING):
-                await self._reports.report()
+                await self._reporter.report()
             raise
         except Exception:
             log.exception("an AsyncTracker ended, because of an error of its own")
@@ -601,8 +595,8 @@ class AsyncOwner(_Shared):
     def _end(self) -> None:
         """Ends, also where the event loop ends and cancels everything."""
         at_exit_no_more(self._end_at_exit)
-        self._reports.cancel()
+        self._reporter.cancel()
         self._workers.has_ended = True
         with suppress(RuntimeError):  # Who waits does so in an event loop that is closed.
             self._dispatcher.end()
-        Context().run(self._reports.end)
+        Context().run(self._reporter.end)

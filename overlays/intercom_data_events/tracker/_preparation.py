@@ -18,7 +18,6 @@ from intercom_data_events import metadata as _metadata
 from intercom_data_events._validation import invalid, short_repr
 from intercom_data_events.errors import ConfigurationError, MetadataError, NotSentError
 from intercom_data_events.event import Event
-from intercom_data_events.tracker._settings import check_blocking
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -166,6 +165,23 @@ def _check_function(before_send: object) -> None:
         raise invalid(ConfigurationError, must, before_send)
     reason = "an event is prepared without awaiting; pass a plain function"
     check_blocking("before_send", before_send, reason)
+
+
+def check_blocking(name: str, function: object, reason: str) -> None:
+    """Checks that a function need not be awaited.
+
+    Args:
+        name: The name of the argument.
+        function: The function, or None.
+        reason: Why it must not be async, and the remedy.
+
+    Raises:
+        ConfigurationError: It is an async function.
+    """
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # of an object that can be called
+    ):
+        raise ConfigurationError(f"{name} must not be an async function, because {reason}")
 
 
 def _copied(metadata: Metadata) -> dict[str, MetadataValue]:

@@ -34,6 +34,8 @@ class QueuedEvent:
             seconds, or None.
         reservation: The quota that it is sent with.
         begun_at: When it was handed to a worker, by the monotonic clock.
+        is_proven: Whether enough others had been accepted by then since its systemic answer, so
+            that another one is its last.
     """
 
     id: int
@@ -44,6 +46,7 @@ class QueuedEvent:
     rejected_at: float | None = None
     reservation: Reservation | None = None
     begun_at: float = 0.0
+    is_proven: bool = False
 
 
 class Queue(Protocol):

@@ -25,7 +25,7 @@ from intercom_data_events._sending.runtime import running_trio, this_process, un
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.event import Event
-from intercom_data_events.tracker._scheduler import GivenUp, named
+from intercom_data_events.tracker._scheduler import named
 
 if TYPE_CHECKING:
     from intercom_data_events.clock import AsyncAlarm
@@ -65,31 +65,41 @@ class Answer:
 
 
 @define(eq=False)
-class _Line:
-    level: int
-    message: str
-    arguments: tuple[object, ...]
-    error: BaseException | None = None
+class _Call:
+    """A call of `on_error`, for an event that will not arrive."""
 
-    def log(self) -> None:
-        role = ROLE.set("sending")  # What handles the line must not track for ever.
-        try:
-            log.log(self.level, self.message, *self.arguments, exc_info=self.error)
-        except Exception:  # noqa: BLE001  # of a handler that raises it; nothing ends with it
-            if logging.raiseExceptions:  # As logging's own handlers do.
-                traceback.print_exc()
-        finally:
-            ROLE.reset(role)
+    on_error: OnError
+    event: Event
+    error: IntercomError
+
+    def begin(self) -> object:
+        """Calls it; returns what it returned, which is to be awaited if it is async."""
+        return self.on_error(self.event, self.error)
+
+    def failed(self, failure: BaseException) -> None:
+        """Logs the exception that it raised."""
+        _log(logging.ERROR, "on_error failed, about %s", named(self.event), failure=failure)
 
 
-@define(eq=False)
-class _Reply:
-    answer: Answer
-    value: bool
+# A line to log and an answer to give are functions.
+_Item: TypeAlias = _Call | Callable[[], None]
+
+
+def _log(
+    level: int, message: str, *arguments: object, failure: BaseException | None = None
+) -> None:
+    role = ROLE.set("sending")  # What handles the line must not track for ever.
+    try:
+        log.log(level, message, *arguments, exc_info=failure)
+    except Exception:  # noqa: BLE001  # of a handler that raises it; nothing ends with it
+        if logging.raiseExceptions:  # As logging's own handlers do.
+            traceback.print_exc()
+    finally:
+        ROLE.reset(role)
 
 
 class Reporter:
-    """Calls `on_error` and logs, in one thread at a time, in the order of what happened.
+    """Calls `on_error` and logs, one after the other, in the order of what happened.
 
     Args:
         on_error: Is called with each event that will not arrive, and why; None for nothing.
@@ -97,7 +107,54 @@ class Reporter:
 
     def __init__(self, on_error: OnError | None) -> None:
         self._on_error = on_error
-        self._items = deque[GivenUp | _Line | _Reply]()
+        self._items = deque[_Item]()
+
+    def say(self, level: int, message: str, *arguments: object) -> None:
+        """Logs a line."""
+        self._put(partial(_log, level, message, *arguments))
+
+    def give_up(self, event: Event, error: IntercomError) -> None:
+        """Has `on_error` called."""
+        if self._on_error is not None:
+            self._put(_Call(self._on_error, event, error))
+
+    def reply(self, answer: Answer, value: bool) -> None:
+        """Answers, after all calls of `on_error` so far."""
+        if answer.is_reporting or self.is_idle:
+            answer.give(value)
+        else:
+            self._put(partial(answer.give, value))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to report."""
+        raise NotImplementedError
+
+    def needs_thread(self) -> bool:
+        """Starts a thread that reports, if it is missing; returns whether it still is."""
+        return False
+
+    def _put(self, item: _Item) -> None:
+        """Has an item be reported, after all so far."""
+        raise NotImplementedError
+
+    def _next_call(self) -> _Call | None:
+        """Takes out an item; returns it if `on_error` is to be called, else logs or answers."""
+        try:
+            item = self._items.popleft()
+        except IndexError:
+            return None  # Another thread has it.
+        if isinstance(item, _Call):
+            return item
+        item()
+        return None
+
+
+class ThreadReporter(Reporter):
+    """Reports in one thread at a time."""
+
+    def __init__(self, on_error: OnError | None) -> None:
+        super().__init__(on_error)
         # Only tried, never waited for.
         self._gate = threading.Lock()
         # When a thread was started that has not run yet.
@@ -107,26 +164,10 @@ class Reporter:
 
     def say(self, level: int, message: str, *arguments: object) -> None:
         """Logs a line: here if no thread can be started."""
-        line = _Line(level, message, arguments)
         if self._start():
-            self._items.append(line)
-            self._start()  # The thread before may have ended in between.
+            super().say(level, message, *arguments)
         else:
-            line.log()
-
-    def give_up(self, event: Event, error: IntercomError) -> None:
-        """Has `on_error` called."""
-        if self._on_error is not None:
-            self._items.append((event, error))
-            self._start()
-
-    def reply(self, answer: Answer, value: bool) -> None:
-        """Answers, after all calls of `on_error` so far."""
-        if answer.is_reporting or self.is_idle:
-            answer.give(value)
-        else:
-            self._items.append(_Reply(answer, value))
-            self._start()
+            _log(level, message, *arguments)
 
     @property
     def is_idle(self) -> bool:
@@ -159,17 +200,20 @@ class Reporter:
         grace = SYSTEM.monotonic() + _GRACE
         while self._items and self._gate.locked() and SYSTEM.monotonic() < grace:
             # Each may meet a call that does not end, too.
-            beside = partial(self._context.copy().run, partial(self._report, is_own=True))
             before = len(self._items)
-            if not start_thread(beside, "intercom-tracker-reporter"):
+            if not self._start_thread(self._report):
                 break
             while len(self._items) == before and SYSTEM.monotonic() < grace:
                 SYSTEM.alarm().wait(_TURN)
             self._wait_until(min(grace, SYSTEM.monotonic() + LOOK))
-        if left := sum(isinstance(item, tuple) for item in list(self._items)):
+        if left := sum(isinstance(item, _Call) for item in list(self._items)):
             line = "on_error was not called for %d events, because calls of it did not end"
-            _Line(logging.ERROR, line, (left,)).log()
+            _log(logging.ERROR, line, left)
         return self.is_idle
+
+    def _put(self, item: _Item) -> None:
+        self._items.append(item)
+        self._start()  # Also after the look in `say`: that thread may have ended in between.
 
     def _wait_until(self, ends: float) -> None:
         while self._gate.locked() and (left := ends - SYSTEM.monotonic()) > 0:
@@ -181,11 +225,14 @@ class Reporter:
         if self._gate.locked() or now - self._tried_at < LOOK:
             return True
         self._tried_at = now
-        work = partial(self._context.copy().run, partial(self._work, is_own=True))
-        if start_thread(work, "intercom-tracker-reporter"):
+        if self._start_thread(self._work):
             return True
         self._tried_at = -math.inf
         return False
+
+    def _start_thread(self, work: Callable[..., None]) -> bool:
+        run = partial(self._context.copy().run, work, is_own=True)
+        return start_thread(run, "intercom-tracker-reporter")
 
     def _work(self, *, is_own: bool) -> None:
         self._tried_at = -math.inf
@@ -203,76 +250,36 @@ class Reporter:
                     self._gate.release()
 
     def _report(self, *, is_own: bool) -> None:
-        while this_process() is self._process:
+        while self._items and this_process() is self._process:
+            if (call := self._next_call()) is None:
+                continue
             try:
-                item = self._items.popleft()
-            except IndexError:
-                return
-            if isinstance(item, _Line):
-                item.log()
-            elif isinstance(item, _Reply):
-                item.answer.give(item.value)
-            else:
-                self._call(*item, is_own=is_own)
-
-    def _call(self, event: Event, error: IntercomError, *, is_own: bool) -> None:
-        try:
-            if self._on_error is not None:
                 # No call meets what the one before left in its context.
-                self._context.copy().run(self._on_error, event, error)
-        except BaseException as failure:
-            _failed(event, failure).log()
-            if not (is_own or isinstance(failure, Exception)):
-                raise
+                self._context.copy().run(call.begin)
+            except BaseException as failure:
+                call.failed(failure)
+                if not (is_own or isinstance(failure, Exception)):
+                    raise
 
 
-def _failed(event: Event, failure: BaseException) -> _Line:
-    return _Line(logging.ERROR, "on_error failed, about %s", (named(event),), failure)
-
-
-class AsyncReporter:
-    """The twin of :class:`Reporter`, in a task; a function given as `on_error` may be async.
-
-    Args:
-        on_error: Is called with each event that will not arrive, and why; None for nothing.
-    """
+class TaskReporter(Reporter):
+    """Reports in a task; a function given as `on_error` may be async."""
 
     def __init__(self, on_error: OnError | None) -> None:
-        self._on_error = on_error
+        super().__init__(on_error)
         self._alarm: AsyncAlarm | None = None
-        self._items = deque[GivenUp | _Line | _Reply]()
-        self._is_busy = False
+        self._is_calling = False
         self._is_ending = False
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to report."""
-        return not (self._items or self._is_busy)
+        return not (self._items or self._is_calling)
 
     def cancel(self) -> None:
         """Says that a cancellation is not that of `on_error` from now on."""
         self._is_ending = True
         self._alarm = None  # Its event loop may be closed.
-
-    def say(self, level: int, message: str, *arguments: object) -> None:
-        """Logs a line."""
-        self._put(_Line(level, message, arguments))
-
-    def give_up(self, event: Event, error: IntercomError) -> None:
-        """Has `on_error` called."""
-        if self._on_error is not None:
-            self._put((event, error))
-
-    def reply(self, answer: Answer, value: bool) -> None:
-        """Answers, after all calls of `on_error` so far."""
-        if answer.is_reporting or self.is_idle:
-            answer.give(value)
-        else:
-            self._put(_Reply(answer, value))
-
-    def needs_thread(self) -> bool:
-        """Whether a thread is missing: never, as it is a task."""
-        return False
 
     async def run(self) -> None:
         """Reports, until it is cancelled."""
@@ -283,7 +290,7 @@ class AsyncReporter:
 
     async def idle(self) -> None:
         """Waits until there is nothing to report."""
-        answer = Answer(SYSTEM.async_alarm(), is_reporting=False)
+        answer = Answer(SYSTEM.async_alarm())
         self.reply(answer, True)
         while not answer.is_set:
             await answer.alarm.wait(math.inf)
@@ -291,50 +298,39 @@ class AsyncReporter:
     async def report(self) -> None:
         """Reports what there is to report."""
         while self._items:
-            item = self._items.popleft()
-            if isinstance(item, _Line):
-                item.log()
-            elif isinstance(item, _Reply):
-                item.answer.give(item.value)
-            else:
-                self._is_busy = True
-                try:
-                    if (result := self._call(*item)) is not None:
-                        await self._finish(item[0], result)
-                finally:
-                    self._is_busy = False
+            if (call := self._next_call()) is None:
+                continue
+            self._is_calling = True
+            try:
+                if (result := copy_context().run(_begin, call)) is not None:
+                    await self._finish(call, result)
+            finally:
+                self._is_calling = False
 
-    def _put(self, item: GivenUp | _Line | _Reply) -> None:
+    def end(self) -> None:
+        """Reports what is left without awaiting anything, because the event loop is ending."""
+        while self._items:
+            if (call := self._next_call()) is None:
+                continue
+            if (result := copy_context().run(_begin, call)) is not None:
+                copy_context().run(_step, call, result)
+
+    def _put(self, item: _Item) -> None:
         self._items.append(item)
         if self._alarm is not None:
             self._alarm.set()
 
-    def _call(self, event: Event, error: IntercomError) -> Awaitable[object] | None:
-        """Calls `on_error`; returns what it returned, if that can be awaited."""
-        return copy_context().run(self._call_here, event, error)
-
-    def _call_here(self, event: Event, error: IntercomError) -> Awaitable[object] | None:
-        ROLE.set("reporting")
-        try:
-            result = None if self._on_error is None else self._on_error(event, error)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as failure:  # noqa: BLE001  # the caller's own
-            _failed(event, failure).log()
-            return None
-        return result if inspect.isawaitable(result) else None
-
-    async def _finish(self, event: Event, result: Awaitable[object]) -> None:
+    async def _finish(self, call: _Call, result: Awaitable[object]) -> None:
         """Awaits a call of `on_error` in a task, so that no call meets another one's context."""
         import anyio
 
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(uninterrupted(self._await), event, result)
+                group.start_soon(uninterrupted(self._await), call, result)
         finally:
-            _begin(event, result)
+            _step(call, result)
 
-    async def _await(self, event: Event, result: Awaitable[object]) -> None:
+    async def _await(self, call: _Call, result: Awaitable[object]) -> None:
         ROLE.set("reporting")
         try:
             await result
@@ -346,21 +342,23 @@ class AsyncReporter:
                 cancelled and (self._is_ending or running_trio())
             ):
                 raise
-            _failed(event, failure).log()
-
-    def end(self) -> None:
-        """Reports what is left without awaiting anything, because the event loop is ending."""
-        while self._items:
-            item = self._items.popleft()
-            if isinstance(item, _Line):
-                item.log()
-            elif isinstance(item, _Reply):
-                item.answer.give(item.value)
-            elif (result := self._call(*item)) is not None:
-                copy_context().run(_begin, item[0], result)
+            call.failed(failure)
 
 
-def _begin(event: Event, result: Awaitable[object]) -> None:
+def _begin(call: _Call) -> Awaitable[object] | None:
+    """Calls `on_error`; returns what it returned, if that can be awaited."""
+    ROLE.set("reporting")
+    try:
+        result = call.begin()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # noqa: BLE001  # the caller's own
+        call.failed(failure)
+        return None
+    return result if inspect.isawaitable(result) else None
+
+
+def _step(call: _Call, result: Awaitable[object]) -> None:
     """Runs a coroutine that never began, where nothing can await it, up to where it would wait."""
     if inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED:
         ROLE.set("reporting")
@@ -368,4 +366,4 @@ def _begin(event: Event, result: Awaitable[object]) -> None:
             with closing(result), suppress(StopIteration):
                 result.send(None)
         except Exception as failure:  # noqa: BLE001  # the caller's own
-            _failed(event, failure).log()
+            call.failed(failure)

@@ -119,8 +119,6 @@ class Scheduler:
     # How many events were accepted; and, by number, how many when an event got a systemic answer.
     _accepted: int = field(default=0, init=False)
     _suspects: dict[int, int] = field(factory=dict[int, int], init=False)
-    # Those in flight that others were accepted enough after, so that this attempt is the last.
-    _proven: set[int] = field(factory=set[int], init=False)
     # The events with systemic answers since another answer.
     _unbroken: set[int] = field(factory=set[int], init=False)
     # Attempts for events of unknown contacts: how many each window of the rate limit has, and, by
@@ -178,8 +176,7 @@ class Scheduler:
                 self._probed.clear()  # There are no others.
             self._probed.add(who)
             self._probe = queued
-        if self._accepted - self._suspects.get(queued.id, math.inf) >= OTHERS:
-            self._proven.add(queued.id)
+        queued.is_proven = self._accepted - self._suspects.get(queued.id, math.inf) >= OTHERS
         queued.reservation = reservation
         queued.begun_at = self.clock.monotonic()
         self.in_flight.add(queued)
@@ -322,7 +319,6 @@ class Scheduler:
 
     def _leave(self, queued: QueuedEvent) -> None:
         self.in_flight.discard(queued)
-        self._proven.discard(queued.id)
         if queued is self._probe:
             self._probe = None
 
@@ -378,7 +374,7 @@ class Scheduler:
         if len(self._suspects) > _MOST_SUSPECTS:
             del self._suspects[next(iter(self._suspects))]
         # An error of a setting, such as the function that returns the token, is not about an event.
-        if queued.id in self._proven and isinstance(error, APIResponseError):
+        if queued.is_proven and isinstance(error, APIResponseError):
             # Unless other events get such answers again.
             return ErrorClass.PERMANENT if self._unbroken == {queued.id} else kind
         return ErrorClass.TRANSIENT if self._accepted > before else kind
