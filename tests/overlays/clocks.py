@@ -31,6 +31,9 @@ class EventLoopClock(Clock):
     def monotonic(self) -> float:
         return anyio.current_time()
 
+    def set_back(self, seconds: float) -> None:
+        self._begin -= seconds
+
 
 class _EagerSelector(selectors.DefaultSelector):
     """Instead of waiting until the next timer is due, moves the time of the loop there."""

@@ -11,7 +11,9 @@ event loop, for the async one.
 
 from __future__ import annotations
 
+import os
 from contextvars import Context, ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from attrs import define, field
@@ -27,6 +29,10 @@ Role: TypeAlias = Literal["", "working", "sending", "reporting"]
 #: transport, a log handler, `on_error`, a finalizer or a signal handler. While the thread works or
 #: sends, such code must not wait for the tracker; while it sends, such code must not track.
 ROLE: ContextVar[Role] = ContextVar("ROLE", default="")
+
+if hasattr(os, "register_at_fork"):
+    # Code of the caller's may fork, and the child does what is its own.
+    os.register_at_fork(after_in_child=partial(ROLE.set, ""))
 
 
 def context_of(role: Role) -> Context:

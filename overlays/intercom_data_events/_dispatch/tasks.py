@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Generic
 
 import anyio
 
-from intercom_data_events._dispatch import ROLE, Dispatcher, Item, Result, Role
+from intercom_data_events._dispatch import ROLE, Dispatcher, Item, Result, context_of
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import arun
 from intercom_data_events._sending.exchange import Exchange
-from intercom_data_events._sending.runtime import running_trio
+from intercom_data_events._sending.runtime import running_trio, uninterrupted
 
 if TYPE_CHECKING:
+    import asyncio
+
     from intercom_data_events._sending.engines import AsyncEngine
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
@@ -45,6 +47,8 @@ class Host:
         self._ended = anyio.Event()
         # Kept here, because an event loop keeps only weak references to its tasks.
         self._task: object
+        #: The event loop of asyncio; None under trio.
+        self.loop: asyncio.AbstractEventLoop | None = None
         #: Calls a function in the event loop, from any thread.
         self.call_soon: Callable[[Callable[[], object]], object]
         if running_trio():
@@ -55,11 +59,11 @@ class Host:
         else:
             import asyncio
 
-            loop = asyncio.get_running_loop()
+            self.loop = loop = asyncio.get_running_loop()
             self.call_soon = loop.call_soon_threadsafe
             task = loop.create_task(self._run(), context=context)
             # Also if it is cancelled before its first step.
-            task.add_done_callback(lambda _: self._end())
+            task.add_done_callback(lambda _: self._end(), context=context)
             self._task = task
 
     @property
@@ -108,7 +112,8 @@ class TaskWorkers(Generic[Item]):
         self._dispatcher = dispatcher
         self._session = session
         self._settings = settings
-        self._marked = marked
+        # Of those that send, if it is not that of who sends.
+        self._context = context_of("sending") if marked else None
         #: The tasks, while :meth:`run` runs.
         self.group = anyio.create_task_group()
         self._alarm = session.clock.async_alarm()
@@ -145,7 +150,8 @@ class TaskWorkers(Generic[Item]):
         async with self.group:
             for other in others:
                 self.group.start_soon(other)
-            self._mark("working")
+            if self._context is not None:
+                ROLE.set("working")
             while not self.has_ended:
                 self._alarm = clock.async_alarm()
                 self.step()
@@ -163,15 +169,19 @@ class TaskWorkers(Generic[Item]):
         if self._asked is not None and not self._asked:
             self._asked.append(item)
         else:
-            self.group.start_soon(self._work, item)
+            self._start(item)
 
     def results(self) -> Iterator[Result[Item]]:
         """Yields the results since the last call."""
         while self._results:
             yield self._results.popleft()
 
+    def _start(self, item: Item) -> None:
+        context = copy_context() if self._context is None else self._context.copy()
+        context.run(self.group.start_soon, uninterrupted(self._work), item)
+
     async def _work(self, first: Item) -> None:
-        self._mark("sending")
+        before = copy_context()
         items = [first]
         while items:
             self._results.append(await self._perform(items.pop()))
@@ -180,10 +190,9 @@ class TaskWorkers(Generic[Item]):
                 self.step()
             finally:
                 self._asked = None
-
-    def _mark(self, role: Role) -> None:
-        if self._marked:
-            ROLE.set(role)
+            if items and self._context is not None and copy_context() != before:
+                # What a hook left in the context is not for the next event.
+                self._start(items.pop())
 
     async def _perform(self, item: Item) -> Result[Item]:
         try:
@@ -191,4 +200,23 @@ class TaskWorkers(Generic[Item]):
             await arun(exchange.steps(item.reservation), self._session)
         except Exception as error:  # noqa: BLE001  # the dispatcher decides
             return Result(item, error)
+        except BaseException as error:
+            if self._context is None or _ends_task(error):
+                raise
+            return Result(item, error)
         return Result(item)
+
+
+def _ends_task(error: BaseException) -> bool:
+    """Whether an error ends the running task, and not only code of the caller's in it.
+
+    Such code may exit, or await what somebody has cancelled.
+    """
+    import asyncio
+
+    if isinstance(error, SystemExit):
+        return False
+    if running_trio() or not isinstance(error, asyncio.CancelledError):
+        return True
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

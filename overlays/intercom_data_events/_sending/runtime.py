@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Any)
 
 #: Seconds that a fork waits for each of its guards, at most.
 FORK_PATIENCE = 5.0
@@ -170,6 +171,18 @@ def running_trio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def uninterrupted(function: F) -> F:
+    """Returns a task's function, made so that trio has Ctrl-C interrupt the program's own task.
+
+    An interrupt in any task of a system task is an internal error of trio.
+    """
+    if running_trio():
+        import trio
+
+        return trio.lowlevel.enable_ki_protection(function)
+    return function
 
 
 def running_loop() -> object:

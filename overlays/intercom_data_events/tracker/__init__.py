@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from intercom_data_events._dispatch import ROLE
 from intercom_data_events._sending.runtime import PerProcess
 from intercom_data_events._validation import invalid
 from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
+from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import ConfigurationError, IntercomError, InvalidInputError
 from intercom_data_events.event import Event
 from intercom_data_events.tracker import _exits
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from intercom_data_events.tracker._queue import Queue
 
 __all__ = ["AsyncTracker", "BeforeSend", "Counters", "Tracker", "WhenFull"]
+
+# Seconds that `on_error` may take at the exit after the time for closing, where it exits itself.
+_GRACE = 5.0
 
 
 def _made_anew(
@@ -74,6 +79,8 @@ class _Tracker:
 
     def _prepared(self, owner: Owner | AsyncOwner, event: Event, excess: bool) -> Event | None:
         """Returns the event to track, or None if it is not to be tracked."""
+        if not owner.accepts():
+            return None
         prepared, error = self._options.preparation.prepare(event, drop_excess_metadata=excess)
         if prepared is None:
             owner.filtered(event, error)
@@ -164,10 +171,10 @@ class Tracker(_Tracker):
         self._closed = False
         # What another process has is left to it. None if it was closed before it had one.
         self._owners: PerProcess[Owner | None] = PerProcess()
+        self._stop_metrics = self._options.observe(self._count)
         if outbox is not None:
             self._owner()  # So what is wrong with it is known now, and what it holds is sent.
-        self._stop_metrics = self._options.observe(self._count)
-        _exits.at_exit(self.close)
+        _exits.at_exit(self._end)
 
     def track(
         self,
@@ -251,7 +258,8 @@ class Tracker(_Tracker):
         owner = self._owners.setdefault(None)
         done = owner is None or owner.close(seconds)
         if owner is None or owner.has_stopped:
-            _exits.cancel(self.close)
+            if ROLE.get() != "reporting":  # Else the process's end waits for the other calls.
+                _exits.cancel(self._end)
             self._stop_metrics()
             if self._options.owns_client:
                 self._options.client.close()
@@ -283,6 +291,19 @@ class Tracker(_Tracker):
     def _count(self) -> Counters:
         return self.counters
 
+    def _end(self) -> None:
+        """Closes as the process ends, also where a signal handler or `on_error` exits meanwhile."""
+        ends = SYSTEM.monotonic() + self._options.close_timeout
+        while (left := ends - SYSTEM.monotonic()) > -_GRACE:
+            try:
+                self.close(max(0.0, left))
+            except SystemExit:
+                continue  # The process is ending already.
+            except BaseException:
+                self.close(0)  # What is left is told at least.
+                raise
+            return
+
     def _owner(self) -> Owner:
         return self._owners.get() or self._begun()
 
@@ -290,7 +311,7 @@ class Tracker(_Tracker):
         if self._closed:
             raise RuntimeError("the tracker is closed; make a new one")
         begun = self._options.owner(Owner, self._options.open())
-        _exits.at_exit(self.close)  # Of this process, if it was forked from another one.
+        _exits.at_exit(self._end)  # Of this process, if it was forked from another one.
         # A signal handler, a finalizer or another thread may have been faster.
         owner = self._owners.setdefault(begun)
         if owner is begun:
@@ -298,7 +319,7 @@ class Tracker(_Tracker):
             return begun
         begun.close(0)
         if owner is None:
-            _exits.cancel(self.close)
+            _exits.cancel(self._end)
             raise RuntimeError("the tracker is closed; make a new one")
         return owner
 
@@ -418,7 +439,7 @@ class AsyncTracker(_Tracker):
             raise RuntimeError("a tracker is entered once; make a new one")
         self._entered = True
         owner = self._options.owner(AsyncOwner, await self._open())
-        owner.start()
+        owner.start(self._options.close_timeout)
         self._owned = owner
         return self
 
@@ -454,7 +475,10 @@ class AsyncTracker(_Tracker):
         else:
             # It has to be known, to be closed.
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(open_)
+                try:
+                    await anyio.to_thread.run_sync(open_)
+                except RuntimeError:
+                    open_()  # No thread can be started.
         return opened[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -43,6 +44,7 @@ class MemoryQueue:
         self._delayed: list[tuple[float, int, QueuedEvent]] = []
         self._last = 0
         self._turn = 0
+        self._latest = -math.inf
 
     @property
     def size(self) -> int:
@@ -88,6 +90,7 @@ class MemoryQueue:
 
     def nack(self, queued: QueuedEvent, delay: float, now: float) -> None:
         queued.tries += 1
+        self._note(now)
         heapq.heappush(self._delayed, (now + delay, queued.id, queued))
 
     def release(self, queued: QueuedEvent) -> None:
@@ -95,6 +98,7 @@ class MemoryQueue:
 
     def run_maintenance(self, now: float, *_: object) -> bool:
         self._collect()
+        self._note(now)
         while self._delayed and not 0 < self._delayed[0][0] - now <= LONGEST_HELD:
             self.release(heapq.heappop(self._delayed)[2])
         return bool(self._recent or self._backlog)
@@ -138,6 +142,13 @@ class MemoryQueue:
             self._last += 1
             self._entries[self._last] = queued = QueuedEvent(self._last, event, tracked_at)
             self.release(queued)
+
+    def _note(self, now: float) -> None:
+        """Has nothing be delayed for longer because the clock was set back."""
+        if now < self._latest:
+            back = self._latest - now
+            self._delayed = [(due - back, number, queued) for due, number, queued in self._delayed]
+        self._latest = now
 
     def _of_another(self, avoid: Collection[tuple[str, str]]) -> QueuedEvent | None:
         for heap in (self._recent, self._backlog):

@@ -86,7 +86,11 @@ def register(
     new = _Published(weakref.ref(meter_provider, lambda _: _published.pop(identity, None)))
     published = _published.setdefault(identity, new)
     if published is new:
-        published.create_instruments(meter_provider)
+        try:
+            published.create_instruments(meter_provider)
+        except BaseException:
+            del _published[identity]
+            raise
     path = None if outbox is None else Path(outbox).absolute()
     tracker = _Tracker(weakref.WeakMethod(counters), path)
     published.trackers[tracker] = None
@@ -178,12 +182,15 @@ class _Published:
         queued: dict[tuple[str | None, object], int] = {}
         oldest: dict[str | None, float] = {}
         failing: dict[str | None, set[str]] = {}
+        used = {each.path for each in list(self.trackers) if each not in process.closed}
         for tracker in list(self.trackers):
             file = tracker.file
             method = tracker.counters()
             counters = _read(method)
             if counters is not None:
                 process.seen[tracker] = _counted(counters)
+            is_outdated = tracker in process.closed and tracker.path in used - {None}
+            if counters is not None and not is_outdated:
                 # The queue of an outbox is the same for all trackers that share it.
                 place = file, tracker.path or tracker
                 queued[place] = max(queued.get(place, 0), counters.queued)

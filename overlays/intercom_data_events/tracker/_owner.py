@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
-from intercom_data_events._sending.runtime import guard_forks, may_start_threads
+from intercom_data_events._sending.runtime import (
+    guard_forks,
+    is_running,
+    may_start_threads,
+    uninterrupted,
+)
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     IntercomError,
@@ -24,7 +29,8 @@ from intercom_data_events.event import Event
 from intercom_data_events.tracker._collector import is_collecting
 from intercom_data_events.tracker._counters import Count, Counters, is_worth_a_line
 from intercom_data_events.tracker._dispatcher import PATIENCE, TURN, Request, TrackerDispatcher
-from intercom_data_events.tracker._exits import unheard_end
+from intercom_data_events.tracker._exits import at_exit, unheard_end
+from intercom_data_events.tracker._exits import cancel as at_exit_no_more
 from intercom_data_events.tracker._preload import load
 from intercom_data_events.tracker._reporter import Answer, Reporter, TaskReporter, ThreadReporter
 from intercom_data_events.tracker._scheduler import Scheduler, named
@@ -162,6 +168,17 @@ class _Shared(Generic[R]):
         limit = self._session.rate_limit
         return None if limit is None else limit.limit * self._share
 
+    def accepts(self) -> bool:
+        """Whether an event may be tracked here; counts one that may not.
+
+        Raises:
+            RuntimeError: The tracker is closed.
+        """
+        if self._is_recursive():
+            return False
+        self._check_open()
+        return True
+
     def _is_recursive(self) -> bool:
         """Whether code tracks that runs while an event is sent; drops its event then.
 
@@ -288,8 +305,6 @@ class Owner(_Shared[ThreadReporter]):
             OutboxError: The outbox cannot be written.
             RuntimeError: The tracker is closed.
         """
-        if self._is_recursive():
-            return
         self._check_open()
         now = self._session.clock.time()
         while not self.queue.enqueue(event, now):
@@ -411,13 +426,20 @@ class AsyncOwner(_Shared[TaskReporter]):
             self._dispatcher, session, settings, marked=True
         )
         self._host: Host | None = None
+        self._close_timeout = 0.0
         self._closing_ends = math.inf
 
-    def start(self) -> None:
-        """Begins to send, in a task that starts from an empty context."""
+    def start(self, close_timeout: float) -> None:
+        """Begins to send, in a task that starts from an empty context.
+
+        Args:
+            close_timeout: Seconds that closing may take at the interpreter's exit.
+        """
         from intercom_data_events._dispatch.tasks import Host
 
         self._host = Host(self._run, Context(), self._end)
+        self._close_timeout = close_timeout
+        at_exit(self._end_at_exit)
 
     def wake(self) -> None:
         """Has the dispatcher take in what is new."""
@@ -427,8 +449,6 @@ class AsyncOwner(_Shared[TaskReporter]):
         """Takes in an event; raises as its twin in threads does."""
         import anyio.lowlevel
 
-        if self._is_recursive():
-            return
         self._check_open()
         now = self._session.clock.time()
         while not await self._enqueue(event, now):
@@ -447,12 +467,14 @@ class AsyncOwner(_Shared[TaskReporter]):
 
     async def flush(self, seconds: float | None) -> bool:
         """Waits until all that is queued now has left; returns whether it has."""
+        self._check_loop()
         return await self._ask(Request("flush", self._answer()), seconds)
 
     async def aclose(self, seconds: float) -> bool:
         """Takes in nothing more, and sends what there is; returns whether that was in time."""
         import anyio
 
+        self._check_loop()
         self._scheduler.closing = True
         self._closing_ends = anyio.current_time() + seconds
         if _is_working():
@@ -473,6 +495,15 @@ class AsyncOwner(_Shared[TaskReporter]):
 
     def _answer(self) -> Answer:
         return Answer(SYSTEM.async_alarm())
+
+    def _check_loop(self) -> None:
+        """Raises an error where it would wait for ever, for tasks of an event loop that waits."""
+        loop = None if self._host is None or self._host.has_ended else self._host.loop
+        if loop is not None and not is_running(loop):
+            raise RuntimeError(
+                "an AsyncTracker can be flushed and closed only in the event loop in which it was "
+                "entered"
+            )
 
     async def _ask(self, request: Request, seconds: float | None) -> bool:
         import anyio
@@ -514,9 +545,9 @@ class AsyncOwner(_Shared[TaskReporter]):
             await anyio.sleep(TURN)
 
     def _begin_checkpoint(self) -> None:
-        if self._workers.group is not None and not self._is_checkpointing:
+        if not self._is_checkpointing:
             self._is_checkpointing = True
-            self._workers.group.start_soon(self._checkpoint_in_thread)
+            self._workers.group.start_soon(uninterrupted(self._checkpoint_in_thread))
 
     async def _checkpoint_in_thread(self) -> None:
         import anyio.to_thread
@@ -531,25 +562,41 @@ class AsyncOwner(_Shared[TaskReporter]):
     async def _run(self) -> None:
         import anyio
 
+        cancelled = anyio.get_cancelled_exc_class()
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._reporter.run)
+                group.start_soon(uninterrupted(self._reporter.run))
                 await self._workers.run()
                 left = self._closing_ends - anyio.current_time()
-                with anyio.move_on_after(max(0.0, left)):
+                with anyio.move_on_after(max(_REPORTING, left)):
                     await self._reporter.idle()
                 self._reporter.cancel()
                 group.cancel_scope.cancel()
             with anyio.move_on_after(_REPORTING):
                 await self._reporter.report()
+        except cancelled:
+            # The event loop ends.
+            self._dispatcher.end()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_REPORTING):
+                await self._reporter.report()
+            raise
         except Exception:
             log.exception("an AsyncTracker ended, because of an error of its own")
         finally:
             self._end()
 
+    def _end_at_exit(self) -> None:
+        """Ends what was not closed; sends what there is, if that event loop can still run."""
+        loop = self._host.loop if self._host is not None else None
+        if loop is not None and not loop.is_closed() and not loop.is_running():
+            loop.run_until_complete(self.aclose(self._close_timeout))
+        self._end()
+
     def _end(self) -> None:
         """Ends, also where the event loop ends and cancels everything."""
+        at_exit_no_more(self._end_at_exit)
         self._reporter.cancel()
         self._workers.has_ended = True
-        self._dispatcher.end()
-        self._reporter.end()
+        with suppress(RuntimeError):  # Who waits does so in an event loop that is closed.
+            self._dispatcher.end()
+        Context().run(self._reporter.end)

@@ -43,6 +43,9 @@ class Preparation:
             event to track, or None to drop it.
         metadata: The defaults of every event's metadata.
 
+    Attributes:
+        defaults: A copy of them.
+
     Raises:
         ConfigurationError: `before_send` is not a function, or is an async one.
         MetadataError: The API does not accept `metadata`.
@@ -51,7 +54,7 @@ class Preparation:
     def __init__(self, before_send: BeforeSend | None, metadata: Metadata | None) -> None:
         _check_function(before_send)
         self._before_send = before_send
-        self._defaults = _copied({} if metadata is None else metadata)
+        self.defaults = _copied({} if metadata is None else metadata)
 
     def prepare(
         self, event: Event, *, drop_excess_metadata: bool = False
@@ -69,7 +72,7 @@ class Preparation:
         Raises:
             MetadataError: The event's keys and the tracker's are more than ten.
         """
-        if self._before_send is None and not self._defaults:
+        if self._before_send is None and not self.defaults:
             return event, None
         prepared = self._with_defaults(event, drop_excess_metadata)
         if self._before_send is None:
@@ -89,7 +92,7 @@ class Preparation:
 
     def _with_defaults(self, event: Event, drop_excess_metadata: bool) -> Event:
         own = event.metadata
-        added = {key: value for key, value in self._defaults.items() if key not in own}
+        added = {key: value for key, value in self.defaults.items() if key not in own}
         excess = len(own) + len(added) - _metadata.MAX_KEYS
         if excess > 0 and added:
             kept = list(added)[: max(0, len(added) - excess)]

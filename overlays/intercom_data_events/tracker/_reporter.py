@@ -9,8 +9,11 @@ import inspect
 import logging
 import math
 import threading
+import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +21,7 @@ from attrs import define, field
 
 from intercom_data_events._dispatch import ROLE, context_of
 from intercom_data_events._dispatch.threads import LOOK, start_thread
-from intercom_data_events._sending.runtime import running_trio, this_process
+from intercom_data_events._sending.runtime import running_trio, this_process, uninterrupted
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.event import Event
@@ -88,6 +91,9 @@ def _log(
     role = ROLE.set("sending")  # What handles the line must not track for ever.
     try:
         log.log(level, message, *arguments, exc_info=failure)
+    except Exception:  # noqa: BLE001  # of a handler that raises it; nothing ends with it
+        if logging.raiseExceptions:  # As logging's own handlers do.
+            traceback.print_exc()
     finally:
         ROLE.reset(role)
 
@@ -248,7 +254,8 @@ class ThreadReporter(Reporter):
             if (call := self._next_call()) is None:
                 continue
             try:
-                call.begin()
+                # No call meets what the one before left in its context.
+                self._context.copy().run(call.begin)
             except BaseException as failure:
                 call.failed(failure)
                 if not (is_own or isinstance(failure, Exception)):
@@ -272,6 +279,7 @@ class TaskReporter(Reporter):
     def cancel(self) -> None:
         """Says that a cancellation is not that of `on_error` from now on."""
         self._is_ending = True
+        self._alarm = None  # Its event loop may be closed.
 
     async def run(self) -> None:
         """Reports, until it is cancelled."""
@@ -290,36 +298,42 @@ class TaskReporter(Reporter):
     async def report(self) -> None:
         """Reports what there is to report."""
         while self._items:
-            if (call := self._next_call()) is not None:
-                await self._make(call)
+            if (call := self._next_call()) is None:
+                continue
+            self._is_calling = True
+            try:
+                if (result := copy_context().run(_begin, call)) is not None:
+                    await self._finish(call, result)
+            finally:
+                self._is_calling = False
 
     def end(self) -> None:
         """Reports what is left without awaiting anything, because the event loop is ending."""
         while self._items:
             if (call := self._next_call()) is None:
                 continue
-            role = ROLE.set("reporting")
-            try:
-                result = call.begin()
-                if inspect.iscoroutine(result):
-                    result.close()  # Nothing can await it.
-            except Exception as failure:  # noqa: BLE001  # the caller's own
-                call.failed(failure)
-            finally:
-                ROLE.reset(role)
+            if (result := copy_context().run(_begin, call)) is not None:
+                copy_context().run(_step, call, result)
 
     def _put(self, item: _Item) -> None:
         self._items.append(item)
         if self._alarm is not None:
             self._alarm.set()
 
-    async def _make(self, call: _Call) -> None:
-        role = ROLE.set("reporting")
-        self._is_calling = True
+    async def _finish(self, call: _Call, result: Awaitable[object]) -> None:
+        """Awaits a call of `on_error` in a task, so that no call meets another one's context."""
+        import anyio
+
         try:
-            result = call.begin()
-            if inspect.isawaitable(result):
-                await result
+            async with anyio.create_task_group() as group:
+                group.start_soon(uninterrupted(self._await), call, result)
+        finally:
+            _step(call, result)
+
+    async def _await(self, call: _Call, result: Awaitable[object]) -> None:
+        ROLE.set("reporting")
+        try:
+            await result
         except BaseException as failure:
             import anyio
 
@@ -329,6 +343,27 @@ class TaskReporter(Reporter):
             ):
                 raise
             call.failed(failure)
-        finally:
-            self._is_calling = False
-            ROLE.reset(role)
+
+
+def _begin(call: _Call) -> Awaitable[object] | None:
+    """Calls `on_error`; returns what it returned, if that can be awaited."""
+    ROLE.set("reporting")
+    try:
+        result = call.begin()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # noqa: BLE001  # the caller's own
+        call.failed(failure)
+        return None
+    return result if inspect.isawaitable(result) else None
+
+
+def _step(call: _Call, result: Awaitable[object]) -> None:
+    """Runs a coroutine that never began, where nothing can await it, up to where it would wait."""
+    if inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED:
+        ROLE.set("reporting")
+        try:
+            with closing(result), suppress(StopIteration):
+                result.send(None)
+        except Exception as failure:  # noqa: BLE001  # the caller's own
+            call.failed(failure)

@@ -96,6 +96,7 @@ class Options:
         )
         self.session, self.settings = parts_of(self.client)
         self.preparation = Preparation(self.before_send, self.metadata)
+        self.metadata = self.preparation.defaults  # As it was when the tracker was made.
 
     def closing_seconds(self, timeout: float | None) -> float:
         """Returns the seconds that closing may take, with the argument of `close`."""
@@ -148,13 +149,19 @@ class Options:
         for name in ("on_error", "before_send"):
             try:
                 pickle.dumps(getattr(self, name))
+            except _PickleError:
+                raise  # It refers to the tracker itself.
             except Exception as error:
-                raise TypeError(
+                raise _PickleError(
                     f"a tracker with this {name} cannot be pickled; define the function at the top "
                     f"level of a module ({error})"
                 ) from error
         given = asdict(self, recurse=False, filter=lambda one, _: one.init and one.name != "client")
         return type(self.client), self.client.__getstate__(), given
+
+
+class _PickleError(TypeError):
+    """A tracker that cannot be pickled."""
 
 
 def check_seconds(name: str, seconds: object) -> float:
