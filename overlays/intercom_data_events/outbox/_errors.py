@@ -33,20 +33,26 @@ _REMEDIES = {
     "SQLITE_CORRUPT": _DAMAGED,
     "SQLITE_IOERR": "cannot be read or written, because the disk failed; see the system's log",
 }
+# Of a table that another program has removed or changed, for example.
+_CHANGED = "is not as this library makes it; move it aside, or choose another path"
 # The errors that do no harm to the events in the file.
 _HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
+# Files that a connection opens: the database, its log and the log's index; and one that is read.
+_FILES = 4
 # PyPy's errors have no names.
 _NAMES = {
     "database or disk is full": "SQLITE_FULL",
     "attempt to write a readonly database": "SQLITE_READONLY",
     "access permission denied": "SQLITE_PERM",
     "unable to open database": "SQLITE_CANTOPEN",
+    "Could not open database": "SQLITE_CANTOPEN",
     "database is locked": "SQLITE_BUSY",
     "is locked": "SQLITE_LOCKED",
     "locking protocol": "SQLITE_PROTOCOL",
     "file is not a database": "SQLITE_NOTADB",
     "file is encrypted": "SQLITE_NOTADB",
     "malformed": "SQLITE_CORRUPT",
+    "Could not decode to UTF-8": "SQLITE_CORRUPT",
     "disk I/O error": "SQLITE_IOERR",
 }
 
@@ -77,8 +83,8 @@ def is_busy(error: BaseException) -> bool:
 def explained(error: sqlite3.Error | UnicodeError, path: Path) -> OutboxError:
     """Returns the error to raise for one of SQLite's."""
     code = code_of(error)
-    remedy = _REMEDIES.get(code, "cannot be used")
-    if code == "SQLITE_CANTOPEN" and _lacks_descriptors():
+    remedy = _REMEDIES.get(code, _CHANGED)
+    if code in ("SQLITE_CANTOPEN", "SQLITE_IOERR") and _lacks_descriptors():
         remedy = _NO_DESCRIPTORS
     kind = OutboxLockedError if remedy == _LOCKED else OutboxError
     return kind(f"the outbox {path} {remedy} ({error}){UNHARMED if code in _HARMLESS else ''}")
@@ -98,8 +104,13 @@ def unopened(error: OSError | ValueError, path: Path) -> OutboxError:
 
 
 def _lacks_descriptors() -> bool:
+    opened: list[int] = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        # What was opened before the failure is closed by now.
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_FILES))
     except OSError as error:
         return error.errno in (errno.EMFILE, errno.ENFILE)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
     return False

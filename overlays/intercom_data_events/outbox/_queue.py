@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # the parts of the statements are our own
 """The queue of a tracker in an outbox."""
 
 from __future__ import annotations
@@ -56,15 +57,17 @@ _BREAK = 0.001
 _TURN = 0.05
 # Free events that claim() looks through for another person's.
 _LOOKED_THROUGH = 500
+# Events, free by their index, that it fails to claim in turn until the index must be damaged.
+_MOST_MISSED = 1_000
 
 # Processes of an earlier version may use the same file, so every statement names its columns.
 _INSERT = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
 _FREE = (
-    # An event may be no string in a damaged file.
-    "SELECT id, CAST(event AS BLOB), tracked_at, tries, rejected_at FROM events "
-    "WHERE held_until IS NULL ORDER BY tracked_at, id LIMIT ?"
+    f"SELECT id, {_rows.EVENT}, {_rows.number('tracked_at')}, {_rows.number('tries')}, "
+    f"{_rows.number('rejected_at')} FROM events WHERE held_until IS NULL "
+    "ORDER BY tracked_at, id LIMIT ?"
 )
-_FREE_RECENT = _FREE.replace("WHERE", "WHERE tracked_at > ? AND")
+_FREE_RECENT = _FREE.replace("WHERE held_until", "WHERE tracked_at > ? AND held_until")
 _ANY_FREE = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until IS NULL)"
 # Each of the dispatcher's writes is one statement that returns no row. UPDATE ... RETURNING and
 # BEGIN hold the write lock while Python runs, and so may finalizers that enqueue.
@@ -90,8 +93,9 @@ _END_OVER = (
 )
 _REMOVE = "DELETE FROM events WHERE id = ?"
 _FORGET = "DELETE FROM dead WHERE id = ?"
-_LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+_LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
 _SPAN = "SELECT coalesce((SELECT max(id) FROM events) - (SELECT min(id) FROM events) + 1, 0)"
+_OLDEST = f"SELECT {_rows.number('tracked_at')} FROM events ORDER BY id LIMIT 1"
 _COUNT = "SELECT count(*) FROM events"
 _COUNT_SOME = (
     "SELECT count(*), max(id) FROM (SELECT id FROM events WHERE id > ? ORDER BY id LIMIT ?)"
@@ -100,7 +104,8 @@ _DRAINED = "SELECT count(*) FROM (SELECT 1 FROM events WHERE id <= ? LIMIT ?)"
 # With the trigger of the connection, this removes the event, too.
 _BURY = (
     "INSERT OR REPLACE INTO dead (id, event, tracked_at, tries, died_at, error, message, status, "
-    "request_id) SELECT id, event, tracked_at, tries, ?, ?, ?, ?, ? FROM events WHERE id = ?"
+    "request_id) SELECT id, coalesce(event, ''), coalesce(tracked_at, 0), coalesce(tries, 0), "
+    "?, ?, ?, ?, ? FROM events WHERE id = ?"
 )
 
 
@@ -163,7 +168,7 @@ class OutboxQueue(Outbox):
             self._counted, self._first = one(connection, _COUNT), one(connection, _LAST)
             self._added = 0
             # How far the present count of them has come.
-            self._swept, self._swept_to = 0, -(2**63)
+            self._swept, self._swept_to = 0, _rows.BEGIN
             self._shrinks = pragma(connection, "auto_vacuum") == 2
         file.on_rescue, file.on_child = self._renumber, self._leave_to_parent
 
@@ -256,22 +261,26 @@ class OutboxQueue(Outbox):
         return self._next_unclaimed(self._alone, now)
 
     def _claim(self, now: float, avoid: Collection[tuple[str, str]]) -> QueuedEvent | None:
+        missed = 0
         while True:
             with self._file.using(self._file.main) as connection:
                 rows = self._free(connection, now, _LOOKED_THROUGH if avoid else 1)
                 if not rows:
                     return None
-                number, text, tracked_at, tries, rejected_at = _chosen(rows, avoid)
-                claim = (now + _STALLED_AFTER, self._owner, number, tries)
-                if not self._write(connection, _CLAIM, *claim):
-                    continue  # Another process was faster.
+                number, text, *others = _chosen(rows, avoid)
                 try:
-                    queued = _queued(number, text, tracked_at, tries, rejected_at)
+                    queued = _queued(number, text, *others)
                 except IntercomError as error:
                     problem = error
                 else:
-                    self._claimed[number] = queued, text
-                    return queued
+                    claim = (now + _STALLED_AFTER, self._owner, number, queued.tries)
+                    if self._write(connection, _CLAIM, *claim):
+                        self._claimed[number] = queued, text
+                        return queued
+                    missed += 1  # Another process was faster.
+                    if missed > _MOST_MISSED:
+                        raise sqlite3.DatabaseError("database disk image is malformed")
+                    continue
             self.bury(number, problem, now)
             log.warning("an event in %s is unreadable; it is a dead letter now", self.path)
 
@@ -459,7 +468,7 @@ class OutboxQueue(Outbox):
     def oldest(self) -> float | None:
         """Returns when the oldest event was tracked, in Unix seconds."""
         with self._file.using(self._file.main) as connection:
-            row = connection.execute("SELECT tracked_at FROM events ORDER BY id LIMIT 1").fetchone()
+            row = connection.execute(_OLDEST).fetchone()
         return None if row is None else _rows.seconds(row[0])
 
     def remaining(self) -> Iterator[QueuedEvent]:
@@ -497,9 +506,11 @@ class OutboxQueue(Outbox):
         self._turn += 1
         rows: list[tuple[Any, ...]] = []
         if self._turn % TURNS:
-            rows = connection.execute(_FREE_RECENT, (now - RECENT, most)).fetchall()
+            with closing(connection.execute(_FREE_RECENT, (now - RECENT, most))) as cursor:
+                rows = _rows.some(cursor)
         if len(rows) < most:
-            rows += connection.execute(_FREE, (most,)).fetchall()
+            with closing(connection.execute(_FREE, (most,))) as cursor:
+                rows += _rows.some(cursor)
         return rows
 
     def _count(self, connection: sqlite3.Connection) -> None:
@@ -521,7 +532,7 @@ class OutboxQueue(Outbox):
             self._swept_to = last
         else:
             self._correct(self._swept, self._swept + meanwhile)
-            self._swept, self._swept_to = 0, -(2**63)
+            self._swept, self._swept_to = 0, _rows.BEGIN
 
     def _correct(self, least: int, most: int) -> None:
         present = self._counted + self._added + self._reserved
@@ -628,7 +639,7 @@ class OutboxQueue(Outbox):
 
 
 def _queued(
-    number: int, text: bytes, tracked_at: float, tries: int, rejected_at: float | None
+    number: int, text: bytes | None, tracked_at: Any, tries: Any, rejected_at: float | None
 ) -> QueuedEvent:
     """Returns what a row says.
 
