@@ -37,8 +37,8 @@ _REMEDIES = {
 _CHANGED = "is not as this library makes it; move it aside, or choose another path"
 # The errors that do no harm to the events in the file.
 _HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
-# Files that a connection opens: the database, its log and the log's index; and one that is read.
-_FILES = 4
+# Files that opening an outbox opens at most: the database and its log twice, and the log's index.
+_FILES = 6
 # PyPy's errors have no names.
 _NAMES = {
     "database or disk is full": "SQLITE_FULL",

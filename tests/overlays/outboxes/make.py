@@ -40,7 +40,7 @@ EVENTS = [
             "order": RichLink("https://example.com/4", "ORDER-4"),
             "paid_at": 1_671_028_000,
             "weight": 1.5,
-            "note": "“naïve” 𝔘 \n\t\\",
+            "note": "“naïve” 🙂 \n\t\\",
         },
     ),
     *(
@@ -57,7 +57,7 @@ DEAD = [
 def main(stem):
     path = Path(f"{stem}.db")
     killed = path.with_name(f"{path.stem}-killed.db")
-    binding = Binding("https://api.intercom.io", "the token")
+    binding = Binding("https://api.intercom.io", "the-token")
     with contextlib.closing(Outbox(path, binding)) as box:
         # The methods of version 1 had other names.
         enqueue = getattr(box, "enqueue", None) or box.put
