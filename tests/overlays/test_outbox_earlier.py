@@ -1,4 +1,4 @@
-"""Outboxes that earlier versions made: all that is in them is sent, or is a dead letter as before."""
+"""Outboxes that earlier versions made: all in them is sent, or a dead letter as before."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def test_outbox_drain_sends_what_an_earlier_version_tracked(earlier):
 
         def command(*arguments):
             done = subprocess.run(
-                [sys.executable, "-c", "from intercom_data_events.cli import main; main()", "outbox",
-                 *map(str, arguments), "--json"],
+                [sys.executable, "-c", "from intercom_data_events.cli import main; main()",
+                 "outbox", *map(str, arguments), "--json"],
                 capture_output=True, text=True, check=False, timeout=PATIENCE,
                 env={"INTERCOM_ACCESS_TOKEN": TOKEN, "PYTHONPATH": ":".join(sys.path)},
             )  # fmt: skip

@@ -150,6 +150,7 @@ class OutboxFile:
         except BaseException:
             self._disconnect()
             raise
+        _permissions.tell(str(self.path))
 
     def __del__(self) -> None:
         """Closes the file, where an error of a signal handler has lost the outbox."""
