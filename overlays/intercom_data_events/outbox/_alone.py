@@ -159,7 +159,7 @@ class Lock:
     def __del__(self) -> None:
         """Closes the file."""
         with suppress(Exception):  # The interpreter may be ending.
-            self._close()
+            self.close()
 
     def acquire(self, *, shared: bool = False) -> bool:
         """Takes the lock, if it is soon possible; returns whether this process has it."""
@@ -225,13 +225,14 @@ class Lock:
             return self._descriptor is not None  # It was moved, and so for all that use it.
         place = found.st_dev, found.st_ino
         if self._descriptor is None or place != self._place:
-            self._close()
+            self.close()
             with suppress(OSError):
                 self._descriptor = _opened(self._path, place)
                 self._place = place
         return self._descriptor is not None
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Gives the lock back, and closes the file."""
         self.release()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None or self._process != os.getpid():

@@ -187,7 +187,8 @@ class OutboxQueue(Outbox):
     def size(self) -> int:
         """The number of events, as far as this process knows."""
         present = self._counted + self._added + self._reserved
-        return present - len(self._leaving) - len(self._dying)
+        # What others added may have been sent before it was counted.
+        return max(0, present - len(self._leaving) - len(self._dying))
 
     @property
     def _reserved(self) -> int:
@@ -550,6 +551,8 @@ class OutboxQueue(Outbox):
         self._lock.release()
         self._pending.release()
         super().close()
+        self._lock.close()
+        self._pending.close()
 
     def _leave_to_parent(self) -> None:
         """Forgets the claims, in a forked child."""
