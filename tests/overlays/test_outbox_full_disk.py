@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import resource
 import sqlite3
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 from test_outbox import (
-    FORKING,
     NOW,
-    Process,
     another_program,
     box,
     event,
@@ -32,7 +30,7 @@ from trackers import every_tracker
 from trackers import opened as tracking
 
 from intercom_data_events import OutboxError
-from intercom_data_events.emulator import Emulator, EmulatorServer, Fault
+from intercom_data_events.emulator import Emulator
 from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 
 __all__ = ["box", "opened", "path", "refusal", "small_disk"]
@@ -42,20 +40,28 @@ PAGE = 1024 + 24
 
 
 @contextlib.contextmanager
-def full_disk(path, pages=0):
-    """Leaves no more room for the log than for some pages."""
+def full_disk(path):
+    """Leaves the log no room; yields what makes room in it for some pages."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def make_room(pages):
+        most = log_of(path).stat().st_size + pages * PAGE
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        # Nothing in the log can be written over, and output of the tests is shorter.
+        # Nothing in the log can be written over, and it is longer than what a test prints.
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+        connection.execute("PRAGMA synchronous = OFF")
         for _ in range(100):
             connection.execute("PRAGMA user_version = 2")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    most = log_of(path).stat().st_size + pages * PAGE
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        # Who reads keeps it from being emptied.
+        connection.execute("BEGIN")
+        connection.execute("SELECT * FROM events").fetchone()
+        make_room(0)
+        try:
+            yield make_room
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def in_file(path, table="events"):
@@ -129,13 +135,13 @@ def test_room_for_a_part_has_nothing_sent_twice(opened, path, pages, asked, refu
         for box in boxes[asked], boxes[1 - asked]:
             box.run_maintenance(now, ())
 
-    with full_disk(path):
+    with full_disk(path) as make_room:
         sending = [(box, entry) for box in boxes if (entry := box.claim(NOW)) is not None]
-        with full_disk(path, pages):
-            for box, entry in sending:
-                send(box, entry)
-            for second in range(0, 100, 10):
-                work(NOW + second)
+        make_room(pages)
+        for box, entry in sending:
+            send(box, entry)
+        for second in range(0, 100, 10):
+            work(NOW + second)
     for second in range(100, 200, 10):
         work(NOW + second)
 
@@ -430,7 +436,7 @@ def test_the_full_disk_is_logged_once(opened, path, caplog):
 
 
 def test_no_descriptors_are_left_open(opened, path):
-    descriptors = len(os.listdir("/dev/fd"))
+    before = len(list(Path("/dev/fd").iterdir()))
     for number in range(5):
         boxes = [Outbox(path), Outbox(path)]
         put(boxes[0], number, number)
@@ -438,10 +444,10 @@ def test_no_descriptors_are_left_open(opened, path):
             boxes[0].ack(boxes[0].claim(NOW))
             everything(boxes[1])
             boxes[1].run_maintenance(NOW + 40, ())
-        for box in boxes:
-            box.close()
-    # One that is kept for each queue that was open at once.
-    assert len(os.listdir("/dev/fd")) <= descriptors + 2
+        for each in boxes:
+            each.close()
+    # One is kept for each queue that was open at once.
+    assert len(list(Path("/dev/fd").iterdir())) <= before + 2
 
 
 # Trackers

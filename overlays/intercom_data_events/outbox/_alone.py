@@ -44,7 +44,7 @@ _DUE = (
 )
 _ROW = "SELECT id, CAST(event AS BLOB), tracked_at, tries, rejected_at FROM events WHERE id = ?"
 # Seconds between attempts to get a lock, which a process that looks holds for a moment.
-_PAUSES = (0.0, 0.001, 0.003, 0.01)
+_PAUSES = (0.0005, 0.001, 0.002, 0.0)
 
 
 class Alone:
@@ -165,8 +165,11 @@ class Lock:
         """Takes the lock, if it is soon possible; returns whether this process has it."""
         if not self._is_open():
             return False
-        if not self.is_held:
-            self.is_held = self._try(shared=shared) is True
+        for pause in _PAUSES:
+            if self.is_held or self._try(shared=shared):
+                self.is_held = True
+                break
+            time.sleep(pause)
         return self.is_held
 
     def release(self) -> None:
@@ -199,18 +202,13 @@ class Lock:
     def _try(self, *, shared: bool) -> bool | None:
         """Returns whether the lock was free; None where the file system has no locks."""
         assert self._descriptor is not None
-        mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-        for pause in _PAUSES:
-            if pause:
-                time.sleep(pause)
-            try:
-                fcntl.flock(self._descriptor, mode)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    return None
-            else:
-                return True
-        return False
+        try:
+            fcntl.flock(
+                self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+            )
+        except OSError as error:
+            return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+        return True
 
     def _is_open(self) -> bool:
         """Opens the file, again where another one has taken its place."""
