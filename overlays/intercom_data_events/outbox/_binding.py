@@ -52,6 +52,9 @@ class Binding:
         Raises:
             ConfigurationError: It holds events of another one, or another process uses it.
         """
+        known = bound(connection, path)
+        if self._problem(known) is None and self._is_noted(known):
+            return known["mark"]  # Without a write, for which a full disk has no room.
         with transaction(connection):
             problem = self._problem(bound(connection, path))
             if problem is None:
@@ -76,6 +79,15 @@ class Binding:
             [(name, value) for name, value in given.items() if value is not None],
         )
         return mark
+
+    def _is_noted(self, known: Mapping[str, str]) -> bool:
+        digest = known.get("token", "")
+        return (
+            "mark" in known
+            and known.get("address") == self.address
+            and self.workspace in (None, known.get("workspace"))
+            and (self.token is None or digest == token_digest(self.token, digest.partition(":")[0]))
+        )
 
     def _problem(self, known: Mapping[str, str]) -> str | None:
         """Returns why the file may be bound to another workspace; None if it is not."""

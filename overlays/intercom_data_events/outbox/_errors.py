@@ -21,8 +21,14 @@ _NO_DESCRIPTORS = (
 _DAMAGED = (
     "is damaged; move it and its -wal file aside, and read what is left with sqlite3's .recover"
 )
+_FULL = "cannot be written, because the disk is full"
+# SQLite tells a quota that is used up, or the largest size of a file, from no failure of the disk.
+_FULL_OR_FAILED = (
+    f"{_FULL}, a quota or limit is reached, or the disk failed; make room, or see the system's log"
+)
+_UNWRITTEN = ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 _REMEDIES = {
-    "SQLITE_FULL": "cannot be written, because the disk is full; make room",
+    "SQLITE_FULL": f"{_FULL}; make room",
     "SQLITE_READONLY": f"cannot be written; {_ALLOW}",
     "SQLITE_PERM": f"cannot be opened; {_ALLOW}",
     "SQLITE_CANTOPEN": f"cannot be opened; {_ALLOW}",
@@ -67,6 +73,8 @@ def code_of(error: BaseException | None) -> str:
     if name is None and isinstance(error, sqlite3.Error):
         said = str(error)
         name = next((name for text, name in _NAMES.items() if text in said), "")
+    if name in _UNWRITTEN:
+        return "SQLITE_FULL"
     return "_".join((name or "").split("_")[:2])
 
 
@@ -84,6 +92,8 @@ def explained(error: sqlite3.Error | UnicodeError, path: Path) -> OutboxError:
     """Returns the error to raise for one of SQLite's."""
     code = code_of(error)
     remedy = _REMEDIES.get(code, _CHANGED)
+    if getattr(error, "sqlite_errorname", None) in _UNWRITTEN:
+        remedy = _FULL_OR_FAILED
     if code in ("SQLITE_CANTOPEN", "SQLITE_IOERR") and _lacks_descriptors():
         remedy = _NO_DESCRIPTORS
     kind = OutboxLockedError if remedy == _LOCKED else OutboxError

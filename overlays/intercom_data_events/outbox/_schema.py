@@ -235,7 +235,8 @@ def snapshot(connection: sqlite3.Connection) -> Generator[None]:
         yield
     finally:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            # A signal handler may have enqueued with this connection meanwhile.
+            connection.execute("COMMIT")
 
 
 @contextmanager
