@@ -1,9 +1,12 @@
 """Ends programs that track events in all the ways that they end, and counts their events.
 
-    nox -s crashes [-- --rounds 20 --outage 20]
+    nox -s crashes [-- --rounds 20 --outage 20 --full 10]
 
 - gunicorn: real workers that share an outbox, under load, are killed in each round, one alone and
   then all and their master at once, at random moments; the next round goes on with the same outbox.
+- deleted: the outbox's log is deleted again and again under gunicorn workers, of which one is
+  killed now and then.
+- full: the disk of gunicorn workers is full for 10 s.
 - exit: a program tracks 500 events and comes to its end, while each answer takes 300 ms.
 - sigterm: a program that tracks in a loop is terminated at a random moment.
 - fork: a program forks ten times while one of its threads tracks and others send.
@@ -25,8 +28,10 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import socket
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -35,6 +40,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -43,7 +49,7 @@ import httpx
 
 import harness
 import hosts
-from intercom_data_events import DataEventsClient
+from intercom_data_events import DataEventsClient, OutboxError
 from intercom_data_events.tracker import Tracker
 
 WORKERS, THREADS, CONCURRENCY = 4, 8, 20
@@ -60,8 +66,12 @@ def application(outbox: str) -> Callable[[WSGIEnvironment, StartResponse], Itera
     tracker = Tracker(DataEventsClient(), outbox)
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        tracker.track("placed-order", user_id=environ["PATH_INFO"].removeprefix("/"))
-        start_response("204 No Content", [])
+        try:
+            tracker.track("placed-order", user_id=environ["PATH_INFO"].removeprefix("/"))
+        except OutboxError:
+            start_response("503 Service Unavailable", [])
+        else:
+            start_response("204 No Content", [])
         return []
 
     return answer
@@ -175,6 +185,23 @@ def killed_under_load(
     url: str, outbox: str, log: Path, numbers: Iterator[int], source: random.Random
 ) -> list[int]:
     """One round; returns the numbers of the events for which an answer came."""
+    with (
+        gunicorn(url, outbox, log) as (master, address),
+        harness.loading(address, numbers, THREADS) as answered,
+    ):
+        try:
+            harness.until(lambda: answered, "An answer of gunicorn")
+            time.sleep(source.uniform(0, 0.5))
+            kill_worker(log, source)
+            time.sleep(source.uniform(0, 1))
+        finally:
+            harness.kill_group(master)
+    return answered
+
+
+@contextmanager
+def gunicorn(url: str, outbox: str, log: Path) -> Iterator[tuple[harness.Leader, str]]:
+    """Runs gunicorn; yields its master and its address."""
     with harness.process_group(
         "gunicorn", "--workers", str(WORKERS), "--bind", "127.0.0.1:0",
         f"crashes:application({outbox!r})", url=url, log=log,
@@ -186,18 +213,109 @@ def killed_under_load(
         )
         if not isinstance(found, re.Match):
             sys.exit(f"gunicorn ended with exit code {found}: {log.read_text()[-1000:]}")
+        yield master, found[1]
 
-        with harness.loading(found[1], numbers, THREADS) as answered:
-            try:
-                harness.until(lambda: answered, "An answer of gunicorn")
-                workers = re.findall(r"Booting worker with pid: (\d+)", log.read_text())
-                time.sleep(source.uniform(0, 0.5))
-                # gunicorn starts another worker in its place.
-                os.kill(int(source.choice(workers)), signal.SIGKILL)
-                time.sleep(source.uniform(0, 1))
-            finally:
-                harness.kill_group(master)
-    return answered
+
+def workers_in(log: Path) -> list[int]:
+    return [
+        int(number) for number in re.findall(r"Booting worker with pid: (\d+)", log.read_text())
+    ]
+
+
+def kill_worker(log: Path, source: random.Random) -> None:
+    """Kills a worker; gunicorn starts another one in its place."""
+    with suppress(ProcessLookupError):
+        os.kill(source.choice(workers_in(log)), signal.SIGKILL)
+
+
+def deleted_logs(options: argparse.Namespace) -> bool:
+    table = harness.Table(
+        f"The log is deleted under {WORKERS} gunicorn workers and load; at times one is killed",
+        "deleted", "answered", "missing", "sent again",
+    )  # fmt: skip
+    source = random.Random(options.seed)  # noqa: S311  # guards nothing
+    deleted = killed = 0
+    with tempfile.TemporaryDirectory() as folder, harness.serving(0.1, 0.0) as server:
+        outbox, log = str(Path(folder, "outbox")), Path(folder, "log")
+        with gunicorn(server.url, outbox, log) as (master, address):
+            with harness.loading(address, count(), THREADS) as answered:
+                for round_ in range(2 * options.rounds):
+                    before = len(answered)
+                    harness.until(lambda before=before: len(answered) > before + 20, "An answer")
+                    time.sleep(source.uniform(0, 0.3))
+                    with suppress(FileNotFoundError):
+                        Path(f"{outbox}-wal").unlink()
+                        deleted += 1
+                    if round_ % 2:
+                        time.sleep(source.uniform(0, 0.1))
+                        kill_worker(log, source)
+                        killed += 1
+            master.terminate()
+            master.wait(harness.PATIENCE)
+        harness.call(harness.drain, outbox, options.quick, url=server.url)
+        accepted = server.accepted()
+    missing, repeated = harness.missing_and_repeated(answered, accepted)
+    table.row(deleted, len(answered), missing, repeated)
+    # Those that are in flight as the log is deleted or a worker is killed.
+    return (
+        not missing
+        and deleted > options.rounds
+        and repeated <= WORKERS * CONCURRENCY * (deleted + killed)
+    )
+
+
+def full_disk(options: argparse.Namespace) -> bool:
+    table = harness.Table(
+        f"The disk of {WORKERS} gunicorn workers is full for {options.full:g} s, under load",
+        "", "answered", "sent meanwhile", "missing", "sent again", "seconds until tracked again",
+    )  # fmt: skip
+    if not hasattr(resource, "prlimit"):
+        print("  Only Linux can take the room from other processes: left out.")
+        return True
+    # So slow that there is a backlog as the disk becomes full.
+    with tempfile.TemporaryDirectory() as folder, harness.serving(0.4, 0.2) as server:
+        outbox, log = str(Path(folder, "outbox")), Path(folder, "log")
+        with gunicorn(server.url, outbox, log) as (master, address):
+            with harness.loading(address, count(), THREADS) as answered:
+                harness.until(lambda: len(answered) > 500, "An answer of gunicorn")
+                with no_room(outbox, [master.pid, *workers_in(log)]):
+                    time.sleep(0.2)
+                    before, sent = len(answered), server.accepted().total()
+                    time.sleep(options.full)
+                    refused = len(answered) == before
+                    sent = server.accepted().total() - sent
+                    freed = time.monotonic()
+                harness.until(lambda: len(answered) > before, "An answer of gunicorn")
+                again = time.monotonic() - freed
+                time.sleep(0.5)
+            master.terminate()
+            master.wait(harness.PATIENCE)
+        harness.call(harness.drain, outbox, options.quick, url=server.url)
+        accepted = server.accepted()
+    missing, repeated = harness.missing_and_repeated(answered, accepted)
+    table.row("", len(answered), sent, missing, repeated, f"{again:.1f}")
+    return refused and sent > 0 and not missing and not repeated
+
+
+@contextmanager
+def no_room(outbox: str, processes: Iterable[int]) -> Iterator[None]:
+    """Leaves processes no room for an outbox's log, as a full disk does."""
+    with closing(sqlite3.connect(outbox, isolation_level=None)) as reader:
+        # As long as it is read, it is not written anew from its beginning.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchone()
+        size = Path(f"{outbox}-wal").stat().st_size
+        before = {
+            process: resource.prlimit(
+                process, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)
+            )
+            for process in processes
+        }
+        try:
+            yield
+        finally:
+            for process, limits in before.items():
+                resource.prlimit(process, resource.RLIMIT_FSIZE, limits)
 
 
 def ends_of_programs(options: argparse.Namespace) -> bool:
@@ -342,6 +460,8 @@ def outage(options: argparse.Namespace) -> bool:
 
 PARTS = {
     "gunicorn": killed_workers,
+    "deleted": deleted_logs,
+    "full": full_disk,
     "exit": ends_of_programs,
     "sigterm": terminated,
     "fork": forked,
@@ -354,6 +474,7 @@ def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the moments")
     harness.add_number(parser, "--rounds", 20)
     harness.add_number(parser, "--outage", 20.0, "how long it is, in seconds")
+    harness.add_number(parser, "--full", 10.0, "how long the disk is full, in seconds")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -362,7 +483,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.outage = 2, 5.0
+        options.rounds, options.outage, options.full = 2, 5.0, 2.0
     return harness.run(PARTS, options, requires=("gunicorn", "celery", "gevent", "pyuwsgi"))
 
 

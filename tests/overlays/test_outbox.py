@@ -1645,7 +1645,7 @@ def test_what_a_limit_has_no_room_for_is_refused_and_the_rest_is_kept(path):
     with Process(script, path) as process:
         said, well = process.end()
 
-    assert "cannot be read or written, because the disk failed; see the system's log" in said
+    assert "cannot be written, because the disk is full, a quota or limit is reached, or" in said
     assert said.endswith("; the events in it are safe")
     assert well == "well"
     assert is_sound(path)

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # the parts of the statements are our own
 """Tracked events in a file, until Intercom has accepted them.
 
 A tracker that is given an outbox writes each event to it before ``track`` returns. Several
@@ -18,7 +19,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
@@ -38,10 +39,23 @@ _AT_ONCE = 500
 
 _STATUS = (
     "SELECT count(*), count(owner) FILTER (WHERE held_until > :now), "
-    "count(*) FILTER (WHERE owner IS NULL AND held_until > :now), min(tracked_at) FROM events"
+    "count(*) FILTER (WHERE owner IS NULL AND held_until > :now), "
+    f"{_rows.number('min(tracked_at)')} FROM events"
 )
-_REVIVE = "INSERT INTO events (event, tracked_at) SELECT event, tracked_at FROM dead WHERE id = ?"
+# In a file that another program has written to, columns may be NULL all the same.
+_REVIVE = (
+    "INSERT INTO events (event, tracked_at) "
+    "SELECT coalesce(event, ''), coalesce(tracked_at, 0) FROM dead WHERE id = ?"
+)
 _FORGET = "DELETE FROM dead WHERE id = ?"
+_LETTER = ", ".join(
+    (
+        *map(_rows.number, ("tracked_at", "died_at")),
+        *map(_rows.string, ("error", "message")),
+        _rows.number("status"),
+        _rows.string("request_id"),
+    )
+)
 
 
 @frozen
@@ -176,17 +190,13 @@ class Outbox:
         return (
             _rows.fields(text)
             for _, text in self._each(
-                "SELECT id, CAST(event AS BLOB) FROM events WHERE id > ? ORDER BY id"
+                f"SELECT id, {_rows.EVENT} FROM events WHERE id > ? ORDER BY id"
             )
         )
 
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Yields the rejected events, oldest first."""
-        rows = self._each(
-            "SELECT id, CAST(event AS BLOB), tracked_at, died_at, CAST(error AS BLOB), "
-            "CAST(message AS BLOB), status, CAST(request_id AS BLOB) FROM dead WHERE id > ? "
-            "ORDER BY id"
-        )
+        rows = self._each(f"SELECT id, {_rows.EVENT}, {_LETTER} FROM dead WHERE id > ? ORDER BY id")
         return (
             DeadLetter(
                 number,
@@ -283,10 +293,13 @@ class Outbox:
 
     def _each(self, query: str) -> Iterator[tuple[Any, ...]]:
         """Yields rows by their first column, some at a time, so that no statement takes long."""
-        last = -(2**63)
+        last: float = _rows.BEGIN
         while True:
             with self._file.using(self._file.main) as connection:
-                rows = connection.execute(f"{query} LIMIT {_AT_ONCE}", (last,)).fetchall()
+                with closing(connection.execute(f"{query} LIMIT {_AT_ONCE}", (last,))) as cursor:
+                    rows = _rows.some(cursor)
+                if rows and rows[-1][0] <= last:
+                    raise sqlite3.DatabaseError("database disk image is malformed")
             if not rows:
                 return
             yield from rows

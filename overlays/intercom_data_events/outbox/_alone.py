@@ -6,16 +6,21 @@ Processes that die meanwhile have accepted events sent again.
 
 from __future__ import annotations
 
+import errno
 import heapq
+import math
 import os
 import sqlite3
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from intercom_data_events._sending.runtime import guard_forks
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from intercom_data_events.tracker._queue import QueuedEvent
 
 try:
@@ -23,145 +28,250 @@ try:
 except ImportError:  # Windows: there, a full disk stops everything.
     fcntl = None  # type: ignore[assignment]
 
+# Rows whose numbers are read at once, and those that are passed over in one turn.
+_AT_ONCE = 500
+_PASSED_OVER = 5_000
+# Seconds until rows that were added or released behind the last one are looked for.
+_AGAIN = 60.0
 _BEGIN: tuple[Any, int] = (-1e300, -(2**63))
-_SELECT = "SELECT id, CAST(event AS BLOB), tracked_at, tries, rejected_at"
-_NEXT_FREE = (
-    f"{_SELECT} FROM events WHERE held_until IS NULL AND (tracked_at, id) > (?, ?) "
-    "ORDER BY tracked_at, id LIMIT 1"
+_FREE = (
+    "SELECT tracked_at, id FROM events WHERE held_until IS NULL AND (tracked_at, id) > (?, ?) "
+    "ORDER BY tracked_at, id LIMIT ?"
 )
-_NEXT_DUE = (
-    f"{_SELECT}, held_until FROM events WHERE held_until <= ? AND owner IS NULL "
-    "AND (held_until, id) > (?, ?) ORDER BY held_until, id LIMIT 1"
+_DUE = (
+    "SELECT held_until, id FROM events WHERE held_until <= ? AND (owner IS NULL OR ?) "
+    "AND (held_until, id) > (?, ?) ORDER BY held_until, id LIMIT ?"
 )
+_ROW = "SELECT id, CAST(event AS BLOB), tracked_at, tries, rejected_at FROM events WHERE id = ?"
+# Seconds between attempts to get a lock, which a process that looks holds for a moment.
+_PAUSES = (0.0005, 0.001, 0.002, 0.0)
 
 
 class Alone:
     """What one process sends without claims.
 
     Attributes:
-        handed: The events in flight, by their numbers.
+        handed: The events in flight that it has not claimed, by their numbers.
+        delayed: Those that failed, by their numbers.
     """
 
     def __init__(self) -> None:
         self.handed: dict[int, QueuedEvent] = {}
-        self._delayed: list[tuple[float, int, QueuedEvent]] = []
+        self.delayed: dict[int, QueuedEvent] = {}
+        self._ends: list[tuple[float, int]] = []
         # Rows up to these were handed out: removing them has to wait.
         self._free, self._due = _BEGIN, _BEGIN
+        self._numbers = deque[int]()
+        self._hurries = False
+        self._began_at: float | None = None
 
-    def next_row(self, connection: sqlite3.Connection, now: float) -> tuple[Any, ...] | None:
-        """Returns the next row that was not handed out."""
-        row = connection.execute(_NEXT_FREE, self._free).fetchone()
-        if row is not None:
-            self._free = row[2], row[0]
-            return tuple(row)
-        row = connection.execute(_NEXT_DUE, (now, *self._due)).fetchone()
-        if row is not None:
-            self._due = row[5], row[0]
-            return tuple(row[:5])
+    def next_row(
+        self,
+        connection: sqlite3.Connection,
+        now: float,
+        is_known: Callable[[int], bool],
+        *,
+        others_died: bool,
+    ) -> tuple[Any, ...] | None:
+        """Returns the next row that was not handed out.
+
+        Args:
+            connection: The file.
+            now: The present, in Unix seconds.
+            is_known: Whether this process knows what became of an event.
+            others_died: Whether claims that have run out are of processes that have ended.
+        """
+        passed_over = 0
+        while passed_over < _PASSED_OVER and self._has_numbers(connection, now, others_died):
+            number = self._numbers.popleft()
+            if number in self.handed or number in self.delayed or is_known(number):
+                passed_over += 1
+            elif (row := connection.execute(_ROW, (number,)).fetchone()) is not None:
+                return tuple(row)
         return None
+
+    def _has_numbers(self, connection: sqlite3.Connection, now: float, others_died: bool) -> bool:
+        if self._began_at is None:
+            self._began_at = now
+        if not self._numbers and abs(now - self._began_at) >= _AGAIN:
+            self._free, self._due, self._began_at = _BEGIN, _BEGIN, now
+        if not self._numbers and (
+            rows := connection.execute(_FREE, (*self._free, _AT_ONCE)).fetchall()
+        ):
+            self._free = rows[-1]
+            self._numbers.extend(row[1] for row in rows)
+        if not self._numbers:
+            due = math.inf if self._hurries else now
+            # In a hurry, all delays have ended, but not claims.
+            if rows := connection.execute(
+                _DUE, (due, others_died and not self._hurries, *self._due, _AT_ONCE)
+            ).fetchall():
+                self._due = rows[-1]
+                self._numbers.extend(row[1] for row in rows)
+            elif self._hurries:
+                self._hurries, self._due = False, _BEGIN
+        return bool(self._numbers)
 
     def next_delayed(self, now: float) -> QueuedEvent | None:
         """Returns an event whose delay is over."""
-        if self._delayed and self._delayed[0][0] <= now:
-            queued = heapq.heappop(self._delayed)[2]
-            self.handed[queued.id] = queued
-            return queued
+        while self._ends and self._ends[0][0] <= now:
+            queued = self.delayed.pop(heapq.heappop(self._ends)[1], None)
+            if queued is not None:
+                self.handed[queued.id] = queued
+                return queued
         return None
 
     def delay(self, queued: QueuedEvent, until: float) -> None:
         """Has an event be returned again later."""
         self.handed.pop(queued.id, None)
-        heapq.heappush(self._delayed, (until, queued.id, queued))
+        self.delayed[queued.id] = queued
+        heapq.heappush(self._ends, (until, queued.id))
 
     def end_delays(self) -> None:
         """Ends all delays."""
-        self._delayed = [(-1e300, number, queued) for _, number, queued in self._delayed]
-        heapq.heapify(self._delayed)
+        self._ends = [(-math.inf, number) for number in self.delayed]
+        self._hurries, self._due = True, _BEGIN
 
-    def has_due(self, connection: sqlite3.Connection, now: float) -> bool:
-        """Whether there is anything to return."""
-        return bool(
-            (self._delayed and self._delayed[0][0] <= now)
-            or connection.execute(_NEXT_FREE, self._free).fetchone()
-            or connection.execute(_NEXT_DUE, (now, *self._due)).fetchone()
+    def has_due(self, connection: sqlite3.Connection, now: float, *, others_died: bool) -> bool:
+        """Whether there may be something to return."""
+        return bool(self._ends and self._ends[0][0] <= now) or self._has_numbers(
+            connection, now, others_died
         )
 
 
 class Lock:
-    """The right to send alone: an advisory lock on the database, that ends with its process.
+    """An advisory lock on a file, that ends with its process.
 
     Args:
-        path: The database.
+        path: The file.
+        is_database: Whether SQLite locks it, too: closing it would end these locks of the process.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, is_database: bool = False) -> None:
         self._path = path
+        self._is_database = is_database
+        self._descriptor: int | None = None
+        self._place: tuple[int, int] | None = None
+        self._process = 0
+        self.is_held = False
+        _locks.add(self)
 
-    def acquire(self) -> bool:
-        """Takes the right; returns whether nobody else has it."""
-        place, descriptor = self._descriptor()
-        if descriptor is None or _holders.get(place) not in (None, self):
+    def __del__(self) -> None:
+        """Closes the file."""
+        with suppress(Exception):  # The interpreter may be ending.
+            self.close()
+
+    def acquire(self, *, shared: bool = False) -> bool:
+        """Takes the lock, if it is soon possible; returns whether this process has it."""
+        if not self._is_open():
             return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        _holders[place] = self
-        return True
+        for pause in _PAUSES:
+            if self.is_held or self._try(shared=shared):
+                self.is_held = True
+                break
+            time.sleep(pause)
+        return self.is_held
 
     def release(self) -> None:
-        """Gives the right back."""
-        for place in [place for place, holder in _holders.items() if holder is self]:
-            del _holders[place]
-            fcntl.flock(_descriptors[place], fcntl.LOCK_UN)
+        """Gives the lock back."""
+        if self.is_held and self._process == os.getpid() and self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self.is_held = False
+
+    @contextmanager
+    def sharing(self) -> Generator[bool]:
+        """Keeps others from taking the lock meanwhile; yields whether no other one has it."""
+        result = None if self.is_held or not self._is_open() else self._try(shared=True)
+        try:
+            yield result is not False
+        finally:
+            # Unless it was acquired meanwhile.
+            if result and not self.is_held and self._descriptor is not None:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     @property
     def is_others(self) -> bool:
-        """Whether somebody else has it."""
-        place, descriptor = self._descriptor()
-        if descriptor is None:
+        """Whether another process or queue has it, alone or shared."""
+        if self.is_held or not self._is_open():
             return False
-        if (holder := _holders.get(place)) is not None:
-            return holder is not self
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        return False
+        result = self._try(shared=False)
+        if result and self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        return result is False
 
-    def _descriptor(self) -> tuple[tuple[int, int], int | None]:
+    def _try(self, *, shared: bool) -> bool | None:
+        """Returns whether the lock was free; None where the file system has no locks."""
+        assert self._descriptor is not None
+        try:
+            fcntl.flock(
+                self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+            )
+        except OSError as error:
+            return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+        return True
+
+    def _is_open(self) -> bool:
+        """Opens the file, again where another one has taken its place."""
         if fcntl is None:
-            return (0, 0), None
+            return False
+        if self._process != os.getpid():
+            # Forked without Python's hooks: the lock is the parent's.
+            self._descriptor, self._process, self.is_held = None, os.getpid(), False
         try:
             found = os.stat(self._path)
         except OSError:
-            return (0, 0), None
+            return self._descriptor is not None  # It was moved, and so for all that use it.
         place = found.st_dev, found.st_ino
-        if place not in _descriptors:
-            try:
-                _descriptors[place] = os.open(self._path, os.O_RDONLY)
-            except OSError:
-                return place, None
-        return place, _descriptors[place]
+        if self._descriptor is None or place != self._place:
+            self.close()
+            with suppress(OSError):
+                self._descriptor = _opened(self._path, place)
+                self._place = place
+        return self._descriptor is not None
+
+    def close(self) -> None:
+        """Gives the lock back, and closes the file."""
+        self.release()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None or self._process != os.getpid():
+            return
+        if self._is_database and self._place is not None:
+            _parked.setdefault(self._place, []).append(descriptor)
+        else:
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        """Closes the file in a forked child, whose lock is the parent's."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor, self.is_held = None, False
 
 
-# Never closed while this process has the database open: that would end SQLite's locks on it.
-_descriptors: dict[tuple[int, int], int] = {}
-_holders: dict[tuple[int, int], Lock] = {}
+def _opened(path: str | os.PathLike[str], place: tuple[int, int]) -> int:
+    with suppress(LookupError):
+        return _parked[place].pop()
+    return os.open(path, os.O_RDONLY)
+
+
+_locks = weakref.WeakSet[Lock]()
+# Open databases whose lock is not needed.
+_parked: dict[tuple[int, int], list[int]] = {}
 
 
 class _Children:
-    """A forked child would hold the lock for its parent."""
+    """A forked child would hold the locks for its parent."""
 
     def before_fork(self) -> bool:
         return True
 
     def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # as all guards
-        if in_child:
-            _holders.clear()
-            while _descriptors:
-                os.close(_descriptors.popitem()[1])
+        if not in_child:
+            return
+        for lock in list(_locks):
+            lock.forget()
+        while _parked:
+            for descriptor in _parked.popitem()[1]:
+                os.close(descriptor)
 
 
 _children = _Children()

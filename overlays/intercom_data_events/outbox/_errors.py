@@ -21,8 +21,14 @@ _NO_DESCRIPTORS = (
 _DAMAGED = (
     "is damaged; move it and its -wal file aside, and read what is left with sqlite3's .recover"
 )
+_FULL = "cannot be written, because the disk is full"
+# SQLite tells a quota that is used up, or the largest size of a file, from no failure of the disk.
+_FULL_OR_FAILED = (
+    f"{_FULL}, a quota or limit is reached, or the disk failed; make room, or see the system's log"
+)
+_UNWRITTEN = ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 _REMEDIES = {
-    "SQLITE_FULL": "cannot be written, because the disk is full; make room",
+    "SQLITE_FULL": f"{_FULL}; make room",
     "SQLITE_READONLY": f"cannot be written; {_ALLOW}",
     "SQLITE_PERM": f"cannot be opened; {_ALLOW}",
     "SQLITE_CANTOPEN": f"cannot be opened; {_ALLOW}",
@@ -33,20 +39,26 @@ _REMEDIES = {
     "SQLITE_CORRUPT": _DAMAGED,
     "SQLITE_IOERR": "cannot be read or written, because the disk failed; see the system's log",
 }
+# Of a table that another program has removed or changed, for example.
+_CHANGED = "is not as this library makes it; move it aside, or choose another path"
 # The errors that do no harm to the events in the file.
 _HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
+# Files that opening an outbox opens at most: the database and its log twice, and the log's index.
+_FILES = 6
 # PyPy's errors have no names.
 _NAMES = {
     "database or disk is full": "SQLITE_FULL",
     "attempt to write a readonly database": "SQLITE_READONLY",
     "access permission denied": "SQLITE_PERM",
     "unable to open database": "SQLITE_CANTOPEN",
+    "Could not open database": "SQLITE_CANTOPEN",
     "database is locked": "SQLITE_BUSY",
     "is locked": "SQLITE_LOCKED",
     "locking protocol": "SQLITE_PROTOCOL",
     "file is not a database": "SQLITE_NOTADB",
     "file is encrypted": "SQLITE_NOTADB",
     "malformed": "SQLITE_CORRUPT",
+    "Could not decode to UTF-8": "SQLITE_CORRUPT",
     "disk I/O error": "SQLITE_IOERR",
 }
 
@@ -61,6 +73,8 @@ def code_of(error: BaseException | None) -> str:
     if name is None and isinstance(error, sqlite3.Error):
         said = str(error)
         name = next((name for text, name in _NAMES.items() if text in said), "")
+    if name in _UNWRITTEN:
+        return "SQLITE_FULL"
     return "_".join((name or "").split("_")[:2])
 
 
@@ -77,8 +91,10 @@ def is_busy(error: BaseException) -> bool:
 def explained(error: sqlite3.Error | UnicodeError, path: Path) -> OutboxError:
     """Returns the error to raise for one of SQLite's."""
     code = code_of(error)
-    remedy = _REMEDIES.get(code, "cannot be used")
-    if code == "SQLITE_CANTOPEN" and _lacks_descriptors():
+    remedy = _REMEDIES.get(code, _CHANGED)
+    if getattr(error, "sqlite_errorname", None) in _UNWRITTEN:
+        remedy = _FULL_OR_FAILED
+    if code in ("SQLITE_CANTOPEN", "SQLITE_IOERR") and _lacks_descriptors():
         remedy = _NO_DESCRIPTORS
     kind = OutboxLockedError if remedy == _LOCKED else OutboxError
     return kind(f"the outbox {path} {remedy} ({error}){UNHARMED if code in _HARMLESS else ''}")
@@ -98,8 +114,13 @@ def unopened(error: OSError | ValueError, path: Path) -> OutboxError:
 
 
 def _lacks_descriptors() -> bool:
+    opened: list[int] = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        # What was opened before the failure is closed by now.
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_FILES))
     except OSError as error:
         return error.errno in (errno.EMFILE, errno.ENFILE)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
     return False

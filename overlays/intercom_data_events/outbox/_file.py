@@ -150,6 +150,7 @@ class OutboxFile:
         except BaseException:
             self._disconnect()
             raise
+        _permissions.tell(str(self.path))
 
     def __del__(self) -> None:
         """Closes the file, where an error of a signal handler has lost the outbox."""
@@ -187,6 +188,8 @@ class OutboxFile:
                 self._locked = False
             except (sqlite3.Error, UnicodeError) as error:
                 code = code_of(error)
+                if code == "SQLITE_FULL" and connection is not None:
+                    _schema.check_numbers(connection, self.path)
                 self.is_crowded |= code == "SQLITE_FULL"
                 # A connection that was opened read-only would stay so, for example.
                 if code not in _PASSING:
@@ -259,6 +262,8 @@ class OutboxFile:
             # A process of a later version may have brought it up to date.
             if pragma(connection, "user_version") <= _schema.latest():
                 _schema.check(connection, self.path)
+            else:
+                _schema.check_newer(connection, self.path)
             self._schema_version = version
 
     @contextmanager

@@ -1,17 +1,21 @@
+# ruff: noqa: S608  # the parts of the statements are our own
 """The queue of a tracker in an outbox."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sqlite3
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
+from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     APIStatusError,
     IntercomError,
@@ -54,30 +58,38 @@ _AT_ONCE = 500
 _BREAK = 0.001
 # Seconds that a write of the dispatcher waits for enqueue's lock.
 _TURN = 0.05
+# Seconds between two lines that say that the disk is full.
+_SELDOM = 60.0
 # Free events that claim() looks through for another person's.
 _LOOKED_THROUGH = 500
+# Events, free by their index, that it fails to claim in turn until the index must be damaged.
+_MOST_MISSED = 1_000
 
 # Processes of an earlier version may use the same file, so every statement names its columns.
 _INSERT = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
 _FREE = (
-    # An event may be no string in a damaged file.
-    "SELECT id, CAST(event AS BLOB), tracked_at, tries, rejected_at FROM events "
-    "WHERE held_until IS NULL ORDER BY tracked_at, id LIMIT ?"
+    f"SELECT id, {_rows.EVENT}, {_rows.number('tracked_at')}, {_rows.number('tries')}, "
+    f"{_rows.number('rejected_at')} FROM events WHERE held_until IS NULL "
+    "ORDER BY tracked_at, id LIMIT ?"
 )
-_FREE_RECENT = _FREE.replace("WHERE", "WHERE tracked_at > ? AND")
+_FREE_RECENT = _FREE.replace("WHERE held_until", "WHERE tracked_at > ? AND held_until")
 _ANY_FREE = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until IS NULL)"
 # Each of the dispatcher's writes is one statement that returns no row. UPDATE ... RETURNING and
 # BEGIN hold the write lock while Python runs, and so may finalizers that enqueue.
 _CLAIM = (
     "UPDATE events SET held_until = ?, owner = ? WHERE id = ? AND held_until IS NULL AND tries = ?"
 )
-_CLAIM_ANY = "UPDATE events SET held_until = ?, owner = ? WHERE id = ? AND owner IS NULL"
-_RENEW = "UPDATE events SET held_until = ? WHERE id = ? AND owner = ?"
+# Of events that the one process on a full disk has handed out without a claim.
+_CLAIM_HANDED = "UPDATE events SET held_until = ?, owner = ? WHERE id = ?"
+_NACK_HANDED = (
+    "UPDATE events SET held_until = ?, owner = NULL, tries = ?, rejected_at = ? WHERE id = ?"
+)
+_RENEW = "UPDATE events SET held_until = ? WHERE owner = ? AND id = ?"
 _NACK = (
     "UPDATE events SET held_until = ?, owner = NULL, tries = tries + 1, rejected_at = ? "
-    "WHERE id = ? AND owner IS ?"
+    "WHERE owner IS ? AND id = ?"
 )
-_RELEASE = "UPDATE events SET held_until = NULL, owner = NULL WHERE id = ? AND owner IS ?"
+_RELEASE = "UPDATE events SET held_until = NULL, owner = NULL WHERE owner IS ? AND id = ?"
 _RELEASE_DELAYED = (
     "UPDATE events SET held_until = NULL WHERE id IN (SELECT id FROM events "
     "WHERE held_until IS NOT NULL AND owner IS NULL LIMIT ?)"
@@ -90,17 +102,20 @@ _END_OVER = (
 )
 _REMOVE = "DELETE FROM events WHERE id = ?"
 _FORGET = "DELETE FROM dead WHERE id = ?"
-_LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+_LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
 _SPAN = "SELECT coalesce((SELECT max(id) FROM events) - (SELECT min(id) FROM events) + 1, 0)"
+_OLDEST = f"SELECT {_rows.number('tracked_at')} FROM events ORDER BY id LIMIT 1"
 _COUNT = "SELECT count(*) FROM events"
 _COUNT_SOME = (
     "SELECT count(*), max(id) FROM (SELECT id FROM events WHERE id > ? ORDER BY id LIMIT ?)"
 )
 _DRAINED = "SELECT count(*) FROM (SELECT 1 FROM events WHERE id <= ? LIMIT ?)"
+_LEFT = "SELECT id FROM events WHERE id <= ?"
 # With the trigger of the connection, this removes the event, too.
 _BURY = (
     "INSERT OR REPLACE INTO dead (id, event, tracked_at, tries, died_at, error, message, status, "
-    "request_id) SELECT id, event, tracked_at, tries, ?, ?, ?, ?, ? FROM events WHERE id = ?"
+    "request_id) SELECT id, coalesce(event, ''), coalesce(tracked_at, 0), coalesce(tries, 0), "
+    "?, ?, ?, ?, ? FROM events WHERE id = ?"
 )
 
 
@@ -153,24 +168,32 @@ class OutboxQueue(Outbox):
         # their texts in the file.
         self._leaving: set[int] = set()
         self._claimed: dict[int, tuple[QueuedEvent, bytes]] = {}
-        # Writes about other events, for which a full disk had no room.
+        # What a full disk had no room for: dead letters, and writes about events that stay, each
+        # without the event's number.
+        self._dying: dict[int, tuple[object, ...]] = {}
         self._unwritten: dict[int, tuple[str, tuple[object, ...]]] = {}
         self._alone: Alone | None = None
+        self._warned_at = -math.inf
         file = self._file = self._opened(path, binding, patience=patience, create=create)
-        self._lock = Lock(file.path)
+        # The one process that sends without claims holds this one. Others that have something to
+        # write, or cannot renew their claims, share the other one: then no claim is ended.
+        self._lock = Lock(file.path, is_database=True)
+        self._pending = Lock(file.log_path)
         with file.using(file.main) as connection:
             # The events at first, without those that left since, and what others have added.
             self._counted, self._first = one(connection, _COUNT), one(connection, _LAST)
             self._added = 0
             # How far the present count of them has come.
-            self._swept, self._swept_to = 0, -(2**63)
+            self._swept, self._swept_to = 0, _rows.BEGIN
             self._shrinks = pragma(connection, "auto_vacuum") == 2
         file.on_rescue, file.on_child = self._renumber, self._leave_to_parent
 
     @property
     def size(self) -> int:
         """The number of events, as far as this process knows."""
-        return self._counted + self._added + self._reserved - len(self._leaving)
+        present = self._counted + self._added + self._reserved
+        # What others added may have been sent before it was counted.
+        return max(0, present - len(self._leaving) - len(self._dying))
 
     @property
     def _reserved(self) -> int:
@@ -242,36 +265,42 @@ class OutboxQueue(Outbox):
                 events another person's goes before, if one of the next 500 is another person's.
         """
         if self._alone is None:
-            if self._lock.is_others:
-                return None  # It knows what was accepted, and the file does not.
             try:
-                return self._claim(now, avoid)
+                # Others cannot begin to send alone meanwhile.
+                with self._lock.sharing() as allowed:
+                    # Who sends alone knows what was accepted, and the file does not.
+                    return self._claim(now, avoid) if allowed else None
             except OutboxError as error:
-                if not is_full(error) or not self._lock.acquire():
+                if not self._is_full(error):
                     raise
-            self._alone = Alone()
-            log.warning(
-                "the disk of the outbox %s is full; one process sends what is in it", self.path
-            )
+                if self._alone is None:
+                    if self._lock.is_others:
+                        return None
+                    raise
+        assert self._alone is not None
         return self._next_unclaimed(self._alone, now)
 
     def _claim(self, now: float, avoid: Collection[tuple[str, str]]) -> QueuedEvent | None:
+        missed = 0
         while True:
             with self._file.using(self._file.main) as connection:
                 rows = self._free(connection, now, _LOOKED_THROUGH if avoid else 1)
                 if not rows:
                     return None
-                number, text, tracked_at, tries, rejected_at = _chosen(rows, avoid)
-                claim = (now + _STALLED_AFTER, self._owner, number, tries)
-                if not self._write(connection, _CLAIM, *claim):
-                    continue  # Another process was faster.
+                number, text, *others = _chosen(rows, avoid)
                 try:
-                    queued = _queued(number, text, tracked_at, tries, rejected_at)
+                    queued = _queued(number, text, *others)
                 except IntercomError as error:
                     problem = error
                 else:
-                    self._claimed[number] = queued, text
-                    return queued
+                    claim = (now + _STALLED_AFTER, self._owner, number, queued.tries)
+                    if self._write(connection, _CLAIM, *claim):
+                        self._claimed[number] = queued, text
+                        return queued
+                    missed += 1  # Another process was faster.
+                    if missed > _MOST_MISSED:
+                        raise sqlite3.DatabaseError("database disk image is malformed")
+                    continue
             self.bury(number, problem, now)
             log.warning("an event in %s is unreadable; it is a dead letter now", self.path)
 
@@ -279,20 +308,41 @@ class OutboxQueue(Outbox):
         if (delayed := alone.next_delayed(now)) is not None:
             self._unwritten.pop(delayed.id, None)
             return delayed
+        others_died = not self._pending.is_others
         while True:
             with self._file.using(self._file.main) as connection:
-                row = alone.next_row(connection, now)
+                row = alone.next_row(connection, now, self._is_known, others_died=others_died)
             if row is None:
                 return None
-            if row[0] in self._claimed or row[0] in self._unwritten:
-                continue
             try:
                 queued = _queued(*row)
-            except IntercomError:
-                continue  # It becomes a dead letter when there is room.
+            except IntercomError as error:
+                self.bury(row[0], error, now)
+                log.warning("an event in %s is unreadable; it becomes a dead letter", self.path)
+                continue
             alone.handed[queued.id] = queued
             self._claimed[queued.id] = queued, row[1]
             return queued
+
+    def _is_known(self, number: int) -> bool:
+        """Whether this process knows of an event what the file does not say yet."""
+        return number in self._claimed or number in self._dying or number in self._unwritten
+
+    def _is_full(self, error: OutboxError) -> bool:
+        """Whether the disk is full; then this process sends alone, if no other one does."""
+        if not is_full(error):
+            return False
+        if self._alone is None and self._lock.acquire():
+            self._alone = Alone()
+            now = SYSTEM.monotonic()
+            if now - self._warned_at >= _SELDOM:
+                self._warned_at = now
+                log.warning(
+                    "the disk of the outbox %s is full; one process sends what is in it", self.path
+                )
+        elif self._alone is None:
+            self._pending.acquire(shared=True)
+        return True
 
     def ack(self, queued: QueuedEvent) -> None:
         """Removes an accepted event; later, if the disk is full."""
@@ -302,7 +352,7 @@ class OutboxQueue(Outbox):
             with self._file.using(self._file.main) as connection:
                 self._remove(connection)
         except OutboxError as error:
-            if not is_full(error):
+            if not self._is_full(error):
                 raise
 
     def dead_letter(self, queued: QueuedEvent, error: IntercomError, now: float) -> None:
@@ -318,18 +368,20 @@ class OutboxQueue(Outbox):
             delay: Seconds until the next attempt.
             now: The present, in Unix seconds.
         """
-        owner: str | None = self._owner
+        until = now + delay
+        if self._alone is not None and queued.id in self._alone.handed:
+            self._write_about(queued, _NACK_HANDED, until, queued.tries + 1, queued.rejected_at)
+        else:
+            self._write_about(queued, _NACK, until, queued.rejected_at, self._owner)
         if self._alone is not None:
-            owner = None if queued.id in self._alone.handed else owner
             queued.tries += 1
-            self._alone.delay(queued, now + delay)
-        self._write_about(queued, _NACK, now + delay, queued.rejected_at, queued.id, owner)
+            self._alone.delay(queued, until)
 
     def release(self, queued: QueuedEvent) -> None:
         """Ends the claim on an event."""
+        self._write_about(queued, _RELEASE, self._owner)
         if self._alone is not None:
-            self._alone.delay(queued, 0.0)
-        self._write_about(queued, _RELEASE, queued.id, self._owner)
+            self._alone.delay(queued, -math.inf)
 
     def run_maintenance(self, now: float, in_flight: Collection[QueuedEvent]) -> bool:
         """Renews the claims of this process, and ends stalled ones and delays that are over.
@@ -347,45 +399,63 @@ class OutboxQueue(Outbox):
         file.watch()
         try:
             self._write_delayed(now, in_flight)
+            if self._alone is None:
+                self._end_over(now)
         except OutboxError as error:
-            if not is_full(error):
+            if not self._is_full(error):
                 raise
         if self._alone is not None:
+            others_died = not self._pending.is_others
             with file.using(file.main) as connection:
-                return self._alone.has_due(connection, now)
-        bounds = (now, now + LONGEST_HELD)
-        with file.using(file.main) as connection:
-            # A look keeps no process from writing.
-            over = one(connection, _ANY_OVER, *bounds)
-        if over and not self._lock.is_others:
-            self._update_all(_END_OVER, *bounds)
+                return self._alone.has_due(connection, now, others_died=others_died)
         with file.using(file.main) as connection:
             self._count(connection)
             if self._shrinks:
                 self._free_pages = pragma(connection, "freelist_count")
-            return bool(one(connection, _ANY_FREE))
+            any_free = bool(one(connection, _ANY_FREE))
+        with self._lock.sharing() as allowed:
+            return any_free and allowed
+
+    def _end_over(self, now: float) -> None:
+        """Ends claims and delays that are over."""
+        bounds = (now, now + LONGEST_HELD)
+        with self._file.using(self._file.main) as connection:
+            # A look keeps no process from writing.
+            over = one(connection, _ANY_OVER, *bounds)
+        if over and not self._pending.is_others:
+            with self._lock.sharing() as allowed:
+                if allowed:
+                    self._update_all(_END_OVER, *bounds)
 
     def _write_delayed(self, now: float, in_flight: Collection[QueuedEvent]) -> None:
         """Writes what a full disk had no room for, and renews claims."""
+        alone = self._alone
         with self._file.using(self._file.main) as connection:
-            if self._leaving:
-                self._remove(connection)
-            for number, (statement, values) in list(self._unwritten.items()):
-                changed = self._write(connection, statement, *values)
-                if statement is _BURY:
-                    self._left(number, changed)
-                del self._unwritten[number]
-            if self._alone is not None:
-                for queued in self._alone.handed.values():
-                    values = (now + _STALLED_AFTER, self._owner, queued.id)
-                    self._write(connection, _CLAIM_ANY, *values)
-                self._alone = None
-                self._lock.release()
-                self._renewed = now
             if abs(now - self._renewed) >= _HEARTBEAT:
                 for queued in in_flight:
-                    self._write(connection, _RENEW, now + _STALLED_AFTER, queued.id, self._owner)
+                    self._write(connection, _RENEW, now + _STALLED_AFTER, self._owner, queued.id)
                 self._renewed = now
+            for number in list(alone.handed) if alone is not None else ():
+                claim = (now + _STALLED_AFTER, self._owner, number)
+                self._write(connection, _CLAIM_HANDED, *claim)
+            if self._leaving:
+                self._remove(connection)
+            for number, described in list(self._dying.items()):
+                changed = self._write(connection, _BURY, *described, number)
+                self._dying.pop(number, None)
+                self._left(number, changed)
+            for number, (statement, values) in list(self._unwritten.items()):
+                self._write(connection, statement, *values, number)
+                self._unwritten.pop(number, None)
+                self._claimed.pop(number, None)
+        if self._leaving:
+            return  # The file was taken away; again in the new one.
+        if alone is not None:
+            for number in alone.delayed:
+                self._claimed.pop(number, None)
+            self._alone = None
+        self._lock.release()
+        self._pending.release()
 
     def needs_checkpoint(self) -> bool:
         """Returns whether :meth:`checkpoint` has something to do."""
@@ -436,13 +506,13 @@ class OutboxQueue(Outbox):
 
     def release_delayed(self) -> None:
         """Ends all delays."""
-        if self._alone is not None:
-            self._alone.end_delays()
         try:
             self._update_all(_RELEASE_DELAYED)
         except OutboxError as error:
-            if not is_full(error):
+            if not self._is_full(error):
                 raise
+        if self._alone is not None:
+            self._alone.end_delays()
 
     def high_watermark(self) -> int:
         """Returns the number of the latest event."""
@@ -451,15 +521,19 @@ class OutboxQueue(Outbox):
 
     def is_drained(self, mark: int) -> bool:
         """Whether all events up to this number have left."""
-        gone = {*self._leaving, *(n for n, (one_, _) in self._unwritten.items() if one_ is _BURY)}
-        left = sum(number <= mark for number in gone)
+        most = len(self._leaving) + len(self._dying)
         with self._file.using(self._file.main) as connection:
-            return one(connection, _DRAINED, mark, left + 1) <= left
+            left = one(connection, _DRAINED, mark, most + 1)
+            if not left or left > most:
+                return not left
+            # Other processes may have removed some of those.
+            numbers = connection.execute(_LEFT, (mark,)).fetchall()
+        return all(number in self._leaving or number in self._dying for (number,) in numbers)
 
     def oldest(self) -> float | None:
         """Returns when the oldest event was tracked, in Unix seconds."""
         with self._file.using(self._file.main) as connection:
-            row = connection.execute("SELECT tracked_at FROM events ORDER BY id LIMIT 1").fetchone()
+            row = connection.execute(_OLDEST).fetchone()
         return None if row is None else _rows.seconds(row[0])
 
     def remaining(self) -> Iterator[QueuedEvent]:
@@ -474,22 +548,26 @@ class OutboxQueue(Outbox):
 
     def close(self) -> None:
         """Closes the file."""
-        if not self._file.is_closed and (self._leaving or self._unwritten):
+        if not self._file.is_closed and (self._leaving or self._dying or self._unwritten):
             try:
                 self._write_delayed(self._renewed, ())
             except OutboxError as error:
-                log.error(
-                    "%d accepted or rejected events stay in the outbox %s and are sent again: %s",
-                    len(self._leaving) + len(self._unwritten), self.path, error,
-                )  # fmt: skip
+                if left := len(self._leaving) + len(self._dying):
+                    log.error(
+                        "%d accepted or rejected events stay in the outbox %s and are sent again: "
+                        "%s", left, self.path, error,
+                    )  # fmt: skip
         self._lock.release()
+        self._pending.release()
         super().close()
+        self._lock.close()
+        self._pending.close()
 
     def _leave_to_parent(self) -> None:
         """Forgets the claims, in a forked child."""
         self._owner = uuid.uuid4().hex
         self._leaving = set()
-        self._claimed, self._unwritten = {}, {}
+        self._claimed, self._dying, self._unwritten = {}, {}, {}
         self._alone = None
 
     def _free(self, connection: sqlite3.Connection, now: float, most: int) -> list[tuple[Any, ...]]:
@@ -497,9 +575,11 @@ class OutboxQueue(Outbox):
         self._turn += 1
         rows: list[tuple[Any, ...]] = []
         if self._turn % TURNS:
-            rows = connection.execute(_FREE_RECENT, (now - RECENT, most)).fetchall()
+            with closing(connection.execute(_FREE_RECENT, (now - RECENT, most))) as cursor:
+                rows = _rows.some(cursor)
         if len(rows) < most:
-            rows += connection.execute(_FREE, (most,)).fetchall()
+            with closing(connection.execute(_FREE, (most,))) as cursor:
+                rows += _rows.some(cursor)
         return rows
 
     def _count(self, connection: sqlite3.Connection) -> None:
@@ -521,7 +601,7 @@ class OutboxQueue(Outbox):
             self._swept_to = last
         else:
             self._correct(self._swept, self._swept + meanwhile)
-            self._swept, self._swept_to = 0, -(2**63)
+            self._swept, self._swept_to = 0, _rows.BEGIN
 
     def _correct(self, least: int, most: int) -> None:
         present = self._counted + self._added + self._reserved
@@ -536,15 +616,22 @@ class OutboxQueue(Outbox):
 
     def _remove(self, connection: sqlite3.Connection) -> None:
         """Removes accepted events, also those that another process saw rejected meanwhile."""
-        for number in list(self._leaving):
+        # Not all at once: each ack on a full disk begins here.
+        while numbers := list(islice(self._leaving, _AT_ONCE)):
+            if not self._remove_some(connection, numbers):
+                return  # Again in the new file, where another process may have saved it.
+
+    def _remove_some(self, connection: sqlite3.Connection, numbers: Collection[int]) -> bool:
+        for number in numbers:
             if changed := self._write(connection, _REMOVE, number):
                 self._left(number, changed)
             else:
                 self._write(connection, _FORGET, number)
             if not self._file.is_intact:
-                return  # Again in the new file, where another process may have saved it.
+                return False
             self._claimed.pop(number, None)
             self._leaving.discard(number)
+        return True
 
     def bury(self, number: int, error: IntercomError, now: float) -> None:
         """Makes an event a dead letter."""
@@ -554,23 +641,24 @@ class OutboxQueue(Outbox):
         kind, message = type(error).__name__, _plain(str(error))
         if error.may_have_been_processed:
             message = f"{message} (an earlier attempt may have been processed)"
-        described = (now, kind, message, status, request_id, number)
+        described = (now, kind, message, status, request_id)
         try:
             with self._file.using(self._file.main) as connection:
-                self._left(number, self._write(connection, _BURY, *described))
+                self._left(number, self._write(connection, _BURY, *described, number))
         except OutboxError as failure:
-            if not is_full(failure):
+            if not self._is_full(failure):
                 raise
-            self._unwritten[number] = _BURY, described
+            self._dying[number] = described
 
     def _write_about(self, queued: QueuedEvent, statement: str, *values: object) -> None:
         """Writes what became of an event; later, if the disk is full."""
         try:
             with self._file.using(self._file.main) as connection:
-                self._write(connection, statement, *values)
-            self._claimed.pop(queued.id, None)
+                self._write(connection, statement, *values, queued.id)
+            if self._alone is None:
+                self._claimed.pop(queued.id, None)
         except OutboxError as error:
-            if not is_full(error):
+            if not self._is_full(error):
                 raise
             self._unwritten[queued.id] = statement, values
 
@@ -625,10 +713,15 @@ class OutboxQueue(Outbox):
             if number in self._leaving:
                 self._leaving.remove(number)
                 self._leaving.add(queued.id)
+            alone = self._alone or Alone()
+            known: tuple[dict[int, Any], ...] = (self._dying, self._unwritten, alone.handed)
+            for numbered in known:
+                if number in numbered:
+                    numbered[queued.id] = numbered.pop(number)
 
 
 def _queued(
-    number: int, text: bytes, tracked_at: float, tries: int, rejected_at: float | None
+    number: int, text: bytes | None, tracked_at: Any, tries: Any, rejected_at: float | None
 ) -> QueuedEvent:
     """Returns what a row says.
 

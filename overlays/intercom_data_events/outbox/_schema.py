@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -48,8 +49,24 @@ _MIGRATIONS = (
     # When Intercom first did not know the contact of an event, in Unix seconds.
     "ALTER TABLE events ADD COLUMN rejected_at REAL",
 )
-# What may be in any database: SQLite's own statistics.
-_STATISTICS = re.compile(r"sqlite_stat[0-9]")
+# Entries of a schema; ours has far fewer.
+_MOST_ENTRIES = 50
+# Characters of an entry's statement; ours are shorter.
+_LONGEST_STATEMENT = 5_000
+# What may be in any database: SQLite's own statistics. Which type and name an entry says it has is
+# of no account to SQLite, but its statement is.
+_STATISTICS = {
+    "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
+    "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
+}
+_FIRST_WORDS = re.compile(r"\s*CREATE\s+(UNIQUE\s+)?(TABLE|INDEX)\s", re.IGNORECASE)
+_LAST_NUMBER = (
+    "SELECT max((SELECT coalesce(max(id), 0) FROM events), (SELECT coalesce(max(CAST(seq AS INTEGER)), "
+    "0) FROM sqlite_sequence WHERE name = 'events'))"
+)
+
+# A type, a name and a statement.
+_Entry = tuple[str, str, str]
 
 
 #: Whether SQLite can be told to run no triggers and views of a file: from Python 3.12 on.
@@ -73,7 +90,7 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
         OutboxError: It is something else, or of a newer version.
     """
     with snapshot(connection):
-        found = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+        found = _entries(connection)
         application, version = (
             pragma(connection, "application_id"),
             pragma(connection, "user_version"),
@@ -88,29 +105,62 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
             "install that version, or choose another path"
         )
     expected = _made_by(_MIGRATIONS[: max(version, 0)])
-    present = {
-        (kind, name): _plain(sql) for kind, name, sql in found if not _STATISTICS.match(str(name))
-    }
-    for kind, name in sorted(expected.keys() | present.keys(), key=str):
-        if expected.get((kind, name), "") != present.get((kind, name), ""):
-            raise OutboxError(
-                f"the outbox {path} is not as this library makes it: its {kind} "
-                f"{short_repr(name)} differs; move it aside, or choose another path"
-            )
+    # An entry that is there twice differs, too.
+    difference = (expected - found) + (found - expected)
+    if difference:
+        kind, name, _ = min(difference)
+        raise OutboxError(
+            f"the outbox {path} is not as this library makes it: its {kind} {short_repr(name)} "
+            "differs; move it aside, or choose another path"
+        )
     return version
 
 
+def check_newer(connection: sqlite3.Connection, path: Path) -> None:
+    """Checks of a file that a newer version has changed that it has tables and indexes alone.
+
+    Raises:
+        OutboxError: It has something that would run within our statements, as triggers do.
+    """
+    for kind, name, sql in sorted(_entries(connection)):
+        if sql and not _FIRST_WORDS.match(sql):
+            raise OutboxError(
+                f"the outbox {path} has a {kind} {short_repr(name)}, which no version of this "
+                "library makes; move it aside, or choose another path"
+            )
+
+
+def check_numbers(connection: sqlite3.Connection, path: Path) -> None:
+    """Tells a full disk from a file without a number for another event: SQLite says the same.
+
+    Raises:
+        OutboxError: An event had the highest number that SQLite has.
+    """
+    if one(connection, _LAST_NUMBER) >= 2**63 - 1:
+        raise OutboxError(
+            f"the outbox {path} has no number left for another event, because another program has "
+            "given the highest one; send its events with: intercom-events outbox drain; then move "
+            "it aside, or choose another path"
+        ) from None
+
+
 @lru_cache
-def _made_by(migrations: tuple[str, ...]) -> dict[tuple[object, object], str | None]:
+def _made_by(migrations: tuple[str, ...]) -> Counter[_Entry]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         _run(connection, migrations)
-        rows = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
-    return {(kind, name): _plain(sql) for kind, name, sql in rows}
+        return _entries(connection)
 
 
-def _plain(sql: object) -> str | None:
-    # Of the indexes that SQLite makes itself, there is none.
-    return None if sql is None else " ".join(str(sql).split())
+def _entries(connection: sqlite3.Connection) -> Counter[_Entry]:
+    """Returns the entries of a schema, each with its statement, but for SQLite's statistics."""
+    rows = connection.execute(
+        "SELECT substr(type, 1, 100), substr(name, 1, 100), substr(sql, 1, ?) FROM sqlite_schema "
+        "LIMIT ?",
+        (_LONGEST_STATEMENT, _MOST_ENTRIES),
+    ).fetchall()
+    # Of the indexes that SQLite makes itself, there is no statement.
+    entries = ((str(kind), str(name), " ".join(str(sql or "").split())) for kind, name, sql in rows)
+    return Counter(entry for entry in entries if entry[2] not in _STATISTICS)
 
 
 def _run(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
@@ -185,7 +235,8 @@ def snapshot(connection: sqlite3.Connection) -> Generator[None]:
         yield
     finally:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            # A signal handler may have enqueued with this connection meanwhile.
+            connection.execute("COMMIT")
 
 
 @contextmanager

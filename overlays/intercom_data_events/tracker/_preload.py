@@ -21,12 +21,11 @@ _loading = ForkLock()
 
 def load(session: Session[Engine]) -> None:
     """Imports what threads would import one by one, and sets up connections."""
-    with _loading:
+    # The first event that is sent meets the same error, such as too many open files, and reports it.
+    with _loading, suppress(Exception):
         import encodings.idna  # noqa: F401  # for the names of hosts
 
         from intercom_data_events._sending import responses  # noqa: F401
         from intercom_data_events_api.api.data_events import create_data_event  # noqa: F401
 
-        # The first event that is sent meets the same error, and reports it.
-        with suppress(Exception):
-            session.process_state()
+        session.process_state()

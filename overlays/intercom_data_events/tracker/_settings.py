@@ -13,7 +13,7 @@ from attrs import asdict, define, field
 from intercom_data_events._dispatch.concurrency import check_concurrency
 from intercom_data_events._sending.client import parts_of
 from intercom_data_events._validation import invalid
-from intercom_data_events.errors import ConfigurationError
+from intercom_data_events.errors import ConfigurationError, OutboxError
 from intercom_data_events.tracker._memory import MemoryQueue
 from intercom_data_events.tracker._preparation import BeforeSend, Preparation
 
@@ -120,8 +120,15 @@ class Options:
         # A disabled client's events go nowhere, and those of an outbox are not to follow them.
         if self.outbox is None or not self.session.enabled:
             return MemoryQueue(self.max_queued or _MOST)
-        from intercom_data_events.outbox._binding import Binding
-        from intercom_data_events.outbox._queue import MOST, OutboxQueue
+        try:
+            from intercom_data_events.outbox._binding import Binding
+            from intercom_data_events.outbox._queue import MOST, OutboxQueue
+        except OSError as error:
+            raise OutboxError(
+                f"the outbox {os.fspath(self.outbox)} cannot be opened, because Python cannot read "
+                f"a module ({error.strerror}); if this process has too many files open, close some "
+                "or raise the limit (ulimit -n)"
+            ) from error
 
         return OutboxQueue(
             self.outbox,
