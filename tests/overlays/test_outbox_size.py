@@ -11,10 +11,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import test_outbox
 from test_outbox import (
     NOW,
     PATIENCE,
     VERSION_1_PUTS,
+    Process,
     another_program,
     at_each_line,
     event,
@@ -33,6 +35,9 @@ from intercom_data_events.emulator import Emulator
 from intercom_data_events.outbox import Outbox
 from intercom_data_events.outbox._queue import OutboxQueue
 from intercom_data_events.tracker import Tracker
+
+# A fixture.
+small_disk = test_outbox.small_disk
 
 FEW, MANY = 10_000, 100_000
 #: Bytes of a file with hardly anything in it; free pages of 256 KiB may stay.
@@ -277,6 +282,16 @@ def test_what_others_add_and_remove_is_counted_while_threads_enqueue(removed, op
         box.run_maintenance(NOW, ())
 
     assert box.size == number_in(path)
+
+
+def test_the_oldest_that_others_remove_are_never_counted_again(opened, path):
+    opened()
+    fill(path, 12_000)
+    box = opened()
+    for _ in range(9):
+        change(path, "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT 7)")
+        box.run_maintenance(NOW, ())
+        assert box.size == number_in(path)
 
 
 def test_what_is_enqueued_at_any_line_of_a_count_is_counted_once(opened, path):
@@ -598,3 +613,39 @@ def test_what_is_closed_is_not_compacted(opened):
     box.close()
     with pytest.raises(RuntimeError, match="is closed"):
         box.compact()
+
+
+@pytest.mark.processes
+def test_compact_without_room_leaves_the_file_and_the_room_as_they_were(tmp_path, small_disk):
+    script = """
+        import sqlite3
+        path, ballast = sys.argv[1:]
+        box = Outbox(path)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 7000) "
+                "INSERT INTO events (event, tracked_at) SELECT ?, 0 FROM n", ("x" * 100,)
+            )
+            connection.commit()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with open(ballast, "wb") as file:
+            file.write(bytes(2_600_000))
+        before = os.stat(path).st_size, os.stat(path + "-wal").st_size
+        try:
+            box.compact()
+        except OutboxError as error:
+            say(error)
+        assert (os.stat(path).st_size, os.stat(path + "-wal").st_size) == before
+        box.enqueue(event(), NOW)
+        os.unlink(ballast)
+        assert box.compact() <= before[0] + 1024
+        assert box.status().queued == 7_001
+        box.close()
+        say("well")
+    """
+    files = tmp_path / "outbox.db", tmp_path / "ballast"
+    with Process(script, *files, command=small_disk) as process:
+        said, well = process.end()
+
+    assert "cannot be written, because the disk is full; make room" in said
+    assert well == "well"

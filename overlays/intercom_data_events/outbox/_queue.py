@@ -25,7 +25,7 @@ from intercom_data_events.outbox._alone import Alone, Lock
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._errors import UNHARMED, is_full
 from intercom_data_events.outbox._file import LONG_LOG, OPENING, Slot
-from intercom_data_events.outbox._schema import one, pragma
+from intercom_data_events.outbox._schema import one, pragma, snapshot
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
 log = logging.getLogger("intercom_data_events")
@@ -168,7 +168,7 @@ class OutboxQueue(Outbox):
         self._alone: Alone | None = None
         file = self._file = self._opened(path, binding, patience=patience, create=create)
         self._lock = Lock(file.path)
-        with file.using(file.main) as connection:
+        with file.using(file.main) as connection, snapshot(connection):
             # The events at first, without those that left since, and what others have added.
             self._counted, self._first = one(connection, _COUNT), one(connection, _LAST)
             self._added = 0
@@ -549,19 +549,21 @@ class OutboxQueue(Outbox):
         """
         # Events that other threads enqueue meanwhile may be counted, or not.
         before = self._inserted
-        added = one(connection, _LAST) - self._first
-        rows, last = connection.execute(_COUNT_SOME, (self._swept_to, _COUNTED)).fetchone()
-        span = one(connection, _SPAN)
+        with snapshot(connection):
+            added = one(connection, _LAST) - self._first
+            rows, last = connection.execute(_COUNT_SOME, (self._swept_to, _COUNTED)).fetchone()
+            span = one(connection, _SPAN)
         reserved = self._reserved
         meanwhile = reserved - before
         self._added = min(max(self._added, added - reserved), added - before)
-        self._correct(reserved, 0, span + meanwhile)
         self._swept += rows
         if rows == _COUNTED:
             self._swept_to = last
         else:
             self._correct(reserved, self._swept, self._swept + meanwhile)
             self._swept, self._swept_to = 0, -(2**63)
+        # Afterwards, as others may have removed the oldest of those that were counted before.
+        self._correct(reserved, 0, span + meanwhile)
 
     def _correct(self, reserved: int, least: int, most: int) -> None:
         present = self._counted + self._added + reserved
