@@ -31,6 +31,7 @@ from typing import cast
 from attrs import frozen
 
 from measuring import (
+    backlog,
     chart,
     figures,
     instructions,
@@ -56,9 +57,13 @@ class Amounts:
     sent: int = 1_000
     windows: int = 4
     tracked: int = 2_500
+    waiting: int = 1_000_000
+    shared: float = 2.0
 
 
-QUICK = Amounts(listed=500, pages=20, creates=20, sent=100, windows=3, tracked=100)
+QUICK = Amounts(listed=500, pages=20, creates=20, sent=100, windows=3, tracked=100,
+    waiting=10_000, shared=0.2,
+)  # fmt: skip
 
 
 def main() -> int:
@@ -197,6 +202,10 @@ def _questions(
     if "tracking" in parts:
         url = stack.enter_context(servers.emulating(servers.LIMIT, servers.LATENCY))
         yield from tracking.questions(url, servers.unused(), amounts.tracked)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield from backlog.questions(
+            url, accepting(), folder, amounts.tracked, amounts.waiting, amounts.shared
+        )
     if "regeneration" in parts:
         yield from starting.regeneration()
 

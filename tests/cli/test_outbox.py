@@ -43,6 +43,7 @@ ALL = {
     "retry": ["retry", "--all"],
     "forget": ["forget", "--all"],
     "export": ["export"],
+    "compact": ["compact"],
 }
 
 
@@ -646,6 +647,53 @@ def test_which_dead_letters_has_to_be_right(which, said, nobody_knows, command):
         assert said in (done.error["message"] if as_json else done.err)
     assert letters() == [1]
     assert waiting() == []
+
+
+# The size
+
+
+def sizes() -> int:
+    return sum(Path(f"{FILE}{end}").stat().st_size for end in ("", "-wal"))
+
+
+def keep_and_send(kept: int, sent: int) -> None:
+    """Has events wait in the file that are left of many."""
+    keep(*range(sent + kept))
+    with opened() as box:
+        for _ in range(sent):
+            box.ack(box.claim(time.time()))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_file_is_made_as_small_as_what_is_in_it(as_json, emulator, command, monkeypatch):
+    monkeypatch.delenv("INTERCOM_ACCESS_TOKEN")
+    keep_and_send(kept=3, sent=600)
+    with opened():
+        before = sizes()
+        done = command("outbox", "compact", FILE, *(["--json"] if as_json else []))
+        after = sizes()
+    assert (done.code, done.err) == (0, "")
+    assert after < 20_000 < before
+    if as_json:
+        assert done.json == {"file": "outbox.db", "size_before": before, "size": after}
+    else:
+        assert re.fullmatch(r"outbox\.db: [\d.]+ kB before, [\d.]+ kB now\n", done.out)
+    assert waiting() == [NOON + number for number in (600, 601, 602)]
+
+
+@pytest.mark.parametrize("use", ["BEGIN", "BEGIN IMMEDIATE"])
+def test_a_file_that_another_process_reads_or_writes_is_not_made_smaller(use, emulator, command):
+    keep_and_send(kept=3, sent=60)
+    with closing(sqlite3.connect(FILE, isolation_level=None)) as raw:
+        raw.execute(use)
+        raw.execute("SELECT count(*) FROM events").fetchall()
+        done = command("outbox", "compact", FILE, "--json")
+        raw.execute("ROLLBACK")
+    assert (done.code, done.out) == (3, "")
+    assert done.error["error"] == "OutboxLockedError"
+    assert "must not be in use while it is compacted, but another process" in done.error["message"]
+    assert command("outbox", "compact", FILE).code == 0
+    assert waiting() == [NOON + number for number in (60, 61, 62)]
 
 
 # Writing to files

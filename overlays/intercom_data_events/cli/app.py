@@ -708,6 +708,25 @@ def forget(
 
 
 @outbox.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events outbox compact events.outbox",
+        "intercom-events outbox compact events.outbox --json",
+    ),
+)
+def compact(file: OutboxArgument, as_json: JsonOption = False) -> None:
+    """Write the file anew, as small as what is in it.
+
+    Outboxes shrink by themselves, but one that an earlier version made does so only after this. It
+    needs room on the disk for what is in the file two times more. While it runs, applications that
+    use the file wait; events that they track may raise an OutboxLockedError after a second.
+    """
+    from intercom_data_events.cli import outbox as doing
+
+    doing.compact(file, as_json=as_json)
+
+
+@outbox.command(
     "export",
     no_args_is_help=True,
     epilog=_examples(

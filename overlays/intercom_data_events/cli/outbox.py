@@ -141,6 +141,27 @@ def forget(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) ->
         output.result(f"{_events(count)} deleted.")
 
 
+def compact(file: Path, *, as_json: bool) -> None:
+    """Makes an outbox as small as what is in it, and tells its sizes.
+
+    Args:
+        file: The outbox.
+        as_json: Whether to write JSON.
+
+    Raises:
+        OutboxLockedError: Another process is reading or writing it.
+        OutboxError: It cannot be used.
+    """
+    with Outbox(file) as box:
+        before = box.status().size
+        after = box.compact()
+    if as_json:
+        output.result_json({"file": str(file), "size_before": before, "size": after})
+        return
+    sizes = f"{decimal(before)} before, {decimal(after)} now"
+    output.result(output.printable(f"{file}: {sizes}"))
+
+
 def export(file: Path, *, refused: bool, to: Path | None, quiet: bool) -> None:
     """Writes what is in an outbox as `import` reads it; it stays there.
 

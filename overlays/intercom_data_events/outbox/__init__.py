@@ -27,8 +27,10 @@ from typing import Any, Self
 
 from attrs import frozen
 
+from intercom_data_events.errors import OutboxLockedError
 from intercom_data_events.outbox import _rows
 from intercom_data_events.outbox._binding import Binding, bound
+from intercom_data_events.outbox._errors import UNHARMED
 from intercom_data_events.outbox._file import OutboxFile
 from intercom_data_events.outbox._schema import in_turn, one, transaction
 
@@ -236,17 +238,38 @@ class Outbox:
     def compact(self) -> int:
         """Writes the file anew, as small as what is in it; returns the bytes that it has then.
 
-        Files shrink by themselves while nothing happens, but those of versions before 0.2. It takes
-        as much room on the disk once more, and nobody else can write meanwhile.
+        Files shrink by themselves while little happens, but one that an earlier version made does
+        so only after this. It needs room on the disk for what is in the file two times more, and no
+        other process or thread can write meanwhile.
 
         Raises:
-            OutboxLockedError: Another process is using the file.
+            OutboxLockedError: Another process, or another thread, is writing or reading. Nothing is
+                lost; try again.
         """
-        with self._file.using(self._file.main) as connection:
+        file = self._file
+        with (
+            file.checkpointing,
+            file.using(file.main),
+            closing(file.connect(file.patience)) as connection,
+        ):
+            # A copy of a large file would fill the memory.
+            connection.execute("PRAGMA temp_store = FILE")
+            self._empty_log(connection)
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            in_turn(connection, "VACUUM", self._file.patience)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            try:
+                in_turn(connection, "VACUUM", file.patience)
+            finally:
+                # Also where the disk was full: the log may have filled it.
+                self._empty_log(connection)
         return self.status().size
+
+    def _empty_log(self, connection: sqlite3.Connection) -> None:
+        busy = one(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            raise OutboxLockedError(
+                f"the outbox {self.path} must not be in use while it is compacted, but another "
+                f"process is reading or writing it; try again{UNHARMED}"
+            )
 
     def close(self) -> None:
         """Closes the file."""

@@ -28,7 +28,7 @@ from intercom_data_events.outbox._alone import Alone, Lock
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._errors import UNHARMED, is_full
 from intercom_data_events.outbox._file import LONG_LOG, OPENING, Slot
-from intercom_data_events.outbox._schema import one, pragma
+from intercom_data_events.outbox._schema import one, pragma, snapshot
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
 log = logging.getLogger("intercom_data_events")
@@ -38,6 +38,8 @@ MOST = 1_000_000
 # Seconds after which a claim that its process does not renew ends, and between two renewals.
 _STALLED_AFTER = 30.0
 _HEARTBEAT = 10.0
+# The value of SQLite's setting "auto_vacuum" in files that can give free pages back.
+_INCREMENTAL = 2
 # Rows that are counted at once: a count of all would take longer the more there are.
 _COUNTED = 5_000
 # Looks, of one a second or so, after which a log that did not change is checkpointed however short
@@ -50,9 +52,15 @@ _LONG_LOG = LONG_LOG
 _TOO_LONG_LOG = 256 * 1024 * 1024
 # Milliseconds that writers wait then for a process that is reading.
 _WAITING_FOR_READERS = 100
-# Free pages that a file at rest may keep, and those that are given back at once.
+# Free pages that a file may keep, and the most that are given back at once.
 _FREE_PAGES = 256
 _GIVEN_BACK = 1_000
+# Seconds that giving some back may take, as writers wait then, and seconds until the next ones. To
+# move a page, SQLite looks through the list of free ones: 0.1 ms where there are 50,000.
+_GIVING_BACK = 0.001
+_NEXT_BACK = 0.004
+# How often some are given back at a time although others write.
+_BESIDE_WRITERS = 20
 # Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
 _AT_ONCE = 500
 _BREAK = 0.001
@@ -162,7 +170,8 @@ class OutboxQueue(Outbox):
         self._turn = 0
         # The log as it was last seen: its time, its length, and how many looks it has not changed.
         self._changed = self._log_length = self._resting = 0
-        self._free_pages = 0
+        # The pages of the file that could be given back, and whether those are most of it.
+        self._free_pages, self._mostly_free = 0, False
         self._renewed = 0.0
         # Accepted events whose removal is not written, and the events that have been claimed, with
         # their texts in the file.
@@ -179,13 +188,12 @@ class OutboxQueue(Outbox):
         # write, or cannot renew their claims, share the other one: then no claim is ended.
         self._lock = Lock(file.path, is_database=True)
         self._pending = Lock(file.log_path)
-        with file.using(file.main) as connection:
+        with file.using(file.main) as connection, snapshot(connection):
             # The events at first, without those that left since, and what others have added.
             self._counted, self._first = one(connection, _COUNT), one(connection, _LAST)
             self._added = 0
             # How far the present count of them has come.
             self._swept, self._swept_to = 0, _rows.BEGIN
-            self._shrinks = pragma(connection, "auto_vacuum") == 2
         file.on_rescue, file.on_child = self._renumber, self._leave_to_parent
 
     @property
@@ -410,8 +418,10 @@ class OutboxQueue(Outbox):
                 return self._alone.has_due(connection, now, others_died=others_died)
         with file.using(file.main) as connection:
             self._count(connection)
-            if self._shrinks:
-                self._free_pages = pragma(connection, "freelist_count")
+            # Files of earlier versions give nothing back until compact() has written them anew.
+            shrinks = pragma(connection, "auto_vacuum") == _INCREMENTAL
+            self._free_pages = pragma(connection, "freelist_count") if shrinks else 0
+            self._mostly_free = self._free_pages > pragma(connection, "page_count") / 2
             any_free = bool(one(connection, _ANY_FREE))
         with self._lock.sharing() as allowed:
             return any_free and allowed
@@ -467,15 +477,25 @@ class OutboxQueue(Outbox):
         self._log_length, self._changed = found.st_size, found.st_mtime_ns
         return self._has_checkpoint()
 
-    def _has_checkpoint(self) -> bool:
+    @property
+    def _rests(self) -> bool:
+        return self._resting >= (_LONG_REST if self.size else 1)
+
+    @property
+    def _longest_log(self) -> int:
         if self._file.is_crowded or self._resting >= _LONG_REST:
-            longest = 0
-        elif self._resting and not self.size:
-            longest = _SHORT_LOG
-        else:
-            longest = _LONG_LOG
-        shrinks = self._resting and not self.size and self._free_pages > _FREE_PAGES
-        return not self._file.is_closed and (self._log_length > longest or bool(shrinks))
+            return 0
+        return _SHORT_LOG if self._resting and not self.size else _LONG_LOG
+
+    @property
+    def _is_loose(self) -> bool:
+        """Whether pages are to be given back, because most are free or no events come."""
+        if self._file.is_crowded or self._free_pages <= _FREE_PAGES:
+            return False
+        return self._rests or self._mostly_free
+
+    def _has_checkpoint(self) -> bool:
+        return not self._file.is_closed and (self._log_length > self._longest_log or self._is_loose)
 
     def checkpoint(self) -> None:
         """Moves the log into the database; waits for the disk, beside the use of the file.
@@ -485,24 +505,42 @@ class OutboxQueue(Outbox):
         file = self._file
         if not self._has_checkpoint() or not file.is_intact:
             return
-        rests = self._resting >= (_LONG_REST if self.size else 1)
+        rests = self._rests
         with file.checkpointing, file.explaining(), closing(file.connect(OPENING)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            if rests and self._shrinks:
-                self._give_back_pages(connection)
+            if self._is_loose:
+                rests = self._give_back_pages(connection) and rests
+            if rests or self._log_length > self._longest_log:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             if rests or file.is_crowded or self._log_length > _TOO_LONG_LOG:
                 # Writers wait for this one, but what takes long is done.
                 connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 file.is_crowded = False
 
-    def _give_back_pages(self, connection: sqlite3.Connection) -> None:
-        """Makes the file smaller, some pages at a time."""
-        while pragma(connection, "freelist_count") > _FREE_PAGES and not self.size:
-            connection.execute(f"PRAGMA incremental_vacuum({_GIVEN_BACK})").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            time.sleep(_BREAK)
+    def _give_back_pages(self, connection: sqlite3.Connection) -> bool:
+        """Makes the file smaller, some pages at a time; returns whether nobody wrote meanwhile."""
+        lock = self._file.inserts.lock
+        writes = pragma(connection, "data_version")
+        pages, parts = 1, 0
+        while pragma(connection, "freelist_count") > _FREE_PAGES:
+            is_written = pragma(connection, "data_version") != writes
+            if self._file.is_closed or (is_written and parts >= _BESIDE_WRITERS):
+                return False
+            # Within a process, this lock decides whose turn it is; see _write().
+            if not lock.acquire(timeout=_TURN):
+                return False
+            try:
+                begin = SYSTEM.monotonic()
+                # In one step, as no finalizer may run while SQLite's lock is held.
+                connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+                fits = SYSTEM.monotonic() - begin < _GIVING_BACK
+            finally:
+                lock.release()
+            pages = min(pages * 2, _GIVEN_BACK) if fits else max(pages // 2, 1)
+            parts += 1
+            time.sleep(_NEXT_BACK)
         self._free_pages = 0
+        return pragma(connection, "data_version") == writes
 
     def release_delayed(self) -> None:
         """Ends all delays."""
@@ -590,21 +628,24 @@ class OutboxQueue(Outbox):
         """
         # Events that other threads enqueue meanwhile may be counted, or not.
         before = self._inserted
-        added = one(connection, _LAST) - self._first
-        rows, last = connection.execute(_COUNT_SOME, (self._swept_to, _COUNTED)).fetchone()
-        span = one(connection, _SPAN)
-        meanwhile = self._reserved - before
-        self._added = min(max(self._added, added - self._reserved), added - before)
-        self._correct(0, span + meanwhile)
+        with snapshot(connection):
+            added = one(connection, _LAST) - self._first
+            rows, last = connection.execute(_COUNT_SOME, (self._swept_to, _COUNTED)).fetchone()
+            span = one(connection, _SPAN)
+        reserved = self._reserved
+        meanwhile = reserved - before
+        self._added = min(max(self._added, added - reserved), added - before)
         self._swept += rows
         if rows == _COUNTED:
             self._swept_to = last
         else:
-            self._correct(self._swept, self._swept + meanwhile)
+            self._correct(reserved, self._swept, self._swept + meanwhile)
             self._swept, self._swept_to = 0, _rows.BEGIN
+        # Afterwards, as others may have removed the oldest of those that were counted before.
+        self._correct(reserved, 0, span + meanwhile)
 
-    def _correct(self, least: int, most: int) -> None:
-        present = self._counted + self._added + self._reserved
+    def _correct(self, reserved: int, least: int, most: int) -> None:
+        present = self._counted + self._added + reserved
         self._counted += min(max(present, least), most) - present
 
     def _left(self, number: int, changed: int) -> None:
@@ -623,14 +664,14 @@ class OutboxQueue(Outbox):
 
     def _remove_some(self, connection: sqlite3.Connection, numbers: Collection[int]) -> bool:
         for number in numbers:
-            if changed := self._write(connection, _REMOVE, number):
-                self._left(number, changed)
-            else:
+            changed = self._write(connection, _REMOVE, number)
+            if not changed:
                 self._write(connection, _FORGET, number)
             if not self._file.is_intact:
                 return False
-            self._claimed.pop(number, None)
+            # In this order, so that enqueue never finds more room than there is.
             self._leaving.discard(number)
+            self._left(number, changed)
         return True
 
     def bury(self, number: int, error: IntercomError, now: float) -> None:
