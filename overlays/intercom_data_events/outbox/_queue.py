@@ -455,7 +455,9 @@ class OutboxQueue(Outbox):
         pages, parts = 1, 0
         while pragma(connection, "freelist_count") > _FREE_PAGES:
             is_written = pragma(connection, "data_version") != writes
-            if self._file.is_closed or (is_written and parts >= _BESIDE_WRITERS):
+            if self._file.is_closed or not self._file.is_intact:
+                return False
+            if is_written and parts >= _BESIDE_WRITERS:
                 return False
             # Within a process, this lock decides whose turn it is; see _write().
             if not lock.acquire(timeout=_TURN):
