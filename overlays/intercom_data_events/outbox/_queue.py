@@ -449,7 +449,7 @@ class OutboxQueue(Outbox):
                 file.is_crowded = False
 
     def _give_back_pages(self, connection: sqlite3.Connection) -> bool:
-        """Makes the file smaller, some pages at a time; returns whether nobody wrote meanwhile."""
+        """Makes the file smaller, some pages at a time; returns whether no other process wrote."""
         lock = self._file.inserts.lock
         writes = pragma(connection, "data_version")
         pages, parts = 1, 0
