@@ -518,13 +518,15 @@ class OutboxQueue(Outbox):
                 file.is_crowded = False
 
     def _give_back_pages(self, connection: sqlite3.Connection) -> bool:
-        """Makes the file smaller, some pages at a time; returns whether nobody wrote meanwhile."""
+        """Makes the file smaller, some pages at a time; returns whether no other process wrote."""
         lock = self._file.inserts.lock
         writes = pragma(connection, "data_version")
         pages, parts = 1, 0
         while pragma(connection, "freelist_count") > _FREE_PAGES:
             is_written = pragma(connection, "data_version") != writes
-            if self._file.is_closed or (is_written and parts >= _BESIDE_WRITERS):
+            if self._file.is_closed or not self._file.is_intact:
+                return False
+            if is_written and parts >= _BESIDE_WRITERS:
                 return False
             # Within a process, this lock decides whose turn it is; see _write().
             if not lock.acquire(timeout=_TURN):
