@@ -607,24 +607,32 @@ class OutboxQueue(Outbox):
 
     def _renumber(self, connection: sqlite3.Connection) -> None:
         """Finds the events of this process again, in a file into which they were moved."""
-        for number, (queued, text) in list(self._claimed.items()):
-            known = (text, queued.tracked_at)
+        claimed, self._claimed = list(self._claimed.items()), {}
+        moved: list[tuple[int, tuple[QueuedEvent, bytes]]] = []
+        for number, (queued, text) in claimed:
             found = connection.execute(
                 "SELECT CAST(event AS BLOB), tracked_at FROM events WHERE id = ?", (number,)
             ).fetchone()
-            if found == known:
-                continue
-            row = connection.execute(
+            if found == (text, queued.tracked_at):
+                self._claimed[number] = queued, text
+            else:
+                moved.append((number, (queued, text)))
+        for number, (queued, text) in moved:
+            rows = connection.execute(
                 "SELECT id FROM events WHERE event = CAST(? AS TEXT) AND tracked_at = ? "
-                "ORDER BY id DESC LIMIT 1",
-                known,
-            ).fetchone()
+                "ORDER BY id DESC LIMIT ?",
+                (text, queued.tracked_at, len(claimed) + 1),
+            )
             # Without a row, another process has seen to it.
-            queued.id = row[0] if row else -number
-            self._claimed[queued.id] = self._claimed.pop(number)
+            queued.id = next((n for (n,) in rows if n not in self._claimed), -number)
+            self._claimed[queued.id] = queued, text
             if number in self._leaving:
                 self._leaving.remove(number)
                 self._leaving.add(queued.id)
+            if number in self._unwritten:
+                statement, values = self._unwritten.pop(number)
+                values = tuple(queued.id if value == number else value for value in values)
+                self._unwritten[queued.id] = statement, values
 
 
 def _queued(
