@@ -87,6 +87,8 @@ OTHER = """
                 assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
         elif what == "close":
             box.close()
+        elif what == "end":
+            break
         say("done")
 """
 
@@ -159,7 +161,7 @@ def test_nothing_is_lost_beside_a_process_that_opened_the_file_afterwards(
         if ends == "closes":
             other.do("close")
         elif ends == "ends":
-            other._process.stdin.close()
+            print("end", file=other._process.stdin, flush=True)
             other.end()
         elif ends == "is killed":
             other.kill()

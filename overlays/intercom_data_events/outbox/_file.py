@@ -67,6 +67,7 @@ class Slot:
         lock: Held during its use; a signal handler or a finalizer may enter it again.
         connection: The connection; None until its first use, and around forks and failures.
         uses: How many uses of it have begun and not ended, one within the other.
+        is_unsure: Whether it may have written after the files were taken away.
         reserved: The number of events that it was given a place for.
         inserted: The number of those that are in the file.
     """
@@ -75,6 +76,7 @@ class Slot:
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
         self.uses = 0
+        self.is_unsure = False
         self.reserved = self.inserted = 0
 
     def disconnect(self) -> None:
@@ -198,6 +200,7 @@ class OutboxFile:
             self.check_open()
             self._rescue_if_taken()
             slot.uses += 1
+            slot.is_unsure = True
             connection, locked = None, False
             try:
                 connection, locked = self._ready(slot)
@@ -220,7 +223,8 @@ class OutboxFile:
                     self._close_slot(slot)
                 elif locked and connection is not None and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self.patience * 1000)}")
-            self._rescue_if_taken()
+            if not self._rescue_if_taken():
+                slot.is_unsure = False
         if self._remarks and slot is self.main:
             self._log_remarks()
 
@@ -511,17 +515,23 @@ class OutboxFile:
 
     # Where it is taken away.
 
-    def _rescue_if_taken(self) -> None:
+    def _rescue_if_taken(self) -> bool:
         """Saves what only this process sees, where the log was deleted or replaced.
+
+        Returns:
+            Whether there is still something to be saved.
 
         Raises:
             OutboxError: It could not be saved, or not yet.
         """
-        if self._missing or self._forks or not (self._is_cut or self._copies or not self.is_intact):
-            return
+        if self._missing or self._forks:
+            return True
+        if self.is_intact and not (self._copies or self._is_cut):
+            return False
         with self._gathered() as alone:
             if alone and not self.is_closed:
                 self._rescue()
+            return not alone
 
     def _rescue(self) -> None:
         inodes = _inodes(self._paths) if self._inodes else ()
@@ -547,10 +557,12 @@ class OutboxFile:
         """
         source = next((slot.connection for slot in self._slots if slot.connection), self._guard)
         _, wal, shm = self._inodes
-        failure = None
-        if source is not None:
-            # Where only the index is gone, others have read the log.
-            saved = self._saved if inodes[1] != wal else max(self._saved, self._logged)
+        failure, saved, unsure = None, self._saved, True
+        if inodes[1] == wal:
+            # Others find in the log what was in it when its index was taken away.
+            saved = max(saved, self._logged)
+            unsure = any(slot.is_unsure for file in self._siblings() for slot in file._slots)
+        if source is not None and unsure:
             try:
                 self._copies.append(_rescue.Copy(source, saved))
             except sqlite3.Error as error:
@@ -560,10 +572,13 @@ class OutboxFile:
         # SQLite keeps one index of the log for all connections of a process to a database.
         for file in list(self._siblings()):
             file._disconnect()
+            for slot in file._slots:
+                slot.is_unsure = False
         if inodes[1] != wal and inodes[2] == shm is not None:
             # It is the index of the log that is gone, and others would take it for that of theirs.
             self._remove_index(shm)
-        self._remarks.append(failure or f"{self._taken} is being moved into the new one")
+        if unsure:
+            self._remarks.append(failure or f"{self._taken} is being moved into the new one")
         return failure
 
     @property

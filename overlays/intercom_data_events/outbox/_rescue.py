@@ -12,15 +12,15 @@ import uuid
 from contextlib import closing
 from typing import Any
 
+from intercom_data_events.outbox import _pages
 from intercom_data_events.outbox._errors import code_of
-from intercom_data_events.outbox._schema import one, pragma, secure, transaction
+from intercom_data_events.outbox._schema import one, pragma, transaction, unlock
 
 # Rows that are changed in one transaction: in between, others can write.
 _AT_ONCE = 500
 # Rows whose numbers are compared at once.
 _COMPARED = 5_000
 _NUMBERS_BEGIN = -(2**63)
-_NUMBERS_END = 2**63 - 1
 
 _COLUMNS = {
     "events": "tracked_at, tries, held_until, owner, rejected_at",
@@ -52,8 +52,10 @@ class Copy:
         # A file of its own, that is deleted with it.
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
+            # Others may have made the database larger meanwhile: SQLite reads it all the same then.
+            unlock(source)
             source.backup(self._rows)
-            secure(self._rows)
+            unlock(self._rows)
         except BaseException:
             self._rows.close()
             raise
@@ -110,52 +112,65 @@ class Copy:
 
     def _insert_table(self, connection: sqlite3.Connection, table: str, generation: str) -> bool:
         note = f"rescued {table} {generation}"
-        whole = True
-        # From both ends, as the middle may be damaged.
-        for order, last in (("ASC", _NUMBERS_BEGIN), ("DESC", _NUMBERS_END)):
-            while True:
-                with transaction(connection):
-                    done = int(_note(connection, note) or _NUMBERS_BEGIN)
-                    start = max(last, done) if order == "ASC" else last
-                    rows, damaged = self._next(table, order, start, done)
-                    for row in rows:
-                        self._insert_row(connection, table, row)
-                    if rows and order == "ASC":
-                        _set(connection, note, str(rows[-1][0]))
-                if rows:
-                    last = rows[-1][0]
-                if damaged or len(rows) < _AT_ONCE:
-                    break
-            whole &= not damaged
-            if not damaged:
-                break
-        if whole:
+        last = _NUMBERS_BEGIN
+        while True:
             with transaction(connection):
                 done = int(_note(connection, note) or _NUMBERS_BEGIN)
-                _set(connection, note, str(max(done, last, self._saved)))
-        return whole
+                rows, damaged = self._next(table, max(last, done))
+                for row in rows:
+                    self._insert_row(connection, table, row)
+                if rows:
+                    last = rows[-1][0]
+                    _set(connection, note, str(last))
+            if damaged:
+                break
+            if not rows:
+                with transaction(connection):
+                    _set(connection, note, str(max(done, last, self._saved)))
+                return True
+        rows = self._scattered(table, max(last, done))
+        for start in range(0, len(rows), _AT_ONCE):
+            with transaction(connection):
+                for row in rows[start : start + _AT_ONCE]:
+                    self._insert_row(connection, table, row)
+        return hasattr(self._rows, "serialize")
 
-    def _next(
-        self, table: str, order: str, last: int, done: int
-    ) -> tuple[list[tuple[Any, ...]], bool]:
+    def _next(self, table: str, last: int) -> tuple[list[tuple[Any, ...]], bool]:
         """Returns the next rows, and whether a damage ends them."""
+        if table == "events" and 0 <= last < self._saved:
+            last = self._saved
         rows: list[tuple[Any, ...]] = []
         query = (
             f"SELECT id, CAST(event AS BLOB), {_COLUMNS[table]} FROM {table} "
-            f"WHERE id {'>' if order == 'ASC' else '<'} ? AND id > ? "
-            f"AND NOT (id BETWEEN 1 AND ? AND ?) ORDER BY id {order} LIMIT {_AT_ONCE}"
+            f"WHERE id > ? AND NOT (? AND id BETWEEN 1 AND ?) ORDER BY id LIMIT {_AT_ONCE}"
         )
-        if order == "ASC" and table == "events" and 0 <= last < self._saved:
-            last = self._saved
         try:
             with closing(self._rows.cursor()) as cursor:
-                values = (last, done, self._saved, table == "events")
-                rows.extend(cursor.execute(query, values))
+                rows.extend(cursor.execute(query, (last, table == "events", self._saved)))
         except sqlite3.DatabaseError as error:
             if code_of(error) in ("SQLITE_NOMEM", "SQLITE_FULL"):
                 raise
             return rows, True
         return rows, False
+
+    def _scattered(self, table: str, last: int) -> list[tuple[Any, ...]]:
+        """Returns the rows that are on any page, where the pages are not all of one database."""
+        if not hasattr(self._rows, "serialize"):
+            return []  # PyPy
+        found: dict[int, tuple[Any, ...]] = {}
+        for number, (_, *values) in _pages.rows(self._rows.serialize()):
+            if number <= max(last, self._saved):
+                continue
+            if table == "events" and len(values) in (5, 6):
+                event, tracked_at, tries, held_until, owner, *rejected_at = values
+                row = (tracked_at, tries, held_until, _text(owner), *(rejected_at or [None]))
+            elif table == "dead" and len(values) == 8:
+                event, *times, error, message, status, request_id = values
+                row = (*times, _text(error), _text(message), status, _text(request_id))
+            else:
+                continue
+            found[number] = number, event, *row
+        return [found[number] for number in sorted(found)]
 
     def _insert_row(self, connection: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> None:
         number, event, tracked_at, *_ = row
@@ -245,6 +260,10 @@ def _reserve(connection: sqlite3.Connection, number: int | None = None) -> int:
     number = one(connection, "SELECT last_insert_rowid()")
     connection.execute("DELETE FROM events WHERE id = ?", (number,))
     return number
+
+
+def _text(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _note(connection: sqlite3.Connection, name: str) -> str | None:
