@@ -174,3 +174,338 @@ def test_nothing_is_lost_beside_a_process_that_opened_the_file_afterwards(
         assert rows(path) == sorted(expected)
         sent = everything(box)
         assert sorted(sent) == sorted(expected)
+
+
+def uses(box, refusal):
+    """What a dispatcher and its callers do with a file that has eight events."""
+    entries = [box.claim(NOW) for _ in range(4)]
+    return {
+        "enqueue": lambda: box.enqueue(event(100), NOW),
+        "claim": lambda: box.claim(NOW),
+        "ack": lambda: box.ack(entries[0]),
+        "dead_letter": lambda: box.dead_letter(entries[1], refusal, NOW),
+        "nack": lambda: box.nack(entries[2], 60, NOW),
+        "release": lambda: box.release(entries[3]),
+        "run_maintenance": lambda: box.run_maintenance(NOW, ()),
+        "checkpoint": box.checkpoint,
+        "status": box.status,
+    }
+
+
+USES = [
+    "enqueue", "claim", "ack", "dead_letter", "nack", "release", "run_maintenance", "checkpoint",
+    "status",
+]  # fmt: skip
+
+
+@taken
+@pytest.mark.parametrize("name", USES)
+def test_the_files_can_be_taken_between_any_two_steps(tmp_path, refusal, endings, name):
+    for step in itertools.count():
+        path = tmp_path / f"{step}.db"
+        with contextlib.closing(Outbox(path, here)) as box:
+            for number in range(8):
+                box.enqueue(event(number), NOW)
+            box.needs_checkpoint()
+            box._file.is_crowded = name == "checkpoint"
+            use, steps = uses(box, refusal)[name], itertools.count()
+
+            def take(path=path, step=step, steps=steps):
+                if next(steps) == step:
+                    delete(path, endings)
+
+            at_each_line(use, take)
+            # What the tracker does next.
+            box.run_maintenance(NOW, ())
+            box.enqueue(event(101), NOW)
+            gone = {"ack": {0}, "dead_letter": {1}}.get(name, set())
+            expected = {*range(8), 101, *([100] if name == "enqueue" else ())} - gone
+            assert rows(path) == sorted(expected)
+            assert rows(path, "dead") == ([1] if name == "dead_letter" else [])
+        if next(steps) <= step:
+            break
+    assert step > 20
+
+
+@taken
+def test_events_in_flight_end_as_they_do_otherwise(opened, path, refusal, endings):
+    box = opened(binding=here)
+    for number in range(6):
+        box.enqueue(event(number), NOW)
+    accepted, rejected, failed, unsent, kept = (box.claim(NOW) for _ in range(5))
+    delete(path, endings)
+
+    box.ack(accepted)
+    box.dead_letter(rejected, refusal, NOW)
+    box.nack(failed, 60, NOW)
+    box.release(unsent)
+    assert rows(path) == [2, 3, 4, 5]
+    assert rows(path, "dead") == [1]
+    other = opened()
+    # One is in flight, and one is delayed.
+    assert sorted(everything(other)) == [3, 5]
+    box.ack(kept)
+    assert rows(path) == [2, 3, 5]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("endings", [("-wal", "-shm")])
+def test_numbers_that_others_have_got_meanwhile_are_theirs(opened, path, refusal, endings):
+    box = opened(binding=here)
+    for number in range(6):
+        box.enqueue(event(number), NOW)
+    accepted, rejected, failed = (box.claim(NOW) for _ in range(3))
+    dead = box.claim(NOW)
+    box.dead_letter(dead, refusal, NOW)
+    delete(path, endings)
+    with Another(path) as other:
+        other.do("track", 1000, 1010)
+        assert other.do("send", 2) == [1000, 1001]
+        box.ack(accepted)
+        box.dead_letter(rejected, refusal, NOW)
+        box.nack(failed, 60, NOW)
+        other.do("checkpoint")
+        assert rows(path) == [2, 4, 5, *range(1002, 1010)]
+        assert rows(path, "dead") == [1, 3]
+        assert sorted(everything(box)) == [4, 5, *range(1002, 1010)]
+
+
+@taken
+def test_what_had_left_does_not_come_back(opened, path, refusal, endings):
+    box = opened(binding=here)
+    for number in range(20):
+        box.enqueue(event(number), NOW)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    box.run_maintenance(NOW, ())
+    for number in range(10):
+        entry = box.claim(NOW)
+        if number % 2:
+            box.ack(entry)
+        else:
+            box.dead_letter(entry, refusal, NOW)
+    in_flight = box.claim(NOW)
+    delete(path, endings)
+
+    box.run_maintenance(NOW, ())
+    assert rows(path) == [*range(10, 20)]
+    assert rows(path, "dead") == [*range(0, 10, 2)]
+    assert sorted(everything(opened())) == [*range(11, 20)]
+    box.ack(in_flight)
+    assert rows(path) == [*range(11, 20)]
+
+
+@taken
+@pytest.mark.processes
+@pytest.mark.parametrize("ends", ["goes on", "closes", "is killed"])
+@pytest.mark.parametrize("first", ["mine", "theirs"])
+def test_processes_that_had_the_file_open_save_each_event_once(opened, path, endings, ends, first):
+    box = opened(binding=here)
+    box.enqueue(event(0), NOW)
+    with Another(path) as other:
+        other.do("track", 1000, 1100)
+        for number in range(1, 50):
+            box.enqueue(event(number), NOW)
+        assert other.do("send", 1) == [0]
+        delete(path, endings)
+        if first == "theirs":
+            other.do("look")
+        box.enqueue(event(50), NOW)
+        if ends == "closes":
+            other.do("close")
+        elif ends == "is killed":
+            other.kill()
+        else:
+            other.do("look")
+            other.do("track", 1100, 1110)
+        expected = {*range(1, 51), *range(1000, 1110 if ends == "goes on" else 1100)}
+        assert rows(path) == sorted(expected)
+        assert sorted(everything(box)) == sorted(expected)
+
+
+@taken
+def test_it_can_happen_again_and_again(opened, path, endings):
+    box = opened(binding=here)
+    for number in range(12):
+        box.enqueue(event(number), NOW)
+        delete(path, endings)
+        if number % 3:
+            box.ack(box.claim(NOW))
+            delete(path, endings)
+        if number % 2:
+            box.run_maintenance(NOW, ())
+    box.close()
+    assert rows(path) == [*range(8, 12)]
+
+
+@taken
+def test_several_outboxes_of_one_process_go_on(opened, path, endings):
+    boxes = [opened(binding=here) for _ in range(3)]
+    look = Look(path)
+    for number, box in enumerate(boxes * 4):
+        box.enqueue(event(number), NOW)
+    entry = boxes[1].claim(NOW)
+    delete(path, endings)
+
+    assert look.status().queued == 12
+    boxes[0].enqueue(event(12), NOW)
+    boxes[1].ack(entry)
+    boxes[2].enqueue(event(13), NOW)
+    look.close()
+    for box in boxes:
+        box.close()
+    assert rows(path) == [*range(1, 14)]
+
+
+@taken
+def test_a_program_that_only_looks_saves_what_it_sees(opened, path, endings):
+    box = opened(binding=here)
+    for number in range(30):
+        box.enqueue(event(number), NOW)
+    with Look(path) as look:
+        delete(path, endings)
+        assert users(look.waiting()) == [*range(30)]
+    assert rows(path) == [*range(30)]
+
+
+@taken
+def test_eight_threads_go_on_tracking(opened, path, endings):
+    box = opened(binding=here, patience=20)
+    returned, ends = [], threading.Event()
+
+    def track(first):
+        for number in itertools.count(first):
+            if ends.is_set():
+                return
+            box.enqueue(event(number), NOW)
+            returned.append(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(track, 100_000 * one) for one in range(8)]
+        try:
+            for _ in range(10):
+                many = len(returned)
+                while len(returned) < many + 100 and not any(one.done() for one in running):
+                    box.run_maintenance(NOW, ())
+                with contextlib.suppress(FileNotFoundError):
+                    delete(path, endings)
+        finally:
+            ends.set()
+        for one in running:
+            one.result()
+    box.close()
+    assert rows(path) == sorted(returned)
+
+
+@taken
+@pytest.mark.processes
+def test_a_fork_comes_after_the_rescue(opened, path, endings):
+    script = (
+        FORKING
+        + """
+    __import__("logging").disable()
+    box = Outbox(sys.argv[1])
+    for number in range(40):
+        box.enqueue(event(number), NOW)
+    for ending in sys.argv[2:]:
+        os.unlink(sys.argv[1] + ending)
+    with children() as fork:
+        fork(lambda: box.enqueue(event(40), NOW))
+        box.enqueue(event(41), NOW)
+    box.close()
+    """
+    )
+    with Process(script, path, *endings) as process:
+        process.end()
+    assert rows(path) == [*range(42)]
+
+
+@taken
+def test_a_tracker_sends_what_it_tracked_and_says_so_once(path, caplog, endings):
+    emulator = Emulator(rate_limit=None)
+    with DataEventsClient("token", transport=emulator.transport()) as client:
+        with Tracker(client, path) as tracker:
+            for number in range(300):
+                if number in (100, 101, 200):
+                    with contextlib.suppress(FileNotFoundError):
+                        delete(path, endings)
+                tracker.track("placed-order", user_id=str(number))
+    assert sorted(int(one.user_id) for one in emulator.events) == [*range(300)]
+    assert rows(path) == []
+    if "-wal" in endings:
+        assert "what it held is being moved into the new one" in caplog.text
+
+
+def swapped(path, endings, tmp_path):
+    """Puts the files of another outbox in the place of those of this one."""
+    with contextlib.closing(Outbox(tmp_path / "other.db", here)) as other:
+        other.enqueue(event(7_000), NOW)
+        other.enqueue(event(7_001), NOW)
+        for one in files(path, endings):
+            ending = one.name.removeprefix(path.name)
+            aside = one.with_name(f"aside{ending}")
+            one.rename(aside)
+            shutil.copy(tmp_path / f"other.db{ending}", one)
+
+
+@taken
+@pytest.mark.parametrize("many", [1, 300])
+def test_files_of_another_outbox_are_not_taken_for_its_own(opened, path, tmp_path, endings, many):
+    box = opened(binding=here)
+    for number in range(many):
+        box.enqueue(event(number), NOW)
+    swapped(path, endings, tmp_path)
+
+    box.enqueue(event(many), NOW)
+    box.run_maintenance(NOW, ())
+    assert {*range(many + 1)} <= set(rows(path))
+    assert {*range(many + 1)} <= set(everything(box))
+
+
+@taken
+def test_files_that_are_moved_away_and_back_are_used_again(opened, path, endings):
+    box = opened(binding=here)
+    for number in range(20):
+        box.enqueue(event(number), NOW)
+    for used in (False, True):
+        for one in files(path, endings):
+            one.rename(one.with_name(f"aside{one.name}"))
+        if used:
+            box.enqueue(event(20), NOW)
+        for one in files(path, endings):
+            one.with_name(f"aside{one.name}").replace(one)
+        box.run_maintenance(NOW, ())
+    box.enqueue(event(21), NOW)
+    box.close()
+    assert rows(path) == [*range(22)]
+
+
+def test_a_log_that_was_cut_is_no_reason_to_stop(opened, path, caplog):
+    box = opened(binding=here)
+    for number in range(20):
+        box.enqueue(event(number), NOW)
+    os.truncate(log_of(path), 0)
+
+    with pytest.raises(OutboxError):
+        box.status()
+    box.enqueue(event(20), NOW)
+    box.run_maintenance(NOW, ())
+    assert rows(path) == [20]
+    assert users(box.waiting()) == [20]
+    assert "could not be saved" in caplog.text
+
+
+@pytest.mark.parametrize("tracked", [0, 5, 400])
+def test_a_database_that_is_deleted_with_all_its_files_is_not_tracked_to(
+    opened, path, tracked, caplog
+):
+    box = opened(binding=here)
+    for number in range(tracked):
+        box.enqueue(event(number), NOW)
+    delete(path, ("", "-wal", "-shm"))
+
+    box.run_maintenance(NOW, ())
+    with pytest.raises(OutboxError, match="was moved or deleted while it was in use"):
+        box.enqueue(event(tracked), NOW)
+    assert len(caplog.records) == 1
+    assert everything(box) == [*range(tracked)]

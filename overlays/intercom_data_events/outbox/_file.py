@@ -100,6 +100,7 @@ class OutboxFile:
         main: The connection of the dispatcher, which readers share.
         inserts: That of enqueue.
         spare: One in case that a finalizer keeps the thread that uses enqueue's.
+        logged: The last number that is known to be in the log or in the database.
         is_crowded: Whether the disk was full; the log may take a part of it.
         on_child: Called in each forked child.
         on_rescue: Called when events may have got other numbers, as the file was taken away.
@@ -136,12 +137,13 @@ class OutboxFile:
         self._place: tuple[int, int] | None = None
         self._paths: tuple[str, ...] = ()
         self._inodes: _Inodes = ()
+        self.logged = 0
         # What their folder was when they were looked at, if each later change of it shows.
         self._settled: tuple[int, int, int] | None = None
-        # When the database itself was written, and the last number in it then; the last number in
-        # the log. Only those beyond are lost with the log, or with its index.
+        # When the database itself was written, and the last number in it then: only what is beyond
+        # can be lost with the log.
         self._written = 0
-        self._saved = self._logged = 0
+        self._saved = 0
         # Whether the log cannot be read, though it is there.
         self._is_cut = False
         # What is to be logged when no lock is held.
@@ -287,7 +289,7 @@ class OutboxFile:
             self._look_at_database(connection)
             logged = _rescue.last_number(connection)
             if self.is_intact:
-                self._logged = max(self._logged, logged)
+                self.logged = max(self.logged, logged)
 
     def _look_at_database(self, connection: sqlite3.Connection) -> None:
         """Learns the last number that is in the database itself, whatever becomes of the log."""
@@ -410,7 +412,11 @@ class OutboxFile:
         try:
             _schema.migrate(connection, self.path, opening, create=create)
             if binding is not None:
+                is_new = "mark" not in bound(connection, self.path)
                 self._bound = binding.bind(connection, self.path, opening)
+                if is_new:
+                    # So that the file is known again where the log is lost.
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self._complete(self.main, connection)
         except BaseException:
             self._disconnect()
@@ -515,7 +521,7 @@ class OutboxFile:
 
     # Where it is taken away.
 
-    def _rescue_if_taken(self) -> bool:
+    def _rescue_if_taken(self, *, forks: bool = False) -> bool:
         """Saves what only this process sees, where the log was deleted or replaced.
 
         Returns:
@@ -528,7 +534,7 @@ class OutboxFile:
             return True
         if self.is_intact and not (self._copies or self._is_cut):
             return False
-        with self._gathered() as alone:
+        with self._gathered(forks=forks) as alone:
             if alone and not self.is_closed:
                 self._rescue()
             return not alone
@@ -542,12 +548,25 @@ class OutboxFile:
         if inodes != self._inodes:
             failure = self._copy_and_close(inodes)
         elif self._is_cut:
-            for file in list(self._siblings()):
-                file._disconnect()
+            self._open_cut()
         self._is_cut = False
         self._insert_copies()
         if failure is not None:
             raise OutboxError(failure)
+
+    def _open_cut(self) -> None:
+        """Opens the files again, after their log could not be read."""
+        for file in list(self._siblings()):
+            file._disconnect()
+        with self.explaining():
+            connection = _retried(partial(self.open, self.main))
+            lost = self.logged - _rescue.last_number(connection)
+        self.logged -= max(lost, 0)
+        if lost > 0:
+            self._remarks.append(
+                f"the log of the outbox {self.path} was cut while it was in use; up to {lost} "
+                "events could not be saved"
+            )
 
     def _copy_and_close(self, inodes: _Inodes) -> str | None:
         """Copies what the old files hold, and closes them, so that they can be opened anew.
@@ -560,7 +579,7 @@ class OutboxFile:
         failure, saved, unsure = None, self._saved, True
         if inodes[1] == wal:
             # Others find in the log what was in it when its index was taken away.
-            saved = max(saved, self._logged)
+            saved = max(saved, self.logged)
             unsure = any(slot.is_unsure for file in self._siblings() for slot in file._slots)
         if source is not None and unsure:
             try:
@@ -631,11 +650,16 @@ class OutboxFile:
                 yield file
 
     @contextmanager
-    def _gathered(self) -> Generator[bool]:
+    def _gathered(self, *, forks: bool) -> Generator[bool]:
         """Has this thread alone use the file, if that is soon possible."""
         with ExitStack() as held:
             alone = True
             for file in sorted(self._siblings(), key=id):
+                # A fork has got these locks already.
+                if not (forks and (file is self or file._forks)) and alone:
+                    alone = file.checkpointing.acquire(timeout=_GATHERING)
+                    if alone:
+                        held.callback(file.checkpointing.release)
                 for slot in file._slots:
                     if alone and slot.lock.acquire(timeout=_GATHERING):
                         held.callback(slot.lock.release)
@@ -663,7 +687,7 @@ class OutboxFile:
             held.append(lock)
         if not any(slot.uses for slot in self._slots) and not self._missing:
             with suppress(OutboxError):
-                self._rescue_if_taken()
+                self._rescue_if_taken(forks=True)
         self._forks += 1
         self._disconnect()
         return True

@@ -210,20 +210,20 @@ class OutboxQueue(Outbox):
         if self.size >= self._most:
             return False
         slot.reserved += 1
-        done = False
+        number = None
         try:
             with self._file.using(slot) as connection:
                 try:
-                    connection.execute(_INSERT, (text, now))
+                    number = connection.execute(_INSERT, (text, now)).lastrowid
                 except sqlite3.ProgrammingError:
                     if slot.connection is connection:
                         raise
                     self._file.check_open()
                     # A finalizer forked in between, and closed it.
-                    self._file.open(slot).execute(_INSERT, (text, now))
-                done = True
+                    number = self._file.open(slot).execute(_INSERT, (text, now)).lastrowid
+            self._file.logged = max(self._file.logged, number or 0)
         finally:
-            if done:
+            if number is not None:
                 slot.inserted += 1
             else:
                 slot.reserved -= 1
@@ -417,18 +417,32 @@ class OutboxQueue(Outbox):
             return
         rests = self._resting >= (_LONG_REST if self.size else 1)
         with file.checkpointing, file.explaining(), closing(file.connect(OPENING)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            if rests and self._shrinks:
-                self._give_back_pages(connection)
-            if rests or file.is_crowded or self._log_length > _TOO_LONG_LOG:
-                # Writers wait for this one, but what takes long is done.
-                connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                file.is_crowded = False
+            try:
+                self._checkpoint(connection, rests=rests)
+            except sqlite3.Error:
+                if file.is_intact:
+                    raise
+
+    def _checkpoint(self, connection: sqlite3.Connection, *, rests: bool) -> None:
+        file = self._file
+        # That has it open the log, which must be that of the index.
+        pragma(connection, "schema_version")
+        if not file.is_intact:
+            return
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if rests and self._shrinks:
+            self._give_back_pages(connection)
+        if file.is_intact and (rests or file.is_crowded or self._log_length > _TOO_LONG_LOG):
+            # Writers wait for this one, but what takes long is done.
+            connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            file.is_crowded = False
 
     def _give_back_pages(self, connection: sqlite3.Connection) -> None:
         """Makes the file smaller, some pages at a time."""
         while pragma(connection, "freelist_count") > _FREE_PAGES and not self.size:
+            if not self._file.is_intact:
+                return
             connection.execute(f"PRAGMA incremental_vacuum({_GIVEN_BACK})").fetchall()
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             time.sleep(_BREAK)
