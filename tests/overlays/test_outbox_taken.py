@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import shutil
 import sqlite3
-import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,12 +21,10 @@ from test_outbox import (
     event,
     everything,
     here,
-    is_sound,
     log_of,
     opened,
     path,
     refusal,
-    tidy,
     users,
 )
 

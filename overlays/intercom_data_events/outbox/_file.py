@@ -286,12 +286,12 @@ class OutboxFile:
             return
         with self.using(self.main) as connection:
             self._check_schema(connection)
-            self._look_at_database(connection)
+            self.look_at_database(connection)
             logged = _rescue.last_number(connection)
             if self.is_intact:
                 self.logged = max(self.logged, logged)
 
-    def _look_at_database(self, connection: sqlite3.Connection) -> None:
+    def look_at_database(self, connection: sqlite3.Connection) -> None:
         """Learns the last number that is in the database itself, whatever becomes of the log."""
         try:
             written = os.stat(self.path).st_mtime_ns
@@ -475,7 +475,7 @@ class OutboxFile:
             self._settled = None
             self._inodes = _inodes(self._paths)
             self._place = self._inodes[0]
-            self._look_at_database(connection)
+            self.look_at_database(connection)
         self._missing = False
 
     def _prepare(self, *, create: bool) -> None:
@@ -576,10 +576,11 @@ class OutboxFile:
         """
         source = next((slot.connection for slot in self._slots if slot.connection), self._guard)
         _, wal, shm = self._inodes
-        failure, saved, unsure = None, self._saved, True
+        failure, unsure = None, True
+        saved = max(file._saved for file in self._siblings())
         if inodes[1] == wal:
             # Others find in the log what was in it when its index was taken away.
-            saved = max(saved, self.logged)
+            saved = max(saved, *(file.logged for file in self._siblings()))
             unsure = any(slot.is_unsure for file in self._siblings() for slot in file._slots)
         if source is not None and unsure:
             try:
@@ -587,6 +588,7 @@ class OutboxFile:
             except sqlite3.Error as error:
                 if code_of(error) not in _UNREADABLE:
                     raise  # Such as a full disk: the old files stay open, and it is tried again.
+                self.logged = 0
                 failure = f"{self._taken} could not be saved ({error})"
         # SQLite keeps one index of the log for all connections of a process to a database.
         for file in list(self._siblings()):
@@ -623,6 +625,7 @@ class OutboxFile:
                 whole &= copy.insert(connection)
                 for file in self._siblings():
                     file.on_rescue(connection)
+            self.logged = _rescue.last_number(connection)
             self._copies.pop(0)
             copy.close()
         if not whole:

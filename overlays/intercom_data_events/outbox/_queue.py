@@ -419,6 +419,7 @@ class OutboxQueue(Outbox):
         with file.checkpointing, file.explaining(), closing(file.connect(OPENING)) as connection:
             try:
                 self._checkpoint(connection, rests=rests)
+                file.look_at_database(connection)
             except sqlite3.Error:
                 if file.is_intact:
                     raise
