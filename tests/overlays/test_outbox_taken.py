@@ -353,6 +353,20 @@ def test_several_outboxes_of_one_process_go_on(opened, path, endings):
 
 
 @taken
+def test_an_outbox_that_is_opened_afterwards_in_the_same_process_sees_all(opened, path, endings):
+    box = opened(binding=here)
+    for number in range(30):
+        box.enqueue(event(number), NOW)
+    delete(path, endings)
+
+    other = opened(binding=here)
+    assert users(other.waiting()) == [*range(30)]
+    delete(path, endings)
+    box.enqueue(event(30), NOW)
+    assert rows(path) == [*range(31)]
+
+
+@taken
 def test_a_program_that_only_looks_saves_what_it_sees(opened, path, endings):
     box = opened(binding=here)
     for number in range(30):

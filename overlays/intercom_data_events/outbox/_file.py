@@ -408,6 +408,7 @@ class OutboxFile:
             raise
 
     def _open_first(self, binding: Binding | None, opening: float, *, create: bool) -> None:
+        self._rescue_others()
         connection = self.main.connection = self.connect(opening, create=create)
         try:
             _schema.migrate(connection, self.path, opening, create=create)
@@ -532,12 +533,21 @@ class OutboxFile:
         """
         if self._missing or self._forks:
             return True
+        if not self._inodes:
+            self._rescue_others()
         if self.is_intact and not (self._copies or self._is_cut):
             return False
         with self._gathered(forks=forks) as alone:
             if alone and not self.is_closed:
                 self._rescue()
             return not alone
+
+    def _rescue_others(self) -> None:
+        """Has other outboxes of this process close what was taken away, before this one opens."""
+        place = _inode(self.path)
+        for file in list(_open_files):
+            if file is not self and file._inodes and file._place == place and not file.is_intact:
+                file._rescue_if_taken()
 
     def _rescue(self) -> None:
         inodes = _inodes(self._paths) if self._inodes else ()
