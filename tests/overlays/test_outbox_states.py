@@ -270,11 +270,14 @@ class Life(RuleBasedStateMachine):
                 other.enqueue(Event("placed-order", user_id="x", created_at=1), 1.0)
         chosen = self._chosen(process)
         if looked:
-            self._look_around(chosen)
+            with contextlib.suppress(OutboxError):
+                self._look_around(chosen)
             event = Event("placed-order", user_id="not tracked", created_at=1_671_028_894)
-            with pytest.raises(OutboxError, match="was moved or deleted while it was in use"):
+            with pytest.raises(OutboxError, match="was moved or|was replaced|cannot be opened"):
                 chosen.box.enqueue(event, self.clock.time())
-        self._take(chosen)
+        # One that has it open sends what is in it; one that has not can not.
+        with contextlib.suppress(OutboxError):
+            self._take(chosen)
         if others:
             self._move(self.path.parent, Path(tempfile.mkdtemp(dir=self.path.parent)))
         self._move(aside, self.path.parent)
