@@ -2125,6 +2125,8 @@ def test_the_log_is_left_alone_while_little_is_in_it_or_events_come(box, path):
 
 def test_tidying_beside_a_writer_makes_it_neither_fail_nor_wait(opened, path, monkeypatch):
     monkeypatch.setattr(outbox_module, "_LONG_LOG", 0)
+    # The looks follow faster than the time of the log changes, which is no rest.
+    monkeypatch.setattr(outbox_module, "_LONG_REST", 1_000)
     writing = opened(patience=0)
     writing.enqueue(event(), NOW)
     # To whom events are there that wait, so that it is no time of rest.

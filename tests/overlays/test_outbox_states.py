@@ -246,6 +246,53 @@ class Life(RuleBasedStateMachine):
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, self.room[1]))
         self.full_steps = steps
 
+    @precondition(lambda self: not (self.locked or self.full_steps))
+    @rule(
+        process=one,
+        endings=st.sampled_from([("-wal",), ("-shm",), ("-wal", "-shm")]),
+        then=st.sampled_from(["track", "take", "look", "end", "nothing"]),
+    )
+    def somebody_deletes_the_log(self, process, endings, then):
+        # Connections of one process have one index of the log, as long as one of them is open.
+        self.observer.close()
+        self.locking.close()
+        for ending in endings:
+            Path(f"{self.path}{ending}").unlink()
+        chosen = self._chosen(process)
+        if then == "track":
+            self._track(chosen, [True])
+        elif then == "take":
+            self._take(chosen)
+        elif then == "look":
+            self._look_around(chosen)
+        elif then == "end":
+            self._end(chosen)
+            self._open()
+        self._look_around(self._chosen(process + 1))
+        self.observer, self.locking = self._connect(), self._connect()
+
+    @precondition(lambda self: not self.full_steps)
+    @rule(process=one, others=st.booleans(), looked=st.booleans())
+    def somebody_puts_another_outbox_in_its_place_and_puts_it_back(self, process, others, looked):
+        aside = Path(tempfile.mkdtemp(dir=self.path.parent))
+        self._move(self.path.parent, aside)
+        if others:
+            with contextlib.closing(Outbox(self.path)) as other:
+                other.enqueue(Event("placed-order", user_id="x", created_at=1), 1.0)
+        chosen = self._chosen(process)
+        if looked:
+            with contextlib.suppress(OutboxError):
+                self._look_around(chosen)
+            event = Event("placed-order", user_id="not tracked", created_at=1_671_028_894)
+            with pytest.raises(OutboxError, match="was moved or|was replaced|cannot be opened"):
+                chosen.box.enqueue(event, self.clock.time())
+        # One that has it open sends what is in it; one that has not can not.
+        with contextlib.suppress(OutboxError):
+            self._take(chosen)
+        if others:
+            self._move(self.path.parent, Path(tempfile.mkdtemp(dir=self.path.parent)))
+        self._move(aside, self.path.parent)
+
     @precondition(lambda self: self._strangers())
     @rule(which=one)
     def a_stranger_becomes_known(self, which):
@@ -321,6 +368,11 @@ class Life(RuleBasedStateMachine):
     @property
     def locked(self):
         return self.locking.in_transaction
+
+    def _move(self, here, there):
+        for ending in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                (here / f"{self.path.name}{ending}").rename(there / f"{self.path.name}{ending}")
 
     def _chosen(self, number):
         return self.processes[number % len(self.processes)]

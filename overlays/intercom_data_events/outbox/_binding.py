@@ -73,6 +73,10 @@ class Binding:
         finally:
             in_turn(connection, "PRAGMA journal_mode = WAL", patience)
 
+    def fits(self, connection: sqlite3.Connection, path: Path) -> bool:
+        """Whether a file is bound to the workspace, or to none."""
+        return self._problem(bound(connection, path)) is None
+
     def _note(self, connection: sqlite3.Connection, path: Path) -> str:
         mark = bound(connection, path).get("mark") or uuid.uuid4().hex
         given = {"mark": mark, "address": self.address, "workspace": self.workspace}

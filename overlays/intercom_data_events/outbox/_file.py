@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,11 @@ from intercom_data_events.outbox._binding import Binding, bound
 from intercom_data_events.outbox._errors import code_of, explained, unopened
 from intercom_data_events.outbox._schema import pragma
 
+try:
+    import fcntl
+except ImportError:  # On Windows, nobody can delete a file that is open.
+    fcntl = None  # type: ignore[assignment]
+
 log = logging.getLogger("intercom_data_events")
 
 # Seconds to wait while a file is opened, because another process may be making it.
@@ -40,6 +45,9 @@ OPENING = 5.0
 _CLOSING = 0.2
 # Seconds to wait for other threads of this process where the file was taken away.
 _GATHERING = 0.05
+# Nanoseconds after which a change of a folder is certain to give it another time than before. File
+# systems keep times in steps of up to 2 s.
+_SETTLING = 3_000_000_000
 #: Bytes to which SQLite cuts the log after a checkpoint.
 LONG_LOG = 32 * 1024 * 1024
 
@@ -59,6 +67,7 @@ class Slot:
         lock: Held during its use; a signal handler or a finalizer may enter it again.
         connection: The connection; None until its first use, and around forks and failures.
         uses: How many uses of it have begun and not ended, one within the other.
+        is_unsure: Whether it may have written after the files were taken away.
         reserved: The number of events that it was given a place for.
         inserted: The number of those that are in the file.
     """
@@ -67,6 +76,7 @@ class Slot:
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
         self.uses = 0
+        self.is_unsure = False
         self.reserved = self.inserted = 0
 
     def disconnect(self) -> None:
@@ -90,6 +100,7 @@ class OutboxFile:
         main: The connection of the dispatcher, which readers share.
         inserts: That of enqueue.
         spare: One in case that a finalizer keeps the thread that uses enqueue's.
+        logged: The last number that is known to be in the log or in the database.
         is_crowded: Whether the disk was full; the log may take a part of it.
         on_child: Called in each forked child.
         on_rescue: Called when events may have got other numbers, as the file was taken away.
@@ -126,15 +137,27 @@ class OutboxFile:
         self._place: tuple[int, int] | None = None
         self._paths: tuple[str, ...] = ()
         self._inodes: _Inodes = ()
+        self.logged = 0
+        # What their folder was when they were looked at, if each later change of it shows.
+        self._settled: tuple[int, int, int] | None = None
+        # When the database itself was written, and the last number in it then: only what is beyond
+        # can be lost with the log.
+        self._written = 0
+        self._saved = 0
+        # Whether the log cannot be read, though it is there.
+        self._is_cut = False
+        # What is to be logged when no lock is held.
+        self._remarks: list[str] = []
         self._schema_version = -1
         # What identifies its binding.
         self._bound: str | None = None
+        self._binding = binding
         # Whether the database was moved or deleted while it was in use.
         self._missing = False
         # Whether another program holds the lock: one caller has waited, the next ones need not.
         self._locked = False
         # Copies of what was taken away, until their events are in the file.
-        self._copies: list[sqlite3.Connection] = []
+        self._copies: list[_rescue.Copy] = []
         self.is_crowded = False
         self.is_closed = False
         self.on_child: Callable[[], object] = lambda: None
@@ -180,6 +203,7 @@ class OutboxFile:
             self.check_open()
             self._rescue_if_taken()
             slot.uses += 1
+            slot.is_unsure = True
             connection, locked = None, False
             try:
                 connection, locked = self._ready(slot)
@@ -193,6 +217,7 @@ class OutboxFile:
                 self.is_crowded |= code == "SQLITE_FULL"
                 # A connection that was opened read-only would stay so, for example.
                 if code not in _PASSING:
+                    self._is_cut |= code == "SQLITE_IOERR"
                     slot.disconnect()
                 elif code != "SQLITE_FULL":
                     self._locked = True
@@ -203,7 +228,16 @@ class OutboxFile:
                     self._close_slot(slot)
                 elif locked and connection is not None and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self.patience * 1000)}")
-            self._rescue_if_taken()
+            if not self._rescue_if_taken():
+                slot.is_unsure = False
+        if self._remarks and slot is self.main:
+            self._log_remarks()
+
+    def _log_remarks(self) -> None:
+        # A log handler may wait for a thread that enqueues.
+        if not any(slot.uses for slot in self._slots):
+            while self._remarks:
+                log.error("%s", self._remarks.pop(0))
 
     def _ready(self, slot: Slot) -> tuple[sqlite3.Connection, bool]:
         """Returns the connection of a slot, and whether it waits for nobody now."""
@@ -255,6 +289,25 @@ class OutboxFile:
             return
         with self.using(self.main) as connection:
             self._check_schema(connection)
+            self.look_at_database(connection)
+            logged = _rescue.last_number(connection)
+            if self.is_intact:
+                self.logged = max(self.logged, logged)
+
+    def look_at_database(self, connection: sqlite3.Connection) -> None:
+        """Learns the last number that is in the database itself, whatever becomes of the log."""
+        try:
+            written = os.stat(self.path).st_mtime_ns
+            if written == self._written:
+                return
+            with closing(
+                sqlite3.connect(f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True)
+            ) as alone:
+                saved = _rescue.last_number(alone)
+        except (OSError, sqlite3.Error):
+            return
+        if self.is_intact and saved <= _rescue.last_number(connection):
+            self._written, self._saved = written, max(self._saved, saved)
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         version = pragma(connection, "schema_version")
@@ -277,7 +330,17 @@ class OutboxFile:
     @property
     def is_intact(self) -> bool:
         """Whether the files are still those that were opened."""
-        return not self._inodes or _inodes(self._paths) == self._inodes
+        if not self._inodes:
+            return True
+        # One look at the folder instead of three: each file that comes or goes changes its time.
+        folder = _folder(os.path.dirname(self._paths[1]))
+        if folder is not None and folder == self._settled:
+            return True
+        if _inodes(self._paths) != self._inodes:
+            return False
+        settles = folder is not None and time.time_ns() - folder[2] > _SETTLING
+        self._settled = folder if settles and not self._is_link else None
+        return True
 
     def close(self) -> None:
         """Closes the file."""
@@ -299,6 +362,7 @@ class OutboxFile:
             for slot in held:
                 slot.lock.release()
         self._say_lost()
+        self._log_remarks()
 
     # Opening.
 
@@ -349,11 +413,16 @@ class OutboxFile:
             raise
 
     def _open_first(self, binding: Binding | None, opening: float, *, create: bool) -> None:
+        self._rescue_others()
         connection = self.main.connection = self.connect(opening, create=create)
         try:
             _schema.migrate(connection, self.path, opening, create=create)
             if binding is not None:
+                is_new = "mark" not in bound(connection, self.path)
                 self._bound = binding.bind(connection, self.path, opening)
+                if is_new:
+                    # So that the file is known again where the log is lost.
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self._complete(self.main, connection)
         except BaseException:
             self._disconnect()
@@ -371,7 +440,9 @@ class OutboxFile:
             connection = slot.connection = self.connect(self.patience, cached_statements=cached)
             _schema.migrate(connection, self.path, self.patience, create=bool(self._copies))
             mark = bound(connection, self.path).get("mark")
-            if self._bound not in (None, mark) and not (mark is None and self._copies):
+            if self._bound not in (None, mark) and self._copies:
+                mark = self._bind_again(connection)
+            if self._bound not in (None, mark):
                 raise OutboxError(
                     f"the outbox {self.path} was replaced by another one; stop the program that "
                     "replaced it, put the earlier one back with its -wal file, and restart"
@@ -381,10 +452,21 @@ class OutboxFile:
             ):
                 raise OutboxError(f"the outbox {self.path} {_MISSING}")
             self._complete(slot, connection)
+            if not self.is_intact:
+                # It may have opened the new log with the index of the old one.
+                raise sqlite3.OperationalError("locking protocol")
             return connection  # noqa: TRY300  # within the try: no error of a handler loses it
         except BaseException:
             slot.disconnect()
             raise
+
+    def _bind_again(self, connection: sqlite3.Connection) -> str | None:
+        """Returns the mark of the file, where it was bound anew because its binding was lost."""
+        assert self._binding is not None
+        if self._binding.fits(connection, self.path):
+            self._bound = self._binding.bind(connection, self.path, self.patience)
+            return self._bound
+        return bound(connection, self.path).get("mark")
 
     def _complete(self, slot: Slot, connection: sqlite3.Connection) -> None:
         """Prepares a connection to a file that was found to be an outbox."""
@@ -395,8 +477,11 @@ class OutboxFile:
             self._guard = self._connect(self.patience, 0, reads=True)
             self._schema_version = pragma(self._guard, "schema_version")
             _permissions.check(self._paths)
+            self._is_link = os.path.islink(self.path)
+            self._settled = None
             self._inodes = _inodes(self._paths)
             self._place = self._inodes[0]
+            self.look_at_database(connection)
         self._missing = False
 
     def _prepare(self, *, create: bool) -> None:
@@ -442,64 +527,139 @@ class OutboxFile:
 
     # Where it is taken away.
 
-    def _rescue_if_taken(self) -> None:
-        """Saves what only this process sees, where the log was deleted or replaced."""
-        if self._missing or self._forks or (self.is_intact and not self._copies):
-            return
-        with self._gathered() as alone:
+    def _rescue_if_taken(self, *, forks: bool = False) -> bool:
+        """Saves what only this process sees, where the log was deleted or replaced.
+
+        Returns:
+            Whether there is still something to be saved.
+
+        Raises:
+            OutboxError: It could not be saved, or not yet.
+        """
+        if self._missing or self._forks:
+            return True
+        if not self._inodes:
+            self._rescue_others()
+        if self.is_intact and not (self._copies or self._is_cut):
+            return False
+        with self._gathered(forks=forks) as alone:
             if alone and not self.is_closed:
                 self._rescue()
+            return not alone
+
+    def _rescue_others(self) -> None:
+        """Has other outboxes of this process close what was taken away, before this one opens."""
+        place = _inode(self.path)
+        for file in list(_open_files):
+            if file is not self and file._inodes and file._place == place and not file.is_intact:
+                file._rescue_if_taken()
 
     def _rescue(self) -> None:
         inodes = _inodes(self._paths) if self._inodes else ()
         if inodes and inodes[0] != self._place:
             self._missing = True  # Its events are sent, as long as it is open.
             return
+        failure = None
         if inodes != self._inodes:
-            self._copy_and_close(inodes)
+            failure = self._copy_and_close(inodes)
+        elif self._is_cut:
+            self._open_cut()
+        self._is_cut = False
         self._insert_copies()
+        if failure is not None:
+            raise OutboxError(failure)
 
-    def _copy_and_close(self, inodes: _Inodes) -> None:
-        """Copies what the old files hold, and closes them, so that they can be opened anew."""
+    def _open_cut(self) -> None:
+        """Opens the files again, after their log could not be read."""
+        for file in list(self._siblings()):
+            file._disconnect()
+        with self.explaining():
+            connection = _retried(partial(self.open, self.main))
+            lost = self.logged - _rescue.last_number(connection)
+        self.logged -= max(lost, 0)
+        if lost > 0:
+            self._remarks.append(
+                f"the log of the outbox {self.path} was cut while it was in use; up to {lost} "
+                "events could not be saved"
+            )
+
+    def _copy_and_close(self, inodes: _Inodes) -> str | None:
+        """Copies what the old files hold, and closes them, so that they can be opened anew.
+
+        Returns:
+            What could not be saved, or None.
+        """
         source = next((slot.connection for slot in self._slots if slot.connection), self._guard)
-        failure: Exception | None = None
-        if source is not None:
-            try:
-                self._copies.append(_rescue.copied(source))
-            except sqlite3.Error as error:
-                failure = error
         _, wal, shm = self._inodes
+        failure, unsure = None, True
+        saved = max(file._saved for file in self._siblings())
+        if inodes[1] == wal:
+            # Others find in the log what was in it when its index was taken away.
+            saved = max(saved, *(file.logged for file in self._siblings()))
+            unsure = any(slot.is_unsure for file in self._siblings() for slot in file._slots)
+        if source is not None and unsure:
+            try:
+                self._copies.append(_rescue.Copy(source, saved))
+            except sqlite3.Error as error:
+                if code_of(error) not in _UNREADABLE:
+                    raise  # Such as a full disk: the old files stay open, and it is tried again.
+                self.logged = 0
+                failure = f"{self._taken} could not be saved ({error})"
         # SQLite keeps one index of the log for all connections of a process to a database.
         for file in list(self._siblings()):
             file._disconnect()
+            for slot in file._slots:
+                slot.is_unsure = False
         if inodes[1] != wal and inodes[2] == shm is not None:
             # It is the index of the log that is gone, and others would take it for that of theirs.
-            with suppress(OSError):
-                os.unlink(self._paths[2])
-        log.error(
-            "the log of the outbox %s was deleted or replaced while it was in use; %s",
-            self.path,
-            "what it held is being moved into the new one"
-            if failure is None
-            else f"what it held could not be saved: {failure}",
+            self._remove_index(shm)
+        if unsure:
+            self._remarks.append(failure or f"{self._taken} is being moved into the new one")
+        return failure
+
+    @property
+    def _taken(self) -> str:
+        return (
+            f"the log of the outbox {self.path} was deleted or replaced while it was in use; "
+            "what it held"
         )
 
+    def _remove_index(self, shm: tuple[int, int]) -> None:
+        with _folder_lock(os.path.dirname(self._paths[2])):
+            # Unless another process has done so, and that of the new log is there.
+            if _inode(self._paths[2]) == shm:
+                with suppress(OSError):
+                    os.unlink(self._paths[2])
+
     def _insert_copies(self) -> None:
+        whole = True
         while self._copies:
+            copy = self._copies[0]
             with self.explaining():
                 connection = self.main.connection or _retried(partial(self.open, self.main))
-                _rescue.insert(self._copies[0], connection)
+                whole &= copy.insert(connection)
                 for file in self._siblings():
                     file.on_rescue(connection)
-            self._copies.pop(0).close()
+            self.logged = _rescue.last_number(connection)
+            self._copies.pop(0)
+            copy.close()
+        if not whole:
+            self._remarks.append(
+                f"a part of what the log of the outbox {self.path} held could not be saved, "
+                "because another program has written to the database meanwhile"
+            )
+            raise OutboxError(self._remarks[-1])
 
     def _say_lost(self) -> None:
         """Logs what could not be saved until the file was closed."""
         while self._copies:
             copy = self._copies.pop()
-            number = _schema.one(copy, "SELECT count(*) FROM events")
+            number = copy.count()
             copy.close()
-            log.error("%d events of the outbox %s could not be saved", number, self.path)
+            self._remarks.append(
+                f"{'some' if number is None else number} events of the outbox {self.path} could "
+                "not be saved"
+            )
 
     def _siblings(self) -> Iterator[OutboxFile]:
         """Yields what this process has open of the same file; this one too."""
@@ -508,11 +668,16 @@ class OutboxFile:
                 yield file
 
     @contextmanager
-    def _gathered(self) -> Generator[bool]:
+    def _gathered(self, *, forks: bool) -> Generator[bool]:
         """Has this thread alone use the file, if that is soon possible."""
         with ExitStack() as held:
             alone = True
             for file in sorted(self._siblings(), key=id):
+                # A fork has got these locks already.
+                if not (forks and (file is self or file._forks)) and alone:
+                    alone = file.checkpointing.acquire(timeout=_GATHERING)
+                    if alone:
+                        held.callback(file.checkpointing.release)
                 for slot in file._slots:
                     if alone and slot.lock.acquire(timeout=_GATHERING):
                         held.callback(slot.lock.release)
@@ -540,7 +705,7 @@ class OutboxFile:
             held.append(lock)
         if not any(slot.uses for slot in self._slots) and not self._missing:
             with suppress(OutboxError):
-                self._rescue_if_taken()
+                self._rescue_if_taken(forks=True)
         self._forks += 1
         self._disconnect()
         return True
@@ -578,6 +743,28 @@ def _inode(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _folder(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+@contextmanager
+def _folder_lock(path: str) -> Generator[None]:
+    """Has one process after the other replace a log that it lost."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _inodes(paths: tuple[str, ...]) -> _Inodes:
     return tuple(map(_inode, paths))
 
@@ -588,7 +775,7 @@ def _retried(open_: Callable[[], Any]) -> Any:
         try:
             return open_()
         except sqlite3.Error as error:
-            if code_of(error) != "SQLITE_IOERR":
+            if code_of(error) not in ("SQLITE_IOERR", "SQLITE_PROTOCOL"):
                 raise
         time.sleep(wait)
     return open_()
@@ -601,6 +788,8 @@ _REMOVE_BURIED = (
 )
 # The errors that end without opening the file again.
 _PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"}
+# The errors of a file of which nothing can be read.
+_UNREADABLE = {"SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
 # Held while a file is made.
 _making = ForkLock()
 _open_files = weakref.WeakSet[OutboxFile]()

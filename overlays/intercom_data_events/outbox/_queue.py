@@ -241,20 +241,20 @@ class OutboxQueue(Outbox):
         if self.size >= self._most:
             return False
         slot.reserved += 1
-        done = False
+        number = None
         try:
             with self._file.using(slot) as connection:
                 try:
-                    connection.execute(_INSERT, (text, now))
+                    number = connection.execute(_INSERT, (text, now)).lastrowid
                 except sqlite3.ProgrammingError:
                     if slot.connection is connection:
                         raise
                     self._file.check_open()
                     # A finalizer forked in between, and closed it.
-                    self._file.open(slot).execute(_INSERT, (text, now))
-                done = True
+                    number = self._file.open(slot).execute(_INSERT, (text, now)).lastrowid
+            self._file.logged = max(self._file.logged, number or 0)
         finally:
-            if done:
+            if number is not None:
                 slot.inserted += 1
             else:
                 slot.reserved -= 1
@@ -507,15 +507,28 @@ class OutboxQueue(Outbox):
             return
         rests = self._rests
         with file.checkpointing, file.explaining(), closing(file.connect(OPENING)) as connection:
-            if self._is_loose:
-                rests = self._give_back_pages(connection) and rests
-            if rests or self._log_length > self._longest_log:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            if rests or file.is_crowded or self._log_length > _TOO_LONG_LOG:
-                # Writers wait for this one, but what takes long is done.
-                connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                file.is_crowded = False
+            try:
+                self._checkpoint(connection, rests=rests)
+                file.look_at_database(connection)
+            except sqlite3.Error:
+                if file.is_intact:
+                    raise
+
+    def _checkpoint(self, connection: sqlite3.Connection, *, rests: bool) -> None:
+        file = self._file
+        # That has it open the log, which must be that of the index.
+        pragma(connection, "schema_version")
+        if not file.is_intact:
+            return
+        if self._is_loose:
+            rests = self._give_back_pages(connection) and rests
+        if rests or self._log_length > self._longest_log:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if file.is_intact and (rests or file.is_crowded or self._log_length > _TOO_LONG_LOG):
+            # Writers wait for this one, but what takes long is done.
+            connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            file.is_crowded = False
 
     def _give_back_pages(self, connection: sqlite3.Connection) -> bool:
         """Makes the file smaller, some pages at a time; returns whether no other process wrote."""
@@ -738,29 +751,37 @@ class OutboxQueue(Outbox):
 
     def _renumber(self, connection: sqlite3.Connection) -> None:
         """Finds the events of this process again, in a file into which they were moved."""
-        for number, (queued, text) in list(self._claimed.items()):
-            known = (text, queued.tracked_at)
+        claimed, self._claimed = list(self._claimed.items()), {}
+        moved: list[tuple[int, tuple[QueuedEvent, bytes]]] = []
+        for number, (queued, text) in claimed:
             found = connection.execute(
                 "SELECT CAST(event AS BLOB), tracked_at FROM events WHERE id = ?", (number,)
             ).fetchone()
-            if found == known:
-                continue
-            row = connection.execute(
+            if found == (text, queued.tracked_at):
+                self._claimed[number] = queued, text
+            else:
+                moved.append((number, (queued, text)))
+        for number, (queued, text) in moved:
+            rows = connection.execute(
                 "SELECT id FROM events WHERE event = CAST(? AS TEXT) AND tracked_at = ? "
-                "ORDER BY id DESC LIMIT 1",
-                known,
-            ).fetchone()
+                "ORDER BY id DESC LIMIT ?",
+                (text, queued.tracked_at, len(claimed) + 1),
+            )
             # Without a row, another process has seen to it.
-            queued.id = row[0] if row else -number
-            self._claimed[queued.id] = self._claimed.pop(number)
+            queued.id = next((n for (n,) in rows if n not in self._claimed), -number)
+            self._claimed[queued.id] = queued, text
             if number in self._leaving:
                 self._leaving.remove(number)
                 self._leaving.add(queued.id)
             alone = self._alone or Alone()
-            known: tuple[dict[int, Any], ...] = (self._dying, self._unwritten, alone.handed)
+            known: tuple[dict[int, Any], ...] = (self._dying, alone.handed)
             for numbered in known:
                 if number in numbered:
                     numbered[queued.id] = numbered.pop(number)
+            if number in self._unwritten:
+                statement, values = self._unwritten.pop(number)
+                values = tuple(queued.id if value == number else value for value in values)
+                self._unwritten[queued.id] = statement, values
 
 
 def _queued(

@@ -9,91 +9,270 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from contextlib import closing
 from typing import Any
 
-from intercom_data_events.outbox._schema import secure, transaction
+from intercom_data_events.outbox import _pages
+from intercom_data_events.outbox._errors import code_of
+from intercom_data_events.outbox._schema import one, pragma, transaction, unlock
 
-# Rows that are inserted in one transaction: in between, others can write.
+# Rows that are changed in one transaction: in between, others can write.
 _AT_ONCE = 500
+# Rows whose numbers are compared at once.
+_COMPARED = 5_000
 _NUMBERS_BEGIN = -(2**63)
 
 _COLUMNS = {
     "events": "tracked_at, tries, held_until, owner, rejected_at",
     "dead": "tracked_at, tries, died_at, error, message, status, request_id",
 }
+_LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+_STATE = (
+    "UPDATE events SET tries = max(tries, ?), held_until = ?, owner = ?, rejected_at = ? "
+    "WHERE id = ? AND event = CAST(? AS TEXT) AND tracked_at = ? "
+    "AND owner IS NULL AND held_until IS NULL"
+)
 
 
-def copied(source: sqlite3.Connection) -> sqlite3.Connection:
-    """Returns a copy, in a file of its own that is deleted with it, of what a connection sees."""
-    copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    try:
-        source.backup(copy)
-        secure(copy)
-    except BaseException:
-        copy.close()
-        raise
-    return copy
+class Copy:
+    """What a connection saw of files that were taken away.
 
+    Args:
+        source: The connection.
+        saved: The last number that is in the files that took their place, as far as is known.
 
-def insert(copy: sqlite3.Connection, connection: sqlite3.Connection) -> None:
-    """Inserts the events and dead letters of a copy that are not in the file.
-
-    They keep their numbers, unless others have got these meanwhile.
+    Raises:
+        sqlite3.Error: It cannot be read.
     """
-    generation = _note(copy, "generation") or ""
-    with transaction(connection):
-        for name, value in copy.execute("SELECT name, value FROM binding LIMIT 100").fetchall():
-            if not name.startswith(("generation", "rescued")):
+
+    def __init__(self, source: sqlite3.Connection, saved: int) -> None:
+        self._saved = saved
+        # Numbers up to this one may be those of events that others tracked in the new file.
+        self._given: int | None = None
+        # A file of its own, that is deleted with it.
+        self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        try:
+            # Others may have made the database larger meanwhile: SQLite reads it all the same then.
+            unlock(source)
+            source.backup(self._rows)
+            unlock(self._rows)
+        except BaseException:
+            self._rows.close()
+            raise
+
+    def close(self) -> None:
+        self._rows.close()
+
+    def count(self) -> int | None:
+        """Returns how many events it has that may be in no file; None if it is damaged."""
+        query = "SELECT count(*) FROM events WHERE NOT id BETWEEN 1 AND ?"
+        try:
+            return one(self._rows, query, self._saved)
+        except sqlite3.DatabaseError:
+            return None
+
+    def insert(self, connection: sqlite3.Connection) -> bool:
+        """Brings a file to what the copy says, where others have not gone on with an event.
+
+        Events keep their numbers, unless others have got these meanwhile.
+
+        Returns:
+            Whether all could be read. Where another process has written to the pages of the
+            database meanwhile, a part of the copy may be damaged.
+        """
+        generation = _note(self._rows, "generation") or ""
+        with transaction(connection):
+            self._begin(connection, generation)
+        whole = True
+        for table in _COLUMNS:
+            whole &= self._insert_table(connection, table, generation)
+        self._copy_states(connection)
+        self._remove_gone(connection)
+        return whole
+
+    def _begin(self, connection: sqlite3.Connection, generation: str) -> None:
+        try:
+            known = self._rows.execute("SELECT name, value FROM binding LIMIT 100").fetchall()
+        except sqlite3.DatabaseError:
+            known = []
+        for name, value in known:
+            if not str(name).startswith(("generation", "rescued")):
                 connection.execute("INSERT OR IGNORE INTO binding VALUES (?, ?)", (name, value))
         if (_note(connection, "generation") or "") == generation:
             _set(connection, "generation", uuid.uuid4().hex)
-    for table in _COLUMNS:
-        while _insert_some(copy, connection, table, f"rescued {table} {generation}"):
-            pass
+        if self._given is None:
+            self._given = one(connection, _LAST)
+        # No later event gets the number of one that left, whose end may not be written yet.
+        try:
+            last = one(self._rows, _LAST)
+        except sqlite3.DatabaseError:
+            return
+        if one(connection, _LAST) < last:
+            _reserve(connection, last)
+
+    def _insert_table(self, connection: sqlite3.Connection, table: str, generation: str) -> bool:
+        note = f"rescued {table} {generation}"
+        last = _NUMBERS_BEGIN
+        while True:
+            with transaction(connection):
+                done = int(_note(connection, note) or _NUMBERS_BEGIN)
+                rows, damaged = self._next(table, max(last, done))
+                for row in rows:
+                    self._insert_row(connection, table, row)
+                if rows:
+                    last = rows[-1][0]
+                    _set(connection, note, str(last))
+            if damaged:
+                break
+            if not rows:
+                with transaction(connection):
+                    _set(connection, note, str(max(done, last, self._saved)))
+                return True
+        rows = self._scattered(table, max(last, done))
+        for start in range(0, len(rows), _AT_ONCE):
+            with transaction(connection):
+                for row in rows[start : start + _AT_ONCE]:
+                    self._insert_row(connection, table, row)
+        return hasattr(self._rows, "serialize")
+
+    def _next(self, table: str, last: int) -> tuple[list[tuple[Any, ...]], bool]:
+        """Returns the next rows, and whether a damage ends them."""
+        if table == "events" and 0 <= last < self._saved:
+            last = self._saved
+        rows: list[tuple[Any, ...]] = []
+        query = (
+            f"SELECT id, CAST(event AS BLOB), {_COLUMNS[table]} FROM {table} "
+            f"WHERE id > ? AND NOT (? AND id BETWEEN 1 AND ?) ORDER BY id LIMIT {_AT_ONCE}"
+        )
+        try:
+            with closing(self._rows.cursor()) as cursor:
+                rows.extend(cursor.execute(query, (last, table == "events", self._saved)))
+        except sqlite3.DatabaseError as error:
+            if code_of(error) in ("SQLITE_NOMEM", "SQLITE_FULL"):
+                raise
+            return rows, True
+        return rows, False
+
+    def _scattered(self, table: str, last: int) -> list[tuple[Any, ...]]:
+        """Returns the rows that are on any page, where the pages are not all of one database."""
+        if not hasattr(self._rows, "serialize"):
+            return []  # PyPy
+        found: dict[int, tuple[Any, ...]] = {}
+        for number, (_, *values) in _pages.rows(self._rows.serialize()):
+            if number <= max(last, self._saved):
+                continue
+            if table == "events" and len(values) in (5, 6):
+                event, tracked_at, tries, held_until, owner, *rejected_at = values
+                row = (tracked_at, tries, held_until, _text(owner), *(rejected_at or [None]))
+            elif table == "dead" and len(values) == 8:
+                event, *times, error, message, status, request_id = values
+                row = (*times, _text(error), _text(message), status, _text(request_id))
+            else:
+                continue
+            found[number] = number, event, *row
+        return [found[number] for number in sorted(found)]
+
+    def _insert_row(self, connection: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> None:
+        number, event, tracked_at, *_ = row
+        assert self._given is not None
+        known = (event, tracked_at)
+        if _found(connection, table, number) == known:
+            return
+        if table == "events":
+            if _found(connection, "dead", number) == known:
+                return
+            if 0 < number <= self._given or _found(connection, "events", number):
+                number = _reserve(connection)
+        elif _found(connection, "events", number) == known:
+            connection.execute("DELETE FROM events WHERE id = ?", (number,))
+        elif 0 < number <= self._saved:
+            return  # Others saw it accepted, retried it or deleted it.
+        elif 0 < number <= self._given or any(_found(connection, t, number) for t in _COLUMNS):
+            number = _reserve(connection)
+        columns = _COLUMNS[table]
+        marks = ", ".join("?" * (len(row) - 2))
+        connection.execute(
+            f"INSERT INTO {table} (id, event, {columns}) VALUES (?, CAST(? AS TEXT), {marks})",
+            (number, *row[1:]),
+        )
+
+    def _copy_states(self, connection: sqlite3.Connection) -> None:
+        """Keeps claims and delays of events that the new file has, too."""
+        last = _NUMBERS_BEGIN
+        query = (
+            "SELECT id, CAST(event AS BLOB), tracked_at, tries, held_until, owner, rejected_at "
+            "FROM events WHERE id > ? AND (held_until IS NOT NULL OR tries > 0) "
+            f"ORDER BY id LIMIT {_AT_ONCE}"
+        )
+        while True:
+            try:
+                rows = self._rows.execute(query, (last,)).fetchall()
+            except sqlite3.DatabaseError:
+                return
+            if not rows:
+                return
+            with transaction(connection):
+                for number, event, tracked_at, *state in rows:
+                    connection.execute(_STATE, (*state, number, event, tracked_at))
+            last = rows[-1][0]
+
+    def _remove_gone(self, connection: sqlite3.Connection) -> None:
+        """Removes events that the new file has again, though they left the old one."""
+        sound: bool | None = None
+        last = 0
+        numbers = "SELECT id FROM events WHERE id {0} UNION SELECT id FROM dead WHERE id {0}"
+        some = f"{numbers.format('> ?1 AND id <= ?2')} ORDER BY id LIMIT {_COMPARED}"
+        between = numbers.format("BETWEEN ?1 AND ?2")
+        while True:
+            present = [row[0] for row in connection.execute(some, (last, self._saved))]
+            if not present:
+                return
+            try:
+                known = self._rows.execute(between, (present[0], present[-1])).fetchall()
+                gone = sorted({*present} - {row[0] for row in known})
+                if gone and sound is None:
+                    checked = self._rows.execute("PRAGMA integrity_check(1)").fetchall()
+                    sound = checked == [("ok",)] and pragma(self._rows, "page_count") > 0
+            except sqlite3.DatabaseError:
+                return
+            for start in range(0, len(gone), _AT_ONCE) if sound else ():
+                with transaction(connection):
+                    for number in gone[start : start + _AT_ONCE]:
+                        for table in _COLUMNS:
+                            connection.execute(f"DELETE FROM {table} WHERE id = ?", (number,))
+            last = present[-1]
 
 
-def _insert_some(
-    copy: sqlite3.Connection, connection: sqlite3.Connection, table: str, note: str
-) -> bool:
-    """Inserts the next rows; returns False where there are none."""
-    columns = _COLUMNS[table]
-    with transaction(connection):
-        last = int(_note(connection, note) or _NUMBERS_BEGIN)
-        rows = copy.execute(
-            f"SELECT id, CAST(event AS BLOB), {columns} FROM {table} WHERE id > ? ORDER BY id "
-            f"LIMIT {_AT_ONCE}",
-            (last,),
-        ).fetchall()
-        for row in rows:
-            _insert_row(connection, table, columns, row)
-        if rows:
-            _set(connection, note, str(rows[-1][0]))
-    return bool(rows)
+def last_number(connection: sqlite3.Connection) -> int:
+    """Returns the last number that an event has got."""
+    return one(connection, _LAST)
 
 
-def _insert_row(
-    connection: sqlite3.Connection, table: str, columns: str, row: tuple[Any, ...]
-) -> None:
-    number, event, tracked_at, *_ = row
-    found = connection.execute(
-        f"SELECT CAST(event AS BLOB), tracked_at FROM {table} WHERE id = ?", (number,)
-    ).fetchone()
-    if found == (event, tracked_at):
-        return
-    if found is not None:
-        # Of an event that others have tracked meanwhile.
-        connection.execute("INSERT INTO events (event, tracked_at) VALUES ('', 0)")
-        number = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
-        connection.execute("DELETE FROM events WHERE id = ?", (number,))
-    marks = ", ".join("?" * (len(row) - 2))
-    connection.execute(
-        f"INSERT INTO {table} (id, event, {columns}) VALUES (?, CAST(? AS TEXT), {marks})",
-        (number, *row[1:]),
-    )
+def _found(connection: sqlite3.Connection, table: str, number: int) -> tuple[bytes, float] | None:
+    query = f"SELECT CAST(event AS BLOB), tracked_at FROM {table} WHERE id = ?"
+    row = connection.execute(query, (number,)).fetchone()
+    return None if row is None else tuple(row)
+
+
+def _reserve(connection: sqlite3.Connection, number: int | None = None) -> int:
+    """Returns a number that no event has had, the next one or a later one."""
+    connection.execute("INSERT INTO events (id, event, tracked_at) VALUES (?, '', 0)", (number,))
+    number = one(connection, "SELECT last_insert_rowid()")
+    connection.execute("DELETE FROM events WHERE id = ?", (number,))
+    return number
+
+
+def _text(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _note(connection: sqlite3.Connection, name: str) -> str | None:
-    row = connection.execute("SELECT value FROM binding WHERE name = ?", (name,)).fetchone()
+    try:
+        row = connection.execute("SELECT value FROM binding WHERE name = ?", (name,)).fetchone()
+    except sqlite3.DatabaseError as error:
+        if code_of(error) != "SQLITE_CORRUPT":
+            raise
+        return None
     return None if row is None else str(row[0])
 
 

@@ -83,6 +83,14 @@ def secure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA trusted_schema = OFF")
 
 
+def unlock(connection: sqlite3.Connection) -> None:
+    """Has what is left of a damaged file be read; its schema was checked before."""
+    if CAN_REFUSE:
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA writable_schema = ON")
+
+
 def check(connection: sqlite3.Connection, path: Path) -> int:
     """Compares the schema with what the migrations make; returns the version, 0 of an empty file.
 
