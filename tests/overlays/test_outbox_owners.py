@@ -371,7 +371,7 @@ def test_what_is_logged_of_a_file_is_logged_while_no_lock_is_held(path):
 
 
 def test_the_command_line_names_the_owner_and_the_remedy(path):
-    make(path, ANOTHER)
+    make(path, ANOTHER, 0o644)
 
     def said():
         with (
