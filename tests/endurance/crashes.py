@@ -287,7 +287,7 @@ def full_disk(options: argparse.Namespace) -> bool:
                     freed = time.monotonic()
                 harness.until(lambda: len(answered) > before, "An answer of gunicorn")
                 again = time.monotonic() - freed
-                time.sleep(0.5)
+            harness.until(lambda: not is_left(outbox), "The end of what was left")
             master.terminate()
             master.wait(harness.PATIENCE)
         harness.call(harness.drain, outbox, options.quick, url=server.url)
@@ -295,6 +295,11 @@ def full_disk(options: argparse.Namespace) -> bool:
     missing, repeated = harness.missing_and_repeated(answered, accepted)
     table.row("", len(answered), sent, missing, repeated, f"{again:.1f}")
     return refused and sent > 0 and not missing and not repeated
+
+
+def is_left(outbox: str) -> bool:
+    with closing(sqlite3.connect(outbox)) as reader:
+        return reader.execute("SELECT EXISTS (SELECT 1 FROM events)").fetchone() == (1,)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from trackers import every_tracker
 from trackers import opened as tracking
 
 from intercom_data_events import ConfigurationError, OutboxError
+from intercom_data_events.cli.app import run
 from intercom_data_events.emulator import Emulator, EmulatorServer
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._queue import OutboxQueue as Outbox
@@ -686,3 +687,20 @@ def test_a_process_that_begins_on_a_full_disk_sends(opened, path):
         assert everything(second) == [0]
         with pytest.raises(ConfigurationError):
             Outbox(path, Binding("https://api.eu.intercom.io", "the token", "shop"))
+
+
+def test_outbox_drain_sends_what_it_can_and_says_what_is_left(path, capsys, monkeypatch):
+    emulator = Emulator()
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "token")
+    with EmulatorServer(emulator.answer) as url, contextlib.ExitStack() as use:
+        monkeypatch.setenv("INTERCOM_BASE_URL", url)
+        box = use.enter_context(contextlib.closing(Outbox(path, Binding(url, "token"))))
+        put(box, 0, 1, 2)
+        with full_disk(path):
+            code = run(["outbox", "drain", str(path), "--timeout", "1", "--json"])
+            assert len(emulator.events) == 3
+            assert in_file(path) == [0, 1, 2]
+            said = json.loads(capsys.readouterr().out)
+            assert (code, said["sent"], said["left"]) == (3, 3, 3)
+        assert run(["outbox", "drain", str(path)]) == 0
+    assert in_file(path) == []

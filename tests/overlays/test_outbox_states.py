@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import resource
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -26,7 +27,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from intercom_data_events import DataEventsClient, Event, NotFoundError, OutboxLockedError
+from intercom_data_events import (
+    DataEventsClient,
+    Event,
+    NotFoundError,
+    OutboxError,
+    OutboxLockedError,
+)
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.client import parts_of
 from intercom_data_events._sending.drivers import run
@@ -126,7 +133,8 @@ class Life(RuleBasedStateMachine):
         self.mixed = set()
         self.reported = {}
         self.time_was_set = False
-        self.locked_steps = 0
+        self.locked_steps = self.full_steps = 0
+        self.room = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     @initialize(known=st.lists(st.booleans(), min_size=2, max_size=6))
     def begin(self, known):
@@ -138,6 +146,7 @@ class Life(RuleBasedStateMachine):
         self._track(self.processes[0], known)
 
     def teardown(self):
+        self._make_room()
         try:
             if self.processes:
                 self._drain()
@@ -185,7 +194,7 @@ class Life(RuleBasedStateMachine):
     @rule(process=one)
     def a_process_looks_around_and_tidies(self, process):
         self._look_around(self._chosen(process))
-        with contextlib.suppress(OutboxLockedError):
+        with contextlib.suppress(OutboxError if self.full_steps else OutboxLockedError):
             box = self._chosen(process).box
             if box.needs_checkpoint():
                 box.checkpoint()
@@ -230,6 +239,13 @@ class Life(RuleBasedStateMachine):
         self.locking.execute("BEGIN IMMEDIATE")
         self.locked_steps = steps
 
+    @precondition(lambda self: not self.full_steps)
+    @rule(steps=st.integers(1, 8), pages=st.sampled_from([0, 0, 1, 4, 12]))
+    def the_disk_is_full_for_some_steps(self, steps, pages):
+        most = Path(f"{self.path}-wal").stat().st_size + pages * 1048
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, self.room[1]))
+        self.full_steps = steps
+
     @precondition(lambda self: self._strangers())
     @rule(which=one)
     def a_stranger_becomes_known(self, which):
@@ -270,7 +286,16 @@ class Life(RuleBasedStateMachine):
             if self.locked_steps < 0:
                 self.locking.execute("ROLLBACK")
 
+    @invariant()
+    def the_disk_is_not_full_for_ever(self):
+        self.full_steps = max(0, self.full_steps - 1)
+        if not self.full_steps:
+            self._make_room()
+
     # How it happens
+
+    def _make_room(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.room)
 
     def _places(self):
         """The users of the events that wait, that are dead, and that are stored."""
@@ -312,6 +337,8 @@ class Life(RuleBasedStateMachine):
                 assert process.box.enqueue(event, self.clock.time())
             except OutboxLockedError:
                 assert self.locked
+            except OutboxError:
+                assert self.full_steps
             else:
                 self.tracked.add(user)
 
@@ -381,7 +408,7 @@ class Life(RuleBasedStateMachine):
             assert self.locked
             process.scheduler.give_in(failure, sending.entry, accepted=sending.error is None)
             return
-        if sending.error is None:
+        if sending.error is None and not self.full_steps:
             self.recorded.add(sending.user)
         if given_up is not None:
             event, error = given_up

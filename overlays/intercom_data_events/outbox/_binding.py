@@ -11,7 +11,7 @@ from pathlib import Path
 from attrs import frozen
 
 from intercom_data_events.errors import ConfigurationError, OutboxError
-from intercom_data_events.outbox._errors import code_of
+from intercom_data_events.outbox._errors import code_of, is_full
 from intercom_data_events.outbox._schema import in_turn, one, transaction
 
 # Characters of each name and value.
@@ -53,12 +53,16 @@ class Binding:
             ConfigurationError: It holds events of another one, or another process uses it.
         """
         known = bound(connection, path)
-        if self._problem(known) is None and self._is_noted(known):
-            return known["mark"]  # Without a write, for which a full disk has no room.
-        with transaction(connection):
-            problem = self._problem(bound(connection, path))
-            if problem is None:
-                return self._note(connection, path)
+        try:
+            with transaction(connection):
+                problem = self._problem(bound(connection, path))
+                if problem is None:
+                    return self._note(connection, path)
+        except sqlite3.Error as error:
+            # A full disk keeps no process from sending what is in a file that is bound already.
+            if not is_full(error) or self._problem(known) is not None or not self._is_noted(known):
+                raise
+            return known["mark"]
         if not _is_free(connection):
             raise ConfigurationError(f"the outbox {path} {problem}")
         # No other process has it open.
