@@ -297,8 +297,8 @@ def test_what_another_program_adds_to_an_open_file_runs_in_no_use_of_it(path, st
 
         ends = time.monotonic() + SECONDS
         while time.monotonic() < ends:
-            problem = tracker.counters.failing
             try:
+                problem = tracker.counters.failing
                 tracker.track("placed-order", user_id="1")
             except OutboxError as error:
                 problem = error

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # the parts of the statements are our own
 """Sending without claims, while a full disk has no room for them: one process at a time.
 
 What was accepted, rejected and delayed meanwhile is remembered, and written when there is room.
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from intercom_data_events._sending.runtime import guard_forks
+from intercom_data_events.outbox import _rows
 
 if TYPE_CHECKING:
     from intercom_data_events.tracker._queue import QueuedEvent
@@ -36,13 +38,17 @@ _AGAIN = 60.0
 _BEGIN: tuple[Any, int] = (-1e300, -(2**63))
 _FREE = (
     "SELECT tracked_at, id FROM events WHERE held_until IS NULL AND (tracked_at, id) > (?, ?) "
-    "ORDER BY tracked_at, id LIMIT ?"
+    # Others become dead letters once there is room.
+    "AND typeof(tracked_at) IN ('integer', 'real') ORDER BY tracked_at, id LIMIT ?"
 )
 _DUE = (
     "SELECT held_until, id FROM events WHERE held_until <= ? AND (owner IS NULL OR ?) "
     "AND (held_until, id) > (?, ?) ORDER BY held_until, id LIMIT ?"
 )
-_ROW = "SELECT id, CAST(event AS BLOB), tracked_at, tries, rejected_at FROM events WHERE id = ?"
+_ROW = (
+    f"SELECT id, {_rows.EVENT}, {_rows.number('tracked_at')}, {_rows.number('tries')}, "
+    f"{_rows.number('rejected_at')} FROM events WHERE id = ?"
+)
 # Seconds between attempts to get a lock, which a process that looks holds for a moment.
 _PAUSES = (0.0005, 0.001, 0.002, 0.0)
 
