@@ -30,11 +30,13 @@ def emulator():
 @pytest.fixture
 def left(path, emulator):
     """An outbox in which one event waits and two are dead letters."""
-    with DataEventsClient("token", transport=emulator.transport(), max_retries=0) as client:
-        with Tracker(client, path, workspace="shop", unknown_contact_patience=0) as tracker:
-            for user in ("unknown 1", "known", "unknown 2"):
-                tracker.track("placed-order", user_id=user, created_at=1671028894)
-            assert tracker.flush(20)
+    with (
+        DataEventsClient("token", transport=emulator.transport(), max_retries=0) as client,
+        Tracker(client, path, workspace="shop", unknown_contact_patience=0) as tracker,
+    ):
+        for user in ("unknown 1", "known", "unknown 2"):
+            tracker.track("placed-order", user_id=user, created_at=1671028894)
+        assert tracker.flush(20)
     away = httpx.MockTransport(lambda _: httpx.Response(503))
     with (
         DataEventsClient("token", transport=away, max_retries=0) as client,

@@ -284,7 +284,7 @@ class Life(RuleBasedStateMachine):
             with contextlib.suppress(OutboxError):
                 self._look_around(chosen)
             event = Event("placed-order", user_id="not tracked", created_at=1_671_028_894)
-            with pytest.raises(OutboxError, match="was moved or|was replaced|cannot be opened"):
+            with pytest.raises(OutboxError, match=r"was moved or|was replaced|cannot be opened"):
                 chosen.box.enqueue(event, self.clock.time())
         # One that has it open sends what is in it; one that has not can not.
         with contextlib.suppress(OutboxError):

@@ -337,8 +337,8 @@ def test_it_can_happen_again_and_again(opened, path, endings):
 def test_several_outboxes_of_one_process_go_on(opened, path, endings):
     boxes = [opened(binding=here) for _ in range(3)]
     look = Look(path)
-    for number, box in enumerate(boxes * 4):
-        box.enqueue(event(number), NOW)
+    for number, each in enumerate(boxes * 4):
+        each.enqueue(event(number), NOW)
     entry = boxes[1].claim(NOW)
     delete(path, endings)
 
@@ -347,8 +347,8 @@ def test_several_outboxes_of_one_process_go_on(opened, path, endings):
     boxes[1].ack(entry)
     boxes[2].enqueue(event(13), NOW)
     look.close()
-    for box in boxes:
-        box.close()
+    for each in boxes:
+        each.close()
     assert rows(path) == [*range(1, 14)]
 
 
@@ -432,13 +432,15 @@ def test_a_fork_comes_after_the_rescue(opened, path, endings):
 @taken
 def test_a_tracker_sends_what_it_tracked_and_says_so_once(path, caplog, endings):
     emulator = Emulator(rate_limit=None)
-    with DataEventsClient("token", transport=emulator.transport()) as client:
-        with Tracker(client, path) as tracker:
-            for number in range(300):
-                if number in (100, 101, 200):
-                    with contextlib.suppress(FileNotFoundError):
-                        delete(path, endings)
-                tracker.track("placed-order", user_id=str(number))
+    with (
+        DataEventsClient("token", transport=emulator.transport()) as client,
+        Tracker(client, path) as tracker,
+    ):
+        for number in range(300):
+            if number in (100, 101, 200):
+                with contextlib.suppress(FileNotFoundError):
+                    delete(path, endings)
+            tracker.track("placed-order", user_id=str(number))
     assert sorted(int(one.user_id) for one in emulator.events) == [*range(300)]
     assert rows(path) == []
     if "-wal" in endings:

@@ -207,7 +207,8 @@ class Lock:
 
     def _try(self, *, shared: bool) -> bool | None:
         """Returns whether the lock was free; None where the file system has no locks."""
-        assert self._descriptor is not None
+        if self._descriptor is None:
+            return None
         try:
             fcntl.flock(
                 self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB

@@ -31,7 +31,7 @@ def rows(content: bytes) -> Iterator[tuple[int, list[Value]]]:
             try:
                 yield _row(content, size, start + cell, start + size)
             except (IndexError, struct.error, ValueError):
-                continue  # It is no row.
+                continue  # It is not a row.
 
 
 def _row(content: bytes, size: int, place: int, end: int) -> tuple[int, list[Value]]:

@@ -43,15 +43,15 @@ def check(paths: tuple[str, ...]) -> None:
         if mode & stat.S_IWOTH:
             raise OutboxError(
                 f"all users may write to the outbox {path} (mode {mode:04o}; it belongs to "
-                f"{_user(found.st_uid)}), so its events may be of any of them; if you trust it, run: "
-                f"chmod o-w {shlex.quote(path)}"
+                f"{_user(found.st_uid)}), so its events may be of any of them; if you trust it, "
+                f"run: chmod o-w {shlex.quote(path)}"
             )
         is_shared = bool(mode & stat.S_IWGRP) and found.st_gid in {os.getegid(), *os.getgroups()}
         if found.st_uid not in (os.geteuid(), 0) and not is_shared:
             raise OutboxError(
                 f"the outbox {path} belongs to {_user(found.st_uid)}, not to "
-                f"{_user(os.geteuid())}, who runs this process; run it as the owner, share the file "
-                "by a group of both with its write permission, or choose another path"
+                f"{_user(os.geteuid())}, who runs this process; run it as the owner, share the "
+                "file by a group of both with its write permission, or choose another path"
             )
 
 
@@ -66,8 +66,8 @@ def tell(path: str) -> None:
     if mode & 0o077 and path not in _told:
         _told.add(path)
         log.warning(
-            "other users than its owner may use the outbox %s, which has personal data: its mode is "
-            "%04o",
+            "other users than its owner may use the outbox %s, which has personal data: its mode "
+            "is %04o",
             path,
             mode,
         )

@@ -241,17 +241,13 @@ class OutboxQueue(Outbox):
         if self.size >= self._most:
             return False
         slot.reserved += 1
-        number = None
+        file, number = self._file, None
         try:
-            with self._file.using(slot) as connection:
-                try:
-                    number = connection.execute(_INSERT, (text, now)).lastrowid
-                except sqlite3.ProgrammingError:
-                    if slot.connection is connection:
-                        raise
-                    self._file.check_open()
-                    # A finalizer forked in between, and closed it.
-                    number = self._file.open(slot).execute(_INSERT, (text, now)).lastrowid
+            cursor = file.execute(slot, _INSERT, (text, now)) if file.is_ready(slot) else None
+            if cursor is not None:
+                number = cursor.lastrowid
+            else:
+                number = self._insert_slowly(slot, text, now)
             self._file.logged = max(self._file.logged, number or 0)
         finally:
             if number is not None:
@@ -261,6 +257,17 @@ class OutboxQueue(Outbox):
             if slot is self._file.spare:
                 slot.disconnect()
         return True
+
+    def _insert_slowly(self, slot: Slot, text: str, now: float) -> int | None:
+        with self._file.using(slot) as connection:
+            try:
+                return connection.execute(_INSERT, (text, now)).lastrowid
+            except sqlite3.ProgrammingError:
+                if slot.connection is connection:
+                    raise
+                self._file.check_open()
+                # A finalizer forked in between, and closed it.
+                return self._file.open(slot).execute(_INSERT, (text, now)).lastrowid
 
     def claim(
         self, now: float, avoid: Collection[tuple[str, str]] = frozenset()
@@ -285,8 +292,7 @@ class OutboxQueue(Outbox):
                     if self._lock.is_others:
                         return None
                     raise
-        assert self._alone is not None
-        return self._next_unclaimed(self._alone, now)
+        return None if self._alone is None else self._next_unclaimed(self._alone, now)
 
     def _claim(self, now: float, avoid: Collection[tuple[str, str]]) -> QueuedEvent | None:
         missed = 0

@@ -174,20 +174,20 @@ class Copy:
 
     def _insert_row(self, connection: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> None:
         number, event, tracked_at, *_ = row
-        assert self._given is not None
+        given = self._given or 0
         known = (event, tracked_at)
         if _found(connection, table, number) == known:
             return
         if table == "events":
             if _found(connection, "dead", number) == known:
                 return
-            if 0 < number <= self._given or _found(connection, "events", number):
+            if 0 < number <= given or _found(connection, "events", number):
                 number = _reserve(connection)
         elif _found(connection, "events", number) == known:
             connection.execute("DELETE FROM events WHERE id = ?", (number,))
         elif 0 < number <= self._saved:
             return  # Others saw it accepted, retried it or deleted it.
-        elif 0 < number <= self._given or any(_found(connection, t, number) for t in _COLUMNS):
+        elif 0 < number <= given or any(_found(connection, t, number) for t in _COLUMNS):
             number = _reserve(connection)
         columns = _COLUMNS[table]
         marks = ", ".join("?" * (len(row) - 2))

@@ -23,7 +23,7 @@ _FIRST, _LAST = -62_135_596_800, 253_402_300_799
 
 #: Before the first number of a row.
 BEGIN = -math.inf
-#: The SQL that reads an event: it may be no string, or none at all, or one that is no UTF-8.
+#: The SQL that reads an event: it may not be a string, or be missing, or not be UTF-8.
 EVENT = f"substr(CAST(event AS BLOB), 1, {_LONGEST + 1})"
 
 
@@ -94,11 +94,11 @@ def check(tracked_at: object, tries: object, rejected_at: object) -> None:
         OutboxError: It is of another type, or beyond any reason.
     """
     if seconds(tracked_at) is None:
-        raise OutboxError("the file holds an event whose tracked_at is no time")
+        raise OutboxError("the file holds an event whose tracked_at is not a time")
     if not isinstance(tries, int) or not 0 <= tries <= _MOST_TRIES:
-        raise OutboxError("the file holds an event whose tries is no number of attempts")
+        raise OutboxError("the file holds an event whose tries is not a number of attempts")
     if rejected_at is not None and seconds(rejected_at) is None:
-        raise OutboxError("the file holds an event whose rejected_at is no time")
+        raise OutboxError("the file holds an event whose rejected_at is not a time")
 
 
 def seconds(value: Any) -> float | None:

@@ -61,8 +61,8 @@ _STATISTICS = {
 }
 _FIRST_WORDS = re.compile(r"\s*CREATE\s+(UNIQUE\s+)?(TABLE|INDEX)\s", re.IGNORECASE)
 _LAST_NUMBER = (
-    "SELECT max((SELECT coalesce(max(id), 0) FROM events), (SELECT coalesce(max(CAST(seq AS INTEGER)), "
-    "0) FROM sqlite_sequence WHERE name = 'events'))"
+    "SELECT max((SELECT coalesce(max(id), 0) FROM events), (SELECT coalesce(max(CAST(seq AS "
+    "INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'))"
 )
 
 # A type, a name and a statement.

@@ -21,7 +21,7 @@ _loading = ForkLock()
 
 def load(session: Session[Engine]) -> None:
     """Imports what threads would import one by one, and sets up connections."""
-    # The first event that is sent meets the same error, such as too many open files, and reports it.
+    # The first event that is sent meets the same error, such as too many open files.
     with _loading, suppress(Exception):
         import encodings.idna  # noqa: F401  # for the names of hosts
 
