@@ -777,7 +777,7 @@ class OutboxFile:
 def _inode(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
 

@@ -26,7 +26,7 @@ _COLUMNS = {
     "events": "tracked_at, tries, held_until, owner, rejected_at",
     "dead": "tracked_at, tries, died_at, error, message, status, request_id",
 }
-_LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+_LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
 _STATE = (
     "UPDATE events SET tries = max(tries, ?), held_until = ?, owner = ?, rejected_at = ? "
     "WHERE id = ? AND event = CAST(? AS TEXT) AND tracked_at = ? "
