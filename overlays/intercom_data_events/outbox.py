@@ -238,6 +238,7 @@ class _Slot:
     Attributes:
         lock: Held during its use; a signal handler or a finalizer may enter it again.
         connection: The connection; None until its first use, and around forks and failures.
+        uses: How many uses of it have begun and not ended, one within the other.
         reserved: The number of events that it was given a place for.
         inserted: The number of those that are in the file.
     """
@@ -245,6 +246,7 @@ class _Slot:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
+        self.uses = 0
         self.reserved = self.inserted = 0
 
     def disconnect(self) -> None:
@@ -608,10 +610,12 @@ class Outbox:
         """Closes the file."""
         self._closed = True
         for slot in self._slots:
-            # A thread that keeps its slot for longer closes it at the end of its use.
+            # Closing a connection within its use, in a finalizer, could crash the interpreter; and
+            # a thread may keep its slot for longer. Then the end of that use closes it.
             if slot.lock.acquire(timeout=_CLOSING):
                 try:
-                    slot.disconnect()
+                    if not slot.uses:
+                        slot.disconnect()
                 finally:
                     slot.lock.release()
 
@@ -770,12 +774,13 @@ class Outbox:
     def _using(self, slot: _Slot) -> Generator[sqlite3.Connection]:
         with slot.lock, self._explaining():
             self._check_open()
-            # A signal handler or a finalizer may close it, or fork, at any line from here on.
-            connection = slot.connection
-            if connection is None:
-                connection = self._open(slot)
-            locked = self._locked
+            slot.uses += 1
+            connection, locked = None, self._locked
             try:
+                # A signal handler or a finalizer may close it, or fork, at any line from here on.
+                connection = slot.connection
+                if connection is None:
+                    connection = self._open(slot)
                 self._check_open()
                 if locked:
                     connection.execute("PRAGMA busy_timeout = 0")
@@ -791,9 +796,10 @@ class Outbox:
                     self._locked = True
                 raise
             finally:
-                if self._closed or self._forks:
+                slot.uses -= 1
+                if (self._closed and not slot.uses) or self._forks:
                     slot.disconnect()
-                elif locked and slot.connection is connection:
+                elif locked and connection is not None and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self._patience * 1000)}")
 
     def _check_open(self) -> None:
@@ -865,7 +871,7 @@ class Outbox:
             connection.execute(f"PRAGMA journal_size_limit = {_LONG_LOG}")
             # Of the temporary trigger, no file is made.
             connection.execute("PRAGMA temp_store = MEMORY")
-            return connection  # noqa: TRY300  # as above: within the try
+            return connection  # noqa: TRY300  # so that an error below closes it
         except BaseException:
             for connection in opened:
                 connection.close()

@@ -2407,23 +2407,31 @@ def test_a_finalizer_can_fork_within_enqueue(opened, path):
 
 
 @pytest.mark.parametrize("step", ["line", "opcode"])
-def test_an_outbox_that_is_closed_within_enqueue_takes_no_event_afterwards(opened, tmp_path, step):
+def test_an_outbox_that_is_closed_within_enqueue_has_the_event_unless_that_raises(
+    opened, tmp_path, step
+):
     for closing in itertools.count():
-        path, steps, before = tmp_path / f"{closing}.db", itertools.count(), []
+        path, steps, taken = tmp_path / f"{closing}.db", itertools.count(), []
         box = opened(path)
         box.enqueue(event(1), NOW)
 
-        def close(box=box, steps=steps, before=before, closing=closing):
+        def close(box=box, steps=steps, closing=closing):
             if next(steps) == closing:
-                before.append(box.status().queued)
                 box.close()
 
         with contextlib.suppress(RuntimeError):
-            at_each_line(lambda box=box: box.enqueue(event(2), NOW), close, step=step)
-        if not before:
-            break
+            at_each_line(
+                lambda box=box, taken=taken: taken.append(box.enqueue(event(2), NOW)),
+                close,
+                step=step,
+            )
+        if next(steps) <= closing:
+            break  # It had ended before.
+        with pytest.raises(RuntimeError):
+            box.enqueue(event(3), NOW)
         with contextlib.closing(Outbox(path)) as again:
-            assert again.size == before[0], closing
+            assert again.size == 1 + len(taken), closing
+        assert len(list(path.parent.glob(f"{path.name}*"))) == 1, "no connection is left open"
 
     assert closing > 20
 

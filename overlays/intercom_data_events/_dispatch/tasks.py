@@ -210,7 +210,7 @@ class TaskWorkers(Generic[Item]):
 def _ends_task(error: BaseException) -> bool:
     """Whether an error ends the running task, and not only code of the caller's in it.
 
-    Such code may exit, or await what somebody has cancelled.
+    Such code may exit, or await what was cancelled.
     """
     import asyncio
 
