@@ -225,7 +225,7 @@ class OutboxFile:
                 raise
             finally:
                 slot.uses -= 1
-                if self.is_closed or self._forks:
+                if (self.is_closed and not slot.uses) or self._forks:
                     self._close_slot(slot)
                 elif locked and connection is not None and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self.patience * 1000)}")
@@ -273,7 +273,7 @@ class OutboxFile:
             return None
         finally:
             slot.uses -= 1
-            if self.is_closed or self._forks:
+            if (self.is_closed and not slot.uses) or self._forks:
                 self._close_slot(slot)
 
     def _ready(self, slot: Slot) -> tuple[sqlite3.Connection, bool]:
