@@ -253,8 +253,7 @@ class OutboxFile:
     ) -> sqlite3.Cursor | None:
         """Executes a statement on a slot that is ready, in less time than by :meth:`using`.
 
-        It does not look afterwards whether the file was taken away: the dispatcher does, each
-        second.
+        Where `is_unsure` is set afterwards, :meth:`save` is to be called.
 
         Returns:
             None where it failed, so that it is to be executed by :meth:`using`.
@@ -267,7 +266,9 @@ class OutboxFile:
                 return None
             if not _schema.CAN_REFUSE:
                 self._check_schema(connection)
-            return connection.execute(statement, values)
+            cursor = connection.execute(statement, values)
+            slot.is_unsure = not self.is_intact
+            return cursor
         except (sqlite3.Error, UnicodeError) as error:
             self._locked |= is_busy(error)  # It has waited.
             return None
@@ -565,6 +566,14 @@ class OutboxFile:
             self._disconnect()
 
     # Where it is taken away.
+
+    def save(self, slot: Slot) -> None:
+        """Saves what a slot has written to files that were taken away.
+
+        Raises:
+            OutboxError: It could not be saved, or not yet.
+        """
+        slot.is_unsure = self._rescue_if_taken()
 
     def _rescue_if_taken(self, *, forks: bool = False) -> bool:
         """Saves what only this process sees, where the log was deleted or replaced.

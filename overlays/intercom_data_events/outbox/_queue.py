@@ -246,6 +246,8 @@ class OutboxQueue(Outbox):
             cursor = file.execute(slot, _INSERT, (text, now)) if file.is_ready(slot) else None
             if cursor is not None:
                 number = cursor.lastrowid
+                if slot.is_unsure:
+                    file.save(slot)
             else:
                 number = self._insert_slowly(slot, text, now)
             self._file.logged = max(self._file.logged, number or 0)
