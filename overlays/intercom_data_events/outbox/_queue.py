@@ -319,6 +319,8 @@ class OutboxQueue(Outbox):
                     continue
             self.bury(number, problem, now)
             log.warning("an event in %s is unreadable; it is a dead letter now", self.path)
+            if number in self._dying:  # The disk is full.
+                return None if self._alone is None else self._next_unclaimed(self._alone, now)
 
     def _next_unclaimed(self, alone: Alone, now: float) -> QueuedEvent | None:
         if (delayed := alone.next_delayed(now)) is not None:
