@@ -88,6 +88,7 @@ def refused_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.refused{path.suffix}")
 
 
+@pytest.mark.costly
 def test_a_systemic_failure_of_every_line_stops_it_and_refuses_none(server, command, ndjson):
     for number, (status, body, code) in enumerate(EVERY):
         server.emulator.clear()

@@ -640,6 +640,7 @@ def validated(megabytes: int) -> tuple[list[str], bytes, int]:
     return said, counted, int(most)
 
 
+@pytest.mark.costly
 @pytest.mark.processes
 def test_a_line_of_hundreds_of_megabytes_takes_little_memory_and_is_named():
     nothing, _, little = validated(0)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
 import types
 
+import httpx
 import pytest
 
+from intercom_data_events import DataEventsClient
 from intercom_data_events._sending.runtime import may_start_threads
+from intercom_data_events.tracker import Tracker
 
 pytestmark = [pytest.mark.processes]
 
@@ -154,3 +158,26 @@ def test_no_thread_is_started_where_uwsgi_loads_the_application(monkeypatch, wor
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
 
     assert may_start_threads() is may
+
+
+@pytest.mark.parametrize("under", [True, False], ids=["uWSGI", "another server"])
+def test_no_thread_of_a_tracker_gets_a_signal_by_which_uwsgi_ends_it(monkeypatch, under):
+    uwsgi = types.SimpleNamespace(worker_id=lambda: 1, mule_id=lambda: 0, opt={})
+    if under:
+        monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    blocked = []
+
+    def answer(_):
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return httpx.Response(202)
+
+    with (
+        DataEventsClient("token", transport=httpx.MockTransport(answer)) as client,
+        Tracker(client) as tracker,
+    ):
+        tracker.track("placed-order", user_id="314159")
+        assert tracker.flush(20)
+
+    ends = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+    assert (blocked[0] & ends) == (ends if under else set())
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & ends

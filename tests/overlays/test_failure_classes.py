@@ -435,6 +435,7 @@ def test_a_permanent_failure_is_refused_at_once_and_stops_no_other():
         assert len(ended.asked) == 6, answer
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("backend", "odd"),
     [("blocking", lambda number: number == 0), ("asyncio", lambda number: True)],

@@ -2421,7 +2421,7 @@ def test_a_finalizer_can_fork_within_enqueue(opened, path):
     assert is_sound(path)
 
 
-@pytest.mark.parametrize("step", ["line", "opcode"])
+@pytest.mark.parametrize("step", ["line", pytest.param("opcode", marks=pytest.mark.costly)])
 def test_an_outbox_that_is_closed_within_enqueue_has_the_event_unless_that_raises(
     opened, tmp_path, step
 ):

@@ -1120,6 +1120,7 @@ def test_what_intercom_refuses_shows_that_it_is_back(event_loop):
     simulated(event_loop, use, lambda user, now: 503 if now < 60 else 422)
 
 
+@pytest.mark.costly
 def test_an_hour_without_intercom_loses_nothing_and_holds_up_nothing_new(event_loop):
     """An app tracks a quarter of what its quota allows, during an outage and after it."""
     back, quota, window = 3600, 10, 10

@@ -24,7 +24,7 @@ from intercom_data_events._dispatch import Dispatcher, Item, Result, context_of
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import run
 from intercom_data_events._sending.exchange import Exchange
-from intercom_data_events._sending.runtime import may_start_threads, this_process
+from intercom_data_events._sending.runtime import block_signals, may_start_threads, this_process
 from intercom_data_events.clock import SYSTEM
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def start_thread(target: Callable[[], None], name: str) -> bool:
 
 
 def _start(target: Callable[[], None], name: str) -> None:
+    block_signals()
     try:
         threading.Thread(target=target, name=name, daemon=True).start()
     except RuntimeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -158,6 +159,16 @@ def may_start_threads() -> bool:
         return True
     is_spooler = getattr(uwsgi, "i_am_the_spooler", None)
     return is_spooler is not None and bool(is_spooler())
+
+
+def block_signals() -> None:
+    """Has no signal of uWSGI's be handled in this thread, nor in those that it starts.
+
+    uWSGI's handler ends the process in whatever thread it runs, and so while that sends an event.
+    """
+    if "uwsgi" in sys.modules:
+        ends = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
 
 
 def running_trio() -> bool:
