@@ -49,6 +49,8 @@ _ROW = (
     f"SELECT id, {_rows.EVENT}, {_rows.number('tracked_at')}, {_rows.number('tries')}, "
     f"{_rows.number('rejected_at')} FROM events WHERE id = ?"
 )
+#: The device and the number of a file; None for one that is not there.
+Place = tuple[int, int] | None
 # Seconds between attempts to get a lock, which a process that looks holds for a moment.
 _PAUSES = (0.0005, 0.001, 0.002, 0.0)
 
@@ -150,17 +152,27 @@ class Lock:
 
     Args:
         path: The file.
+        place: Returns which file that was as it was opened; another one may have taken its place.
         is_database: Whether SQLite locks it, too: closing it would end these locks of the process.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, is_database: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        place: Callable[[], Place],
+        *,
+        is_database: bool = False,
+    ) -> None:
         self._path = path
+        self._wanted = place
         self._is_database = is_database
         self._descriptor: int | None = None
-        self._place: tuple[int, int] | None = None
+        self._place: Place = None
         self._process = 0
         self.is_held = False
         _locks.add(self)
+        # Now, as the file may be moved later.
+        self._is_open()
 
     def __del__(self) -> None:
         """Closes the file."""
@@ -218,22 +230,21 @@ class Lock:
         return True
 
     def _is_open(self) -> bool:
-        """Opens the file, again where another one has taken its place."""
+        """Opens the file, again where the outbox goes on with another one."""
         if fcntl is None:
             return False
         if self._process != os.getpid():
             # Forked without Python's hooks: the lock is the parent's.
             self._descriptor, self._process, self.is_held = None, os.getpid(), False
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return self._descriptor is not None  # It was moved, and so for all that use it.
-        place = found.st_dev, found.st_ino
-        if self._descriptor is None or place != self._place:
-            self.close()
+        wanted = self._wanted()
+        if self._descriptor is None or wanted not in (None, self._place):
             with suppress(OSError):
-                self._descriptor = _opened(self._path, place)
-                self._place = place
+                found = os.stat(self._path)
+                place = found.st_dev, found.st_ino
+                if wanted in (None, place):
+                    self.close()
+                    self._descriptor = _opened(self._path, place)
+                    self._place = place
         return self._descriptor is not None
 
     def close(self) -> None:
@@ -254,7 +265,7 @@ class Lock:
         self._descriptor, self.is_held = None, False
 
 
-def _opened(path: str | os.PathLike[str], place: tuple[int, int]) -> int:
+def _opened(path: str | os.PathLike[str], place: Place) -> int:
     with suppress(LookupError):
         return _parked[place].pop()
     return os.open(path, os.O_RDONLY)
@@ -262,7 +273,7 @@ def _opened(path: str | os.PathLike[str], place: tuple[int, int]) -> int:
 
 _locks = weakref.WeakSet[Lock]()
 # Open databases whose lock is not needed.
-_parked: dict[tuple[int, int], list[int]] = {}
+_parked: dict[Place, list[int]] = {}
 
 
 class _Children:

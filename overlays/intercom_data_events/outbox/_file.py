@@ -154,8 +154,8 @@ class OutboxFile:
         # What identifies its binding.
         self._bound: str | None = None
         self._binding = binding
-        # Whether the database was moved or deleted while it was in use.
-        self._missing = False
+        # Whether it was logged that the database was moved or deleted while it was in use.
+        self._told_missing = False
         # Whether another program holds the lock: one caller has waited, the next ones need not.
         self._locked = False
         # Copies of what was taken away, until their events are in the file.
@@ -191,6 +191,14 @@ class OutboxFile:
     def log_path(self) -> str:
         """The path of the log, which is beside the file that a symbolic link leads to."""
         return f"{os.path.realpath(self.path)}-wal"
+
+    def place(self) -> tuple[int, int] | None:
+        """Returns which file the database is that was opened."""
+        return self._place
+
+    def log_place(self) -> tuple[int, int] | None:
+        """Returns which file the log is that is open, if one is."""
+        return self._inodes[1] if self._inodes else None
 
     @contextmanager
     def using(self, slot: Slot) -> Generator[sqlite3.Connection]:
@@ -244,9 +252,7 @@ class OutboxFile:
         """Whether a slot can be used as it is, by a thread that holds its lock."""
         if slot.connection is None or self._locked or self._copies:
             return False
-        return not (self._missing or self._forks or self._is_cut or self.is_closed) and (
-            self.is_intact
-        )
+        return not (self._forks or self._is_cut or self.is_closed) and self.is_intact
 
     def execute(
         self, slot: Slot, statement: str, values: tuple[object, ...]
@@ -302,10 +308,8 @@ class OutboxFile:
         Raises:
             OutboxError: It would not.
         """
-        if self._missing:
-            self._missing = _inode(self.path) != self._place
-            if self._missing:
-                raise OutboxError(f"the outbox {self.path} {_MISSING}")
+        if self._is_missing:
+            raise OutboxError(f"the outbox {self.path} {_MISSING}")
 
     def watch(self) -> None:
         """Looks at the file, every second or so: where it is, and whether its schema changed.
@@ -316,12 +320,10 @@ class OutboxFile:
             OutboxError: It is not an outbox any longer.
         """
         with self.main.lock:
-            before = self._missing
-            if self.main.connection is not None:
-                self._missing = _inode(self.path) != self._place
-            missing = self._missing
+            missing, told = self._is_missing, self._told_missing
+            self._told_missing = missing
         # Without the lock: a log handler may wait for another thread.
-        if missing and not before:
+        if missing and not told:
             log.error("the outbox %s %s", self.path, _MISSING)
         if missing:
             return
@@ -382,9 +384,14 @@ class OutboxFile:
         self._settled = folder if settles and not self._is_link else None
         return True
 
+    @property
+    def _is_missing(self) -> bool:
+        """Whether the database was moved or deleted; its events are sent, as long as it is open."""
+        return not self.is_intact and _inode(self.path) != self._place
+
     def close(self) -> None:
         """Closes the file."""
-        if not self.is_closed and not self._missing:
+        if not self.is_closed:
             with suppress(OutboxError):
                 self._rescue_if_taken()
         self.is_closed = True
@@ -522,7 +529,6 @@ class OutboxFile:
             self._inodes = _inodes(self._paths)
             self._place = self._inodes[0]
             self.look_at_database(connection)
-        self._missing = False
 
     def _prepare(self, *, create: bool) -> None:
         """Makes a missing file if it is to be made, and checks the path."""
@@ -584,7 +590,7 @@ class OutboxFile:
         Raises:
             OutboxError: It could not be saved, or not yet.
         """
-        if self._missing or self._forks:
+        if self._forks or self._is_missing:
             return True
         if not self._inodes:
             self._rescue_others()
@@ -605,8 +611,7 @@ class OutboxFile:
     def _rescue(self) -> None:
         inodes = _inodes(self._paths) if self._inodes else ()
         if inodes and inodes[0] != self._place:
-            self._missing = True  # Its events are sent, as long as it is open.
-            return
+            return  # It was moved in between.
         failure = None
         if inodes != self._inodes:
             failure = self._copy_and_close(inodes)
@@ -751,7 +756,7 @@ class OutboxFile:
                     each.release()
                 return False
             held.append(lock)
-        if not any(slot.uses for slot in self._slots) and not self._missing:
+        if not any(slot.uses for slot in self._slots):
             with suppress(OutboxError):
                 self._rescue_if_taken(forks=True)
         self._forks += 1

@@ -186,8 +186,8 @@ class OutboxQueue(Outbox):
         file = self._file = self._opened(path, binding, patience=patience, create=create)
         # The one process that sends without claims holds this one. Others that have something to
         # write, or cannot renew their claims, share the other one: then no claim is ended.
-        self._lock = Lock(file.path, is_database=True)
-        self._pending = Lock(file.log_path)
+        self._lock = Lock(file.path, file.place, is_database=True)
+        self._pending = Lock(file.log_path, file.log_place)
         with file.using(file.main) as connection, snapshot(connection):
             # The events at first, without those that left since, and what others have added.
             self._counted, self._first = one(connection, _COUNT), one(connection, _LAST)
@@ -218,7 +218,6 @@ class OutboxQueue(Outbox):
             OutboxLockedError: Another program, or another thread, kept the file for too long.
         """
         file = self._file
-        file.check_place()
         text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
         # Without patience, the caller tries again.
         for slot in (file.inserts, file.spare) if self._patience else (file.inserts,):
@@ -261,6 +260,7 @@ class OutboxQueue(Outbox):
         return True
 
     def _insert_slowly(self, slot: Slot, text: str, now: float) -> int | None:
+        self._file.check_place()
         with self._file.using(slot) as connection:
             try:
                 return connection.execute(_INSERT, (text, now)).lastrowid

@@ -27,10 +27,11 @@ _COLUMNS = {
     "dead": "tracked_at, tries, died_at, error, message, status, request_id",
 }
 _LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
+# The later of two claims or delays stays.
 _STATE = (
-    "UPDATE events SET tries = max(tries, ?), held_until = ?, owner = ?, rejected_at = ? "
-    "WHERE id = ? AND event = CAST(? AS TEXT) AND tracked_at = ? "
-    "AND owner IS NULL AND held_until IS NULL"
+    "UPDATE events SET tries = max(tries, ?1), held_until = ?2, owner = ?3, rejected_at = ?4 "
+    "WHERE id = ?5 AND event = CAST(?6 AS TEXT) AND tracked_at = ?7 "
+    "AND (held_until IS NULL OR held_until < ?2)"
 )
 
 
