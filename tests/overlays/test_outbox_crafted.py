@@ -401,16 +401,16 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_an_event_that_is_none_stops_none_of_a_thousand_others(path, text):
+def test_an_event_that_is_none_stops_none_of_the_others(path, text):
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        good = [(json.dumps(EVENT | {"user_id": f"user-{n}"}), time.time()) for n in range(500)]
+        good = [(json.dumps(EVENT | {"user_id": f"user-{n}"}), time.time()) for n in range(60)]
         statement = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
         for rows in (good, [(text, time.time())], good):
             connection.executemany(statement, rows)
 
     with tracking(path) as tracker:
         assert tracker.flush(SECONDS)
-        assert (tracker.counters.sent, tracker.counters.queued) == (1_003, 0)
+        assert (tracker.counters.sent, tracker.counters.queued) == (123, 0)
     with Outbox(path) as box:
         *_, letter = box.dead_letters()
         assert letter.message
