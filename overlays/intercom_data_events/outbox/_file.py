@@ -29,7 +29,7 @@ from intercom_data_events.errors import OutboxError
 from intercom_data_events.outbox import _permissions, _rescue, _schema
 from intercom_data_events.outbox._binding import Binding, bound
 from intercom_data_events.outbox._errors import code_of, explained, is_busy, unopened
-from intercom_data_events.outbox._schema import pragma
+from intercom_data_events.outbox._schema import one, pragma
 
 try:
     import fcntl
@@ -103,6 +103,7 @@ class OutboxFile:
         spare: One in case that a finalizer keeps the thread that uses enqueue's.
         logged: The last number that is known to be in the log or in the database.
         is_crowded: Whether the disk was full; the log may take a part of it.
+        is_missing: Whether the database was moved or deleted while it was in use.
         on_child: Called in each forked child.
         on_rescue: Called when events may have got other numbers, as the file was taken away.
 
@@ -154,8 +155,7 @@ class OutboxFile:
         # What identifies its binding.
         self._bound: str | None = None
         self._binding = binding
-        # Whether the database was moved or deleted while it was in use.
-        self._missing = False
+        self.is_missing = False
         # Whether another program holds the lock: one caller has waited, the next ones need not.
         self._locked = False
         # Copies of what was taken away, until their events are in the file.
@@ -244,7 +244,7 @@ class OutboxFile:
         """Whether a slot can be used as it is, by a thread that holds its lock."""
         if slot.connection is None or self._locked or self._copies:
             return False
-        return not (self._missing or self._forks or self._is_cut or self.is_closed) and (
+        return not (self.is_missing or self._forks or self._is_cut or self.is_closed) and (
             self.is_intact
         )
 
@@ -302,9 +302,9 @@ class OutboxFile:
         Raises:
             OutboxError: It would not.
         """
-        if self._missing:
-            self._missing = _inode(self.path) != self._place
-            if self._missing:
+        if self.is_missing:
+            self.is_missing = _inode(self.path) != self._place
+            if self.is_missing:
                 raise OutboxError(f"the outbox {self.path} {_MISSING}")
 
     def watch(self) -> None:
@@ -316,14 +316,14 @@ class OutboxFile:
             OutboxError: It is not an outbox any longer.
         """
         with self.main.lock:
-            before = self._missing
+            before = self.is_missing
             if self.main.connection is not None:
-                self._missing = _inode(self.path) != self._place
-            missing = self._missing
-        # Without the lock: a log handler may wait for another thread.
-        if missing and not before:
-            log.error("the outbox %s %s", self.path, _MISSING)
-        if missing:
+                self.is_missing = _inode(self.path) != self._place
+            if self.is_missing and not before:
+                self._remarks.append(f"the outbox {self.path} {_MISSING}")
+        if self.is_missing:
+            # Without the lock: a log handler may wait for another thread.
+            self._log_remarks()
             return
         with self.using(self.main) as connection:
             self._check_schema(connection)
@@ -384,7 +384,7 @@ class OutboxFile:
 
     def close(self) -> None:
         """Closes the file."""
-        if not self.is_closed and not self._missing:
+        if not self.is_closed and not self.is_missing:
             with suppress(OutboxError):
                 self._rescue_if_taken()
         self.is_closed = True
@@ -522,7 +522,7 @@ class OutboxFile:
             self._inodes = _inodes(self._paths)
             self._place = self._inodes[0]
             self.look_at_database(connection)
-        self._missing = False
+        self.is_missing = False
 
     def _prepare(self, *, create: bool) -> None:
         """Makes a missing file if it is to be made, and checks the path."""
@@ -551,6 +551,8 @@ class OutboxFile:
         guard, self._guard = self._guard, None
         taken = not self.is_intact
         self._inodes = ()
+        if guard is not None and self.is_missing:
+            self._say_left(guard)
         if guard is not None and not taken:
             guard.close()
         for slot in self._slots:
@@ -584,7 +586,7 @@ class OutboxFile:
         Raises:
             OutboxError: It could not be saved, or not yet.
         """
-        if self._missing or self._forks:
+        if self.is_missing or self._forks:
             return True
         if not self._inodes:
             self._rescue_others()
@@ -605,7 +607,8 @@ class OutboxFile:
     def _rescue(self) -> None:
         inodes = _inodes(self._paths) if self._inodes else ()
         if inodes and inodes[0] != self._place:
-            self._missing = True  # Its events are sent, as long as it is open.
+            self.is_missing = True  # Its events are sent, as long as it is open.
+            self._remarks.append(f"the outbox {self.path} {_MISSING}")
             return
         failure = None
         if inodes != self._inodes:
@@ -698,6 +701,17 @@ class OutboxFile:
             )
             raise OutboxError(self._remarks[-1])
 
+    def _say_left(self, guard: sqlite3.Connection) -> None:
+        """Says which events nobody sends, unless the file is put back."""
+        number: int | str = "some"
+        with suppress(sqlite3.Error):
+            number = one(guard, "SELECT count(*) FROM events")
+        if number:
+            self._remarks.append(
+                f"{number} events of the outbox {self.path}, which was moved or deleted while it "
+                "was in use, are not sent; if it was moved, put it back with its -wal file"
+            )
+
     def _say_lost(self) -> None:
         """Logs what could not be saved until the file was closed."""
         while self._copies:
@@ -751,7 +765,7 @@ class OutboxFile:
                     each.release()
                 return False
             held.append(lock)
-        if not any(slot.uses for slot in self._slots) and not self._missing:
+        if not any(slot.uses for slot in self._slots) and not self.is_missing:
             with suppress(OutboxError):
                 self._rescue_if_taken(forks=True)
         self._forks += 1
