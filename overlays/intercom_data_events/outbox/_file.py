@@ -29,7 +29,7 @@ from intercom_data_events.errors import OutboxError
 from intercom_data_events.outbox import _permissions, _rescue, _schema
 from intercom_data_events.outbox._binding import Binding, bound
 from intercom_data_events.outbox._errors import code_of, explained, is_busy, unopened
-from intercom_data_events.outbox._schema import pragma
+from intercom_data_events.outbox._schema import one, pragma
 
 try:
     import fcntl
@@ -308,7 +308,7 @@ class OutboxFile:
         Raises:
             OutboxError: It would not.
         """
-        if self._is_missing:
+        if self.is_missing:
             raise OutboxError(f"the outbox {self.path} {_MISSING}")
 
     def watch(self) -> None:
@@ -320,12 +320,13 @@ class OutboxFile:
             OutboxError: It is not an outbox any longer.
         """
         with self.main.lock:
-            missing, told = self._is_missing, self._told_missing
+            missing = self.is_missing
+            if missing and not self._told_missing:
+                self._remarks.append(f"the outbox {self.path} {_MISSING}")
             self._told_missing = missing
-        # Without the lock: a log handler may wait for another thread.
-        if missing and not told:
-            log.error("the outbox %s %s", self.path, _MISSING)
         if missing:
+            # Without the lock: a log handler may wait for another thread.
+            self._log_remarks()
             return
         with self.using(self.main) as connection:
             self._check_schema(connection)
@@ -385,7 +386,7 @@ class OutboxFile:
         return True
 
     @property
-    def _is_missing(self) -> bool:
+    def is_missing(self) -> bool:
         """Whether the database was moved or deleted; its events are sent, as long as it is open."""
         return not self.is_intact and _inode(self.path) != self._place
 
@@ -556,6 +557,8 @@ class OutboxFile:
         """Closes all connections; makes no checkpoint of a log that was taken away."""
         guard, self._guard = self._guard, None
         taken = not self.is_intact
+        if guard is not None and self.is_missing:
+            self._say_left(guard)
         self._inodes = ()
         if guard is not None and not taken:
             guard.close()
@@ -590,7 +593,7 @@ class OutboxFile:
         Raises:
             OutboxError: It could not be saved, or not yet.
         """
-        if self._forks or self._is_missing:
+        if self._forks or self.is_missing:
             return True
         if not self._inodes:
             self._rescue_others()
@@ -702,6 +705,17 @@ class OutboxFile:
                 "because another program has written to the database meanwhile"
             )
             raise OutboxError(self._remarks[-1])
+
+    def _say_left(self, guard: sqlite3.Connection) -> None:
+        """Says which events are not sent, unless the file is put back."""
+        number: int | str = "some"
+        with suppress(sqlite3.Error):
+            number = one(guard, "SELECT count(*) FROM events")
+        if number:
+            self._remarks.append(
+                f"{number} events of the outbox {self.path}, which was moved or deleted while it "
+                "was in use, are not sent; if it was moved, put it back with its -wal file"
+            )
 
     def _say_lost(self) -> None:
         """Logs what could not be saved until the file was closed."""

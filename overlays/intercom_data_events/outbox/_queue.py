@@ -262,6 +262,7 @@ class OutboxQueue(Outbox):
     def _insert_slowly(self, slot: Slot, text: str, now: float) -> int | None:
         self._file.check_place()
         with self._file.using(slot) as connection:
+            self._file.check_place()
             try:
                 return connection.execute(_INSERT, (text, now)).lastrowid
             except sqlite3.ProgrammingError:
@@ -692,7 +693,7 @@ class OutboxQueue(Outbox):
             changed = self._write(connection, _REMOVE, number)
             if not changed:
                 self._write(connection, _FORGET, number)
-            if not self._file.is_intact:
+            if not (self._file.is_intact or self._file.is_missing):
                 return False
             # In this order, so that enqueue never finds more room than there is.
             self._leaving.discard(number)
