@@ -132,7 +132,8 @@ def test_the_command_line_needs_a_working_directory_only_for_a_relative_path(tmp
 
     def command(path):
         return subprocess.run(
-            [sys.executable, "-c", script, "outbox", "status", path],
+            # Without the folder among the places of modules, as the installed command.
+            [sys.executable, "-P", "-c", script, "outbox", "status", path],
             capture_output=True, text=True, check=False, timeout=PATIENCE, cwd=folder,
             env={"PYTHONPATH": ":".join(map(os.path.abspath, sys.path))},
         )  # fmt: skip
