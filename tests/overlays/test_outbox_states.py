@@ -414,8 +414,11 @@ class Life(RuleBasedStateMachine):
     def _make_known(self, user):
         self.emulator.add_contact(EmulatedContact(user_id=user))
         self.known.add(user)
-        if any(one.user == user for _, one in self._sending(answered=True)):
-            self.mixed.add(user)
+        _, dead, _ = self._places()
+        # One that is a dead letter can be in flight still, if its claim ended too early.
+        for answered in (True, False) if user in dead else (True,):
+            if any(one.user == user for _, one in self._sending(answered=answered)):
+                self.mixed.add(user)
 
     def _strangers(self):
         users = self.tracked - self.known
