@@ -2313,6 +2313,31 @@ def at_each_line(use, between, *, step="line"):
         sys.settrace(before)
 
 
+def test_an_interrupt_at_any_line_leaves_no_transaction_open(opened, path, refusal):
+    box = opened(binding=here)
+    box.enqueue(event(), NOW)
+    box.dead_letter(box.claim(NOW), refusal, NOW)
+    uses = {
+        "retry": lambda: box.retry([7]),
+        "run_maintenance": lambda: box.run_maintenance(NOW, ()),
+    }
+    for use in uses.values():
+        for step in itertools.count():
+            steps = itertools.count()
+
+            def interrupt(step=step, steps=steps):
+                if next(steps) == step:
+                    raise KeyboardInterrupt
+
+            with contextlib.suppress(KeyboardInterrupt):
+                at_each_line(use, interrupt)
+            with contextlib.closing(sqlite3.connect(path, timeout=0)) as another:
+                assert another.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+            if next(steps) <= step:
+                break
+        assert step > 30
+
+
 def test_no_finalizer_waits_for_a_claim_or_its_end_in_its_own_thread(opened, path, refusal):
     box = opened(binding=here)
     for number in range(8):
