@@ -2127,7 +2127,8 @@ def test_tidying_beside_a_writer_makes_it_neither_fail_nor_wait(opened, path, mo
     monkeypatch.setattr(outbox_module, "_LONG_LOG", 0)
     # The looks follow faster than the time of the log changes, which is no rest.
     monkeypatch.setattr(outbox_module, "_LONG_REST", 1_000)
-    writing = opened(patience=0)
+    # Opening a log that is being written takes SQLite's lock for a moment.
+    writing = opened(patience=1)
     writing.enqueue(event(), NOW)
     # To whom events are there that wait, so that it is no time of rest.
     other = opened()
@@ -2145,6 +2146,8 @@ def test_tidying_beside_a_writer_makes_it_neither_fail_nor_wait(opened, path, mo
         try:
             for _ in range(30):
                 tidy(other)
+                # Cutting it would have made the writer wait.
+                assert log_of(path).stat().st_size > 0
         finally:
             ended.set()
         assert written.result(PATIENCE)
