@@ -2127,7 +2127,8 @@ def test_tidying_beside_a_writer_makes_it_neither_fail_nor_wait(opened, path, mo
     monkeypatch.setattr(outbox_module, "_LONG_LOG", 0)
     # The looks follow faster than the time of the log changes, which is no rest.
     monkeypatch.setattr(outbox_module, "_LONG_REST", 1_000)
-    writing = opened(patience=0)
+    # Opening a log that is being written takes SQLite's lock for a moment.
+    writing = opened(patience=1)
     writing.enqueue(event(), NOW)
     # To whom events are there that wait, so that it is no time of rest.
     other = opened()
@@ -2145,6 +2146,8 @@ def test_tidying_beside_a_writer_makes_it_neither_fail_nor_wait(opened, path, mo
         try:
             for _ in range(30):
                 tidy(other)
+                # Cutting it would have made the writer wait.
+                assert log_of(path).stat().st_size > 0
         finally:
             ended.set()
         assert written.result(PATIENCE)
@@ -2311,6 +2314,31 @@ def at_each_line(use, between, *, step="line"):
         return use()
     finally:
         sys.settrace(before)
+
+
+def test_an_interrupt_at_any_line_leaves_no_transaction_open(opened, path, refusal):
+    box = opened(binding=here)
+    box.enqueue(event(), NOW)
+    box.dead_letter(box.claim(NOW), refusal, NOW)
+    uses = {
+        "retry": lambda: box.retry([7]),
+        "run_maintenance": lambda: box.run_maintenance(NOW, ()),
+    }
+    for use in uses.values():
+        for step in itertools.count():
+            steps = itertools.count()
+
+            def interrupt(step=step, steps=steps):
+                if next(steps) == step:
+                    raise KeyboardInterrupt
+
+            with contextlib.suppress(KeyboardInterrupt):
+                at_each_line(use, interrupt)
+            with contextlib.closing(sqlite3.connect(path, timeout=0)) as another:
+                assert another.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+            if next(steps) <= step:
+                break
+        assert step > 30
 
 
 def test_no_finalizer_waits_for_a_claim_or_its_end_in_its_own_thread(opened, path, refusal):

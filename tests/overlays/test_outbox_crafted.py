@@ -6,18 +6,21 @@ Each is used through a tracker, `Outbox` and the command line.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from intercom_data_events import DataEventsClient, OutboxError
+from intercom_data_events import DataEventsClient, Event, OutboxError
 from intercom_data_events.emulator import Emulator
 from intercom_data_events.outbox import Outbox
+from intercom_data_events.outbox._queue import OutboxQueue
 from intercom_data_events.tracker import Tracker
 
 COMMAND = "import sys; from intercom_data_events.cli import main; sys.exit(main())"
@@ -374,6 +377,33 @@ def test_a_row_with_any_value_in_a_column_is_sent_or_becomes_a_dead_letter(path,
     assert tracker.counters.sent == 5 - (len(letters) - 2)
     if column in ("event", "tries"):
         assert len(letters) == 3 or value == "0"
+
+
+def test_rows_with_any_values_are_saved_where_the_log_is_deleted(path):
+    dead = {
+        "tracked_at": 0, "tries": 0, "died_at": 0, "error": "'x'", "message": "'x'",
+        "status": 404, "request_id": "'x'",
+    }  # fmt: skip
+    letters = [
+        f"INSERT INTO dead (id, event, {', '.join(dead)}) VALUES ({number}, 'x', "
+        f"{', '.join(map(str, (dead | {column: value}).values()))})"
+        for number, (column, value) in enumerate(itertools.product(dead, ODD.values()), 1_000)
+    ]
+    events = [
+        insert(**{column: value}) for column, value in itertools.product(COLUMNS, ODD.values())
+    ]
+    craft(
+        path,
+        "INSERT INTO binding VALUES ('generation', 'x'), ('rescued events x', 'abc'), "
+        "('rescued dead x', x'ff')",
+    )
+    with contextlib.closing(OutboxQueue(path)) as box:
+        box.enqueue(Event(**EVENT), time.time())
+        without_constraints(path, ";".join(["BEGIN", *events, *letters, "COMMIT"]))
+        Path(f"{path}-wal").unlink()
+        box.enqueue(Event(**EVENT), time.time())
+        status = box.status()
+    assert (status.queued, status.dead) == (3 + 2 + len(events), 2 + len(letters))
 
 
 #: Texts that are no events.

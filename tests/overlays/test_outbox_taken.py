@@ -29,7 +29,7 @@ from test_outbox import (
     users,
 )
 
-from intercom_data_events import DataEventsClient, OutboxError
+from intercom_data_events import DataEventsClient, OutboxError, OutboxLockedError
 from intercom_data_events.emulator import Emulator
 from intercom_data_events.outbox import Outbox as Look
 from intercom_data_events.outbox._queue import OutboxQueue as Outbox
@@ -233,6 +233,97 @@ def test_the_files_can_be_taken_between_any_two_steps(tmp_path, refusal, endings
         if next(steps) <= step:
             break
     assert step > 20
+
+
+@taken
+def test_the_files_can_be_taken_while_a_connection_opens(tmp_path, endings):
+    for step in itertools.count(0, 17):
+        path, steps = tmp_path / f"{step}.db", itertools.count()
+
+        def take(path=path, step=step, steps=steps):
+            if next(steps) == step:
+                delete(path, endings)
+
+        with contextlib.closing(Outbox(path, here)) as box:
+            # The first one opens the connection.
+            at_each_line(lambda: box.enqueue(event(0), NOW), take)
+            box.enqueue(event(1), NOW)
+            assert rows(path) == [0, 1]
+        if next(steps) <= step:
+            break
+    assert step > 200
+
+
+@taken
+@pytest.mark.parametrize("use", ["enqueue", "status", "close"])
+def test_a_finalizer_can_use_or_close_the_outbox_during_a_rescue(tmp_path, endings, use):
+    for step in itertools.count(0, 101):
+        path, steps = tmp_path / f"{step}.db", itertools.count()
+        box = Outbox(path, here)
+        tracked = [box.enqueue(event(number), NOW) and number for number in range(2)]
+        delete(path, endings)
+
+        def finalize(box=box, step=step, steps=steps, tracked=tracked):
+            if next(steps) != step:
+                return
+            with contextlib.suppress(OutboxLockedError):
+                if use == "enqueue":
+                    box.enqueue(event(2), NOW)
+                    tracked.append(2)
+                else:
+                    getattr(box, use)()
+
+        with contextlib.suppress(RuntimeError):  # It is closed.
+            at_each_line(lambda: box.run_maintenance(NOW, ()), finalize)  # noqa: B023
+        box.close()
+        assert rows(path) == tracked
+        if next(steps) <= step:
+            break
+    assert step > 500
+
+
+def test_a_file_is_the_same_one_after_any_number_of_rescues(opened, path):
+    box, other = opened(binding=here), opened(binding=here)
+    for number in range(60):
+        box.enqueue(event(number), NOW)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        delete(path, ("-wal", "-shm"))
+    box.run_maintenance(NOW, ())
+
+    for _ in range(2):
+        assert opened(binding=here).size == 60
+    delete(path, ("-wal", "-shm"))
+    assert other.enqueue(event(60), NOW)
+    assert rows(path) == [*range(61)]
+
+
+@pytest.mark.parametrize("use", ["enqueue", "close", "before_fork"])
+def test_a_rescue_that_fails_is_an_outbox_error_and_made_later(
+    opened, path, monkeypatch, caplog, use
+):
+    class Full(sqlite3.Connection):
+        def backup(self, *_arguments, **_options):
+            raise sqlite3.OperationalError("database or disk is full")
+
+    connect = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sqlite3, "connect", lambda *a, **options: connect(*a, factory=Full, **options)
+        )
+        box, other = opened(binding=here), opened(binding=here)
+        box.enqueue(event(0), NOW)
+        delete(path, ("-wal", "-shm"))
+        if use == "enqueue":
+            with pytest.raises(OutboxError, match="the disk is full"):
+                box.enqueue(event(1), NOW)
+        elif use == "before_fork":
+            assert box._file.before_fork()
+            box._file.after_fork(in_child=False, waited=True)
+        else:
+            box.close()
+            assert "the disk is full" in caplog.text
+    other.close()
 
 
 @taken

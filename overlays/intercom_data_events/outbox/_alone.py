@@ -170,7 +170,7 @@ class Lock:
         self._place: Place = None
         self._process = 0
         self.is_held = False
-        _locks.add(self)
+        _locks[id(self)] = self
         # Now, as the file may be moved later.
         self._is_open()
 
@@ -192,8 +192,8 @@ class Lock:
 
     def release(self) -> None:
         """Gives the lock back."""
-        if self.is_held and self._process == os.getpid() and self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        if self.is_held and self._process == os.getpid():
+            self._unlock()
         self.is_held = False
 
     @contextmanager
@@ -204,8 +204,8 @@ class Lock:
             yield result is not False
         finally:
             # Unless it was acquired meanwhile.
-            if result and not self.is_held and self._descriptor is not None:
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            if result and not self.is_held:
+                self._unlock()
 
     @property
     def is_others(self) -> bool:
@@ -213,21 +213,26 @@ class Lock:
         if self.is_held or not self._is_open():
             return False
         result = self._try(shared=False)
-        if result and self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        if result:
+            self._unlock()
         return result is False
 
     def _try(self, *, shared: bool) -> bool | None:
         """Returns whether the lock was free; None where the file system has no locks."""
-        if self._descriptor is None:
+        descriptor = self._descriptor
+        if descriptor is None:
             return None
         try:
-            fcntl.flock(
-                self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-            )
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
         return True
+
+    def _unlock(self) -> None:
+        # A finalizer may have closed it.
+        if (descriptor := self._descriptor) is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _is_open(self) -> bool:
         """Opens the file, again where the outbox goes on with another one."""
@@ -271,7 +276,7 @@ def _opened(path: str | os.PathLike[str], place: Place) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-_locks = weakref.WeakSet[Lock]()
+_locks = weakref.WeakValueDictionary[int, Lock]()
 # Open databases whose lock is not needed.
 _parked: dict[Place, list[int]] = {}
 
@@ -285,8 +290,9 @@ class _Children:
     def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # as all guards
         if not in_child:
             return
-        for lock in list(_locks):
-            lock.forget()
+        for reference in _locks.valuerefs():
+            if (lock := reference()) is not None:
+                lock.forget()
         while _parked:
             for descriptor in _parked.popitem()[1]:
                 os.close(descriptor)

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # the parts of the statements are our own
 """Which workspace the events of a file are for."""
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from intercom_data_events.errors import ConfigurationError, OutboxError
 from intercom_data_events.outbox._errors import code_of, is_full
 from intercom_data_events.outbox._schema import in_turn, one, transaction
 
-# Characters of each name and value.
+# Characters of each value.
 _LONGEST = 10_000
+#: The query for what a file says of its binding; it keeps notes about rescues in the same table.
+BOUND = (
+    f"SELECT name, substr(value, 1, {_LONGEST + 1}) FROM binding "
+    "WHERE name IN ('mark', 'address', 'token', 'workspace')"
+)
 
 
 def token_digest(token: str, salt: str) -> str:
@@ -139,11 +145,8 @@ def bound(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     Raises:
         OutboxError: It says what no version of this library writes.
     """
-    rows = connection.execute(
-        "SELECT substr(name, 1, ?), substr(value, 1, ?) FROM binding LIMIT 100",
-        (_LONGEST + 1, _LONGEST + 1),
-    ).fetchall()
-    if not all(isinstance(value, str) and len(value) <= _LONGEST for row in rows for value in row):
+    rows = connection.execute(BOUND).fetchall()
+    if not all(isinstance(value, str) and len(value) <= _LONGEST for _, value in rows):
         raise OutboxError(
             f"the outbox {path} is damaged: what it says of its workspace must be strings; move it "
             "aside, or choose another path"

@@ -16,7 +16,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,10 @@ from typing import Any
 from intercom_data_events._sending import runtime
 from intercom_data_events._sending.runtime import ForkLock, guard_forks
 from intercom_data_events.clock import SYSTEM
-from intercom_data_events.errors import OutboxError
+from intercom_data_events.errors import OutboxError, OutboxLockedError
 from intercom_data_events.outbox import _permissions, _rescue, _schema
 from intercom_data_events.outbox._binding import Binding, bound
-from intercom_data_events.outbox._errors import code_of, explained, is_busy, unopened
+from intercom_data_events.outbox._errors import UNHARMED, code_of, explained, is_busy, unopened
 from intercom_data_events.outbox._schema import one, pragma
 
 try:
@@ -166,7 +166,7 @@ class OutboxFile:
         self.on_rescue: Callable[[sqlite3.Connection], object] = lambda _: None
         # No fork copies this process from now on while a connection is in use.
         guard_forks(self)
-        _open_files.add(self)
+        _open_files[id(self)] = self
         try:
             with self.main.lock, self.explaining():
                 opening = max(patience, OPENING)
@@ -211,6 +211,8 @@ class OutboxFile:
         with slot.lock, self.explaining():
             self.check_open()
             self._rescue_if_taken()
+            if slot.connection is None:
+                _retried(partial(self._open_slot, slot), (0.0, 0.01, 0.1, 0.3))
             slot.uses += 1
             slot.is_unsure = True
             connection, locked = None, False
@@ -250,7 +252,7 @@ class OutboxFile:
 
     def is_ready(self, slot: Slot) -> bool:
         """Whether a slot can be used as it is, by a thread that holds its lock."""
-        if slot.connection is None or self._locked or self._copies:
+        if slot.connection is None or self._locked or self._copies or self._is_rescuing:
             return False
         return not (self._forks or self._is_cut or self.is_closed) and self.is_intact
 
@@ -274,10 +276,11 @@ class OutboxFile:
                 self._check_schema(connection)
             cursor = connection.execute(statement, values)
             slot.is_unsure = not self.is_intact
-            return cursor
         except (sqlite3.Error, UnicodeError) as error:
             self._locked |= is_busy(error)  # It has waited.
             return None
+        else:
+            return cursor
         finally:
             slot.uses -= 1
             if (self.is_closed and not slot.uses) or self._forks:
@@ -298,9 +301,19 @@ class OutboxFile:
             else:
                 return connection, locked
 
+    @property
+    def _is_rescuing(self) -> bool:
+        """Whether this thread is about to save what was taken away, so that a finalizer cannot."""
+        return bool(_rescuing) and (threading.get_ident(), self._place) in _rescuing
+
     def check_open(self) -> None:
         if self.is_closed:
             raise RuntimeError(f"the outbox {self.path} is closed; open it again")
+        if self._is_rescuing:
+            raise OutboxLockedError(
+                f"the outbox {self.path} cannot be used by a finalizer or signal handler while its "
+                f"thread moves events into a new log; try again{UNHARMED}"
+            )
 
     def check_place(self) -> None:
         """Looks whether the next process would find the file.
@@ -392,16 +405,20 @@ class OutboxFile:
 
     def close(self) -> None:
         """Closes the file."""
-        if not self.is_closed:
-            with suppress(OutboxError):
-                self._rescue_if_taken()
         self.is_closed = True
+        if self._is_rescuing:
+            return  # It is closed afterwards.
+        self._close()
+        self._say_lost()
+        self._log_remarks()
+
+    def _close(self) -> None:
         held = [slot for slot in self._slots if slot.lock.acquire(timeout=_CLOSING)]
         try:
             # Closing a connection within its use, in a finalizer, could crash the interpreter; and
             # a thread may keep its slot for longer. Then the end of that use closes it.
             if len(held) == len(self._slots) and not any(slot.uses for slot in held):
-                self._disconnect()
+                self._save_and_disconnect()
             else:
                 for slot in held:
                     if not slot.uses:
@@ -409,8 +426,6 @@ class OutboxFile:
         finally:
             for slot in held:
                 slot.lock.release()
-        self._say_lost()
-        self._log_remarks()
 
     # Opening.
 
@@ -476,6 +491,15 @@ class OutboxFile:
             self._disconnect()
             raise
 
+    def _open_slot(self, slot: Slot) -> None:
+        """Opens the file for a slot; it may be taken away meanwhile, and then is saved first."""
+        self._rescue_if_taken()
+        slot.uses += 1
+        try:
+            self.open(slot)
+        finally:
+            slot.uses -= 1
+
     def open(self, slot: Slot) -> sqlite3.Connection:
         """Opens the file again for a slot, if it is still the same one.
 
@@ -484,6 +508,7 @@ class OutboxFile:
         """
         # Prepared statements are not safe to share, and threads share enqueue's connection.
         cached = 128 if slot is self.main else 0
+        guard = self._guard
         try:
             connection = slot.connection = self.connect(self.patience, cached_statements=cached)
             _schema.migrate(connection, self.path, self.patience, create=bool(self._copies))
@@ -506,6 +531,8 @@ class OutboxFile:
             return connection  # noqa: TRY300  # so that no error of a handler loses it
         except BaseException:
             slot.disconnect()
+            if guard is None:
+                self._disconnect()
             raise
 
     def _bind_again(self, connection: sqlite3.Connection) -> str | None:
@@ -572,7 +599,14 @@ class OutboxFile:
         if any(other.connection for other in self._slots if other is not slot):
             slot.disconnect()
         else:
-            self._disconnect()
+            self._save_and_disconnect()
+
+    def _save_and_disconnect(self) -> None:
+        try:
+            self._rescue_if_taken()
+        except OutboxError as error:
+            self._remarks.append(str(error))
+        self._disconnect()
 
     # Where it is taken away.
 
@@ -593,45 +627,49 @@ class OutboxFile:
         Raises:
             OutboxError: It could not be saved, or not yet.
         """
-        if self._forks or self.is_missing:
+        if self._forks or self._is_rescuing or self.is_missing:
             return True
-        if not self._inodes:
-            self._rescue_others()
+        with self.explaining():
+            if not self._inodes:
+                self._rescue_others()
         if self.is_intact and not (self._copies or self._is_cut):
             return False
-        with self._gathered(forks=forks) as alone:
-            if alone and not self.is_closed:
-                self._rescue()
-            return not alone
+        with self.explaining(), self._gathered(forks=forks) as files:
+            if files:
+                self._rescue(files)
+            return not files
 
     def _rescue_others(self) -> None:
         """Has other outboxes of this process close what was taken away, before this one opens."""
         place = _inode(self.path)
-        for file in list(_open_files):
-            if file is not self and file._inodes and file._place == place and not file.is_intact:
-                file._rescue_if_taken()
+        for file in _living():
+            if file is self or file._place != place:
+                continue
+            if file.is_intact and not file._is_rescuing:
+                continue
+            if file._rescue_if_taken() and not file.is_missing:
+                # This one would open the new log with the index of the old one.
+                raise sqlite3.OperationalError("locking protocol")
 
-    def _rescue(self) -> None:
+    def _rescue(self, files: Collection[OutboxFile]) -> None:
         inodes = _inodes(self._paths) if self._inodes else ()
         if inodes and inodes[0] != self._place:
             return  # It was moved in between.
         failure = None
         if inodes != self._inodes:
-            failure = self._copy_and_close(inodes)
+            failure = self._copy_and_close(inodes, files)
         elif self._is_cut:
-            self._open_cut()
+            self._open_cut(files)
         self._is_cut = False
-        self._insert_copies()
+        self._insert_copies(files)
         if failure is not None:
             raise OutboxError(failure)
 
-    def _open_cut(self) -> None:
+    def _open_cut(self, files: Collection[OutboxFile]) -> None:
         """Opens the files again, after their log could not be read."""
-        for file in list(self._siblings()):
+        for file in files:
             file._disconnect()
-        with self.explaining():
-            connection = _retried(partial(self.open, self.main))
-            lost = self.logged - _rescue.last_number(connection)
+        lost = self.logged - _rescue.last_number(_retried(partial(self.open, self.main)))
         self.logged -= max(lost, 0)
         if lost > 0:
             self._remarks.append(
@@ -639,7 +677,7 @@ class OutboxFile:
                 "events could not be saved"
             )
 
-    def _copy_and_close(self, inodes: _Inodes) -> str | None:
+    def _copy_and_close(self, inodes: _Inodes, files: Collection[OutboxFile]) -> str | None:
         """Copies what the old files hold, and closes them, so that they can be opened anew.
 
         Returns:
@@ -648,11 +686,11 @@ class OutboxFile:
         source = next((slot.connection for slot in self._slots if slot.connection), self._guard)
         _, wal, shm = self._inodes
         failure, unsure = None, True
-        saved = max(file._saved for file in self._siblings())
+        saved = max(file._saved for file in files)
         if inodes[1] == wal:
             # Others find in the log what was in it when its index was taken away.
-            saved = max(saved, *(file.logged for file in self._siblings()))
-            unsure = any(slot.is_unsure for file in self._siblings() for slot in file._slots)
+            saved = max(saved, *(file.logged for file in files))
+            unsure = any(slot.is_unsure for file in files for slot in file._slots)
         if source is not None and unsure:
             try:
                 self._copies.append(_rescue.Copy(source, saved))
@@ -661,14 +699,14 @@ class OutboxFile:
                     raise  # Such as a full disk: the old files stay open, and it is tried again.
                 self.logged = 0
                 failure = f"{self._taken} could not be saved ({error})"
-        # SQLite keeps one index of the log for all connections of a process to a database.
-        for file in list(self._siblings()):
-            file._disconnect()
-            for slot in file._slots:
-                slot.is_unsure = False
         if inodes[1] != wal and inodes[2] == shm is not None:
             # It is the index of the log that is gone, and others would take it for that of theirs.
             self._remove_index(shm)
+        # SQLite keeps one index of the log for all connections of a process to a database.
+        for file in files:
+            file._disconnect()
+            for slot in file._slots:
+                slot.is_unsure = False
         if unsure:
             self._remarks.append(failure or f"{self._taken} is being moved into the new one")
         return failure
@@ -687,15 +725,14 @@ class OutboxFile:
                 with suppress(OSError):
                     os.unlink(self._paths[2])
 
-    def _insert_copies(self) -> None:
+    def _insert_copies(self, files: Collection[OutboxFile]) -> None:
         whole = True
         while self._copies:
             copy = self._copies[0]
-            with self.explaining():
-                connection = self.main.connection or _retried(partial(self.open, self.main))
-                whole &= copy.insert(connection)
-                for file in self._siblings():
-                    file.on_rescue(connection)
+            connection = self.main.connection or _retried(partial(self.open, self.main))
+            whole &= copy.insert(connection)
+            for file in files:
+                file.on_rescue(connection)
             self.logged = _rescue.last_number(connection)
             self._copies.pop(0)
             copy.close()
@@ -728,18 +765,23 @@ class OutboxFile:
                 "not be saved"
             )
 
-    def _siblings(self) -> Iterator[OutboxFile]:
-        """Yields what this process has open of the same file; this one too."""
-        for file in list(_open_files):
-            if file._place == self._place and not file.is_closed:
-                yield file
-
     @contextmanager
-    def _gathered(self, *, forks: bool) -> Generator[bool]:
-        """Has this thread alone use the file, if that is soon possible."""
+    def _gathered(self, *, forks: bool) -> Generator[Collection[OutboxFile]]:
+        """Has this thread alone use the file, if that is soon possible.
+
+        Yields:
+            What this process has open of the file; nothing if other threads, or a use that this
+            thread has begun, go on.
+        """
+        rescuing = threading.get_ident(), self._place
+        files = [file for file in _living() if file._place == self._place]
         with ExitStack() as held:
+            held.callback(_rescuing.discard, rescuing)
+            for file in files:
+                held.callback(file._close_after_rescue)
+            _rescuing.add(rescuing)
             alone = True
-            for file in sorted(self._siblings(), key=id):
+            for file in sorted(files, key=id):
                 # A fork has got these locks already.
                 if not (forks and (file is self or file._forks)) and alone:
                     alone = file.checkpointing.acquire(timeout=_GATHERING)
@@ -752,7 +794,11 @@ class OutboxFile:
                         alone = not slot.uses
                     else:
                         alone = False
-            yield alone
+            yield files if alone else ()
+
+    def _close_after_rescue(self) -> None:
+        if self.is_closed:  # Meanwhile, by a finalizer.
+            self._close()
 
     # Forks.
 
@@ -762,6 +808,8 @@ class OutboxFile:
         SQLite keeps for each process which locks it has on a file. A forked child inherits that
         list without the locks, so a fork waits until no connection is open.
         """
+        if self._is_rescuing:
+            return False
         ends = SYSTEM.monotonic() + runtime.FORK_PATIENCE
         held: list[threading.Lock | threading.RLock] = []
         for lock in self._locks():
@@ -802,6 +850,10 @@ class OutboxFile:
         return self.checkpointing, *(slot.lock for slot in self._slots)
 
 
+def _living() -> list[OutboxFile]:
+    return [file for reference in _open_files.valuerefs() if (file := reference()) is not None]
+
+
 def _inode(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
@@ -836,13 +888,17 @@ def _inodes(paths: tuple[str, ...]) -> _Inodes:
     return tuple(map(_inode, paths))
 
 
-def _retried(open_: Callable[[], Any]) -> Any:
-    """Opens a file, again where another process is about to replace a log that it lost."""
-    for wait in (0.1, 0.3, 0.6, 1.0):
+def _retried(
+    open_: Callable[[], Any], waits: tuple[float, ...] = (0.01, 0.1, 0.3, 0.6, 1.0)
+) -> Any:
+    """Opens a file, again where it is taken away meanwhile, or another process replaces its log."""
+    for wait in waits:
         try:
             return open_()
-        except sqlite3.Error as error:
-            if code_of(error) not in ("SQLITE_IOERR", "SQLITE_PROTOCOL"):
+        except (sqlite3.Error, OutboxError) as error:
+            # Or a finalizer forked, and so closed the connection.
+            is_closed = isinstance(error, sqlite3.ProgrammingError)
+            if not is_closed and code_of(error) not in ("SQLITE_IOERR", "SQLITE_PROTOCOL"):
                 raise
         time.sleep(wait)
     return open_()
@@ -859,7 +915,10 @@ _PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"}
 _UNREADABLE = {"SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
 # Held while a file is made.
 _making = ForkLock()
-_open_files = weakref.WeakSet[OutboxFile]()
+# By their ids: unlike that of a WeakSet, its iteration allows that another thread adds one.
+_open_files = weakref.WeakValueDictionary[int, OutboxFile]()
 # Files that were in use during the fork of this process, and their connections: never closed.
 _unusable: set[tuple[int, int]] = set()
 _leaked: list[object] = []
+# The threads that save what was taken away, each with the file.
+_rescuing: set[tuple[int, tuple[int, int] | None]] = set()

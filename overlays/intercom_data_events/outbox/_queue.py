@@ -517,10 +517,11 @@ class OutboxQueue(Outbox):
         if not self._has_checkpoint() or not file.is_intact:
             return
         rests = self._rests
-        with file.checkpointing, file.explaining(), closing(file.connect(OPENING)) as connection:
+        with file.checkpointing, file.explaining():
             try:
-                self._checkpoint(connection, rests=rests)
-                file.look_at_database(connection)
+                with closing(file.connect(OPENING)) as connection:
+                    self._checkpoint(connection, rests=rests)
+                    file.look_at_database(connection)
             except sqlite3.Error:
                 if file.is_intact:
                     raise

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Any
 
 from intercom_data_events.outbox import _pages
+from intercom_data_events.outbox._binding import BOUND
 from intercom_data_events.outbox._errors import code_of
 from intercom_data_events.outbox._schema import one, pragma, transaction, unlock
 
@@ -22,15 +23,30 @@ _AT_ONCE = 500
 _COMPARED = 5_000
 _NUMBERS_BEGIN = -(2**63)
 
+# Of each generation, a note for each table says which rows were inserted; the latest are kept.
+_FORGET_NOTES = (
+    "DELETE FROM binding WHERE name GLOB 'rescued *' "
+    "AND rowid <= (SELECT max(rowid) - 1000 FROM binding)"
+)
+
 _COLUMNS = {
     "events": "tracked_at, tries, held_until, owner, rejected_at",
     "dead": "tracked_at, tries, died_at, error, message, status, request_id",
 }
+# In a damaged file, columns may be NULL all the same.
+_INSERT = {
+    "events": f"INSERT INTO events (id, event, {_COLUMNS['events']}) "
+    "VALUES (?, CAST(coalesce(?, '') AS TEXT), coalesce(?, 0), coalesce(?, 0), ?, ?, ?)",
+    "dead": f"INSERT INTO dead (id, event, {_COLUMNS['dead']}) "
+    "VALUES (?, CAST(coalesce(?, '') AS TEXT), coalesce(?, 0), coalesce(?, 0), coalesce(?, 0), "
+    "coalesce(?, ''), coalesce(?, ''), ?, ?)",
+}
+_DONE = "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM binding WHERE name = ?), ?)"
 _LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
 # The later of two claims or delays stays.
 _STATE = (
-    "UPDATE events SET tries = max(tries, ?1), held_until = ?2, owner = ?3, rejected_at = ?4 "
-    "WHERE id = ?5 AND event = CAST(?6 AS TEXT) AND tracked_at = ?7 "
+    "UPDATE events SET tries = max(tries, coalesce(?1, 0)), held_until = ?2, owner = ?3, "
+    "rejected_at = ?4 WHERE id = ?5 AND event = CAST(?6 AS TEXT) AND tracked_at = ?7 "
     "AND (held_until IS NULL OR held_until < ?2)"
 )
 
@@ -93,14 +109,13 @@ class Copy:
 
     def _begin(self, connection: sqlite3.Connection, generation: str) -> None:
         try:
-            known = self._rows.execute("SELECT name, value FROM binding LIMIT 100").fetchall()
+            known = self._rows.execute(BOUND).fetchall()
         except sqlite3.DatabaseError:
             known = []
-        for name, value in known:
-            if not str(name).startswith(("generation", "rescued")):
-                connection.execute("INSERT OR IGNORE INTO binding VALUES (?, ?)", (name, value))
+        connection.executemany("INSERT OR IGNORE INTO binding VALUES (?, ?)", known)
         if (_note(connection, "generation") or "") == generation:
             _set(connection, "generation", uuid.uuid4().hex)
+            connection.execute(_FORGET_NOTES)
         if self._given is None:
             self._given = one(connection, _LAST)
         # No later event gets the number of one that left, whose end may not be written yet.
@@ -116,7 +131,8 @@ class Copy:
         last = _NUMBERS_BEGIN
         while True:
             with transaction(connection):
-                done = int(_note(connection, note) or _NUMBERS_BEGIN)
+                # Whatever it says; an integer that SQLite can hold.
+                done = one(connection, _DONE, note, _NUMBERS_BEGIN)
                 rows, damaged = self._next(table, max(last, done))
                 for row in rows:
                     self._insert_row(connection, table, row)
@@ -190,12 +206,7 @@ class Copy:
             return  # Others saw it accepted, retried it or deleted it.
         elif 0 < number <= given or any(_found(connection, t, number) for t in _COLUMNS):
             number = _reserve(connection)
-        columns = _COLUMNS[table]
-        marks = ", ".join("?" * (len(row) - 2))
-        connection.execute(
-            f"INSERT INTO {table} (id, event, {columns}) VALUES (?, CAST(? AS TEXT), {marks})",
-            (number, *row[1:]),
-        )
+        connection.execute(_INSERT[table], (number, *row[1:]))
 
     def _copy_states(self, connection: sqlite3.Connection) -> None:
         """Keeps claims and delays of events that the new file has, too."""
@@ -269,7 +280,9 @@ def _text(value: Any) -> Any:
 
 def _note(connection: sqlite3.Connection, name: str) -> str | None:
     try:
-        row = connection.execute("SELECT value FROM binding WHERE name = ?", (name,)).fetchone()
+        row = connection.execute(
+            "SELECT substr(value, 1, 100) FROM binding WHERE name = ?", (name,)
+        ).fetchone()
     except sqlite3.DatabaseError as error:
         if code_of(error) != "SQLITE_CORRUPT":
             raise

@@ -238,8 +238,8 @@ def snapshot(connection: sqlite3.Connection) -> Generator[None]:
     if connection.in_transaction:
         yield
         return
-    connection.execute("BEGIN")
     try:
+        connection.execute("BEGIN")
         yield
     finally:
         if connection.in_transaction:
@@ -250,12 +250,13 @@ def snapshot(connection: sqlite3.Connection) -> Generator[None]:
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Generator[None]:
     """Makes one change of several statements."""
-    connection.execute("BEGIN IMMEDIATE")
+    is_outer = not connection.in_transaction
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     except BaseException:
         # The failure may have rolled it back already.
-        if connection.in_transaction:
+        if is_outer and connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
