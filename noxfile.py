@@ -326,12 +326,15 @@ def build(session: nox.Session) -> None:
         session.warn(f"Python {version} is not on this machine: the wheel is not tested with it.")
     session.install(*_group("build"))
     shutil.rmtree(ARCHIVES, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(ARCHIVES))  # The wheel from the sdist.
+    # Each archive is built in an environment of its own.
+    uv = session.venv_backend == "uv" and shutil.which("uv")
+    builds = ("python", "-m", "build", "--installer", "uv" if uv else "pip")
+    session.run(*builds, "--outdir", str(ARCHIVES))  # The wheel from the sdist.
     session.run("twine", "check", "--strict", *map(str, ARCHIVES.iterdir()))
     wheel = _wheel(session)
     session.run("check-wheel-contents", str(wheel))
     direct = session.create_tmp()
-    session.run("python", "-m", "build", "--wheel", "--outdir", direct)
+    session.run(*builds, "--wheel", "--outdir", direct)
     differing = _contents(wheel) ^ _contents(Path(direct, wheel.name))
     if differing:
         names = ", ".join(sorted({name for name, _ in differing}))
