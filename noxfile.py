@@ -34,18 +34,22 @@ GENERATE = ("--require-hashes", "--requirement", str(LOCK))
 NOT_GENERATING = {"3.15": "deepdiff's cachebox, which oas-patch needs, has no wheel for it yet"}
 #: The tests of the regeneration and of the API report, which need GENERATE.
 PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
-#: The one part of the pipeline whose result could depend on the Python, and the one test in it that
-#: compares with what another Python wrote.
-DETERMINISM = "tests/regeneration/test_determinism.py"
-SAME_BYTES = f"{DETERMINISM}::test_from_the_committed_slice_nothing_changes"
+#: The one test in it that compares with what another Python wrote.
+SAME_BYTES = "tests/regeneration/test_determinism.py::test_from_the_committed_slice_nothing_changes"
 #: All other tests, but for those of `conformance`.
 PACKAGE = tuple(f"--ignore={path}" for path in (*PIPELINE, "tests/conformance"))
-#: The files whose tests once called other programs than Python.
+#: Of the files whose tests once called other programs than Python, tests of each kind.
 STARTING = (
     "tests/celery_task/test_workers.py",
-    "tests/cli/test_commands.py",
+    "tests/cli/test_commands.py::test_each_question_is_answered_in_a_terminal",
+    "tests/cli/test_commands.py::test_each_question_is_answered_through_a_pipe",
+    "tests/cli/test_commands.py::test_every_example_of_a_shell_works",
+    "tests/cli/test_commands.py::test_the_emulator_serves_until_interrupted",
+    "tests/cli/test_commands.py::test_the_shell_completes_commands",
+    "tests/cli/test_commands.py::test_the_shell_is_told_how_to_complete",
     "tests/frameworks/test_gunicorn.py",
-    "tests/regeneration/test_publishing.py",
+    "tests/regeneration/test_publishing.py::test_nothing_but_the_three_parts_is_written",
+    "tests/regeneration/test_publishing.py::test_the_command_line_says_how_it_is_used",
     "tests/test_api_diff.py",
 )
 #: One process more than there are cores, as some tests wait for other programs; a process that has
@@ -59,8 +63,10 @@ WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in 
 #: a part of its own.
 APART = OPTIONAL["otel"]
 METRICS = "tests/overlays/test_tracker_metrics.py"
-# How programs end differs between Pythons: 3.12 starts no thread once the main one has ended.
-ENDS = [f"tests/overlays/test_{name}.py" for name in ("exits", "one_owner", "tracker_processes")]
+#: What Pythons after the oldest run of these. How programs end differs between Pythons: 3.12 starts
+#: no thread once the main one has ended.
+ON_NEWEST = "ends or not costly"
+ON_OTHERS = "not costly and (ends or not processes)"
 #: Where `build` leaves the archives, and `tests` a report of each part.
 ARCHIVES = Path("build", "dist")
 REPORTS = Path("build", "tests")
@@ -218,11 +224,12 @@ def _tell_parts(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Runs the tests against the built wheel on each Python: nox -s tests [-- PYTEST'S OPTIONS].
 
-    The oldest Python has the lowest dependencies, the others have the newest. Oldest and newest
-    run all of the package's tests, those between run those of the overlays that start no processes
-    and are not marked as costly, and those of how programs end. The oldest also measures coverage,
-    by tests that are not costly, and tests the regeneration; the others test that it gives the same
-    bytes. With files or folders among the options, only these run.
+    The oldest Python has the lowest dependencies, the others have the newest. The oldest runs all
+    of the package's tests, the newest those that are not marked as costly and all of how programs
+    end, those between the tests of the overlays that are not costly and start no processes, and
+    again how programs end. (All tests run on the newest in `build`.) The oldest also measures
+    coverage, by tests that are not costly, and tests the regeneration; the others test that it
+    gives the same bytes. With files or folders among the options, only these run.
     """
     for version in MISSING:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
@@ -247,13 +254,13 @@ def tests(session: nox.Session) -> None:
         files = sorted(Path("tests").rglob("test_*.py"))
         costly = [str(each) for each in files if "mark.costly" in each.read_text("utf-8")]
         _run_part(session, f"{package}, costly", "pytest", *costly, "-m", "costly", *options)
-    elif session.python in (PYTHON, NEWEST):
+    elif session.python == PYTHON:
         _run_part(session, package, "pytest", *PACKAGE, *options)
+    elif session.python == NEWEST:
+        _run_part(session, package, "pytest", *PACKAGE, "-m", ON_NEWEST, *options)
     else:
-        kept = ("tests/overlays", "-m", "not processes and not costly")
-        _run_part(session, f"overlays, {resolution}, no processes", "pytest", *kept, *options)
-        ends = (*ENDS, "-m", "processes and not costly")
-        _run_part(session, f"how programs end, {resolution}", "pytest", *ends, *options)
+        kept = ("tests/overlays", "-m", ON_OTHERS)
+        _run_part(session, f"overlays, {resolution}", "pytest", *kept, *options)
     _run_pipeline(session, *options)
     if resolution == "lowest":
         # Last, because other tests need a newer one.
@@ -294,11 +301,7 @@ def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
 
 
 def _run_pipeline(session: nox.Session, *options: str) -> None:
-    """Tests the regeneration: whole on one Python, on all others that it gives the same bytes.
-
-    Those between run the one test that says so; that repeated and moved runs change nothing is
-    tested on the oldest and the newest.
-    """
+    """Tests the regeneration: whole on one Python, on all others that it gives the same bytes."""
     if session.python in NOT_GENERATING:
         note = f"not run: {NOT_GENERATING[session.python]}"
         PARTS.append(Part(session.python, "regeneration", good=True, seconds=0, note=note))
@@ -306,8 +309,6 @@ def _run_pipeline(session: nox.Session, *options: str) -> None:
     session.install(*GENERATE)
     if session.python == PYTHON:
         _run_part(session, "regeneration", "pytest", *PIPELINE, *options)
-    elif session.python == NEWEST:
-        _run_part(session, "regeneration, same bytes", "pytest", DETERMINISM, *options)
     else:
         _run_part(session, "regeneration, same bytes", "pytest", SAME_BYTES, *session.posargs)
 
@@ -325,12 +326,15 @@ def build(session: nox.Session) -> None:
         session.warn(f"Python {version} is not on this machine: the wheel is not tested with it.")
     session.install(*_group("build"))
     shutil.rmtree(ARCHIVES, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(ARCHIVES))  # The wheel from the sdist.
+    # Each archive is built in an environment of its own.
+    uv = session.venv_backend == "uv" and shutil.which("uv")
+    builds = ("python", "-m", "build", "--installer", "uv" if uv else "pip")
+    session.run(*builds, "--outdir", str(ARCHIVES))  # The wheel from the sdist.
     session.run("twine", "check", "--strict", *map(str, ARCHIVES.iterdir()))
     wheel = _wheel(session)
     session.run("check-wheel-contents", str(wheel))
     direct = session.create_tmp()
-    session.run("python", "-m", "build", "--wheel", "--outdir", direct)
+    session.run(*builds, "--wheel", "--outdir", direct)
     differing = _contents(wheel) ^ _contents(Path(direct, wheel.name))
     if differing:
         names = ", ".join(sorted({name for name, _ in differing}))

@@ -17,7 +17,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-import trustme
 from attrs import define, field, frozen
 
 from intercom_data_events.cli.app import run
@@ -118,16 +117,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent == Path(__file__).parent and starting & set(item.fixturenames):
             item.add_marker(pytest.mark.processes)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_authority(tmp_path_factory):
-    """Trusts one authority instead of a hundred, which each command would take long to load."""
-    path = tmp_path_factory.mktemp("authority") / "ca.pem"
-    trustme.CA().cert_pem.write_to_path(str(path))
-    with pytest.MonkeyPatch.context() as changes:
-        changes.setenv("SSL_CERT_FILE", str(path))
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ LOST = 1
 # Seconds after which Redis gives out anew what a killed worker had taken out of the queue.
 VISIBILITY = 20
 # Seconds in which no event is stored, after which those that are missing are lost.
-QUIET = 6 * VISIBILITY
+QUIET = 3 * VISIBILITY
 
 app = Celery("celery_load")
 app.conf.update(json.loads(os.environ.get("CELERY_LOAD", "{}")))

@@ -15,7 +15,7 @@ from intercom_data_events import DataEventsClient
 from intercom_data_events._sending.runtime import may_start_threads
 from intercom_data_events.tracker import Tracker
 
-pytestmark = [pytest.mark.processes]
+pytestmark = [pytest.mark.ends, pytest.mark.processes]
 
 HEAD = """
     import atexit, ctypes, multiprocessing, os, sys, types

@@ -15,7 +15,6 @@ from collections import Counter
 import anyio
 import attrs
 import pytest
-import trustme
 from callers import BACKENDS, Caller, every_library
 from raw_server import (
     ACCEPTED,
@@ -88,25 +87,29 @@ class Way:
         return server
 
 
+@pytest.fixture(scope="module")
+def trusted(authority, tmp_path_factory):
+    """The file of the authority that clients trust, and what a server needs for that."""
+    path = tmp_path_factory.mktemp("trusted") / "authority.pem"
+    authority.cert_pem.write_to_path(path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", HOST).configure_cert(context)
+    return path, context
+
+
 @pytest.fixture(params=["http", "https", "proxy", "tunnel"])
-def way(request, monkeypatch, tmp_path, authority):
+def way(request, monkeypatch, trusted):
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    return Way(request.param, context_of(authority), monkeypatch)
+    path, context = trusted
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    return Way(request.param, context, monkeypatch)
 
 
 #: Where what is tried does not depend on how the server is reached.
 directly = pytest.mark.parametrize("way", ["http"], indirect=True)
 encrypted = pytest.mark.parametrize("way", ["https"], indirect=True)
-
-
-def context_of(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1", HOST).configure_cert(context)
-    return context
 
 
 # Answers as a server may give them, of different shapes.

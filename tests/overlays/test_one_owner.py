@@ -33,6 +33,7 @@ from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 from intercom_data_events.tracker import AsyncTracker, Tracker
 
 pytestmark = [
+    pytest.mark.ends,
     pytest.mark.processes,
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]

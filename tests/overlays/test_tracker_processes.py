@@ -13,7 +13,7 @@ from programs import Program
 from intercom_data_events.emulator import Emulator, Fault
 from intercom_data_events.outbox._queue import OutboxQueue as Outbox
 
-pytestmark = [pytest.mark.costly, pytest.mark.processes]
+pytestmark = [pytest.mark.costly, pytest.mark.ends, pytest.mark.processes]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+import functools
 import io
 import json
 import os
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import openapi_python_client
 import pytest
 import regenerate
 import yaml
@@ -454,6 +457,29 @@ def _names(package: Path) -> set[str]:
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 found.add(f"{module} {node.targets[0].id}")
     return found
+
+
+class _Compiled(jinja2.BytecodeCache):
+    """Keeps what templates compile to, for as long as they stay the same."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        if bucket.key in self._kept:
+            bucket.bytecode_from_string(self._kept[bucket.key])
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        self._kept[bucket.key] = bucket.bytecode_to_string()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_templates():
+    """Compiles the generator's templates once, not in each run, which takes a third of its time."""
+    environment = functools.partial(openapi_python_client.Environment, bytecode_cache=_Compiled())
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setattr(openapi_python_client, "Environment", environment)
+        yield
 
 
 @pytest.fixture(scope="session")

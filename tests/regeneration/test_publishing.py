@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
-#: Refuses what the operating system would refuse, at a place in a regeneration; root is refused
-#: nothing else. An audit hook cannot be taken away again, so it needs a process of its own.
-PROGRAM = """
-import sys
-import regenerate
 
-event, part, error, then = sys.argv[1:5]
-seen = []
+class Refusal:
+    """Refuses what the operating system would refuse, at a place in a regeneration.
 
-def refuse(name, arguments):
-    if name == event and any(part in str(argument) for argument in arguments):
-        seen.append(arguments)
-        if len(seen) == int(then):
-            raise {"OSError": PermissionError(13, "Permission denied", arguments[0]),
-                   "disk": OSError(28, "No space left on device", arguments[0]),
-                   "interrupt": KeyboardInterrupt()}[error]
+    Root is refused nothing else. An audit hook cannot be removed, so there is one for all tests,
+    which does nothing where nothing is to be refused.
+    """
 
-sys.addaudithook(refuse)
-sys.exit(regenerate.main(sys.argv[5:]))
-"""
+    def __init__(self):
+        self._here = self._event = None
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event, arguments):
+        if event != self._event or threading.get_ident() != self._here:
+            return
+        if any(self._part in str(argument) for argument in arguments):
+            self._left -= 1
+            if self._left == 0:
+                raise self._error(arguments[0])
+
+    @contextlib.contextmanager
+    def __call__(self, event, part, error, then=1):
+        """Raises what `error` makes of a path, at the `then`-th event with the part in a path."""
+        self._part, self._error, self._left = part, error, then
+        self._here, self._event = threading.get_ident(), event
+        try:
+            yield
+        finally:
+            self._event = None
 
 
-def _run(project, sources, description, event, part, error, then=1):
-    return subprocess.run(
-        [
-            *(sys.executable, "-c", PROGRAM, event, part, error, str(then)),
-            *("--project", str(project.root), str(project.write(description))),
-        ],
-        env={**os.environ, "PYTHONPATH": str(sources.root / "scripts")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture(scope="session")
+def refusing():
+    return Refusal()
+
+
+def _denied(path):
+    return PermissionError(13, "Permission denied", path)
+
+
+def _full(path):
+    return OSError(28, "No space left on device", path)
 
 
 RENAMES = [
@@ -57,14 +68,15 @@ RENAMES = [
 
 @pytest.mark.parametrize(("part", "then"), RENAMES)
 def test_a_part_that_cannot_be_replaced_leaves_everything_as_it_was(
-    project, describe, sources, part, then
+    project, describe, refusing, part, then
 ):
     before = project.files()
 
-    done = _run(project, sources, describe("2.17"), "os.rename", part, "OSError", then)
+    with refusing("os.rename", part, _denied, then):
+        done = project.run(describe("2.17"))
 
-    assert done.returncode == 1
-    assert done.stderr == (
+    assert done.code == 1
+    assert done.err == (
         f"regenerate: {project.root}{part}: cannot be written: Permission denied; "
         "nothing was changed\n"
     )
@@ -72,38 +84,38 @@ def test_a_part_that_cannot_be_replaced_leaves_everything_as_it_was(
 
 
 @pytest.mark.parametrize(("part", "then"), RENAMES[1:3])
-def test_an_interrupt_leaves_everything_as_it_was(project, describe, sources, part, then):
+def test_an_interrupt_leaves_everything_as_it_was(project, describe, refusing, part, then):
     before = project.files()
 
-    done = _run(project, sources, describe("2.17"), "os.rename", part, "interrupt", then)
+    with pytest.raises(KeyboardInterrupt), refusing("os.rename", part, KeyboardInterrupt, then):
+        project.run(describe("2.17"))
 
-    assert done.returncode != 0
     assert project.files() == before
 
 
 @pytest.mark.parametrize(
     "part", ["data-events.yaml", "models/data_event.py", "/api/data_events/__init__.py"]
 )
-def test_a_full_disk_leaves_everything_as_it_was(project, describe, sources, part):
+def test_a_full_disk_leaves_everything_as_it_was(project, describe, refusing, part):
     before = project.files()
-    description = describe("2.17")
-    project.write(description)
 
     # The first time that it is opened is for writing it to the folder beside.
-    done = _run(project, sources, description, "open", part, "disk")
+    with refusing("open", part, _full):
+        done = project.run(describe("2.17"))
 
-    assert done.returncode == 1, done
-    (line,) = done.stderr.splitlines()
+    assert done.code == 1, done
+    (line,) = done.err.splitlines()
     assert line.startswith("regenerate: ")
     assert "No space left on device" in line
     assert project.files() == before
 
 
-def test_where_nothing_was_nothing_is_left_behind(project, describe, sources):
+def test_where_nothing_was_nothing_is_left_behind(project, describe, refusing):
     (project.root / "openapi" / "upstream.yaml").unlink()
     before = project.files()
 
-    _run(project, sources, describe("2.17"), "os.rename", "/generated", "OSError", 2)
+    with refusing("os.rename", "/generated", _denied, 2):
+        assert project.run(describe("2.17")).code == 1
 
     assert project.files() == before
 
