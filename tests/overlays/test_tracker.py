@@ -24,6 +24,7 @@ import httpx
 import pytest
 from callers import NOW, Answers, every_driver, threads_and_tasks
 from clocks import EventLoopClock, SteppedClock, run_in_no_time
+from trackers import unusable
 
 from intercom_data_events import (
     AsyncDataEventsClient,
@@ -1882,17 +1883,6 @@ def test_what_waits_for_the_rate_limit_is_given_back_as_the_tracker_is_closed(tr
 # A file that cannot be used.
 
 
-@contextlib.contextmanager
-def unusable(path):
-    """While it lasts, whatever is done with an outbox fails."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("ALTER TABLE events RENAME TO missing")
-        try:
-            yield
-        finally:
-            connection.execute("ALTER TABLE missing RENAME TO events")
-
-
 @threads_and_tasks
 def test_what_is_in_a_file_is_sent_once_it_can_be_used_again(tracking, emulator, tmp_path, caplog):
     path, clock = tmp_path / "outbox", SteppedClock(NOW)
@@ -1903,11 +1893,11 @@ def test_what_is_in_a_file_is_sent_once_it_can_be_used_again(tracking, emulator,
         track(tracker, 1)
         eventually(lambda: tracker.counters.failing)
         with unusable(path):
-            with pytest.raises(OutboxError, match="cannot be used"):
+            with pytest.raises(OutboxError, match="is not as this library makes it"):
                 track(tracker, 2)
-            with pytest.raises(OutboxError, match="cannot be used"):
+            with pytest.raises(OutboxError, match="is not as this library makes it"):
                 tracker.flush(PATIENCE)
-            with pytest.raises(OutboxError, match="cannot be used"):
+            with pytest.raises(OutboxError, match="is not as this library makes it"):
                 tracker.counters  # noqa: B018  # to ask is to read the file
             for _ in range(20):
                 clock.advance(1)
@@ -1919,7 +1909,7 @@ def test_what_is_in_a_file_is_sent_once_it_can_be_used_again(tracking, emulator,
 
     assert len(transport.requests) == 3
     # At growing intervals, as for everything that is waited for.
-    assert 2 <= len(lines(caplog, "cannot be used")) <= 6
+    assert 2 <= len(lines(caplog, "is not as this library makes it")) <= 6
 
 
 @threads_and_tasks
@@ -1932,7 +1922,7 @@ def test_an_answer_that_cannot_be_written_down_counts_and_is_so_later(
         eventually(lambda: transport.asked)
         with unusable(path):
             transport.let_go()
-            eventually(lambda: lines(caplog, "cannot be used"))
+            eventually(lambda: lines(caplog, "is not as this library makes it"))
         assert tracker.flush(PATIENCE)
         assert tracker.counters.sent == 1
 

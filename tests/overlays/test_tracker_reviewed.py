@@ -26,7 +26,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from programs import Program
 from simulation import NOT_FOUND, simulated, track, until
-from trackers import every_tracker, opened
+from trackers import every_tracker, opened, unusable
 
 from intercom_data_events import (
     AsyncDataEventsClient,
@@ -83,17 +83,6 @@ def locked(path):
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     return contextlib.closing(connection)
-
-
-@contextlib.contextmanager
-def unusable(path):
-    """While it lasts, whatever is done with an outbox fails."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("ALTER TABLE events RENAME TO missing")
-        try:
-            yield
-        finally:
-            connection.execute("ALTER TABLE missing RENAME TO events")
 
 
 # What events take from others.

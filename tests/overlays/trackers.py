@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -56,3 +58,18 @@ def opened(
         with portal.wrap_async_context_manager(async_tracker):
             yield _Blocking(async_tracker, portal)
         portal.call(async_client.aclose)
+
+
+@contextlib.contextmanager
+def unusable(path: Path) -> Iterator[None]:
+    """While it lasts, whatever is done with an outbox fails."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema = connection.execute("SELECT sql, name FROM sqlite_schema").fetchall()
+        connection.execute("ALTER TABLE events RENAME TO missing")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER TABLE missing RENAME TO events")
+            # SQLite has written its statements in other words.
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.executemany("UPDATE sqlite_schema SET sql = ? WHERE name = ?", schema)
