@@ -43,7 +43,7 @@ OPENING = 5.0
 # Seconds that close() waits for each thread that uses the file. One that is interrupted, as by the
 # signal handler that closes it, closes its connection itself later.
 _CLOSING = 0.2
-# Seconds to wait for other threads of this process where the file was taken away.
+# Seconds at least to wait for other threads of this process where the file was taken away.
 _GATHERING = 0.05
 # Nanoseconds after which a change of a folder is certain to give it another time than before: file
 # systems keep times in steps of some milliseconds, or of whole seconds, up to two.
@@ -59,6 +59,10 @@ _MISSING = (
     "was moved or deleted while it was in use, so no event is tracked; put it back with its -wal "
     "file"
 )
+
+
+class SlotInUseError(OutboxLockedError):
+    """Other threads of this process keep a slot."""
 
 
 class Slot:
@@ -179,7 +183,8 @@ class OutboxFile:
 
     def __del__(self) -> None:
         """Closes the file, where an error of a signal handler has lost the outbox."""
-        if hasattr(self, "_slots"):
+        # One whose opening was interrupted may have no connections to close.
+        with suppress(AttributeError):
             self._disconnect()
 
     @property
@@ -201,18 +206,23 @@ class OutboxFile:
         return self._inodes[1] if self._inodes else None
 
     @contextmanager
-    def using(self, slot: Slot) -> Generator[sqlite3.Connection]:
+    def using(self, slot: Slot, seconds: float = -1) -> Generator[sqlite3.Connection]:
         """Gives the connection of a slot to one thread.
 
+        Args:
+            slot: The slot.
+            seconds: How long to wait for other threads; for ever, if it is negative.
+
         Raises:
+            SlotInUseError: Other threads kept the slot for longer.
             OutboxError: The file cannot be used.
             RuntimeError: It is closed.
         """
-        with slot.lock, self.explaining():
+        self.prepare(slot)
+        with _held(slot.lock, seconds) as held, self.explaining():
+            if not held:
+                raise self.in_use(seconds)
             self.check_open()
-            self._rescue_if_taken()
-            if slot.connection is None:
-                _retried(partial(self._open_slot, slot), (0.0, 0.01, 0.1, 0.3))
             slot.uses += 1
             slot.is_unsure = True
             connection, locked = None, False
@@ -237,12 +247,20 @@ class OutboxFile:
                 slot.uses -= 1
                 if (self.is_closed and not slot.uses) or self._forks:
                     self._close_slot(slot)
+                elif slot is self.spare and not slot.uses:
+                    slot.disconnect()
                 elif locked and connection is not None and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self.patience * 1000)}")
-            if not self._rescue_if_taken():
-                slot.is_unsure = False
+            slot.is_unsure = not self.is_intact
+        self.save()
         if self._remarks and slot is self.main:
             self._log_remarks()
+
+    def in_use(self, seconds: float) -> SlotInUseError:
+        return SlotInUseError(
+            f"the outbox {self.path} must be free within {seconds:g} s, but other threads of this "
+            f"process use it; try again{UNHARMED}"
+        )
 
     def _log_remarks(self) -> None:
         # A log handler may wait for a thread that enqueues.
@@ -261,7 +279,7 @@ class OutboxFile:
     ) -> sqlite3.Cursor | None:
         """Executes a statement on a slot that is ready, in less time than by :meth:`using`.
 
-        Where `is_unsure` is set afterwards, :meth:`save` is to be called.
+        Where `is_unsure` is set afterwards, :meth:`save` is to be called without its lock.
 
         Returns:
             None where it failed, so that it is to be executed by :meth:`using`.
@@ -491,15 +509,6 @@ class OutboxFile:
             self._disconnect()
             raise
 
-    def _open_slot(self, slot: Slot) -> None:
-        """Opens the file for a slot; it may be taken away meanwhile, and then is saved first."""
-        self._rescue_if_taken()
-        slot.uses += 1
-        try:
-            self.open(slot)
-        finally:
-            slot.uses -= 1
-
     def open(self, slot: Slot) -> sqlite3.Connection:
         """Opens the file again for a slot, if it is still the same one.
 
@@ -610,13 +619,41 @@ class OutboxFile:
 
     # Where it is taken away.
 
-    def save(self, slot: Slot) -> None:
-        """Saves what a slot has written to files that were taken away.
+    def prepare(self, slot: Slot) -> None:
+        """Has a slot be open, after what was taken away was saved; before its lock is taken.
+
+        Who saves waits for all who use a slot, so whoever waits for a rescue uses none.
+
+        Raises:
+            OutboxError: It could not be opened, or what was taken away not saved, or not yet.
+        """
+        with self.explaining():
+            self.check_open()
+            _retried(partial(self._prepare_slot, slot))
+
+    def _prepare_slot(self, slot: Slot) -> None:
+        is_left = self._rescue_if_taken()
+        if slot.connection is not None:
+            return
+        with _held(slot.lock, self.patience) as held:
+            if not held or slot.connection is not None or self.is_closed or self._forks:
+                return
+            if is_left and not self.is_missing:
+                # It would open the new log with the index of the old one.
+                raise sqlite3.OperationalError("locking protocol")
+            slot.uses += 1
+            try:
+                self.open(slot)
+            finally:
+                slot.uses -= 1
+
+    def save(self) -> None:
+        """Saves what was taken away; without any slot's lock, as :meth:`prepare`.
 
         Raises:
             OutboxError: It could not be saved, or not yet.
         """
-        slot.is_unsure = self._rescue_if_taken()
+        self._rescue_if_taken()
 
     def _rescue_if_taken(self, *, forks: bool = False) -> bool:
         """Saves what only this process sees, where the log was deleted or replaced.
@@ -632,12 +669,17 @@ class OutboxFile:
         with self.explaining():
             if not self._inodes:
                 self._rescue_others()
-        if self.is_intact and not (self._copies or self._is_cut):
+        if self._is_well:
             return False
         with self.explaining(), self._gathered(forks=forks) as files:
             if files:
                 self._rescue(files)
-            return not files
+            return not (files or self._is_well)
+
+    @property
+    def _is_well(self) -> bool:
+        """Whether there is nothing to be saved."""
+        return self.is_intact and not (self._copies or self._is_cut)
 
     def _rescue_others(self) -> None:
         """Has other outboxes of this process close what was taken away, before this one opens."""
@@ -780,21 +822,23 @@ class OutboxFile:
             for file in files:
                 held.callback(file._close_after_rescue)
             _rescuing.add(rescuing)
-            alone = True
+            ends = SYSTEM.monotonic() + max(self.patience, _GATHERING)
             for file in sorted(files, key=id):
-                # A fork has got these locks already.
-                if not (forks and (file is self or file._forks)) and alone:
-                    alone = file.checkpointing.acquire(timeout=_GATHERING)
-                    if alone:
-                        held.callback(file.checkpointing.release)
-                for slot in file._slots:
-                    if alone and slot.lock.acquire(timeout=_GATHERING):
-                        held.callback(slot.lock.release)
-                        # Not within a use of its own thread, which goes on after a handler.
-                        alone = not slot.uses
-                    else:
-                        alone = False
-            yield files if alone else ()
+                # A fork has got the first one already.
+                locks = file._locks()[forks and (file is self or bool(file._forks)) :]
+                if not all(
+                    held.enter_context(_held(lock, max(ends - SYSTEM.monotonic(), 0)))
+                    for lock in locks
+                ):
+                    break
+                # Not within a use of its own thread, which goes on after a handler; and another
+                # thread may have done it meanwhile.
+                if any(slot.uses for slot in file._slots) or self._is_well:
+                    break
+            else:
+                yield files
+                return
+            yield ()
 
     def _close_after_rescue(self) -> None:
         if self.is_closed:  # Meanwhile, by a finalizer.
@@ -868,6 +912,19 @@ def _folder(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+@contextmanager
+def _held(lock: threading.Lock | threading.RLock, seconds: float) -> Generator[bool]:
+    """Holds a lock, if that is possible in time; yields whether it is."""
+    held: list[bool] = []
+    try:
+        # One step: a handler's error can neither lose the lock nor release it twice.
+        held.extend(map(lock.acquire, (True,), (seconds,)))
+        yield held == [True]
+    finally:
+        if held == [True]:
+            lock.release()
 
 
 @contextmanager

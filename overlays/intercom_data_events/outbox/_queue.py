@@ -11,7 +11,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from typing import Any
 
@@ -27,7 +27,7 @@ from intercom_data_events.outbox import Outbox, _rows
 from intercom_data_events.outbox._alone import Alone, Lock
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._errors import UNHARMED, is_full
-from intercom_data_events.outbox._file import LONG_LOG, OPENING, Slot
+from intercom_data_events.outbox._file import LONG_LOG, OPENING, Slot, SlotInUseError
 from intercom_data_events.outbox._schema import one, pragma, snapshot
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
@@ -219,58 +219,72 @@ class OutboxQueue(Outbox):
         """
         file = self._file
         text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
+        if self._patience:
+            with suppress(SlotInUseError):
+                return self._insert(file.inserts, text, now)
+            return self._insert(file.spare, text, now)
         # Without patience, the caller tries again.
-        for slot in (file.inserts, file.spare) if self._patience else (file.inserts,):
-            held: list[bool] = []
-            try:
-                # One step: a handler's error can neither lose the lock nor release it twice.
-                held.extend(map(slot.lock.acquire, (True,), (self._patience,)))
-                if held == [True]:
-                    return self._insert(slot, text, now)
-            finally:
-                if held == [True]:
-                    slot.lock.release()
-        raise OutboxLockedError(
-            f"the outbox {self.path} must be free within {self._patience:g} s, but other threads "
-            f"of this process use it; try again{UNHARMED}"
-        )
+        return self._insert(file.inserts, text, now)
 
     def _insert(self, slot: Slot, text: str, now: float) -> bool:
-        # Before the INSERT, so that a finalizer in between does not take the same place.
-        if self.size >= self._most:
-            return False
-        slot.reserved += 1
+        is_stored = self._insert_fast(slot, text, now) if self._file.is_ready(slot) else None
+        return self._insert_slowly(slot, text, now) if is_stored is None else is_stored
+
+    def _insert_fast(self, slot: Slot, text: str, now: float) -> bool | None:
+        """Returns whether the event was stored; None if something was in the way."""
         file, number = self._file, None
+        held: list[bool] = []
         try:
-            cursor = file.execute(slot, _INSERT, (text, now)) if file.is_ready(slot) else None
-            if cursor is not None:
-                number = cursor.lastrowid
-                if slot.is_unsure:
-                    file.save(slot)
-            else:
-                number = self._insert_slowly(slot, text, now)
-            self._file.logged = max(self._file.logged, number or 0)
+            # One step: a handler's error can neither lose the lock nor release it twice.
+            held.extend(map(slot.lock.acquire, (True,), (self._patience,)))
+            if held == [False]:
+                raise file.in_use(self._patience)
+            if self.size >= self._most:
+                return False
+            # Before the INSERT, so that a finalizer in between does not take the same place.
+            slot.reserved += 1
+            try:
+                cursor = file.execute(slot, _INSERT, (text, now))
+                number = None if cursor is None else cursor.lastrowid
+            finally:
+                self._settle(slot, number)
+            is_unsure = slot.is_unsure
         finally:
-            if number is not None:
-                slot.inserted += 1
-            else:
-                slot.reserved -= 1
-            if slot is self._file.spare:
-                slot.disconnect()
+            if held == [True]:
+                slot.lock.release()
+        if number is None:
+            return None
+        if is_unsure:
+            file.save()
         return True
 
-    def _insert_slowly(self, slot: Slot, text: str, now: float) -> int | None:
-        self._file.check_place()
-        with self._file.using(slot) as connection:
-            self._file.check_place()
+    def _insert_slowly(self, slot: Slot, text: str, now: float) -> bool:
+        file, number = self._file, None
+        file.check_place()
+        with file.using(slot, self._patience) as connection:
+            file.check_place()
+            if self.size >= self._most:
+                return False
+            slot.reserved += 1
             try:
-                return connection.execute(_INSERT, (text, now)).lastrowid
+                number = connection.execute(_INSERT, (text, now)).lastrowid
             except sqlite3.ProgrammingError:
                 if slot.connection is connection:
                     raise
-                self._file.check_open()
+                file.check_open()
                 # A finalizer forked in between, and closed it.
-                return self._file.open(slot).execute(_INSERT, (text, now)).lastrowid
+                number = file.open(slot).execute(_INSERT, (text, now)).lastrowid
+            finally:
+                self._settle(slot, number)
+        return True
+
+    def _settle(self, slot: Slot, number: int | None) -> None:
+        """Counts an event that was stored, or gives its place back."""
+        if number is None:
+            slot.reserved -= 1
+        else:
+            slot.inserted += 1
+            self._file.logged = max(self._file.logged, number)
 
     def claim(
         self, now: float, avoid: Collection[tuple[str, str]] = frozenset()
