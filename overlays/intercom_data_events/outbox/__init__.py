@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from itertools import islice, takewhile
 from pathlib import Path
@@ -29,7 +29,7 @@ from attrs import frozen
 
 from intercom_data_events.errors import OutboxLockedError
 from intercom_data_events.outbox import _rows
-from intercom_data_events.outbox._binding import Binding, bound
+from intercom_data_events.outbox._binding import bound
 from intercom_data_events.outbox._errors import UNHARMED
 from intercom_data_events.outbox._file import OutboxFile
 from intercom_data_events.outbox._schema import in_turn, one, transaction
@@ -142,17 +142,7 @@ class Outbox:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = self._opened(path, None, patience=1.0, create=False)
-
-    def _opened(
-        self,
-        path: str | os.PathLike[str],
-        binding: Binding | None,
-        *,
-        patience: float,
-        create: bool,
-    ) -> OutboxFile:
-        return OutboxFile(path, binding, patience=patience, create=create)
+        self._file = OutboxFile(path, None, patience=1.0, create=False)
 
     @property
     def path(self) -> Path:
@@ -293,18 +283,11 @@ class Outbox:
         found = 0
         while some := list(islice(chosen, _AT_ONCE)):
             with self._file.using(self._file.main) as connection, transaction(connection):
-                found += self._change_dead(connection, some, statements)
-        return found
-
-    @staticmethod
-    def _change_dead(
-        connection: sqlite3.Connection, numbers: Collection[int], statements: Iterable[str]
-    ) -> int:
-        found = 0
-        for number in numbers:
-            # The last statement deletes it, and so tells whether it was there.
-            changed = [connection.execute(one, (number,)).rowcount for one in statements]
-            found += changed[-1]
+                for number in some:
+                    # The last statement deletes it, and so tells whether it was there.
+                    for statement in statements:
+                        changed = connection.execute(statement, (number,)).rowcount
+                    found += changed
         return found
 
     def _all_dead(self) -> Iterator[int]:

@@ -29,7 +29,7 @@ from intercom_data_events.errors import OutboxError, OutboxLockedError
 from intercom_data_events.outbox import _permissions, _rescue, _schema
 from intercom_data_events.outbox._binding import Binding, bound
 from intercom_data_events.outbox._errors import UNHARMED, code_of, explained, is_busy, unopened
-from intercom_data_events.outbox._schema import pragma
+from intercom_data_events.outbox._schema import last_number, pragma
 
 try:
     import fcntl
@@ -192,6 +192,11 @@ class OutboxFile:
         """The path of the log, which is beside the file that a symbolic link leads to."""
         return f"{os.path.realpath(self.path)}-wal"
 
+    def _find_paths(self) -> tuple[str, str, str]:
+        """Returns the paths of the database, of its log, and of the log's index."""
+        log_path = self.log_path
+        return str(self.path), log_path, f"{log_path[:-3]}shm"
+
     @contextmanager
     def using(self, slot: Slot) -> Generator[sqlite3.Connection]:
         """Gives the connection of a slot to one thread.
@@ -226,10 +231,8 @@ class OutboxFile:
                     self._locked = True
                 raise
             finally:
-                slot.uses -= 1
-                if (self.is_closed and not slot.uses) or self._forks:
-                    self._close_slot(slot)
-                elif locked and connection is not None and slot.connection is connection:
+                self._end_use(slot)
+                if locked and connection is not None and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self.patience * 1000)}")
             if not self._rescue_if_taken():
                 slot.is_unsure = False
@@ -276,9 +279,7 @@ class OutboxFile:
         else:
             return cursor
         finally:
-            slot.uses -= 1
-            if (self.is_closed and not slot.uses) or self._forks:
-                self._close_slot(slot)
+            self._end_use(slot)
 
     def _ready(self, slot: Slot) -> tuple[sqlite3.Connection, bool]:
         """Returns the connection of a slot, and whether it waits for no other process now."""
@@ -341,7 +342,7 @@ class OutboxFile:
         with self.using(self.main) as connection:
             self._check_schema(connection)
             self.look_at_database(connection)
-            logged = _rescue.last_number(connection)
+            logged = last_number(connection)
             if self.is_intact:
                 self.logged = max(self.logged, logged)
 
@@ -354,10 +355,10 @@ class OutboxFile:
             with closing(
                 sqlite3.connect(f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True)
             ) as alone:
-                saved = _rescue.last_number(alone)
+                saved = last_number(alone)
         except (OSError, sqlite3.Error):
             return
-        if self.is_intact and saved <= _rescue.last_number(connection):
+        if self.is_intact and saved <= last_number(connection):
             self._written, self._saved = written, max(self._saved, saved)
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
@@ -490,7 +491,7 @@ class OutboxFile:
         try:
             self.open(slot)
         finally:
-            slot.uses -= 1
+            self._end_use(slot)
 
     def open(self, slot: Slot) -> sqlite3.Connection:
         """Opens the file again for a slot, if it is still the same one.
@@ -539,7 +540,7 @@ class OutboxFile:
         if slot is self.main:
             connection.execute(_REMOVE_BURIED)
         if self._guard is None:
-            self._paths = (str(self.path), self.log_path, f"{self.log_path[:-3]}shm")
+            self._paths = self._find_paths()
             self._guard = self._connect(self.patience, 0, reads=True)
             self._schema_version = pragma(self._guard, "schema_version")
             _permissions.check(self._paths)
@@ -564,7 +565,7 @@ class OutboxFile:
             raise unopened(error, self.path) from error
         if not stat.S_ISREG(found.st_mode):
             raise OutboxError(f"the outbox {self.path} is not a regular file; choose another path")
-        _permissions.check((str(self.path), self.log_path, f"{self.log_path[:-3]}shm"))
+        _permissions.check(self._find_paths())
         if (found.st_dev, found.st_ino) in _unusable:
             raise OutboxError(
                 f"the outbox {self.path} was in use when this process was forked, so this process "
@@ -585,8 +586,11 @@ class OutboxFile:
         if guard is not None and taken:
             guard.close()
 
-    def _close_slot(self, slot: Slot) -> None:
-        """Closes a slot at the end of its use; the last one closes the file."""
+    def _end_use(self, slot: Slot) -> None:
+        """Ends a use; closes what was to be closed meanwhile, the file with its last connection."""
+        slot.uses -= 1
+        if not (self.is_closed and not slot.uses) and not self._forks:
+            return
         if any(other.connection for other in self._slots if other is not slot):
             slot.disconnect()
         else:
@@ -661,7 +665,7 @@ class OutboxFile:
         """Opens the files again, after their log could not be read."""
         for file in files:
             file._disconnect()
-        lost = self.logged - _rescue.last_number(_retried(partial(self.open, self.main)))
+        lost = self.logged - last_number(_retried(partial(self.open, self.main)))
         self.logged -= max(lost, 0)
         if lost > 0:
             self._remarks.append(
@@ -714,7 +718,7 @@ class OutboxFile:
         with _folder_lock(os.path.dirname(self._paths[2])):
             # Unless another process has done so, and that of the new log is there.
             if _inode(self._paths[2]) == shm:
-                with suppress(OSError):
+                with suppress(OSError):  # On Windows, a process may have it open.
                     os.unlink(self._paths[2])
 
     def _insert_copies(self, files: Collection[OutboxFile]) -> None:
@@ -725,7 +729,7 @@ class OutboxFile:
             whole &= copy.insert(connection)
             for file in files:
                 file.on_rescue(connection)
-            self.logged = _rescue.last_number(connection)
+            self.logged = last_number(connection)
             self._copies.pop(0)
             copy.close()
         if not whole:
