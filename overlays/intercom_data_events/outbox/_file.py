@@ -170,7 +170,7 @@ class OutboxFile:
         try:
             with self.main.lock, self.explaining():
                 opening = max(patience, OPENING)
-                _retried(partial(self._open_first, binding, opening, create=create))
+                _retried(partial(self._open_slot, self.main, patience=opening, create=create))
                 self.main_connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
         except BaseException:
             self._disconnect()
@@ -468,52 +468,36 @@ class OutboxFile:
                 connection.close()
             raise
 
-    def _open_first(self, binding: Binding | None, opening: float, *, create: bool) -> None:
-        self._rescue_others()
-        connection = self.main.connection = self.connect(opening, create=create)
-        try:
-            _schema.migrate(connection, self.path, opening, create=create)
-            if binding is not None:
-                is_new = "mark" not in bound(connection, self.path)
-                self._bound = binding.bind(connection, self.path, opening)
-                if is_new:
-                    # So that the file is known again where the log is lost.
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            self._complete(self.main, connection)
-        except BaseException:
-            self._disconnect()
-            raise
-
-    def _open_slot(self, slot: Slot) -> None:
+    def _open_slot(
+        self, slot: Slot, *, patience: float | None = None, create: bool = False
+    ) -> None:
         """Opens the file for a slot; it may be taken away meanwhile, and then is saved first."""
         self._rescue_if_taken()
         slot.uses += 1
         try:
-            self.open(slot)
+            self.open(slot, patience=patience, create=create)
         finally:
             self._end_use(slot)
 
-    def open(self, slot: Slot) -> sqlite3.Connection:
-        """Opens the file again for a slot, if it is still the same one.
+    def open(
+        self, slot: Slot, *, patience: float | None = None, create: bool = False
+    ) -> sqlite3.Connection:
+        """Opens the file for a slot, if it is still the same one.
 
         Raises:
             OutboxError: It is not, or it cannot be used.
         """
+        patience = self.patience if patience is None else patience
         # Prepared statements are not safe to share, and threads share enqueue's connection.
         cached = 128 if slot is self.main else 0
         guard = self._guard
         try:
-            connection = slot.connection = self.connect(self.patience, cached_statements=cached)
-            _schema.migrate(connection, self.path, self.patience, create=bool(self._copies))
-            mark = bound(connection, self.path).get("mark")
-            if self._bound not in (None, mark) and self._copies:
-                mark = self._bind_again(connection)
-            if self._bound not in (None, mark):
-                raise OutboxError(
-                    f"the outbox {self.path} was replaced by another one; stop the program that "
-                    "replaced it, put the earlier one back with its -wal file, and restart"
-                )
-            if _inode(self.path) != self._place and any(
+            connection = slot.connection = self.connect(
+                patience, create=create, cached_statements=cached
+            )
+            _schema.migrate(connection, self.path, patience, create=create or bool(self._copies))
+            self._check_binding(connection, patience)
+            if self._place not in (None, _inode(self.path)) and any(
                 slot.connection not in (None, connection) for slot in self._slots
             ):
                 raise OutboxError(f"the outbox {self.path} {_MISSING}")
@@ -528,12 +512,26 @@ class OutboxFile:
                 self._disconnect()
             raise
 
-    def _bind_again(self, connection: sqlite3.Connection) -> str | None:
-        """Returns the mark of the file, where it was bound anew because its binding was lost."""
-        if self._binding is not None and self._binding.fits(connection, self.path):
-            self._bound = self._binding.bind(connection, self.path, self.patience)
-            return self._bound
-        return bound(connection, self.path).get("mark")
+    def _check_binding(self, connection: sqlite3.Connection, patience: float) -> None:
+        """Binds the file when it is first opened, and where it has lost its binding with its log.
+
+        Raises:
+            OutboxError: It is another file.
+            ConfigurationError: It holds events of another workspace.
+        """
+        mark = bound(connection, self.path).get("mark")
+        binding, is_first = self._binding, self._place is None
+        is_lost = bool(self._copies) and self._bound not in (None, mark)
+        if binding is not None and (is_first or (is_lost and binding.fits(connection, self.path))):
+            self._bound = binding.bind(connection, self.path, patience)
+            if mark is None:
+                # So that the file is known again where the log is lost.
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        elif self._bound not in (None, mark):
+            raise OutboxError(
+                f"the outbox {self.path} was replaced by another one; stop the program that "
+                "replaced it, put the earlier one back with its -wal file, and restart"
+            )
 
     def _complete(self, slot: Slot, connection: sqlite3.Connection) -> None:
         """Prepares a connection to a file that was found to be an outbox."""
