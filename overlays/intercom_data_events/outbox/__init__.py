@@ -111,7 +111,7 @@ class Status:
 
 
 class Outbox:
-    """Looks into a file that a tracker keeps events in, and after its dead letters.
+    """Inspects the file in which a tracker keeps events, and manages its dead letters.
 
     It is safe to share between threads, and to use while trackers use the file. Every method raises
     an OutboxError, with the remedy, if the file cannot be used, and a RuntimeError once it is
@@ -153,8 +153,8 @@ class Outbox:
         """Returns what is in the file.
 
         Args:
-            now: The present, in Unix seconds: claims and delays that are over do not count. None
-                to count all that no process has ended yet.
+            now: The current time, in Unix seconds, to leave out claims and delays that are over.
+                None to count all that no process has ended yet.
         """
         with self._file.using(self._file.main) as connection:
             queued, claimed, held, oldest = connection.execute(
@@ -226,11 +226,14 @@ class Outbox:
         return self._each_dead(numbers, _FORGET)
 
     def compact(self) -> int:
-        """Writes the file anew, as small as what is in it; returns the bytes that it has then.
+        """Rewrites the file, as small as what is in it.
 
-        Files shrink by themselves while little happens, but one that an earlier version made does
-        so only after this. It needs room on the disk for what is in the file two times more, and no
-        other process or thread can write meanwhile.
+        Files shrink by themselves while few events come, but one that an earlier version made does
+        so only after this. It needs free disk space for twice what is in the file, and no other
+        process or thread can write meanwhile.
+
+        Returns:
+            The bytes of the file and its log.
 
         Raises:
             OutboxLockedError: Another process, or another thread, is writing or reading. Nothing is
