@@ -240,11 +240,7 @@ class Outbox:
                 lost; try again.
         """
         file = self._file
-        with (
-            file.checkpointing,
-            file.using(file.main),
-            closing(file.connect(file.patience)) as connection,
-        ):
+        with file.beside(file.patience) as connection, file.using(file.main):
             # A copy of a large file would fill the memory.
             connection.execute("PRAGMA temp_store = FILE")
             self._empty_log(connection)

@@ -242,8 +242,10 @@ class OutboxFile:
     def _log_remarks(self) -> None:
         # A log handler may wait for a thread that enqueues.
         if not any(slot.uses for slot in self._slots):
-            while self._remarks:
-                log.error("%s", self._remarks.pop(0))
+            # At once, as a log handler or a finalizer may come here, too.
+            remarks, self._remarks = self._remarks, []
+            for remark in remarks:
+                log.error("%s", remark)
 
     def is_ready(self, slot: Slot) -> bool:
         """Whether a slot can be used as it is, by a thread that holds its lock."""
@@ -421,6 +423,22 @@ class OutboxFile:
                 slot.lock.release()
 
     # Opening.
+
+    @contextmanager
+    def beside(self, patience: float) -> Generator[sqlite3.Connection]:
+        """Opens a connection for long work, so that other threads go on with theirs.
+
+        Raises:
+            OutboxError: The file cannot be used.
+        """
+        with self.explaining():
+            self._rescue_if_taken()
+            with self.checkpointing, closing(self.connect(patience)) as connection:
+                # That has it open the log, which must be that of the index.
+                pragma(connection, "schema_version")
+                if not self.is_intact:
+                    raise sqlite3.OperationalError("locking protocol")
+                yield connection
 
     def connect(
         self, patience: float, *, create: bool = False, cached_statements: int = 128
@@ -757,7 +775,11 @@ class OutboxFile:
             thread has begun, go on.
         """
         rescuing = threading.get_ident(), self._place
-        files = [file for file in _living() if file._place == self._place]
+        files = [
+            file
+            for file in _living()
+            if file is self or (file._place == self._place and not file.is_closed)
+        ]
         with ExitStack() as held:
             held.callback(_rescuing.discard, rescuing)
             for file in files:

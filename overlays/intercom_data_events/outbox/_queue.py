@@ -517,21 +517,16 @@ class OutboxQueue(Outbox):
         if not self._has_checkpoint() or not file.is_intact:
             return
         rests = self._rests
-        with file.checkpointing, file.explaining():
-            try:
-                with closing(file.connect(OPENING)) as connection:
-                    self._checkpoint(connection, rests=rests)
-                    file.look_at_database(connection)
-            except sqlite3.Error:
-                if file.is_intact:
-                    raise
+        try:
+            with file.beside(OPENING) as connection:
+                self._checkpoint(connection, rests=rests)
+                file.look_at_database(connection)
+        except OutboxError:
+            if file.is_intact:
+                raise
 
     def _checkpoint(self, connection: sqlite3.Connection, *, rests: bool) -> None:
         file = self._file
-        # That has it open the log, which must be that of the index.
-        pragma(connection, "schema_version")
-        if not file.is_intact:
-            return
         if self._is_loose:
             rests = self._give_back_pages(connection) and rests
         if rests or self._log_length > self._longest_log:
