@@ -510,9 +510,9 @@ class OutboxFile:
         cached = 128 if slot is self.main else 0
         guard = self._guard
         try:
-            connection = slot.connection = self.connect(
-                patience, create=create, cached_statements=cached
-            )
+            connection = self.connect(patience, create=create, cached_statements=cached)
+            slot.disconnect()  # What a finalizer has opened meanwhile.
+            slot.connection = connection
             _schema.migrate(connection, self.path, patience, create=create or bool(self._copies))
             self._check_binding(connection, patience)
             if self._place not in (None, _inode(self.path)) and any(
