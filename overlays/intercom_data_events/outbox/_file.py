@@ -45,6 +45,9 @@ OPENING = 5.0
 _CLOSING = 0.2
 # Seconds to wait for other threads of this process where the file was taken away.
 _GATHERING = 0.05
+# Seconds between attempts to open a connection after that. Many, as another thread that is busy
+# with the file lets its lock go only for moments.
+_REOPENING = (0.0, 0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 # Nanoseconds after which a change of a folder is certain to give it another time than before: file
 # systems keep times in steps of some milliseconds, or of whole seconds, up to two.
 _SETTLING = 100_000_000
@@ -209,7 +212,9 @@ class OutboxFile:
             self.check_open()
             self._rescue_if_taken()
             if slot.connection is None:
-                _retried(partial(self._open_slot, slot), (0.0, 0.01, 0.1, 0.3))
+                # Two threads may wait for each other: the dispatcher lets go first.
+                waits = _REOPENING[:1] if slot is self.main else _REOPENING
+                _retried(partial(self._open_slot, slot), waits)
             slot.uses += 1
             slot.is_unsure = True
             connection, locked = None, False
