@@ -2316,6 +2316,8 @@ def at_each_line(use, between, *, step="line"):
         sys.settrace(before)
 
 
+# A connection that only looks is left to the collector by an interrupt, which says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_line_leaves_no_transaction_open(opened, path, refusal):
     box = opened(binding=here)
     box.enqueue(event(), NOW)

@@ -282,6 +282,17 @@ def test_a_finalizer_can_use_or_close_the_outbox_during_a_rescue(tmp_path, endin
     assert step > 500
 
 
+@taken
+def test_compact_comes_after_the_rescue(opened, path, endings):
+    box = opened(binding=here)
+    for number in range(30):
+        box.enqueue(event(number), NOW)
+    delete(path, endings)
+
+    box.compact()
+    assert rows(path) == [*range(30)]
+
+
 def test_a_file_is_the_same_one_after_any_number_of_rescues(opened, path):
     box, other = opened(binding=here), opened(binding=here)
     for number in range(60):

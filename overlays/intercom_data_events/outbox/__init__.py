@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from itertools import islice, takewhile
 from pathlib import Path
@@ -29,7 +29,7 @@ from attrs import frozen
 
 from intercom_data_events.errors import OutboxLockedError
 from intercom_data_events.outbox import _rows
-from intercom_data_events.outbox._binding import Binding, bound
+from intercom_data_events.outbox._binding import bound
 from intercom_data_events.outbox._errors import UNHARMED
 from intercom_data_events.outbox._file import OutboxFile
 from intercom_data_events.outbox._schema import in_turn, one, transaction
@@ -111,7 +111,7 @@ class Status:
 
 
 class Outbox:
-    """Looks into a file that a tracker keeps events in, and after its dead letters.
+    """Inspects the file in which a tracker keeps events, and manages its dead letters.
 
     It is safe to share between threads, and to use while trackers use the file. Every method raises
     an OutboxError, with the remedy, if the file cannot be used, and a RuntimeError once it is
@@ -142,17 +142,7 @@ class Outbox:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = self._opened(path, None, patience=1.0, create=False)
-
-    def _opened(
-        self,
-        path: str | os.PathLike[str],
-        binding: Binding | None,
-        *,
-        patience: float,
-        create: bool,
-    ) -> OutboxFile:
-        return OutboxFile(path, binding, patience=patience, create=create)
+        self._file = OutboxFile(path, None, patience=1.0, create=False)
 
     @property
     def path(self) -> Path:
@@ -163,8 +153,8 @@ class Outbox:
         """Returns what is in the file.
 
         Args:
-            now: The present, in Unix seconds: claims and delays that are over do not count. None
-                to count all that no process has ended yet.
+            now: The current time, in Unix seconds, to leave out claims and delays that are over.
+                None to count all that no process has ended yet.
         """
         with self._file.using(self._file.main) as connection:
             queued, claimed, held, oldest = connection.execute(
@@ -236,22 +226,21 @@ class Outbox:
         return self._each_dead(numbers, _FORGET)
 
     def compact(self) -> int:
-        """Writes the file anew, as small as what is in it; returns the bytes that it has then.
+        """Rewrites the file, as small as what is in it.
 
-        Files shrink by themselves while little happens, but one that an earlier version made does
-        so only after this. It needs room on the disk for what is in the file two times more, and no
-        other process or thread can write meanwhile.
+        Files shrink by themselves while few events come, but one that an earlier version made does
+        so only after this. It needs free disk space for twice what is in the file, and no other
+        process or thread can write meanwhile.
+
+        Returns:
+            The bytes of the file and its log.
 
         Raises:
             OutboxLockedError: Another process, or another thread, is writing or reading. Nothing is
                 lost; try again.
         """
         file = self._file
-        with (
-            file.checkpointing,
-            file.using(file.main),
-            closing(file.connect(file.patience)) as connection,
-        ):
+        with file.beside(file.patience) as connection, file.using(file.main):
             # A copy of a large file would fill the memory.
             connection.execute("PRAGMA temp_store = FILE")
             self._empty_log(connection)
@@ -293,18 +282,11 @@ class Outbox:
         found = 0
         while some := list(islice(chosen, _AT_ONCE)):
             with self._file.using(self._file.main) as connection, transaction(connection):
-                found += self._change_dead(connection, some, statements)
-        return found
-
-    @staticmethod
-    def _change_dead(
-        connection: sqlite3.Connection, numbers: Collection[int], statements: Iterable[str]
-    ) -> int:
-        found = 0
-        for number in numbers:
-            # The last statement deletes it, and so tells whether it was there.
-            changed = [connection.execute(one, (number,)).rowcount for one in statements]
-            found += changed[-1]
+                for number in some:
+                    # The last statement deletes it, and so tells whether it was there.
+                    for statement in statements:
+                        changed = connection.execute(statement, (number,)).rowcount
+                    found += changed
         return found
 
     def _all_dead(self) -> Iterator[int]:

@@ -29,7 +29,7 @@ from intercom_data_events.errors import OutboxError, OutboxLockedError
 from intercom_data_events.outbox import _permissions, _rescue, _schema
 from intercom_data_events.outbox._binding import Binding, bound
 from intercom_data_events.outbox._errors import UNHARMED, code_of, explained, is_busy, unopened
-from intercom_data_events.outbox._schema import one, pragma
+from intercom_data_events.outbox._schema import last_number, one, pragma
 
 try:
     import fcntl
@@ -172,9 +172,8 @@ class OutboxFile:
         guard_forks(self)
         _open_files[id(self)] = self
         try:
+            self.prepare(self.main, patience=max(patience, OPENING), create=create)
             with self.main.lock, self.explaining():
-                opening = max(patience, OPENING)
-                _retried(partial(self._open_first, binding, opening, create=create))
                 self.main_connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
         except BaseException:
             self._disconnect()
@@ -204,6 +203,11 @@ class OutboxFile:
     def log_place(self) -> tuple[int, int] | None:
         """Returns which file the log is that is open, if one is."""
         return self._inodes[1] if self._inodes else None
+
+    def _find_paths(self) -> tuple[str, str, str]:
+        """Returns the paths of the database, of its log, and of the log's index."""
+        log_path = self.log_path
+        return str(self.path), log_path, f"{log_path[:-3]}shm"
 
     @contextmanager
     def using(self, slot: Slot, seconds: float = -1) -> Generator[sqlite3.Connection]:
@@ -244,12 +248,8 @@ class OutboxFile:
                     self._locked = True
                 raise
             finally:
-                slot.uses -= 1
-                if (self.is_closed and not slot.uses) or self._forks:
-                    self._close_slot(slot)
-                elif slot is self.spare and not slot.uses:
-                    slot.disconnect()
-                elif locked and connection is not None and slot.connection is connection:
+                self._end_use(slot)
+                if locked and connection is not None and slot.connection is connection:
                     connection.execute(f"PRAGMA busy_timeout = {round(self.patience * 1000)}")
             slot.is_unsure = not self.is_intact
         self.save()
@@ -265,8 +265,10 @@ class OutboxFile:
     def _log_remarks(self) -> None:
         # A log handler may wait for a thread that enqueues.
         if not any(slot.uses for slot in self._slots):
-            while self._remarks:
-                log.error("%s", self._remarks.pop(0))
+            # At once, as a log handler or a finalizer may come here, too.
+            remarks, self._remarks = self._remarks, []
+            for remark in remarks:
+                log.error("%s", remark)
 
     def is_ready(self, slot: Slot) -> bool:
         """Whether a slot can be used as it is, by a thread that holds its lock."""
@@ -300,9 +302,7 @@ class OutboxFile:
         else:
             return cursor
         finally:
-            slot.uses -= 1
-            if (self.is_closed and not slot.uses) or self._forks:
-                self._close_slot(slot)
+            self._end_use(slot)
 
     def _ready(self, slot: Slot) -> tuple[sqlite3.Connection, bool]:
         """Returns the connection of a slot, and whether it waits for no other process now."""
@@ -362,7 +362,7 @@ class OutboxFile:
         with self.using(self.main) as connection:
             self._check_schema(connection)
             self.look_at_database(connection)
-            logged = _rescue.last_number(connection)
+            logged = last_number(connection)
             if self.is_intact:
                 self.logged = max(self.logged, logged)
 
@@ -375,10 +375,10 @@ class OutboxFile:
             with closing(
                 sqlite3.connect(f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True)
             ) as alone:
-                saved = _rescue.last_number(alone)
+                saved = last_number(alone)
         except (OSError, sqlite3.Error):
             return
-        if self.is_intact and saved <= _rescue.last_number(connection):
+        if self.is_intact and saved <= last_number(connection):
             self._written, self._saved = written, max(self._saved, saved)
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
@@ -447,6 +447,22 @@ class OutboxFile:
 
     # Opening.
 
+    @contextmanager
+    def beside(self, patience: float) -> Generator[sqlite3.Connection]:
+        """Opens a connection for long work, so that other threads go on with theirs.
+
+        Raises:
+            OutboxError: The file cannot be used.
+        """
+        with self.explaining():
+            self.save()
+            with self.checkpointing, closing(self.connect(patience)) as connection:
+                # That has it open the log, which must be that of the index.
+                pragma(connection, "schema_version")
+                if not self.is_intact:
+                    raise sqlite3.OperationalError("locking protocol")
+                yield connection
+
     def connect(
         self, patience: float, *, create: bool = False, cached_statements: int = 128
     ) -> sqlite3.Connection:
@@ -493,43 +509,25 @@ class OutboxFile:
                 connection.close()
             raise
 
-    def _open_first(self, binding: Binding | None, opening: float, *, create: bool) -> None:
-        self._rescue_others()
-        connection = self.main.connection = self.connect(opening, create=create)
-        try:
-            _schema.migrate(connection, self.path, opening, create=create)
-            if binding is not None:
-                is_new = "mark" not in bound(connection, self.path)
-                self._bound = binding.bind(connection, self.path, opening)
-                if is_new:
-                    # So that the file is known again where the log is lost.
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            self._complete(self.main, connection)
-        except BaseException:
-            self._disconnect()
-            raise
-
-    def open(self, slot: Slot) -> sqlite3.Connection:
-        """Opens the file again for a slot, if it is still the same one.
+    def open(
+        self, slot: Slot, *, patience: float | None = None, create: bool = False
+    ) -> sqlite3.Connection:
+        """Opens the file for a slot, if it is still the same one.
 
         Raises:
             OutboxError: It is not, or it cannot be used.
         """
+        patience = self.patience if patience is None else patience
         # Prepared statements are not safe to share, and threads share enqueue's connection.
         cached = 128 if slot is self.main else 0
         guard = self._guard
         try:
-            connection = slot.connection = self.connect(self.patience, cached_statements=cached)
-            _schema.migrate(connection, self.path, self.patience, create=bool(self._copies))
-            mark = bound(connection, self.path).get("mark")
-            if self._bound not in (None, mark) and self._copies:
-                mark = self._bind_again(connection)
-            if self._bound not in (None, mark):
-                raise OutboxError(
-                    f"the outbox {self.path} was replaced by another one; stop the program that "
-                    "replaced it, put the earlier one back with its -wal file, and restart"
-                )
-            if _inode(self.path) != self._place and any(
+            connection = self.connect(patience, create=create, cached_statements=cached)
+            slot.disconnect()  # What a finalizer has opened meanwhile.
+            slot.connection = connection
+            _schema.migrate(connection, self.path, patience, create=create or bool(self._copies))
+            self._check_binding(connection, patience)
+            if self._place not in (None, _inode(self.path)) and any(
                 slot.connection not in (None, connection) for slot in self._slots
             ):
                 raise OutboxError(f"the outbox {self.path} {_MISSING}")
@@ -544,19 +542,33 @@ class OutboxFile:
                 self._disconnect()
             raise
 
-    def _bind_again(self, connection: sqlite3.Connection) -> str | None:
-        """Returns the mark of the file, where it was bound anew because its binding was lost."""
-        if self._binding is not None and self._binding.fits(connection, self.path):
-            self._bound = self._binding.bind(connection, self.path, self.patience)
-            return self._bound
-        return bound(connection, self.path).get("mark")
+    def _check_binding(self, connection: sqlite3.Connection, patience: float) -> None:
+        """Binds the file when it is first opened, and where it has lost its binding with its log.
+
+        Raises:
+            OutboxError: It is another file.
+            ConfigurationError: It holds events of another workspace.
+        """
+        mark = bound(connection, self.path).get("mark")
+        binding, is_first = self._binding, self._place is None
+        is_lost = bool(self._copies) and self._bound not in (None, mark)
+        if binding is not None and (is_first or (is_lost and binding.fits(connection, self.path))):
+            self._bound = binding.bind(connection, self.path, patience)
+            if mark is None:
+                # So that the file is known again where the log is lost.
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        elif self._bound not in (None, mark):
+            raise OutboxError(
+                f"the outbox {self.path} was replaced by another one; stop the program that "
+                "replaced it, put the earlier one back with its -wal file, and restart"
+            )
 
     def _complete(self, slot: Slot, connection: sqlite3.Connection) -> None:
         """Prepares a connection to a file that was found to be an outbox."""
         if slot is self.main:
             connection.execute(_REMOVE_BURIED)
         if self._guard is None:
-            self._paths = (str(self.path), self.log_path, f"{self.log_path[:-3]}shm")
+            self._paths = self._find_paths()
             self._guard = self._connect(self.patience, 0, reads=True)
             self._schema_version = pragma(self._guard, "schema_version")
             _permissions.check(self._paths)
@@ -580,7 +592,7 @@ class OutboxFile:
             raise unopened(error, self.path) from error
         if not stat.S_ISREG(found.st_mode):
             raise OutboxError(f"the outbox {self.path} is not a regular file; choose another path")
-        _permissions.check((str(self.path), self.log_path, f"{self.log_path[:-3]}shm"))
+        _permissions.check(self._find_paths())
         if (found.st_dev, found.st_ino) in _unusable:
             raise OutboxError(
                 f"the outbox {self.path} was in use when this process was forked, so this process "
@@ -603,8 +615,13 @@ class OutboxFile:
         if guard is not None and taken:
             guard.close()
 
-    def _close_slot(self, slot: Slot) -> None:
-        """Closes a slot at the end of its use; the last one closes the file."""
+    def _end_use(self, slot: Slot) -> None:
+        """Ends a use; closes what was to be closed meanwhile, the file with its last connection."""
+        slot.uses -= 1
+        if not (self.is_closed and not slot.uses) and not self._forks:
+            if slot is self.spare and not slot.uses:
+                slot.disconnect()
+            return
         if any(other.connection for other in self._slots if other is not slot):
             slot.disconnect()
         else:
@@ -612,27 +629,32 @@ class OutboxFile:
 
     def _save_and_disconnect(self) -> None:
         try:
-            self._rescue_if_taken()
+            self.save()
         except OutboxError as error:
             self._remarks.append(str(error))
         self._disconnect()
 
     # Where it is taken away.
 
-    def prepare(self, slot: Slot) -> None:
+    def prepare(self, slot: Slot, *, patience: float | None = None, create: bool = False) -> None:
         """Has a slot be open, after what was taken away was saved; before its lock is taken.
 
-        Who saves waits for all who use a slot, so whoever waits for a rescue uses none.
+        Who saves waits for all who use a slot, so whoever waits for that uses none.
+
+        Args:
+            slot: The slot.
+            patience: Seconds to wait for another process that writes; None for those of the file.
+            create: Whether to make a missing file.
 
         Raises:
             OutboxError: It could not be opened, or what was taken away not saved, or not yet.
         """
         with self.explaining():
             self.check_open()
-            _retried(partial(self._prepare_slot, slot))
+            _retried(partial(self._prepare_slot, slot, patience, create=create))
 
-    def _prepare_slot(self, slot: Slot) -> None:
-        is_left = self._rescue_if_taken()
+    def _prepare_slot(self, slot: Slot, patience: float | None, *, create: bool) -> None:
+        is_left = self.save()
         if slot.connection is not None:
             return
         with _held(slot.lock, self.patience) as held:
@@ -643,20 +665,14 @@ class OutboxFile:
                 raise sqlite3.OperationalError("locking protocol")
             slot.uses += 1
             try:
-                self.open(slot)
+                self.open(slot, patience=patience, create=create)
             finally:
-                slot.uses -= 1
+                self._end_use(slot)
 
-    def save(self) -> None:
-        """Saves what was taken away; without any slot's lock, as :meth:`prepare`.
-
-        Raises:
-            OutboxError: It could not be saved, or not yet.
-        """
-        self._rescue_if_taken()
-
-    def _rescue_if_taken(self, *, forks: bool = False) -> bool:
+    def save(self, *, forks: bool = False) -> bool:
         """Saves what only this process sees, where the log was deleted or replaced.
+
+        As :meth:`prepare`, it is for threads that hold no slot.
 
         Returns:
             Whether there is still something to be saved.
@@ -689,7 +705,7 @@ class OutboxFile:
                 continue
             if file.is_intact and not file._is_rescuing:
                 continue
-            if file._rescue_if_taken() and not file.is_missing:
+            if file.save() and not file.is_missing:
                 # This one would open the new log with the index of the old one.
                 raise sqlite3.OperationalError("locking protocol")
 
@@ -711,7 +727,7 @@ class OutboxFile:
         """Opens the files again, after their log could not be read."""
         for file in files:
             file._disconnect()
-        lost = self.logged - _rescue.last_number(_retried(partial(self.open, self.main)))
+        lost = self.logged - last_number(_retried(partial(self.open, self.main)))
         self.logged -= max(lost, 0)
         if lost > 0:
             self._remarks.append(
@@ -764,7 +780,7 @@ class OutboxFile:
         with _folder_lock(os.path.dirname(self._paths[2])):
             # Unless another process has done so, and that of the new log is there.
             if _inode(self._paths[2]) == shm:
-                with suppress(OSError):
+                with suppress(OSError):  # On Windows, a process may have it open.
                     os.unlink(self._paths[2])
 
     def _insert_copies(self, files: Collection[OutboxFile]) -> None:
@@ -775,7 +791,7 @@ class OutboxFile:
             whole &= copy.insert(connection)
             for file in files:
                 file.on_rescue(connection)
-            self.logged = _rescue.last_number(connection)
+            self.logged = last_number(connection)
             self._copies.pop(0)
             copy.close()
         if not whole:
@@ -816,7 +832,11 @@ class OutboxFile:
             thread has begun, go on.
         """
         rescuing = threading.get_ident(), self._place
-        files = [file for file in _living() if file._place == self._place]
+        files = [
+            file
+            for file in _living()
+            if file is self or (file._place == self._place and not file.is_closed)
+        ]
         with ExitStack() as held:
             held.callback(_rescuing.discard, rescuing)
             for file in files:
@@ -864,7 +884,7 @@ class OutboxFile:
             held.append(lock)
         if not any(slot.uses for slot in self._slots):
             with suppress(OutboxError):
-                self._rescue_if_taken(forks=True)
+                self.save(forks=True)
         self._forks += 1
         self._disconnect()
         return True
@@ -945,11 +965,9 @@ def _inodes(paths: tuple[str, ...]) -> _Inodes:
     return tuple(map(_inode, paths))
 
 
-def _retried(
-    open_: Callable[[], Any], waits: tuple[float, ...] = (0.01, 0.1, 0.3, 0.6, 1.0)
-) -> Any:
+def _retried(open_: Callable[[], Any]) -> Any:
     """Opens a file, again where it is taken away meanwhile, or another process replaces its log."""
-    for wait in waits:
+    for wait in (0.0, 0.01, 0.1, 0.3, 0.6, 1.0):
         try:
             return open_()
         except (sqlite3.Error, OutboxError) as error:

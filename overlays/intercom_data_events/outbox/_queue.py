@@ -10,8 +10,8 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -26,9 +26,9 @@ from intercom_data_events.event import Event, person
 from intercom_data_events.outbox import Outbox, _rows
 from intercom_data_events.outbox._alone import Alone, Lock
 from intercom_data_events.outbox._binding import Binding
-from intercom_data_events.outbox._errors import UNHARMED, is_full
-from intercom_data_events.outbox._file import LONG_LOG, OPENING, Slot, SlotInUseError
-from intercom_data_events.outbox._schema import one, pragma, snapshot
+from intercom_data_events.outbox._errors import is_full
+from intercom_data_events.outbox._file import LONG_LOG, OPENING, OutboxFile, Slot, SlotInUseError
+from intercom_data_events.outbox._schema import last_number, one, pragma, snapshot
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
 log = logging.getLogger("intercom_data_events")
@@ -110,7 +110,6 @@ _END_OVER = (
 )
 _REMOVE = "DELETE FROM events WHERE id = ?"
 _FORGET = "DELETE FROM dead WHERE id = ?"
-_LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
 _SPAN = "SELECT coalesce((SELECT max(id) FROM events) - (SELECT min(id) FROM events) + 1, 0)"
 _OLDEST = f"SELECT {_rows.number('tracked_at')} FROM events ORDER BY id LIMIT 1"
 _COUNT = "SELECT count(*) FROM events"
@@ -183,14 +182,14 @@ class OutboxQueue(Outbox):
         self._unwritten: dict[int, tuple[str, tuple[object, ...]]] = {}
         self._alone: Alone | None = None
         self._warned_at = -math.inf
-        file = self._file = self._opened(path, binding, patience=patience, create=create)
+        file = self._file = OutboxFile(path, binding, patience=patience, create=create)
         # The one process that sends without claims holds this one. Others that have something to
         # write, or cannot renew their claims, share the other one: then no claim is ended.
         self._lock = Lock(file.path, file.place, is_database=True)
         self._pending = Lock(file.log_path, file.log_place)
         with file.using(file.main) as connection, snapshot(connection):
             # The events at first, without those that left since, and what others have added.
-            self._counted, self._first = one(connection, _COUNT), one(connection, _LAST)
+            self._counted, self._first = one(connection, _COUNT), last_number(connection)
             self._added = 0
             # How far the present count of them has come.
             self._swept, self._swept_to = 0, _rows.BEGIN
@@ -377,16 +376,21 @@ class OutboxQueue(Outbox):
             self._pending.acquire(shared=True)
         return True
 
+    @contextmanager
+    def _unless_full(self) -> Generator[None]:
+        """Leaves a write for later if the disk is full."""
+        try:
+            yield
+        except OutboxError as error:
+            if not self._is_full(error):
+                raise
+
     def ack(self, queued: QueuedEvent) -> None:
         """Removes an accepted event; later, if the disk is full."""
         self._leaving.add(queued.id)
         self._end_unclaimed(queued)
-        try:
-            with self._file.using(self._file.main) as connection:
-                self._remove(connection)
-        except OutboxError as error:
-            if not self._is_full(error):
-                raise
+        with self._unless_full(), self._file.using(self._file.main) as connection:
+            self._remove(connection)
 
     def dead_letter(self, queued: QueuedEvent, error: IntercomError, now: float) -> None:
         """Makes a rejected event a dead letter, unless another process saw it accepted."""
@@ -430,13 +434,10 @@ class OutboxQueue(Outbox):
         """
         file = self._file
         file.watch()
-        try:
+        with self._unless_full():
             self._write_delayed(now, in_flight)
             if self._alone is None:
                 self._end_over(now)
-        except OutboxError as error:
-            if not self._is_full(error):
-                raise
         if self._alone is not None:
             others_died = not self._pending.is_others
             with file.using(file.main) as connection:
@@ -531,21 +532,16 @@ class OutboxQueue(Outbox):
         if not self._has_checkpoint() or not file.is_intact:
             return
         rests = self._rests
-        with file.checkpointing, file.explaining():
-            try:
-                with closing(file.connect(OPENING)) as connection:
-                    self._checkpoint(connection, rests=rests)
-                    file.look_at_database(connection)
-            except sqlite3.Error:
-                if file.is_intact:
-                    raise
+        try:
+            with file.beside(OPENING) as connection:
+                self._checkpoint(connection, rests=rests)
+                file.look_at_database(connection)
+        except OutboxError:
+            if file.is_intact:
+                raise
 
     def _checkpoint(self, connection: sqlite3.Connection, *, rests: bool) -> None:
         file = self._file
-        # That has it open the log, which must be that of the index.
-        pragma(connection, "schema_version")
-        if not file.is_intact:
-            return
         if self._is_loose:
             rests = self._give_back_pages(connection) and rests
         if rests or self._log_length > self._longest_log:
@@ -585,11 +581,8 @@ class OutboxQueue(Outbox):
 
     def release_delayed(self) -> None:
         """Ends all delays."""
-        try:
+        with self._unless_full():
             self._update_all(_RELEASE_DELAYED)
-        except OutboxError as error:
-            if not self._is_full(error):
-                raise
         if self._alone is not None:
             self._alone.end_delays()
 
@@ -670,7 +663,7 @@ class OutboxQueue(Outbox):
         # Events that other threads enqueue meanwhile may be counted, or not.
         before = self._inserted
         with snapshot(connection):
-            added = one(connection, _LAST) - self._first
+            added = last_number(connection) - self._first
             rows, last = connection.execute(_COUNT_SOME, (self._swept_to, _COUNTED)).fetchone()
             span = one(connection, _SPAN)
         reserved = self._reserved

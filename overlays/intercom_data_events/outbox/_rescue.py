@@ -15,7 +15,7 @@ from typing import Any
 from intercom_data_events.outbox import _pages
 from intercom_data_events.outbox._binding import BOUND
 from intercom_data_events.outbox._errors import code_of
-from intercom_data_events.outbox._schema import one, pragma, transaction, unlock
+from intercom_data_events.outbox._schema import last_number, one, pragma, transaction, unlock
 
 # Rows that are changed in one transaction: in between, others can write.
 _AT_ONCE = 500
@@ -42,7 +42,6 @@ _INSERT = {
     "coalesce(?, ''), coalesce(?, ''), ?, ?)",
 }
 _DONE = "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM binding WHERE name = ?), ?)"
-_LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
 # The later of two claims or delays stays.
 _STATE = (
     "UPDATE events SET tries = max(tries, coalesce(?1, 0)), held_until = ?2, owner = ?3, "
@@ -117,13 +116,13 @@ class Copy:
             _set(connection, "generation", uuid.uuid4().hex)
             connection.execute(_FORGET_NOTES)
         if self._given is None:
-            self._given = one(connection, _LAST)
+            self._given = last_number(connection)
         # No later event gets the number of one that left, whose end may not be written yet.
         try:
-            last = one(self._rows, _LAST)
+            last = last_number(self._rows)
         except sqlite3.DatabaseError:
             return
-        if one(connection, _LAST) < last:
+        if last_number(connection) < last:
             _reserve(connection, last)
 
     def _insert_table(self, connection: sqlite3.Connection, table: str, generation: str) -> bool:
@@ -175,18 +174,14 @@ class Copy:
         if not hasattr(self._rows, "serialize"):
             return []  # PyPy
         found: dict[int, tuple[Any, ...]] = {}
-        for number, (_, *values) in _pages.rows(self._rows.serialize()):
-            if number <= max(last, self._saved):
+        for number, (key, *values) in _pages.rows(self._rows.serialize()):
+            # The number of our rows is their key, which is NULL in the row itself.
+            if key is not None or number <= max(last, self._saved):
                 continue
-            if table == "events" and len(values) in (5, 6):
-                event, tracked_at, tries, held_until, owner, *rejected_at = values
-                row = (tracked_at, tries, held_until, _text(owner), *(rejected_at or [None]))
-            elif table == "dead" and len(values) == 8:
-                event, *times, error, message, status, request_id = values
-                row = (*times, _text(error), _text(message), status, _text(request_id))
-            else:
-                continue
-            found[number] = number, event, *row
+            if table == "events" and len(values) == 5:
+                values.append(None)  # A row of the version before has no rejected_at.
+            if len(values) == _INSERT[table].count("?") - 1:
+                found[number] = number, values[0], *map(_decoded, values[1:])
         return [found[number] for number in sorted(found)]
 
     def _insert_row(self, connection: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> None:
@@ -224,8 +219,7 @@ class Copy:
             if not rows:
                 return
             with transaction(connection):
-                for number, event, tracked_at, *state in rows:
-                    connection.execute(_STATE, (*state, number, event, tracked_at))
+                connection.executemany(_STATE, [(*row[3:], *row[:3]) for row in rows])
             last = rows[-1][0]
 
     def _remove_gone(self, connection: sqlite3.Connection) -> None:
@@ -249,15 +243,14 @@ class Copy:
                 return
             for start in range(0, len(gone), _AT_ONCE) if sound else ():
                 with transaction(connection):
-                    for number in gone[start : start + _AT_ONCE]:
-                        for table in _COLUMNS:
-                            connection.execute(f"DELETE FROM {table} WHERE id = ?", (number,))
+                    some_gone = [(number,) for number in gone[start : start + _AT_ONCE]]
+                    for table in _COLUMNS:
+                        connection.executemany(f"DELETE FROM {table} WHERE id = ?", some_gone)
             last = present[-1]
 
 
-def last_number(connection: sqlite3.Connection) -> int:
-    """Returns the last number that an event has got."""
-    return one(connection, _LAST)
+def _decoded(value: _pages.Value) -> object:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _found(connection: sqlite3.Connection, table: str, number: int) -> tuple[bytes, float] | None:
@@ -272,10 +265,6 @@ def _reserve(connection: sqlite3.Connection, number: int | None = None) -> int:
     number = one(connection, "SELECT last_insert_rowid()")
     connection.execute("DELETE FROM events WHERE id = ?", (number,))
     return number
-
-
-def _text(value: Any) -> Any:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _note(connection: sqlite3.Connection, name: str) -> str | None:

@@ -60,10 +60,8 @@ _STATISTICS = {
     "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
 }
 _FIRST_WORDS = re.compile(r"\s*CREATE\s+(UNIQUE\s+)?(TABLE|INDEX)\s", re.IGNORECASE)
-_LAST_NUMBER = (
-    "SELECT max((SELECT coalesce(max(id), 0) FROM events), (SELECT coalesce(max(CAST(seq AS "
-    "INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'))"
-)
+_LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
+_GREATEST = "SELECT coalesce(max(id), 0) FROM events"
 
 # A type, a name and a statement.
 _Entry = tuple[str, str, str]
@@ -144,7 +142,7 @@ def check_numbers(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
         OutboxError: An event had the highest number that SQLite has.
     """
-    if one(connection, _LAST_NUMBER) >= 2**63 - 1:
+    if max(last_number(connection), one(connection, _GREATEST)) >= 2**63 - 1:
         raise OutboxError(
             f"the outbox {path} has no number left for another event, because another program has "
             "given the highest one; send its events with: intercom-events outbox drain; then move "
@@ -211,6 +209,11 @@ def latest() -> int:
 def one(connection: sqlite3.Connection, query: str, *values: object) -> int:
     """Returns the integer that a query yields."""
     return int(connection.execute(query, values).fetchone()[0])
+
+
+def last_number(connection: sqlite3.Connection) -> int:
+    """Returns the last number that an event has got."""
+    return one(connection, _LAST)
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:
