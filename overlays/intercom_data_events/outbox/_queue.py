@@ -20,7 +20,6 @@ from intercom_data_events.errors import (
     APIStatusError,
     IntercomError,
     OutboxError,
-    OutboxLockedError,
 )
 from intercom_data_events.event import Event, person
 from intercom_data_events.outbox import Outbox, _rows
