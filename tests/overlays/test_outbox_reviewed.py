@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 
 import pytest
-from test_outbox import NOW, box, event, everything, opened, path
+from test_outbox import NOW, box, event, everything, here, opened, path
+from test_outbox_taken import Another, delete, rows
 
-from intercom_data_events import OutboxError
+from intercom_data_events import ConfigurationError, OutboxError
+from intercom_data_events.outbox._binding import Binding
 
 __all__ = ["box", "opened", "path"]  # fixtures
 
@@ -76,3 +80,62 @@ def test_the_end_of_a_file_that_is_gone_and_held_nothing_is_silent(opened, folde
     box.close()
 
     assert not caplog.records
+
+
+# A log that is deleted again before all processes have found out
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("endings", [("-wal",), ("-wal", "-shm")], ids="+".join)
+@pytest.mark.processes
+def test_a_process_that_finds_out_late_sends_nothing_again(opened, path, endings, again):
+    box = opened()
+    with Another(path) as other:
+        other.do("track", 0, 60)
+        put(box, 60)
+        delete(path, endings)
+        sent = other.do("send", 40)
+        if again:
+            delete(path, endings)
+        else:
+            other.do("checkpoint")
+        put(box, 61)
+        box.run_maintenance(NOW, ())
+        other.do("look")
+
+        assert sorted(sent + rows(path)) == [*range(62)]
+    assert sorted(sent + everything(box)) == [*range(62)]
+
+
+@pytest.mark.processes
+def test_a_claim_on_an_event_that_another_process_has_claimed_in_the_new_log_is_none(opened, path):
+    box = opened()
+    put(box, *range(3))
+    sent = []
+    with Another(path) as other:
+        other.do("look")
+
+        def take(statement):
+            if statement.startswith("UPDATE events SET held_until") and not sent:
+                delete(path, ("-wal",))
+                sent.extend(other.do("send", 1))
+
+        box._file.main.connection.set_trace_callback(take)
+        assert everything(box) == [1, 2]
+    assert sent == [0]
+
+
+def test_notes_of_many_lost_logs_do_not_push_out_what_a_file_is_for(opened, path):
+    box = opened(binding=here)
+    notes = [(f"rescued {table} {n}", 0) for n in range(60) for table in ("events", "dead")]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executemany("INSERT INTO binding VALUES (?, ?)", notes)
+    put(box, 0)
+    delete(path, ("-wal",))
+    put(box, 1)
+    box.close()
+
+    for _ in range(2):
+        opened(binding=here).close()
+    with pytest.raises(ConfigurationError, match="is for https://api.intercom.io"):
+        opened(binding=Binding("https://elsewhere.example", "the token"))

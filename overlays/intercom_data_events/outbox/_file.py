@@ -537,7 +537,12 @@ class OutboxFile:
             raise unopened(error, self.path) from error
         if not stat.S_ISREG(found.st_mode):
             raise OutboxError(f"the outbox {self.path} is not a regular file; choose another path")
-        _permissions.check((str(self.path), self.log_path, f"{self.log_path[:-3]}shm"))
+        index = f"{self.log_path[:-3]}shm"
+        _permissions.check((str(self.path), self.log_path, index))
+        if _inode(self.log_path) is None and (shm := _inode(index)) is not None:
+            # SQLite makes the log first, and deletes it last: this index is that of one that is
+            # gone, and a process that has not found out yet may still use it.
+            self._remove_index(index, shm)
         if (found.st_dev, found.st_ino) in _unusable:
             raise OutboxError(
                 f"the outbox {self.path} was in use when this process was forked, so this process "
@@ -642,15 +647,16 @@ class OutboxFile:
         """
         source = next((slot.connection for slot in self._slots if slot.connection), self._guard)
         _, wal, shm = self._inodes
-        failure, unsure = None, True
+        failure, unsure, lost = None, True, wal
         saved = max(file._saved for file in self._siblings())
         if inodes[1] == wal:
             # Others find in the log what was in it when its index was taken away.
+            lost = shm
             saved = max(saved, *(file.logged for file in self._siblings()))
             unsure = any(slot.is_unsure for file in self._siblings() for slot in file._slots)
         if source is not None and unsure:
             try:
-                self._copies.append(_rescue.Copy(source, saved))
+                self._copies.append(_rescue.Copy(source, str(lost and lost[1]), saved))
             except sqlite3.Error as error:
                 if code_of(error) not in _UNREADABLE:
                     raise  # Such as a full disk: the old files stay open, and it is tried again.
@@ -663,7 +669,7 @@ class OutboxFile:
                 slot.is_unsure = False
         if inodes[1] != wal and inodes[2] == shm is not None:
             # It is the index of the log that is gone, and others would take it for that of theirs.
-            self._remove_index(shm)
+            self._remove_index(self._paths[2], shm)
         if unsure:
             self._remarks.append(failure or f"{self._taken} is being moved into the new one")
         return failure
@@ -675,12 +681,12 @@ class OutboxFile:
             "what it held"
         )
 
-    def _remove_index(self, shm: tuple[int, int]) -> None:
-        with _folder_lock(os.path.dirname(self._paths[2])):
+    @staticmethod
+    def _remove_index(path: str, shm: tuple[int, int]) -> None:
+        with suppress(OSError), _folder_lock(os.path.dirname(path)):
             # Unless another process has done so, and that of the new log is there.
-            if _inode(self._paths[2]) == shm:
-                with suppress(OSError):
-                    os.unlink(self._paths[2])
+            if _inode(path) == shm:
+                os.unlink(path)
 
     def _insert_copies(self) -> None:
         whole = True
@@ -694,6 +700,10 @@ class OutboxFile:
             self.logged = _rescue.last_number(connection)
             self._copies.pop(0)
             copy.close()
+            # So that others, who may have the old log open still, find it where the new one is lost.
+            with suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self.look_at_database(connection)
         if not whole:
             self._remarks.append(
                 f"a part of what the log of the outbox {self.path} held could not be saved, "

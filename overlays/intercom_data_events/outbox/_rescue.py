@@ -2,13 +2,13 @@
 """Saves what is only in a log that was deleted or replaced while processes had it open.
 
 All that had it open see the same events, and each inserts those that no other one has inserted
-before. A log has a name of its own, its *generation*, which the first to insert replaces.
+before. A log is known by its inode, which is not used again as long as a process has it open: the
+file notes up to which number the events of each log were inserted.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from contextlib import closing
 from typing import Any
 
@@ -16,6 +16,12 @@ from intercom_data_events.outbox import _pages
 from intercom_data_events.outbox._errors import code_of
 from intercom_data_events.outbox._schema import one, pragma, transaction, unlock
 
+# What the names of notes begin with.
+_NOTE = "rescued "
+_FORGET_NOTES = (
+    f"DELETE FROM binding WHERE name LIKE '{_NOTE}%' AND rowid NOT IN (SELECT rowid FROM binding "
+    f"WHERE name LIKE '{_NOTE}%' ORDER BY rowid DESC LIMIT 20)"
+)
 # Rows that are changed in one transaction: in between, others can write.
 _AT_ONCE = 500
 # Rows whose numbers are compared at once.
@@ -39,14 +45,15 @@ class Copy:
 
     Args:
         source: The connection.
+        name: What all that have the same files open call them.
         saved: The last number that is in the files that took their place, as far as is known.
 
     Raises:
         sqlite3.Error: It cannot be read.
     """
 
-    def __init__(self, source: sqlite3.Connection, saved: int) -> None:
-        self._saved = saved
+    def __init__(self, source: sqlite3.Connection, name: str, saved: int) -> None:
+        self._name, self._saved = name, saved
         # Numbers up to this one may be those of events that others tracked in the new file.
         self._given: int | None = None
         # A file of its own, that is deleted with it.
@@ -80,26 +87,21 @@ class Copy:
             Whether all could be read. Where another process has written to the pages of the
             database meanwhile, a part of the copy may be damaged.
         """
-        generation = _note(self._rows, "generation") or ""
         with transaction(connection):
-            self._begin(connection, generation)
+            self._begin(connection)
         whole = True
         for table in _COLUMNS:
-            whole &= self._insert_table(connection, table, generation)
+            whole &= self._insert_table(connection, table)
         self._copy_states(connection)
         self._remove_gone(connection)
+        with transaction(connection):
+            self._copy_notes(connection)
         return whole
 
-    def _begin(self, connection: sqlite3.Connection, generation: str) -> None:
-        try:
-            known = self._rows.execute("SELECT name, value FROM binding LIMIT 100").fetchall()
-        except sqlite3.DatabaseError:
-            known = []
-        for name, value in known:
-            if not str(name).startswith(("generation", "rescued")):
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        for name, value in self._bound():
+            if not name.startswith(_NOTE):
                 connection.execute("INSERT OR IGNORE INTO binding VALUES (?, ?)", (name, value))
-        if (_note(connection, "generation") or "") == generation:
-            _set(connection, "generation", uuid.uuid4().hex)
         if self._given is None:
             self._given = one(connection, _LAST)
         # No later event gets the number of one that left, whose end may not be written yet.
@@ -110,23 +112,37 @@ class Copy:
         if one(connection, _LAST) < last:
             _reserve(connection, last)
 
-    def _insert_table(self, connection: sqlite3.Connection, table: str, generation: str) -> bool:
-        note = f"rescued {table} {generation}"
+    def _bound(self) -> list[tuple[str, str]]:
+        query = "SELECT CAST(name AS TEXT), CAST(value AS TEXT) FROM binding LIMIT 100"
+        try:
+            return self._rows.execute(query).fetchall()
+        except (sqlite3.DatabaseError, UnicodeError):
+            return []
+
+    def _copy_notes(self, connection: sqlite3.Connection) -> None:
+        """Keeps what the old file knew of earlier logs, as others may still have these open."""
+        for name, value in self._bound():
+            if name.startswith(_NOTE) and _number(value) > _noted(connection, name):
+                _note(connection, name, value)
+        connection.execute(_FORGET_NOTES)
+
+    def _insert_table(self, connection: sqlite3.Connection, table: str) -> bool:
+        note = f"{_NOTE}{table} {self._name}"
         last = _NUMBERS_BEGIN
         while True:
             with transaction(connection):
-                done = int(_note(connection, note) or _NUMBERS_BEGIN)
+                done = _noted(connection, note)
                 rows, damaged = self._next(table, max(last, done))
                 for row in rows:
                     self._insert_row(connection, table, row)
                 if rows:
                     last = rows[-1][0]
-                    _set(connection, note, str(last))
+                    _note(connection, note, str(last))
             if damaged:
                 break
             if not rows:
                 with transaction(connection):
-                    _set(connection, note, str(max(done, last, self._saved)))
+                    _note(connection, note, str(max(done, last, self._saved)))
                 return True
         rows = self._scattered(table, max(last, done))
         for start in range(0, len(rows), _AT_ONCE):
@@ -266,15 +282,17 @@ def _text(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _note(connection: sqlite3.Connection, name: str) -> str | None:
+def _noted(connection: sqlite3.Connection, name: str) -> int:
+    row = connection.execute("SELECT value FROM binding WHERE name = ?", (name,)).fetchone()
+    return _number("" if row is None else row[0])
+
+
+def _number(value: object) -> int:
     try:
-        row = connection.execute("SELECT value FROM binding WHERE name = ?", (name,)).fetchone()
-    except sqlite3.DatabaseError as error:
-        if code_of(error) != "SQLITE_CORRUPT":
-            raise
-        return None
-    return None if row is None else str(row[0])
+        return int(str(value))
+    except ValueError:
+        return _NUMBERS_BEGIN
 
 
-def _set(connection: sqlite3.Connection, name: str, value: str) -> None:
+def _note(connection: sqlite3.Connection, name: str, value: str) -> None:
     connection.execute("INSERT OR REPLACE INTO binding VALUES (?, ?)", (name, value))
