@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 
 import pytest
-from test_outbox import NOW, box, event, everything, here, opened, path
+from test_outbox import NOW, box, event, everything, here, log_of, opened, path
 from test_outbox_taken import Another, delete, rows
 
 from intercom_data_events import ConfigurationError, OutboxError
@@ -137,5 +138,35 @@ def test_notes_of_many_lost_logs_do_not_push_out_what_a_file_is_for(opened, path
 
     for _ in range(2):
         opened(binding=here).close()
-    with pytest.raises(ConfigurationError, match="is for https://api.intercom.io"):
+    with pytest.raises(ConfigurationError, match="is for https://api"):
         opened(binding=Binding("https://elsewhere.example", "the token"))
+
+
+# A log that is cut while it is in use
+
+
+def test_a_log_that_was_cut_and_written_to_again_does_no_harm_to_the_database(opened, path, caplog):
+    box = opened(binding=here)
+    put(box, *range(20))
+    os.truncate(log_of(path), 0)
+    # Of what SQLite has in memory, it reads nothing again.
+    put(box, *range(20, 30))
+    with pytest.raises(OutboxError, match="is damaged"):
+        box.status()
+    put(box, 30)
+    box.run_maintenance(NOW, ())
+
+    assert "up to 30 events could not be saved" in caplog.text
+    assert rows(path) == [30]
+    box.close()
+    assert everything(opened(binding=here)) == [30]
+
+
+def test_no_event_is_said_to_be_safe_where_the_log_cannot_be_read(opened, path):
+    box = opened(binding=here)
+    put(box, *range(20))
+    os.truncate(log_of(path), 0)
+
+    with pytest.raises(OutboxError) as raised:
+        box.status()
+    assert "safe" not in str(raised.value)

@@ -147,7 +147,7 @@ class OutboxFile:
         # can be lost with the log.
         self._written = 0
         self._saved = 0
-        # Whether the log cannot be read, though it is there.
+        # Whether the log cannot be read, though it is there, or has something else than was written.
         self._is_cut = False
         # What is to be logged when no lock is held.
         self._remarks: list[str] = []
@@ -218,7 +218,7 @@ class OutboxFile:
                 self.is_crowded |= code == "SQLITE_FULL"
                 # A connection that was opened read-only would stay so, for example.
                 if code not in _PASSING:
-                    self._is_cut |= code == "SQLITE_IOERR"
+                    self._is_cut |= code in ("SQLITE_IOERR", "SQLITE_CORRUPT")
                     slot.disconnect()
                 elif code != "SQLITE_FULL":
                     self._locked = True
@@ -552,9 +552,9 @@ class OutboxFile:
     # Closing.
 
     def _disconnect(self) -> None:
-        """Closes all connections; makes no checkpoint of a log that was taken away."""
+        """Closes all connections; makes no checkpoint of a log that was taken away or cut."""
         guard, self._guard = self._guard, None
-        taken = not self.is_intact
+        taken = self._is_cut or not self.is_intact
         self._inodes = ()
         if guard is not None and self.is_missing:
             self._say_left(guard)
@@ -700,7 +700,7 @@ class OutboxFile:
             self.logged = _rescue.last_number(connection)
             self._copies.pop(0)
             copy.close()
-            # So that others, who may have the old log open still, find it where the new one is lost.
+            # So that others, who may have the old log open, find it where the new one is lost.
             with suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self.look_at_database(connection)
