@@ -147,7 +147,7 @@ class OutboxFile:
         # can be lost with the log.
         self._written = 0
         self._saved = 0
-        # Whether the log cannot be read, though it is there, or has something else than was written.
+        # Whether the log is there, but cannot be read, or has something else than was written.
         self._is_cut = False
         # What is to be logged when no lock is held.
         self._remarks: list[str] = []
@@ -268,7 +268,7 @@ class OutboxFile:
                 self._check_schema(connection)
             cursor = connection.execute(statement, values)
             slot.is_unsure = not self.is_intact
-            return cursor
+            return cursor  # noqa: TRY300  # within the use that ends below
         except (sqlite3.Error, UnicodeError) as error:
             self._locked |= is_busy(error)  # It has waited.
             return None

@@ -237,14 +237,14 @@ class Copy:
         sound: bool | None = None
         last = 0
         numbers = "SELECT id FROM events WHERE id {0} UNION SELECT id FROM dead WHERE id {0}"
-        some = f"{numbers.format('> ?1 AND id <= ?2')} ORDER BY id LIMIT {_COMPARED}"
-        between = numbers.format("BETWEEN ?1 AND ?2")
+        some = f"{numbers.format('> ? AND id <= ?')} ORDER BY id LIMIT {_COMPARED}"
+        between = numbers.format("BETWEEN ? AND ?")
         while True:
-            present = [row[0] for row in connection.execute(some, (last, self._saved))]
+            present = [row[0] for row in connection.execute(some, (last, self._saved) * 2)]
             if not present:
                 return
             try:
-                known = self._rows.execute(between, (present[0], present[-1])).fetchall()
+                known = self._rows.execute(between, (present[0], present[-1]) * 2).fetchall()
                 gone = sorted({*present} - {row[0] for row in known})
                 if gone and sound is None:
                     checked = self._rows.execute("PRAGMA integrity_check(1)").fetchall()
