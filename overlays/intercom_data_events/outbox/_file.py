@@ -694,7 +694,13 @@ class OutboxFile:
             copy = self._copies[0]
             with self.explaining():
                 connection = self.main.connection or _retried(partial(self.open, self.main))
-                whole &= copy.insert(connection)
+                try:
+                    whole &= copy.insert(connection, lambda: self.is_intact)
+                except sqlite3.OperationalError:
+                    if self.is_intact:
+                        raise
+                    self._rescue()  # They were taken away again.
+                    return
                 for file in self._siblings():
                     file.on_rescue(connection)
             self.logged = _rescue.last_number(connection)

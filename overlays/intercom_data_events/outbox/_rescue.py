@@ -9,7 +9,8 @@ file notes up to which number the events of each log were inserted.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from intercom_data_events.outbox import _pages
@@ -78,25 +79,38 @@ class Copy:
         except sqlite3.DatabaseError:
             return None
 
-    def insert(self, connection: sqlite3.Connection) -> bool:
+    def insert(self, connection: sqlite3.Connection, is_intact: Callable[[], bool]) -> bool:
         """Brings a file to what the copy says, where others have not gone on with an event.
 
         Events keep their numbers, unless others have got these meanwhile.
+
+        Args:
+            connection: The file.
+            is_intact: Whether its files are still those that the connection has open.
 
         Returns:
             Whether all could be read. Where another process has written to the pages of the
             database meanwhile, a part of the copy may be damaged.
         """
-        with transaction(connection):
+        self._is_intact = is_intact
+        with self._writing(connection):
             self._begin(connection)
         whole = True
         for table in _COLUMNS:
             whole &= self._insert_table(connection, table)
         self._copy_states(connection)
         self._remove_gone(connection)
-        with transaction(connection):
+        with self._writing(connection):
             self._copy_notes(connection)
         return whole
+
+    @contextmanager
+    def _writing(self, connection: sqlite3.Connection) -> Generator[None]:
+        with transaction(connection):
+            yield
+            if not self._is_intact():
+                # Without the same index of the log, others would write to the same place in it.
+                raise sqlite3.OperationalError("locking protocol")
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         for name, value in self._bound():
@@ -130,7 +144,7 @@ class Copy:
         note = f"{_NOTE}{table} {self._name}"
         last = _NUMBERS_BEGIN
         while True:
-            with transaction(connection):
+            with self._writing(connection):
                 done = _noted(connection, note)
                 rows, damaged = self._next(table, max(last, done))
                 for row in rows:
@@ -141,12 +155,12 @@ class Copy:
             if damaged:
                 break
             if not rows:
-                with transaction(connection):
+                with self._writing(connection):
                     _note(connection, note, str(max(done, last, self._saved)))
                 return True
         rows = self._scattered(table, max(last, done))
         for start in range(0, len(rows), _AT_ONCE):
-            with transaction(connection):
+            with self._writing(connection):
                 for row in rows[start : start + _AT_ONCE]:
                     self._insert_row(connection, table, row)
         return hasattr(self._rows, "serialize")
@@ -227,7 +241,7 @@ class Copy:
                 return
             if not rows:
                 return
-            with transaction(connection):
+            with self._writing(connection):
                 for number, event, tracked_at, *state in rows:
                     connection.execute(_STATE, (*state, number, event, tracked_at))
             last = rows[-1][0]
@@ -252,7 +266,7 @@ class Copy:
             except sqlite3.DatabaseError:
                 return
             for start in range(0, len(gone), _AT_ONCE) if sound else ():
-                with transaction(connection):
+                with self._writing(connection):
                     for number in gone[start : start + _AT_ONCE]:
                         for table in _COLUMNS:
                             connection.execute(f"DELETE FROM {table} WHERE id = ?", (number,))
