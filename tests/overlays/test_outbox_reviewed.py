@@ -13,6 +13,7 @@ from test_outbox_taken import Another, delete, rows
 
 from intercom_data_events import ConfigurationError, OutboxError
 from intercom_data_events.outbox._binding import Binding
+from intercom_data_events.outbox._rescue import Copy
 
 __all__ = ["box", "opened", "path"]  # fixtures
 
@@ -170,3 +171,27 @@ def test_no_event_is_said_to_be_safe_where_the_log_cannot_be_read(opened, path):
     with pytest.raises(OutboxError) as raised:
         box.status()
     assert "safe" not in str(raised.value)
+
+
+@pytest.mark.processes
+def test_an_index_that_is_deleted_while_events_are_moved_has_nothing_written_over(
+    opened, path, monkeypatch
+):
+    box = opened()
+    put(box, *range(20))
+    insert, inserted = Copy._insert_row, []
+    with Another(path) as other:
+        other.do("look")
+
+        def insert_row(self, *row):
+            inserted.append(row)
+            if len(inserted) == 10:
+                delete(path, ("-shm",))
+                other.do("track", 100, 120)
+            insert(self, *row)
+
+        monkeypatch.setattr(Copy, "_insert_row", insert_row)
+        delete(path, ("-wal",))
+        put(box, 20)
+        other.do("look")
+    assert rows(path) == [*range(21), *range(100, 120)]
