@@ -494,6 +494,7 @@ class OutboxFile:
             self._complete(slot, connection)
             if not self.is_intact:
                 # It may have opened the new log with the index of the old one.
+                self._close_slot(slot)
                 raise sqlite3.OperationalError("locking protocol")
             return connection  # noqa: TRY300  # so that no error of a handler loses it
         except BaseException:
@@ -693,8 +694,8 @@ class OutboxFile:
         while self._copies:
             copy = self._copies[0]
             with self.explaining():
-                connection = self.main.connection or _retried(partial(self.open, self.main))
                 try:
+                    connection = self.main.connection or _retried(partial(self.open, self.main))
                     whole &= copy.insert(connection, lambda: self.is_intact)
                 except sqlite3.OperationalError:
                     if self.is_intact:
