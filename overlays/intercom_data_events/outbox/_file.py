@@ -45,6 +45,8 @@ OPENING = 5.0
 _CLOSING = 0.2
 # Seconds to wait for other threads of this process where the file was taken away.
 _GATHERING = 0.05
+# How often a file is opened that is taken away each time.
+_ATTEMPTS = 20
 # Nanoseconds after which a change of a folder is certain to give it another time than before: file
 # systems keep times in steps of some milliseconds, or of whole seconds, up to two.
 _SETTLING = 100_000_000
@@ -202,7 +204,7 @@ class OutboxFile:
         """
         with slot.lock, self.explaining():
             self.check_open()
-            self._rescue_if_taken()
+            self._open_newest(slot)
             slot.uses += 1
             slot.is_unsure = True
             connection, locked = None, False
@@ -233,6 +235,21 @@ class OutboxFile:
                 slot.is_unsure = False
         if self._remarks and slot is self.main:
             self._log_remarks()
+
+    def _open_newest(self, slot: Slot) -> None:
+        """Opens the files for a slot, those of now where they are taken away meanwhile."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._rescue_if_taken()
+                if slot.connection is None:
+                    self.open(slot)
+            except (sqlite3.OperationalError, OutboxError) as error:
+                is_taken = code_of(error) in ("SQLITE_IOERR", "SQLITE_PROTOCOL")
+                if not is_taken or attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.005 * attempt)
+            else:
+                return
 
     def _log_remarks(self) -> None:
         # A log handler may wait for a thread that enqueues.
