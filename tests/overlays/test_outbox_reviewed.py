@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import sqlite3
 
 import pytest
-from test_outbox import NOW, box, event, everything, opened, path
+from test_outbox import NOW, box, event, everything, here, log_of, opened, path
+from test_outbox_taken import Another, delete, rows
 
-from intercom_data_events import OutboxError
+from intercom_data_events import ConfigurationError, OutboxError
+from intercom_data_events.outbox._binding import Binding
+from intercom_data_events.outbox._rescue import Copy
 
 __all__ = ["box", "opened", "path"]  # fixtures
 
@@ -76,3 +82,116 @@ def test_the_end_of_a_file_that_is_gone_and_held_nothing_is_silent(opened, folde
     box.close()
 
     assert not caplog.records
+
+
+# A log that is deleted again before all processes have found out
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("endings", [("-wal",), ("-wal", "-shm")], ids="+".join)
+@pytest.mark.processes
+def test_a_process_that_finds_out_late_sends_nothing_again(opened, path, endings, again):
+    box = opened()
+    with Another(path) as other:
+        other.do("track", 0, 60)
+        put(box, 60)
+        delete(path, endings)
+        sent = other.do("send", 40)
+        if again:
+            delete(path, endings)
+        else:
+            other.do("checkpoint")
+        put(box, 61)
+        box.run_maintenance(NOW, ())
+        other.do("look")
+
+        assert sorted(sent + rows(path)) == [*range(62)]
+    assert sorted(sent + everything(box)) == [*range(62)]
+
+
+@pytest.mark.processes
+def test_a_claim_on_an_event_that_another_process_has_claimed_in_the_new_log_is_none(opened, path):
+    box = opened()
+    put(box, *range(3))
+    sent = []
+    with Another(path) as other:
+        other.do("look")
+
+        def take(statement):
+            if statement.startswith("UPDATE events SET held_until") and not sent:
+                delete(path, ("-wal",))
+                sent.extend(other.do("send", 1))
+
+        box._file.main.connection.set_trace_callback(take)
+        assert everything(box) == [1, 2]
+    assert sent == [0]
+
+
+def test_notes_of_many_lost_logs_do_not_push_out_what_a_file_is_for(opened, path):
+    box = opened(binding=here)
+    notes = [(f"rescued {table} {n}", 0) for n in range(60) for table in ("events", "dead")]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executemany("INSERT INTO binding VALUES (?, ?)", notes)
+    put(box, 0)
+    delete(path, ("-wal",))
+    put(box, 1)
+    box.close()
+
+    for _ in range(2):
+        opened(binding=here).close()
+    with pytest.raises(ConfigurationError, match="is for https://api"):
+        opened(binding=Binding("https://elsewhere.example", "the token"))
+
+
+# A log that is cut while it is in use
+
+
+def test_a_log_that_was_cut_and_written_to_again_does_no_harm_to_the_database(opened, path, caplog):
+    box = opened(binding=here)
+    put(box, *range(20))
+    os.truncate(log_of(path), 0)
+    # Of what SQLite has in memory, it reads nothing again.
+    put(box, *range(20, 30))
+    with pytest.raises(OutboxError, match="is damaged"):
+        box.status()
+    put(box, 30)
+    box.run_maintenance(NOW, ())
+
+    assert "up to 30 events could not be saved" in caplog.text
+    assert rows(path) == [30]
+    box.close()
+    assert everything(opened(binding=here)) == [30]
+
+
+def test_no_event_is_said_to_be_safe_where_the_log_cannot_be_read(opened, path):
+    box = opened(binding=here)
+    put(box, *range(20))
+    os.truncate(log_of(path), 0)
+
+    with pytest.raises(OutboxError) as raised:
+        box.status()
+    assert "safe" not in str(raised.value)
+
+
+@pytest.mark.processes
+def test_an_index_that_is_deleted_while_events_are_moved_has_nothing_written_over(
+    opened, path, monkeypatch
+):
+    box = opened()
+    put(box, *range(20))
+    insert, inserted = Copy._insert_row, []
+    with Another(path) as other:
+        other.do("look")
+
+        def insert_row(self, *row):
+            inserted.append(row)
+            if len(inserted) == 10:
+                delete(path, ("-shm",))
+                other.do("track", 100, 120)
+            insert(self, *row)
+
+        monkeypatch.setattr(Copy, "_insert_row", insert_row)
+        delete(path, ("-wal",))
+        put(box, 20)
+        other.do("look")
+    assert rows(path) == [*range(21), *range(100, 120)]

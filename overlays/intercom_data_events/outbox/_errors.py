@@ -42,7 +42,7 @@ _REMEDIES = {
 # Of a table that another program has removed or changed, for example.
 _CHANGED = "is not as this library makes it; move it aside, or choose another path"
 # The errors that do no harm to the events in the file.
-_HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
+_HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_IOERR"}
 # Files that opening an outbox opens at most: the database and its log twice, and the log's index.
 _FILES = 6
 # PyPy's errors have no names.

@@ -150,7 +150,7 @@ class OutboxFile:
         # can be lost with the log.
         self._written = 0
         self._saved = 0
-        # Whether the log cannot be read, though it is there.
+        # Whether the log is there, but cannot be read, or has something else than was written.
         self._is_cut = False
         # What is to be logged when no lock is held.
         self._remarks: list[str] = []
@@ -242,7 +242,7 @@ class OutboxFile:
                 self.is_crowded |= code == "SQLITE_FULL"
                 # A connection that was opened read-only would stay so, for example.
                 if code not in _PASSING:
-                    self._is_cut |= code == "SQLITE_IOERR"
+                    self._is_cut |= code in ("SQLITE_IOERR", "SQLITE_CORRUPT")
                     slot.disconnect()
                 elif code != "SQLITE_FULL":
                     self._locked = True
@@ -534,6 +534,7 @@ class OutboxFile:
             self._complete(slot, connection)
             if not self.is_intact:
                 # It may have opened the new log with the index of the old one.
+                self._close_slot(slot)
                 raise sqlite3.OperationalError("locking protocol")
             return connection  # noqa: TRY300  # so that no error of a handler loses it
         except BaseException:
@@ -592,7 +593,12 @@ class OutboxFile:
             raise unopened(error, self.path) from error
         if not stat.S_ISREG(found.st_mode):
             raise OutboxError(f"the outbox {self.path} is not a regular file; choose another path")
-        _permissions.check(self._find_paths())
+        paths = self._find_paths()
+        _permissions.check(paths)
+        if _inode(paths[1]) is None and (shm := _inode(paths[2])) is not None:
+            # SQLite makes the log first, and deletes it last: this index is that of one that is
+            # gone, and a process that has not found out yet may still use it.
+            self._remove_index(paths[2], shm)
         if (found.st_dev, found.st_ino) in _unusable:
             raise OutboxError(
                 f"the outbox {self.path} was in use when this process was forked, so this process "
@@ -602,9 +608,9 @@ class OutboxFile:
     # Closing.
 
     def _disconnect(self) -> None:
-        """Closes all connections; makes no checkpoint of a log that was taken away."""
+        """Closes all connections; makes no checkpoint of a log that was taken away or cut."""
         guard, self._guard = self._guard, None
-        taken = not self.is_intact
+        taken = self._is_cut or not self.is_intact
         if guard is not None and self.is_missing:
             self._say_left(guard)
         self._inodes = ()
@@ -639,7 +645,7 @@ class OutboxFile:
     def prepare(self, slot: Slot, *, patience: float | None = None, create: bool = False) -> None:
         """Has a slot be open, after what was taken away was saved; before its lock is taken.
 
-        Who saves waits for all who use a slot, so whoever waits for that uses none.
+        Who saves waits for all who use a slot, so a thread that waits for that uses none.
 
         Args:
             slot: The slot.
@@ -743,15 +749,16 @@ class OutboxFile:
         """
         source = next((slot.connection for slot in self._slots if slot.connection), self._guard)
         _, wal, shm = self._inodes
-        failure, unsure = None, True
+        failure, unsure, lost = None, True, wal
         saved = max(file._saved for file in files)
         if inodes[1] == wal:
             # Others find in the log what was in it when its index was taken away.
+            lost = shm
             saved = max(saved, *(file.logged for file in files))
             unsure = any(slot.is_unsure for file in files for slot in file._slots)
         if source is not None and unsure:
             try:
-                self._copies.append(_rescue.Copy(source, saved))
+                self._copies.append(_rescue.Copy(source, str(lost and lost[1]), saved))
             except sqlite3.Error as error:
                 if code_of(error) not in _UNREADABLE:
                     raise  # Such as a full disk: the old files stay open, and it is tried again.
@@ -759,7 +766,7 @@ class OutboxFile:
                 failure = f"{self._taken} could not be saved ({error})"
         if inodes[1] != wal and inodes[2] == shm is not None:
             # It is the index of the log that is gone, and others would take it for that of theirs.
-            self._remove_index(shm)
+            self._remove_index(self._paths[2], shm)
         # SQLite keeps one index of the log for all connections of a process to a database.
         for file in files:
             file._disconnect()
@@ -776,24 +783,34 @@ class OutboxFile:
             "what it held"
         )
 
-    def _remove_index(self, shm: tuple[int, int]) -> None:
-        with _folder_lock(os.path.dirname(self._paths[2])):
+    @staticmethod
+    def _remove_index(path: str, shm: tuple[int, int]) -> None:
+        with suppress(OSError), _folder_lock(os.path.dirname(path)):
             # Unless another process has done so, and that of the new log is there.
-            if _inode(self._paths[2]) == shm:
-                with suppress(OSError):  # On Windows, a process may have it open.
-                    os.unlink(self._paths[2])
+            if _inode(path) == shm:
+                os.unlink(path)
 
     def _insert_copies(self, files: Collection[OutboxFile]) -> None:
         whole = True
         while self._copies:
             copy = self._copies[0]
-            connection = self.main.connection or _retried(partial(self.open, self.main))
-            whole &= copy.insert(connection)
+            try:
+                connection = self.main.connection or _retried(partial(self.open, self.main))
+                whole &= copy.insert(connection, lambda: self.is_intact)
+            except sqlite3.OperationalError:
+                if self.is_intact:
+                    raise
+                self._rescue(files)  # They were taken away again.
+                return
             for file in files:
                 file.on_rescue(connection)
             self.logged = last_number(connection)
             self._copies.pop(0)
             copy.close()
+            # So that others, who may have the old log open, find it where the new one is lost.
+            with suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self.look_at_database(connection)
         if not whole:
             self._remarks.append(
                 f"a part of what the log of the outbox {self.path} held could not be saved, "

@@ -171,6 +171,8 @@ class OutboxQueue(Outbox):
         # The pages of the file that could be given back, and whether those are most of it.
         self._free_pages, self._mostly_free = 0, False
         self._renewed = 0.0
+        # How often the files were taken away.
+        self._rescues = 0
         # Accepted events whose removal is not written, and the events that have been claimed, with
         # their texts in the file.
         self._leaving: set[int] = set()
@@ -312,7 +314,10 @@ class OutboxQueue(Outbox):
     def _claim(self, now: float, avoid: Collection[tuple[str, str]]) -> QueuedEvent | None:
         missed = 0
         while True:
+            problem, claimed, rescues = None, 0, self._rescues
             with self._file.using(self._file.main) as connection:
+                if missed > _MOST_MISSED:
+                    raise sqlite3.DatabaseError("database disk image is malformed")
                 rows = self._free(connection, now, _LOOKED_THROUGH if avoid else 1)
                 if not rows:
                     return None
@@ -323,17 +328,25 @@ class OutboxQueue(Outbox):
                     problem = error
                 else:
                     claim = (now + _STALLED_AFTER, self._owner, number, queued.tries)
-                    if self._write(connection, _CLAIM, *claim):
+                    claimed = self._write(connection, _CLAIM, *claim)
+                    if claimed:
                         self._claimed[number] = queued, text
-                        return queued
-                    missed += 1  # Another process was faster.
-                    if missed > _MOST_MISSED:
-                        raise sqlite3.DatabaseError("database disk image is malformed")
-                    continue
+            if problem is None:
+                # A log that was taken away may have had the claim, and the new one another's.
+                if claimed and (self._rescues == rescues or self._is_claimed(queued)):
+                    return queued
+                self._claimed.pop(queued.id, None)
+                missed += 1  # Another process was faster.
+                continue
             self.bury(number, problem, now)
             log.warning("an event in %s is unreadable; it is a dead letter now", self.path)
             if number in self._dying:  # The disk is full.
                 return None if self._alone is None else self._next_unclaimed(self._alone, now)
+
+    def _is_claimed(self, queued: QueuedEvent) -> bool:
+        query = "SELECT owner FROM events WHERE id = ?"
+        with self._file.using(self._file.main) as connection:
+            return connection.execute(query, (queued.id,)).fetchone() == (self._owner,)
 
     def _next_unclaimed(self, alone: Alone, now: float) -> QueuedEvent | None:
         if (delayed := alone.next_delayed(now)) is not None:
@@ -769,6 +782,7 @@ class OutboxQueue(Outbox):
 
     def _renumber(self, connection: sqlite3.Connection) -> None:
         """Finds the events of this process again, in a file into which they were moved."""
+        self._rescues += 1
         claimed, self._claimed = list(self._claimed.items()), {}
         moved: list[tuple[int, tuple[QueuedEvent, bytes]]] = []
         for number, (queued, text) in claimed:

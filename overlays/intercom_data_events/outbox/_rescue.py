@@ -2,14 +2,15 @@
 """Saves what is only in a log that was deleted or replaced while processes had it open.
 
 All that had it open see the same events, and each inserts those that no other one has inserted
-before. A log has a name of its own, its *generation*, which the first to insert replaces.
+before. A log is known by its inode, which is not used again as long as a process has it open: the
+file notes up to which number the events of each log were inserted.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import uuid
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from intercom_data_events.outbox import _pages
@@ -17,17 +18,17 @@ from intercom_data_events.outbox._binding import BOUND
 from intercom_data_events.outbox._errors import code_of
 from intercom_data_events.outbox._schema import last_number, one, pragma, transaction, unlock
 
+# Of each log, a note for each table says up to which number its rows were inserted.
+_NOTE = "rescued "
+_MOST_NOTES = 200
+_LATEST_NOTES = f"FROM binding WHERE name GLOB '{_NOTE}*' ORDER BY rowid DESC LIMIT {_MOST_NOTES}"
+_NOTES = f"SELECT CAST(name AS TEXT), CAST(value AS INTEGER) {_LATEST_NOTES}"
+_FORGET_NOTES = f"DELETE FROM binding WHERE name GLOB '{_NOTE}*' AND rowid NOT IN (SELECT rowid {_LATEST_NOTES})"
 # Rows that are changed in one transaction: in between, others can write.
 _AT_ONCE = 500
 # Rows whose numbers are compared at once.
 _COMPARED = 5_000
 _NUMBERS_BEGIN = -(2**63)
-
-# Of each generation, a note for each table says which rows were inserted; the latest are kept.
-_FORGET_NOTES = (
-    "DELETE FROM binding WHERE name GLOB 'rescued *' "
-    "AND rowid <= (SELECT max(rowid) - 1000 FROM binding)"
-)
 
 _COLUMNS = {
     "events": "tracked_at, tries, held_until, owner, rejected_at",
@@ -44,9 +45,9 @@ _INSERT = {
 _DONE = "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM binding WHERE name = ?), ?)"
 # The later of two claims or delays stays.
 _STATE = (
-    "UPDATE events SET tries = max(tries, coalesce(?1, 0)), held_until = ?2, owner = ?3, "
-    "rejected_at = ?4 WHERE id = ?5 AND event = CAST(?6 AS TEXT) AND tracked_at = ?7 "
-    "AND (held_until IS NULL OR held_until < ?2)"
+    "UPDATE events SET tries = max(tries, coalesce(?, 0)), held_until = ?, owner = ?, "
+    "rejected_at = ? WHERE id = ? AND event = CAST(? AS TEXT) AND tracked_at = ? "
+    "AND (held_until IS NULL OR held_until < ?)"
 )
 
 
@@ -55,14 +56,15 @@ class Copy:
 
     Args:
         source: The connection.
+        name: What all that have the same files open call them.
         saved: The last number that is in the files that took their place, as far as is known.
 
     Raises:
         sqlite3.Error: It cannot be read.
     """
 
-    def __init__(self, source: sqlite3.Connection, saved: int) -> None:
-        self._saved = saved
+    def __init__(self, source: sqlite3.Connection, name: str, saved: int) -> None:
+        self._name, self._saved = name, saved
         # Numbers up to this one may be those of events that others tracked in the new file.
         self._given: int | None = None
         # A file of its own, that is deleted with it.
@@ -87,34 +89,42 @@ class Copy:
         except sqlite3.DatabaseError:
             return None
 
-    def insert(self, connection: sqlite3.Connection) -> bool:
+    def insert(self, connection: sqlite3.Connection, is_intact: Callable[[], bool]) -> bool:
         """Brings a file to what the copy says, where others have not gone on with an event.
 
         Events keep their numbers, unless others have got these meanwhile.
+
+        Args:
+            connection: The file.
+            is_intact: Whether its files are still those that the connection has open.
 
         Returns:
             Whether all could be read. Where another process has written to the pages of the
             database meanwhile, a part of the copy may be damaged.
         """
-        generation = _note(self._rows, "generation") or ""
-        with transaction(connection):
-            self._begin(connection, generation)
+        self._is_intact = is_intact
+        with self._writing(connection):
+            self._begin(connection)
         whole = True
         for table in _COLUMNS:
-            whole &= self._insert_table(connection, table, generation)
+            whole &= self._insert_table(connection, table)
         self._copy_states(connection)
         self._remove_gone(connection)
+        with self._writing(connection):
+            self._copy_notes(connection)
         return whole
 
-    def _begin(self, connection: sqlite3.Connection, generation: str) -> None:
-        try:
-            known = self._rows.execute(BOUND).fetchall()
-        except sqlite3.DatabaseError:
-            known = []
+    @contextmanager
+    def _writing(self, connection: sqlite3.Connection) -> Generator[None]:
+        with transaction(connection):
+            yield
+            if not self._is_intact():
+                # Without the same index of the log, others would write to the same place in it.
+                raise sqlite3.OperationalError("locking protocol")
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        known = self._read_all(BOUND)
         connection.executemany("INSERT OR IGNORE INTO binding VALUES (?, ?)", known)
-        if (_note(connection, "generation") or "") == generation:
-            _set(connection, "generation", uuid.uuid4().hex)
-            connection.execute(_FORGET_NOTES)
         if self._given is None:
             self._given = last_number(connection)
         # No later event gets the number of one that left, whose end may not be written yet.
@@ -125,11 +135,24 @@ class Copy:
         if last_number(connection) < last:
             _reserve(connection, last)
 
-    def _insert_table(self, connection: sqlite3.Connection, table: str, generation: str) -> bool:
-        note = f"rescued {table} {generation}"
+    def _read_all(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._rows.execute(query).fetchall()
+        except (sqlite3.DatabaseError, UnicodeError):
+            return []
+
+    def _copy_notes(self, connection: sqlite3.Connection) -> None:
+        """Keeps what the old file knew of earlier logs, as others may still have these open."""
+        for name, value in self._read_all(_NOTES):
+            if value > one(connection, _DONE, name, _NUMBERS_BEGIN):
+                _note(connection, name, str(value))
+        connection.execute(_FORGET_NOTES)
+
+    def _insert_table(self, connection: sqlite3.Connection, table: str) -> bool:
+        note = f"{_NOTE}{table} {self._name}"
         last = _NUMBERS_BEGIN
         while True:
-            with transaction(connection):
+            with self._writing(connection):
                 # Whatever it says; an integer that SQLite can hold.
                 done = one(connection, _DONE, note, _NUMBERS_BEGIN)
                 rows, damaged = self._next(table, max(last, done))
@@ -137,16 +160,16 @@ class Copy:
                     self._insert_row(connection, table, row)
                 if rows:
                     last = rows[-1][0]
-                    _set(connection, note, str(last))
+                    _note(connection, note, str(last))
             if damaged:
                 break
             if not rows:
-                with transaction(connection):
-                    _set(connection, note, str(max(done, last, self._saved)))
+                with self._writing(connection):
+                    _note(connection, note, str(max(done, last, self._saved)))
                 return True
         rows = self._scattered(table, max(last, done))
         for start in range(0, len(rows), _AT_ONCE):
-            with transaction(connection):
+            with self._writing(connection):
                 for row in rows[start : start + _AT_ONCE]:
                     self._insert_row(connection, table, row)
         return hasattr(self._rows, "serialize")
@@ -218,8 +241,8 @@ class Copy:
                 return
             if not rows:
                 return
-            with transaction(connection):
-                connection.executemany(_STATE, [(*row[3:], *row[:3]) for row in rows])
+            with self._writing(connection):
+                connection.executemany(_STATE, [(*row[3:], *row[:3], row[4]) for row in rows])
             last = rows[-1][0]
 
     def _remove_gone(self, connection: sqlite3.Connection) -> None:
@@ -227,14 +250,14 @@ class Copy:
         sound: bool | None = None
         last = 0
         numbers = "SELECT id FROM events WHERE id {0} UNION SELECT id FROM dead WHERE id {0}"
-        some = f"{numbers.format('> ?1 AND id <= ?2')} ORDER BY id LIMIT {_COMPARED}"
-        between = numbers.format("BETWEEN ?1 AND ?2")
+        some = f"{numbers.format('> ? AND id <= ?')} ORDER BY id LIMIT {_COMPARED}"
+        between = numbers.format("BETWEEN ? AND ?")
         while True:
-            present = [row[0] for row in connection.execute(some, (last, self._saved))]
+            present = [row[0] for row in connection.execute(some, (last, self._saved) * 2)]
             if not present:
                 return
             try:
-                known = self._rows.execute(between, (present[0], present[-1])).fetchall()
+                known = self._rows.execute(between, (present[0], present[-1]) * 2).fetchall()
                 gone = sorted({*present} - {row[0] for row in known})
                 if gone and sound is None:
                     checked = self._rows.execute("PRAGMA integrity_check(1)").fetchall()
@@ -242,7 +265,7 @@ class Copy:
             except sqlite3.DatabaseError:
                 return
             for start in range(0, len(gone), _AT_ONCE) if sound else ():
-                with transaction(connection):
+                with self._writing(connection):
                     some_gone = [(number,) for number in gone[start : start + _AT_ONCE]]
                     for table in _COLUMNS:
                         connection.executemany(f"DELETE FROM {table} WHERE id = ?", some_gone)
@@ -267,17 +290,5 @@ def _reserve(connection: sqlite3.Connection, number: int | None = None) -> int:
     return number
 
 
-def _note(connection: sqlite3.Connection, name: str) -> str | None:
-    try:
-        row = connection.execute(
-            "SELECT substr(value, 1, 100) FROM binding WHERE name = ?", (name,)
-        ).fetchone()
-    except sqlite3.DatabaseError as error:
-        if code_of(error) != "SQLITE_CORRUPT":
-            raise
-        return None
-    return None if row is None else str(row[0])
-
-
-def _set(connection: sqlite3.Connection, name: str, value: str) -> None:
+def _note(connection: sqlite3.Connection, name: str, value: str) -> None:
     connection.execute("INSERT OR REPLACE INTO binding VALUES (?, ?)", (name, value))
