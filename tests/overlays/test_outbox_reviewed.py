@@ -195,3 +195,16 @@ def test_an_index_that_is_deleted_while_events_are_moved_has_nothing_written_ove
         put(box, 20)
         other.do("look")
     assert rows(path) == [*range(21), *range(100, 120)]
+
+
+def test_what_was_closed_keeps_no_file_open(opened, tmp_path):
+    before = len(os.listdir("/dev/fd"))
+    for number in range(3):
+        path = tmp_path / f"{number}.db"
+        first, second = opened(path), opened(path)
+        put(first, 1)
+        first.close()
+        put(second, 2)
+        assert everything(second) == [1, 2]
+        second.close()
+    assert len(os.listdir("/dev/fd")) == before

@@ -153,19 +153,18 @@ class Lock:
     Args:
         path: The file.
         place: Returns which file that was as it was opened; another one may have taken its place.
-        is_database: Whether SQLite locks it, too: closing it would end these locks of the process.
+        is_kept: Whether SQLite locks a file, too: closing it would end these locks of the process.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         place: Callable[[], Place],
-        *,
-        is_database: bool = False,
+        is_kept: Callable[[Place], bool] = lambda _: False,
     ) -> None:
         self._path = path
         self._wanted = place
-        self._is_database = is_database
+        self._is_kept = is_kept
         self._descriptor: int | None = None
         self._place: Place = None
         self._process = 0
@@ -258,10 +257,11 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None or self._process != os.getpid():
             return
-        if self._is_database and self._place is not None:
+        if self._is_kept(self._place):
             _parked.setdefault(self._place, []).append(descriptor)
-        else:
-            os.close(descriptor)
+            return
+        for each in (descriptor, *_parked.pop(self._place, ())):
+            os.close(each)
 
     def forget(self) -> None:
         """Closes the file in a forked child, whose lock is the parent's."""

@@ -534,7 +534,6 @@ class OutboxFile:
             self._complete(slot, connection)
             if not self.is_intact:
                 # It may have opened the new log with the index of the old one.
-                self._close_slot(slot)
                 raise sqlite3.OperationalError("locking protocol")
             return connection  # noqa: TRY300  # so that no error of a handler loses it
         except BaseException:
@@ -929,6 +928,11 @@ class OutboxFile:
 
     def _locks(self) -> tuple[threading.Lock | threading.RLock, ...]:
         return self.checkpointing, *(slot.lock for slot in self._slots)
+
+
+def is_open(place: tuple[int, int] | None) -> bool:
+    """Whether this process has a database open."""
+    return any(file._place == place and file._guard is not None for file in _living())
 
 
 def _living() -> list[OutboxFile]:

@@ -26,7 +26,14 @@ from intercom_data_events.outbox import Outbox, _rows
 from intercom_data_events.outbox._alone import Alone, Lock
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._errors import is_full
-from intercom_data_events.outbox._file import LONG_LOG, OPENING, OutboxFile, Slot, SlotInUseError
+from intercom_data_events.outbox._file import (
+    LONG_LOG,
+    OPENING,
+    OutboxFile,
+    Slot,
+    SlotInUseError,
+    is_open,
+)
 from intercom_data_events.outbox._schema import last_number, one, pragma, snapshot
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
@@ -186,7 +193,7 @@ class OutboxQueue(Outbox):
         file = self._file = OutboxFile(path, binding, patience=patience, create=create)
         # The one process that sends without claims holds this one. Others that have something to
         # write, or cannot renew their claims, share the other one: then no claim is ended.
-        self._lock = Lock(file.path, file.place, is_database=True)
+        self._lock = Lock(file.path, file.place, is_open)
         self._pending = Lock(file.log_path, file.log_place)
         with file.using(file.main) as connection, snapshot(connection):
             # The events at first, without those that left since, and what others have added.

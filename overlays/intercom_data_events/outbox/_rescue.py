@@ -23,7 +23,8 @@ _NOTE = "rescued "
 _MOST_NOTES = 200
 _LATEST_NOTES = f"FROM binding WHERE name GLOB '{_NOTE}*' ORDER BY rowid DESC LIMIT {_MOST_NOTES}"
 _NOTES = f"SELECT CAST(name AS TEXT), CAST(value AS INTEGER) {_LATEST_NOTES}"
-_FORGET_NOTES = f"DELETE FROM binding WHERE name GLOB '{_NOTE}*' AND rowid NOT IN (SELECT rowid {_LATEST_NOTES})"
+_KEPT = f"SELECT rowid {_LATEST_NOTES}"
+_FORGET_NOTES = f"DELETE FROM binding WHERE name GLOB '{_NOTE}*' AND rowid NOT IN ({_KEPT})"
 # Rows that are changed in one transaction: in between, others can write.
 _AT_ONCE = 500
 # Rows whose numbers are compared at once.
