@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 from test_outbox import NOW, box, event, everything, here, log_of, opened, path
@@ -198,7 +199,7 @@ def test_an_index_that_is_deleted_while_events_are_moved_has_nothing_written_ove
 
 
 def test_what_was_closed_keeps_no_file_open(opened, tmp_path):
-    before = len(os.listdir("/dev/fd"))
+    before = len(list(Path("/dev/fd").iterdir()))
     for number in range(3):
         path = tmp_path / f"{number}.db"
         first, second = opened(path), opened(path)
@@ -207,4 +208,4 @@ def test_what_was_closed_keeps_no_file_open(opened, tmp_path):
         put(second, 2)
         assert everything(second) == [1, 2]
         second.close()
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(list(Path("/dev/fd").iterdir())) == before
