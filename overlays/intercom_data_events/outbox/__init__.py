@@ -283,10 +283,9 @@ class Outbox:
         while some := list(islice(chosen, _AT_ONCE)):
             with self._file.using(self._file.main) as connection, transaction(connection):
                 for number in some:
+                    changed = [connection.execute(each, (number,)).rowcount for each in statements]
                     # The last statement deletes it, and so tells whether it was there.
-                    for statement in statements:
-                        changed = connection.execute(statement, (number,)).rowcount
-                    found += changed
+                    found += changed[-1]
         return found
 
     def _all_dead(self) -> Iterator[int]:

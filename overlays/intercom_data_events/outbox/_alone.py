@@ -12,6 +12,7 @@ import heapq
 import math
 import os
 import sqlite3
+import sys
 import time
 import weakref
 from collections import deque
@@ -25,10 +26,8 @@ from intercom_data_events.outbox import _rows
 if TYPE_CHECKING:
     from intercom_data_events.tracker._queue import QueuedEvent
 
-try:
+if sys.platform == "linux":
     import fcntl
-except ImportError:  # Windows: there, a full disk stops everything.
-    fcntl = None  # type: ignore[assignment]
 
 # Rows whose numbers are read at once, and those that are passed over in one turn.
 _AT_ONCE = 500
@@ -219,7 +218,7 @@ class Lock:
     def _try(self, *, shared: bool) -> bool | None:
         """Returns whether the lock was free; None where the file system has no locks."""
         descriptor = self._descriptor
-        if descriptor is None:
+        if sys.platform != "linux" or descriptor is None:
             return None
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -229,13 +228,14 @@ class Lock:
 
     def _unlock(self) -> None:
         # A finalizer may have closed it.
-        if (descriptor := self._descriptor) is not None:
+        if sys.platform == "linux" and (descriptor := self._descriptor) is not None:
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _is_open(self) -> bool:
         """Opens the file, again where the outbox goes on with another one."""
-        if fcntl is None:
+        if sys.platform != "linux":
+            # Windows has no such locks, and those of BSD and macOS are in the way of SQLite's.
             return False
         if self._process != os.getpid():
             # Forked without Python's hooks: the lock is the parent's.

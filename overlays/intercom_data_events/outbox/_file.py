@@ -763,7 +763,7 @@ class OutboxFile:
                     raise  # Such as a full disk: the old files stay open, and it is tried again.
                 self.logged = 0
                 failure = f"{self._taken} could not be saved ({error})"
-        if inodes[1] != wal and inodes[2] == shm is not None:
+        if shm is not None and inodes[1] != wal and inodes[2] == shm:
             # It is the index of the log that is gone, and others would take it for that of theirs.
             self._remove_index(self._paths[2], shm)
         # SQLite keeps one index of the log for all connections of a process to a database.

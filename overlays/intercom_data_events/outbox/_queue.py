@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import Any
@@ -321,7 +321,7 @@ class OutboxQueue(Outbox):
     def _claim(self, now: float, avoid: Collection[tuple[str, str]]) -> QueuedEvent | None:
         missed = 0
         while True:
-            problem, claimed, rescues = None, 0, self._rescues
+            claimed, rescues = 0, self._rescues
             with self._file.using(self._file.main) as connection:
                 if missed > _MOST_MISSED:
                     raise sqlite3.DatabaseError("database disk image is malformed")
@@ -329,23 +329,21 @@ class OutboxQueue(Outbox):
                 if not rows:
                     return None
                 number, text, *others = _chosen(rows, avoid)
-                try:
-                    queued = _queued(number, text, *others)
-                except IntercomError as error:
-                    problem = error
-                else:
+                queued = _queued(number, text, *others)
+                if isinstance(queued, QueuedEvent):
                     claim = (now + _STALLED_AFTER, self._owner, number, queued.tries)
                     claimed = self._write(connection, _CLAIM, *claim)
                     if claimed:
                         self._claimed[number] = queued, text
-            if problem is None:
+            if isinstance(queued, QueuedEvent):
                 # A log that was taken away may have had the claim, and the new one another's.
                 if claimed and (self._rescues == rescues or self._is_claimed(queued)):
                     return queued
                 self._claimed.pop(queued.id, None)
                 missed += 1  # Another process was faster.
                 continue
-            self.bury(number, problem, now)
+            if not self._bury_row(number, queued, now, rescues):
+                continue
             log.warning("an event in %s is unreadable; it is a dead letter now", self.path)
             if number in self._dying:  # The disk is full.
                 return None if self._alone is None else self._next_unclaimed(self._alone, now)
@@ -353,7 +351,8 @@ class OutboxQueue(Outbox):
     def _is_claimed(self, queued: QueuedEvent) -> bool:
         query = "SELECT owner FROM events WHERE id = ?"
         with self._file.using(self._file.main) as connection:
-            return connection.execute(query, (queued.id,)).fetchone() == (self._owner,)
+            row = connection.execute(query, (queued.id,)).fetchone()
+        return row is not None and row[0] == self._owner
 
     def _next_unclaimed(self, alone: Alone, now: float) -> QueuedEvent | None:
         if (delayed := alone.next_delayed(now)) is not None:
@@ -361,15 +360,15 @@ class OutboxQueue(Outbox):
             return delayed
         others_died = not self._pending.is_others
         while True:
+            rescues = self._rescues
             with self._file.using(self._file.main) as connection:
                 row = alone.next_row(connection, now, self._is_known, others_died=others_died)
             if row is None:
                 return None
-            try:
-                queued = _queued(*row)
-            except IntercomError as error:
-                self.bury(row[0], error, now)
-                log.warning("an event in %s is unreadable; it becomes a dead letter", self.path)
+            queued = _queued(*row)
+            if not isinstance(queued, QueuedEvent):
+                if self._bury_row(row[0], queued, now, rescues):
+                    log.warning("an event in %s is unreadable; it becomes a dead letter", self.path)
                 continue
             alone.handed[queued.id] = queued
             self._claimed[queued.id] = queued, row[1]
@@ -414,7 +413,7 @@ class OutboxQueue(Outbox):
     def dead_letter(self, queued: QueuedEvent, error: IntercomError, now: float) -> None:
         """Makes a rejected event a dead letter, unless another process saw it accepted."""
         self._end_unclaimed(queued)
-        self.bury(queued.id, error, now)
+        self._bury(lambda: queued.id, error, now)
 
     def nack(self, queued: QueuedEvent, delay: float, now: float) -> None:
         """Ends the claim on an event, and delays its next attempt.
@@ -727,22 +726,23 @@ class OutboxQueue(Outbox):
             self._left(number, changed)
         return True
 
-    def bury(self, number: int, error: IntercomError, now: float) -> None:
-        """Makes an event a dead letter."""
-        status = request_id = None
-        if isinstance(error, APIStatusError):
-            status, request_id = error.status_code, _plain(error.request_id)
-        kind, message = type(error).__name__, _plain(str(error))
-        if error.may_have_been_processed:
-            message = f"{message} (an earlier attempt may have been processed)"
-        described = (now, kind, message, status, request_id)
+    def _bury_row(self, number: int, error: IntercomError, now: float, rescues: int) -> bool:
+        """Makes an unreadable event a dead letter; returns whether it has still its number."""
+        self._bury(lambda: number if self._rescues == rescues else None, error, now)
+        return self._rescues == rescues
+
+    def _bury(self, find: Callable[[], int | None], error: IntercomError, now: float) -> None:
+        """Makes an event a dead letter; its number is asked for last, as a rescue may change it."""
+        described = _described(error, now)
         try:
             with self._file.using(self._file.main) as connection:
-                self._left(number, self._write(connection, _BURY, *described, number))
+                if (number := find()) is not None:
+                    self._left(number, self._write(connection, _BURY, *described, number))
         except OutboxError as failure:
             if not self._is_full(failure):
                 raise
-            self._dying[number] = described
+            if (number := find()) is not None:
+                self._dying[number] = described
 
     def _write_about(self, queued: QueuedEvent, statement: str, *values: object) -> None:
         """Writes what became of an event; later, if the disk is full."""
@@ -812,11 +812,10 @@ class OutboxQueue(Outbox):
             if number in self._leaving:
                 self._leaving.remove(number)
                 self._leaving.add(queued.id)
-            alone = self._alone or Alone()
-            known: tuple[dict[int, Any], ...] = (self._dying, alone.handed)
-            for numbered in known:
-                if number in numbered:
-                    numbered[queued.id] = numbered.pop(number)
+            if number in self._dying:
+                self._dying[queued.id] = self._dying.pop(number)
+            if self._alone is not None and number in self._alone.handed:
+                self._alone.handed[queued.id] = self._alone.handed.pop(number)
             if number in self._unwritten:
                 statement, values = self._unwritten.pop(number)
                 values = tuple(queued.id if value == number else value for value in values)
@@ -825,15 +824,25 @@ class OutboxQueue(Outbox):
 
 def _queued(
     number: int, text: bytes | None, tracked_at: Any, tries: Any, rejected_at: float | None
-) -> QueuedEvent:
-    """Returns what a row says.
-
-    Raises:
-        IntercomError: It is not an event.
-    """
-    event = _rows.event(text)
-    _rows.check(tracked_at, tries, rejected_at)
+) -> QueuedEvent | IntercomError:
+    """Returns what a row says, or why it is not an event."""
+    try:
+        event = _rows.event(text)
+        _rows.check(tracked_at, tries, rejected_at)
+    except IntercomError as error:
+        return error
     return QueuedEvent(number, event, tracked_at, tries, unsure=tries > 0, rejected_at=rejected_at)
+
+
+def _described(error: IntercomError, now: float) -> tuple[object, ...]:
+    """Returns what a dead letter says of its error."""
+    status = request_id = None
+    if isinstance(error, APIStatusError):
+        status, request_id = error.status_code, _plain(error.request_id)
+    kind, message = type(error).__name__, _plain(str(error))
+    if error.may_have_been_processed:
+        message = f"{message} (an earlier attempt may have been processed)"
+    return now, kind, message, status, request_id
 
 
 def _plain(text: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -68,12 +69,12 @@ _Entry = tuple[str, str, str]
 
 
 #: Whether SQLite can be told to run no triggers and views of a file: from Python 3.12 on.
-CAN_REFUSE = hasattr(sqlite3.Connection, "setconfig")
+CAN_REFUSE = sys.version_info >= (3, 12)
 
 
 def secure(connection: sqlite3.Connection) -> None:
     """Keeps whatever is in a file from running code; before any other statement."""
-    if CAN_REFUSE:
+    if sys.version_info >= (3, 12):
         for name, value in (("DEFENSIVE", True), ("ENABLE_TRIGGER", False), ("ENABLE_VIEW", False)):
             # Not our own temporary trigger, which SQLite runs all the same.
             if (option := getattr(sqlite3, f"SQLITE_DBCONFIG_{name}", None)) is not None:
@@ -83,7 +84,7 @@ def secure(connection: sqlite3.Connection) -> None:
 
 def unlock(connection: sqlite3.Connection) -> None:
     """Has what is left of a damaged file be read; its schema was checked before."""
-    if CAN_REFUSE:
+    if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA writable_schema = ON")
