@@ -621,6 +621,25 @@ def test_a_log_that_was_cut_is_no_reason_to_stop(opened, path, caplog):
     assert "could not be saved" in caplog.text
 
 
+def test_a_backup_that_is_written_over_a_file_in_use_is_told(opened, path, caplog):
+    box = opened(binding=here)
+    for number in range(5):
+        box.enqueue(event(number), NOW)
+    backup = {one: one.read_bytes() for one in files(path, ("", "-wal", "-shm"))}
+    for number in range(5, 35):
+        box.enqueue(event(number), NOW)
+    box.run_maintenance(NOW, ())
+    for one, content in backup.items():
+        one.write_bytes(content)
+
+    with contextlib.suppress(OutboxError):
+        box.run_maintenance(NOW, ())
+    box.run_maintenance(NOW, ())
+    box.enqueue(event(35), NOW)
+    assert "up to 30 events could not be saved" in caplog.text
+    assert rows(path) == [*range(5), 35]
+
+
 @pytest.mark.parametrize("tracked", [0, 5, 400])
 def test_a_database_that_is_deleted_with_all_its_files_is_not_tracked_to(
     opened, path, tracked, caplog

@@ -362,9 +362,11 @@ class OutboxFile:
         with self.using(self.main) as connection:
             self._check_schema(connection)
             self.look_at_database(connection)
-            logged = last_number(connection)
+            known, logged = self.logged, last_number(connection)
             if self.is_intact:
                 self.logged = max(self.logged, logged)
+                # Another program has written something earlier over what is in it.
+                self._is_cut |= logged < known
 
     def look_at_database(self, connection: sqlite3.Connection) -> None:
         """Learns the last number that is in the database itself, whatever becomes of the log."""
@@ -736,8 +738,8 @@ class OutboxFile:
         self.logged -= max(lost, 0)
         if lost > 0:
             self._remarks.append(
-                f"the log of the outbox {self.path} was cut while it was in use; up to {lost} "
-                "events could not be saved"
+                f"the log of the outbox {self.path} was cut or overwritten while it was in use; up "
+                f"to {lost} events could not be saved"
             )
 
     def _copy_and_close(self, inodes: _Inodes, files: Collection[OutboxFile]) -> str | None:
