@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
-from test_outbox import NOW, box, event, everything, here, log_of, opened, path
+from test_outbox import (
+    NOW,
+    VERSION_1_PUTS,
+    at_each_line,
+    box,
+    event,
+    everything,
+    here,
+    log_of,
+    opened,
+    path,
+    users,
+)
 from test_outbox_taken import Another, delete, rows
 
 from intercom_data_events import ConfigurationError, OutboxError
@@ -209,3 +223,21 @@ def test_what_was_closed_keeps_no_file_open(opened, tmp_path):
         assert everything(second) == [1, 2]
         second.close()
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_an_event_that_a_handler_tracks_within_enqueue_is_stored_whatever_others_write(
+    opened, path
+):
+    box = opened(path, patience=5)
+    put(box, 0)
+    numbers = itertools.count(1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+
+        def interrupt():
+            # Of what the interrupted use has read, the end is not the present any longer.
+            other.execute(VERSION_1_PUTS, (json.dumps(event(next(numbers)).to_dict()), NOW))
+            put(box, next(numbers))
+
+        at_each_line(lambda: put(box, -1), interrupt, step="opcode")
+
+    assert sorted(users(box.waiting())) == [-1, *range(next(numbers))]

@@ -245,6 +245,9 @@ class OutboxFile:
                     self._is_cut |= code in ("SQLITE_IOERR", "SQLITE_CORRUPT")
                     slot.disconnect()
                 elif code != "SQLITE_FULL":
+                    if slot.uses > 1:
+                        # What the interrupted use reads may be older than what others have written.
+                        raise self.in_use(self.patience) from error
                     self._locked = True
                 raise
             finally:
@@ -297,7 +300,7 @@ class OutboxFile:
             cursor = connection.execute(statement, values)
             slot.is_unsure = not self.is_intact
         except (sqlite3.Error, UnicodeError) as error:
-            self._locked |= is_busy(error)  # It has waited.
+            self._locked |= is_busy(error) and slot.uses == 1  # It has waited.
             return None
         else:
             return cursor

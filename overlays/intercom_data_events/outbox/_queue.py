@@ -11,7 +11,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 
@@ -226,12 +226,13 @@ class OutboxQueue(Outbox):
         """
         file = self._file
         text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
-        if self._patience:
-            with suppress(SlotInUseError):
-                return self._insert(file.inserts, text, now)
-            return self._insert(file.spare, text, now)
-        # Without patience, the caller tries again.
-        return self._insert(file.inserts, text, now)
+        try:
+            return self._insert(file.inserts, text, now)
+        except SlotInUseError:
+            # Without patience, the caller tries again, unless its thread uses the slot itself.
+            if not (self._patience or file.inserts.uses):
+                raise
+        return self._insert(file.spare, text, now)
 
     def _insert(self, slot: Slot, text: str, now: float) -> bool:
         is_stored = self._insert_fast(slot, text, now) if self._file.is_ready(slot) else None
