@@ -97,7 +97,7 @@ def craft(path, *statements):
 def without_constraints(path, *statements):
     """Writes rows as a program can that does not heed the constraints of our tables."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        made = connection.execute("SELECT name, sql FROM sqlite_schema").fetchall()
+        made = connection.execute("SELECT sql, name FROM sqlite_schema").fetchall()
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(
             "UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE type = 'table'"
@@ -105,7 +105,7 @@ def without_constraints(path, *statements):
     craft(path, *statements)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
-        connection.executemany("UPDATE sqlite_schema SET sql = ?2 WHERE name = ?1", made)
+        connection.executemany("UPDATE sqlite_schema SET sql = ? WHERE name = ?", made)
 
 
 def rewritten(before, after, table="events"):

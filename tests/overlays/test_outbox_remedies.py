@@ -506,7 +506,7 @@ def test_a_disk_that_is_full_while_a_file_is_made_is_told(disk):
     assert len(said) == 25
     for one in said:
         assert one == "well" or "make room" in one or "too small" in one, one
-    assert sum("because the disk is full; make room" in one for one in said) > 3
+    assert any("because the disk is full; make room" in one for one in said)
 
 
 @pytest.mark.processes
