@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Collection, Generator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ class OutboxFile:
         self.patience = patience
         self.main, self.inserts, self.spare = self._slots = Slot(), Slot(), Slot()
         # It only reads, so that closing it last makes no checkpoint.
-        self._guard: sqlite3.Connection | None = None
+        self._guards: list[sqlite3.Connection] = []
         # Held while a checkpoint has a connection of its own.
         self.checkpointing = threading.Lock()
         # The forks that wait until no connection is open.
@@ -525,7 +526,7 @@ class OutboxFile:
         patience = self.patience if patience is None else patience
         # Prepared statements are not safe to share, and threads share enqueue's connection.
         cached = 128 if slot is self.main else 0
-        guard = self._guard
+        is_first, connection = not self._guards, None
         try:
             connection = self.connect(patience, create=create, cached_statements=cached)
             slot.disconnect()  # What a finalizer has opened meanwhile.
@@ -543,7 +544,9 @@ class OutboxFile:
             return connection  # noqa: TRY300  # so that no error of a handler loses it
         except BaseException:
             slot.disconnect()
-            if guard is None:
+            if connection is not None:
+                connection.close()  # A handler may have interrupted this before it was the slot's.
+            if is_first:
                 self._disconnect()
             raise
 
@@ -572,10 +575,14 @@ class OutboxFile:
         """Prepares a connection to a file that was found to be an outbox."""
         if slot is self.main:
             connection.execute(_REMOVE_BURIED)
-        if self._guard is None:
+        if not self._guards:
             self._paths = self._find_paths()
-            self._guard = self._connect(self.patience, 0, reads=True)
-            self._schema_version = pragma(self._guard, "schema_version")
+            connect = partial(self._connect, self.patience, 0, reads=True)
+            # One step, as in that, so that neither an error of a handler loses it nor a finalizer.
+            self._guards.extend(starmap(connect, ((),)))
+            for guard in self._guards:
+                # That has it open the log.
+                self._schema_version = pragma(guard, "schema_version")
             _permissions.check(self._paths)
             self._is_link = os.path.islink(self.path)
             self._folder = os.path.dirname(self._paths[1])
@@ -613,16 +620,16 @@ class OutboxFile:
 
     def _disconnect(self) -> None:
         """Closes all connections; makes no checkpoint of a log that was taken away or cut."""
-        guard, self._guard = self._guard, None
+        guards, self._guards = self._guards, []
         taken = self._is_cut or not self.is_intact
-        if guard is not None and self.is_missing:
-            self._say_left(guard)
+        if guards and self.is_missing:
+            self._say_left(guards[0])
         self._inodes = ()
-        if guard is not None and not taken:
+        for guard in guards if not taken else ():
             guard.close()
         for slot in self._slots:
             slot.disconnect()
-        if guard is not None and taken:
+        for guard in guards:
             guard.close()
 
     def _end_use(self, slot: Slot) -> None:
@@ -751,7 +758,8 @@ class OutboxFile:
         Returns:
             What could not be saved, or None.
         """
-        source = next((slot.connection for slot in self._slots if slot.connection), self._guard)
+        source = next((slot.connection for slot in self._slots if slot.connection), None)
+        source = source or next(iter(self._guards), None)
         _, wal, shm = self._inodes
         failure, unsure, lost = None, True, wal
         saved = max(file._saved for file in files)
@@ -923,8 +931,8 @@ class OutboxFile:
                 lock.release()
         elif in_child:
             # Closing a connection that the parent goes on using would end the parent's locks.
-            _leaked.extend([self._guard, *(slot.connection for slot in self._slots)])
-            self._guard = None
+            _leaked.extend([*self._guards, *(slot.connection for slot in self._slots)])
+            self._guards = []
             self.main, self.inserts, self.spare = self._slots = Slot(), Slot(), Slot()
             self.checkpointing = threading.Lock()
             with suppress(OSError):
@@ -937,7 +945,7 @@ class OutboxFile:
 
 def is_open(place: tuple[int, int] | None) -> bool:
     """Whether this process has a database open."""
-    return any(file._place == place and file._guard is not None for file in _living())
+    return any(file._place == place and file._guards for file in _living())
 
 
 def _living() -> list[OutboxFile]:
