@@ -580,6 +580,7 @@ def test_what_others_write_and_remove_is_counted_every_second(opened, path):
     assert (mine.size, other.size) == (2, 2)
 
 
+@pytest.mark.costly
 def test_what_others_add_to_many_is_known_at_once_and_what_they_remove_after_a_while(opened, path):
     mine = opened()
     fill(path, 40_000)
@@ -985,6 +986,7 @@ moves = st.one_of(
 )
 
 
+@pytest.mark.costly
 @given(st.lists(moves, min_size=20, max_size=40))
 def test_events_leave_a_file_in_the_order_in_which_they_leave_memory(history):
     with tempfile.TemporaryDirectory() as folder:
@@ -2093,6 +2095,7 @@ def pass_through(box, events):
         box.ack(box.claim(NOW))
 
 
+@pytest.mark.costly
 def test_the_log_does_not_grow_under_steady_load(box, path):
     longest = 0
     for _ in range(6):

@@ -353,6 +353,7 @@ ODD = {
 COLUMNS = ("event", "tracked_at", "tries", "held_until", "owner", "rejected_at")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("value", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_row_with_any_value_in_a_column_is_sent_or_becomes_a_dead_letter(path, column, value):
@@ -430,6 +431,7 @@ TEXTS = {
 }  # fmt: skip
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_an_event_that_is_none_stops_none_of_the_others(path, text):
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
@@ -449,6 +451,7 @@ def test_an_event_that_is_none_stops_none_of_the_others(path, text):
         assert box.status().dead == 3
 
 
+@pytest.mark.costly
 @pytest.mark.processes
 @pytest.mark.parametrize(
     "text", [TEXTS["deep"], TEXTS["20 MB"], "\x1b[2J"], ids=["deep", "20 MB", "control"]
@@ -469,6 +472,7 @@ def test_the_command_line_shows_what_is_no_event(path, text):
 LETTER = ("event", "tracked_at", "tries", "died_at", "error", "message", "status", "request_id")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("value", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("column", LETTER)
 def test_a_dead_letter_with_any_value_in_a_column_is_listed_and_can_be_sent_again(

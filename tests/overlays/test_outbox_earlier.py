@@ -120,6 +120,7 @@ def test_a_file_of_an_earlier_version_is_for_its_workspace(earlier):
         assert by_time(box.waiting()) == held["events"]
 
 
+@pytest.mark.costly
 @pytest.mark.processes
 def test_outbox_drain_sends_what_an_earlier_version_tracked(earlier):
     path, held = earlier

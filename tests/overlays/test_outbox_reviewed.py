@@ -22,6 +22,7 @@ from test_outbox import (
     log_of,
     opened,
     path,
+    refusal,
     users,
 )
 from test_outbox_taken import Another, delete, rows
@@ -30,7 +31,7 @@ from intercom_data_events import ConfigurationError, OutboxError
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._rescue import Copy
 
-__all__ = ["box", "opened", "path"]  # fixtures
+__all__ = ["box", "opened", "path", "refusal"]  # fixtures
 
 
 # A folder that is moved or deleted with the whole outbox in it
@@ -241,3 +242,31 @@ def test_an_event_that_a_handler_tracks_within_enqueue_is_stored_whatever_others
         at_each_line(lambda: put(box, -1), interrupt, step="opcode")
 
     assert sorted(users(box.waiting())) == [-1, *range(next(numbers))]
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("does", ["release_delayed", "run_maintenance", "nack", "dead_letter"])
+def test_what_a_finalizer_does_within_maintenance_is_done_whatever_others_write(
+    opened, path, refusal, does
+):
+    box = opened(path)
+    put(box, *range(3))
+    entry = box.claim(NOW)
+    use = {
+        "release_delayed": box.release_delayed,
+        "run_maintenance": lambda: box.run_maintenance(NOW + 60, ()),
+        "nack": lambda: box.nack(entry, 0, NOW),
+        "dead_letter": lambda: box.dead_letter(entry, refusal, NOW),
+    }[does]
+    numbers = itertools.count(3)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+
+        def interrupt():
+            other.execute(VERSION_1_PUTS, (json.dumps(event(next(numbers)).to_dict()), NOW))
+            use()
+
+        at_each_line(lambda: box.run_maintenance(NOW, ()), interrupt, step="opcode")
+
+    waiting, dead = users(box.waiting()), [letter.id for letter in box.dead_letters()]
+    assert len(waiting) + len(dead) == next(numbers)
+    assert dead == ([1] if does == "dead_letter" else [])

@@ -169,6 +169,7 @@ def steps_of_uses(box, steps, refusal):
     return {name: steps(use) for name, use in uses.items()}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "there",
     [

@@ -129,6 +129,7 @@ def test_what_was_tracked_is_in_the_file_that_others_see(opened, path, endings, 
     assert users(opened().waiting()) == [*range(many)]
 
 
+@pytest.mark.costly
 @taken
 @pytest.mark.parametrize(
     ("checkpointed", "ends", "mine", "theirs"),
@@ -254,6 +255,7 @@ def test_the_files_can_be_taken_while_a_connection_opens(tmp_path, endings):
     assert step > 200
 
 
+@pytest.mark.costly
 @taken
 @pytest.mark.parametrize("use", ["enqueue", "status", "close"])
 def test_a_finalizer_can_use_or_close_the_outbox_during_a_rescue(tmp_path, endings, use):
@@ -492,6 +494,7 @@ def test_a_program_that_only_looks_saves_what_it_sees(opened, path, endings):
     assert rows(path) == [*range(30)]
 
 
+@pytest.mark.costly
 @taken
 def test_eight_threads_go_on_tracking(opened, path, endings):
     box = opened(binding=here, patience=20)

@@ -537,7 +537,7 @@ class OutboxFile:
                 slot.connection not in (None, connection) for slot in self._slots
             ):
                 raise OutboxError(f"the outbox {self.path} {_MISSING}")
-            self._complete(slot, connection)
+            self._complete(connection)
             if not self.is_intact:
                 # It may have opened the new log with the index of the old one.
                 raise sqlite3.OperationalError("locking protocol")
@@ -571,10 +571,9 @@ class OutboxFile:
                 "replaced it, put the earlier one back with its -wal file, and restart"
             )
 
-    def _complete(self, slot: Slot, connection: sqlite3.Connection) -> None:
+    def _complete(self, connection: sqlite3.Connection) -> None:
         """Prepares a connection to a file that was found to be an outbox."""
-        if slot is self.main:
-            connection.execute(_REMOVE_BURIED)
+        connection.execute(_REMOVE_BURIED)
         if not self._guards:
             self._paths = self._find_paths()
             connect = partial(self._connect, self.patience, 0, reads=True)

@@ -25,7 +25,7 @@ from intercom_data_events.event import Event, person
 from intercom_data_events.outbox import Outbox, _rows
 from intercom_data_events.outbox._alone import Alone, Lock
 from intercom_data_events.outbox._binding import Binding
-from intercom_data_events.outbox._errors import is_full
+from intercom_data_events.outbox._errors import is_busy, is_full
 from intercom_data_events.outbox._file import (
     LONG_LOG,
     OPENING,
@@ -34,7 +34,7 @@ from intercom_data_events.outbox._file import (
     SlotInUseError,
     is_open,
 )
-from intercom_data_events.outbox._schema import last_number, one, pragma, snapshot
+from intercom_data_events.outbox._schema import LAST_NUMBER, one, pragma
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
 log = logging.getLogger("intercom_data_events")
@@ -116,11 +116,13 @@ _END_OVER = (
 )
 _REMOVE = "DELETE FROM events WHERE id = ?"
 _FORGET = "DELETE FROM dead WHERE id = ?"
-_SPAN = "SELECT coalesce((SELECT max(id) FROM events) - (SELECT min(id) FROM events) + 1, 0)"
 _OLDEST = f"SELECT {_rows.number('tracked_at')} FROM events ORDER BY id LIMIT 1"
-_COUNT = "SELECT count(*) FROM events"
+_COUNT = f"SELECT count(*), ({LAST_NUMBER}) FROM events"
+# In one statement, as a transaction would be in the way of what a finalizer writes.
 _COUNT_SOME = (
-    "SELECT count(*), max(id) FROM (SELECT id FROM events WHERE id > ? ORDER BY id LIMIT ?)"
+    f"SELECT ({LAST_NUMBER}), count(*), max(id), "
+    "coalesce((SELECT max(id) FROM events) - (SELECT min(id) FROM events) + 1, 0) "
+    "FROM (SELECT id FROM events WHERE id > ? ORDER BY id LIMIT ?)"
 )
 _DRAINED = "SELECT count(*) FROM (SELECT 1 FROM events WHERE id <= ? LIMIT ?)"
 _LEFT = "SELECT id FROM events WHERE id <= ?"
@@ -195,9 +197,9 @@ class OutboxQueue(Outbox):
         # write, or cannot renew their claims, share the other one: then no claim is ended.
         self._lock = Lock(file.path, file.place, is_open)
         self._pending = Lock(file.log_path, file.log_place)
-        with file.using(file.main) as connection, snapshot(connection):
+        with file.using(file.main) as connection:
             # The events at first, without those that left since, and what others have added.
-            self._counted, self._first = one(connection, _COUNT), last_number(connection)
+            self._counted, self._first = connection.execute(_COUNT).fetchone()
             self._added = 0
             # How far the present count of them has come.
             self._swept, self._swept_to = 0, _rows.BEGIN
@@ -681,10 +683,9 @@ class OutboxQueue(Outbox):
         """
         # Events that other threads enqueue meanwhile may be counted, or not.
         before = self._inserted
-        with snapshot(connection):
-            added = last_number(connection) - self._first
-            rows, last = connection.execute(_COUNT_SOME, (self._swept_to, _COUNTED)).fetchone()
-            span = one(connection, _SPAN)
+        bounds = (self._swept_to, _COUNTED)
+        number, rows, last, span = connection.execute(_COUNT_SOME, bounds).fetchone()
+        added = number - self._first
         reserved = self._reserved
         meanwhile = reserved - before
         self._added = min(max(self._added, added - reserved), added - before)
@@ -784,9 +785,15 @@ class OutboxQueue(Outbox):
             held.extend(map(lock.acquire, (True,), (seconds,)))
             self._kept = held == [False]
             return connection.execute(statement, values).rowcount
+        except sqlite3.OperationalError as error:
+            # What a use that this one interrupts reads may be older than what others have written.
+            if not is_busy(error) or self._file.main.uses == 1:
+                raise
         finally:
             if held == [True]:
                 lock.release()
+        with self._file.using(self._file.spare) as another:
+            return another.execute(statement, values).rowcount
 
     def _renumber(self, connection: sqlite3.Connection) -> None:
         """Finds the events of this process again, in a file into which they were moved."""

@@ -61,7 +61,10 @@ _STATISTICS = {
     "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
 }
 _FIRST_WORDS = re.compile(r"\s*CREATE\s+(UNIQUE\s+)?(TABLE|INDEX)\s", re.IGNORECASE)
-_LAST = "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
+#: The query for the last number that an event has got.
+LAST_NUMBER = (
+    "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
+)
 _GREATEST = "SELECT coalesce(max(id), 0) FROM events"
 
 # A type, a name and a statement.
@@ -96,12 +99,12 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     Raises:
         OutboxError: It is something else, or of a newer version.
     """
-    with snapshot(connection):
+    # Until nothing changed meanwhile: a transaction would be in the way of what a finalizer writes.
+    changed, found, application, version = -1, Counter[_Entry](), 0, 0
+    while changed != (changed := pragma(connection, "schema_version")):
         found = _entries(connection)
-        application, version = (
-            pragma(connection, "application_id"),
-            pragma(connection, "user_version"),
-        )
+        application = pragma(connection, "application_id")
+        version = pragma(connection, "user_version")
     if not found and application in (0, APPLICATION):
         return 0
     if application != APPLICATION:
@@ -214,7 +217,7 @@ def one(connection: sqlite3.Connection, query: str, *values: object) -> int:
 
 def last_number(connection: sqlite3.Connection) -> int:
     """Returns the last number that an event has got."""
-    return one(connection, _LAST)
+    return one(connection, LAST_NUMBER)
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:
@@ -234,21 +237,6 @@ def in_turn(connection: sqlite3.Connection, statement: str, patience: float) -> 
             time.sleep(0.01)
         else:
             return
-
-
-@contextmanager
-def snapshot(connection: sqlite3.Connection) -> Generator[None]:
-    """Has several statements see the file at one moment."""
-    if connection.in_transaction:
-        yield
-        return
-    try:
-        connection.execute("BEGIN")
-        yield
-    finally:
-        if connection.in_transaction:
-            # A signal handler may have enqueued with this connection meanwhile.
-            connection.execute("COMMIT")
 
 
 @contextmanager
