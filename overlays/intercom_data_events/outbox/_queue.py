@@ -199,6 +199,8 @@ class OutboxQueue(Outbox):
         self._pending = Lock(file.log_path, file.log_place)
         with file.using(file.main) as connection:
             # The events at first, without those that left since, and what others have added.
+            self._counted: int
+            self._first: int
             self._counted, self._first = connection.execute(_COUNT).fetchone()
             self._added = 0
             # How far the present count of them has come.
