@@ -2320,6 +2320,7 @@ def at_each_line(use, between, *, step="line"):
 
 
 # A connection that only looks is left to the collector by an interrupt, which says so.
+@pytest.mark.costly
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_line_leaves_no_transaction_open(opened, path, refusal):
     box = opened(binding=here)

@@ -295,6 +295,7 @@ def test_the_oldest_that_others_remove_are_never_counted_again(opened, path):
         assert box.size == number_in(path)
 
 
+@pytest.mark.costly
 def test_what_is_enqueued_at_any_line_of_a_count_is_counted_once(opened, path):
     opened()
     fill(path, 11_000)

@@ -236,6 +236,7 @@ def test_the_files_can_be_taken_between_any_two_steps(tmp_path, refusal, endings
     assert step > 20
 
 
+@pytest.mark.costly
 @taken
 def test_the_files_can_be_taken_while_a_connection_opens(tmp_path, endings):
     for step in itertools.count(0, 17):
@@ -407,6 +408,7 @@ def test_what_had_left_does_not_come_back(opened, path, refusal, endings):
     assert rows(path) == [*range(11, 20)]
 
 
+@pytest.mark.costly
 @taken
 @pytest.mark.processes
 @pytest.mark.parametrize("ends", ["goes on", "closes", "is killed"])
