@@ -209,8 +209,10 @@ def test_whatever_on_error_does_all_is_sent_and_told(outbox, doing):
         server, called = Server(), []
 
         def on_error(event, error):
-            called.append(event.user_id)
-            use_of(tracker, doing)(len(called))
+            try:
+                use_of(tracker, doing)(len(called) + 1)
+            finally:
+                called.append(event.user_id)
 
         with DataEventsClient("token", transport=server) as client:
             tracker = Tracker(client, outbox, concurrency=1, on_error=on_error)

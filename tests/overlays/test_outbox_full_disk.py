@@ -496,7 +496,7 @@ def test_two_trackers_of_one_process_send_each_event_once(path):
         box = Outbox(path)
         put(box, *range(50))
         with full_disk(path):
-            drained = [tracker.flush(0.5) for tracker in trackers]
+            drained = [tracker.flush(3) for tracker in trackers]
             assert drained in ([True, False], [False, True])
         while in_file(path):
             for tracker in trackers:
