@@ -7,6 +7,7 @@ import json
 import resource
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,6 @@ from test_outbox_taken import Another
 from intercom_data_events import OutboxError, OutboxLockedError
 from intercom_data_events._sending import runtime
 from intercom_data_events.outbox import _alone, _rescue
-from intercom_data_events.outbox._queue import OutboxQueue
 
 __all__ = ["box", "opened", "path", "refusal"]  # fixtures
 
@@ -99,6 +99,25 @@ def test_a_log_of_which_a_part_can_be_read_is_told(opened, path, monkeypatch, ca
     box.run_maintenance(NOW, ())
     assert users(box.waiting()) == [0, 1]
     assert "a part of what the log" in caplog.text
+
+
+def test_a_file_that_cannot_be_opened_again_is_told_after_some_attempts(opened, monkeypatch):
+    box, attempts = opened(binding=here), []
+    put(box, 0)
+
+    def fail(*_arguments, **_options):
+        attempts.append(None)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", lambda _seconds: None)
+        patch.setattr(box._file, "open", fail)
+        box._file.inserts.disconnect()
+        with pytest.raises(OutboxError, match="because the disk failed; see the system's log"):
+            box.enqueue(event(1), NOW)
+    assert len(attempts) > 2
+    put(box, 2)
+    assert everything(box) == [0, 2]
 
 
 # Other uses
@@ -196,6 +215,7 @@ def test_a_fork_waits_no_longer_than_it_says_for_a_thread_that_uses_a_file(opene
 def test_what_a_forked_child_keeps_of_an_outbox(opened, path, tmp_path, waited):
     """As a fork calls it; the child of a real one is measured by no coverage."""
     box = opened(path)
+    opened(path).close()
     put(box, *range(3))
     box.claim(NOW)
     owner = box._owner
@@ -214,11 +234,14 @@ def test_what_a_forked_child_keeps_of_an_outbox(opened, path, tmp_path, waited):
 # A full disk
 
 
-def test_an_unreadable_event_is_passed_over_while_the_disk_is_full(opened, path, caplog):
+@pytest.mark.parametrize("tracked_at", [NOW - 1, NOW])
+def test_an_unreadable_event_is_passed_over_while_the_disk_is_full(
+    opened, path, caplog, tracked_at
+):
     box = opened(path)
     put(box, 0, 1)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute(VERSION_1_PUTS, ("no event", NOW - 1))
+        other.execute(VERSION_1_PUTS, ("no event", tracked_at))
     put(box, 2)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = Path(f"{path}-wal").stat().st_size
@@ -234,7 +257,6 @@ def test_an_unreadable_event_is_passed_over_while_the_disk_is_full(opened, path,
     assert sent == [0, 1, 2]
     assert (box.status().queued, box.status().dead) == (0, 1)
     assert "is unreadable" in caplog.text
-    assert isinstance(box, OutboxQueue)
 
 
 @pytest.mark.processes
