@@ -1733,18 +1733,25 @@ def test_a_handler_can_use_the_tracker_in_whose_midst_it_comes(emulator, outbox,
 
 
 class Between:
-    """Calls a function before the n-th line of trackers that is run; a signal's handler might."""
+    """Calls a function before the n-th line of trackers that is run; a signal's handler might.
+
+    The collector does not run meanwhile: what a handler raises in a finalizer goes nowhere.
+    """
 
     def __init__(self, number, function):
         self._left = number
         self._function = function
 
     def __enter__(self):
+        self._collects = gc.isenabled()
+        gc.disable()
         self._before = sys.gettrace()
         sys.settrace(self._trace)
 
     def __exit__(self, *_):
         sys.settrace(self._before)
+        if self._collects:
+            gc.enable()
 
     def _trace(self, frame, what, _):
         module = frame.f_globals.get("__name__", "")
