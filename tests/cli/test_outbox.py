@@ -808,7 +808,7 @@ def damaged() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (nothing, "cannot be opened (No such file or directory)"),
+        (nothing, "does not exist; check the path"),
         (folder, "is not a regular file"),
         (pipe, "is not a regular file"),
         (empty, "is empty; choose a file that a tracker has used"),
