@@ -228,9 +228,11 @@ def drain(
         _report(_Report(str(file), left=found.queued, dead=found.dead, dry_run=True), as_json)
         raise typer.Exit(Exit.FAILED if found.queued else Exit.DONE)
     options = connection.options()
-    # What the tracker logs is told here, and a process without logging would print it.
-    logging.getLogger("intercom_data_events").addHandler(_UNHEARD)
     with ExitStack() as use:
+        # What the tracker logs is told here, and a process without logging would print it.
+        log = logging.getLogger("intercom_data_events")
+        log.addHandler(_UNHEARD)
+        use.callback(log.removeHandler, _UNHEARD)
         client = use.enter_context(DataEventsClient(**options))
         binding = Binding(connection.address, options["access_token"], workspace, token_renewed)
         box = use.enter_context(OutboxQueue(file, binding, create=False))
