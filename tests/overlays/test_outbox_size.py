@@ -342,7 +342,7 @@ def test_the_bound_is_kept_while_events_are_counted(opened, path):
     with ThreadPoolExecutor(3) as threads:
         enqueuing = [threads.submit(enqueue) for _ in range(3)]
         try:
-            for number in range(400):
+            for number in range(150):
                 box.run_maintenance(NOW, ())
                 if number % 3 == 0:
                     box.ack(box.claim(NOW))
