@@ -227,7 +227,7 @@ def _connection_remedy(cause: Exception, reason: str) -> str:
     if "SSLCertVerificationError" in names:
         return (
             "check base_url; to trust an authority of your own, such as that of a proxy, set "
-            "SSL_CERT_FILE to the file with its certificate"
+            "SSL_CERT_FILE to the file with its certificate, or verify= of an http_client"
         )
     if any(name.startswith("SSL") for name in names):
         return "check that the server, and a proxy with https://, has TLS on this port"
@@ -263,7 +263,7 @@ def failed_attempt(
         failure = _connection_error(operation, problem, route)
     else:
         answer = cast("RawResponse", answer)
-        reason = _unreadable(cast("Exception", problem))
+        reason = _unreadable(cast("Exception", problem), answer.content, route)
         failure = errors.InvalidResponseError(
             f"{answer.status_code} for {operation.label}: a success {reason}",
             answer.with_parsed(None),
@@ -285,7 +285,7 @@ def _hide(error: errors.APIStatusError, token: str | None) -> None:
         )
 
 
-def _unreadable(problem: Exception) -> str:
+def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
     """Returns what is wrong with a success that cannot be read."""
     if isinstance(problem, UnexpectedStatus):
         return "with a status that is not in the API's description"
@@ -294,9 +294,11 @@ def _unreadable(problem: Exception) -> str:
     if isinstance(problem, KeyError):
         return f"with a body that lacks {problem}"
     if isinstance(problem, JSONDecodeError | UnicodeDecodeError | RecursionError):
+        message = read_words(content).message
+        said = f". The answer says: {message}" if message else ""
         return (
             "with a body that is not JSON, so it is not Intercom's answer; check base_url and any "
-            "proxy or login page in between"
+            f"proxy or login page in between ({route}){said}"
         )
     return f"with a body that is not as described: {str(problem) or type(problem).__name__}"
 

@@ -264,8 +264,8 @@ def resolve_address(
         if set_address := _from("INTERCOM_BASE_URL", None, _check_address):
             raise ConfigurationError(
                 "a region must not be given while INTERCOM_BASE_URL is set in the environment: "
-                f"region {str(region)!r} is {address}, and INTERCOM_BASE_URL is {set_address}; unset "
-                "INTERCOM_BASE_URL, or leave out the region, or pass base_url= (--base-url), which "
+                f"region {str(region)!r} is {address}, INTERCOM_BASE_URL is {set_address}; unset "
+                "INTERCOM_BASE_URL, leave out the region, or pass base_url= (--base-url), which "
                 "takes precedence"
             )
         return address
