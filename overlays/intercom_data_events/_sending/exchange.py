@@ -275,7 +275,7 @@ class Exchange(Generic[T]):
         # The status of an answer says more than what happened to its body.
         decided = answer is not None and not 200 <= answer.status_code < 300
         self.recurs = not decided and getattr(problem, "recurs", False)
-        route = Route.of(self.settings, self.session)
+        route = Route(self.settings, self.session)
         version, token = self.settings.version, secret(self._token)
         return failed_attempt(self.operation, answer, problem, route, version, token)
 

@@ -59,31 +59,34 @@ class Route:
     """Where requests go, as messages say it.
 
     Attributes:
-        origin: The scheme, the host and the port.
-        region: The region whose address it is; empty for another address.
-        via: What is in between, with a blank before it; empty for nothing.
+        settings: The settings of the requests.
+        session: The session that sends them.
     """
 
-    origin: str
-    region: str
-    via: str
+    settings: Settings
+    session: Session[Any]
 
-    @classmethod
-    def of(cls, settings: Settings, session: Session[Any]) -> Route:
-        """Returns the route of requests with these settings."""
-        url = httpx.URL(settings.base_url)
-        region = next((one for one, host in HOSTS.items() if host == settings.base_url), "")
-        via = f" through your {session.sender}" if session.sender else ""
-        if not via:
-            # It has changed since, if it cannot be used now.
-            with suppress(errors.ConfigurationError):
-                proxy = proxy_of(url.scheme, url.host, url.netloc.decode("ascii"))
-                via = "" if proxy is None else f" through the proxy {proxy}"
-        return cls(origin_of(url), region and f", region {region}", via)
+    @property
+    def origin(self) -> str:
+        """The scheme, the host and the port."""
+        return origin_of(httpx.URL(self.settings.base_url))
+
+    @property
+    def via(self) -> str:
+        """What is in between, with a blank before it; empty for nothing."""
+        if self.session.sender:
+            return f" through your {self.session.sender}"
+        url = httpx.URL(self.settings.base_url)
+        proxy = None
+        with suppress(errors.ConfigurationError):  # It was changed since.
+            proxy = proxy_of(url.scheme, url.host, url.netloc.decode("ascii"))
+        return f" through the proxy {proxy}" if proxy else ""
 
     def __str__(self) -> str:
-        """Says all of it."""
-        return f"{self.origin}{self.region},{self.via or ' without a proxy'}"
+        """Says all of it, with the region."""
+        base_url = self.settings.base_url
+        region = next((f", region {one}" for one, host in HOSTS.items() if host == base_url), "")
+        return f"{self.origin}{region},{self.via or ' without a proxy'}"
 
 
 def _status_error(

@@ -312,7 +312,7 @@ def _check_address(base_url: object) -> str:
         url = httpx.URL(text)
         host = url.raw_host.decode("ascii") if url.host else ""  # Some names fail to be decoded.
     except (httpx.InvalidURL, ValueError):
-        host = ""
+        url, host = httpx.URL(), ""
     if not host:
         usual = f"an http or https address without query and fragment, such as {HOSTS['us']}"
         raise invalid(ConfigurationError, f"base_url must be {usual}", base_url)

@@ -15,7 +15,6 @@ import urllib.request
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from typing import Any, Generic, TypeVar, cast
 from urllib.request import getproxies, proxy_bypass
 
@@ -252,8 +251,11 @@ def _problem(address: str) -> str:
         return "its scheme must be http, https, socks5 or socks5h"
     if not is_host(host, url.port):
         return "its host or port is not valid"
-    if url.scheme.startswith("socks") and find_spec("socksio") is None:
-        return "a SOCKS proxy needs the package socksio: pip install 'httpx[socks]'"
+    if url.scheme.startswith("socks"):
+        from importlib.util import find_spec
+
+        if find_spec("socksio") is None:
+            return "a SOCKS proxy needs the package socksio: pip install 'httpx[socks]'"
     return ""
 
 
