@@ -215,12 +215,14 @@ def _connection_error(
     if problem.possibly_sent:
         message = f"{operation.label}: no whole answer from {place}: {reason}"
     else:
-        remedy = _connection_remedy(problem.cause, reason)
-        message = f"{operation.label}: no connection to {place}: {reason}; {remedy}"
+        message = f"{operation.label}: no connection to {place}: {reason}"
+        if remedy := _connection_remedy(problem.cause, reason):
+            message += f"; {remedy}"
     return errors.APIConnectionError(message, may_have_been_processed=possible)
 
 
 def _connection_remedy(cause: Exception, reason: str) -> str:
+    """Returns the remedy for a kind of failure; empty where place and reason say enough."""
     # By name, because engines have errors of different libraries.
     names = {type(one).__name__ for one in causes(cause)}
     if "ProxyError" in names:
@@ -236,7 +238,7 @@ def _connection_remedy(cause: Exception, reason: str) -> str:
         return "check that the server, and a proxy with https://, has TLS on this port"
     if "gaierror" in names:
         return "check the host name in base_url, the DNS, and whether a proxy must be set"
-    return "check base_url, the network and any proxy in between"
+    return ""
 
 
 def failed_attempt(
