@@ -186,7 +186,11 @@ class _HTTPXBase(Generic[C]):
             content = answer.content if answer.is_stream_consumed else b""
             problem = self._failure(error, made)
             return RawResponse(answer.status_code, answer.headers.raw, content, problem)
-        if isinstance(error, UnicodeError) and "idna" in str(error):
+        # Python 3.12 names the codec in a note.
+        named = (
+            f"{error}{getattr(error, '__notes__', '')}" if isinstance(error, UnicodeError) else ""
+        )
+        if "idna" in named:
             # The libraries do not check the host of a proxy before they connect.
             raise ConfigurationError(
                 "the http_client or transport cannot connect, because the host of its proxy is not "
