@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 E = TypeVar("E", bound=Exception)
 
+
 #: What UTF-8 cannot encode, as messages call it.
 SURROGATE = "a lone surrogate, which UTF-8 cannot encode"
 #: Inferred: JSON parsers read integers of at most 64 bits.
@@ -72,3 +73,12 @@ def text_or_none(value: object, name: str) -> str | None:
     if value:
         raise TypeError(f"its {name} must be a string, not {short_repr(value)}")
     return None
+
+
+def is_host(host: str, port: int | None) -> bool:
+    """Whether a connection can be made to a host and port, as far as their form tells."""
+    labels = host.removesuffix(".").split(".")
+    # An escaped character, such as a blank; but IPv6 addresses can have a zone.
+    is_escaped = "%" in host and ":" not in host
+    is_valid = all(0 < len(label) < 64 for label in labels) and not is_escaped
+    return is_valid and (port is None or 0 < port < 65536)

@@ -49,7 +49,8 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
         version: The API version of every request. The default is ``INTERCOM_VERSION`` from the
             environment, else the version that this package was generated from.
         region: Where Intercom keeps the workspace's data: "us", "eu" or "au". The default is
-            ``INTERCOM_REGION`` from the environment, else "us".
+            ``INTERCOM_REGION`` from the environment, else "us". To pass a region while
+            ``INTERCOM_BASE_URL`` is set is an error.
         base_url: The API's address, instead of a region. The default is ``INTERCOM_BASE_URL`` from
             the environment, which takes precedence over ``INTERCOM_REGION``.
         timeout: Seconds that one attempt may take, whatever the server sends. With an `http_client`
@@ -81,6 +82,9 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
             request; the client's own connections are guarded against that, yours and those of your
             `transport` are not.
         clock: The source of time and of waits, for tests.
+        allow_http: Whether an ``http://`` address may lead to another machine, which does not
+            encrypt the access token. Without it, only localhost, 127.0.0.0/8 and ::1 are accepted.
+            The default is False, unless ``INTERCOM_ALLOW_HTTP`` is 1.
 
     Raises:
         ConfigurationError: A setting cannot be used; the message says which, and the remedy.

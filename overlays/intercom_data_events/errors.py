@@ -196,9 +196,10 @@ class APIStatusError(APIResponseError):
 
     Attributes:
         status_code: The HTTP status, such as 404.
-        codes: Intercom's error codes, such as ``("not_found",)``; empty where the body is not one
-            of Intercom's.
-        message: Intercom's message, or None.
+        codes: The error codes in the answer, such as ``("not_found",)``; empty if there are none.
+        message: What the answer says first, whatever its shape: Intercom's message, that of a
+            gateway, plain text, the title of a page. It is on one line, cut to 500 characters,
+            and harmless for a terminal; ``response.text`` is the whole. None if it has no words.
         field: The field or parameter at fault, or None.
     """
 
@@ -206,11 +207,12 @@ class APIStatusError(APIResponseError):
         self, message: str, response: APIResponse[None], *, may_have_been_processed: bool = False
     ) -> None:
         super().__init__(message, response, may_have_been_processed=may_have_been_processed)
-        reported = reported_errors(response.content)
+        # Imported after a failure only, so that programs start faster.
+        from intercom_data_events._sending.words import read_words
+
+        words = read_words(response.content)
         self.status_code = response.status_code
-        self.codes = tuple(texts(reported, "code"))
-        self.message = next(iter(texts(reported, "message")), None)
-        self.field = next(iter(texts(reported, "field")), None)
+        self.codes, self.message, self.field = words.codes, words.message, words.field
 
 
 class BadRequestError(APIStatusError):
@@ -249,20 +251,9 @@ class ServerError(APIStatusError):
     """500 and above: Intercom failed, or a proxy in front of it."""
 
 
-def reported_errors(content: bytes) -> list[dict[str, object]]:
-    """Returns the items of Intercom's list of errors; none where the body is something else."""
-    errors = _object(content).get("errors")
-    return [item for item in errors if isinstance(item, dict)] if isinstance(errors, list) else []
-
-
 def _object(content: bytes) -> dict[str, object]:
     try:
         decoded = json.loads(content)
     except (ValueError, RecursionError):
         return {}  # Observed: proxies in front of Intercom answer with HTML, or with nothing.
     return decoded if isinstance(decoded, dict) else {}
-
-
-def texts(reported: list[dict[str, object]], key: str) -> list[str]:
-    """Returns the strings that the items of such a list have under a key."""
-    return [text for item in reported if isinstance(text := item.get(key), str) and text]

@@ -17,6 +17,7 @@ from intercom_data_events import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    ConfigurationError,
     InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
@@ -753,6 +754,20 @@ def test_the_client_is_that_of_the_environment(opening, emulator, monkeypatch):
         shop.task.client.close()
 
     assert len(emulator.workspace(TOKEN).events) == 1
+
+
+def test_settings_that_contradict_the_environment_are_named(opening, emulator, monkeypatch):
+    monkeypatch.setenv("INTERCOM_BASE_URL", "http://127.0.0.1:8125")
+    for options, said in (
+        ({"region": "eu"}, "INTERCOM_BASE_URL"),
+        ({"base_url": "http://a.example"}, "allow_http"),
+    ):
+        shop = opening(emulator, intercom_data_events={"access_token": TOKEN, **options})
+        with pytest.raises(ConfigurationError, match=said):
+            _ = shop.task.client
+    allowed = {"access_token": TOKEN, "base_url": "http://a.example", "allow_http": True}
+    shop = opening(emulator, intercom_data_events=allowed)
+    assert "http://a.example" in repr(shop.task.client)
 
 
 def test_the_settings_can_be_djangos(emulator):

@@ -27,6 +27,7 @@ from intercom_data_events.cli.times import moment
 from intercom_data_events.emulator import EmulatedContact, Fault
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._queue import OutboxQueue as Outbox
+from intercom_data_events.tracker import Tracker
 from needs import require
 
 from .conftest import COMMAND, NOON, PATIENCE, TOKEN, Plan, event
@@ -121,6 +122,8 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
             2,
             "pass either base_url or region",
         ),
+        (["--region", "eu"], 2, "while INTERCOM_BASE_URL is set in the environment"),
+        (["--base-url", "http://a.example"], 2, "allow_http=True (--allow-http)"),
         (["--api-version", "x"], 2, "version"),
         (["--timeout", "-1"], 2, "greater than 0 and at most 86400, not -1"),
         (["--timeout", "nan"], 2, "greater than 0 and at most 86400, not nan"),
@@ -138,6 +141,32 @@ def test_what_track_cannot_understand_is_said_and_not_sent(
     if as_json:
         assert done.error["exit_code"] == code
     assert emulator.counts.requests == 0
+
+
+@pytest.mark.parametrize("asked", ["track", "list", "summary", "export", "import", "drain"])
+def test_http_to_another_machine_needs_a_flag(asked, emulator, command, monkeypatch):
+    Path("events.ndjson").write_text(
+        '{"event_name": "ran", "user_id": "1", "created_at": 1671028894}', "utf-8"
+    )
+    with Tracker(DataEventsClient(base_url="http://a.example", allow_http=True), "outbox") as kept:
+        kept.track("ran", user_id="1")
+        kept.close(0)
+    with emulator.serve() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        arguments = {
+            "track": ["track", "ran", "--user-id", "1"],
+            "import": ["import", "events.ndjson"],
+            "drain": ["outbox", "drain", "outbox"],
+        }.get(asked, [asked, "--user-id", "1"])
+        arguments = [*arguments, "--base-url", "http://a.example"]
+        before = emulator.counts.requests
+        done = command(*arguments)
+        assert done.code == 2
+        assert "--allow-http" in done.err
+        assert emulator.counts.requests == before
+        done = command(*arguments, "--allow-http")
+        assert "--allow-http" not in done.err
+        assert emulator.counts.requests > before
 
 
 def test_an_event_of_nobody_is_refused(emulator, command):

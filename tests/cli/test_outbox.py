@@ -404,7 +404,7 @@ def test_a_workspace_of_a_name_outlasts_tokens(emulator, command, monkeypatch):
 
 def test_events_go_where_they_were_to_go(emulator, command):
     keep(0)
-    done = command("outbox", "drain", FILE, "--region", "eu")
+    done = command("outbox", "drain", FILE, "--base-url", "https://api.eu.intercom.io")
     assert (done.code, done.out) == (2, "")
     assert "not for https://api.eu.intercom.io" in done.err
     assert waiting() == [NOON]

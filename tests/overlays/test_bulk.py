@@ -1153,6 +1153,7 @@ def test_through_aiohttp_the_proxy_of_the_environment_gets_its_password(through,
     with proxy.serve() as url:
         monkeypatch.setenv("HTTP_PROXY", url.replace("://", "://me:p%40ss@"))
         monkeypatch.setenv("NO_PROXY", "elsewhere.test")
+        monkeypatch.setenv("INTERCOM_ALLOW_HTTP", "1")
         outcomes = anyio.run(sent, "http://intercom.test", map(event, range(5)))
 
     assert statuses(outcomes) == ["accepted"] * 5

@@ -104,7 +104,9 @@ def test_a_name_that_is_looked_up_for_too_long_ends_in_time(sending, monkeypatch
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     try:
-        error = failed(sending, base_url="http://slow.test", timeout=0.2, max_retries=0)
+        error = failed(
+            sending, base_url="http://slow.test", allow_http=True, timeout=0.2, max_retries=0
+        )
     finally:
         found.set()
 
@@ -221,7 +223,7 @@ def test_an_error_of_a_hook_of_ones_own_is_ones_own_and_ends_it(sending, library
 def test_an_event_reaches_its_host_through_a_proxy(sending, emulator, monkeypatch, variable):
     with emulator.serve() as url:
         monkeypatch.setenv(variable, url.replace("//", "//user:password@"))
-        sending(create, base_url="http://api.example")
+        sending(create, base_url="http://api.example", allow_http=True)
 
     (request,) = emulator.requests
     assert request.headers["host"] == "api.example"
@@ -241,7 +243,7 @@ def test_a_host_that_needs_no_proxy_is_reached_without(sending, emulator, monkey
 def test_a_proxy_that_nobody_reaches_is_tried_again(sending, monkeypatch):
     with Refusing() as nowhere:
         monkeypatch.setenv("HTTP_PROXY", nowhere)
-        error = failed(sending, base_url="http://api.example")
+        error = failed(sending, base_url="http://api.example", allow_http=True)
 
     assert (error.tries, error.may_have_been_processed) == (5, False)
 

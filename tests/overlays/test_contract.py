@@ -979,7 +979,7 @@ def test_hooks_of_the_callers_own_client_see_each_attempt_and_each_answer(
 def test_the_proxy_of_the_environment_is_used_for_each_attempt(sending, misbehaving, monkeypatch):
     with misbehaving.serve() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy)
-        sending(create, base_url="http://api.example")
+        sending(create, base_url="http://api.example", allow_http=True)
 
     assert [request.headers["host"] for request in misbehaving.requests] == ["api.example"] * 4
     assert len(misbehaving.events) == 1

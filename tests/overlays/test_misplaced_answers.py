@@ -80,6 +80,7 @@ class Way:
         server = RawServer(script, scheme="https" if self.kind == "https" else "http")
         if self.kind == "proxy":
             self.environment.setenv("HTTP_PROXY", server.url)
+            self.environment.setenv("INTERCOM_ALLOW_HTTP", "1")
             server.url = f"http://{HOST}"
         elif self.kind == "tunnel":
             self.environment.setenv("HTTPS_PROXY", server.url)

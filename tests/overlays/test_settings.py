@@ -211,7 +211,6 @@ def test_an_address_can_have_a_path(answering, base_url):
         ({"INTERCOM_REGION": "eu"}, {"region": "au"}, "api.au.intercom.io"),
         ({"INTERCOM_BASE_URL": "https://a.example"}, {}, "a.example"),
         ({"INTERCOM_BASE_URL": "https://a.example", "INTERCOM_REGION": "eu"}, {}, "a.example"),
-        ({"INTERCOM_BASE_URL": "https://a.example"}, {"region": "eu"}, "api.eu.intercom.io"),
         (
             {"INTERCOM_BASE_URL": "https://a.example"},
             {"base_url": "https://b.example"},

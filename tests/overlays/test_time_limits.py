@@ -284,6 +284,7 @@ def test_an_attempt_over_tls_ends_in_time(sending, server_context, endless):
 def test_an_attempt_through_a_proxy_ends_in_time(sending, environment, endless):
     with RawServer(after_request(endless)) as server:
         environment.setenv("HTTP_PROXY", server.url)
+        environment.setenv("INTERCOM_ALLOW_HTTP", "1")
         too_late(sending, create, "http://api.example", timeout=SHORT)
 
 

@@ -55,9 +55,10 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         transport: Tr | None = None,
         http_client: C | None = None,
         clock: Clock | None = None,
+        allow_http: bool | None = None,
     ) -> None:
         self._settings = Settings(
-            base_url=resolve_address(base_url, region),
+            base_url=resolve_address(base_url, region, allow_http),
             version=resolve_version(version),
             timeout=30 if timeout is None and http_client is None else timeout,
             deadline=deadline,

@@ -270,13 +270,14 @@ class Exchange(Generic[T]):
             problem: What went wrong while sending or reading.
         """
         # Imported after a failure only, so that programs start faster.
-        from intercom_data_events._sending.responses import failed_attempt
+        from intercom_data_events._sending.responses import Route, failed_attempt
 
         # The status of an answer says more than what happened to its body.
         decided = answer is not None and not 200 <= answer.status_code < 300
         self.recurs = not decided and getattr(problem, "recurs", False)
+        route = Route(self.settings, self.session)
         version, token = self.settings.version, secret(self._token)
-        return failed_attempt(self.operation, answer, problem, version, token)
+        return failed_attempt(self.operation, answer, problem, route, version, token)
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
         """Completes the error of the last attempt with the totals of all attempts."""

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+from attrs import frozen
 
 from intercom_data_events import errors
 from intercom_data_events._sending import retry
 from intercom_data_events._sending.engines import BodyError, RawResponse, SendError, causes
+from intercom_data_events._sending.engines.connections import origin_of, proxy_of
+from intercom_data_events._sending.engines.kinds import library_of
+from intercom_data_events._sending.settings import HOSTS
+from intercom_data_events._sending.words import Words, printable, read_words
 from intercom_data_events._validation import short_repr
-from intercom_data_events.errors import APIResponse, IntercomError, reported_errors, texts
+from intercom_data_events.errors import APIResponse, IntercomError
 from intercom_data_events_api.errors import UnexpectedStatus
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
+    from intercom_data_events._sending.session import Session
+    from intercom_data_events._sending.settings import Settings
 
 # Characters of an answer that a message quotes; the error keeps the whole answer.
-_LONGEST_QUOTE = 500
+_LONGEST_QUOTE = 1000
 _IDENTITIES = ("user_id", "id", "intercom_user_id", "email")
 
 #: The type of an error by status; any other from 500 on is a ServerError.
@@ -31,88 +41,211 @@ _TYPES: Mapping[int, type[errors.APIStatusError]] = {
     429: errors.RateLimitError,
 }
 
+# The remedies by the status that an answer means.
+_ADVICE: Mapping[int, str] = {
+    401: "the access token is missing, wrong or revoked, or it belongs to another region",
+    402: "the workspace's plan does not include this",
+    403: "the access token does not permit this; it needs access to events",
+    407: "a proxy in between requires a user and a password; give them in the proxy's address",
+    408: "the request did not arrive in time",
+    429: "the app's rate limit is used up until its window resets",
+}
+_MOST_NAMES = "120 active event names, the maximum"  # Documented.
+_NAMES_REMEDY = "archive names in Intercom's settings, or use an existing name"
+
+
+@frozen
+class Route:
+    """Where requests go, as messages say it.
+
+    Attributes:
+        settings: The settings of the requests.
+        session: The session that sends them.
+    """
+
+    settings: Settings
+    session: Session[Any]
+
+    @property
+    def origin(self) -> str:
+        """The scheme, the host and the port."""
+        return origin_of(httpx.URL(self.settings.base_url))
+
+    @property
+    def via(self) -> str:
+        """What is in between, with a blank before it; empty for nothing."""
+        if self.session.sender:
+            return f" through your {self.session.sender}"
+        url = httpx.URL(self.settings.base_url)
+        proxy = None
+        with suppress(errors.ConfigurationError):  # It was changed since.
+            proxy = proxy_of(url.scheme, url.host, url.netloc.decode("ascii"))
+        return f" through the proxy {proxy}" if proxy else ""
+
+    def __str__(self) -> str:
+        """Says all of it, with the region."""
+        base_url = self.settings.base_url
+        region = next((f", region {one}" for one, host in HOSTS.items() if host == base_url), "")
+        return f"{self.origin}{region},{self.via or ' without a proxy'}"
+
 
 def _status_error(
-    operation: Operation[Any], response: APIResponse[None], version: str
+    operation: Operation[Any], response: APIResponse[None], version: str, route: Route
 ) -> errors.APIStatusError:
     """Returns the typed error of an answer that reports a failure."""
     status = response.status_code
-    reported = reported_errors(response.content)
+    words = read_words(response.content)
     other = errors.ServerError if status >= 500 else errors.APIStatusError
     kind = _TYPES.get(status, other)
-    if 400 <= status < 500 and retry.refuses_version(texts(reported, "code")):
+    if 400 <= status < 500 and retry.refuses_version(words.intercoms_codes):
         kind = errors.InvalidVersionError
-    hint = _hint(response, operation.log_context(), version)
+    hint = _hint(operation, response, words, version, route)
     parts = [f"{status} for {operation.label}: {hint}"]
-    if quoted := "; ".join(_quoted(item) for item in reported):
-        parts.append(f"Intercom says: {quoted}")
+    if quoted := "; ".join(map(str, words.reasons)):
+        speaker = "Intercom" if words.of_intercom else "The answer"
+        parts.append(f"{speaker} says: {printable(quoted, _LONGEST_QUOTE)}")
     if response.request_id:
-        parts.append(f"request id {_printable(response.request_id)}")
+        parts.append(f"request id {printable(response.request_id)}")
     possible = operation.changes and retry.was_possibly_processed(status)
     return kind(". ".join(parts), response, may_have_been_processed=possible)
 
 
-def _hint(response: APIResponse[None], context: Mapping[str, object], version: str) -> str:
+def _hint(
+    operation: Operation[Any],
+    response: APIResponse[None],
+    words: Words,
+    version: str,
+    route: Route,
+) -> str:
     """Returns what an answer means, and the remedy."""
-    status, reported = response.status_code, reported_errors(response.content)
-    codes = texts(reported, "code")
+    status = response.status_code
+    said = ""
     if status >= 500:
-        return "Intercom failed, or a proxy in front of it"
-    if 300 <= status < 400:
-        return "redirects are not followed, to protect the access token; check base_url"
-    if retry.refuses_version(codes):
+        said = "Intercom failed, or a proxy in front of it"
+    elif 300 <= status < 400:
+        to = _redirected_to(response.headers.get("location", ""))
+        said = f"redirects{to} are not followed, to protect the access token"
+        said += f"; check base_url ({route})"
+    advice = _advice(operation, response, words, version)
+    if said:
+        return f"{said}; by its code, {advice}" if advice else said
+    # Observed: a 422 without a body for one event name too many.
+    if words.of_intercom or status in (408, 429) or _is_bare_422(response):
+        return advice or "Intercom does not accept the request"
+    check = f"check base_url, region and any proxy in between ({route})"
+    if advice is None:
+        nothing, other = "there is nothing at this address", "this is not Intercom's answer"
+        return f"{nothing if status == 404 else other}; {check}"
+    return (
+        f"{advice}; this is not in Intercom's words, so another server may say it, or a proxy in "
+        f"front of Intercom: {check}"
+    )
+
+
+def _advice(
+    operation: Operation[Any], response: APIResponse[None], words: Words, version: str
+) -> str | None:
+    """Returns the remedy for a code or a status; None where there is none in particular."""
+    if retry.refuses_version(words.intercoms_codes):
         return _unknown_version(version)
-    if status == 402 or "api_plan_restricted" in codes:
-        return "the workspace's plan does not include this"
-    if status == 403 or not {"forbidden", "action_forbidden"}.isdisjoint(codes):
-        return "the access token does not permit this; it needs access to events" + (
-            "" if reported else "; or a proxy in front of Intercom refuses the request"
-        )
-    if retry.denies_access(codes, status):
-        return "the access token is missing, wrong or revoked, or it belongs to another region"
-    if status == 404 and reported:
-        return (
-            f"there is no contact with {_contact(context)} in the token's workspace; Intercom "
-            "accepts events of existing contacts only, so create the contact first"
-        )
-    if status == 409:
-        email = _contact({"email": context.get("email")}, "e-mail address")
-        return f"several contacts share the {email}; use user_id or id instead"
-    if any("active event names" in text for text in texts(reported, "message")):
-        # Documented: 120; observed: this answer, with 422, to one more.
-        name = short_repr(context.get("event_name", "this one"))
+    context = operation.log_context()
+    name = short_repr(context.get("event_name", "this one"))
+    if any("active event names" in (reason.message or "") for reason in words.reasons):
         return (
             "the workspace has the maximum number of event names, so Intercom rejects the new name "
-            f"{name}; archive names in Intercom's settings, or use an existing name"
+            f"{name}; {_NAMES_REMEDY}"
         )
-    if status == 408:
-        return "the request did not arrive in time"
-    if status == 429:
-        return "the app's rate limit is used up until its window resets"
-    if reported or (status == 422 and not response.content.strip()):
-        return "Intercom does not accept the request"
-    what = "there is nothing at this address" if status == 404 else "this is not Intercom's answer"
-    return f"{what}; check base_url, region and any proxy in between"
+    if _is_bare_422(response) and operation.changes:
+        return (
+            "Intercom does not accept the request and does not say why; if the event name "
+            f"{name} is new, the workspace may have {_MOST_NAMES}: {_NAMES_REMEDY}"
+        )
+    meaning = retry.meaning(response.status_code, words)
+    if meaning == 404 and words.of_intercom:
+        return _unknown_contact(operation, context)
+    if meaning == 409:
+        email = _contact({"email": context.get("email")}, "e-mail address")
+        return f"several contacts share the {email}; use user_id or id instead"
+    return _ADVICE.get(meaning)
 
 
-def _connection_error(operation: Operation[Any], problem: SendError) -> errors.APIConnectionError:
+def _is_bare_422(response: APIResponse[None]) -> bool:
+    return response.status_code == 422 and not response.content.strip()
+
+
+def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -> str:
+    said = f"there is no contact with {_contact(context)} in the token's workspace"
+    if operation.changes:
+        said += "; Intercom accepts events of existing contacts only, so create the contact first"
+    else:
+        said += "; check the identity, and whose workspace the access token is for"
+    identity = "id" if operation.changes else "intercom_user_id"
+    if context.get("email") and not context.get(identity):
+        said += f"; a lead is known by its `id` alone, so pass {identity}= for a lead"
+    return said
+
+
+def _redirected_to(location: str) -> str:
+    """Returns the scheme, the host and the port that a redirect leads to, with a word before."""
+    with suppress(httpx.InvalidURL, ValueError):
+        if (url := httpx.URL(location)).host:
+            return f" to {printable(origin_of(url), 100)}"
+    return ""
+
+
+def _connection_error(
+    operation: Operation[Any], problem: SendError, route: Route
+) -> errors.APIConnectionError:
     """Returns the typed error of an attempt that got no whole answer."""
     # Under trio, the error of httpx has no message, but its cause has one.
     said = (str(cause) for cause in causes(problem.cause) if isinstance(cause, Exception))
-    reason = next(filter(None, said), type(problem.cause).__name__)
+    reason = printable(next(filter(None, said), type(problem.cause).__name__))
     possible = operation.changes and problem.possibly_sent
+    if not problem.possibly_sent and library_of(problem.cause) is None:
+        # It ended before it came to a connection: at the function for the token, or by `close`.
+        kind = errors.APITimeoutError if problem.timed_out else errors.APIConnectionError
+        return kind(f"{operation.label}: {reason}")
+    place = f"{route.origin}{route.via}"
     if problem.timed_out:
         return errors.APITimeoutError(
-            f"{operation.label}: no answer in time ({reason})", may_have_been_processed=possible
+            f"{operation.label}: no answer in time from {place} ({reason}); pass a longer timeout, "
+            "or check the network and any proxy in between",
+            may_have_been_processed=possible,
         )
-    message = f"{operation.label}: {reason}"
+    if problem.possibly_sent:
+        message = f"{operation.label}: no whole answer from {place}: {reason}"
+    else:
+        message = f"{operation.label}: no connection to {place}: {reason}"
+        if remedy := _connection_remedy(problem.cause, reason):
+            message += f"; {remedy}"
     return errors.APIConnectionError(message, may_have_been_processed=possible)
+
+
+def _connection_remedy(cause: Exception, reason: str) -> str:
+    """Returns the remedy for a kind of failure; empty where place and reason say enough."""
+    # By name, because engines have errors of different libraries.
+    names = {type(one).__name__ for one in causes(cause)}
+    if "ProxyError" in names:
+        if reason.startswith("407"):
+            return "give the proxy's user and password in its address, http://USER:PASSWORD@HOST"
+        return "the proxy does not let requests through to this host; ask who runs it"
+    if "SSLCertVerificationError" in names:
+        return (
+            "check base_url; to trust an authority of your own, such as that of a proxy, set "
+            "SSL_CERT_FILE to the file with its certificate, or verify= of an http_client"
+        )
+    if any(name.startswith("SSL") for name in names):
+        return "check that the server, and a proxy with https://, has TLS on this port"
+    if "gaierror" in names:
+        return "check the host name in base_url, the DNS, and whether a proxy must be set"
+    return ""
 
 
 def failed_attempt(
     operation: Operation[Any],
     answer: RawResponse | None,
     problem: Exception | None,
+    route: Route,
     version: str,
     token: str | None,
 ) -> IntercomError:
@@ -122,18 +255,20 @@ def failed_attempt(
         operation: The operation of the request.
         answer: The answer, with the part of its body that was read; None without an answer.
         problem: The error of sending or reading; it becomes the cause.
+        route: Where the request went, or was to go.
         version: The API version of the request.
         token: The access token, which the cause must not show.
     """
     failure: IntercomError
     if answer is not None and not 200 <= answer.status_code < 300:
         # The status decides; the body only adds details.
-        failure = _status_error(operation, answer.with_parsed(None), version)
+        failure = _status_error(operation, answer.with_parsed(None), version, route)
+        _hide(failure, token)
     elif isinstance(problem, SendError):
-        failure = _connection_error(operation, problem)
+        failure = _connection_error(operation, problem, route)
     else:
         answer = cast("RawResponse", answer)
-        reason = _unreadable(cast("Exception", problem))
+        reason = _unreadable(cast("Exception", problem), answer.content, route)
         failure = errors.InvalidResponseError(
             f"{answer.status_code} for {operation.label}: a success {reason}",
             answer.with_parsed(None),
@@ -146,7 +281,16 @@ def failed_attempt(
     return failure
 
 
-def _unreadable(problem: Exception) -> str:
+def _hide(error: errors.APIStatusError, token: str | None) -> None:
+    """Removes the token from what an answer says in an escaped form, such as HTML's."""
+    if token is not None:
+        error.codes = tuple(code.replace(token, errors.REMOVED) for code in error.codes)
+        error.message, error.field = (
+            text and text.replace(token, errors.REMOVED) for text in (error.message, error.field)
+        )
+
+
+def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
     """Returns what is wrong with a success that cannot be read."""
     if isinstance(problem, UnexpectedStatus):
         return "with a status that is not in the API's description"
@@ -155,9 +299,11 @@ def _unreadable(problem: Exception) -> str:
     if isinstance(problem, KeyError):
         return f"with a body that lacks {problem}"
     if isinstance(problem, JSONDecodeError | UnicodeDecodeError | RecursionError):
+        message = read_words(content).message
+        said = f". The answer says: {message}" if message else ""
         return (
             "with a body that is not JSON, so it is not Intercom's answer; check base_url and any "
-            "proxy or login page in between"
+            f"proxy or login page in between ({route}){said}"
         )
     return f"with a body that is not as described: {str(problem) or type(problem).__name__}"
 
@@ -188,19 +334,9 @@ def _unknown_version(version: str) -> str:
 
     # By number, and names such as "Preview" last.
     known = sorted(INTERCOM_VERSION_VALUES, key=lambda one: (len(one), one))
+    # Observed.
+    why = ", although it is known: the app or the resource does not have it" * (version in known)
     return (
-        f"Intercom does not accept the API version {version} that was sent; set version= or "
+        f"Intercom does not accept the API version {version} that was sent{why}; set version= or "
         f"INTERCOM_VERSION to one of {', '.join(known)}"
     )
-
-
-def _quoted(item: Mapping[str, object]) -> str:
-    code, message, at = (item.get(key) for key in ("code", "message", "field"))
-    said = f"{message} ({code})" if message and code else f"{message or code}"
-    return _printable(f"{said} at {at}" if at else said)
-
-
-def _printable(text: str) -> str:
-    """Escapes what an answer says, so that it cannot forge log lines or control a terminal."""
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST_QUOTE])
-    return f"{safe}…" if len(text) > _LONGEST_QUOTE else safe

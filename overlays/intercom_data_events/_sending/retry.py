@@ -12,9 +12,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from intercom_data_events import errors
 from intercom_data_events._sending.engines.kinds import is_kind
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.words import Words
 
 #: How many other events must be accepted before a systemic answer counts as being about the one
 #: event that got it; and how many answers to other events to wait for before sending stops.
@@ -35,6 +39,17 @@ _VERSION_CODE = "intercom_version_invalid"
 # Observed with 404 for an event whose contact does not exist, or not yet.
 _UNKNOWN_CODE = "not_found"
 _ACCESS_STATUSES = {401, 402, 403}
+# The statuses that are documented for codes, or observed with most of them.
+_PLAN_CODES = frozenset(["api_plan_restricted"])
+_PERMISSION_CODES = frozenset(["action_forbidden", "forbidden"])
+_MEANINGS = {
+    402: _PLAN_CODES,
+    403: _PERMISSION_CODES,
+    401: _ACCESS_CODES - _PLAN_CODES - _PERMISSION_CODES,
+    429: frozenset(["rate_limit_exceeded"]),
+    409: frozenset(["conflict"]),
+    404: frozenset([_UNKNOWN_CODE]),
+}
 # Statuses with which Intercom rejects one request, if the body is Intercom's list of errors.
 _PERMANENT = {400, 404, 409, 413, 422}
 
@@ -83,8 +98,8 @@ def classify(error: errors.IntercomError) -> ErrorClass:
     status, content = error.response.status_code, error.response.content
     if status >= 500 or status in _TRANSIENT:
         return ErrorClass.TRANSIENT
-    reported = errors.reported_errors(content)
-    codes = errors.texts(reported, "code")
+    words = _words(content)
+    codes = words.intercoms_codes
     if denies_access(codes) or refuses_version(codes):
         return ErrorClass.SYSTEMIC
     if status < 300:
@@ -94,7 +109,7 @@ def classify(error: errors.IntercomError) -> ErrorClass:
     # raises for a status does so before the body is read.
     bare = not content.strip()
     unread = bare and is_kind(error.__cause__, "HTTPStatusError")
-    if status in _PERMANENT and (reported or unread or (bare and status == 422)):
+    if status in _PERMANENT and (words.of_intercom or unread or (bare and status == 422)):
         return ErrorClass.PERMANENT
     return ErrorClass.SYSTEMIC
 
@@ -107,8 +122,25 @@ def is_unknown_contact(error: errors.IntercomError) -> bool:
     """
     if not isinstance(error, errors.APIResponseError) or error.response.status_code != 404:
         return False
-    codes = errors.texts(errors.reported_errors(error.response.content), "code")
+    codes = _words(error.response.content).intercoms_codes
     return _UNKNOWN_CODE in codes and classify(error) is ErrorClass.PERMANENT
+
+
+def meaning(status: int, words: Words) -> int:
+    """Returns the status that says best what a failure means: one of Intercom's codes counts more.
+
+    Observed: codes occur with other statuses than the one that they are documented for.
+    """
+    codes = set(words.intercoms_codes)
+    # In their order: of several codes, a systemic one counts.
+    return next((meant for meant, known in _MEANINGS.items() if codes & known), status)
+
+
+def _words(content: bytes) -> Words:
+    # Imported after a failure only, so that programs start faster.
+    from intercom_data_events._sending.words import read_words
+
+    return read_words(content)
 
 
 def denies_access(codes: Sequence[str], status: int | None = None) -> bool:

@@ -133,6 +133,13 @@ class Session(Generic[E]):
         return self._transport is None and self._http_client is None and self.enabled
 
     @property
+    def sender(self) -> str:
+        """The argument with the caller's own connections; empty where they are ours."""
+        if self._http_client is not None:
+            return "http_client"
+        return "" if self._transport is None else "transport"
+
+    @property
     def rate_limit(self) -> RateLimit | None:
         """The rate limit in the latest answer."""
         return RateLimit.from_headers(self._state.headers)

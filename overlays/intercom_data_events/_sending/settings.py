@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -12,7 +14,7 @@ import httpx
 from attrs import evolve, field, frozen
 
 from intercom_data_events._sending.engines.kinds import is_kind
-from intercom_data_events._validation import invalid, short_repr, whole_number
+from intercom_data_events._validation import invalid, is_host, short_repr, whole_number
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version
 
@@ -80,9 +82,7 @@ def _check_max_retries(max_retries: int) -> int:
 
 
 def _check_pace(pace: bool) -> bool:
-    if not isinstance(pace, bool):
-        raise ConfigurationError(f"pace must be True or False, not {short_repr(pace)}")
-    return pace
+    return _check_switch("pace", pace)
 
 
 def _check_quota_share(quota_share: float) -> float:
@@ -197,15 +197,29 @@ def resolve_enabled(enabled: bool | None) -> bool:
     Raises:
         ConfigurationError: INTERCOM_DISABLED is neither yes nor no.
     """
-    if isinstance(enabled, bool):
-        return enabled
-    if enabled is not None:
-        raise ConfigurationError(f"enabled must be True or False, not {short_repr(enabled)}")
-    switch = os.environ.get("INTERCOM_DISABLED", "")
-    disabled = _SWITCHES.get(switch.strip().lower())
-    if disabled is None:
-        raise ConfigurationError(f"INTERCOM_DISABLED must be 1 or 0, not {short_repr(switch)}")
-    return not disabled
+    disabled = None if enabled is None else not _check_switch("enabled", enabled)
+    return not _switch("INTERCOM_DISABLED", disabled)
+
+
+def _check_switch(name: str, given: object) -> bool:
+    if not isinstance(given, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {short_repr(given)}")
+    return given
+
+
+def _switch(variable: str, given: bool | None) -> bool:
+    """Returns a switch as given, otherwise from the environment, otherwise off.
+
+    Raises:
+        ConfigurationError: The variable is neither yes nor no.
+    """
+    if given is not None:
+        return given
+    found = os.environ.get(variable, "")
+    switch = _SWITCHES.get(found.strip().lower())
+    if switch is None:
+        raise ConfigurationError(f"{variable} must be 1 or 0, not {short_repr(found)}")
+    return switch
 
 
 def check_token(token: object) -> str:
@@ -226,22 +240,61 @@ def check_token(token: object) -> str:
     return str.__str__(token)
 
 
-def resolve_address(base_url: str | None, region: str | None) -> str:
+def resolve_address(
+    base_url: str | None, region: str | None, allow_http: bool | None = None
+) -> str:
     """Returns the API's address: as given, otherwise from the environment, otherwise the US one.
 
+    Args:
+        base_url: The address, or None.
+        region: The region, or None.
+        allow_http: Whether http:// may lead to other machines; None for INTERCOM_ALLOW_HTTP.
+
     Raises:
-        ConfigurationError: The address or region is not valid, or both are given.
+        ConfigurationError: The address or region is not valid, or both are given; a region is given
+            while INTERCOM_BASE_URL is set; or http:// leads to another machine.
     """
     if base_url is not None and region is not None:
         raise ConfigurationError("pass either base_url or region, not both")
+    if allow_http is not None:
+        _check_switch("allow_http", allow_http)
+    allows_http = _switch("INTERCOM_ALLOW_HTTP", allow_http)
     if region is not None:
-        return _check_region(region)
+        address = _check_region(region)
+        if set_address := _from("INTERCOM_BASE_URL", None, _check_address):
+            raise ConfigurationError(
+                "a region must not be given while INTERCOM_BASE_URL is set in the environment: "
+                f"region {str(region)!r} is {address}, INTERCOM_BASE_URL is {set_address}; unset "
+                "INTERCOM_BASE_URL, leave out the region, or pass base_url= (--base-url), which "
+                "takes precedence"
+            )
+        return address
     # In the environment, INTERCOM_BASE_URL takes precedence.
-    return (
+    address = (
         _from("INTERCOM_BASE_URL", base_url, _check_address)
         or _from("INTERCOM_REGION", None, _check_region)
         or HOSTS["us"]
     )
+    if not allows_http and address.startswith("http://") and not _is_loopback(address):
+        raise ConfigurationError(
+            f"{'INTERCOM_BASE_URL' if base_url is None else 'base_url'} must begin with https://, "
+            f"not {short_repr(address)}, because http:// does not encrypt the access token; pass "
+            "allow_http=True (--allow-http) or set INTERCOM_ALLOW_HTTP=1 to send it nevertheless"
+        )
+    return address
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether an address leads to this machine: localhost, 127.0.0.0/8 or ::1."""
+    host = httpx.URL(address).host.removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True  # Both are reserved for this by RFC 6761.
+    try:
+        # The system also accepts short forms, such as 127.1.
+        ip = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))
+    except (OSError, ValueError):
+        return False
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def _check_region(region: object) -> str:
@@ -257,13 +310,13 @@ def _check_address(base_url: object) -> str:
     try:
         text = base_url if isinstance(base_url, str) and _ADDRESS.fullmatch(base_url) else ""
         url = httpx.URL(text)
+        host = url.raw_host.decode("ascii") if url.host else ""  # Some names fail to be decoded.
     except (httpx.InvalidURL, ValueError):
-        url = httpx.URL()
-    if not url.host:
+        url, host = httpx.URL(), ""
+    if not host:
         usual = f"an http or https address without query and fragment, such as {HOSTS['us']}"
         raise invalid(ConfigurationError, f"base_url must be {usual}", base_url)
-    labels = url.host.removesuffix(".").split(".")
-    if not all(0 < len(label) < 64 for label in labels) or not 0 < (url.port or 1) < 65536:
+    if not is_host(host, url.port):
         raise invalid(ConfigurationError, "base_url must have a valid host and port", base_url)
     return str(url).rstrip("/")
 

@@ -28,8 +28,9 @@ app = typer.Typer(
     help=f"""Send, list and summarise Intercom data events.
 
 The access token is INTERCOM_ACCESS_TOKEN in the environment, or asked for on the terminal; it is
-never an argument. INTERCOM_REGION, INTERCOM_BASE_URL, INTERCOM_VERSION and INTERCOM_DISABLED count
-where their flags are left out.
+never an argument. INTERCOM_REGION, INTERCOM_BASE_URL, INTERCOM_ALLOW_HTTP, INTERCOM_VERSION and
+INTERCOM_DISABLED count where their flags are left out; --region is an error while INTERCOM_BASE_URL
+is set.
 
 \b
 Examples:
@@ -84,6 +85,14 @@ RegionOption = Annotated[
 BaseUrlOption = Annotated[
     str | None,
     typer.Option(help="The API's address, instead of a region's [env: INTERCOM_BASE_URL]."),
+]
+AllowHttpOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-http",
+        help="Send to other machines over http:// too, which does not encrypt the access token "
+        "[env: INTERCOM_ALLOW_HTTP].",
+    ),
 ]
 VersionOption = Annotated[
     str | None,
@@ -216,6 +225,7 @@ def track(
     ] = None,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
+    allow_http: AllowHttpOption = False,
     api_version: VersionOption = None,
     timeout: TimeoutOption = None,
     max_retries: RetriesOption = None,
@@ -228,6 +238,7 @@ def track(
     connection = Connection(
         region=region,
         base_url=base_url,
+        allow_http=allow_http,
         version=api_version,
         timeout=timeout,
         max_retries=max_retries,
@@ -275,6 +286,7 @@ def list_(
     svg: SvgOption = None,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
+    allow_http: AllowHttpOption = False,
     api_version: VersionOption = None,
     timeout: TimeoutOption = None,
     max_retries: RetriesOption = None,
@@ -292,6 +304,7 @@ def list_(
         Connection(
             region=region,
             base_url=base_url,
+            allow_http=allow_http,
             version=api_version,
             timeout=timeout,
             max_retries=max_retries,
@@ -321,6 +334,7 @@ def summary(
     svg: SvgOption = None,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
+    allow_http: AllowHttpOption = False,
     api_version: VersionOption = None,
     timeout: TimeoutOption = None,
     max_retries: RetriesOption = None,
@@ -334,6 +348,7 @@ def summary(
         Connection(
             region=region,
             base_url=base_url,
+            allow_http=allow_http,
             version=api_version,
             timeout=timeout,
             max_retries=max_retries,
@@ -395,6 +410,7 @@ def import_(
     no_pace: NoPaceOption = False,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
+    allow_http: AllowHttpOption = False,
     api_version: VersionOption = None,
     timeout: TimeoutOption = None,
     deadline: Annotated[
@@ -419,6 +435,7 @@ def import_(
         Connection(
             region=region,
             base_url=base_url,
+            allow_http=allow_http,
             version=api_version,
             timeout=timeout,
             deadline=deadline,
@@ -494,6 +511,7 @@ def export(
     to: OutputOption = None,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
+    allow_http: AllowHttpOption = False,
     api_version: VersionOption = None,
     timeout: TimeoutOption = None,
     max_retries: RetriesOption = None,
@@ -514,6 +532,7 @@ def export(
         Connection(
             region=region,
             base_url=base_url,
+            allow_http=allow_http,
             version=api_version,
             timeout=timeout,
             max_retries=max_retries,
@@ -599,6 +618,7 @@ def drain(
     no_pace: NoPaceOption = False,
     region: RegionOption = None,
     base_url: BaseUrlOption = None,
+    allow_http: AllowHttpOption = False,
     api_version: VersionOption = None,
     deadline: Annotated[
         float | None,
@@ -629,6 +649,7 @@ def drain(
         Connection(
             region=region,
             base_url=base_url,
+            allow_http=allow_http,
             version=api_version,
             deadline=deadline,
             max_retries=max_retries,

@@ -27,6 +27,7 @@ class Connection:
         quota_share: The part of the app's quota to use.
         dry_run: Whether nothing is to be sent.
         pace: Whether to wait for room within the rate limit.
+        allow_http: Whether http:// may lead to other machines; False leaves it to the environment.
     """
 
     region: str | None = None
@@ -38,6 +39,7 @@ class Connection:
     quota_share: float | None = None
     dry_run: bool = False
     pace: bool = True
+    allow_http: bool = False
 
     @property
     def sends(self) -> bool:
@@ -55,7 +57,7 @@ class Connection:
         Raises:
             ConfigurationError: It cannot be told.
         """
-        return resolve_address(self.base_url, self.region)
+        return resolve_address(self.base_url, self.region, self.allow_http or None)
 
     def options(self) -> dict[str, Any]:
         """Returns the arguments to make a client with.
@@ -72,6 +74,7 @@ class Connection:
             "max_retries": self.max_retries,
             "quota_share": self.quota_share,
             "pace": self.pace,
+            "allow_http": self.allow_http or None,
         }
         options: dict[str, Any] = {
             name: value for name, value in named.items() if value is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import math
+import socket
 import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -194,8 +195,7 @@ class AiohttpEngine:
             options: dict[str, Any] = {}
             if url.scheme == "https":
                 options["ssl"] = self._tls
-            with setting_up():
-                proxy, given = _proxy(url)
+            proxy, given = _proxy(url)
             if proxy is not None:
                 options |= {"proxy": proxy, "proxy_headers": given}
                 # Not headers of the session, because aiohttp sends those to the proxy, too.
@@ -234,7 +234,8 @@ def _proxy(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
     proxy = proxy_of(url.scheme, host, netloc)
     if proxy is None:
         return None, {}
-    address = yarl.URL(proxy)
+    with setting_up():
+        address = yarl.URL(proxy.address)
     if address.user is None:
         return address, {}
     user = base64.b64encode(f"{address.user}:{address.password or ''}".encode()).decode()
@@ -281,10 +282,25 @@ def _failure(error: Exception, *, possibly_sent: bool) -> SendError:
             refused = httpx.ProxyError(f"{error.status} from the proxy")
             return SendError(refused, possibly_sent=False)
         recurs = any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
-        return SendError(httpx.ConnectError(said), possibly_sent=False, recurs=recurs)
+        failed = httpx.ConnectError(said)
+        if reason := _reason(error):
+            # aiohttp's message shows its own objects.
+            failed = httpx.ConnectError(str(reason))
+            failed.__cause__ = reason
+        return SendError(failed, possibly_sent=False, recurs=recurs)
     if isinstance(error, OSError):
         return SendError(httpx.ReadError(said), possibly_sent=True)
     # Without aiohttp's message, which quotes the server.
     is_answer = isinstance(error, aiohttp.ClientResponseError)
     broken = "the answer is not HTTP" if is_answer else _BROKEN
     return SendError(httpx.RemoteProtocolError(broken), possibly_sent=True)
+
+
+def _reason(error: Exception) -> Exception | None:
+    """Returns the system's error in an error of aiohttp, as a new one without its frames."""
+    for name in ("os_error", "certificate_error"):
+        found = getattr(error, name, None)
+        if isinstance(found, Exception):
+            is_name = isinstance(error, aiohttp.ClientConnectorDNSError)
+            return (socket.gaierror if is_name else type(found))(*found.args)
+    return None

@@ -7,6 +7,8 @@ scans all connections for each request. The rate limiter bounds the number.
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import sys
 import time
 import urllib.request
@@ -20,6 +22,7 @@ import httpx
 
 from intercom_data_events._sending.engines import SendError
 from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt, GuardedBackend
+from intercom_data_events._validation import is_host, short_repr
 from intercom_data_events.errors import ConfigurationError
 
 # Seconds that an idle connection is kept: longer than a window of the rate limit, because all are
@@ -126,10 +129,11 @@ class Connections(Generic[T]):
         return found
 
     def _new(self, url: httpx.URL, origin: str) -> Connection[T]:
+        proxy = proxy_of(url.scheme, url.host, url.netloc.decode("ascii"))
         with setting_up():
             transport = self._kind(
                 verify=self.tls,
-                proxy=proxy_of(url.scheme, url.host, url.netloc.decode("ascii")),
+                proxy=None if proxy is None else proxy.address,
                 limits=httpx.Limits(
                     max_connections=None,
                     max_keepalive_connections=None,
@@ -153,16 +157,46 @@ def setting_up() -> Generator[None]:
         raise ConfigurationError(f"{_NOT_SET_UP}: an address is not valid") from None
 
 
-def proxy_of(scheme: str, host: str, netloc: str) -> str | None:
-    """Returns the address of the environment's proxy for a host; None where there is none.
+class Proxy:
+    """A proxy of the environment.
+
+    Attributes:
+        address: Its address, with its user and password.
+        variable: The name of the variable that it is from.
+    """
+
+    __slots__ = ("address", "variable")
+
+    def __init__(self, address: str, variable: str) -> None:
+        self.address, self.variable = address, variable
+
+    def __str__(self) -> str:
+        """Names it without user and password."""
+        return f"{origin_of(httpx.URL(self.address))} ({self.variable})"
+
+
+def origin_of(url: httpx.URL) -> str:
+    """Returns the scheme, the host and the port of an address, as messages show them."""
+    netloc = url.netloc.decode("ascii")
+    port = {"https": ":443", "http": ":80"}.get(url.scheme, "") if url.port is None else ""
+    return f"{url.scheme}://{netloc}{port}"
+
+
+def proxy_of(scheme: str, host: str, netloc: str) -> Proxy | None:
+    """Returns the environment's proxy for a host; None where there is none.
 
     Args:
         scheme: "http" or "https".
         host: The host of the address.
         netloc: The host, with the port where the address has one.
+
+    Raises:
+        ConfigurationError: A variable cannot be used. The message does not show it, because a
+            proxy's address may have a password, also in a wrong place.
     """
     found = getproxies()
-    proxy = found.get(scheme) or found.get("all")
+    kind = scheme if found.get(scheme) else "all"
+    proxy = found.get(kind)
     if not proxy or proxy_bypass(host):
         return None
     # As in httpx, an exception can have a port and a scheme; "all" is any scheme.
@@ -172,7 +206,57 @@ def proxy_of(scheme: str, host: str, netloc: str) -> str | None:
     excepted: Any = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
     if any(excepted(name, {"no": ",".join(of_scheme)}) for name in (host, netloc)):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    if any("/" in one and _is_in(host, one) for one in of_scheme):
+        return None
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    variable = _variable(kind, proxy)
+    if problem := _problem(address):
+        must = f"{variable} must be the address of a proxy, such as http://proxy.example:3128"
+        raise ConfigurationError(f"{_NOT_SET_UP}: {must}; {problem}")
+    return Proxy(address, variable)
+
+
+def _is_in(host: str, network: str) -> bool:
+    """Whether a host is an address in a range of NO_PROXY, such as 10.0.0.0/8."""
+    try:
+        within = ipaddress.ip_network(network.replace("[", "").replace("]", ""), strict=False)
+    except ValueError:
+        must = "must list hosts, domains and ranges of addresses, such as 10.0.0.0/8"
+        given = f"{_variable('no', None)} {must}, not {short_repr(network)}"
+        raise ConfigurationError(f"{_NOT_SET_UP}: {given}") from None
+    try:
+        return ipaddress.ip_address(host) in within
+    except ValueError:
+        return False  # Names are not looked up for this.
+
+
+def _variable(kind: str, value: str | None) -> str:
+    """Returns the name of the variable that a proxy is from; lower case counts first, as urllib."""
+    names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
+    of_value = (name for name in names if value is None or os.environ[name] == value)
+    return next(of_value, f"the system's setting for {kind}_proxy")
+
+
+def _problem(address: str) -> str:
+    """Returns what is wrong with a proxy's address, without showing any of it; empty for nothing.
+
+    The libraries find it out one by one when they connect, and httpcore with a UnicodeError.
+    """
+    try:
+        url = httpx.URL(address)
+        host = url.raw_host.decode("ascii") if url.host else ""  # Some names fail to be decoded.
+    except (httpx.InvalidURL, ValueError):
+        return "it is not an address"
+    if url.scheme not in ("http", "https", "socks5", "socks5h"):
+        return "its scheme must be http, https, socks5 or socks5h"
+    if not is_host(host, url.port):
+        return "its host or port is not valid"
+    if url.scheme.startswith("socks"):
+        from importlib.util import find_spec
+
+        if find_spec("socksio") is None:
+            return "a SOCKS proxy needs the package socksio: pip install 'httpx[socks]'"
+    return ""
 
 
 def guard(transport: Any) -> Any:

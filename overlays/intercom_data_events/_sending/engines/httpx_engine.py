@@ -186,6 +186,16 @@ class _HTTPXBase(Generic[C]):
             content = answer.content if answer.is_stream_consumed else b""
             problem = self._failure(error, made)
             return RawResponse(answer.status_code, answer.headers.raw, content, problem)
+        # Python 3.12 names the codec in a note.
+        named = (
+            f"{error}{getattr(error, '__notes__', '')}" if isinstance(error, UnicodeError) else ""
+        )
+        if "idna" in named:
+            # The libraries do not check the host of a proxy before they connect.
+            raise ConfigurationError(
+                "the http_client or transport cannot connect, because the host of its proxy is not "
+                "valid; look at its proxies, and at the proxy variables in the environment"
+            ) from None
         if not is_failure(error):
             raise error
         failure = self._failure(error, made)

@@ -1,0 +1,207 @@
+"""Reads what a failure says, whatever the shape of its body: Intercom's, a gateway's, a page's.
+
+What an answer says is untrusted: its words are bounded, on one line, and cannot control a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+# Characters of one text, the reasons of one answer, and how deep they may be nested in it.
+_LONGEST = 500
+_MOST = 20
+_DEEPEST = 8
+# Bytes. The answer to a failure has at most as many, and the words of a page are at its beginning.
+_LARGEST = 1024 * 1024
+_LARGEST_PAGE = 64 * 1024
+
+# The keys of bodies, in the order in which they count. Observed: Intercom's own, those of gateways
+# and frameworks, RFC 9457 (problem+json) and RFC 6749 (OAuth).
+_MESSAGES = ("message", "detail", "error_description", "description", "msg", "reason")
+_HEADS = ("title", "error")
+_LISTS = ("errors", "error")
+_FIELDS = ("field", "param", "parameter")
+_UNNAMED = {*_MESSAGES, *_HEADS, *_LISTS, "code"}
+# They say nothing about what failed.
+_MARKS = {"type", "request_id", "status", "instance", "id"}
+# "invalid_token" alone is a code, "Forbidden" is not.
+_CODE = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)+")
+_WORD = re.compile(r"[\w.-]{1,100}")
+
+_TAG = re.compile(r"<[^<>]*>")
+_HEADING = re.compile(
+    r"<(title|h[1-6])\b[^<>]*>([^<]*(?:<(?!/?(?:title|h[1-6])\b)[^<]*)*)", re.IGNORECASE
+)
+_HIDDEN = re.compile(r"<(?:script|style)\b[^<>]*>?", re.IGNORECASE)
+_SHOWN_AGAIN = re.compile(r"</(?:script|style)\b[^<>]*>?", re.IGNORECASE)
+
+
+class Reason(NamedTuple):
+    """One of the reasons that an answer gives."""
+
+    message: str | None = None
+    code: str | None = None
+    field: str | None = None
+
+    def __str__(self) -> str:
+        """Says all of it."""
+        said = self.message or self.code or ""
+        if self.code and self.code != said:
+            said = f"{said} ({self.code})"
+        return f"{said} at {self.field}" if self.field else said
+
+
+class Words(NamedTuple):
+    """What an answer says.
+
+    Attributes:
+        reasons: The reasons, in their order.
+        of_intercom: Whether they are Intercom's own list of errors, and not the words of a proxy or
+            of another server.
+    """
+
+    reasons: tuple[Reason, ...] = ()
+    of_intercom: bool = False
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The codes, in their order."""
+        return tuple(reason.code for reason in self.reasons if reason.code)
+
+    @property
+    def intercoms_codes(self) -> tuple[str, ...]:
+        """The codes, if they are Intercom's own."""
+        return self.codes if self.of_intercom else ()
+
+    @property
+    def message(self) -> str | None:
+        """The first message, or None."""
+        return next((reason.message for reason in self.reasons if reason.message), None)
+
+    @property
+    def field(self) -> str | None:
+        """The first field, or None."""
+        return next((reason.field for reason in self.reasons if reason.field), None)
+
+
+def read_words(content: bytes) -> Words:
+    """Returns what the body of an answer says; nothing where it has no words."""
+    if not content.strip() or len(content) > 2 * _LARGEST:
+        return Words()
+    try:
+        decoded = json.loads(content)
+    except RecursionError:
+        return Words()
+    except ValueError:
+        message = _clean(_page(content[:_LARGEST_PAGE].decode(errors="replace")))
+        return Words((Reason(message),) if message else ())
+    errors = decoded.get("errors") if isinstance(decoded, dict) else None
+    return Words(
+        tuple(islice(_reasons(decoded), _MOST)),
+        isinstance(errors, list) and any(isinstance(one, dict) for one in errors),
+    )
+
+
+def printable(text: str, longest: int = _LONGEST) -> str:
+    """Escapes what an answer says, so that it cannot forge log lines or control a terminal."""
+    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: longest + 1])
+    return f"{safe[:longest]}…" if len(safe) > longest else safe
+
+
+def _reasons(value: object, at: str | None = None, depth: int = 0) -> Iterator[Reason]:
+    """Yields the reasons in a part of a body; `at` is the field that it is about."""
+    if depth > _DEEPEST:
+        return
+    if isinstance(value, list):
+        for one in value:
+            yield from _reasons(one, at, depth + 1)
+    elif isinstance(value, dict):
+        own = _own({key.lower(): one for key, one in value.items()}, at, depth)
+        if own.message or own.code:
+            yield own
+        nested = [value[key] for key in _LISTS if isinstance(value.get(key), dict | list)]
+        if nested:
+            for one in nested:
+                read = _fields if _is_of_fields(one) else _reasons
+                yield from read(one, at, depth + 1)
+        elif not (own.message or own.code):
+            yield from _fields(value, at, depth, but=_UNNAMED)
+    elif message := _scalar(value):
+        yield Reason(message, field=at)
+
+
+def _is_of_fields(value: Any) -> bool:
+    """Whether a part of a body has reasons by field, and is not a reason itself."""
+    if not isinstance(value, dict):
+        return False
+    keys = {key.lower() for key in value}
+    is_reason = keys & {"message", "detail", "description", "code", "type"}
+    return not is_reason or all(isinstance(one, list) for one in value.values())
+
+
+def _fields(
+    value: Any, at: str | None, depth: int, *, but: Collection[str] = ()
+) -> Iterator[Reason]:
+    """Yields the reasons in an object whose keys are fields, but for some keys."""
+    for key, one in value.items():
+        if not (but and key in _MARKS):
+            yield from _reasons(one, at if key in but else _clean(key), depth + 1)
+
+
+def _own(value: Mapping[str, object], at: str | None, depth: int) -> Reason:
+    """Returns the reason that an object itself is."""
+    message, code = _first(value, _MESSAGES), value.get("code")
+    if depth and not code:
+        # Some call the code of a reason its type; that of a whole body is another thing.
+        code = value.get("type")
+    code = code if isinstance(code, str) and _WORD.fullmatch(code) else None
+    for key in _HEADS:
+        head = _first(value, (key,))
+        if head and not code and key == "error" and _CODE.fullmatch(head):
+            code, message = head, message or head
+        elif head and head not in (code, message):
+            message = f"{head}: {message}" if message else head
+    return Reason(message, code, _first(value, _FIELDS) or at)
+
+
+def _first(value: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
+    """Returns the first text that one of the keys has; the texts of a list are joined."""
+    for key in keys:
+        found = value.get(key)
+        parts = found[:_MOST] if isinstance(found, list) else [found]
+        if text := _clean("; ".join(filter(None, map(_scalar, parts)))):
+            return text
+    return None
+
+
+def _scalar(value: object) -> str | None:
+    """Returns a string or a number as a string; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return _clean(str(value))
+
+
+def _clean(text: str) -> str | None:
+    """Returns a text on one line, bounded and printable; None for one without words."""
+    # More than is kept, because runs of blanks become one.
+    return printable(" ".join(text[: 20 * _LONGEST].split())) or None
+
+
+def _page(text: str) -> str:
+    """Returns what a body that is not JSON says: a page's title or first heading, or its text."""
+    if "\0" in text:
+        return ""  # It is binary.
+    if not text.lstrip("\ufeff \t\r\n").startswith("<"):
+        return text
+    from html import unescape
+
+    for _, inside in islice(_HEADING.findall(text), _MOST):
+        if found := unescape(_TAG.sub(" ", inside)).strip():
+            return found
+    shown, *rest = _HIDDEN.split(text)
+    shown += " ".join(end for one in rest for end in _SHOWN_AGAIN.split(one, maxsplit=1)[1:])
+    return unescape(_TAG.sub(" ", shown))
