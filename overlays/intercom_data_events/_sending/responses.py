@@ -134,7 +134,7 @@ def _hint(
         return advice or "Intercom does not accept the request"
     check = f"check base_url, region and any proxy in between ({route})"
     if advice is None:
-        nothing, other = "there is nothing at this address", "this is not Intercom's answer"
+        nothing, other = "there is nothing at this address", "this is not in Intercom's words"
         return f"{nothing if status == 404 else other}; {check}"
     return (
         f"{advice}; this is not in Intercom's words, so another server may say it, or a proxy in "
