@@ -406,6 +406,23 @@ def test_a_slow_answer_within_the_limit_is_an_answer(sending):
         assert len(sending(first_page, base_url=server.url, timeout=20)) == 1
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_token_that_does_not_come_in_time_is_asked_for_no_more_often_than_retries_allow(
+    sending, retries
+):
+    called = []
+
+    async def token():
+        called.append(1)
+        await anyio.sleep(LATE)
+
+    options = {"access_token": token, "timeout": 0.01, "max_retries": retries}
+    error = too_late(sending, create, "http://127.0.0.1:9", **options)
+
+    assert (len(called), error.tries) == (1 + retries, 0)
+
+
 # Many events.
 
 

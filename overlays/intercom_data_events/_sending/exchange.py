@@ -96,7 +96,8 @@ class Exchange(Generic[T]):
 
     def __init__(self, operation: Operation[T], session: Session[Any], settings: Settings) -> None:
         self.operation, self.session, self.settings = operation, session, settings
-        self.attempts = 0
+        # Of those that begin, some are not made: the function for the token may take too long.
+        self.begun_attempts = self.attempts = 0
         self.recurs = self.possibly_processed = False
         self.begun = session.clock.monotonic()
         self._token: str | None = None
@@ -176,7 +177,7 @@ class Exchange(Generic[T]):
                 return failure
             log.info(
                 "%s: %s, retrying in %.2f s (%d of %d)",
-                operation.label, _reason(failure), wait, self.attempts, settings.max_retries,
+                operation.label, _reason(failure), wait, self.begun_attempts, settings.max_retries,
             )  # fmt: skip
             yield Wait(wait, None)
             acquired = False
@@ -192,6 +193,7 @@ class Exchange(Generic[T]):
         """
         session, clock, limiter = self.session, self.session.clock, state.limiter
         begun = clock.monotonic()
+        self.begun_attempts += 1
         seconds = min(self.settings.seconds_per_attempt, max(0.0, ends - begun))
         outcome: object
         try:
@@ -255,10 +257,10 @@ class Exchange(Generic[T]):
 
     def _wait(self, failure: errors.IntercomError) -> float | None:
         """Returns the seconds until the next attempt; None if this was the last one."""
-        last = self.recurs or self.attempts > self.settings.max_retries
+        last = self.recurs or self.begun_attempts > self.settings.max_retries
         if last or not retry.is_repeated(failure, self.operation.idempotency):
             return None
-        return retry.seconds_to_wait(failure, self.attempts, self.session.clock.time())
+        return retry.seconds_to_wait(failure, self.begun_attempts, self.session.clock.time())
 
     def _failed(
         self, answer: RawResponse | None, problem: Exception | None
