@@ -43,12 +43,16 @@ _DECIMALS = {
 
 
 def _check_url(_: object, __: object, url: str) -> None:
+    if type(url) is str and url.startswith(("https://", "http://")) and url.isascii():
+        return  # Most are, and need no other check.
     if not (isinstance(url, str) and url.lower().startswith(("http://", "https://"))):
         raise check.invalid(MetadataError, "url must be an http or https address", url)
     check.checked_text(url, "url", MetadataError)
 
 
 def _check_value(_: object, __: object, value: str) -> None:
+    if type(value) is str and value.isascii():
+        return
     if not isinstance(value, str) or check.plain_text(value) is None:
         raise check.invalid(MetadataError, "value must be a string that UTF-8 can encode", value)
 
@@ -205,7 +209,17 @@ def decode(metadata: Mapping[str, object]) -> dict[str, object]:
         >>> decode({"order_date": 1392036272, "load": 3.67})["order_date"].isoformat()
         '2014-02-10T12:44:32+00:00'
     """
-    return {key: _decode(key, value) for key, value in metadata.items()}
+    decoded = dict(metadata)
+    for key, value in metadata.items():
+        if type(value) is int:
+            if key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
+                decoded[key] = timestamps.from_unix(value)
+        elif isinstance(value, dict) and len(value) == 2:
+            try:
+                decoded[key] = _known(value) or value
+            except MetadataError:  # Another object that has the same keys.
+                continue
+    return decoded
 
 
 def to_json(value: object) -> object:
@@ -274,17 +288,6 @@ def _supported(key: str, value: object) -> JSONValue | None:
 
 def _seconds(key: str, value: datetime | float) -> int:
     return timestamps.to_unix(value, f"metadata[{key!r}]")
-
-
-def _decode(key: str, value: object) -> object:
-    if isinstance(value, dict):
-        try:
-            return _known(value) or value
-        except MetadataError:  # Another object that has the same keys.
-            return value
-    if key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
-        return timestamps.from_unix(value)
-    return value
 
 
 def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:
