@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from attrs import define, field, frozen
 
@@ -387,10 +387,10 @@ def _query(address: object) -> str | None:
     """
     if not isinstance(address, str):
         return None
+    query = address.partition("#")[0].partition("?")[2] if "?" in address else address
     try:
-        query = urlsplit(address).query if "?" in address else address
         return None if "://" in query.split("=")[0] else quote(query, safe=_QUERY_SAFE) or None
-    except ValueError:  # Not an address, or it contains a lone surrogate.
+    except UnicodeEncodeError:  # It contains a lone surrogate.
         return None
 
 
@@ -411,12 +411,15 @@ def _read(
     fields: dict[str, Any], name: str, value: object, read: Callable[[object], T | None]
 ) -> T | None:
     """Reads a field that was taken out of an object; puts back what cannot be read."""
-    if value is None or value == "":
-        return None
-    found = read(value)
+    found = None if value == "" else read(value)
     if found is None:
-        fields[name] = value
+        _put_back(fields, name, value)
     return found
+
+
+def _put_back(fields: dict[str, Any], name: str, value: object) -> None:
+    if value is not None and value != "":
+        fields[name] = value
 
 
 def _text(value: object) -> str | None:
@@ -478,17 +481,23 @@ def _listed_event(fields: dict[str, Any]) -> ListedEvent:
         intercom_user_id = _read(fields, "intercom_user_id", intercom_user_id, _identifier)
     if type(email := pop("email", None)) is not str or not email:
         email = _read(fields, "email", email, _text)
-    if (kind := pop("type", None)) != "event" and kind not in (None, ""):
-        fields["type"] = kind
-    metadata = _take(fields, "metadata", _object)
+    if (kind := pop("type", None)) != "event":
+        _put_back(fields, "type", kind)
+    if (created_at := timestamps.read(given := pop("created_at", None))) is None:
+        _put_back(fields, "created_at", given)
+    if isinstance(metadata := pop("metadata", None), dict):
+        metadata = _metadata.decode(metadata)
+    else:
+        _put_back(fields, "metadata", metadata)
+        metadata = {}
     return ListedEvent(
         name,
-        _take(fields, "created_at", timestamps.read),
+        created_at,
         event_id,
         user_id,
         intercom_user_id,
         email,
-        _metadata.decode(metadata) if metadata else {},
+        metadata,
         fields or {},
     )
 

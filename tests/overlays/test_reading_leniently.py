@@ -50,7 +50,7 @@ NEITHER = [
     "NaN",
     "-",
     ".",
-    "１３８９９１３９４１",
+    "\N{ARABIC-INDIC DIGIT ONE}389913941",
     "1_389_913_941",
     True,
     False,
