@@ -153,8 +153,8 @@ def _create_summary(
 
 
 def _shown(contact: Contact | AsyncContact) -> str:
-    ((name, value),) = ((k, v) for k, v in asdict(contact.identity).items() if v is not None)
-    return f"{type(contact).__name__}({name}={value!r})"
+    known = (f"{k}={v!r}" for k, v in asdict(contact.identity).items() if v is not None)
+    return f"{type(contact).__name__}({', '.join(known)})"
 
 
 @frozen

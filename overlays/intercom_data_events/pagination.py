@@ -78,11 +78,12 @@ class ListedEvent:
 
         `created_at` is in whole Unix seconds; fields that cannot be read are as received.
         """
-        seconds = None if self.created_at is None else int(self.created_at.timestamp() // 1)
+        moment = self.created_at
         fields: dict[str, object] = {
             "type": "event",
             "event_name": self.event_name,
-            "created_at": seconds,
+            # The fraction is cut off first, because a float would round it up in the far future.
+            "created_at": moment and int(moment.replace(microsecond=0).timestamp()),
             "user_id": self.user_id,
             "id": self.id,
             "intercom_user_id": self.intercom_user_id,
@@ -353,7 +354,7 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
         since: The cursor.
         given: Parameters of a listing: at most one identity, and the page size. An identity of
             another kind than the cursor's is not compared, because Intercom's example of a cursor
-            has another kind than the query that it is from.
+            has another kind than the query that it is from. Nor is the case of an e-mail address.
 
     Raises:
         InvalidInputError: It is not a cursor, or it has another value than was given.
@@ -365,7 +366,8 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
         must = "since must be the cursor in page.since of an earlier listing"
         raise invalid(InvalidInputError, must, since)
     for name, value in given.items():
-        if inside.get(name, str(value)) != str(value):
+        compared = str.lower if name == "email" else str
+        if name in inside and compared(inside[name]) != compared(str(value)):
             kind = IdentityError if name in _IDENTITIES else InvalidInputError
             raise invalid(kind, f"{name} must be the cursor's {inside[name]!r}", value)
     if inside.keys() & _IDENTITIES:
@@ -428,10 +430,8 @@ def _text(value: object) -> str | None:
 
 def _identifier(value: object) -> str | None:
     """Returns an identifier: a string, or the digits of an integer."""
-    return value if isinstance(value, str) else _digits(value)
-
-
-def _digits(value: object) -> str | None:
+    if isinstance(value, str):
+        return value
     number = _integer(value)
     return None if number is None else str(number)
 

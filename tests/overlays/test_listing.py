@@ -152,6 +152,14 @@ def test_a_since_cursor_of_a_page_is_handed_back_as_it_came(answering):
     assert dict(transport.requests[1].url.params) == {"type": "user", "user_id": "1", "since": "5"}
 
 
+def test_an_address_of_other_case_is_that_of_a_since_cursor(answering):
+    call, transport = answering(page())
+
+    call(lambda client: client.list(email="A@b.co", since="email=a@b.co&since=5"))
+
+    assert transport.requests[0].url.params.get_list("email") == ["a@b.co"]
+
+
 @pytest.mark.parametrize("cursor", ["since=1", "type=user&since=1"])
 def test_a_since_cursor_that_names_no_contact_needs_one(call, emulator, cursor):
     with pytest.raises(IdentityError, match="pass user_id, email or intercom_user_id"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import attrs
 import httpx
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from intercom_data_events import (
     InvalidResponseError,
     PaginationError,
 )
+from intercom_data_events_api import models
 
 EVENT = {"event_name": "placed-order", "created_at": 1389913941}
 WHEN = datetime(2014, 1, 16, 23, 12, 21, tzinfo=UTC)
@@ -64,7 +66,6 @@ NEITHER = [
     ENDLESS,
     "2014-01-16T23:12:21Z" + ENDLESS,
 ]
-shown = {"ids": lambda given: f"{given!r:.30}" if not isinstance(given, int) else f"{given:.0e}"}
 
 
 def client_of(body):
@@ -268,6 +269,39 @@ def test_a_listing_is_read_under_each_status_of_success(answering, status):
     call, _ = answering(httpx.Response(status, json={"events": [EVENT]}))
 
     assert len(call(lambda client: client.list(user_id="1"))) == 1
+
+
+SAMPLES = {
+    "type": "event", "event_name": "a", "created_at": 1, "user_id": "1", "id": "2", "email": "e",
+    "intercom_user_id": "3", "metadata": {"a": 1}, "name": "a", "count": 1, "first": 1, "last": 1,
+    "description": "d", "events": [], "pages": {"next": None, "since": "since=1&user_id=1"},
+}  # fmt: skip
+
+
+def described(model, *others):
+    names = {one.name.rstrip("_") for one in attrs.fields(model)}
+    return {name: SAMPLES[name] for name in names - {"additional_properties", *others}}
+
+
+def test_every_field_that_the_description_has_is_read():
+    (event,) = listed(described(models.DataEvent))
+    (item,) = summarised(described(models.DataEventSummaryItem))
+    page = page_of(**{**described(models.DataEventList), "type": "event.list"})
+    # Pages of summaries are described, but nothing is known about how to request them.
+    summary = summarised(**described(models.DataEventSummary, "events", "type", "pages"))
+
+    for one in (event, item, page, summary):
+        assert one.additional_properties == {}
+        assert all(value is not None for name, value in attrs.asdict(one).items() if name != "next")
+
+
+@pytest.mark.parametrize("year", [1, 1969, 4999, 9999])
+def test_a_fraction_of_a_second_is_cut_off_in_json_and_never_rounded_up(year):
+    (event,) = listed({"created_at": f"{year:04}-12-31T23:59:59.999999Z"})
+    (whole,) = listed({"created_at": f"{year:04}-12-31T23:59:59Z"})
+
+    assert event.created_at.microsecond == 999_999
+    assert event.to_dict() == whole.to_dict()
 
 
 JSON = st.recursive(
