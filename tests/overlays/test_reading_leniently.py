@@ -193,7 +193,10 @@ def test_pages_that_are_not_an_object_are_kept_and_end_the_listing(pages):
     assert page.additional_properties == {"pages": pages}
 
 
-@pytest.mark.parametrize("came", [5, ["a"], {"page": 2, "starting_after": "x"}, HERE, True])
+@pytest.mark.parametrize(
+    "came",
+    [5, ["a"], {"page": 2, "starting_after": "x"}, HERE, f"{HERE}#?before=5", "?a=\ud800", True],
+)
 def test_a_cursor_that_cannot_be_read_is_kept_and_the_events_are_read(came):
     page = page_of(events=[EVENT], pages={"next": came, "since": came, "page": 1})
 
