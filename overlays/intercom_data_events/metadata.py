@@ -209,14 +209,18 @@ def decode(metadata: Mapping[str, object]) -> dict[str, object]:
         >>> decode({"order_date": 1392036272, "load": 3.67})["order_date"].isoformat()
         '2014-02-10T12:44:32+00:00'
     """
-    decoded = dict(metadata)
+    return decode_in_place(dict(metadata))
+
+
+def decode_in_place(metadata: dict[str, object]) -> dict[str, object]:
+    """Does the same with a dictionary that nothing else uses, and returns it."""
     for key, value in metadata.items():
         if type(value) is int:
             if key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
-                decoded[key] = timestamps.from_unix(value)
+                metadata[key] = timestamps.from_unix(value)
         elif isinstance(value, dict) and len(value) == 2:
-            decoded[key] = _read_known(value)
-    return decoded
+            metadata[key] = _read_known(value)
+    return metadata
 
 
 def to_json(value: object) -> object:

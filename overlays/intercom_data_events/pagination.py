@@ -486,7 +486,7 @@ def _listed_event(fields: dict[str, Any]) -> ListedEvent:
     if (created_at := timestamps.read(given := pop("created_at", None))) is None:
         _put_back(fields, "created_at", given)
     if isinstance(metadata := pop("metadata", None), dict):
-        metadata = _metadata.decode(metadata)
+        _metadata.decode_in_place(metadata)
     else:
         _put_back(fields, "metadata", metadata)
         metadata = {}
