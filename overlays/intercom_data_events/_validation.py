@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from operator import index
 from typing import Any, TypeVar
 
@@ -12,6 +13,8 @@ E = TypeVar("E", bound=Exception)
 SURROGATE = "a lone surrogate, which UTF-8 cannot encode"
 #: Inferred: JSON parsers read integers of at most 64 bits.
 BEYOND = 2**63
+#: Characters; more than a number has, or a time in ISO 8601.
+LONGEST_NUMBER = 40
 
 
 def short_repr(value: object) -> str:
@@ -62,17 +65,23 @@ def whole_number(value: Any) -> int | None:
     return number if -BEYOND <= number < BEYOND else None
 
 
-def text_or_none(value: object, name: str) -> str | None:
-    """Returns a string from an answer, or None where it is missing, null or empty.
+def read_number(value: object) -> int | float | None:
+    """Returns a finite number of an answer, also one in a string, or None.
 
-    Raises:
-        TypeError: It is not a string.
+    What has no fraction is an integer. Integers have at most 64 bits, and strings are short, so
+    that nothing takes long.
     """
     if isinstance(value, str):
-        return value or None
-    if value:
-        raise TypeError(f"its {name} must be a string, not {short_repr(value)}")
-    return None
+        text = value.strip()
+        digits = text.removeprefix("-").replace(".", "", 1)
+        if len(text) > LONGEST_NUMBER or not (digits.isascii() and digits.isdecimal()):
+            return None
+        value = float(text) if "." in text else int(text)
+    if isinstance(value, float):
+        if not value.is_integer():
+            return value if math.isfinite(value) else None
+        value = int(value)
+    return whole_number(value)
 
 
 def is_host(host: str, port: int | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from intercom_data_events._sending import operations, verbs
 from intercom_data_events.errors import IdentityError
@@ -88,7 +88,12 @@ def _create(
 
 
 def _list(
-    _contact: Identity, /, *, per_page: int | None = None, since: str | None = None
+    _contact: Identity,
+    /,
+    *,
+    per_page: int | None = None,
+    since: str | None = None,
+    limit: int | None = None,
 ) -> Operation[Page]:
     """Lists this contact's events of the last 90 days, newest first.
 
@@ -96,7 +101,9 @@ def _list(
 
     Args:
         per_page: How many events a page holds; Intercom's default is 15.
-        since: The cursor in ``page.since`` of an earlier listing; lists newer events.
+        since: The cursor in ``page.since`` of an earlier listing; lists newer events. A `per_page`
+            that is passed as well must be the cursor's, unless it has none.
+        limit: How many events to list at most; no page is requested beyond these.
 
     Raises:
         InvalidInputError: The API does not accept an argument; nothing was sent. All other errors
@@ -105,7 +112,7 @@ def _list(
         APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
         InvalidResponseError: No attempt got an answer as described.
     """
-    return operations.list_(**_contact.of_query(), per_page=per_page, since=since)
+    return operations.list_(**_contact.of_query(), per_page=per_page, since=since, limit=limit)
 
 
 def _summary(_contact: Identity, /) -> Operation[ContactSummary]:
@@ -145,6 +152,11 @@ def _create_summary(
     )
 
 
+def _shown(contact: Contact | AsyncContact) -> str:
+    known = (f"{k}={v!r}" for k, v in asdict(contact.identity).items() if v is not None)
+    return f"{type(contact).__name__}({', '.join(known)})"
+
+
 @frozen
 class Contact:
     """The verbs of a :class:`DataEventsClient`, bound to one contact.
@@ -162,6 +174,10 @@ class Contact:
     _client: verbs.Performer = field(repr=False)
     identity: Identity
 
+    def __repr__(self) -> str:
+        """Shows the identity."""
+        return _shown(self)
+
     create = verbs.bound(verbs.verb(_create))
     list = verbs.bound(verbs.listing(_list))
     summary = verbs.bound(verbs.verb(_summary))
@@ -177,6 +193,10 @@ class AsyncContact:
 
     _client: verbs.AsyncPerformer = field(repr=False)
     identity: Identity
+
+    def __repr__(self) -> str:
+        """Shows the identity."""
+        return _shown(self)
 
     create = verbs.bound(verbs.averb(_create))
     list = verbs.bound(verbs.alisting(_list))

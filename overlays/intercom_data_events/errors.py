@@ -188,7 +188,7 @@ class InvalidResponseError(APIResponseError):
 
 
 class PaginationError(InvalidResponseError):
-    """A listing does not end, or its next page was listed before."""
+    """A listing does not end, or its next page was listed before or cannot be told."""
 
 
 class APIStatusError(APIResponseError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import field, frozen
 
@@ -109,6 +110,14 @@ class Event:
             fields["metadata"] = _metadata.encode(self.metadata)
         return fields
 
+    def to_json(self) -> str:
+        """Returns :meth:`to_dict` as a string of JSON, in ASCII.
+
+        Raises:
+            MetadataError: As :meth:`to_dict` does, where the metadata was changed.
+        """
+        return to_json(self.to_dict())
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, object]) -> Event:
         """Makes an event from the API's JSON; the reverse of :meth:`to_dict`.
@@ -129,6 +138,20 @@ class Event:
         if "event_name" not in fields:
             raise InvalidInputError("event_name is missing; add it")
         return cls(**fields)  # type: ignore[arg-type]  # the constructor checks each value
+
+
+def to_json(value: object, **options: Any) -> str:
+    """Returns JSON, also of an answer with NaN or infinity, which JSON does not have: as null.
+
+    Args:
+        value: What to write.
+        options: Those of `json.dumps`.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        finite = json.loads(json.dumps(value, **options), parse_constant=lambda _: None)
+        return json.dumps(finite, **options)
 
 
 def person(event: Event) -> tuple[str, str]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAX_KEYS = 10
 
 _DATE_SUFFIXES = ("_date", "_at")
+_SCHEMES = ("http://", "https://")
 # ISO 4217, as of 2026: currencies without a minor unit of one hundredth.
 _DECIMALS = {
     0: "bif clp djf gnf isk jpy kmf krw pyg rwf ugx uyi vnd vuv xaf xof xpf",
@@ -43,7 +44,7 @@ _DECIMALS = {
 
 
 def _check_url(_: object, __: object, url: str) -> None:
-    if not (isinstance(url, str) and url.lower().startswith(("http://", "https://"))):
+    if not (isinstance(url, str) and url.lower().startswith(_SCHEMES)):
         raise check.invalid(MetadataError, "url must be an http or https address", url)
     check.checked_text(url, "url", MetadataError)
 
@@ -60,9 +61,12 @@ def _check_amount(_: object, __: object, amount: int) -> None:
         raise check.invalid(MetadataError, must, amount, remedy)
 
 
+def _is_currency(text: str) -> bool:
+    return len(text) == 3 and text.isascii() and text.isalpha()
+
+
 def _check_currency(_: object, __: object, currency: str) -> None:
-    letters = isinstance(currency, str) and currency.isascii() and currency.isalpha()
-    if not letters or len(currency) != 3:
+    if not isinstance(currency, str) or not _is_currency(currency):
         must = 'currency must be three letters as in ISO 4217, such as "eur"'
         raise check.invalid(MetadataError, must, currency)
 
@@ -205,7 +209,18 @@ def decode(metadata: Mapping[str, object]) -> dict[str, object]:
         >>> decode({"order_date": 1392036272, "load": 3.67})["order_date"].isoformat()
         '2014-02-10T12:44:32+00:00'
     """
-    return {key: _decode(key, value) for key, value in metadata.items()}
+    return decode_in_place(dict(metadata))
+
+
+def decode_in_place(metadata: dict[str, object]) -> dict[str, object]:
+    """Does the same with a dictionary that nothing else uses, and returns it."""
+    for key, value in metadata.items():
+        if type(value) is int:
+            if key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
+                metadata[key] = timestamps.from_unix(value)
+        elif isinstance(value, dict) and len(value) == 2:
+            metadata[key] = _read_known(value)
+    return metadata
 
 
 def to_json(value: object) -> object:
@@ -276,21 +291,40 @@ def _seconds(key: str, value: datetime | float) -> int:
     return timestamps.to_unix(value, f"metadata[{key!r}]")
 
 
-def _decode(key: str, value: object) -> object:
-    if isinstance(value, dict):
-        try:
-            return _known(value) or value
-        except MetadataError:  # Another object that has the same keys.
-            return value
-    if key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
-        return timestamps.from_unix(value)
-    return value
-
-
 def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:
     if isinstance(value, RichLink):
         return {"url": value.url, "value": value.value}
     return {"amount": value.amount, "currency": value.currency}
+
+
+# The constructors and their checks take as long as the rest of a listing, so an object that is as
+# described is made without them.
+_new = object.__new__
+_set_url, _set_value = RichLink.url.__set__, RichLink.value.__set__  # type: ignore[attr-defined]
+_set_amount = MonetaryAmount.amount.__set__  # type: ignore[attr-defined]
+_set_currency = MonetaryAmount.currency.__set__  # type: ignore[attr-defined]
+
+
+def _read_known(value: dict[Any, Any]) -> object:
+    """Returns an object of an answer as what its keys make it, or else as it is."""
+    if type(url := value.get("url")) is str:
+        text = value.get("value")
+        if type(text) is str and url.startswith(_SCHEMES) and url.isascii() and text.isascii():
+            link = _new(RichLink)
+            _set_url(link, url)
+            _set_value(link, text)
+            return link
+    elif type(amount := value.get("amount")) is int and 0 <= amount < check.BEYOND:
+        currency = value.get("currency")
+        if type(currency) is str and _is_currency(currency):
+            money = _new(MonetaryAmount)
+            _set_amount(money, amount)
+            _set_currency(money, currency)
+            return money
+    try:
+        return _known(value) or value
+    except MetadataError:  # Another object that has the same keys.
+        return value
 
 
 def _known(value: dict[Any, Any]) -> RichLink | MonetaryAmount | None:

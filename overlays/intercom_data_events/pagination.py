@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlsplit
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from urllib.parse import parse_qsl, quote, urlencode
 
 from attrs import define, field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
-from intercom_data_events._validation import invalid, short_repr, text_or_none
-from intercom_data_events.errors import InvalidInputError, PaginationError
+from intercom_data_events._validation import invalid, read_number, short_repr
+from intercom_data_events.errors import IdentityError, InvalidInputError, PaginationError
+from intercom_data_events.event import Event, to_json
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.steps import Answer
     from intercom_data_events.errors import APIResponse
-    from intercom_data_events_api import models
+
+T = TypeVar("T")
+
+# The query of a page, None for the first one, and how many of its events are wanted, None for all.
+_Wanted: TypeAlias = tuple[str | None, int | None]
 
 # Pages without an event in succession, after which a listing is taken for one that never ends.
 _MOST_EMPTY = 100
@@ -34,19 +39,33 @@ _QUERY_SAFE = "!$%&'()*+,-./:;=?@_~"
 class ListedEvent:
     """An event as Intercom lists it.
 
+    A field that is missing or null is None, and so is one that cannot be read, such as a name that
+    is not a string: no event makes a listing unreadable. It is read from its JSON, not from the
+    generated model `DataEvent`, which has no place for such fields.
+
     Attributes:
         event_name: What happened.
-        created_at: When it happened, an aware datetime in UTC.
+        created_at: When it happened, an aware datetime in UTC. Unix seconds and milliseconds, also
+            as digits in a string, and ISO 8601 are read.
         id: The event's own identifier; that of an :class:`Event` is the contact's.
         user_id: Your own identifier of the contact; None for a lead.
         intercom_user_id: Intercom's identifier of the contact.
         email: The contact's e-mail address.
         metadata: The metadata in Python values; values of undocumented types are as in the JSON.
-        additional_properties: Fields that the API's description does not know, as received.
+        additional_properties: Fields that the API's description does not know, and those that
+            cannot be read, as received.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("invited-friend", user_id="314159")
+        >>> listed = client.list(user_id="314159").first()
+        >>> client.send(listed.to_event())
     """
 
-    event_name: str
-    created_at: datetime
+    event_name: str | None
+    created_at: datetime | None
     id: str | None
     user_id: str | None
     intercom_user_id: str | None
@@ -55,11 +74,16 @@ class ListedEvent:
     additional_properties: Mapping[str, object] = field(hash=False)
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the event as the API's JSON, as listed, without the fields that it lacks."""
+        """Returns the event as the API's JSON, as listed, without the fields that it lacks.
+
+        `created_at` is in whole Unix seconds; fields that cannot be read are as received.
+        """
+        moment = self.created_at
         fields: dict[str, object] = {
             "type": "event",
             "event_name": self.event_name,
-            "created_at": int(self.created_at.timestamp()),
+            # The fraction is cut off first, because a float would round it up in the far future.
+            "created_at": moment and int(moment.replace(microsecond=0).timestamp()),
             "user_id": self.user_id,
             "id": self.id,
             "intercom_user_id": self.intercom_user_id,
@@ -73,23 +97,64 @@ class ListedEvent:
             }
         return given
 
+    def to_json(self) -> str:
+        """Returns :meth:`to_dict` as a string of JSON, in ASCII.
+
+        NaN and infinity, which JSON does not have, are null.
+        """
+        return to_json(self.to_dict())
+
+    def to_event(self) -> Event:
+        """Returns an event to send, again or to another workspace.
+
+        It has all identifiers of the contact that are listed: `intercom_user_id` is its `id`.
+        Intercom counts it once in the same workspace, because its time is the same.
+
+        Raises:
+            InvalidInputError: The event has no name, time or contact, or they or the metadata are
+                not what the API accepts.
+        """
+        for name in ("event_name", "created_at"):
+            if getattr(self, name) is None:
+                came = self.additional_properties.get(name)
+                raise InvalidInputError(
+                    f"{name} of a listed event must be known to send it again, and Intercom's is "
+                    f"{short_repr(came)}; make an Event of its fields, with the {name}"
+                )
+        return Event(
+            cast("str", self.event_name),
+            user_id=self.user_id,
+            email=self.email,
+            id=self.intercom_user_id,
+            created_at=self.created_at,
+            # What is not an object is an error, instead of an event without it.
+            metadata=self.additional_properties.get("metadata", self.metadata),  # type: ignore[arg-type]
+        )
+
 
 @frozen
 class Page:
     """Some of a contact's events, newest first.
 
     Attributes:
-        events: The events of this page.
+        events: The events of this page, at most as many as the `limit` of the listing leaves.
         since: An opaque cursor for a later ``list(since=…)``, which lists newer events. None where
             the answer has none.
         next: An opaque cursor of the next page, or None on the last page.
-        additional_properties: Fields that the API's description does not know, as received.
+        additional_properties: Fields that the API's description does not know, and those that
+            cannot be read, as received. Where some of the events are not objects, ``"events"`` is a
+            list of these.
     """
 
     events: tuple[ListedEvent, ...]
     since: str | None
-    next: str | None = field(repr=False)
-    additional_properties: Mapping[str, object] = field(repr=False, hash=False)
+    next: str | None
+    additional_properties: Mapping[str, object] = field(hash=False)
+
+    def __repr__(self) -> str:
+        """Shows how many events there are, but not whose."""
+        last = "the last page" if self.next is None else "not the last page"
+        return f"<{type(self).__name__}: {len(self.events)} events, {last}>"
 
 
 class EventList:
@@ -106,22 +171,34 @@ class EventList:
         ['invited-friend']
     """
 
-    def __init__(self, fetch: Callable[[str | None], Answer[Page]], start: str) -> None:
+    def __init__(
+        self, fetch: Callable[[_Wanted], Answer[Page]], start: str, limit: int | None
+    ) -> None:
         self._fetch = fetch
         self._start = start
+        self._limit = limit
+
+    def __repr__(self) -> str:
+        """Says what to do with it, and not whose events it lists."""
+        return _shown(self, "for", self._limit)
 
     def __iter__(self) -> Iterator[ListedEvent]:
         """Iterates over the events of all pages."""
         for page in self.pages():
             yield from page.events
 
+    def first(self) -> ListedEvent | None:
+        """Returns the newest event, or None where there is none."""
+        return next(iter(self), None)
+
     def pages(self) -> Iterator[Page]:
         """Iterates over the pages.
 
         Raises:
-            PaginationError: The next page was listed before, or the pages do not end.
+            PaginationError: The next page was listed before or cannot be told, or the pages do not
+                end.
         """
-        steps = _steps(self._start)
+        steps = _steps(self._start, self._limit)
         response = None
         while True:
             try:
@@ -138,21 +215,38 @@ class AsyncEventList:
     Each iteration starts from the first page: ``async for event in client.list(…)``.
     """
 
-    def __init__(self, fetch: Callable[[str | None], Awaitable[Answer[Page]]], start: str) -> None:
+    def __init__(
+        self, fetch: Callable[[_Wanted], Awaitable[Answer[Page]]], start: str, limit: int | None
+    ) -> None:
         self._fetch = fetch
         self._start = start
+        self._limit = limit
+
+    def __repr__(self) -> str:
+        """Says what to do with it, and not whose events it lists."""
+        return _shown(self, "async for", self._limit)
 
     def __aiter__(self) -> AsyncIterator[ListedEvent]:
         """Iterates over the events of all pages."""
         return _AsyncEvents(self.pages())
 
+    async def first(self) -> ListedEvent | None:
+        """Returns the newest event, or None where there is none."""
+        return await anext(aiter(self), None)
+
     def pages(self) -> AsyncIterator[Page]:
         """Iterates over the pages.
 
         Raises:
-            PaginationError: The next page was listed before, or the pages do not end.
+            PaginationError: The next page was listed before or cannot be told, or the pages do not
+                end.
         """
-        return _AsyncPages(self._fetch, _steps(self._start))
+        return _AsyncPages(self._fetch, _steps(self._start, self._limit))
+
+
+def _shown(listing: EventList | AsyncEventList, loop: str, limit: int | None) -> str:
+    most = "" if limit is None else f", at most {limit}"
+    return f"<{type(listing).__name__}: events of a contact{most}; request them with '{loop}'>"
 
 
 # Not async generators: a caller that leaves a loop early would have to close them (PEP 533).
@@ -160,8 +254,8 @@ class AsyncEventList:
 
 @define(eq=False)
 class _AsyncPages:
-    _fetch: Callable[[str | None], Awaitable[Answer[Page]]]
-    _steps: Generator[str | None, Answer[Page] | None, None]
+    _fetch: Callable[[_Wanted], Awaitable[Answer[Page]]]
+    _steps: Generator[_Wanted, Answer[Page] | None, None]
     _response: Answer[Page] | None = None
 
     def __aiter__(self) -> AsyncIterator[Page]:
@@ -194,35 +288,54 @@ class _AsyncEvents:
         return event
 
 
-def _steps(start: str) -> Generator[str | None, Answer[Page] | None, None]:
+def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | None, None]:
     """Decides which page is next.
 
     Yields the query of each page, None for the first one, and receives the page.
 
+    Args:
+        start: The query of the first page.
+        left: How many events are wanted; None for all.
+
     Raises:
-        PaginationError: The next page was listed before, or the pages do not end.
+        PaginationError: The next page was listed before or cannot be told, or the pages do not end.
     """
     seen = {_parameters(start)}
     query: str | None = None
     empty = 0
     while True:
-        response = yield query
-        if response is None or (query := response.parsed.next) is None:
+        response = yield query, left
+        if response is None:
             return
-        empty = 0 if response.parsed.events else empty + 1
+        page = response.parsed
+        if left is not None:
+            left -= len(page.events)
+            if left <= 0:
+                return
+        if (query := page.next) is None:
+            unread = page.additional_properties.get("pages")
+            if isinstance(unread, dict) and unread.get("next"):
+                raise PaginationError(
+                    "the address of the next page must have a query, not "
+                    f"{short_repr(unread['next'])}; the events so far are complete",
+                    _without_page(response),
+                )
+            return
+        empty = 0 if page.events else empty + 1
         if empty == _MOST_EMPTY:
             raise PaginationError(
                 f"the listing does not end: {empty} pages in succession have no event and name a "
                 "next page; the events before them are complete",
                 _without_page(response),
             )
-        if _parameters(query) in seen:
+        parameters = _parameters(query)
+        if parameters in seen:
             raise PaginationError(
                 f"the listing goes in a circle: the next page that page {len(seen)} names was "
                 "listed before; the events so far are complete",
                 _without_page(response),
             )
-        seen.add(_parameters(query))
+        seen.add(parameters)
 
 
 def _without_page(answer: Answer[Page]) -> APIResponse[None]:
@@ -234,83 +347,177 @@ def _parameters(query: str) -> frozenset[tuple[str, str]]:
     return frozenset(parse_qsl(query, keep_blank_values=True))
 
 
-def check_cursor(since: object, per_page: int | None) -> str:
-    """Returns the query of a cursor.
+def query_since(since: object, given: Mapping[str, object]) -> str:
+    """Returns the query of a cursor, completed by what was given and it lacks.
+
+    Args:
+        since: The cursor.
+        given: Parameters of a listing: at most one identity, and the page size. An identity of
+            another kind than the cursor's is not compared, because Intercom's example of a cursor
+            has another kind than the query that it is from. Nor is the case of an e-mail address.
 
     Raises:
-        InvalidInputError: It is not a cursor, or a page size is given, which the cursor contains.
+        InvalidInputError: It is not a cursor, or it has another value than was given.
+        IdentityError: The same of an identity, or there is none.
     """
-    try:
-        query = _query(since) or ""
-    except (TypeError, ValueError):
-        query = ""
-    parameters = dict(parse_qsl(query))
-    if "since" not in parameters or not parameters.keys() & _IDENTITIES:
+    query = _query(since)
+    inside = dict(parse_qsl(query or ""))
+    if query is None or "since" not in inside:
         must = "since must be the cursor in page.since of an earlier listing"
         raise invalid(InvalidInputError, must, since)
-    if per_page is not None:
-        raise InvalidInputError("per_page must not be given with since, which contains it")
-    return query
+    for name, value in given.items():
+        compared = str.lower if name == "email" else str
+        if name in inside and compared(inside[name]) != compared(str(value)):
+            kind = IdentityError if name in _IDENTITIES else InvalidInputError
+            raise invalid(kind, f"{name} must be the cursor's {inside[name]!r}", value)
+    if inside.keys() & _IDENTITIES:
+        given = {name: value for name, value in given.items() if name not in _IDENTITIES}
+    elif not given.keys() & _IDENTITIES:
+        raise IdentityError(
+            "a cursor that names no contact needs one: pass user_id, email or intercom_user_id"
+        )
+    complete = {"type": "user", **given}
+    missing = {name: value for name, value in complete.items() if name not in inside}
+    return f"{query}&{urlencode(missing)}" if missing else query
 
 
 def _query(address: object) -> str | None:
-    """Returns the query of an address in an answer, or of a cursor, which is only a query."""
-    if not address:
-        return None
+    """Returns the query of an address in an answer, or of a cursor, which is only a query.
+
+    Returns:
+        It, percent-encoded, or None where there is none.
+    """
     if not isinstance(address, str):
-        raise invalid(TypeError, "the address of a page must be a string", address)
-    query = urlsplit(address).query if "?" in address else address
-    if not query or "://" in query.split("=")[0]:
-        raise ValueError(f"the address of a page must have a query: {short_repr(address)}")
-    return quote(query, safe=_QUERY_SAFE)
+        return None
+    query = address.partition("#")[0].partition("?")[2] if "?" in address else address
+    try:
+        return None if "://" in query.split("=")[0] else quote(query, safe=_QUERY_SAFE) or None
+    except UnicodeEncodeError:  # It contains a lone surrogate.
+        return None
 
 
-def _listed_event(event: models.DataEvent) -> ListedEvent:
-    """Converts the generated model.
+# Answers are read from their JSON, not from the generated models, for which one odd field would
+# make the whole listing unreadable. Each object is used up: what cannot be read is left in it.
+
+
+def _take(fields: dict[str, Any], name: str, read: Callable[[object], T | None]) -> T | None:
+    """Takes a field out of an object, unless it cannot be read.
+
+    Returns:
+        What was read; None where the field cannot be read, is missing, null or empty.
+    """
+    return _read(fields, name, fields.pop(name, None), read)
+
+
+def _read(
+    fields: dict[str, Any], name: str, value: object, read: Callable[[object], T | None]
+) -> T | None:
+    """Reads a field that was taken out of an object; puts back what cannot be read."""
+    found = None if value == "" else read(value)
+    if found is None:
+        _put_back(fields, name, value)
+    return found
+
+
+def _put_back(fields: dict[str, Any], name: str, value: object) -> None:
+    if value is not None and value != "":
+        fields[name] = value
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _identifier(value: object) -> str | None:
+    """Returns an identifier: a string, or the digits of an integer."""
+    if isinstance(value, str):
+        return value
+    number = _integer(value)
+    return None if number is None else str(number)
+
+
+def _integer(value: object) -> int | None:
+    number = read_number(value)
+    return number if isinstance(number, int) else None
+
+
+def _object(value: object) -> dict[str, Any] | None:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Takes the events out of an answer, but for those that are not objects.
 
     Raises:
-        ValueError: `created_at` is out of the range of datetime.
-        TypeError: A field has a wrong type.
+        TypeError: They are not a list.
     """
-    name = text_or_none(event.event_name, "event_name")
-    if name is None:
-        raise TypeError("its event_name must not be empty")
-    if type(event.created_at) is not int:
-        raise invalid(TypeError, "its created_at must be Unix seconds", event.created_at)
-    data = event.metadata
-    if data and not hasattr(data, "additional_properties"):
-        raise invalid(TypeError, "its metadata must be an object", data)
+    events = fields.pop("events", None)
+    if events is None:
+        return
+    if not isinstance(events, list):
+        raise invalid(TypeError, "its events must be a list", events)
+    # Each is released as soon as it is read: otherwise the garbage collector visits all of them
+    # repeatedly, which takes as long as reading them.
+    events.reverse()
+    while events:
+        event = events.pop()
+        if isinstance(event, dict):
+            yield event
+        else:
+            fields.setdefault("events", []).append(event)
+
+
+def _listed_event(fields: dict[str, Any]) -> ListedEvent:
+    """Reads an event."""
+    # Strings that are as described are read here: a call for each would take as long as all else.
+    pop = fields.pop
+    if type(name := pop("event_name", None)) is not str or not name:
+        name = _read(fields, "event_name", name, _text)
+    if type(user_id := pop("user_id", None)) is not str or not user_id:
+        user_id = _read(fields, "user_id", user_id, _identifier)
+    if type(event_id := pop("id", None)) is not str or not event_id:
+        event_id = _read(fields, "id", event_id, _identifier)
+    if type(intercom_user_id := pop("intercom_user_id", None)) is not str or not intercom_user_id:
+        intercom_user_id = _read(fields, "intercom_user_id", intercom_user_id, _identifier)
+    if type(email := pop("email", None)) is not str or not email:
+        email = _read(fields, "email", email, _text)
+    if (kind := pop("type", None)) != "event":
+        _put_back(fields, "type", kind)
+    if (created_at := timestamps.read(given := pop("created_at", None))) is None:
+        _put_back(fields, "created_at", given)
+    if isinstance(metadata := pop("metadata", None), dict):
+        _metadata.decode_in_place(metadata)
+    else:
+        _put_back(fields, "metadata", metadata)
+        metadata = {}
     return ListedEvent(
         name,
-        timestamps.from_unix(event.created_at),
-        text_or_none(event.id, "id"),
-        text_or_none(event.user_id, "user_id"),
-        text_or_none(event.intercom_user_id, "intercom_user_id"),
-        text_or_none(event.email, "email"),
-        _metadata.decode(data.additional_properties) if data else {},
-        event.additional_properties,
+        created_at,
+        event_id,
+        user_id,
+        intercom_user_id,
+        email,
+        metadata,
+        fields or {},
     )
 
 
-def make_page(listed: models.DataEventList) -> Page:
-    """Converts the generated model, and takes the events out of it.
+def read_page(fields: dict[str, Any], most: int | None = None) -> Page:
+    """Reads a page of a listing.
+
+    Args:
+        fields: The answer's JSON, which is used up.
+        most: How many events the page has at most; None for all.
 
     Raises:
-        AttributeError, TypeError, ValueError: A field is not as described.
+        TypeError: The events are not a list.
     """
-    pages = listed.pages
-    # Each model is released as soon as it is converted: otherwise the garbage collector visits all
-    # of them repeatedly, which takes as long as the conversion.
-    waiting, listed.events = [*(listed.events or ())][::-1], None
-    events = []
-    while waiting:
-        events.append(_listed_event(waiting.pop()))
-    return Page(
-        tuple(events),
-        _query(pages.since) if pages else None,
-        _query(pages.next_) if pages else None,
-        listed.additional_properties,
-    )
+    events = tuple(map(_listed_event, _take_objects(fields)))
+    pages = _take(fields, "pages", _object) or {}
+    since, following = _take(pages, "since", _query), _take(pages, "next", _query)
+    if pages:
+        fields["pages"] = pages
+    return Page(events[:most], since, following, fields)
 
 
 @frozen
@@ -323,7 +530,8 @@ class EventSummary:
         first: When it happened first, an aware datetime in UTC, or None.
         last: When it happened last, an aware datetime in UTC, or None.
         description: What the event's name means, or None.
-        additional_properties: Fields that the API's description does not know, as received.
+        additional_properties: Fields that the API's description does not know, and those that
+            cannot be read, as received.
     """
 
     name: str | None
@@ -336,14 +544,16 @@ class EventSummary:
 
 @frozen
 class ContactSummary:
-    """A contact's events, counted by name.
+    """A contact's events, counted by name; iterating yields them.
 
     Attributes:
         events: One item for each event name of the contact, old events included.
         user_id: Your own identifier of the contact, or None.
         email: The contact's e-mail address, or None.
         intercom_user_id: Intercom's identifier of the contact, or None.
-        additional_properties: Fields that the API's description does not know, as received.
+        additional_properties: Fields that the API's description does not know, and those that
+            cannot be read, as received. Where some of the events are not objects, ``"events"`` is a
+            list of these.
     """
 
     events: tuple[EventSummary, ...]
@@ -352,34 +562,40 @@ class ContactSummary:
     intercom_user_id: str | None
     additional_properties: Mapping[str, object] = field(hash=False)
 
+    def __iter__(self) -> Iterator[EventSummary]:
+        """Iterates over the events."""
+        return iter(self.events)
 
-def _event_summary(item: models.DataEventSummaryItem) -> EventSummary:
-    """Converts the generated model.
+    def __len__(self) -> int:
+        """Returns the number of event names."""
+        return len(self.events)
 
-    Raises:
-        ValueError: A string is not a time.
-        TypeError: A field has a wrong type.
-    """
+
+def _event_summary(fields: dict[str, Any]) -> EventSummary:
+    """Reads an item of a summary."""
     return EventSummary(
-        text_or_none(item.name, "name"),
-        item.count if type(item.count) is int else None,
-        timestamps.read(item.first or None, "first"),
-        timestamps.read(item.last or None, "last"),
-        text_or_none(item.description, "description"),
-        item.additional_properties,
+        _take(fields, "name", _text),
+        _take(fields, "count", _integer),
+        _take(fields, "first", timestamps.read),
+        _take(fields, "last", timestamps.read),
+        _take(fields, "description", _text),
+        fields,
     )
 
 
-def make_summary(summary: models.DataEventSummary) -> ContactSummary:
-    """Converts the generated model, without the items that are null.
+def read_summary(fields: dict[str, Any]) -> ContactSummary:
+    """Reads a summary.
+
+    Args:
+        fields: The answer's JSON, which is used up.
 
     Raises:
-        AttributeError, TypeError, ValueError: A field is not as described.
+        TypeError: The events are not a list.
     """
     return ContactSummary(
-        tuple(_event_summary(item) for item in summary.events or () if item is not None),
-        text_or_none(summary.user_id, "user_id"),
-        text_or_none(summary.email, "email"),
-        text_or_none(summary.intercom_user_id, "intercom_user_id"),
-        summary.additional_properties,
+        tuple(map(_event_summary, _take_objects(fields))),
+        _take(fields, "user_id", _identifier),
+        _take(fields, "email", _text),
+        _take(fields, "intercom_user_id", _identifier),
+        fields,
     )

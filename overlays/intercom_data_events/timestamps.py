@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TypeAlias, TypeGuard
 
-from intercom_data_events._validation import invalid, short_repr, whole_number
+from intercom_data_events._validation import (
+    LONGEST_NUMBER,
+    invalid,
+    read_number,
+    short_repr,
+    whole_number,
+)
 from intercom_data_events.errors import TimestampError
 
 #: The types of a time: an aware datetime, whole Unix seconds, or an ISO 8601 string with an
@@ -17,6 +23,7 @@ Timestamp: TypeAlias = datetime | int | float | str
 # milliseconds: it would be a time after March 1973.
 _FIRST = -62_135_596_800
 _LAST = 99_999_999_999
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _EXAMPLE = "2026-01-31T12:00:00Z"
 
 
@@ -70,8 +77,8 @@ def from_unix(seconds: float) -> datetime:
         '2014-01-16T23:12:21+00:00'
     """
     try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, OSError) as error:
+        return _EPOCH + timedelta(0, seconds)
+    except OverflowError as error:
         raise ValueError(f"{seconds} is out of the range of datetime") from error
 
 
@@ -80,27 +87,26 @@ def is_unix(value: object) -> TypeGuard[int]:
     return type(value) is int and _FIRST <= value <= _LAST
 
 
-def read(value: object, name: str) -> datetime | None:
-    """Reads a time from an answer: an ISO 8601 string or Unix seconds.
+def read(value: object) -> datetime | None:
+    """Returns a time of an answer in UTC, or None where it is not a time.
 
-    Blanks around a string are ignored: Intercom's own example of a summary ends in one. A string
-    without an offset is read as UTC, which the documentation assumes throughout.
-
-    Raises:
-        ValueError: The string is not a time.
-        TypeError: The value is neither a string nor a number.
+    Read are Unix seconds and milliseconds, which their size tells apart, as numbers or as digits in
+    a string, and ISO 8601. Blanks around a string are ignored: Intercom's own example of a summary
+    ends in one. A string without an offset is in UTC, which the documentation assumes throughout.
     """
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise invalid(TypeError, f"its {name} must be a time", value)
-    if not isinstance(value, str):
-        return from_unix(value)
+    if type(value) is int and _FIRST <= value <= _LAST:  # Most are, and need no other check.
+        return _EPOCH + timedelta(0, value)
+    number = read_number(value)
     try:
-        moment = _isoparse(value.strip())
-    except (ValueError, OverflowError) as error:
-        raise invalid(ValueError, f"its {name} must be a time", value) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        if number is not None:
+            is_seconds = _FIRST <= number <= _LAST
+            return _EPOCH + (timedelta(0, number) if is_seconds else timedelta(0, 0, 0, number))
+        if not isinstance(value, str) or len(text := value.strip()) > LONGEST_NUMBER:
+            return None
+        moment = _isoparse(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (OverflowError, ValueError):
+        return None
 
 
 def _from_datetime(moment: datetime, name: str) -> int:

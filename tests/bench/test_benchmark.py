@@ -274,7 +274,7 @@ def test_a_part_is_measured_and_written_down(tmp_path):
     assert all(one["value"] > 0 for one in known["figures"])
     assert drawn.read_text(encoding="utf-8").startswith("<svg")
     assert "| json.loads" in done.stdout
-    assert "≤ 12 µs" in done.stdout
+    assert "≤ 8 µs" in done.stdout
     assert "| json.loads" in table.read_text(encoding="utf-8")
     assert "≤" not in table.read_text(encoding="utf-8")
     assert sorted(tmp_path.iterdir()) == sorted((into, table, drawn))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from callers import every_driver
 
 from intercom_data_events import (
     Event,
@@ -122,10 +123,47 @@ def test_a_since_cursor_of_somebody_else_is_refused(call):
         call(lambda client: client.list(user_id="2", since="user_id=1&type=user&since=5"))
 
 
+@pytest.mark.parametrize("cursor", ["since=1", "type=user&since=1", f"{HERE}?since=1&x=%2B"])
+@pytest.mark.parametrize(
+    "identity", [{"user_id": "1"}, {"email": "a+b@example.org"}, {"intercom_user_id": "63a0"}]
+)
+def test_a_since_cursor_that_names_no_contact_is_of_the_one_that_is_passed(
+    answering, cursor, identity
+):
+    call, transport = answering(page("a"))
+
+    assert len(call(lambda client: client.list(**identity, since=cursor))) == 1
+    assert dict(transport.requests[0].url.params) == {
+        "type": "user",
+        "since": "1",
+        **identity,
+        **({"x": "+"} if "x=" in cursor else {}),
+    }
+
+
+def test_a_since_cursor_of_a_page_is_handed_back_as_it_came(answering):
+    call, transport = answering(page("a", since=f"{HERE}?since=5"), page("b"))
+
+    def use(client):
+        (first,) = yield client.list(user_id="1").pages()
+        return (yield client.contact(user_id="1").list(since=first.since, limit=1))
+
+    assert [event.event_name for event in call.steps(use)] == ["b"]
+    assert dict(transport.requests[1].url.params) == {"type": "user", "user_id": "1", "since": "5"}
+
+
+def test_an_address_of_other_case_is_that_of_a_since_cursor(answering):
+    call, transport = answering(page())
+
+    call(lambda client: client.list(email="A@b.co", since="email=a@b.co&since=5"))
+
+    assert transport.requests[0].url.params.get_list("email") == ["a@b.co"]
+
+
 @pytest.mark.parametrize("cursor", ["since=1", "type=user&since=1"])
-def test_a_since_cursor_says_whose_events_it_lists(call, emulator, cursor):
-    with pytest.raises(InvalidInputError, match=r"page\.since"):
-        call(lambda client: client.list(user_id="1", since=cursor))
+def test_a_since_cursor_that_names_no_contact_needs_one(call, emulator, cursor):
+    with pytest.raises(IdentityError, match="pass user_id, email or intercom_user_id"):
+        call(lambda client: client.list(since=cursor))
 
     assert emulator.requests == ()
 
@@ -148,9 +186,24 @@ def test_unknown_fields_of_a_page_are_kept(answering):
     assert found.additional_properties == {"total_count": 7}
 
 
-def test_a_since_cursor_has_its_page_size(call):
-    with pytest.raises(InvalidInputError, match="per_page"):
-        call(lambda client: client.list(since="user_id=1&since=5", per_page=5))
+@pytest.mark.parametrize(
+    ("cursor", "sent"),
+    [("user_id=1&since=5", "7"), ("user_id=1&since=5&per_page=7", "7")],
+)
+def test_a_page_size_completes_a_since_cursor_or_is_the_same(answering, cursor, sent):
+    call, transport = answering(page())
+
+    call(lambda client: client.list(since=cursor, per_page=7))
+
+    assert transport.requests[0].url.params["per_page"] == sent
+    assert transport.requests[0].url.params.get_list("user_id") == ["1"]
+
+
+def test_a_page_size_other_than_that_of_a_since_cursor_is_refused(call, emulator):
+    with pytest.raises(InvalidInputError, match="per_page must be the cursor's '50', not 5"):
+        call(lambda client: client.list(since="user_id=1&since=5&per_page=50", per_page=5))
+
+    assert emulator.requests == ()
 
 
 @pytest.mark.parametrize(
@@ -226,3 +279,95 @@ def test_a_listing_ends_where_there_is_no_next_page(answering, pages):
     call, _ = answering(httpx.Response(200, json={"events": [], "pages": pages}))
 
     assert call(lambda client: client.list(user_id="1")) == []
+
+
+# The first event, and so many at most.
+
+
+@every_driver
+def test_the_first_event_is_the_newest_and_needs_one_request(call, history, emulator):
+    before = len(emulator.requests)
+
+    first = call(lambda client: client.list(user_id="314159", per_page=2).first())
+
+    assert first.metadata["number"] == 6
+    assert len(emulator.requests) == before + 1
+
+
+@every_driver
+def test_the_first_event_of_none_is_none(answering):
+    call, _ = answering(page(next_page=f"{HERE}?before=5"), page())
+
+    assert call(lambda client: client.list(user_id="1").first()) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "requests"), [(1, 1), (2, 1), (3, 2), (4, 2), (6, 3), (7, 4), (8, 4), (1000, 4)]
+)
+def test_a_limit_requests_no_page_more_than_it_needs(call, history, emulator, limit, requests):
+    before = len(emulator.requests)
+
+    found = call(lambda client: client.list(user_id="314159", per_page=2, limit=limit))
+
+    assert numbers(found) == [6, 5, 4, 3, 2, 1, 0][:limit]
+    assert len(emulator.requests) == before + requests
+
+
+@every_driver
+def test_a_limit_holds_for_pages_contacts_and_raw_clients(call, history):
+    pages = call(lambda client: client.contact(user_id="314159").list(per_page=2, limit=3).pages())
+    raw = call(lambda client: client.with_raw_response.list(user_id="314159", limit=3))
+
+    assert [numbers(page.events) for page in pages] == [[6, 5], [4]]
+    assert numbers(raw.parsed.events) == [6, 5, 4]
+
+
+def test_a_limit_holds_for_each_iteration(call, history):
+    def use(client):
+        listing = client.list(user_id="314159", limit=2)
+        first = yield listing
+        return numbers(first), numbers((yield listing))
+
+    assert call.steps(use) == ([6, 5], [6, 5])
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, "15", 1.5])
+def test_a_limit_is_at_least_one_event(call, emulator, limit):
+    with pytest.raises(InvalidInputError, match="limit must be an integer of at least 1"):
+        call(lambda client: client.list(user_id="1", limit=limit))
+
+    assert emulator.requests == ()
+
+
+# What a listing looks like.
+
+
+@every_driver
+def test_what_is_listed_says_what_it_is_and_not_whose(call, history):
+    listing = []
+    call(lambda client: listing.append(client.list(email="a@b.co", limit=5)))
+    (page,) = call(lambda client: client.list(user_id="314159").pages())
+    first, *_ = call(lambda client: client.list(user_id="314159", per_page=2).pages())
+
+    assert repr(listing[0]) in (
+        "<EventList: events of a contact, at most 5; request them with 'for'>",
+        "<AsyncEventList: events of a contact, at most 5; request them with 'async for'>",
+    )
+    assert repr(page) == "<Page: 7 events, the last page>"
+    assert repr(first) == "<Page: 2 events, not the last page>"
+
+
+@every_driver
+def test_a_contact_shows_its_one_identity(call):
+    shown = []
+    call(lambda client: shown.append(repr(client.contact(email="a@b.co"))))
+
+    assert shown[0].removeprefix("Async") == "Contact(email='a@b.co')"
+
+
+@every_driver
+def test_a_summary_iterates_over_its_event_names(call, history):
+    found = call(lambda client: client.summary(user_id="314159"))
+
+    assert [(item.name, item.count) for item in found] == [("invited-friend", 7)]
+    assert len(found) == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intercom_data_events import Event, TimestampError
+from intercom_data_events import Event, TimestampError, timestamps
 
 MOMENT = datetime(2014, 1, 16, 23, 12, 21, tzinfo=UTC)
 OFFSETS = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(
@@ -104,6 +104,12 @@ def test_a_datetime_loses_nothing_but_the_fraction_of_its_second(moment):
 
     assert timedelta(0) <= moment - back < timedelta(seconds=1)
     assert back.microsecond == 0
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**12), 10**30, math.inf, math.nan])
+def test_seconds_beyond_what_a_datetime_can_hold_are_an_error(seconds):
+    with pytest.raises(ValueError, match=r"out of the range of datetime|NaN"):
+        timestamps.from_unix(seconds)
 
 
 @given(st.integers(-62_135_596_800, 99_999_999_999))

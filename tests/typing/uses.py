@@ -82,8 +82,12 @@ def blocking() -> None:
     client.send(Event("placed-order", user_id="314159", created_at=datetime.now(UTC)))
     for event in client.list(user_id="314159"):
         assert_type(event, ListedEvent)
-        assert_type(event.created_at, datetime)
+        assert_type(event.event_name, str | None)
+        assert_type(event.created_at, datetime | None)
         assert_type(event.user_id, str | None)
+        assert_type(event.to_event(), Event)
+        assert_type(event.to_json(), str)
+    assert_type(client.list(user_id="314159", limit=5).first(), ListedEvent | None)
     for page in client.list(email="a@b.co", per_page=50).pages():
         assert_type(page, Page)
         assert_type(page.since, str | None)
@@ -91,6 +95,8 @@ def blocking() -> None:
     assert_type(client.summary(intercom_user_id="63a0"), ContactSummary)
     assert_type(client.summary(user_id="1").events, tuple[EventSummary, ...])
     assert_type(client.summary(user_id="1").events[0].first, datetime | None)
+    for item in client.summary(user_id="1"):
+        assert_type(item, EventSummary)
     client.create_summary(
         user_id="1", event_name="a", count=1, first=1389913941, last=datetime.now(UTC)
     )
@@ -143,6 +149,7 @@ async def awaiting() -> None:
         await client.send(Event("placed-order", user_id="314159"))
         async for event in client.list(user_id="314159"):
             assert_type(event, ListedEvent)
+        assert_type(await client.list(user_id="314159", limit=5).first(), ListedEvent | None)
         async for page in client.list(since="user_id=1&since=5").pages():
             assert_type(page, Page)
         assert_type(await client.summary(user_id="1"), ContactSummary)

@@ -7,6 +7,7 @@ in :mod:`intercom_data_events.contact`, which call these.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -108,6 +109,7 @@ def list_(
     intercom_user_id: str | None = None,
     per_page: int | None = None,
     since: str | None = None,
+    limit: int | None = None,
 ) -> Operation[Page]:
     """Lists a contact's events of the last 90 days, newest first.
 
@@ -120,7 +122,9 @@ def list_(
         email: The contact's e-mail address.
         intercom_user_id: Intercom's identifier of the contact, which leads have too.
         per_page: How many events a page holds; Intercom's default is 15.
-        since: The cursor in ``page.since`` of an earlier listing; lists newer events.
+        since: The cursor in ``page.since`` of an earlier listing; lists newer events. An identity
+            or `per_page` that is passed as well must be the cursor's, unless it has none.
+        limit: How many events to list at most; no page is requested beyond these.
 
     Raises:
         InvalidInputError: The API does not accept an argument; nothing was sent. All other errors
@@ -129,26 +133,32 @@ def list_(
         APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
         InvalidResponseError: No attempt got an answer as described.
     """
-    from intercom_data_events.pagination import check_cursor
-
-    size = whole_number(per_page)
-    if per_page is not None and (size is None or size < 1):
-        raise invalid(InvalidInputError, "per_page must be an integer of at least 1", per_page)
-    cursor = None if since is None else check_cursor(since, per_page)
+    size, most = _at_least_one("per_page", per_page), _at_least_one("limit", limit)
     given = {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id}
-    identity = one_identity(given, "a query", optional=cursor is not None)
-    # Only identities of the same kind are compared: Intercom's example of a cursor has another kind
-    # than the query that it is from.
-    for name, value in parse_qsl(cursor or ""):
-        if identity.get(name, value) != value:
-            raise invalid(IdentityError, f"{name} must be the cursor's {value!r}", identity[name])
-    sizes = {} if size is None else {"per_page": size}
-    return _query({**identity, **sizes}, reading.read_page, query=cursor)
+    arguments: dict[str, Any] = {**one_identity(given, "a query", optional=since is not None)}
+    if size is not None:
+        arguments["per_page"] = size
+    if since is None:
+        return _query(arguments, _page_of(most))
+    from intercom_data_events.pagination import query_since
+
+    return next_page(query_since(since, arguments), most)
 
 
-def next_page(query: str) -> Operation[Page]:
-    """Lists the page at a query from an earlier answer."""
-    return _query({}, reading.read_page, query=query)
+def next_page(query: str, most: int | None) -> Operation[Page]:
+    """Lists the page at a query from an earlier answer, of which so many events are wanted."""
+    return _query({}, _page_of(most), query=query)
+
+
+def _page_of(most: int | None) -> Callable[[RawResponse], Page]:
+    return reading.read_page if most is None else partial(reading.read_page, most=most)
+
+
+def _at_least_one(name: str, value: object) -> int | None:
+    number = whole_number(value)
+    if value is not None and (number is None or number < 1):
+        raise invalid(InvalidInputError, f"{name} must be an integer of at least 1", value)
+    return number
 
 
 def summary(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from intercom_data_events._sending.operations import next_page
@@ -110,7 +110,7 @@ def listing(make: Callable[P, Operation[Page]]) -> Callable[Concatenate[Performe
     def method(self: Performer, /, *args: P.args, **kwargs: P.kwargs) -> EventList:
         from intercom_data_events.pagination import EventList
 
-        return EventList(*_pages(self._perform, make(*args, **kwargs)))
+        return EventList(*_pages(self._perform, make(*args, **kwargs)), _limit(kwargs))
 
     return _as_method(method, make, "EventList")
 
@@ -123,16 +123,27 @@ def alisting(
     def method(self: AsyncPerformer, /, *args: P.args, **kwargs: P.kwargs) -> AsyncEventList:
         from intercom_data_events.pagination import AsyncEventList
 
-        return AsyncEventList(*_pages(self._perform, make(*args, **kwargs)))
+        return AsyncEventList(*_pages(self._perform, make(*args, **kwargs)), _limit(kwargs))
 
     return _as_method(method, make, "AsyncEventList")
 
 
 def _pages(
     perform: Callable[[Operation[Page]], R], first: Operation[Page]
-) -> tuple[Callable[[str | None], R], str]:
+) -> tuple[Callable[[tuple[str | None, int | None]], R], str]:
     """Returns what a listing is made of: a function that gets a page, and the first query."""
-    return lambda query: perform(first if query is None else next_page(query)), first.sent_query
+
+    def fetch(wanted: tuple[str | None, int | None]) -> R:
+        query, most = wanted
+        return perform(first if query is None else next_page(query, most))
+
+    return fetch, first.sent_query
+
+
+def _limit(arguments: Mapping[str, Any]) -> int | None:
+    """Returns the most events that a listing has, which its operation has checked."""
+    limit: int | None = arguments.get("limit")
+    return limit
 
 
 def _as_method(method: F, make: Callable[..., object], returns: str = "{}") -> F:

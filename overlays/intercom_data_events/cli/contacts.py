@@ -102,7 +102,7 @@ def list_events(
         if follow is not None:
             _follow(client, identity, begin, limit, follow, as_json=as_json)
             return
-        events: Iterable[ListedEvent] = islice(recent(client, identity, begin), limit)
+        events: Iterable[ListedEvent] = recent(client, identity, begin, limit)
         if plot or svg is not None:
             events = list(events)
             _draw_list(events, _whose(identity), plot=plot, svg=svg)
@@ -113,14 +113,17 @@ def list_events(
 
 
 def recent(
-    client: DataEventsClient, identity: Mapping[str, str | None], begin: datetime | None
+    client: DataEventsClient,
+    identity: Mapping[str, str | None],
+    begin: datetime | None,
+    limit: int | None = None,
 ) -> Iterator[ListedEvent]:
-    """A contact's events from a time on, newest first.
+    """A contact's events from a time on, newest first, at most so many.
 
     Raises:
         IntercomError: Intercom refuses it, or it failed.
     """
-    return _until(iter(client.list(**identity, per_page=_PER_PAGE)), begin)
+    return _until(iter(client.list(**identity, per_page=_PER_PAGE, limit=limit)), begin)
 
 
 def read_time(text: str, flag: str) -> datetime:
@@ -160,14 +163,13 @@ def summarise(
                     "first": one.first,
                     "last": one.last,
                     "description": one.description,
+                    **one.additional_properties,
                 }
-                for one in found.events
+                for one in found
             ]
         )
     if plot or svg is not None:
-        spans = [
-            _plot.Span(one.name or "", one.count or 0, one.first, one.last) for one in found.events
-        ]
+        spans = [_plot.Span(one.name or "", one.count, one.first, one.last) for one in found]
         if plot and not as_json:
             output.draw(_plot.spans_chart(spans, width=output.width(), ascii=output.is_ascii()))
         if svg is not None:
@@ -176,13 +178,13 @@ def summarise(
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("event", "count", "first (UTC)", "last (UTC)", "description"):
             table.add_column(heading, justify="right" if heading == "count" else "left")
-        for one in found.events:
+        for one in found:
             table.add_row(
-                Text(output.printable(one.name or "")),
-                f"{one.count or 0:,}",
-                _second(one.first),
-                _second(one.last),
-                Text(output.printable(one.description or "")),
+                Text(output.printable(one.name or "-")),
+                "-" if one.count is None else f"{one.count:,}",
+                output.second(one.first),
+                output.second(one.last),
+                Text(output.printable(one.description or "-")),
             )
         output.draw(table)
 
@@ -232,7 +234,7 @@ def _follow(
     as_json: bool,
 ) -> None:
     """Shows the last events, oldest first, and then new ones as they come."""
-    pages = client.list(**identity, per_page=_PER_PAGE).pages()
+    pages = client.list(**identity, per_page=_PER_PAGE, limit=None).pages()
     first = next(pages)
     cursor = first.since
     if limit is None and begin is None:
@@ -248,7 +250,7 @@ def _follow(
                 "to follow by"
             )
         time.sleep(interval)
-        found = list(client.list(since=cursor).pages())
+        found = list(client.list(**identity, since=cursor, per_page=None, limit=None).pages())
         # The first page is the newest, and its cursor the next to ask with.
         cursor = found[0].since or cursor
         kept = [event for page in found for event in page.events]
@@ -257,7 +259,7 @@ def _follow(
 def _until(events: Iterator[ListedEvent], begin: datetime | None) -> Iterator[ListedEvent]:
     for event in events:
         # Newest first (documented): nothing younger follows.
-        if begin is not None and event.created_at < begin:
+        if begin is not None and event.created_at is not None and event.created_at < begin:
             return
         yield event
 
@@ -270,7 +272,13 @@ def _show(event: ListedEvent, *, as_json: bool) -> None:
 
 
 def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Path | None) -> None:
-    moments = [(event.event_name, event.created_at) for event in events]
+    moments = [
+        (event.event_name or "", event.created_at)
+        for event in events
+        if event.created_at is not None
+    ]
+    if unknown := len(events) - len(moments):
+        output.message(f"{unknown:,} events have no time that can be read; they are not drawn.")
     width = output.width()
     histogram = _plot.Histogram.of(moments, buckets=max(1, width // 2))
     if plot:
@@ -293,7 +301,3 @@ def _write(path: Path, text: str) -> None:
 
 def _whose(identity: Mapping[str, str | None]) -> str:
     return next((value for value in identity.values() if value), "")
-
-
-def _second(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -25,6 +25,7 @@ from rich.table import Column
 from rich.text import Text
 
 from intercom_data_events import MonetaryAmount, RateLimit, RichLink
+from intercom_data_events.event import to_json as event_json
 
 # Seconds between two plain lines of progress.
 _EVERY = 10.0
@@ -49,7 +50,7 @@ def result_json(value: object) -> None:
 
 def to_json(value: object) -> str:
     """Returns a value as one line of JSON that can be written as UTF-8, and seen on a terminal."""
-    text = json.dumps(value, ensure_ascii=is_ascii(), default=_as_json)
+    text = event_json(value, ensure_ascii=is_ascii(), default=_as_json)
     if text.isprintable():
         return text
     # JSON itself escapes the oldest control characters alone.
@@ -91,11 +92,16 @@ def is_ascii() -> bool:
     return not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
-def event_line(name: str, created_at: datetime, metadata: Mapping[str, object]) -> Text:
+def second(moment: datetime | None) -> str:
+    """Returns a time as tables show it, or a dash of the same width."""
+    return f"{'-':19}" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def event_line(
+    name: str | None, created_at: datetime | None, metadata: Mapping[str, object]
+) -> Text:
     """An event on one line; with colours, where they are shown."""
-    text = Text.assemble(
-        (f"{created_at:%Y-%m-%d %H:%M:%S}", "dim"), "  ", (printable(name), "bold")
-    )
+    text = Text.assemble((second(created_at), "dim"), "  ", (printable(name or "-"), "bold"))
     for key, value in metadata.items():
         text.append(f"  {printable(key)}=", "cyan")
         text.append(printable(_shown(value)))

@@ -56,13 +56,13 @@ class Span:
 
     Attributes:
         name: What happened.
-        count: How many times.
+        count: How many times, or None.
         first: When it happened first, an aware datetime in UTC, or None.
         last: When it happened last, likewise.
     """
 
     name: str
-    count: int
+    count: int | None
     first: datetime | None
     last: datetime | None
 
@@ -264,7 +264,7 @@ class _Frame:
     columns: int
 
     @classmethod
-    def around(cls, rows: Sequence[tuple[str, int]], width: int, ascii: bool) -> _Frame:
+    def around(cls, rows: Sequence[tuple[str, int | None]], width: int, ascii: bool) -> _Frame:
         width = max(width, _MINIMUM_WIDTH)
         names = [_shown(name, min(width * 35 // 100, 32), ascii=ascii) for name, _ in rows]
         numbers = [_number(number) for _, number in rows]
@@ -361,7 +361,9 @@ def _share(moment: datetime, extent: tuple[datetime, datetime]) -> float:
     return (moment - first) / (last - first) if first < last else 0.0
 
 
-def _number(number: int) -> str:
+def _number(number: int | None) -> str:
+    if number is None:
+        return "-"
     # A server may say any number; longer ones would leave no room for the chart.
     return str(number) if abs(number) < 10**10 else f"{'<-' if number < 0 else '>'}10^10"
 

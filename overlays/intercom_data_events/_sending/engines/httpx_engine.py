@@ -101,7 +101,7 @@ class _HTTPXBase(Generic[C]):
                     added = parse_qsl(request.query, keep_blank_values=True)
                     url = url.copy_merge_params(added)
                 else:
-                    url = url.copy_with(query=request.query.encode("ascii"))
+                    url = library.URL(f"{url}?{request.query}")  # Faster than copy_with.
             except library.InvalidURL as error:
                 raise _bad_address(error) from error
         # As pairs, and with a stream, because the model already has all headers that the library
