@@ -43,9 +43,9 @@ _QUOTA = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
 _HEADERS = {b"date", b"intercom-version", b"retry-after", *_QUOTA}
 # Seconds. With less of the deadline left after a wait, no further attempt is made.
 _LEAST_LEFT = 0.1
-# The generated code and the standard library raise these for an answer that is not as described;
-# they have no common base.
-_MISREAD = (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+# Reading and the standard library raise these for an answer that is not as described; they have no
+# common base.
+_MISREAD = (RecursionError, TypeError, ValueError)
 
 
 def acquire(

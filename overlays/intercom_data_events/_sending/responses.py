@@ -19,7 +19,6 @@ from intercom_data_events._sending.settings import HOSTS
 from intercom_data_events._sending.words import Words, printable, read_words
 from intercom_data_events._validation import short_repr
 from intercom_data_events.errors import APIResponse, IntercomError
-from intercom_data_events_api.errors import UnexpectedStatus
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
@@ -292,12 +291,8 @@ def _hide(error: errors.APIStatusError, token: str | None) -> None:
 
 def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
     """Returns what is wrong with a success that cannot be read."""
-    if isinstance(problem, UnexpectedStatus):
-        return "with a status that is not in the API's description"
     if isinstance(problem, BodyError):
         return f"whose body cannot be read: {problem}"
-    if isinstance(problem, KeyError):
-        return f"with a body that lacks {problem}"
     if isinstance(problem, JSONDecodeError | UnicodeDecodeError | RecursionError):
         message = read_words(content).message
         said = f". The answer says: {message}" if message else ""
