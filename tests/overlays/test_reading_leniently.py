@@ -122,6 +122,20 @@ def test_a_time_that_is_not_a_number_is_kept_as_it_came():
     assert json.loads(odd.to_json()) == {"type": "event", **EVENT, "created_at": None}
 
 
+@pytest.mark.parametrize("field", ["created_at", "id", "user_id", "other"])
+def test_an_integer_of_more_digits_than_python_converts_is_kept_as_its_digits(field):
+    digits = "9" * 5_000
+    content = json.dumps({"events": [{**EVENT, field: "DIGITS"}, {**EVENT, "user_id": 7}]})
+    transport = httpx.MockTransport(
+        lambda _: httpx.Response(200, content=content.replace('"DIGITS"', digits))
+    )
+    with DataEventsClient("token", transport=transport, max_retries=0) as client:
+        odd, good = client.list(user_id="1")
+
+    assert good.user_id == "7"
+    assert odd.to_dict()[field] == digits
+
+
 @pytest.mark.parametrize("missing", [{}, {"created_at": None}, {"created_at": ""}], ids=str)
 def test_an_event_may_lack_its_time(missing):
     (event,) = listed({"event_name": "a", **missing})

@@ -107,7 +107,7 @@ class RawResponse(NamedTuple):
         return APIResponse(self.status_code, self.headers, self.content, parsed)
 
     def json(self) -> object:
-        """Decodes the body.
+        """Decodes the body; an integer of more digits than Python converts is a string of them.
 
         Raises:
             Exception: The problem that ended reading the body.
@@ -115,7 +115,20 @@ class RawResponse(NamedTuple):
         """
         if self.problem is not None:
             raise self.problem
-        return json.loads(self.content)
+        try:
+            return json.loads(self.content)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise
+        except ValueError:
+            # More digits than `sys.get_int_max_str_digits` allows.
+            return json.loads(self.content, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def secret(token: str | None) -> str | None:
