@@ -548,6 +548,7 @@ def test_nothing_is_sent_again_after_a_tracker_was_closed():
 
     transport = Deciding(decide)
     clock = SteppedClock(NOW)
+    others = {*threading.enumerate()}
     with DataEventsClient("token", transport=transport, clock=clock) as client:
         tracker = Tracker(client)
         tracker.track("placed-order", user_id="1")
@@ -555,12 +556,7 @@ def test_nothing_is_sent_again_after_a_tracker_was_closed():
         assert not tracker.close(0)
         asked = len(transport.asked)
         # What waited for its next attempt ends, as time passes.
-        eventually(
-            lambda: (
-                clock.advance(60)
-                or not any(thread.name == "intercom-tracker" for thread in threading.enumerate())
-            )
-        )
+        eventually(lambda: clock.advance(60) or {*threading.enumerate()} <= others)
 
         assert len(transport.asked) == asked == 1
 
