@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from intercom_data_events.__about__ import __version__
-    from intercom_data_events._sending.quota import RateLimit
+    from intercom_data_events._sending.rate_limit import RateLimit
     from intercom_data_events._sending.settings import AccessToken, AsyncAccessToken, Region
     from intercom_data_events.bulk import AsyncOutcomes, EventLike, Outcome, Outcomes
     from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
@@ -128,7 +128,7 @@ __all__ = [
 # All other names are those of errors.
 _NAMES = {
     ".__about__": "__version__",
-    "._sending.quota": "RateLimit",
+    "._sending.rate_limit": "RateLimit",
     "._sending.settings": "AccessToken AsyncAccessToken Region",
     ".bulk": "AsyncOutcomes EventLike Outcome Outcomes",
     ".client": "AsyncDataEventsClient DataEventsClient",

@@ -23,7 +23,7 @@ from intercom_data_events.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine, Engine
-    from intercom_data_events._sending.quota import RateLimit
+    from intercom_data_events._sending.rate_limit import RateLimit
     from intercom_data_events_api.models import IntercomVersion
 
 E = TypeVar("E", bound="Engine | AsyncEngine")

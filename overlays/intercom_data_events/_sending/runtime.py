@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import weakref
@@ -167,6 +166,8 @@ def block_signals() -> None:
     uWSGI's handler ends the process in whatever thread it runs, and so while that sends an event.
     """
     if "uwsgi" in sys.modules:
+        import signal  # Here, as few programs need it and it takes a while.
+
         ends = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, ends)
 
