@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from intercom_data_events.__about__ import __version__
     from intercom_data_events._sending.rate_limit import RateLimit
     from intercom_data_events._sending.settings import AccessToken, AsyncAccessToken, Region
-    from intercom_data_events.bulk import AsyncOutcomes, EventLike, Outcome, Outcomes
+    from intercom_data_events.bulk import AsyncOutcomes, Counts, EventLike, Outcome, Outcomes
     from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
     from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
     from intercom_data_events.contact import AsyncContact, Contact, Identity
@@ -86,6 +86,7 @@ __all__ = [
     "ConflictError",
     "Contact",
     "ContactSummary",
+    "Counts",
     "DataEventsClient",
     "Event",
     "EventLike",
@@ -130,7 +131,7 @@ _NAMES = {
     ".__about__": "__version__",
     "._sending.rate_limit": "RateLimit",
     "._sending.settings": "AccessToken AsyncAccessToken Region",
-    ".bulk": "AsyncOutcomes EventLike Outcome Outcomes",
+    ".bulk": "AsyncOutcomes Counts EventLike Outcome Outcomes",
     ".client": "AsyncDataEventsClient DataEventsClient",
     ".clock": "Alarm AsyncAlarm Clock",
     ".contact": "AsyncContact Contact Identity",

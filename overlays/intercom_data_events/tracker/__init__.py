@@ -61,6 +61,10 @@ class _Tracker:
 
     _options: Options
 
+    def __repr__(self) -> str:
+        """Shows the client, without its token, and the outbox; `counters` says the rest."""
+        return f"{type(self).__name__}({self._options.client!r}, outbox={self._options.outbox!r})"
+
     def __copy__(self) -> Self:
         """Returns the same tracker."""
         return self
