@@ -149,7 +149,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     @property
     def timeout(self) -> Timeout:
-        """Seconds that an attempt may take, or an ``httpx.Timeout``; None if your client says it."""
+        """Seconds that an attempt may take, an ``httpx.Timeout``, or None: your client says it."""
         return self._settings.timeout
 
     @property
