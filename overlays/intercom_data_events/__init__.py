@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from intercom_data_events.contact import AsyncContact, Contact, Identity
     from intercom_data_events.errors import (
         APIConnectionError,
-        APIResponse,
         APIResponseError,
         APIStatusError,
         APITimeoutError,
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
         Page,
     )
     from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
+    from intercom_data_events.response import APIResponse
     from intercom_data_events.timestamps import Timestamp
     from intercom_data_events.version import API_VERSION
     from intercom_data_events_api.models import IntercomVersion
@@ -139,6 +139,7 @@ _NAMES = {
     ".metadata": "Metadata MetadataValue MonetaryAmount RichLink",
     ".pagination": "AsyncEventList ContactSummary EventList EventSummary ListedEvent Page",
     ".raw": "AsyncRawDataEventsClient RawDataEventsClient",
+    ".response": "APIResponse",
     ".timestamps": "Timestamp",
     ".version": "API_VERSION",
     "intercom_data_events_api.models": "IntercomVersion",

@@ -10,7 +10,8 @@ from intercom_data_events import errors
 from intercom_data_events._sending import retry
 from intercom_data_events._sending.engines import BodyError, RawResponse, SendError, causes
 from intercom_data_events._validation import short_repr
-from intercom_data_events.errors import APIResponse, IntercomError, reported_errors, texts
+from intercom_data_events.errors import IntercomError, reported_errors, texts
+from intercom_data_events.response import APIResponse
 from intercom_data_events_api.errors import UnexpectedStatus
 
 if TYPE_CHECKING:

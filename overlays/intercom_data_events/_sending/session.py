@@ -11,13 +11,9 @@ from intercom_data_events._sending.auth import BearerToken
 from intercom_data_events._sending.engines import httpx_engine
 from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.pacing import RateLimiter, Reservation
+from intercom_data_events._sending.per_process import PerProcess
 from intercom_data_events._sending.request import Operation, endpoint_of
-from intercom_data_events._sending.runtime import (
-    PerProcess,
-    has_ended,
-    is_running,
-    running_loop,
-)
+from intercom_data_events._sending.runtime import has_ended, is_running, running_loop
 from intercom_data_events._sending.settings import AsyncAccessToken, Settings
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.errors import ConfigurationError

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.auth import Secret
     from intercom_data_events._sending.engines import Request
     from intercom_data_events.clock import Alarm, AsyncAlarm
-    from intercom_data_events.errors import APIResponse
+    from intercom_data_events.response import APIResponse
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from intercom_data_events._dispatch import ROLE
-from intercom_data_events._sending.runtime import PerProcess
+from intercom_data_events._sending.per_process import PerProcess
 from intercom_data_events._validation import invalid
 from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.clock import SYSTEM

@@ -401,7 +401,7 @@ def _client(library: Any, name: str, transport: Any) -> Any:
 class _NoCookies(CookieJar):
     """Stays empty: the API needs no cookies, and a server that sets some is not the API."""
 
-    def extract_cookies(self, *_: object) -> None:
+    def extract_cookies(self, response: object, request: object) -> None:
         """Takes none; a policy that refuses all takes a twentieth of a request to do so."""
 
 
