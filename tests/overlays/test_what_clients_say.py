@@ -6,7 +6,7 @@ import httpx
 import pytest
 from callers import every_driver
 
-from intercom_data_events import AsyncDataEventsClient, DataEventsClient
+from intercom_data_events import API_VERSION, AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.emulator import Emulator
 from intercom_data_events.tracker import AsyncTracker, Tracker
 
@@ -27,7 +27,7 @@ def test_a_client_says_its_defaults(kind):
     assert settings(client) == {
         "base_url": "https://api.intercom.io",
         "region": "us",
-        "version": "2.16",
+        "version": API_VERSION,
         "timeout": 30,
         "deadline": 120,
         "max_retries": 4,
