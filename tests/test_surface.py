@@ -78,8 +78,6 @@ def test_whatever_public_signatures_mention_of_ours_is_public():
     assert {name: found for name, found in unlisted.items() if found} == {
         "EventList": {"Answer"},
         "AsyncEventList": {"Answer"},
-        "RawDataEventsClient": {"Answer", "Operation"},
-        "AsyncRawDataEventsClient": {"Answer", "Operation"},
         "Outcomes": {"Session", "Settings"},
         "AsyncOutcomes": {"Session", "Settings"},
     }
@@ -195,12 +193,11 @@ def test_sync_and_async_have_the_same_verbs_and_arguments():
         ("RawDataEventsClient", "AsyncRawDataEventsClient"),
     ]
     for blocking, awaiting in ((getattr(package, a), getattr(package, b)) for a, b in twins):
-        renamed = {"close": "aclose"}
         verbs = {name for name in vars(blocking) if not name.startswith("_")}
-        assert {renamed.get(name, name) for name in verbs} == {
-            name for name in vars(awaiting) if not name.startswith("_")
-        }
-        for verb in verbs - renamed.keys():
+        # An async client has two names for closing.
+        also = {"aclose"} if "close" in verbs else set()
+        assert verbs | also == {name for name in vars(awaiting) if not name.startswith("_")}
+        for verb in verbs:
             one, other = getattr(blocking, verb), getattr(awaiting, verb)
             if inspect.isfunction(one):
                 assert (

@@ -47,9 +47,10 @@ What it lacks by itself:
   `raise_on_unexpected_status=True`.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .client import AuthenticatedClient, Client
+if TYPE_CHECKING:
+    from .client import AuthenticatedClient, Client
 
 API_VERSION: Final = "2.16"
 
@@ -58,3 +59,14 @@ __all__ = (
     "AuthenticatedClient",
     "Client",
 )
+
+
+def __getattr__(name: str) -> object:
+    # On demand: to make these classes takes longer than to send a request.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import client
+
+    value: object = getattr(client, name)
+    globals()[name] = value
+    return value

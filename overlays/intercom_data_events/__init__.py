@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from intercom_data_events.__about__ import __version__
-    from intercom_data_events._sending.quota import RateLimit
+    from intercom_data_events._sending.rate_limit import RateLimit
     from intercom_data_events._sending.settings import AccessToken, AsyncAccessToken, Region
-    from intercom_data_events.bulk import AsyncOutcomes, EventLike, Outcome, Outcomes
+    from intercom_data_events.bulk import AsyncOutcomes, Counts, EventLike, Outcome, Outcomes
     from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
     from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
     from intercom_data_events.contact import AsyncContact, Contact, Identity
     from intercom_data_events.errors import (
         APIConnectionError,
-        APIResponse,
         APIResponseError,
         APIStatusError,
         APITimeoutError,
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
         Page,
     )
     from intercom_data_events.raw import AsyncRawDataEventsClient, RawDataEventsClient
+    from intercom_data_events.response import APIResponse
     from intercom_data_events.timestamps import Timestamp
     from intercom_data_events.version import API_VERSION
     from intercom_data_events_api.models import IntercomVersion
@@ -86,6 +86,7 @@ __all__ = [
     "ConflictError",
     "Contact",
     "ContactSummary",
+    "Counts",
     "DataEventsClient",
     "Event",
     "EventLike",
@@ -128,9 +129,9 @@ __all__ = [
 # All other names are those of errors.
 _NAMES = {
     ".__about__": "__version__",
-    "._sending.quota": "RateLimit",
+    "._sending.rate_limit": "RateLimit",
     "._sending.settings": "AccessToken AsyncAccessToken Region",
-    ".bulk": "AsyncOutcomes EventLike Outcome Outcomes",
+    ".bulk": "AsyncOutcomes Counts EventLike Outcome Outcomes",
     ".client": "AsyncDataEventsClient DataEventsClient",
     ".clock": "Alarm AsyncAlarm Clock",
     ".contact": "AsyncContact Contact Identity",
@@ -138,6 +139,7 @@ _NAMES = {
     ".metadata": "Metadata MetadataValue MonetaryAmount RichLink",
     ".pagination": "AsyncEventList ContactSummary EventList EventSummary ListedEvent Page",
     ".raw": "AsyncRawDataEventsClient RawDataEventsClient",
+    ".response": "APIResponse",
     ".timestamps": "Timestamp",
     ".version": "API_VERSION",
     "intercom_data_events_api.models": "IntercomVersion",

@@ -126,7 +126,8 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
 
         Returns:
             An iterator over one :class:`Outcome` for each event. Nothing is sent before its first
-            step.
+            step; if nothing takes that, a RuntimeWarning says so. Its ``run()`` sends all events
+            and returns the counts.
 
         Raises:
             InvalidInputError: `events` is not an iterable, or a bound is out of range.
@@ -177,7 +178,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
         """The same verbs, each returning the whole :class:`APIResponse`."""
         from intercom_data_events.raw import RawDataEventsClient
 
-        return RawDataEventsClient(self._perform)
+        return RawDataEventsClient(self)
 
     def close(self) -> None:
         """Closes the connections, unless they belong to your ``http_client`` or this is a view.
@@ -269,7 +270,8 @@ class AsyncDataEventsClient(
 
         Returns:
             An async iterator over one :class:`Outcome` for each event. Nothing is sent before its
-            first step.
+            first step; if nothing takes that, a RuntimeWarning says so. Its awaited ``run()`` sends
+            all events and returns the counts.
 
         Raises:
             InvalidInputError: `events` is not an iterable, or a bound is out of range.
@@ -307,15 +309,19 @@ class AsyncDataEventsClient(
         """The same verbs, each returning the whole :class:`APIResponse`."""
         from intercom_data_events.raw import AsyncRawDataEventsClient
 
-        return AsyncRawDataEventsClient(self._perform)
+        return AsyncRawDataEventsClient(self)
 
     async def aclose(self) -> None:
         """Closes the connections, unless they belong to your ``http_client`` or this is a view.
 
-        Afterwards every verb raises a RuntimeError, as in httpx.
+        Afterwards every verb raises a RuntimeError, as in httpx. ``close()`` is another name.
         """
         if not self._is_view:
             await self._session.aclose()
+
+    async def close(self) -> None:
+        """Does the same as :meth:`aclose`."""
+        await self.aclose()
 
     async def __aenter__(self) -> Self:
         """Enters a block that closes the client at its end."""

@@ -36,47 +36,22 @@ nor request headers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-from attrs import field, frozen
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import httpx
+    from intercom_data_events.response import APIResponse as APIResponse
 
 #: Replaces the access token where an answer or a message repeats it.
 REMOVED = "[access token]"
 
-T_co = TypeVar("T_co", covariant=True)
 
+def __getattr__(name: str) -> object:
+    if name == "APIResponse":  # On demand, as few programs need it.
+        from intercom_data_events.response import APIResponse
 
-@frozen(eq=False)
-class APIResponse(Generic[T_co]):
-    """An answer of the API, as received and as read.
-
-    Attributes:
-        status_code: The HTTP status, such as 202.
-        headers: The answer's headers; names ignore case.
-        content: The body, decompressed.
-        parsed: What the method returns without ``with_raw_response``; None on an error.
-    """
-
-    status_code: int
-    headers: httpx.Headers = field(repr=False)
-    content: bytes = field(repr=False)
-    parsed: T_co
-
-    @property
-    def request_id(self) -> str | None:
-        """The id that Intercom's support asks for, from the header or the body of an error."""
-        given = self.headers.get("x-request-id") or _object(self.content).get("request_id")
-        return given if isinstance(given, str) else None
-
-    @property
-    def text(self) -> str:
-        """The body as a string; bytes that are not UTF-8 become replacement characters."""
-        return self.content.decode(errors="replace")
+        return APIResponse
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class IntercomError(Exception):
@@ -249,11 +224,3 @@ class RateLimitError(APIStatusError):
 
 class ServerError(APIStatusError):
     """500 and above: Intercom failed, or a proxy in front of it."""
-
-
-def _object(content: bytes) -> dict[str, object]:
-    try:
-        decoded = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}  # Observed: proxies in front of Intercom answer with HTML, or with nothing.
-    return decoded if isinstance(decoded, dict) else {}

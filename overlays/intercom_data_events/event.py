@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import field, frozen
 
-from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
 from intercom_data_events._validation import checked_text, invalid, short_repr, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
@@ -83,17 +82,22 @@ class Event:
             )
         if created_at is None:
             created_at = int(time.time())
-        if drop_excess_metadata and isinstance(metadata, Mapping):
-            metadata = dict(list(metadata.items())[: _metadata.MAX_KEYS])
-        encoded = _metadata.encode({} if metadata is None else metadata)
+        decoded: dict[str, object] = {}
+        if metadata is not None:
+            # Imported here, as not all programs have metadata.
+            from intercom_data_events import metadata as _metadata
+
+            if drop_excess_metadata and isinstance(metadata, Mapping):
+                metadata = dict(list(metadata.items())[: _metadata.MAX_KEYS])
+            # Encoding checks the values; decoding gives equal values for all spellings.
+            decoded = _metadata.decode(_metadata.encode(metadata))
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # attrs makes it
             event_name=name,
             created_at=timestamps.from_unix(timestamps.to_unix(created_at, "created_at")),
             user_id=identities.get("user_id"),
             id=identities.get("id"),
             email=identities.get("email"),
-            # Encoding checks the values; decoding gives equal values for all spellings.
-            metadata=cast("Mapping[str, MetadataValue]", _metadata.decode(encoded)),
+            metadata=cast("Mapping[str, MetadataValue]", decoded),
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -106,6 +110,8 @@ class Event:
             if (identity := getattr(self, name)) is not None:
                 fields[name] = identity
         if self.metadata:
+            from intercom_data_events import metadata as _metadata
+
             # Encoded and checked again: a caller can change the mapping.
             fields["metadata"] = _metadata.encode(self.metadata)
         return fields

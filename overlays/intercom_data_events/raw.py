@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from intercom_data_events._sending import operations, verbs
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
     from intercom_data_events._sending.steps import Answer
+
+T = TypeVar("T")
 
 
 class RawDataEventsClient:
@@ -18,8 +19,15 @@ class RawDataEventsClient:
     ``list`` returns one page: the first one, or the first one after a cursor.
     """
 
-    def __init__(self, perform: Callable[[Operation[Any]], Answer[Any]]) -> None:
-        self._perform = perform
+    def __init__(self, client: verbs.Performer) -> None:
+        self._client = client
+
+    def __repr__(self) -> str:
+        """Shows the client."""
+        return f"{type(self).__name__}({self._client!r})"
+
+    def _perform(self, operation: Operation[T]) -> Answer[T]:
+        return self._client._perform(operation)  # noqa: SLF001  # what a Performer is for
 
     create = verbs.raw(operations.create)
     send = verbs.raw(operations.send)
@@ -34,10 +42,15 @@ class AsyncRawDataEventsClient:
     ``list`` returns one page: the first one, or the first one after a cursor.
     """
 
-    def __init__(
-        self, perform: Callable[[Operation[Any]], Coroutine[Any, Any, Answer[Any]]]
-    ) -> None:
-        self._perform = perform
+    def __init__(self, client: verbs.AsyncPerformer) -> None:
+        self._client = client
+
+    def __repr__(self) -> str:
+        """Shows the client."""
+        return f"{type(self).__name__}({self._client!r})"
+
+    async def _perform(self, operation: Operation[T]) -> Answer[T]:
+        return await self._client._perform(operation)  # noqa: SLF001  # as above
 
     create = verbs.araw(operations.create)
     send = verbs.araw(operations.send)

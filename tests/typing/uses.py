@@ -23,6 +23,7 @@ from intercom_data_events import (
     Clock,
     Contact,
     ContactSummary,
+    Counts,
     DataEventsClient,
     Event,
     EventLike,
@@ -126,11 +127,25 @@ def blocking() -> None:
     assert_type(client.with_raw_response.list(user_id="1"), APIResponse[Page])
     assert_type(client.with_raw_response.summary(user_id="1").parsed, ContactSummary)
     assert_type(client.rate_limit, RateLimit | None)
+    assert_type(client.base_url, str)
+    assert_type(client.version, str)
+    assert_type(client.region, Literal["us", "eu", "au"] | None)
+    assert_type(client.timeout, float | httpx.Timeout | httpx2.Timeout | None)
+    assert_type(client.deadline, float)
+    assert_type(client.max_retries, int)
+    assert_type(client.enabled, bool)
+    assert_type(view.is_closed, bool)
+    client.version = "2.14"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     many = client.create_many({"event_name": "left", "user_id": str(n)} for n in range(3))
     assert_type(many, Outcomes)
     for outcome in many:
         assert_type(outcome.status, Literal["accepted", "refused", "failed", "duplicate"])
         assert_type(outcome.event, Event | None)
+    counts = many.run()
+    assert_type(counts, Counts)
+    assert_type(counts.accepted + counts.refused + counts.failed + counts.duplicate, int)
+    assert_type(counts.problems, tuple[Outcome, ...])
+    assert_type(many.counts, Counts)
     try:
         client.create("placed-order", user_id="314159")
     except APIStatusError as error:
@@ -170,6 +185,9 @@ async def awaiting() -> None:
                 assert_type(outcome, Outcome)
         async for outcome in client.create_many([Event("a", user_id="1")]):
             assert_type(outcome.error, IntercomError | None)
+        assert_type(await client.create_many(listen()).run(), Counts)
+        assert_type(await client.close(), None)
+        assert_type(client.is_closed, bool)
 
 
 async def listen() -> AsyncIterator[EventLike]:

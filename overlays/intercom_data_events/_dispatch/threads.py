@@ -18,8 +18,6 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol
 
-from attrs import evolve
-
 from intercom_data_events._dispatch import Dispatcher, Item, Result, context_of
 from intercom_data_events._sending import operations
 from intercom_data_events._sending.drivers import run
@@ -319,7 +317,7 @@ class ThreadWorkers(Generic[Item]):
         error: BaseException | None = None
         settings = self._settings
         if seconds < settings.deadline:
-            settings = evolve(settings, deadline=max(seconds, 0.001))
+            settings = settings.changed(deadline=max(seconds, 0.001))
         try:
             exchange = Exchange(operations.send(item.event), self._session, settings)
             run(exchange.steps(item.reservation), self._session)

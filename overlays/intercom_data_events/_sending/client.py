@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from intercom_data_events._sending.engines.kinds import is_kind
+from intercom_data_events._sending.logs import show_log
 from intercom_data_events._sending.session import Session
 from intercom_data_events._sending.settings import (
+    HOSTS,
     AsyncAccessToken,
     Region,
     Settings,
@@ -23,7 +25,7 @@ from intercom_data_events.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine, Engine
-    from intercom_data_events._sending.quota import RateLimit
+    from intercom_data_events._sending.rate_limit import RateLimit
     from intercom_data_events_api.models import IntercomVersion
 
 E = TypeVar("E", bound="Engine | AsyncEngine")
@@ -57,6 +59,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         clock: Clock | None = None,
         allow_http: bool | None = None,
     ) -> None:
+        show_log()
         self._settings = Settings(
             base_url=resolve_address(base_url, region, allow_http),
             version=resolve_version(version),
@@ -130,13 +133,57 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         return view
 
     @property
+    def base_url(self) -> str:
+        """The address of the API, without a slash at its end."""
+        return self._settings.base_url
+
+    @property
+    def region(self) -> Region | None:
+        """The region that `base_url` belongs to; None for an address that is not Intercom's."""
+        regions = {address: region for region, address in HOSTS.items()}
+        return cast("Region | None", regions.get(self.base_url))
+
+    @property
+    def version(self) -> str:
+        """The API version of every request."""
+        return self._settings.version
+
+    @property
+    def timeout(self) -> Timeout:
+        """Seconds that an attempt may take, an ``httpx.Timeout``, or None: your client says it."""
+        return self._settings.timeout
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that a request may take in all; ``math.inf`` for no deadline."""
+        return self._settings.deadline
+
+    @property
+    def max_retries(self) -> int:
+        """How often a failed request is repeated."""
+        return self._settings.max_retries
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is sent."""
+        return self._session.enabled
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client is closed; a view is closed with its client."""
+        return self._session.closed
+
+    @property
     def rate_limit(self) -> RateLimit | None:
         """The app's rate limit in the latest answer, or None before the first one."""
         return self._session.rate_limit
 
     def __repr__(self) -> str:
-        """Shows the settings, but not the token."""
-        return f"{type(self).__name__}({self._settings!r})"
+        """Shows where and how it sends, and whether it does, but neither token nor headers."""
+        shown = {**vars(self._settings), "enabled": self.enabled, "is_closed": self.is_closed}
+        del shown["headers"]
+        fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{type(self).__name__}({fields})"
 
     def __copy__(self) -> Self:
         """Returns a view: a copy shares the connections and the token."""
@@ -154,6 +201,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """Unpickles a client, with the token from the environment."""
+        show_log()
         enabled = bool(state["enabled"])
         self._settings = cast("Settings", state["settings"])
         token = resolve_token(None) if enabled else None

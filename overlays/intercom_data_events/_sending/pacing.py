@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Protocol
 
-from attrs import define
-
 from intercom_data_events._sending.quota import ClockSkew, read_quota
 from intercom_data_events._sending.retry import LONGEST_WINDOW, retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
@@ -40,31 +38,44 @@ class Waker(Protocol):
         """Says so."""
 
 
-@define(eq=False)
-class Reservation:
-    """One request's place in the queue; a retry keeps its place."""
+# Plain classes, as those of the engines.
 
-    number: float
-    share: float
-    #: Whether the request waits for room; if not, it still counts for those that do.
-    paced: bool
-    #: Whether it takes a slot while it is in flight.
-    uses_slot: bool
-    #: The thread that it belongs to; None if one thread has several reservations at a time.
-    thread: int | None
-    #: What to set when it may go, instead of an alarm that is waited on.
-    waker: Waker | None = None
-    alarm: Alarm | AsyncAlarm | Waker | None = None
-    #: When the request got its quota, or was begun with it, by our clock.
-    sent: float = 0.0
-    #: Seconds that the latest answer took; 0 before the first.
-    latency: float = 0.0
-    #: Whether its latest wait was for a slot, not for the rate limit.
-    waits_for_slot: bool = False
-    #: Set by a scheduler that has closed: its request is not repeated.
-    withdrawn: bool = False
-    #: Whether it is queued, or its request is in flight.
-    held: bool = False
+
+class Reservation:
+    """One request's place in the queue; a retry keeps its place.
+
+    Attributes:
+        number: Its place: smaller ones come first.
+        share: The largest part of the quota that it may use.
+        paced: Whether the request waits for room; if not, it still counts for those that do.
+        uses_slot: Whether it takes a slot while it is in flight.
+        thread: The thread that it belongs to; None if one thread has several reservations at a
+            time.
+        waker: What to set when it may go, instead of an alarm that is waited on.
+        alarm: What is set when it may go.
+        sent: When the request got its quota, or was begun with it, by our clock.
+        latency: Seconds that the latest answer took; 0 before the first.
+        waits_for_slot: Whether its latest wait was for a slot, not for the rate limit.
+        withdrawn: Set by a scheduler that has closed: its request is not repeated.
+        held: Whether it is queued, or its request is in flight.
+    """
+
+    def __init__(
+        self,
+        number: float,
+        share: float,
+        *,
+        paced: bool,
+        uses_slot: bool,
+        thread: int | None,
+        waker: Waker | None,
+    ) -> None:
+        self.number, self.share = number, share
+        self.paced, self.uses_slot = paced, uses_slot
+        self.thread, self.waker = thread, waker
+        self.alarm: Alarm | AsyncAlarm | Waker | None = None
+        self.sent = self.latency = 0.0
+        self.waits_for_slot = self.withdrawn = self.held = False
 
     @property
     def queue(self) -> tuple[float, bool, bool]:
@@ -72,21 +83,22 @@ class Reservation:
         return self.share, self.paced, self.uses_slot
 
 
-@define
 class _Window:
-    """One window of the server, as learned from answers."""
+    """One window of the server, as learned from answers.
 
-    reset: int
-    limit: int
-    #: The smallest number so far, because answers overtake each other.
-    remaining: int
-    #: The number in the first answer, and how many answers this process got since then.
-    at_first: int
-    answered: int = 0
-    #: Requests without an answer since the last answer: the server may have counted them.
-    lost: int = 0
-    #: Requests of this process that got quota of the window.
-    used: int = 0
+    Attributes:
+        remaining: The smallest number so far, because answers overtake each other.
+        at_first: The number in the first answer.
+        answered: How many answers this process got since then.
+        lost: Requests without an answer since the last answer: the server may have counted them.
+        used: Requests of this process that got quota of the window.
+    """
+
+    def __init__(self, reset: int, limit: int, remaining: int, used: int) -> None:
+        self.reset, self.limit = reset, limit
+        self.remaining = self.at_first = remaining
+        self.answered = self.lost = 0
+        self.used = used
 
 
 class RateLimiter:
@@ -162,7 +174,14 @@ class RateLimiter:
         """
         # A scheduler has several at a time, which other threads send.
         thread = None if waker or not self._thread else self._thread()
-        return Reservation(next(self._numbers), share, paced, uses_slot, thread, waker)
+        return Reservation(
+            next(self._numbers),
+            share,
+            paced=paced,
+            uses_slot=uses_slot,
+            thread=thread,
+            waker=waker,
+        )
 
     def acquire(self, reservation: Reservation) -> float:
         """Grants a request quota, or puts it into its queue.
@@ -325,7 +344,7 @@ class RateLimiter:
             if window is not None:
                 self._close(window)
             used = len(self._in_flight) + 1
-            self._window = _Window(reset, limit, remaining, remaining, used=used)
+            self._window = _Window(reset, limit, remaining, used)
         else:
             window.limit = limit
             window.remaining = min(window.remaining, remaining)

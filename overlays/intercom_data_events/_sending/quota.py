@@ -1,51 +1,15 @@
-"""Reads from an answer the app's rate limit and the server's time."""
+"""Reads from an answer the app's quota and the server's time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
 from typing import NamedTuple
 
-from attrs import frozen
-
-from intercom_data_events import timestamps
 from intercom_data_events._sending.retry import read_date
 
 # Larger than the Unix seconds of the year 5138, and than any number of requests.
 _NONSENSE = 10**11
-
-
-@frozen
-class RateLimit:
-    """The rate limit in an answer's headers.
-
-    Intercom grants an app a quota for each window of 10 seconds; all clients of the app share it.
-
-    Attributes:
-        limit: How many requests the window allows.
-        remaining: How many requests it still allows.
-        reset_at: When the window ends and the next one begins, by Intercom's clock; an aware
-            datetime in UTC.
-    """
-
-    limit: int
-    remaining: int
-    reset_at: datetime
-
-    @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> RateLimit | None:
-        """Reads ``X-RateLimit-*``; returns None if they are missing or not numbers.
-
-        Example:
-            >>> RateLimit.from_headers({"x-ratelimit-limit": "1667"}) is None
-            True
-        """
-        said = read_quota(headers)
-        try:
-            return said and cls(said.limit, said.remaining, timestamps.from_unix(said.reset))
-        except ValueError:
-            return None
 
 
 class Quota(NamedTuple):

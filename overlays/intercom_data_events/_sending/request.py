@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
-from attrs import frozen
 
 from intercom_data_events.__about__ import __version__
 from intercom_data_events._sending.engines import Endpoint
@@ -24,9 +23,10 @@ _USER_AGENT = f"intercom-data-events/{__version__} python-httpx/{httpx.__version
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-@frozen
 class Operation(Generic[T]):
     """One request to the API and how its answer is read, without I/O.
+
+    A plain class, as those of the engines.
 
     Attributes:
         parts: The request, as the generated `build_request` returns it.
@@ -36,11 +36,18 @@ class Operation(Generic[T]):
         query: The query to send instead of the one in `parts`, percent-encoded.
     """
 
-    parts: Mapping[str, Any]
-    read: Callable[[RawResponse], T]
-    idempotency: Idempotency
-    log_context: Callable[[], Mapping[str, object]]
-    query: str | None = None
+    __slots__ = ("idempotency", "log_context", "parts", "query", "read")
+
+    def __init__(
+        self,
+        parts: Mapping[str, Any],
+        read: Callable[[RawResponse], T],
+        idempotency: Idempotency,
+        log_context: Callable[[], Mapping[str, object]],
+        query: str | None = None,
+    ) -> None:
+        self.parts, self.read, self.idempotency = parts, read, idempotency
+        self.log_context, self.query = log_context, query
 
     @property
     def label(self) -> str:

@@ -18,7 +18,8 @@ from intercom_data_events._sending.engines.kinds import library_of
 from intercom_data_events._sending.settings import HOSTS
 from intercom_data_events._sending.words import Words, printable, read_words
 from intercom_data_events._validation import short_repr
-from intercom_data_events.errors import APIResponse, IntercomError
+from intercom_data_events.errors import IntercomError
+from intercom_data_events.response import APIResponse
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation

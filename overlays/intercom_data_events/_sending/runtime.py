@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import weakref
 from itertools import count
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING
 
-T = TypeVar("T")
-F = TypeVar("F", bound=Any)
+# At run time, nothing here refers to typing: what a process calls at forks keeps all that its
+# module refers to until the process ends, which then takes longer.
+if TYPE_CHECKING:
+    from typing import Any, Protocol, TypeVar
+
+    F = TypeVar("F", bound=Any)
+
+    class ForkGuard(Protocol):
+        """What a fork must wait for, such as the use of a file."""
+
+        def before_fork(self) -> bool:
+            """Waits until a fork does no harm, and keeps it so; False after FORK_PATIENCE s."""
+            ...
+
+        def after_fork(self, *, in_child: bool, waited: bool) -> None:
+            """Ends what :meth:`before_fork` began, in the parent and in the child.
+
+            Args:
+                in_child: Whether this is the child.
+                waited: What :meth:`before_fork` returned.
+            """
+
 
 #: Seconds that a fork waits for each of its guards, at most.
 FORK_PATIENCE = 5.0
@@ -24,50 +43,6 @@ _tokens: dict[int, object] = {}
 def this_process() -> object:
     """Returns the token of this process; each fork gives the child a new one."""
     return _tokens.setdefault(os.getpid(), object())
-
-
-class PerProcess(Generic[T]):
-    """One value for each process; a forked child begins without one.
-
-    A child keeps the values of its ancestors, and neither uses nor releases them: their threads,
-    locks and connections belong to the other process.
-    """
-
-    def __init__(self) -> None:
-        self._values: dict[object, T] = {}
-
-    def get(self) -> T | None:
-        """Returns the value of this process, or None."""
-        return self._values.get(this_process())
-
-    def set(self, value: T) -> None:
-        """Replaces the value of this process."""
-        self._values[this_process()] = value
-
-    def setdefault(self, value: T) -> T:
-        """Returns the value of this process; of several first ones, one wins, without a lock."""
-        return self._values.setdefault(this_process(), value)
-
-    @property
-    def was_used_before_fork(self) -> bool:
-        """Whether an ancestor of this process has a value."""
-        return bool(self._values.keys() - {this_process()})
-
-
-class ForkGuard(Protocol):
-    """What a fork must wait for, such as the use of a file."""
-
-    def before_fork(self) -> bool:
-        """Waits until a fork does no harm, and keeps it so; False after FORK_PATIENCE seconds."""
-        ...
-
-    def after_fork(self, *, in_child: bool, waited: bool) -> None:
-        """Ends what :meth:`before_fork` began, in the parent and in the child.
-
-        Args:
-            in_child: Whether this is the child.
-            waited: What :meth:`before_fork` returned.
-        """
 
 
 class ForkLock:
@@ -107,7 +82,7 @@ _forks = _Forks()
 _forking = threading.RLock()
 _numbers = count()
 # In the order of their making.
-_guards = weakref.WeakValueDictionary[int, ForkGuard]()
+_guards: weakref.WeakValueDictionary[int, ForkGuard] = weakref.WeakValueDictionary()
 
 
 def guard_forks(guard: ForkGuard) -> None:
@@ -167,6 +142,8 @@ def block_signals() -> None:
     uWSGI's handler ends the process in whatever thread it runs, and so while that sends an event.
     """
     if "uwsgi" in sys.modules:
+        import signal  # Here, as few programs need it and it takes a while.
+
         ends = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, ends)
 
@@ -223,8 +200,8 @@ def is_running(loop: object) -> bool:
     return running_loop() is loop
 
 
-def has_ended(loop: object) -> bool:
+def has_ended(loop: Any) -> bool:
     """Whether an event loop no longer runs; False for trio's, which outlasts all of its tasks."""
     asyncio = sys.modules.get("asyncio")
     is_of_asyncio = asyncio is not None and isinstance(loop, asyncio.AbstractEventLoop)
-    return is_of_asyncio and not cast("Any", loop).is_running()
+    return is_of_asyncio and not loop.is_running()

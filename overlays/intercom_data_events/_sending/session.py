@@ -11,20 +11,16 @@ from intercom_data_events._sending.auth import BearerToken
 from intercom_data_events._sending.engines import httpx_engine
 from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.pacing import RateLimiter, Reservation
-from intercom_data_events._sending.quota import RateLimit
+from intercom_data_events._sending.per_process import PerProcess
 from intercom_data_events._sending.request import Operation, endpoint_of
-from intercom_data_events._sending.runtime import (
-    PerProcess,
-    has_ended,
-    is_running,
-    running_loop,
-)
+from intercom_data_events._sending.runtime import has_ended, is_running, running_loop
 from intercom_data_events._sending.settings import AsyncAccessToken, Settings
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine, Endpoint, Engine
+    from intercom_data_events._sending.rate_limit import RateLimit
 
 log = logging.getLogger("intercom_data_events")
 
@@ -142,6 +138,8 @@ class Session(Generic[E]):
     @property
     def rate_limit(self) -> RateLimit | None:
         """The rate limit in the latest answer."""
+        from intercom_data_events._sending.rate_limit import RateLimit
+
         return RateLimit.from_headers(self._state.headers)
 
     def endpoint(self, operation: Operation[Any], settings: Settings) -> Endpoint:

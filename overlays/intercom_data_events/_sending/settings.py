@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import httpx
-from attrs import evolve, field, frozen
 
 from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._validation import invalid, is_host, short_repr, whole_number
@@ -37,9 +36,10 @@ HOSTS: Mapping[str, str] = {
     "au": "https://api.au.intercom.io",
 }
 
-_ADDRESS = re.compile(r"https?://[^\s?#]+", re.IGNORECASE)
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+# Compiled when first used.
+_ADDRESS = r"(?i:https?)://[^\s?#]+"
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_HEADER_VALUE = r"([!-~]([ -~]*[!-~])?)?"
 _LONGEST_TIMEOUT = 24 * 60 * 60
 # Seconds. A longer deadline counts as none, because clocks would overflow.
 _CENTURY = 100 * 365 * 24 * 60 * 60
@@ -101,13 +101,13 @@ def _check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     if not isinstance(headers, Mapping):
         raise ConfigurationError(f"headers must be a mapping, not a {type(headers).__name__}")
     for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_HEADER_NAME, name):
             must = "a header name must contain letters, digits and !#$%&'*+.^_`|~- only"
             raise invalid(ConfigurationError, must, name)
         remedy = _RESERVED.get(name.lower())
         if remedy:
             raise ConfigurationError(f"headers must not contain {name!r}; {remedy}")
-        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+        if not isinstance(value, str) or not re.fullmatch(_HEADER_VALUE, value):
             raise ConfigurationError(
                 f"the value of header {name!r} must be a string of visible ASCII characters, "
                 "without blanks at its ends"
@@ -116,10 +116,11 @@ def _check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-# Compared by identity and therefore hashable: models of requests are kept by settings.
-@frozen(eq=False)
 class Settings:
-    """The settings of requests; `with_options` makes a changed copy.
+    """The settings of requests; they do not change, `with_options` makes a changed copy.
+
+    A plain class, as those of the engines. Compared by identity and therefore hashable: models of
+    requests are kept by settings.
 
     Attributes:
         base_url: The address of the API, without a slash at its end.
@@ -133,14 +134,26 @@ class Settings:
         headers: Additional headers of every request; their names are in lower case.
     """
 
-    base_url: str
-    version: str = field(converter=check_version)
-    timeout: Timeout = field(converter=_check_timeout)
-    deadline: float = field(converter=_check_deadline)
-    max_retries: int = field(converter=_check_max_retries)
-    pace: bool = field(converter=_check_pace)
-    quota_share: float = field(converter=_check_quota_share)
-    headers: Mapping[str, str] = field(converter=_check_headers, repr=False)
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        version: str,
+        timeout: Timeout,
+        deadline: float,
+        max_retries: int,
+        pace: bool,
+        quota_share: float,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self.base_url = base_url
+        self.version = check_version(version)
+        self.timeout = _check_timeout(timeout)
+        self.deadline = _check_deadline(deadline)
+        self.max_retries = _check_max_retries(max_retries)
+        self.pace = _check_pace(pace)
+        self.quota_share = _check_quota_share(quota_share)
+        self.headers: Mapping[str, str] = _check_headers(headers)
 
     @property
     def seconds_per_attempt(self) -> float:
@@ -162,7 +175,7 @@ class Settings:
         """
         given = {name: value for name, value in options.items() if value is not None}
         headers = {**self.headers, **_check_headers(given.pop("headers", None))}
-        return evolve(self, headers=headers, **given)
+        return Settings(**{**vars(self), **given, "headers": headers})
 
 
 def resolve_version(version: str | None) -> str:
@@ -308,7 +321,7 @@ def _check_address(base_url: object) -> str:
     if isinstance(base_url, str) and "@" in base_url:
         raise ConfigurationError("base_url must not contain credentials; pass access_token=")
     try:
-        text = base_url if isinstance(base_url, str) and _ADDRESS.fullmatch(base_url) else ""
+        text = base_url if isinstance(base_url, str) and re.fullmatch(_ADDRESS, base_url) else ""
         url = httpx.URL(text)
         host = url.raw_host.decode("ascii") if url.host else ""  # Some names fail to be decoded.
     except (httpx.InvalidURL, ValueError):

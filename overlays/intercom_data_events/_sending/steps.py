@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from intercom_data_events._sending.engines import RawResponse
 
@@ -11,36 +11,48 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.auth import Secret
     from intercom_data_events._sending.engines import Request
     from intercom_data_events.clock import Alarm, AsyncAlarm
-    from intercom_data_events.errors import APIResponse
+    from intercom_data_events.response import APIResponse
 
 T = TypeVar("T")
 
 
-class Authorize(NamedTuple):
+# Plain classes, as those of the engines.
+
+
+class Authorize:
     """A step: call the caller's function for the access token, in at most the given seconds."""
 
-    seconds: float
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
 
-class Send(NamedTuple):
+class Send:
     """A step: send a request through an engine, and read the answer."""
 
-    request: Request
-    engine: Any
+    __slots__ = ("engine", "request")
+
+    def __init__(self, request: Request, engine: Any) -> None:
+        self.request, self.engine = request, engine
 
 
-class Wait(NamedTuple):
+class Wait:
     """A step: wait for the given seconds, or until the alarm is set."""
 
-    seconds: float
-    alarm: Alarm | AsyncAlarm | None
+    __slots__ = ("alarm", "seconds")
+
+    def __init__(self, seconds: float, alarm: Alarm | AsyncAlarm | None) -> None:
+        self.seconds, self.alarm = seconds, alarm
 
 
-class Answer(NamedTuple, Generic[T]):
+class Answer(Generic[T]):
     """A success: as received, and as read."""
 
-    raw: RawResponse
-    parsed: T
+    __slots__ = ("parsed", "raw")
+
+    def __init__(self, raw: RawResponse, parsed: T) -> None:
+        self.raw, self.parsed = raw, parsed
 
     def response(self) -> APIResponse[T]:
         """Returns it as a caller of a raw client sees it."""

@@ -19,8 +19,8 @@ from intercom_data_events._sending.operations import next_page
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
     from intercom_data_events._sending.steps import Answer
-    from intercom_data_events.errors import APIResponse
     from intercom_data_events.pagination import AsyncEventList, EventList, Page
+    from intercom_data_events.response import APIResponse
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,9 +146,13 @@ def _limit(arguments: Mapping[str, Any]) -> int | None:
     return limit
 
 
+# Each function makes several methods.
+_signature = functools.cache(inspect.signature)
+
+
 def _as_method(method: F, make: Callable[..., object], returns: str = "{}") -> F:
     """Gives a method the name, docstring and signature of the function that makes its operation."""
-    signature = inspect.signature(make)
+    signature = _signature(make)
     # Annotations are strings; the return annotation names the type of the parsed answer.
     parsed = str(signature.return_annotation).removeprefix("Operation[").removesuffix("]")
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)

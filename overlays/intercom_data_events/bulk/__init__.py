@@ -7,7 +7,9 @@ blocking client, from tasks for the async one.
 from __future__ import annotations
 
 import math
+import sys
 import threading
+import warnings
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -31,6 +33,7 @@ from intercom_data_events._sending.runtime import running_trio, this_process
 from intercom_data_events._validation import invalid
 from intercom_data_events.bulk._dispatcher import BulkDispatcher
 from intercom_data_events.bulk._scheduler import (
+    Counts,
     EventLike,
     Outcome,
     QueuedEvent,
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Alarm
 
-__all__ = ["AsyncOutcomes", "EventLike", "Outcome", "Outcomes"]
+__all__ = ["AsyncOutcomes", "Counts", "EventLike", "Outcome", "Outcomes"]
 
 #: Requests at once, at most. A thread or a connection each.
 CONCURRENCY = 100
@@ -137,6 +140,38 @@ class Outcomes:
                 self._wait()
         return found
 
+    @property
+    def counts(self) -> Counts:
+        """How many events have which outcome so far, also those whose outcomes were not read."""
+        return self._dispatcher.counts
+
+    def run(self) -> Counts:
+        """Sends all events that are left, and returns how many have which outcome.
+
+        Outcomes are counted and not kept, but for the first problems. Where this raises an error,
+        ``counts`` says what was sent before it.
+
+        Raises:
+            APIStatusError: Several events in a row got a failure that every event gets, such as
+                that of a revoked token, a lapsed plan or a wrong address.
+            ConfigurationError: A setting fails, such as a function that returns the access token.
+
+        Example:
+            >>> from intercom_data_events import DataEventsClient, Event
+            >>> from intercom_data_events.emulator import Emulator
+            >>> client = DataEventsClient("token", transport=Emulator().transport())
+            >>> client.create_many([Event("invited-friend", user_id="314159")]).run()
+            Counts(accepted=1, refused=0, failed=0, duplicate=0)
+        """
+        with self:
+            for _ in self:
+                pass
+        return self.counts
+
+    def __repr__(self) -> str:
+        """Shows what it does, and the counts, but no events."""
+        return _shown(self, self._dispatcher)
+
     def _read(self) -> None:
         """Reads one event of the input, or its end."""
         dispatcher = self._dispatcher
@@ -186,9 +221,12 @@ class Outcomes:
         self.close()
 
     def __del__(self) -> None:
-        """Closes it, if the caller left the loop."""
+        """Closes it, if the caller left the loop; warns if the caller forgot the loop."""
         with suppress(AttributeError):  # It was refused as it was made.
+            was_used = self._dispatcher.was_used
             self.close()
+            if not was_used and this_process() is self._process:
+                _warn_of_unused(self)
 
 
 class AsyncOutcomes:
@@ -215,6 +253,7 @@ class AsyncOutcomes:
     ) -> None:
         most, rate = check_bounds(concurrency, max_rate)
         _check_events(events, Iterable | AsyncIterable)
+        self._process = this_process()
         self._dispatcher = BulkDispatcher(most, Rate(rate, pool.clock))
         self._sending = _Sending(events, pool, settings, most, self._dispatcher)
 
@@ -238,6 +277,30 @@ class AsyncOutcomes:
             dispatcher.waiting.append(arrival)
             await arrival.wait()
 
+    @property
+    def counts(self) -> Counts:
+        """How many events have which outcome so far, also those whose outcomes were not read."""
+        return self._dispatcher.counts
+
+    async def run(self) -> Counts:
+        """Sends all events that are left, and returns how many have which outcome.
+
+        The twin of :meth:`Outcomes.run`: ``await client.create_many(events).run()``.
+
+        Raises:
+            APIStatusError: Several events in a row got a failure that every event gets, such as
+                that of a revoked token, a lapsed plan or a wrong address.
+            ConfigurationError: A setting fails, such as a function that returns the access token.
+        """
+        async with self:
+            async for _ in self:
+                pass
+        return self.counts
+
+    def __repr__(self) -> str:
+        """Shows what it does, and the counts, but no events."""
+        return _shown(self, self._dispatcher)
+
     async def aclose(self) -> None:
         """Ends all requests in flight, and waits until they have ended."""
         await self._sending.aclose()
@@ -256,9 +319,11 @@ class AsyncOutcomes:
         await self.aclose()
 
     def __del__(self) -> None:
-        """Ends the requests in flight, if the caller left the loop."""
+        """Ends the requests in flight, if the caller left the loop; warns if it forgot the loop."""
         with suppress(AttributeError):  # It was refused as it was made.
             self._sending.abandon()
+            if not self._dispatcher.was_used and this_process() is self._process:
+                _warn_of_unused(self)
 
 
 @define(eq=False)
@@ -364,6 +429,18 @@ class _Sending:
             wanted = anyio.Event()
             dispatcher.readers.append(wanted)
             await wanted.wait()
+
+
+def _shown(outcomes: object, dispatcher: BulkDispatcher) -> str:
+    return f"<{type(outcomes).__name__}: {dispatcher.state}, {dispatcher.counts}>"
+
+
+def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
+    """Warns of a forgotten loop as Python does of a forgotten await; not as the program ends."""
+    if not sys.is_finalizing():
+        said = "create_many(...) was never iterated: no event was sent"
+        # Where the last reference went, mostly the very line; tracemalloc knows where it was made.
+        warnings.warn(said, RuntimeWarning, stacklevel=3, source=outcomes)
 
 
 def _check_events(events: object, kind: type | UnionType) -> None:

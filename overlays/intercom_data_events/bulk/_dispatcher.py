@@ -13,6 +13,7 @@ from intercom_data_events._dispatch.concurrency import Concurrency, Rate
 from intercom_data_events._dispatch.quota import Quota
 from intercom_data_events.bulk._scheduler import (
     UNREAD,
+    Counts,
     EventLike,
     Outcome,
     QueuedEvent,
@@ -44,6 +45,7 @@ class BulkDispatcher:
         waiting: What consumers wait on for an outcome, for input to be wanted, or for the end.
         readers: What waits only for input to be wanted.
         has_ended: Whether there are no more outcomes than those that wait to be read.
+        was_used: Whether an outcome was asked for, or the end.
     """
 
     def __init__(self, most: int, rate: Rate) -> None:
@@ -63,6 +65,7 @@ class BulkDispatcher:
         self.waiting = deque[Any]()
         self.readers = deque[Any]()
         self.has_ended = False
+        self.was_used = False
 
     def connect(
         self,
@@ -97,6 +100,18 @@ class BulkDispatcher:
         return bool(self._taken or self._input)
 
     @property
+    def counts(self) -> Counts:
+        """How many outcomes there were."""
+        return self._scheduler.counts
+
+    @property
+    def state(self) -> str:
+        """What it does, in two words at most."""
+        if not self.was_used:
+            return "not started"
+        return "ended" if self.has_ended else "sending"
+
+    @property
     def in_flight(self) -> int:
         """How many events the workers have."""
         return len(self._scheduler.in_flight)
@@ -125,6 +140,7 @@ class BulkDispatcher:
         Raises:
             BaseException: What stopped it, once; `end` if there are no more outcomes.
         """
+        self.was_used = True
         if self._is_closed:
             raise end()
         has_ended = self.has_ended  # Asked first: the last outcomes come before the end.
@@ -150,7 +166,7 @@ class BulkDispatcher:
 
     def close(self) -> None:
         """Begins nothing more, and forgets the outcomes that were not read, or not known yet."""
-        self._is_closed = True
+        self._is_closed = self.was_used = True
         self.stop()
         self._scheduler.outcomes.clear()
 

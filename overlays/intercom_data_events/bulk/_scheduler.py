@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from intercom_data_events._dispatch.concurrency import Concurrency
     from intercom_data_events._sending.pacing import Reservation
 
+# Outcomes that are kept as examples of what went wrong.
+_MOST_PROBLEMS = 10
 # Events that are held at most: in flight, or waiting for one of the same person.
 _HELD = 10_000
 #: Outcomes that nothing has asked for yet, beyond which nothing more is begun.
@@ -47,6 +49,31 @@ class Outcome:
     item: EventLike
     event: Event | None = None
     error: IntercomError | None = None
+
+
+@frozen
+class Counts:
+    """How many events of a ``create_many`` have which outcome.
+
+    Attributes:
+        accepted: Those that Intercom accepted.
+        refused: Those that this package or Intercom refused, and would again.
+        failed: Those that failed temporarily; sending them again later is safe.
+        duplicate: Those that were not sent, because the same event was accepted shortly before.
+        problems: The first 10 outcomes of those that were refused or failed.
+    """
+
+    accepted: int = 0
+    refused: int = 0
+    failed: int = 0
+    duplicate: int = 0
+    # Not shown: it has personal data.
+    problems: tuple[Outcome, ...] = field(default=(), repr=False)
+
+    @property
+    def total(self) -> int:
+        """How many events have an outcome."""
+        return self.accepted + self.refused + self.failed + self.duplicate
 
 
 @define(eq=False)
@@ -113,6 +140,8 @@ class Scheduler:
         self.concurrency = concurrency
         self.in_flight: set[QueuedEvent] = set()
         self.outcomes = deque[Outcome]()
+        self._counted: dict[_Status, int] = {}
+        self._problems: list[Outcome] = []
         self.exhausted = False
         self.stopped = False
         self.fatal: BaseException | None = None
@@ -138,6 +167,11 @@ class Scheduler:
         return max(0, min(2 * limit - ready, _HELD - self._held, UNREAD - len(self.outcomes)))
 
     @property
+    def counts(self) -> Counts:
+        """How many outcomes there were; for any thread."""
+        return Counts(**self._counted, problems=tuple(self._problems))
+
+    @property
     def finished(self) -> bool:
         """Whether nothing more will come of it."""
         return self.stopped or (self.exhausted and not self._held)
@@ -147,7 +181,7 @@ class Scheduler:
         position = self._position
         self._position += 1
         if isinstance(event, InvalidInputError):
-            self.outcomes.append(Outcome(position, "refused", item, None, event))
+            self._tell(Outcome(position, "refused", item, None, event))
             return
         queued = QueuedEvent(position, item, event)
         self._held += 1
@@ -209,12 +243,20 @@ class Scheduler:
             if queued.reservation is not None:
                 queued.reservation.withdrawn = True
 
+    def _tell(self, outcome: Outcome) -> None:
+        """Counts an outcome, and hands it to what iterates."""
+        status = outcome.status
+        self._counted[status] = self._counted.get(status, 0) + 1
+        if outcome.error is not None and len(self._problems) < _MOST_PROBLEMS:
+            self._problems.append(outcome)
+        self.outcomes.append(outcome)
+
     def _end(
         self, queued: QueuedEvent, status: _Status, error: IntercomError | None = None
     ) -> None:
         """Gives an event its outcome, and the next one of the same person its turn."""
         self._held -= 1
-        self.outcomes.append(queued.ended(status, error))
+        self._tell(queued.ended(status, error))
         if not queued.overtaken:
             self._give_turn(queued.person)
 
@@ -278,6 +320,6 @@ class Scheduler:
     def _is_duplicate(self, queued: QueuedEvent) -> bool:
         if not self._recent.has(queued.key, queued.position):
             return False
-        self.outcomes.append(queued.ended("duplicate"))
+        self._tell(queued.ended("duplicate"))
         self._held -= 1
         return True

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from intercom_data_events._dispatch import ROLE
-from intercom_data_events._sending.runtime import PerProcess
+from intercom_data_events._sending.per_process import PerProcess
 from intercom_data_events._validation import invalid
 from intercom_data_events.client import AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.clock import SYSTEM
@@ -60,6 +60,10 @@ class _Tracker:
     """What blocking and async trackers share."""
 
     _options: Options
+
+    def __repr__(self) -> str:
+        """Shows the client, without its token, and the outbox; `counters` says the rest."""
+        return f"{type(self).__name__}({self._options.client!r}, outbox={self._options.outbox!r})"
 
     def __copy__(self) -> Self:
         """Returns the same tracker."""

@@ -25,6 +25,7 @@ def load(session: Session[Engine]) -> None:
     with _loading, suppress(Exception):
         import encodings.idna  # noqa: F401  # for the names of hosts
 
+        from intercom_data_events import metadata  # noqa: F401
         from intercom_data_events._sending import responses  # noqa: F401
         from intercom_data_events_api.api.data_events import create_data_event  # noqa: F401
 

@@ -1,14 +1,17 @@
-from http import HTTPStatus
-from typing import Any
+from __future__ import annotations
 
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from ... import errors
-from ...client import AuthenticatedClient, Client
-from ...models.create_data_event_summaries_request import CreateDataEventSummariesRequest
-from ...models.error import Error
-from ...models.intercom_version import IntercomVersion
 from ...types import UNSET, Response, Unset
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ...client import AuthenticatedClient, Client
+    from ...models.create_data_event_summaries_request import CreateDataEventSummariesRequest
+    from ...models.error import Error
+    from ...models.intercom_version import IntercomVersion
 
 
 def build_request(
@@ -27,6 +30,7 @@ def build_request(
         Keyword arguments for httpx.Client.request: method and url, and what the operation has of
         params, cookies, json (or data, files, content) and headers. The url is a path.
     """
+
     headers: dict[str, Any] = {}
     if not isinstance(intercom_version, Unset):
         headers["Intercom-Version"] = str(intercom_version)
@@ -58,6 +62,9 @@ def parse_response(status_code: int, data: Any) -> Any | Error:
     Returns:
         Any | Error
     """
+
+    from ...models.error import Error
+
     if status_code == 200:
         return None
 
@@ -114,6 +121,8 @@ def _data(response: httpx.Response) -> Any:
 def _build_response(
     *, client: AuthenticatedClient | Client, response: httpx.Response
 ) -> Response[Any | Error]:
+    from http import HTTPStatus
+
     status_code = HTTPStatus(response.status_code)
     try:
         parsed = parse_response(response.status_code, _data(response))

@@ -1,16 +1,19 @@
-from http import HTTPStatus
-from typing import Any
+from __future__ import annotations
 
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from ... import errors
-from ...client import AuthenticatedClient, Client
-from ...models.data_event_list import DataEventList
-from ...models.data_event_summary import DataEventSummary
-from ...models.error import Error
-from ...models.intercom_version import IntercomVersion
-from ...models.list_data_events_type import ListDataEventsType
 from ...types import UNSET, Response, Unset
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ...client import AuthenticatedClient, Client
+    from ...models.data_event_list import DataEventList
+    from ...models.data_event_summary import DataEventSummary
+    from ...models.error import Error
+    from ...models.intercom_version import IntercomVersion
+    from ...models.list_data_events_type import ListDataEventsType
 
 
 def build_request(
@@ -39,6 +42,7 @@ def build_request(
         Keyword arguments for httpx.Client.request: method and url, and what the operation has of
         params, cookies, json (or data, files, content) and headers. The url is a path.
     """
+
     headers: dict[str, Any] = {}
     if not isinstance(intercom_version, Unset):
         headers["Intercom-Version"] = str(intercom_version)
@@ -84,6 +88,11 @@ def parse_response(status_code: int, data: Any) -> DataEventList | DataEventSumm
     Returns:
         DataEventList | DataEventSummary | Error
     """
+
+    from ...models.data_event_list import DataEventList
+    from ...models.data_event_summary import DataEventSummary
+    from ...models.error import Error
+
     if status_code == 200:
 
         def _parse_response_200(data: object) -> DataEventList | DataEventSummary:
@@ -158,6 +167,8 @@ def _data(response: httpx.Response) -> Any:
 def _build_response(
     *, client: AuthenticatedClient | Client, response: httpx.Response
 ) -> Response[DataEventList | DataEventSummary | Error]:
+    from http import HTTPStatus
+
     status_code = HTTPStatus(response.status_code)
     try:
         parsed = parse_response(response.status_code, _data(response))

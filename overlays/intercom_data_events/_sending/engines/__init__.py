@@ -11,10 +11,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from intercom_data_events.errors import REMOVED, APIResponse
+from intercom_data_events.errors import REMOVED
 
 if TYPE_CHECKING:
     import httpx
+
+    from intercom_data_events.response import APIResponse
 
 T = TypeVar("T")
 
@@ -104,6 +106,8 @@ class RawResponse(NamedTuple):
 
     def with_parsed(self, parsed: T) -> APIResponse[T]:
         """Returns the answer as a caller sees it."""
+        from intercom_data_events.response import APIResponse
+
         return APIResponse(self.status_code, self.headers, self.content, parsed)
 
     def json(self) -> object:

@@ -79,7 +79,7 @@ class LooplessSocket(anyio.abc.ByteStream):
         while (sent := _sent_now(self.raw, rest)) is None or sent < len(rest):
             rest = rest[sent or 0 :]
             await anyio.wait_writable(self.raw)
-        await anyio.lowlevel.cancel_shielded_checkpoint()
+        # Not a checkpoint: the answer, for which every request waits, is one.
 
     async def send_eof(self) -> None:
         """Ends sending."""
@@ -147,6 +147,8 @@ class AsyncGuardedStream:
                 # Not a WriteError, after which httpcore reads the unread bytes as the answer.
                 raise core.ConnectError(OUT_OF_STEP)
             self._received.start_answer()
+        if not buffer:
+            return  # The end of a request whose length is known.
         left = time_left(timeout, core.WriteTimeout)
         with translated(self._errors(core.WriteTimeout, core.WriteError)), anyio.fail_after(left):
             await self._stream.send(buffer)

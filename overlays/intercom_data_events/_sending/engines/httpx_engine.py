@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -405,8 +405,14 @@ def aconnect(transport: Any, clock: Clock) -> AsyncHTTPXEngine:
 def _client(library: Any, name: str, transport: Any) -> Any:
     # The class is looked up each time, because tracing tools replace it.
     kind = getattr(library, name)
-    # No cookies: the API needs none, and a server that sets some is not the API.
-    return kind(transport=transport, cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
+    return kind(transport=transport, cookies=_NoCookies())
+
+
+class _NoCookies(CookieJar):
+    """Stays empty: the API needs no cookies, and a server that sets some is not the API."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Takes none; a policy that refuses all takes a twentieth of a request to do so."""
 
 
 def _bad_address(error: Exception) -> InvalidInputError:

@@ -277,6 +277,8 @@ class GuardedStream:
                 # Not a WriteError, after which httpcore reads the unread bytes as the answer.
                 raise self._core.ConnectError(OUT_OF_STEP)
             self._received.start_answer()
+        if not buffer:
+            return  # The end of a request whose length is known.
         self._stream.write(buffer, timeout=time_left(timeout, self._core.WriteTimeout))
 
     def close(self) -> None:

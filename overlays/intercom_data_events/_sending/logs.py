@@ -1,0 +1,56 @@
+"""Shows the package's log on stderr where INTERCOM_LOG asks for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from intercom_data_events._validation import short_repr
+from intercom_data_events.errors import ConfigurationError
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO}
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+log = logging.getLogger("intercom_data_events")
+
+
+def show_log() -> None:
+    """Does so from the first client on; a handler of the application's own stays as it is.
+
+    The records still go to the handlers of the application's root logger. If one of these writes to
+    stderr, the line is not written twice.
+
+    Raises:
+        ConfigurationError: INTERCOM_LOG is neither "debug" nor "info".
+    """
+    wanted = os.environ.get("INTERCOM_LOG", "").strip()
+    if not wanted:
+        return
+    level = _LEVELS.get(wanted.lower())
+    if level is None:
+        raise ConfigurationError(f"INTERCOM_LOG must be debug or info, not {short_repr(wanted)}")
+    if all(isinstance(handler, logging.NullHandler) for handler in log.handlers):
+        handler = _StderrHandler()
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        log.addHandler(handler)
+        log.setLevel(level)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what stderr is at the time, unless the root logger does so, too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None or _is_shown(record):
+            return
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001  # as all handlers: logging decides
+            self.handleError(record)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return log.propagate and any(
+        getattr(handler, "stream", None) is sys.stderr and record.levelno >= handler.level
+        for handler in logging.getLogger().handlers
+    )
