@@ -373,7 +373,7 @@ def in_small_windows(options: argparse.Namespace) -> bool:
     rows = [(send_in_threads, 4, 4, 400, 2, skew, events) for skew in SKEWS]
     rows += [
         (send_in_threads, 4, 16, 100, 1, 0, events // 2),
-        (send_in_threads, 8, 4, 200, 1, 0, events),
+        (send_in_threads, 8, 4, 200, 1, 0, events // 2),
     ]
     if not options.without_official:
         rows.append((send_with_official_sdk, 4, 4, 400, 2, 0, events))
@@ -386,7 +386,7 @@ def in_small_windows(options: argparse.Namespace) -> bool:
                 sender, processes, sent, url, at_once, 1, time.time(), 0
             )
         counts, ours = emulator.counts, sender is send_in_threads
-        name = f"{'' if ours else 'official SDK, '}{processes} × {at_once} threads"
+        name = f"{'' if ours else 'official SDK, '}{processes} x {at_once} threads"
         table.row(name, f"{limit} in {window} s", f"{skew:+d} s", counts.stored, len(errors),
                   f"{counts.limited:,} = {counts.limited / counts.requests:.2%}",
                   f"{seconds:.1f}")  # fmt: skip

@@ -306,8 +306,8 @@ class RateLimiter:
 
     def _learn(self, headers: Mapping[str, str], status: int, sent: float, received: float) -> None:
         """Learns from an answer."""
+        self.skew.learn(headers.get("date"), sent, received)
         said = read_quota(headers, received + self.skew.ahead)
-        self.skew.learn(headers.get("date"), said and said.reset, sent, received)
         if said is None:
             if status == 429:
                 # Not about the app's windows; it may say how long to wait.

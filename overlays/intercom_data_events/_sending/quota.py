@@ -58,7 +58,8 @@ class RateLimit:
             >>> RateLimit.from_headers({"x-ratelimit-limit": "1667"}) is None
             True
         """
-        said = read_quota(headers, time.time())
+        sent = read_date(headers.get("date"))
+        said = read_quota(headers, time.time() if sent is None else sent)
         try:
             return said and cls(said.limit, said.remaining, timestamps.from_unix(said.reset))
         except ValueError:
@@ -89,7 +90,7 @@ def read_quota(headers: Mapping[str, str], now: float) -> Quota | None:
 
     Args:
         headers: The answer's, with names in lower case.
-        now: Unix seconds by the server's clock, for an answer without ``Date``.
+        now: Unix seconds by the server's clock, to which seconds from now are added.
     """
     if "x-ratelimit-limit" not in headers:
         return None  # Most answers of other servers.
@@ -119,14 +120,13 @@ def _read_reset(headers: Mapping[str, str], now: float) -> _End | None:
     reset = _number(headers, "reset")
     if not 0 < reset < _LAST_NANOSECOND:
         return None
-    sent = read_date(headers.get("date"))
-    begin = now if sent is None else sent
     if reset <= _LONGEST_AHEAD:
-        return begin + reset, reset, 1.0
+        return now + reset, reset, 1.0
     while reset >= _NONSENSE:
         reset /= 1000
     reset = math.ceil(reset)
-    seconds = reset - begin
+    sent = read_date(headers.get("date"))
+    seconds = reset - (now if sent is None else sent)
     longest = _LONGEST_UNDATED if sent is None else LONGEST_ASKED
     return reset, seconds if 0 < seconds <= longest else None, 0.0
 
@@ -161,21 +161,18 @@ class ClockSkew:
         """Seconds; the lower end of the interval, or 0 if it contains 0: never too early."""
         return 0.0 if self._low <= 0.0 <= self._high else self._low
 
-    def learn(self, date: str | None, reset: float | None, sent: float, received: float) -> None:
+    def learn(self, date: str | None, sent: float, received: float) -> None:
         """Learns from one answer.
 
         Args:
             date: Its ``Date``.
-            reset: The end of the window in the answer, which by the server's clock is later than
-                now.
             sent: When the request was sent, by our clock.
             received: When the answer arrived, by our clock.
         """
         begin = read_date(date)
         if begin is None:
             return
-        end = begin + 1 if reset is None else min(begin + 1, max(reset, begin))
-        low, high = begin - received, end - sent
+        low, high = begin - received, begin + 1 - sent
         if low > self._high or high < self._low:
             # One of the clocks was set, or stood still: earlier intervals are void.
             self._low, self._high = low, high
