@@ -6,7 +6,7 @@ import math
 from datetime import UTC, date, datetime
 from typing import TypeAlias, TypeGuard
 
-from intercom_data_events._validation import invalid, short_repr, whole_number
+from intercom_data_events._validation import dtype_kind, invalid, number, short_repr
 from intercom_data_events.errors import TimestampError
 
 #: The types of a time: an aware datetime, whole Unix seconds, or an ISO 8601 string with an
@@ -18,6 +18,9 @@ Timestamp: TypeAlias = datetime | int | float | str
 _FIRST = -62_135_596_800
 _LAST = 99_999_999_999
 _EXAMPLE = "2026-01-31T12:00:00Z"
+
+#: What to do with a datetime of numpy, which has no time zone.
+DATETIME64 = "pass value.astype('datetime64[s]').item().replace(tzinfo=UTC) if it is in UTC"
 
 
 def to_unix(value: Timestamp, name: str = "timestamp") -> int:
@@ -40,14 +43,16 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
     moment = _parse(value, name) if isinstance(value, str) else value
     if isinstance(moment, datetime):
         seconds = _from_datetime(moment, name)
-    elif isinstance(value, float):
-        seconds = _whole(value, name)
     elif isinstance(value, int) and not isinstance(value, bool):
         seconds = int(value)
-    elif (number := whole_number(value)) is not None:
-        seconds = number  # Of numpy, for example.
+    elif (found := number(value)) is not None:
+        seconds = _whole(found, name)
     else:
-        remedy = "; combine it with a time and a time zone" if isinstance(value, date) else ""
+        remedy = ""
+        if isinstance(value, date):
+            remedy = "; combine it with a time and a time zone"
+        elif dtype_kind(value) == "M":
+            remedy = f"; {DATETIME64}"
         raise TimestampError(
             f"{name} must be an aware datetime, Unix seconds or an ISO 8601 string, not a value of "
             f"type {type(value).__name__}{remedy}"
