@@ -313,8 +313,9 @@ class RateLimiter:
                 # Not about the app's windows; it may say how long to wait.
                 asked = retry_after(headers, received) or 0.0
                 self._closed_until = received + min(asked, _LONGEST_DELAY)
-            elif 200 <= status < 300 and not self._limited:
-                self._most_probes = math.inf  # No answer has named a limit so far.
+            elif not self._limited:  # No answer has named a limit so far.
+                succeeded = 200 <= status < 300
+                self._most_probes = max(self._most_probes, math.inf if succeeded else _PROBES)
             return
         self._limited = True
         limit, remaining, reset, seconds, fuzz = said
