@@ -364,7 +364,7 @@ def at_full_speed(options: argparse.Namespace) -> bool:
 
 
 def in_small_windows(options: argparse.Namespace) -> bool:
-    events = max(1600, options.events // 5)
+    events = max(1200, options.events // 5)
     table = harness.Table(
         "At full speed, processes that share a quota in small windows, real sockets",
         "", "quota", "server's clock", "stored", "in error", "429", "seconds",
@@ -372,8 +372,8 @@ def in_small_windows(options: argparse.Namespace) -> bool:
     # What sends, processes, threads of each, requests in a window, its seconds, skew, and events.
     rows = [(send_in_threads, 4, 4, 400, 2, skew, events) for skew in SKEWS]
     rows += [
-        (send_in_threads, 4, 16, 100, 1, 0, events // 2),
-        (send_in_threads, 8, 4, 200, 1, 0, events // 2),
+        (send_in_threads, 4, 16, 100, 1, 0, events),
+        (send_in_threads, 8, 4, 200, 1, 0, events),
     ]
     if not options.without_official:
         rows.append((send_with_official_sdk, 4, 4, 400, 2, 0, events))

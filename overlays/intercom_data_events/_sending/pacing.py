@@ -298,7 +298,7 @@ class RateLimiter:
     def _close(self, window: _Window) -> None:
         """Ends the window; the next one is unknown."""
         # One window alone misleads: it may have begun with ours, before any of others.
-        self._others = max(self._others_seen(window), self._others / 2)
+        self._others = max(self._others_seen(window), self._others * 0.75)
         self._window = None
         self._probes = set()
         self._most_probes = 1 if self._scarce else _PROBES
