@@ -280,7 +280,7 @@ class RateLimiter:
         ours = len(self._in_flight) + 1
         # Other processes have requests in flight in proportion to ours, and may be about to send
         # more, by a number that is already outdated; hence the margin of two. Simulated with 2 to 8
-        # processes of 1 to 16 tasks, and quotas from 50 to 400: at most 1 % of the answers are 429.
+        # processes of 1 to 16 tasks, and quotas from 50 to 400: at most 2 % of the answers are 429.
         others = max(self._others_seen(window), self._others)
         if ours + (ours + 2) * others > window.remaining - window.lost or (
             share < 1 and window.used >= max(1, math.floor(share * window.limit))
