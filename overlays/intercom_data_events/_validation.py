@@ -65,6 +65,36 @@ def whole_number(value: Any) -> int | None:
     return number if -BEYOND <= number < BEYOND else None
 
 
+def number(value: Any) -> int | float | None:
+    """Returns a number, also one of another library, as the equal int or float, or None.
+
+    A fraction equals a float that reads back as it: ``Decimal("29.99")`` does, a third does not.
+    """
+    if isinstance(value, float):
+        return float(value)
+    found = whole_number(value)
+    if found is not None or isinstance(value, int):
+        return found
+    kind, of_numpy = type(value), dtype_kind(value)
+    # Other scalars of numpy are numbers to Python, too, such as its bools and its times.
+    if of_numpy not in ("", "f") or not hasattr(kind, "__float__") or hasattr(kind, "__len__"):
+        return None
+    try:
+        # First, because the integer of a Decimal such as 1E+999999999 would fill the memory.
+        near = float(value)
+        if not of_numpy and abs(near) <= BEYOND and int(value) == value:
+            return whole_number(int(value))
+        return near if not math.isfinite(near) or kind(repr(near)) == value else None
+    except Exception:  # noqa: BLE001  # another library may raise anything
+        return None
+
+
+def dtype_kind(value: object) -> str:
+    """Returns numpy's letter for the type of one of its scalars, or an empty string."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    return kind if isinstance(kind, str) and not hasattr(value, "__len__") else ""
+
+
 def read_number(value: object) -> int | float | None:
     """Returns a finite number of an answer, also one in a string, or None.
 

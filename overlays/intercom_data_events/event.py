@@ -160,21 +160,6 @@ def to_json(value: object, **options: Any) -> str:
         return json.dumps(finite, **options)
 
 
-def person(event: Event) -> tuple[str, str]:
-    """Returns the identity of an event's person; two identities count as two persons."""
-    if event.user_id is not None:
-        return "user_id", event.user_id
-    if event.id is not None:
-        return "id", event.id
-    return "email", (event.email or "").lower()
-
-
-def key(event: Event) -> tuple[str, str, str, float]:
-    """Returns by what Intercom tells events apart; documented, like its changes to names."""
-    name = event.event_name.lower().replace(".", "-").replace("$", "-")
-    return *person(event), name, event.created_at.timestamp()
-
-
 def check_event_name(event_name: object) -> str:
     """Returns the name of an event.
 

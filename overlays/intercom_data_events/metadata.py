@@ -2,24 +2,37 @@
 
 The API's types, and the Python type of each:
 
-=============== ============================================= ==============================
+=============== ============================================= ==================================
 API             on the wire                                   in Python
-=============== ============================================= ==============================
+=============== ============================================= ==================================
 String          a string                                      ``str``
 Number          a number                                      ``int``, ``float``
-Date            Unix seconds; the key ends in _date or _at    an aware ``datetime``
+Date            Unix seconds; the key ends in _date or _at    an aware ``datetime``, Unix seconds,
+                                                              digits, an ISO 8601 string
 Link            an http or https address                      ``str``
 Rich Link       ``{"url": …, "value": …}``                    :class:`RichLink`
 Monetary Amount ``{"amount": …, "currency": …}``              :class:`MonetaryAmount`
-=============== ============================================= ==============================
+=============== ============================================= ==================================
+
+Below a key that ends in _date or _at, Intercom reads every value as a time. So such a key must have
+one: a time in digits or as ISO 8601 with an offset is converted to Unix seconds, and other text is
+an error; give it a key with another ending.
+
+Values of other types are converted where the number or the text is exactly the same, and are errors
+otherwise: numbers of numpy, ``Decimal`` and ``Fraction`` are numbers if an integer of 64 bits or a
+float reads back as them, and members of ``IntEnum`` and ``StrEnum`` are what they stand for. Errors
+are bools, also numpy's, missing values such as ``pandas.NA``, datetimes without a time zone such as
+``numpy.datetime64``, and everything else, such as ``UUID``, ``bytes`` or ``timedelta``.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from datetime import date, datetime, time, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import field, frozen
 
@@ -34,6 +47,7 @@ if TYPE_CHECKING:
 MAX_KEYS = 10
 
 _DATE_SUFFIXES = ("_date", "_at")
+_DIGITS = re.compile(r"-?[0-9]{1,18}")
 _SCHEMES = ("http://", "https://")
 # ISO 4217, as of 2026: currencies without a minor unit of one hundredth.
 _DECIMALS = {
@@ -41,6 +55,14 @@ _DECIMALS = {
     3: "bhd iqd jod kwd lyd omr tnd",
     4: "clf uyw",
 }
+
+
+def _plain(value: Any) -> Any:
+    """Returns text and integers as exact ``str`` and ``int``, and all else as it is."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    number = check.whole_number(value)
+    return value if number is None else number
 
 
 def _check_url(_: object, __: object, url: str) -> None:
@@ -83,8 +105,8 @@ class RichLink:
         '3434'
     """
 
-    url: str = field(validator=_check_url)
-    value: str = field(validator=_check_value)
+    url: str = field(converter=_plain, validator=_check_url)
+    value: str = field(converter=_plain, validator=_check_value)
 
 
 @frozen
@@ -104,8 +126,8 @@ class MonetaryAmount:
         MetadataError: `amount` is not such an integer, or `currency` is not three letters.
     """
 
-    amount: int = field(validator=_check_amount)
-    currency: str = field(validator=_check_currency)
+    amount: int = field(converter=_plain, validator=_check_amount)
+    currency: str = field(converter=_plain, validator=_check_currency)
 
     @classmethod
     def from_decimal(cls, amount: Decimal | str | int, currency: str) -> MonetaryAmount:
@@ -129,6 +151,7 @@ class MonetaryAmount:
         from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Underflow
 
         _check_currency(None, None, currency)
+        amount = _plain(amount)
         if isinstance(amount, bool) or not isinstance(amount, Decimal | str | int):
             raise MetadataError(
                 "amount must be a Decimal, a string or an integer, not "
@@ -164,8 +187,9 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
 
     Raises:
         MetadataError: There are more than 10 keys, or an empty key, or the API does not support a
-            value: a nested object, a list, None, a bool, NaN, or a datetime whose key does not end
-            in _date or _at. The message names the key and the remedy.
+            value: a nested object, a list, None, a bool, NaN, a datetime whose key does not end in
+            _date or _at, or what is not a time below a key that does. The message names the key and
+            the remedy.
 
     Example:
         >>> encode({"plan": "pro", "price": MonetaryAmount(2999, "usd")})
@@ -178,8 +202,9 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
     if len(metadata) > MAX_KEYS:
         key = list(metadata)[MAX_KEYS]
         raise MetadataError(
-            f"metadata must have at most {MAX_KEYS} keys, not {len(metadata)}; remove {key!r} and "
-            "the keys after it, which Intercom would drop, or pass drop_excess_metadata=True",
+            f"metadata must have at most {MAX_KEYS} keys, not {len(metadata)}; remove "
+            f"{check.short_repr(key)} and the keys after it, which Intercom would drop, or pass "
+            "drop_excess_metadata=True",
             key=key,
         )
     encoded: dict[str, JSONValue] = {}
@@ -191,7 +216,7 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
                 key=key,
             )
         # Most values are such strings, which need no other check.
-        if type(value) is str and value.isascii():
+        if type(value) is str and value.isascii() and not key.endswith(_DATE_SUFFIXES):
             encoded[key] = value
         else:
             encoded[key] = _encode(key, value)
@@ -216,7 +241,7 @@ def decode_in_place(metadata: dict[str, object]) -> dict[str, object]:
     """Does the same with a dictionary that nothing else uses, and returns it."""
     for key, value in metadata.items():
         if type(value) is int:
-            if key.endswith(_DATE_SUFFIXES) and timestamps.is_unix(value):
+            if is_date(key) and timestamps.is_unix(value):
                 metadata[key] = timestamps.from_unix(value)
         elif isinstance(value, dict) and len(value) == 2:
             metadata[key] = _read_known(value)
@@ -232,34 +257,85 @@ def to_json(value: object) -> object:
     return value
 
 
+def is_date(key: str) -> bool:
+    """Whether Intercom reads the value of a key as a time."""
+    return key.endswith(_DATE_SUFFIXES)
+
+
+def to_seconds(key: str, value: object, name: str = "") -> int:
+    """Returns the value of a key of dates in Unix seconds.
+
+    Args:
+        key: The key.
+        value: A time, as :func:`intercom_data_events.timestamps.to_unix` takes it, or a string of
+            Unix seconds.
+        name: The name of the value, for messages.
+
+    Raises:
+        MetadataError: It is not a time.
+
+    Example:
+        >>> to_seconds("order_date", "2014-02-10T12:44:32Z") == to_seconds("at", "1392036272")
+        True
+    """
+    if isinstance(value, str) and (digits := _DIGITS.fullmatch(value)):
+        value = int(digits[0])
+    name = name or f"metadata[{check.short_repr(key)}]"
+    try:
+        return timestamps.to_unix(cast("timestamps.Timestamp", value), name)
+    except TimestampError as error:
+        raise MetadataError(
+            f"{error}; if it is not a time, rename the key: Intercom takes what is below a key "
+            "that ends in _date or _at for one",
+            key=key,
+        ) from error
+
+
 _NUMBERS = {int, float}
+_DURATION = "is a duration; pass its seconds as a number"
+_MISSING = "is None, which the API does not support; leave the key out"
 # Why a value is refused: the reason of the first type that it has.
 _REFUSALS: Mapping[Any, str] = {
     str: f"contains {check.SURROGATE}; remove it",
     bool: "is a bool, which the API does not support; send 1 or 'yes' instead",
     int: "must be a number of at most 64 bits; send it as a string",
     float: "must be a finite number, as JSON has no others; leave the key out",
-    datetime: "is a datetime, so its key must end in _date or _at; rename it to {renamed!r}",
+    datetime: "is a datetime, so its key must end in _date or _at; rename it to {renamed}",
     date: "is a date without a time; pass an aware datetime",
-    type(None): "is None, which the API does not support; leave the key out",
+    time: "is a time without a date; pass an aware datetime, or str(value)",
+    timedelta: _DURATION,
+    type(None): _MISSING,
+    bytes | bytearray: "must be a string, a number, a datetime, a RichLink or a MonetaryAmount; "
+    "pass value.decode()",
+    Enum: "is a member of an Enum; pass its value",
     list | tuple | set | frozenset: "is a list, which the API does not support; "
     "join it into a string",
     Mapping: "is an object, which the API supports only as a rich link (url, value) or a monetary "
     "amount (amount, currency); give each of its fields a key of its own",
-    object: "must be a string, a number, a datetime, a RichLink or a MonetaryAmount",
+    object: "must be a string, a number, a datetime, a RichLink or a MonetaryAmount; pass "
+    "str(value) if its text is meant",
+}
+# The same by numpy's letter for a type, and by the names of pandas' types of missing values.
+_REFUSALS_BY_NAME = {
+    "b": _REFUSALS[bool],
+    "m": _DURATION,
+    "M": f"is a datetime without a time zone; {timestamps.DATETIME64}",
+    "f": "must be a number that a float holds exactly; round it with float(value), or send it as a "
+    "string",
+    "NaTType": _MISSING.replace("None", "missing"),
+    "NAType": _MISSING.replace("None", "missing"),
 }
 
 
 def _encode(key: str, value: object) -> JSONValue:
     try:
         encoded = _supported(key, value)
-    except TimestampError as error:
-        raise MetadataError(str(error), key=key) from error
     except MetadataError as error:
-        raise MetadataError(f"metadata[{key!r}]: {error}", key=key) from error
+        if error.key is None:  # It is about a rich link or an amount.
+            raise MetadataError(f"metadata[{check.short_repr(key)}]: {error}", key=key) from error
+        raise
     if encoded is None:
-        why = next(why for kind, why in _REFUSALS.items() if isinstance(value, kind))
-        why = why.format(renamed=key + "_at")
+        why = _why_refused(value).format(renamed=check.short_repr(f"{key}_at"))
         shown, given = check.short_repr(key), check.short_repr(value)
         raise MetadataError(f"metadata[{shown}] {why} (got {given})", key=key)
     return encoded
@@ -268,27 +344,31 @@ def _encode(key: str, value: object) -> JSONValue:
 def _supported(key: str, value: object) -> JSONValue | None:
     """Returns a value as JSON, or None where the API does not support it."""
     if isinstance(value, str):
-        return check.plain_text(value)
+        text = check.plain_text(value)
+        return text if text is None or not is_date(key) else to_seconds(key, text)
     if type(value) not in _NUMBERS:  # Which need none of these checks.
         if isinstance(value, datetime):
-            return _seconds(key, value) if key.endswith(_DATE_SUFFIXES) else None
+            is_missing = type(value).__name__ in _REFUSALS_BY_NAME
+            return to_seconds(key, value) if is_date(key) and not is_missing else None
         if isinstance(value, RichLink | MonetaryAmount):
             return _fields(value)
         if isinstance(value, Mapping):
             known = _known(dict(value))
             return None if known is None else _fields(known)
-    # An integer may be one of numpy, for example.
-    number = value if isinstance(value, float) else check.whole_number(value)
+    number = check.number(value)
     if number is None or not math.isfinite(number):
         return None
     # Intercom reads a number below such a key as a time, so it must be one.
-    if key.endswith(_DATE_SUFFIXES):
-        return _seconds(key, number)
-    return value if isinstance(value, int) else number
+    return to_seconds(key, number) if is_date(key) else number
 
 
-def _seconds(key: str, value: datetime | float) -> int:
-    return timestamps.to_unix(value, f"metadata[{key!r}]")
+def _why_refused(value: object) -> str:
+    if isinstance(check.number(value), float):
+        return _REFUSALS[float]
+    for name in (type(value).__name__, check.dtype_kind(value)):
+        if name in _REFUSALS_BY_NAME:
+            return _REFUSALS_BY_NAME[name]
+    return next(why for kind, why in _REFUSALS.items() if isinstance(value, kind))
 
 
 def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:

@@ -8,10 +8,11 @@ from typing import TypeAlias, TypeGuard
 
 from intercom_data_events._validation import (
     LONGEST_NUMBER,
+    dtype_kind,
     invalid,
+    number,
     read_number,
     short_repr,
-    whole_number,
 )
 from intercom_data_events.errors import TimestampError
 
@@ -25,6 +26,9 @@ _FIRST = -62_135_596_800
 _LAST = 99_999_999_999
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _EXAMPLE = "2026-01-31T12:00:00Z"
+
+#: What to do with a datetime of numpy, which has no time zone.
+DATETIME64 = "pass value.astype('datetime64[s]').item().replace(tzinfo=UTC) if it is in UTC"
 
 
 def to_unix(value: Timestamp, name: str = "timestamp") -> int:
@@ -47,14 +51,16 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
     moment = _parse(value, name) if isinstance(value, str) else value
     if isinstance(moment, datetime):
         seconds = _from_datetime(moment, name)
-    elif isinstance(value, float):
-        seconds = _whole(value, name)
     elif isinstance(value, int) and not isinstance(value, bool):
         seconds = int(value)
-    elif (number := whole_number(value)) is not None:
-        seconds = number  # Of numpy, for example.
+    elif (found := number(value)) is not None:
+        seconds = _whole(found, name)
     else:
-        remedy = "; combine it with a time and a time zone" if isinstance(value, date) else ""
+        remedy = ""
+        if isinstance(value, date):
+            remedy = "; combine it with a time and a time zone"
+        elif dtype_kind(value) == "M":
+            remedy = f"; {DATETIME64}"
         raise TimestampError(
             f"{name} must be an aware datetime, Unix seconds or an ISO 8601 string, not a value of "
             f"type {type(value).__name__}{remedy}"

@@ -10,6 +10,7 @@ import math
 import random
 import threading
 from collections import Counter
+from datetime import UTC, datetime
 
 import anyio
 import anyio.lowlevel
@@ -35,15 +36,18 @@ LIMIT, WINDOW = 1667, 10
 class Watched(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """Counts by the server's windows what an emulator accepted."""
 
-    def __init__(self, emulator, clock, skew=0, window=WINDOW):
+    def __init__(self, emulator, clock, skew=0, window=WINDOW, spell=None):
         self._transport = emulator.transport()
         self._now = lambda: clock.time() + skew
         self._window = window
+        self._spell = spell
         self.accepted = Counter()
         self.most_at_once = 0
         self._at_once = 0
 
     def _count(self, begun, response):
+        if self._spell:
+            self._spell(response.headers, self._now())
         if response.status_code == 202:
             self.accepted[math.floor(begun / self._window)] += 1
         return response
@@ -75,7 +79,7 @@ def slow(seconds, seed=1):
 
 
 def race(backend, events, *, tasks=50, processes=1, skew=0, limit=LIMIT, window=WINDOW, latency=0.1,
-         **options):  # fmt: skip
+         spell=None, **options):  # fmt: skip
     """Sends events as fast as it can from tasks, of one client for each process."""
 
     async def main():
@@ -84,7 +88,7 @@ def race(backend, events, *, tasks=50, processes=1, skew=0, limit=LIMIT, window=
             clock=clock, rate_limit=limit, window=window, faults=slow(latency), record=False
         )
         emulator.advance(skew)
-        watched = Watched(emulator, clock, skew, window)
+        watched = Watched(emulator, clock, skew, window, spell)
         numbers = iter(range(events))
 
         async def send(client):
@@ -172,6 +176,150 @@ def test_several_processes_share_a_quota_with_hardly_a_429(event_loop, processes
     assert emulator.counts.stored == 8 * limit
     assert emulator.counts.limited < 0.01 * emulator.counts.requests
     assert min(watched.whole_windows) >= 0.9 * limit
+
+
+@pytest.mark.parametrize(
+    ("processes", "tasks", "limit"), [(2, 16, 50), (4, 16, 50), (4, 16, 100), (8, 4, 50)]
+)
+def test_processes_that_share_a_small_quota_get_a_429_for_two_percent_at_most(
+    event_loop, processes, tasks, limit
+):
+    emulator, watched, _ = race(
+        event_loop, 8 * limit, tasks=tasks, processes=processes, limit=limit, window=2, latency=0.05
+    )
+
+    assert emulator.counts.stored == 8 * limit
+    assert emulator.counts.limited <= 0.02 * emulator.counts.requests
+    assert min(watched.whole_windows) >= 0.6 * limit
+
+
+def test_what_never_gets_an_answer_does_not_hold_up_a_scarce_quota(event_loop):
+    async def main():
+        clock = EventLoopClock(BEGIN)
+        # Of the first window's answers, the second and third never come.
+        faults = itertools.chain([None, Fault.slow(60), Fault.slow(60)], itertools.repeat(None))
+        emulator = Emulator(clock=clock, faults=faults, record=False)
+        client = AsyncDataEventsClient("token", transport=emulator.transport(), clock=clock)
+        done = []
+
+        async def send(number):
+            await client.create("a", user_id=str(number))
+            done.append(clock.time() - BEGIN)
+
+        async with anyio.create_task_group() as group:
+            for number in range(50):
+                group.start_soon(send, number)
+        return done
+
+    done = run_in_no_time(main, event_loop)
+
+    assert sorted(done)[47] < 1
+
+
+def in_units(factor):
+    def spell(headers, now):
+        headers["X-RateLimit-Reset"] = str(int(headers["X-RateLimit-Reset"]) * factor)
+
+    return spell
+
+
+def from_now_on(rounded, *, dated=True):
+    """Seconds until the reset, as servers write them."""
+
+    def spell(headers, now):
+        headers["X-RateLimit-Reset"] = str(rounded(int(headers["X-RateLimit-Reset"]) - now))
+        if not dated:
+            del headers["Date"]
+
+    return spell
+
+
+def doubled(headers, now):
+    for name in ("Limit", "Remaining", "Reset"):
+        value = headers[f"X-RateLimit-{name}"]
+        headers[f"X-RateLimit-{name}"] = f"{value}, {value}"
+
+
+@pytest.mark.parametrize("skew", [0, 3, -3])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        in_units(1000),
+        in_units(10**6),
+        in_units(10**9),
+        in_units(1.0),
+        from_now_on(math.ceil),
+        from_now_on(lambda seconds: round(seconds, 3)),
+        from_now_on(math.ceil, dated=False),
+        doubled,
+    ],
+    ids=["milliseconds", "microseconds", "nanoseconds", "1.0", "from now on", "3.217 from now on",
+         "from now on without Date", "doubled"],
+)  # fmt: skip
+def test_a_reset_in_another_unit_is_read_for_what_it_is(event_loop, spell, skew):
+    emulator, watched, _ = race(event_loop, 250, tasks=20, limit=100, skew=skew, spell=spell)
+
+    assert emulator.counts.stored == 250
+    assert emulator.counts.limited <= 3
+    assert min(watched.whole_windows) >= 95
+
+
+@pytest.mark.parametrize("window", [90, 120, 3600, 24 * 3600])
+@pytest.mark.parametrize("spell", [None, in_units(1000), from_now_on(math.ceil)])
+def test_windows_of_more_than_a_minute_are_kept_to(event_loop, window, spell):
+    if spell and window > 3600:
+        spell = in_units(1000)  # Some seconds from now on, or milliseconds?
+    emulator, watched, _ = race(
+        event_loop, 50, tasks=5, limit=20, window=window, spell=spell, max_retries=0
+    )
+
+    assert emulator.counts.stored == 50
+    assert emulator.counts.limited == 0
+    assert watched.whole_windows == [20]
+
+
+@pytest.mark.parametrize("pace", [True, False])
+@pytest.mark.parametrize(
+    ("reset", "dated", "seconds"),
+    [
+        ("{:.0f}000", True, 90),
+        ("{:.0f}000", False, None),  # Perhaps it is our clock that is wrong.
+        ("90", True, 90),
+        ("90", False, 90),
+        ("0.5", True, 0.5),
+        ("90, 90", True, 90),
+        ("9000", True, None),
+        ("-90", True, None),
+        ("0", True, None),
+        ("soon", True, None),
+        ("nan", True, None),
+        ("", True, None),
+    ],
+)
+def test_after_a_429_a_retry_waits_for_the_same_reset(answering, pace, reset, dated, seconds):
+    now = 1_671_028_894
+    headers = {"X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "0",
+               "X-RateLimit-Reset": reset.format(now + 90)}  # fmt: skip
+    if dated:
+        headers["Date"] = "Wed, 14 Dec 2022 14:41:34 GMT"
+    call, _ = answering(httpx.Response(429, headers=headers), httpx.Response(202))
+
+    call(create, pace=pace)
+
+    waited = sum(call.clock.waits)
+    assert waited == seconds if seconds else waited <= 0.5
+
+
+def test_the_rate_limit_of_a_client_says_when_the_window_ends_whatever_the_unit(answering):
+    date = {"Date": "Wed, 14 Dec 2022 14:41:34 GMT"}
+    for reset in ("1671028900", "1671028900000", "1671028900.0", "6", "6, 6"):
+        call, _ = answering(limits(5, reset, **date))
+
+        def use(client):
+            create(client)
+            return client.rate_limit
+
+        assert call(use).reset_at == datetime(2022, 12, 14, 14, 41, 40, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])

@@ -1435,10 +1435,14 @@ def test_what_is_one_event_to_intercom_is_counted_and_sent(tracking, emulator, o
         tracker.track("placed-order", email="frodo@example.com", created_at=NOW + 1)
         tracker.track("placed-order", user_id="frodo@example.com", created_at=NOW)
         tracker.track("left", email="frodo@example.com", created_at=NOW)
+        # Not known to be one event to Intercom.
+        tracker.track("placed-order", email="frodo@example.com", created_at=NOW)
+        for name in ("STRASSE", "straße"):
+            tracker.track(name, email="frodo@example.com", created_at=NOW)
         assert tracker.flush(PATIENCE)
-        assert tracker.counters == Counters(sent=8, collisions=4)
+        assert tracker.counters == Counters(sent=11, collisions=4)
 
-    assert emulator.counts.requests == 8
+    assert emulator.counts.requests == 11
     told = [record.args[-1] for record in lines(caplog, "tracked twice for one person")]
     assert told == [1, 2, 4]
     assert "frodo" not in caplog.text.lower()

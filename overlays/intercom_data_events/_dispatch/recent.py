@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-#: What :func:`intercom_data_events.event.key` returns.
-Key: TypeAlias = tuple[str, str, str, float]
+from intercom_data_events._identity import Key
 
 _MOST = 10_000
 

@@ -15,20 +15,21 @@ from itertools import count
 from typing import Protocol
 
 from intercom_data_events._sending.quota import ClockSkew, read_quota
-from intercom_data_events._sending.retry import LONGEST_WINDOW, retry_after
+from intercom_data_events._sending.retry import retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
 # Slots: the most requests in flight on own connections, without those that a scheduler bounds.
 _MOST_IN_FLIGHT = 100
-# Requests that may go at once to learn the quota, while nothing is known of the window. If the
-# window before had no room for a request, only one may.
+# Requests that may go at once to learn the quota, while nothing is known of the window. Only one
+# may before the first answer, and if the window before had no room for a request.
 _PROBES = 10
-# Seconds to wait for the answer to a probe.
-_PROBE_PATIENCE = 1.0
-# Own answers in a window that are enough to estimate how much of it other processes use; and those
-# that are enough to see that they use more than before, as a process may get only few answers.
-_SAMPLE = 20
-_SMALL_SAMPLE = 5
+# Seconds that a request waits for the answers of others, from which it would learn the quota.
+_PATIENCE = 0.1
+# Own answers in a window that are enough to estimate how much of it other processes use. Few, as a
+# process may get only few in a small window.
+_SAMPLE = 2
+# Seconds. The longest that a 429 delays all requests if it does not name a window.
+_LONGEST_DELAY = 60.0
 
 
 class Waker(Protocol):
@@ -94,7 +95,7 @@ class _Window:
         used: Requests of this process that got quota of the window.
     """
 
-    def __init__(self, reset: int, limit: int, remaining: int, used: int) -> None:
+    def __init__(self, reset: float, limit: int, remaining: int, used: int) -> None:
         self.reset, self.limit = reset, limit
         self.remaining = self.at_first = remaining
         self.answered = self.lost = 0
@@ -106,12 +107,13 @@ class RateLimiter:
 
     There are two states of the server's current window:
 
-    - *Unknown.* Up to ``_PROBES`` requests go, to learn the quota; the others wait for their
-      answers, at most ``_PROBE_PATIENCE`` seconds for each.
+    - *Unknown.* Up to ``_PROBES`` requests go, to learn the quota, or one if quota is scarce; the
+      others wait for their answers, at most ``_PATIENCE`` seconds for each.
     - *Known*, since an answer said what is left. A request goes as long as the smallest number seen
       is enough for all requests in flight. Other processes with the same quota have requests in
       flight, too; their number is estimated from how much faster the quota shrinks than this
-      process uses it.
+      process uses it. While quota is scarce, no more requests are in flight than the window had
+      answers: their number doubles, so that the estimate is there before it matters.
 
     A window ends by time, or when an answer names a later one. Independently of windows, a 429 that
     does not name one delays all requests for as long as it asks.
@@ -155,10 +157,11 @@ class RateLimiter:
         self._closed_until = -math.inf
         # Requests of other processes for each of ours, in the window before.
         self._others = 0.0
-        # While the window is unknown: the probes, the time of the last one, and how many may go.
+        # When the last request got its quota.
+        self._granted = -math.inf
+        # While the window is unknown: the probes, and how many may go.
         self._probes: set[Reservation] = set()
-        self._probed = -math.inf
-        self._most_probes: float = _PROBES
+        self._most_probes: float = 1
 
     def reservation(
         self, share: float, *, paced: bool, uses_slot: bool = False, waker: Waker | None = None
@@ -207,7 +210,6 @@ class RateLimiter:
             if wait > 0:
                 self._enqueue(reservation)
                 reservation.waits_for_slot = full
-                self._scarce |= window is not None and not full
                 # A new alarm each time, because some kinds cannot be reset.
                 reservation.alarm = reservation.waker or self._alarm()
                 return wait
@@ -215,10 +217,9 @@ class RateLimiter:
             self._in_flight.add(reservation)
             if reservation.uses_slot:
                 self._in_slots.add(reservation)
-            reservation.sent = now
+            reservation.sent = self._granted = now
             if window is None:
                 self._probes.add(reservation)
-                self._probed = now
             else:
                 window.used += 1
             self._wake()
@@ -284,63 +285,65 @@ class RateLimiter:
     def _seconds_until_room(self, window: _Window | None, share: float, now: float) -> float:
         if self._closed_until > now:
             return self._closed_until - now
-        if window is not None:
-            return 0.0 if self._has_room(window, share) else window.reset - self.skew.ahead - now
-        # The quota is unknown: some requests probe for it, the others wait for them.
-        if len(self._probes) < self._most_probes:
-            return 0.0
-        return max(0.0, self._probed + _PROBE_PATIENCE - now)
+        if window is None:
+            at_once, most = len(self._probes), self._most_probes
+        elif self._has_room(window, share):
+            at_once = len(self._in_flight)
+            most = window.answered + 1 if self._most_probes == 1 else math.inf
+        else:
+            return window.reset - self.skew.ahead - now
+        # One that waits for others does not wait for long: their answers may never come.
+        return 0.0 if at_once < most else max(0.0, self._granted + _PATIENCE - now)
 
     def _has_room(self, window: _Window, share: float) -> bool:
-        left = window.remaining - window.lost
-        if share < 1 and window.used >= max(1, math.floor(share * window.limit)):
-            return False
         ours = len(self._in_flight) + 1
         # Other processes have requests in flight in proportion to ours, and may be about to send
-        # more, by a number that is already outdated. Simulated with 4 and 8 processes: with this
-        # margin of two, at most 0.1 % of the answers are 429; without it, up to 1 %; and without
-        # regard to other processes, 2 to 6 %.
-        return ours + (ours + 2) * self._others_now(window) <= left
-
-    def _others_now(self, window: _Window) -> float:
-        """Returns the requests of others for each of ours, at first from the window before."""
-        others = self._others_seen(window)
-        return others if window.answered >= _SAMPLE else max(others, self._others)
+        # more, by a number that is already outdated; hence the margin of two. Simulated with 2 to 8
+        # processes of 1 to 16 tasks, and quotas from 50 to 400: at most 2 % of the answers are 429.
+        others = max(self._others_seen(window), self._others)
+        if ours + (ours + 2) * others > window.remaining - window.lost or (
+            share < 1 and window.used >= max(1, math.floor(share * window.limit))
+        ):
+            self._scarce = True
+            return False
+        return True
 
     def _others_seen(self, window: _Window) -> float:
-        """Returns the same from this window alone, once it has enough answers."""
-        if window.answered < _SMALL_SAMPLE:
-            return self._others
-        used = window.at_first - window.remaining
-        return max(0.0, used - window.answered - len(self._in_flight)) / window.answered
+        """Returns the requests of others for each of ours, once the window has enough answers."""
+        if window.answered < _SAMPLE:
+            return 0.0
+        return max(0, window.at_first - window.remaining - window.answered) / window.answered
 
     def _close(self, window: _Window) -> None:
         """Ends the window; the next one is unknown."""
-        self._others = self._others_seen(window)
+        # One window alone misleads: it may have begun with ours, before any of others.
+        self._others = max(self._others_seen(window), self._others * 0.75)
         self._window = None
-        self._probes, self._probed = set(), -math.inf
+        self._probes = set()
         self._most_probes = 1 if self._scarce else _PROBES
         self._scarce = False
 
     def _learn(self, headers: Mapping[str, str], status: int, sent: float, received: float) -> None:
         """Learns from an answer."""
-        said = read_quota(headers)
-        self.skew.learn(headers.get("date"), said and said.reset, sent, received)
+        self.skew.learn(headers.get("date"), sent, received)
+        said = read_quota(headers, received + self.skew.ahead)
         if said is None:
             if status == 429:
                 # Not about the app's windows; it may say how long to wait.
                 asked = retry_after(headers, received) or 0.0
-                self._closed_until = received + min(asked, LONGEST_WINDOW)
-            elif 200 <= status < 300 and not self._limited:
-                self._most_probes = math.inf  # No answer has named a limit so far.
+                self._closed_until = received + min(asked, _LONGEST_DELAY)
+            elif not self._limited:  # No answer has named a limit so far.
+                succeeded = 200 <= status < 300
+                self._most_probes = max(self._most_probes, math.inf if succeeded else _PROBES)
             return
         self._limited = True
-        limit, remaining, reset = said
+        limit, remaining, reset, seconds, fuzz = said
         window = self._window
-        rest = reset - self.skew.ahead - received
-        if not 0 < rest <= LONGEST_WINDOW or (window is not None and reset < window.reset):
-            return  # About a window that has ended.
-        if window is None or reset > window.reset:
+        if seconds is None or reset - self.skew.ahead <= received:
+            return  # About a window that has ended, or about none.
+        if window is not None and reset < window.reset - fuzz:
+            return
+        if window is None or reset > window.reset + fuzz:
             if window is not None:
                 self._close(window)
             used = len(self._in_flight) + 1

@@ -4,31 +4,103 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
-from intercom_data_events._sending.retry import read_date
-
-# Larger than the Unix seconds of the year 5138, and than any number of requests.
+# Seconds. Windows last 10 seconds as documented, and up to 60 as observed; what an answer without
+# ``Date`` says beyond that may as well come from a clock that is wrong.
+_LONGEST_UNDATED = 60.0
+# Seconds. A server cannot make a client wait for more than a day.
+LONGEST_ASKED = 24 * 60 * 60.0
+# Seconds from now, instead of a time. A larger number could be milliseconds from now.
+_LONGEST_AHEAD = 60 * 60
+# Larger than the Unix seconds of the year 5138, and than any number of requests: as a time, it is
+# in milliseconds or a smaller unit, down to nanoseconds.
 _NONSENSE = 10**11
+_LAST_NANOSECOND = 10**20
+
+# The last three of a quota's attributes.
+_End: TypeAlias = tuple[float, float | None, float]
 
 
 class Quota(NamedTuple):
-    """The quota in an answer; `reset` is in Unix seconds, by the server's clock."""
+    """The quota in an answer.
+
+    Attributes:
+        limit: How many requests the window allows.
+        remaining: How many it still allows.
+        reset: When it ends, in Unix seconds by the server's clock.
+        seconds: How long after the answer that is, at most one too many, as ``Date`` has whole
+            ones; None if that is not credible.
+        fuzz: By how many seconds the resets of one window may differ.
+    """
 
     limit: int
     remaining: int
-    reset: int
+    reset: float
+    seconds: float | None
+    fuzz: float
 
 
-def read_quota(headers: Mapping[str, str]) -> Quota | None:
-    """Reads the headers; returns None if they are missing, not numbers, or out of range."""
+def read_quota(headers: Mapping[str, str], now: float) -> Quota | None:
+    """Reads the headers; returns None if they are missing, not numbers, or out of range.
+
+    Args:
+        headers: The answer's, with names in lower case.
+        now: Unix seconds by the server's clock, to which seconds from now are added.
+    """
     if "x-ratelimit-limit" not in headers:
-        return None  # An error for it takes a while.
-    try:
-        said = Quota(*(int(headers[f"x-ratelimit-{name}"]) for name in Quota._fields))
-    except (KeyError, ValueError):
+        return None  # Most answers of other servers.
+    limit, remaining = _number(headers, "limit"), _number(headers, "remaining")
+    ends = _read_reset(headers, now)
+    if ends is None or not (abs(limit) < _NONSENSE and abs(remaining) < _NONSENSE):  # Or NaN.
         return None
-    return said if max(map(abs, said)) < _NONSENSE else None
+    return Quota(int(limit), int(remaining), *ends)
+
+
+def seconds_until_reset(headers: Mapping[str, str], now: float) -> float | None:
+    """Reads the seconds until the window ends; None if the answer does not say, or not credibly."""
+    ends = _read_reset(headers, now)
+    return ends and ends[1]
+
+
+def _number(headers: Mapping[str, str], name: str) -> float:
+    """Reads a header as a number, the first of several; NaN if it is not one."""
+    try:
+        return float(headers.get(f"x-ratelimit-{name}", "").partition(",")[0])
+    except ValueError:
+        return math.nan
+
+
+def _read_reset(headers: Mapping[str, str], now: float) -> _End | None:
+    """Reads the header; returns None if it is not such a number."""
+    reset = _number(headers, "reset")
+    if not 0 < reset < _LAST_NANOSECOND:
+        return None
+    if reset <= _LONGEST_AHEAD:
+        return now + reset, reset, 1.0
+    while reset >= _NONSENSE:
+        reset /= 1000
+    reset = math.ceil(reset)
+    sent = read_date(headers.get("date"))
+    seconds = reset - (now if sent is None else sent)
+    longest = _LONGEST_UNDATED if sent is None else LONGEST_ASKED
+    return reset, seconds if 0 < seconds <= longest else None, 0.0
+
+
+@lru_cache(maxsize=8)  # Answers of one second have the same.
+def read_date(text: str | None) -> float | None:
+    """Reads an HTTP date as Unix seconds; None if it is not one."""
+    if text is None:
+        return None
+    try:
+        date = parsedate_to_datetime(text)
+        # "-0000" also means UTC, but Python makes a datetime without a zone of it.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
 
 
 class ClockSkew:
@@ -42,30 +114,24 @@ class ClockSkew:
     def __init__(self) -> None:
         self._low = -math.inf
         self._high = math.inf
-        self._read: tuple[str | None, float | None] = (None, None)
 
     @property
     def ahead(self) -> float:
         """Seconds; the lower end of the interval, or 0 if it contains 0: never too early."""
         return 0.0 if self._low <= 0.0 <= self._high else self._low
 
-    def learn(self, date: str | None, reset: int | None, sent: float, received: float) -> None:
+    def learn(self, date: str | None, sent: float, received: float) -> None:
         """Learns from one answer.
 
         Args:
             date: Its ``Date``.
-            reset: The end of the window in the answer, which by the server's clock is later than
-                now.
             sent: When the request was sent, by our clock.
             received: When the answer arrived, by our clock.
         """
-        if date != self._read[0]:
-            self._read = (date, read_date(date))
-        begin = self._read[1]
+        begin = read_date(date)
         if begin is None:
             return
-        end = begin + 1 if reset is None else min(begin + 1, max(reset, begin))
-        low, high = begin - received, end - sent
+        low, high = begin - received, begin + 1 - sent
         if low > self._high or high < self._low:
             # One of the clocks was set, or stood still: earlier intervals are void.
             self._low, self._high = low, high

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import datetime
 
 from attrs import frozen
 
 from intercom_data_events import timestamps
-from intercom_data_events._sending.quota import read_quota
+from intercom_data_events._sending.quota import read_date, read_quota
 
 
 @frozen
@@ -32,11 +33,15 @@ class RateLimit:
     def from_headers(cls, headers: Mapping[str, str]) -> RateLimit | None:
         """Reads ``X-RateLimit-*``; returns None if they are missing or not numbers.
 
+        The documented reset is in Unix seconds. One in milliseconds is read as such, and so are
+        seconds from the answer's ``Date`` on, or from now on if it has none.
+
         Example:
             >>> RateLimit.from_headers({"x-ratelimit-limit": "1667"}) is None
             True
         """
-        said = read_quota(headers)
+        sent = read_date(headers.get("date"))
+        said = read_quota(headers, time.time() if sent is None else sent)
         try:
             return said and cls(said.limit, said.remaining, timestamps.from_unix(said.reset))
         except ValueError:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from intercom_data_events import errors
 from intercom_data_events._sending.engines.kinds import is_kind
+from intercom_data_events._sending.quota import LONGEST_ASKED, read_date, seconds_until_reset
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.words import Words
@@ -58,11 +57,6 @@ _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
 # A power of two that is still a float, and more than any wait.
 _MOST_DOUBLINGS = 1000
-#: Seconds. Windows of the rate limit last 10 seconds as documented, and up to 60 as observed; a
-#: reset that is further away does not belong to a window.
-LONGEST_WINDOW = 60.0
-# Seconds. A server cannot make a client wait for more than a day.
-_LONGEST_ASKED = 24 * 60 * 60.0
 
 
 class Idempotency(Enum):
@@ -192,7 +186,7 @@ def seconds_to_wait(failure: errors.IntercomError, attempts: int, now: float) ->
         headers = failure.response.headers
         asked = retry_after(headers, now)
         if asked is None and failure.response.status_code == 429:
-            asked = _until_reset(headers, now)
+            asked = seconds_until_reset(headers, now)
     if asked:
         return asked
     # Also if the answer asks for a wait of 0, because all clients may get it at the same time.
@@ -235,27 +229,4 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         seconds = math.nan if until is None else until - (now if sent is None else sent)
     if math.isnan(seconds):
         return None
-    return min(max(0.0, seconds), _LONGEST_ASKED)
-
-
-def read_date(text: str | None) -> float | None:
-    """Reads an HTTP date as Unix seconds; None if it is not one."""
-    if text is None:
-        return None
-    try:
-        date = parsedate_to_datetime(text)
-        # "-0000" also means UTC, but Python makes a datetime without a zone of it.
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-
-
-def _until_reset(headers: Mapping[str, str], now: float) -> float | None:
-    """Returns the seconds until the window ends, at most one too many: ``Date`` has whole ones."""
-    try:
-        reset = float(headers.get("x-ratelimit-reset", ""))
-    except ValueError:
-        return None
-    sent = read_date(headers.get("date"))
-    seconds = reset - (now if sent is None else sent)
-    return seconds if 0 < seconds <= LONGEST_WINDOW else None
+    return min(max(0.0, seconds), LONGEST_ASKED)

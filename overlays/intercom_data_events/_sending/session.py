@@ -224,7 +224,7 @@ class Session(Generic[E]):
 
     def note(self, headers: Mapping[str, str], version: str) -> None:
         """Keeps the rate limit of an answer, and checks its version."""
-        if headers.get("x-ratelimit-limit", "").isdecimal():
+        if headers.get("x-ratelimit-limit", "")[:1].isdecimal():
             self._state.headers = headers
         # Observed: answers repeat the version of the request.
         echoed = headers.get("intercom-version", version)

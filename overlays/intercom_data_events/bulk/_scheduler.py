@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, field, frozen
 
-from intercom_data_events._dispatch.recent import Key, RecentEvents
+from intercom_data_events._dispatch.recent import RecentEvents
+from intercom_data_events._identity import Key, key, person
 from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
 from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
-from intercom_data_events.event import Event, key, person
+from intercom_data_events.event import Event
 
 if TYPE_CHECKING:
     from intercom_data_events._dispatch.concurrency import Concurrency

@@ -5,7 +5,8 @@ A column is a field of the API's (``event_name``, ``created_at``, ``user_id``, `
 ``metadata.order.url`` with ``metadata.order.value``, make an object; in any other case dots belong
 to the key. A cell below a key is a number where it is written as JSON writes one, Unix seconds
 where the key ends in _date or _at, and text otherwise; ``metadata.code:text`` and
-``metadata.load:number`` say it outright. An empty cell is none.
+``metadata.load:number`` say it outright, but for keys of dates, which hold times in any case. An
+empty cell is none.
 """
 
 from __future__ import annotations
@@ -18,16 +19,14 @@ from typing import NamedTuple, TypeAlias
 
 from attrs import frozen
 
-from intercom_data_events import timestamps
+from intercom_data_events import metadata as _metadata
 from intercom_data_events._validation import short_repr
-from intercom_data_events.errors import TimestampError
+from intercom_data_events.errors import MetadataError
 
 _IDENTITIES = ("user_id", "id", "email")
 _FIELDS = ("event_name", "created_at", *_IDENTITIES)
 _METADATA = "metadata."
 _TEXT, _NUMBER = ":text", ":number"
-# What Intercom takes for a time, by the last part of its key.
-_DATES = ("_date", "_at")
 # Of the objects that the API knows: what makes each whole.
 _OTHER = {"amount": "currency", "currency": "amount", "url": "value", "value": "url"}
 _PAIRS = ({"amount", "currency"}, {"url", "value"})
@@ -47,6 +46,8 @@ _DIGITS = re.compile(r"-?[0-9]{1,18}")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][+-]?[0-9]++)?+")
 # What a float holds exactly in any case: digits beyond it would be lost.
 _SIGNIFICANT = 15
+# How many columns a message lists.
+_SHOWN = 20
 # The longest that is ever needed: a float of 17 digits, or 64 bits, with room to spare.
 _LONGEST = 40
 
@@ -114,8 +115,9 @@ class Plan:
                 found["value"] = ""  # A link without a text; an empty cell cannot say so itself.
             if found.keys() not in _PAIRS:
                 raise ColumnError(
-                    f"metadata.{key} has {' and '.join(sorted(found))}: an amount goes with a "
-                    "currency and a url with a value, so fill both cells of one pair, or neither"
+                    f"metadata.{_shown(key)} has {' and '.join(sorted(found))}: an amount goes "
+                    "with a currency and a url with a value, so fill both cells of one pair, or "
+                    "neither"
                 )
         if metadata:
             fields["metadata"] = metadata
@@ -158,7 +160,7 @@ def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
     """
     for key, text in given.items():
         if not text:
-            raise ColumnError(f"metadata.{key} is empty: leave it out, or say what it is")
+            raise ColumnError(f"metadata.{_shown(key)} is empty: leave it out, or say what it is")
     fields = _plan([f"{_METADATA}{key}" for key in given]).read(list(given.values()))
     metadata = fields.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
@@ -220,7 +222,7 @@ def _column(name: str, present: frozenset[str]) -> _Column:
     elif head.strip() and f"{_METADATA}{head}.{_OTHER.get(part)}" in present:
         column = _Column(name, head, part, _amount if part == "amount" else None)
     else:
-        column = _Column(name, key, read=_seconds if key.endswith(_DATES) else _guess)
+        column = _Column(name, key, read=_seconds if _metadata.is_date(key) else _guess)
     if not (column.key or "").strip():
         raise ColumnError(f"the column {short_repr(name)} names no key: call it metadata.plan, say")
     return column
@@ -234,7 +236,7 @@ def _unknown(name: str) -> ColumnError:
         remedy = f"if it is {meant}, call it that"
     else:
         key = re.sub(r"^metadata\W*", "", name, flags=re.IGNORECASE)
-        remedy = f"call it metadata.{short_repr(key)[1:-1]} to send it as metadata, or take it out"
+        remedy = f"call it metadata.{_shown(key)} to send it as metadata, or take it out"
     return ColumnError(
         f"events have no column {short_repr(name)}: {remedy}; "
         f"the columns are {_listed(_FIELDS)} and metadata.KEY"
@@ -242,11 +244,18 @@ def _unknown(name: str) -> ColumnError:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(short_repr(name)[1:-1] for name in names)
+    listed = ", ".join(map(_shown, names[:_SHOWN]))
+    return f"{listed} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else listed
+
+
+def _shown(name: str) -> str:
+    return short_repr(name)[1:-1]
 
 
 def _twice(key: str) -> ColumnError:
-    return ColumnError(f"several cells say what metadata.{key} is: leave all of them empty but one")
+    return ColumnError(
+        f"several cells say what metadata.{_shown(key)} is: leave all of them empty but one"
+    )
 
 
 def _parsed(cell: str) -> int | float | None:
@@ -276,7 +285,7 @@ def _number(name: str, cell: str) -> object:
     number = _parsed(cell)
     if number is None:
         raise ColumnError(
-            f"{name} is {short_repr(cell)}, which is no number: write it as 3.67, say"
+            f"{_shown(name)} is {short_repr(cell)}, which is no number: write it as 3.67, say"
         )
     return number
 
@@ -284,7 +293,8 @@ def _number(name: str, cell: str) -> object:
 def _amount(name: str, cell: str) -> object:
     if not _DIGITS.fullmatch(cell):
         raise ColumnError(
-            f"{name} is {short_repr(cell)}: it is whole minor currency units, 2999 for 29.99, say"
+            f"{_shown(name)} is {short_repr(cell)}: it is whole minor currency units, 2999 for "
+            "29.99, say"
         )
     return int(cell)
 
@@ -294,11 +304,9 @@ def _created_at(_: str, cell: str) -> object:
 
 
 def _seconds(name: str, cell: str) -> object:
-    if _DIGITS.fullmatch(cell):
-        return int(cell)
     try:
-        return timestamps.to_unix(cell, name)
-    except TimestampError as error:
+        return _metadata.to_seconds(name.removeprefix(_METADATA), cell, _shown(name))
+    except MetadataError as error:
         raise ColumnError(str(error)) from error
 
 

@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import attrs
 
+from intercom_data_events._identity import hyphenated, name_key
+
 from ._refusal import RefusalError
 
 # Documented: metadata is flat but for rich links and monetary amounts.
@@ -349,7 +351,7 @@ class Workspace:
         spellings = self._spellings_with([name])
         contact = self._sight(who)
         self._spellings = spellings
-        key = _key(name)
+        key = name_key(name)
         # Documented: workspace, contact, name and time make an event, not its metadata.
         if (place := contact.place(spellings[key], created_at)) is not None:
             self.stored += 1
@@ -367,7 +369,7 @@ class Workspace:
         contact = self._sight(who)
         self._spellings = spellings
         for tally in counted:
-            key = _key(tally.name)
+            key = name_key(tally.name)
             contact.count(key, attrs.evolve(tally, name=spellings[key]))
 
     def _lookup(self, who: EmulatedContact) -> Contact | None:
@@ -416,21 +418,11 @@ class Workspace:
         """
         new: dict[str, str] = {}
         for name in names:
-            if (key := _key(name)) not in self._spellings:
-                new.setdefault(key, _hyphenated(name))
+            if (key := name_key(name)) not in self._spellings:
+                new.setdefault(key, hyphenated(name))
         if len(self._spellings) + len(new) > ACTIVE_NAMES:
             # Code and message as observed (neo4j-contrib/training-v3, pull request 56).
             raise RefusalError(
                 422, "422", f"Cannot have more than {ACTIVE_NAMES} active event names"
             )
         return {**self._spellings, **new} if new else self._spellings
-
-
-def _hyphenated(name: str) -> str:
-    # Documented.
-    return name.replace(".", "-").replace("$", "-")
-
-
-def _key(name: str) -> str:
-    # Documented: names are case-insensitive.
-    return _hyphenated(name).casefold()

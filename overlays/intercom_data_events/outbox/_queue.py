@@ -15,13 +15,14 @@ from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 
+from intercom_data_events._identity import person
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     APIStatusError,
     IntercomError,
     OutboxError,
 )
-from intercom_data_events.event import Event, person
+from intercom_data_events.event import Event
 from intercom_data_events.outbox import Outbox, _rows
 from intercom_data_events.outbox._alone import Alone, Lock
 from intercom_data_events.outbox._binding import Binding
@@ -305,7 +306,7 @@ class OutboxQueue(Outbox):
 
         Args:
             now: The present, in Unix seconds.
-            avoid: The persons, as :func:`~intercom_data_events.event.person` returns them, whose
+            avoid: The persons, as :func:`intercom_data_events._identity.person` returns them, whose
                 events another person's goes before, if one of the next 500 is another person's.
         """
         if self._alone is None:

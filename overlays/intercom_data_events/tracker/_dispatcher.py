@@ -12,9 +12,10 @@ from attrs import define, field
 
 from intercom_data_events._dispatch.quota import Quota
 from intercom_data_events._dispatch.recent import RecentEvents
+from intercom_data_events._identity import key
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import IntercomError, OutboxLockedError
-from intercom_data_events.event import Event, key
+from intercom_data_events.event import Event
 from intercom_data_events.tracker._counters import is_worth_a_line
 from intercom_data_events.tracker._queue import QueuedEvent
 from intercom_data_events.tracker._scheduler import TICK, named, unexpected

@@ -10,7 +10,7 @@ from contextlib import suppress
 from operator import length_hint
 from typing import TYPE_CHECKING
 
-from intercom_data_events.event import person
+from intercom_data_events._identity import person
 from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, QueuedEvent
 
 if TYPE_CHECKING:

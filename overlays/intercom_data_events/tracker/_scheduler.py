@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import define, field
 
 from intercom_data_events._dispatch.concurrency import Concurrency
+from intercom_data_events._identity import person
 from intercom_data_events._sending.retry import (
     OTHERS,
     ErrorClass,
@@ -31,7 +32,7 @@ from intercom_data_events.errors import (
     NotSentError,
     OutboxError,
 )
-from intercom_data_events.event import Event, person
+from intercom_data_events.event import Event
 from intercom_data_events.tracker._counters import Count
 
 if TYPE_CHECKING:

@@ -1,0 +1,54 @@
+"""What makes two events the same, and two identities the same person.
+
+What withholds an event as a duplicate compares what Intercom is known to compare, and that exactly;
+the emulator does the same. What only orders events may guess: a wrong guess costs time, no event.
+"""
+
+from __future__ import annotations
+
+from string import ascii_lowercase, ascii_uppercase
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from intercom_data_events.event import Event
+
+#: What Intercom tells events apart by.
+Key: TypeAlias = tuple[str, str, str, float]
+
+_REPLACED = {".": "-", "$": "-"}
+# Documented: names are case-insensitive. Of which other letters than those of ASCII that is true is
+# not: "STRASSE" may be "straße", "Straße" or neither.
+_FOLDED = str.maketrans({**dict(zip(ascii_uppercase, ascii_lowercase, strict=True)), **_REPLACED})
+_HYPHENATED = str.maketrans(_REPLACED)
+
+
+def key(event: Event) -> Key:
+    """Returns what Intercom tells events apart by, as documented: contact, name and second."""
+    return *_contact(event), name_key(event.event_name), event.created_at.timestamp()
+
+
+def name_key(name: str) -> str:
+    """Returns what the spellings of one event name have in common."""
+    return name.translate(_FOLDED)
+
+
+def hyphenated(name: str) -> str:
+    """Returns an event name as Intercom keeps it; documented."""
+    return name.translate(_HYPHENATED)
+
+
+def person(event: Event) -> tuple[str, str]:
+    """Returns by what events of one person keep their order; guesses that e-mails ignore case.
+
+    Two kinds of identities count as two persons.
+    """
+    kind, identity = _contact(event)
+    return kind, identity.casefold() if kind == "email" else identity
+
+
+def _contact(event: Event) -> tuple[str, str]:
+    if event.user_id is not None:
+        return "user_id", event.user_id
+    if event.id is not None:
+        return "id", event.id
+    return "email", event.email or ""
