@@ -434,7 +434,7 @@ def test_bounds_that_make_no_sense_are_refused(flags, emulator, command):
 
 def test_nobody_is_asked_for_a_token_in_vain(emulator, command, monkeypatch):
     monkeypatch.delenv("INTERCOM_ACCESS_TOKEN")
-    assert "cannot be opened" in command("outbox", "drain", FILE).err
+    assert "does not exist" in command("outbox", "drain", FILE).err
     keep(0)
     done = command("outbox", "drain", FILE)
     assert (done.code, done.out) == (2, "")

@@ -97,7 +97,7 @@ def test_a_tracker_sends_what_is_retried_while_it_runs(left, emulator):
 
 def test_it_makes_nothing_and_changes_nothing(path, left):
     missing = path.parent / "missing"
-    with pytest.raises(OutboxError, match="cannot be opened"):
+    with pytest.raises(OutboxError, match="does not exist"):
         Outbox(missing)
     assert not missing.exists()
 

@@ -108,7 +108,9 @@ def unopened(error: OSError | ValueError, path: Path) -> OutboxError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutboxError(f"the outbox {path} cannot be made, because the disk is full; make room")
     if isinstance(error, FileNotFoundError) and path.parent.is_dir():
-        return OutboxError(f"the outbox {path} does not exist; check the path")
+        link = "is a link to a file that does not exist; remove the link"
+        said = link if path.is_symlink() else "does not exist; check the path"
+        return OutboxError(f"the outbox {path} {said}")
     return OutboxError(
         f"the outbox {path} cannot be opened ({reason}); choose a path in an existing folder that "
         "this process may write to"
