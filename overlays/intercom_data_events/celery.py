@@ -87,6 +87,7 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from intercom_data_events._sending import retry
 from intercom_data_events._sending.client import parts_of
+from intercom_data_events._sending.logs import reason_of
 from intercom_data_events._sending.retry import ErrorClass
 from intercom_data_events.client import DataEventsClient
 from intercom_data_events.clock import SYSTEM
@@ -238,7 +239,7 @@ class EventTask(_Task):
             # Celery drops a message whose retry cannot be queued.
             raise Reject(str(rejected), requeue=True) from rejected
         if is_systemic:
-            log.error("no event can be sent, retrying in %.0f s: %s", countdown, error)
+            log.error("no event can be sent, retrying in %.0f s: %s", countdown, reason_of(error))
         return queued
 
     def _classify(self, error: IntercomError, *, others_passed: bool) -> ErrorClass:
