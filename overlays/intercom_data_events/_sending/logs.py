@@ -1,4 +1,4 @@
-"""The package's log: how it names failures, and that INTERCOM_LOG shows it on stderr."""
+"""The package's log: how it names failures, and INTERCOM_LOG, which shows it on stderr."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def reason_of(error: Exception) -> str:
         # Imported after a failure only, so that programs start faster.
         from intercom_data_events._sending.words import read_words
 
-        response = error.response
-        is_known = isinstance(error, APIStatusError) and read_words(response.content).of_intercom
-        codes = error.codes if is_known else ()
-        return " ".join((type(error).__name__, str(response.status_code), *codes))
+        said = f"{type(error).__name__} {error.response.status_code}"
+        if isinstance(error, APIStatusError) and read_words(error.response.content).of_intercom:
+            said = " ".join((said, *error.codes))
+        return said
     if isinstance(error, OutboxError | ConfigurationError):
         return str(error)
     return type(error.__cause__ or error).__name__
