@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from operator import index
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import httpx
 
 E = TypeVar("E", bound=Exception)
-
 
 #: What UTF-8 cannot encode, as messages call it.
 SURROGATE = "a lone surrogate, which UTF-8 cannot encode"
@@ -114,10 +116,12 @@ def read_number(value: object) -> int | float | None:
     return whole_number(value)
 
 
-def is_host(host: str, port: int | None) -> bool:
-    """Whether a connection can be made to a host and port, as far as their form tells."""
-    labels = host.removesuffix(".").split(".")
-    # An escaped character, such as a blank; but IPv6 addresses can have a zone.
-    is_escaped = "%" in host and ":" not in host
+def has_host(url: httpx.URL) -> bool:
+    """Whether an address has a host and port to connect to, as far as their form tells."""
+    try:
+        is_escaped = "%" in url.host and ":" not in url.host  # IPv6 addresses can have a zone.
+    except ValueError:
+        return False  # An internationalized name that cannot be decoded.
+    labels = url.raw_host.decode("ascii").removesuffix(".").split(".")
     is_valid = all(0 < len(label) < 64 for label in labels) and not is_escaped
-    return is_valid and (port is None or 0 < port < 65536)
+    return is_valid and (url.port is None or 0 < url.port < 65536)

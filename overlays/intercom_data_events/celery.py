@@ -48,10 +48,10 @@ package, after soft time limits, and when no client can be made. Two cases lie b
   code ``not_found``, the task is retried for ``unknown_contact_patience`` seconds from the first
   such answer on; then it fails with the `NotFoundError`. 0 makes it fail at once.
 - A systemic answer, such as 402 or 404 in HTML, says nothing about the event, so the task is
-  retried. But when a worker process has sent three other events since the first such answer that
-  this event got in the same worker, and the event is then rejected once more, the task fails with
-  that error. With a small ``--max-tasks-per-child`` no process lives long enough for that: limit
-  ``max_retries``.
+  retried, and a line at ERROR names the failure by type, status and Intercom's codes. But when a
+  worker process has sent three other events since the first such answer that this event got in the
+  same worker, and the event is then rejected once more, the task fails with that error. With a
+  small ``--max-tasks-per-child`` no process lives long enough for that: limit ``max_retries``.
 
 When the task is called directly or eagerly, it raises every error, because there is no queue to put
 the event back into. A result backend that writes JSON keeps only the name and the message of an
@@ -87,6 +87,7 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from intercom_data_events._sending import retry
 from intercom_data_events._sending.client import parts_of
+from intercom_data_events._sending.logs import reason_of
 from intercom_data_events._sending.retry import ErrorClass
 from intercom_data_events.client import DataEventsClient
 from intercom_data_events.clock import SYSTEM
@@ -238,7 +239,7 @@ class EventTask(_Task):
             # Celery drops a message whose retry cannot be queued.
             raise Reject(str(rejected), requeue=True) from rejected
         if is_systemic:
-            log.error("no event can be sent, retrying in %.0f s: %s", countdown, error)
+            log.error("no event can be sent, retrying in %.0f s: %s", countdown, reason_of(error))
         return queued
 
     def _classify(self, error: IntercomError, *, others_passed: bool) -> ErrorClass:

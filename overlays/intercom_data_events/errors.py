@@ -19,7 +19,7 @@
         │   └── PaginationError              a listing does not end, or goes in a circle
         └── APIStatusError                   .status_code .codes .message .field .request_id
             ├── BadRequestError              400
-            │   └── InvalidVersionError      400, Intercom rejects the API version
+            │   └── InvalidVersionError      mostly 400, Intercom rejects the API version
             ├── AuthenticationError          401
             ├── PermissionDeniedError        403
             ├── NotFoundError                404, no such contact
@@ -195,7 +195,7 @@ class BadRequestError(APIStatusError):
 
 
 class InvalidVersionError(BadRequestError):
-    """400 with the code ``intercom_version_invalid``: Intercom does not know the API version."""
+    """The code ``intercom_version_invalid``, mostly with 400: the API version is not accepted."""
 
 
 class AuthenticationError(APIStatusError):

@@ -39,6 +39,12 @@ def answering(status: int, *codes: str, body: bytes | None = None) -> Fault:
     return Fault(name=str(status), status=status, body=content, processed=False)
 
 
+def listed(code: str, message: str) -> bytes:
+    """Intercom's own list of one error."""
+    errors = [{"code": code, "message": message}]
+    return json.dumps({"type": "error.list", "errors": errors}).encode()
+
+
 HTML = b"<html><h1>Not here</h1></html>"
 REJECTED = answering(400, "parameter_invalid")
 UNKNOWN = answering(404, "not_found")
@@ -311,6 +317,28 @@ def test_a_systemic_failure_is_queued_for_later(opening, caplog):
         assert str(fault.status) in record.getMessage()
         assert shop.work() is None
         assert (numbers(emulator), emulator.counts.requests) == ([7], 2), fault
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (401, listed("unauthorized", "no frodo@b.co"), "AuthenticationError 401 unauthorized"),
+        (403, b"<title>No frodo@b.co</title>", "PermissionDeniedError 403"),
+        (404, b'{"error": {"code": "frodo-7", "message": "frodo"}}', "NotFoundError 404"),
+        (410, b'{"errors": {"frodo": ["unknown"]}}', "APIStatusError 410"),
+        (200, listed("token_revoked", "no frodo"), "InvalidResponseError 200"),
+    ],
+)
+def test_the_log_names_a_systemic_failure_and_repeats_no_answer(
+    opening, caplog, status, body, said
+):
+    fault = Fault(name="odd", status=status, body=body, processed=False)
+    shop = opening(Emulator(faults=[fault]))
+    send_event.delay(event(7, email="frodo@b.co"))
+    shop.work()
+
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "intercom_data_events"]
+    assert line.partition(" s: ")[2] == said
 
 
 def test_a_permanent_failure_fails_the_task_at_once(opening):

@@ -20,12 +20,13 @@ TOKEN = "a-token-that-nothing-may-show"
 def _as_in_a_new_process():
     """Leaves the loggers as they were, and has the root logger write nothing meanwhile."""
     log, root = logging.getLogger(LOGGER), logging.getLogger()
-    kept = log.handlers[:], log.level, root.handlers[:], root.level
+    kept = {one: (one.handlers[:], one.level) for one in (log, root)}
     log.handlers.clear()
     root.handlers.clear()
     yield
-    log.handlers[:], log.level, root.handlers[:], root.level = kept
-    logging.getLogger().manager._clear_cache()  # as the level was set directly
+    for logger, (handlers, level) in kept.items():
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 def use(**options):

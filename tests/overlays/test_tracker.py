@@ -1208,6 +1208,23 @@ def test_what_every_event_meets_is_waited_for_and_said_once(event_loop, caplog, 
     assert sum("trying again" in record.getMessage() for record in said) == 1
 
 
+def test_a_code_of_another_server_is_not_logged(event_loop, caplog):
+    """It may repeat what was sent."""
+
+    async def use(tracker):
+        await atrack(tracker, "frodo-7")
+        await anyio.sleep(60)
+
+    def answer(_):
+        return httpx.Response(403, json={"error": {"code": "frodo-7"}})
+
+    client = {"transport": httpx.MockTransport(answer)}
+    simulated(event_loop, use, client=client, close_timeout=0)
+
+    assert lines(caplog, "PermissionDeniedError 403")
+    assert "frodo" not in caplog.text
+
+
 def test_events_wait_until_the_function_gives_a_good_token(event_loop):
     tokens = {"now": "revoked"}
 

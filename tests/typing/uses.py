@@ -73,6 +73,7 @@ def blocking() -> None:
     with DataEventsClient("token", version=known) as opened:
         assert_type(opened, DataEventsClient)
     DataEventsClient(http_client=httpx.Client(), timeout=httpx.Timeout(5))
+    DataEventsClient(base_url="http://10.0.0.1:8125", allow_http=True, deadline=60)
     DataEventsClient(http_client=httpx2.Client(), timeout=httpx2.Timeout(5))
     DataEventsClient(transport=httpx2.HTTPTransport()).with_options(timeout=httpx2.Timeout(5))
     httpx.Client(transport=emulator.transport())

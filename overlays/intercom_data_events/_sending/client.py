@@ -9,11 +9,11 @@ from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.logs import show_log
 from intercom_data_events._sending.session import Session
 from intercom_data_events._sending.settings import (
-    HOSTS,
     AsyncAccessToken,
     Region,
     Settings,
     Timeout,
+    region_of,
     resolve_address,
     resolve_enabled,
     resolve_token,
@@ -140,8 +140,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
     @property
     def region(self) -> Region | None:
         """The region that `base_url` belongs to; None for an address that is not Intercom's."""
-        regions = {address: region for region, address in HOSTS.items()}
-        return cast("Region | None", regions.get(self.base_url))
+        return region_of(self.base_url)
 
     @property
     def version(self) -> str:

@@ -1,4 +1,4 @@
-"""Shows the package's log on stderr where INTERCOM_LOG asks for it."""
+"""The package's log: how it names failures, and INTERCOM_LOG, which shows it on stderr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import os
 import sys
 
 from intercom_data_events._validation import short_repr
-from intercom_data_events.errors import ConfigurationError
+from intercom_data_events.errors import (
+    APIResponseError,
+    APIStatusError,
+    ConfigurationError,
+    OutboxError,
+)
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO}
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -16,10 +21,10 @@ log = logging.getLogger("intercom_data_events")
 
 
 def show_log() -> None:
-    """Does so from the first client on; a handler of the application's own stays as it is.
+    """Shows the log from now on, unless the application gave the logger a handler of its own.
 
-    The records still go to the handlers of the application's root logger. If one of these writes to
-    stderr, the line is not written twice.
+    Each client calls this as it is made. The records still go to the handlers of the application's
+    root logger. If one of these writes to stderr, the line is not written twice.
 
     Raises:
         ConfigurationError: INTERCOM_LOG is neither "debug" nor "info".
@@ -37,11 +42,30 @@ def show_log() -> None:
         log.setLevel(level)
 
 
+def reason_of(error: Exception) -> str:
+    """Returns a failure in a few words, without personal data.
+
+    Of what an answer says, these are the codes of Intercom's own list: other servers may repeat in
+    theirs what was sent.
+    """
+    if isinstance(error, APIResponseError):
+        # Imported after a failure only, so that programs start faster.
+        from intercom_data_events._sending.words import read_words
+
+        said = f"{type(error).__name__} {error.response.status_code}"
+        if isinstance(error, APIStatusError) and read_words(error.response.content).of_intercom:
+            said = " ".join((said, *error.codes))
+        return said
+    if isinstance(error, OutboxError | ConfigurationError):
+        return str(error)
+    return type(error.__cause__ or error).__name__
+
+
 class _StderrHandler(logging.Handler):
     """Writes to what stderr is at the time, unless the root logger does so, too."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is None or _is_shown(record):
+        if _is_shown(record):
             return
         try:
             sys.stderr.write(self.format(record) + "\n")

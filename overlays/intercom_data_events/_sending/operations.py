@@ -133,11 +133,11 @@ def list_(
         APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
         InvalidResponseError: No attempt got an answer as described.
     """
-    size, most = _at_least_one("per_page", per_page), _at_least_one("limit", limit)
+    most = None if limit is None else _at_least_one("limit", limit)
     given = {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id}
     arguments: dict[str, Any] = {**one_identity(given, "a query", optional=since is not None)}
-    if size is not None:
-        arguments["per_page"] = size
+    if per_page is not None:
+        arguments["per_page"] = _at_least_one("per_page", per_page)
     if since is None:
         return _query(arguments, _page_of(most))
     from intercom_data_events.pagination import query_since
@@ -154,9 +154,9 @@ def _page_of(most: int | None) -> Callable[[RawResponse], Page]:
     return reading.read_page if most is None else partial(reading.read_page, most=most)
 
 
-def _at_least_one(name: str, value: object) -> int | None:
+def _at_least_one(name: str, value: object) -> int:
     number = whole_number(value)
-    if value is not None and (number is None or number < 1):
+    if number is None or number < 1:
         raise invalid(InvalidInputError, f"{name} must be an integer of at least 1", value)
     return number
 
@@ -211,9 +211,7 @@ def create_summary(
     if not identity:
         raise IdentityError("a summary has no contact: pass user_id")
     name = check_event_name(event_name)
-    number = whole_number(count)
-    if number is None or number < 1:
-        raise InvalidInputError(f"count must be an integer of at least 1, not {short_repr(count)}")
+    number = _at_least_one("count", count)
     begin, end = timestamps.to_unix(first, "first"), timestamps.to_unix(last, "last")
     if begin > end:
         must = f"first must not be later than last ({short_repr(last)})"

@@ -1,4 +1,4 @@
-"""One value for each process."""
+"""One value for each process; apart from :mod:`runtime`, which must not refer to typing."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from intercom_data_events._sending import retry
 from intercom_data_events._sending.engines import BodyError, RawResponse, SendError, causes
 from intercom_data_events._sending.engines.connections import origin_of, proxy_of
 from intercom_data_events._sending.engines.kinds import library_of
-from intercom_data_events._sending.settings import HOSTS
+from intercom_data_events._sending.settings import region_of
 from intercom_data_events._sending.words import Words, printable, read_words
 from intercom_data_events._validation import short_repr
 from intercom_data_events.errors import IntercomError
@@ -84,9 +84,9 @@ class Route:
 
     def __str__(self) -> str:
         """Says all of it, with the region."""
-        base_url = self.settings.base_url
-        region = next((f", region {one}" for one, host in HOSTS.items() if host == base_url), "")
-        return f"{self.origin}{region},{self.via or ' without a proxy'}"
+        region = region_of(self.settings.base_url)
+        named = f", region {region}" if region else ""
+        return f"{self.origin}{named},{self.via or ' without a proxy'}"
 
 
 def _status_error(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import httpx
 
 from intercom_data_events._sending.engines.kinds import is_kind
-from intercom_data_events._validation import invalid, is_host, short_repr, whole_number
+from intercom_data_events._validation import has_host, invalid, short_repr, whole_number
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version
 
@@ -178,6 +178,12 @@ class Settings:
         return Settings(**{**vars(self), **given, "headers": headers})
 
 
+def region_of(address: str) -> Region | None:
+    """Returns the region that an address belongs to; None for one that is not Intercom's."""
+    found = next((region for region, host in HOSTS.items() if host == address), None)
+    return cast("Region | None", found)
+
+
 def resolve_version(version: str | None) -> str:
     """Returns the API version: as given, otherwise from the environment, otherwise our own.
 
@@ -323,13 +329,12 @@ def _check_address(base_url: object) -> str:
     try:
         text = base_url if isinstance(base_url, str) and re.fullmatch(_ADDRESS, base_url) else ""
         url = httpx.URL(text)
-        host = url.raw_host.decode("ascii") if url.host else ""  # Some names fail to be decoded.
-    except (httpx.InvalidURL, ValueError):
-        url, host = httpx.URL(), ""
-    if not host:
+    except (httpx.InvalidURL, ValueError):  # A lone surrogate, for example.
+        url = httpx.URL()
+    if not url.raw_host:
         usual = f"an http or https address without query and fragment, such as {HOSTS['us']}"
         raise invalid(ConfigurationError, f"base_url must be {usual}", base_url)
-    if not is_host(host, url.port):
+    if not has_host(url):
         raise invalid(ConfigurationError, "base_url must have a valid host and port", base_url)
     return str(url).rstrip("/")
 

@@ -5,8 +5,6 @@ method with the same docstring and, after `self`, the same parameters. Functions
 begins with `a` make methods that are awaited.
 """
 
-# performing an operation is not for callers, but for these methods
-
 from __future__ import annotations
 
 import functools

@@ -10,6 +10,7 @@ from intercom_data_events._sending.retry import (
     denies_access,
     refuses_version,
 )
+from intercom_data_events._sending.words import read_words
 from intercom_data_events.errors import (
     APIStatusError,
     IntercomError,
@@ -49,9 +50,10 @@ def exit_code(error: IntercomError) -> Exit:
     if classify(error) is ErrorClass.PERMANENT:
         return Exit.REFUSED
     if isinstance(error, APIStatusError) and classify(error) is ErrorClass.SYSTEMIC:
-        if refuses_version(error.codes):
+        codes = read_words(error.response.content).intercoms_codes
+        if refuses_version(codes):
             return Exit.USAGE
-        if denies_access(error.codes, error.status_code):
+        if denies_access(codes, error.status_code):
             return Exit.DENIED
     return Exit.FAILED
 

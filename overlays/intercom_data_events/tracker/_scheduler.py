@@ -15,6 +15,7 @@ from attrs import define, field
 
 from intercom_data_events._dispatch.concurrency import Concurrency
 from intercom_data_events._identity import person
+from intercom_data_events._sending.logs import reason_of
 from intercom_data_events._sending.retry import (
     OTHERS,
     ErrorClass,
@@ -26,7 +27,6 @@ from intercom_data_events._validation import short_repr
 from intercom_data_events.errors import (
     APIConnectionError,
     APIResponseError,
-    APIStatusError,
     ConfigurationError,
     IntercomError,
     NotSentError,
@@ -306,7 +306,7 @@ class Scheduler:
         if self._is_given_up:
             return None
         self.refused += 1
-        self.say(logging.WARNING, "%s refused: %s", named(queued.event), _reason(error))
+        self.say(logging.WARNING, "%s refused: %s", named(queued.event), reason_of(error))
         return queued.event, error
 
     @property
@@ -422,7 +422,7 @@ class Scheduler:
             self.say(
                 logging.ERROR if general and self._pauses == 1 else logging.WARNING,
                 "events wait (%d of them), trying again in %.0f s: %s",
-                self.queue.size, seconds, _reason(error),
+                self.queue.size, seconds, reason_of(error),
             )  # fmt: skip
 
 
@@ -440,12 +440,3 @@ def named(event: Event) -> str:
     """Returns the name of an event as a line of a log can hold it."""
     name = event.event_name
     return name if name.isprintable() and len(name) <= 80 else short_repr(name)
-
-
-def _reason(error: IntercomError) -> str:
-    """Returns a failure in a few words, without personal data."""
-    if isinstance(error, APIStatusError):
-        return " ".join((type(error).__name__, str(error.status_code), *error.codes))
-    if isinstance(error, OutboxError | ConfigurationError):
-        return str(error)
-    return type(error.__cause__ or error).__name__

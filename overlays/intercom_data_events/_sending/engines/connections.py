@@ -22,7 +22,7 @@ import httpx
 
 from intercom_data_events._sending.engines import SendError
 from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt, GuardedBackend
-from intercom_data_events._validation import is_host, short_repr
+from intercom_data_events._validation import has_host, short_repr
 from intercom_data_events.errors import ConfigurationError
 
 # Seconds that an idle connection is kept: longer than a window of the rate limit, because all are
@@ -244,12 +244,11 @@ def _problem(address: str) -> str:
     """
     try:
         url = httpx.URL(address)
-        host = url.raw_host.decode("ascii") if url.host else ""  # Some names fail to be decoded.
-    except (httpx.InvalidURL, ValueError):
+    except (httpx.InvalidURL, ValueError):  # A lone surrogate, for example.
         return "it is not an address"
     if url.scheme not in ("http", "https", "socks5", "socks5h"):
         return "its scheme must be http, https, socks5 or socks5h"
-    if not is_host(host, url.port):
+    if not has_host(url):
         return "its host or port is not valid"
     if url.scheme.startswith("socks"):
         from importlib.util import find_spec
