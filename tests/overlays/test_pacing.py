@@ -36,11 +36,12 @@ LIMIT, WINDOW = 1667, 10
 class Watched(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """Counts by the server's windows what an emulator accepted."""
 
-    def __init__(self, emulator, clock, skew=0, window=WINDOW, spell=None):
+    def __init__(self, emulator, clock, skew=0, window=WINDOW, spell=None, way_back=None):
         self._transport = emulator.transport()
         self._now = lambda: clock.time() + skew
         self._window = window
         self._spell = spell
+        self._way_back = way_back
         self.accepted = Counter()
         self.most_at_once = 0
         self._at_once = 0
@@ -61,7 +62,10 @@ class Watched(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            return self._count(begun, await self._transport.handle_async_request(request))
+            response = self._count(begun, await self._transport.handle_async_request(request))
+            if self._way_back:
+                await anyio.sleep(next(self._way_back))
+            return response
         finally:
             self._at_once -= 1
 
@@ -79,7 +83,7 @@ def slow(seconds, seed=1):
 
 
 def race(backend, events, *, tasks=50, processes=1, skew=0, limit=LIMIT, window=WINDOW, latency=0.1,
-         spell=None, **options):  # fmt: skip
+         spell=None, way_back=None, **options):  # fmt: skip
     """Sends events as fast as it can from tasks, of one client for each process."""
 
     async def main():
@@ -88,7 +92,7 @@ def race(backend, events, *, tasks=50, processes=1, skew=0, limit=LIMIT, window=
             clock=clock, rate_limit=limit, window=window, faults=slow(latency), record=False
         )
         emulator.advance(skew)
-        watched = Watched(emulator, clock, skew, window, spell)
+        watched = Watched(emulator, clock, skew, window, spell, way_back)
         numbers = iter(range(events))
 
         async def send(client):
@@ -264,6 +268,19 @@ def test_a_reset_in_another_unit_is_read_for_what_it_is(event_loop, spell, skew)
     assert min(watched.whole_windows) >= 95
 
 
+@pytest.mark.parametrize("rounded", [math.ceil, math.floor, round, float])
+@pytest.mark.parametrize("slow", [0, 4], ids=["fast", "some slow"])
+def test_seconds_from_now_on_may_be_rounded_and_take_their_time(event_loop, rounded, slow):
+    way_back = itertools.cycle([slow, *[0.05] * 24])
+    emulator, watched, _ = race(
+        event_loop, 250, tasks=20, limit=100, spell=from_now_on(rounded), way_back=way_back
+    )
+
+    assert emulator.counts.stored == 250
+    assert emulator.counts.limited <= 5
+    assert min(watched.whole_windows) >= 95
+
+
 @pytest.mark.parametrize("window", [90, 120, 3600, 24 * 3600])
 @pytest.mark.parametrize("spell", [None, in_units(1000), from_now_on(math.ceil)])
 def test_windows_of_more_than_a_minute_are_kept_to(event_loop, window, spell):
@@ -284,10 +301,10 @@ def test_windows_of_more_than_a_minute_are_kept_to(event_loop, window, spell):
     [
         ("{:.0f}000", True, 90),
         ("{:.0f}000", False, None),  # Perhaps it is our clock that is wrong.
-        ("90", True, 90),
-        ("90", False, 90),
+        ("90", True, 91),  # Perhaps it was rounded down.
+        ("90", False, 91),
         ("0.5", True, 0.5),
-        ("90, 90", True, 90),
+        ("90, 90", True, 91),
         ("9000", True, None),
         ("-90", True, None),
         ("0", True, None),

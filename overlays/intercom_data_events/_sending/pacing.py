@@ -88,6 +88,8 @@ class _Window:
     """One window of the server, as learned from answers.
 
     Attributes:
+        first: The earliest time at which it may end.
+        reset: The latest one, from which on it counts as ended.
         remaining: The smallest number so far, because answers overtake each other.
         at_first: The number in the first answer.
         answered: How many answers this process got since then.
@@ -95,8 +97,8 @@ class _Window:
         used: Requests of this process that got quota of the window.
     """
 
-    def __init__(self, reset: float, limit: int, remaining: int, used: int) -> None:
-        self.reset, self.limit = reset, limit
+    def __init__(self, first: float, reset: float, limit: int, remaining: int, used: int) -> None:
+        self.first, self.reset, self.limit = first, reset, limit
         self.remaining = self.at_first = remaining
         self.answered = self.lost = 0
         self.used = used
@@ -326,7 +328,7 @@ class RateLimiter:
     def _learn(self, headers: Mapping[str, str], status: int, sent: float, received: float) -> None:
         """Learns from an answer."""
         self.skew.learn(headers.get("date"), sent, received)
-        said = read_quota(headers, received + self.skew.ahead)
+        said = read_quota(headers, received + self.skew.ahead, received - sent)
         if said is None:
             if status == 429:
                 # Not about the app's windows; it may say how long to wait.
@@ -337,18 +339,19 @@ class RateLimiter:
                 self._most_probes = max(self._most_probes, math.inf if succeeded else _PROBES)
             return
         self._limited = True
-        limit, remaining, reset, seconds, fuzz = said
+        limit, remaining, _, first, last, seconds = said
         window = self._window
-        if seconds is None or reset - self.skew.ahead <= received:
+        if seconds is None or last - self.skew.ahead <= received:
             return  # About a window that has ended, or about none.
-        if window is not None and reset < window.reset - fuzz:
+        if window is not None and last < window.first:
             return
-        if window is None or reset > window.reset + fuzz:
+        if window is None or first > window.reset:
             if window is not None:
                 self._close(window)
             used = len(self._in_flight) + 1
-            self._window = _Window(reset, limit, remaining, used)
+            self._window = _Window(first, last, limit, remaining, used)
         else:
+            window.first, window.reset = max(window.first, first), min(window.reset, last)
             window.limit = limit
             window.remaining = min(window.remaining, remaining)
             window.answered += status != 429  # A 429 uses no quota.
