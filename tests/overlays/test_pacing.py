@@ -281,6 +281,24 @@ def test_seconds_from_now_on_may_be_rounded_and_take_their_time(event_loop, roun
     assert min(watched.whole_windows) >= 95
 
 
+@pytest.mark.parametrize(("seconds", "remaining"), [(60, 99), (3600, 9000), (86000, 99)])
+def test_one_answer_that_names_a_later_end_does_not_hide_those_after_it(
+    event_loop, seconds, remaining
+):
+    numbers = itertools.count(1)
+
+    def spell(headers, now):
+        if next(numbers) == 30:
+            headers["X-RateLimit-Reset"] = str(math.ceil(now) + seconds)
+            headers["X-RateLimit-Remaining"] = str(remaining)
+
+    emulator, watched, _ = race(event_loop, 250, tasks=20, limit=100, spell=spell)
+
+    assert emulator.counts.stored == 250
+    assert emulator.counts.limited <= 3
+    assert min(watched.whole_windows) >= 95
+
+
 @pytest.mark.parametrize("window", [90, 120, 3600, 24 * 3600])
 @pytest.mark.parametrize("spell", [None, in_units(1000), from_now_on(math.ceil)])
 def test_windows_of_more_than_a_minute_are_kept_to(event_loop, window, spell):

@@ -28,6 +28,8 @@ _PATIENCE = 0.1
 # Own answers in a window that are enough to estimate how much of it other processes use. Few, as a
 # process may get only few in a small window.
 _SAMPLE = 2
+# Seconds by which the ends of one window may differ, as some servers add up rounded times.
+_JITTER = 2.0
 # Seconds. The longest that a 429 delays all requests if it does not name a window.
 _LONGEST_DELAY = 60.0
 
@@ -90,6 +92,7 @@ class _Window:
     Attributes:
         first: The earliest time at which it may end.
         reset: The latest one, from which on it counts as ended.
+        since: When its first answer arrived.
         remaining: The smallest number so far, because answers overtake each other.
         at_first: The number in the first answer.
         answered: How many answers this process got since then.
@@ -97,8 +100,10 @@ class _Window:
         used: Requests of this process that got quota of the window.
     """
 
-    def __init__(self, first: float, reset: float, limit: int, remaining: int, used: int) -> None:
-        self.first, self.reset, self.limit = first, reset, limit
+    def __init__(
+        self, first: float, reset: float, since: float, limit: int, remaining: int, used: int
+    ) -> None:
+        self.first, self.reset, self.since, self.limit = first, reset, since, limit
         self.remaining = self.at_first = remaining
         self.answered = self.lost = 0
         self.used = used
@@ -344,12 +349,16 @@ class RateLimiter:
         if seconds is None or last - self.skew.ahead <= received:
             return  # About a window that has ended, or about none.
         if window is not None and last < window.first:
-            return
+            if sent < window.since or window.first - last < _JITTER:
+                return
+            # No window follows a later one, so that end was wrong, or of another limit.
+            self._close(window)
+            window = None
         if window is None or first > window.reset:
             if window is not None:
                 self._close(window)
             used = len(self._in_flight) + 1
-            self._window = _Window(first, last, limit, remaining, used)
+            self._window = _Window(first, last, received, limit, remaining, used)
         else:
             window.first, window.reset = max(window.first, first), min(window.reset, last)
             window.limit = limit
