@@ -79,6 +79,7 @@ ELSEWHERE = [
     "http://api.intercom.io", "HTTP://a.example", "http://10.0.0.1:8125", "http://0.0.0.0:1",
     "http://127.0.0.1.example", "http://localhost.example", "http://notlocalhost", "http://[::2]",
     "http://[::ffff:10.0.0.1]", "http://128.0.0.1", "http://emulator:8125",
+    "http://127.0.0.1.", "http://2130706433.",  # Names, which a DNS may know.
 ]  # fmt: skip
 HERE = [
     "http://127.0.0.1:8125", "http://127.8.9.10", "http://127.1:1", "http://localhost:8125/x",
