@@ -11,6 +11,7 @@ import random
 import threading
 from collections import Counter
 from datetime import UTC, datetime
+from email.utils import formatdate
 
 import anyio
 import anyio.lowlevel
@@ -297,6 +298,20 @@ def test_one_answer_that_names_a_later_end_does_not_hide_those_after_it(
     assert emulator.counts.stored == 250
     assert emulator.counts.limited <= 3
     assert min(watched.whole_windows) >= 95
+
+
+@pytest.mark.parametrize("behind", [30, 3600])
+def test_the_date_of_one_answer_does_not_delay_the_others(event_loop, behind):
+    numbers = itertools.count(1)
+
+    def spell(headers, now):
+        if next(numbers) == 100:  # The last one before the reset.
+            headers["Date"] = formatdate(now - behind, usegmt=True)
+
+    emulator, _, seconds = race(event_loop, 150, tasks=20, limit=100, spell=spell)
+
+    assert emulator.counts.limited == 0
+    assert seconds < WINDOW
 
 
 @pytest.mark.parametrize("window", [90, 120, 3600, 24 * 3600])

@@ -92,7 +92,8 @@ class _Window:
     Attributes:
         first: The earliest time at which it may end.
         reset: The latest one, from which on it counts as ended.
-        since: When its first answer arrived.
+        since: When its first answer arrived, by our clock.
+        until: The latest time at which it ends, by our clock, as answers say with their ``Date``.
         remaining: The smallest number so far, because answers overtake each other.
         at_first: The number in the first answer.
         answered: How many answers this process got since then.
@@ -104,6 +105,7 @@ class _Window:
         self, first: float, reset: float, since: float, limit: int, remaining: int, used: int
     ) -> None:
         self.first, self.reset, self.since, self.limit = first, reset, since, limit
+        self.until = math.inf
         self.remaining = self.at_first = remaining
         self.answered = self.lost = 0
         self.used = used
@@ -285,7 +287,7 @@ class RateLimiter:
     def _present_window(self, now: float) -> _Window | None:
         """Returns the current window, if it is known; closes one that has ended."""
         window = self._window
-        if window is not None and window.reset - self.skew.ahead <= now:
+        if window is not None and self._end_of(window) <= now:
             self._close(window)
         return self._window
 
@@ -298,9 +300,16 @@ class RateLimiter:
             at_once = len(self._in_flight)
             most = window.answered + 1 if self._most_probes == 1 else math.inf
         else:
-            return window.reset - self.skew.ahead - now
+            return self._end_of(window) - now
         # One that waits for others does not wait for long: their answers may never come.
         return 0.0 if at_once < most else max(0.0, self._granted + _PATIENCE - now)
+
+    def _end_of(self, window: _Window) -> float:
+        """Returns when a window counts as ended, by our clock.
+
+        One wrong ``Date`` changes what is known of the clocks, but not what other answers said.
+        """
+        return min(window.reset - self.skew.ahead, window.until)
 
     def _has_room(self, window: _Window, share: float) -> bool:
         ours = len(self._in_flight) + 1
@@ -358,13 +367,14 @@ class RateLimiter:
             if window is not None:
                 self._close(window)
             used = len(self._in_flight) + 1
-            self._window = _Window(first, last, received, limit, remaining, used)
+            window = self._window = _Window(first, last, received, limit, remaining, used)
         else:
             window.first, window.reset = max(window.first, first), min(window.reset, last)
             window.limit = limit
             window.remaining = min(window.remaining, remaining)
             window.answered += status != 429  # A 429 uses no quota.
             window.lost = 0
+        window.until = min(window.until, received + seconds)
 
     def _enqueue(self, reservation: Reservation) -> None:
         queue = self._queues.setdefault(reservation.queue, [])
