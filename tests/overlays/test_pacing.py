@@ -372,6 +372,21 @@ def test_the_rate_limit_of_a_client_says_when_the_window_ends_whatever_the_unit(
         assert call(use).reset_at == datetime(2022, 12, 14, 14, 41, 40, tzinfo=UTC)
 
 
+def test_the_rate_limit_of_an_answer_without_a_date_stays_the_same(answering):
+    call, _ = answering(limits(5, 6))
+
+    def use(client):
+        create(client)
+        before = client.rate_limit
+        call.clock.advance(60)
+        return before, client.rate_limit
+
+    before, after = call(use)
+
+    assert before == after
+    assert before.reset_at.timestamp() == pytest.approx(call.clock.time() - 54, abs=1)
+
+
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_a_share_of_the_quota_leaves_the_rest_to_others(event_loop, share):
     _, watched, _ = race(event_loop, int(2.5 * share * LIMIT), quota_share=share)
