@@ -91,8 +91,11 @@ def number(value: Any) -> int | float | None:
 
 def dtype_kind(value: object) -> str:
     """Returns numpy's letter for the type of one of its scalars, or an empty string."""
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
-    return kind if isinstance(kind, str) and not hasattr(value, "__len__") else ""
+    try:
+        kind = getattr(getattr(value, "dtype", None), "kind", "")
+        return kind if isinstance(kind, str) and not hasattr(value, "__len__") else ""
+    except Exception:  # noqa: BLE001  # as above
+        return ""
 
 
 def read_number(value: object) -> int | float | None:

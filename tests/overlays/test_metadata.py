@@ -177,6 +177,10 @@ class Unknown:
     def __index__(self):
         raise ValueError
 
+    @property
+    def dtype(self):
+        raise ValueError
+
 
 @pytest.mark.parametrize(
     ("value", "wire"),
