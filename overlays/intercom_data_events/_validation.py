@@ -62,7 +62,7 @@ def whole_number(value: Any) -> int | None:
         return None
     try:
         number = index(value)
-    except TypeError:  # An array of numpy has the method, but raises.
+    except Exception:  # noqa: BLE001  # another library may raise anything; so does one of numpy
         return None
     return number if -BEYOND <= number < BEYOND else None
 
@@ -73,7 +73,7 @@ def number(value: Any) -> int | float | None:
     A fraction equals a float that reads back as it: ``Decimal("29.99")`` does, a third does not.
     """
     if isinstance(value, float):
-        return float(value)
+        return float.__float__(value)
     found = whole_number(value)
     if found is not None or isinstance(value, int):
         return found
@@ -93,8 +93,11 @@ def number(value: Any) -> int | float | None:
 
 def dtype_kind(value: object) -> str:
     """Returns numpy's letter for the type of one of its scalars, or an empty string."""
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
-    return kind if isinstance(kind, str) and not hasattr(value, "__len__") else ""
+    try:
+        kind = getattr(getattr(value, "dtype", None), "kind", "")
+        return kind if isinstance(kind, str) and not hasattr(value, "__len__") else ""
+    except Exception:  # noqa: BLE001  # as above
+        return ""
 
 
 def read_number(value: object) -> int | float | None:

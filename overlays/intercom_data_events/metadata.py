@@ -278,7 +278,7 @@ def to_seconds(key: str, value: object, name: str = "") -> int:
         >>> to_seconds("order_date", "2014-02-10T12:44:32Z") == to_seconds("at", "1392036272")
         True
     """
-    if isinstance(value, str) and (digits := _DIGITS.fullmatch(value)):
+    if isinstance(value, str) and (digits := _DIGITS.fullmatch(value.strip())):
         value = int(digits[0])
     name = name or f"metadata[{check.short_repr(key)}]"
     try:
@@ -365,7 +365,10 @@ def _supported(key: str, value: object) -> JSONValue | None:
 def _why_refused(value: object) -> str:
     if isinstance(check.number(value), float):
         return _REFUSALS[float]
-    for name in (type(value).__name__, check.dtype_kind(value)):
+    of_numpy = check.dtype_kind(value)
+    if of_numpy in ("m", "M") and value != value:  # as NaT alone
+        return _REFUSALS_BY_NAME["NaTType"]
+    for name in (type(value).__name__, of_numpy):
         if name in _REFUSALS_BY_NAME:
             return _REFUSALS_BY_NAME[name]
     return next(why for kind, why in _REFUSALS.items() if isinstance(value, kind))

@@ -159,3 +159,22 @@ def test_no_message_grows_with_an_event_from_text(text, metadata):
     said = text(event_name="placed-order", user_id="1", metadata=metadata)
 
     assert 0 < len(said) < 1500
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-m", LONG],
+        ["-m", f"={LONG}"],
+        ["-m", f"{LONG}=1", "-m", f"{LONG}=2"],
+        ["--created-at", LONG],
+        ["--created-at", "9" * 5000],
+    ],
+    ids=["no value", "no key", "twice", "no time", "many digits"],
+)
+def test_no_message_grows_with_a_flag(command, emulator, flags):
+    done = command("track", "ran", "--user-id", "1", *flags)
+
+    assert done.code == 2
+    assert 0 < len(done.err) < 300
+    assert emulator.events == ()

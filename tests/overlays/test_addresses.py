@@ -79,6 +79,7 @@ ELSEWHERE = [
     "http://api.intercom.io", "HTTP://a.example", "http://10.0.0.1:8125", "http://0.0.0.0:1",
     "http://127.0.0.1.example", "http://localhost.example", "http://notlocalhost", "http://[::2]",
     "http://[::ffff:10.0.0.1]", "http://128.0.0.1", "http://emulator:8125",
+    "http://127.0.0.1.", "http://2130706433.",  # Names, which a DNS may know.
 ]  # fmt: skip
 HERE = [
     "http://127.0.0.1:8125", "http://127.8.9.10", "http://127.1:1", "http://localhost:8125/x",
@@ -263,7 +264,9 @@ def test_a_range_does_not_touch_names(monkeypatch):
                 use()
 
 
-@pytest.mark.parametrize("given", ["10.0.0.0/99", "10.0.0/8", "fd00::/129", "10.0.0.0/8/8", "a/8"])
+@pytest.mark.parametrize(
+    "given", ["10.0.0.0/99", "10.0.0/8", "fd00::/129", "10.0.0.0/8/8", "a/8", "10.0.0.0-10.0.0.9"]
+)
 def test_a_range_that_is_none_is_named_on_every_engine(monkeypatch, given):
     with Refusing() as nowhere:
         monkeypatch.setenv("ALL_PROXY", nowhere)
@@ -272,3 +275,40 @@ def test_a_range_that_is_none_is_named_on_every_engine(monkeypatch, given):
             for use in usages():
                 with pytest.raises(ConfigurationError, match=f"{variable} must list.*'{given}'"):
                     use()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "given", "is_excepted"),
+    [
+        ("https://127.0.0.1", "127.0.0.1:443", True),
+        ("http://127.0.0.1", "127.0.0.1:80", True),
+        ("https://127.0.0.1", "127.0.0.1:80", False),
+        ("https://[::1]:9", "[::1]:9", True),
+        ("https://[::1]:9", "[::1]:10", False),
+        ("https://a.localhost:9", "*.localhost", True),
+        ("https://127.0.0.1:9", "*.localhost,127.0.0.*", False),
+        ("https://127.0.0.1:9", "https://127.0.0.1/", True),
+        ("https://127.0.0.1:9", "https://localhost/,b.example/", False),
+    ],
+)
+def test_an_exception_is_the_same_on_every_engine(monkeypatch, base_url, given, is_excepted):
+    with Refusing() as nowhere:
+        monkeypatch.setenv("HTTP_PROXY", nowhere)
+        monkeypatch.setenv("HTTPS_PROXY", nowhere)
+        monkeypatch.setenv("NO_PROXY", given)
+        for use in usages(base_url=base_url):
+            with pytest.raises(APIConnectionError) as caught:
+                use()
+            assert ("through the proxy" in str(caught.value)) is not is_excepted
+
+
+@pytest.mark.parametrize(
+    "given", ["https://me:s3cr3t@a.example/8", "me:s3cr3t@a.example:80/x", "me:s3cr3t@10.0.0.0/99"]
+)
+def test_no_password_of_a_wrong_variable_is_shown(monkeypatch, given):
+    with Refusing() as nowhere:
+        monkeypatch.setenv("ALL_PROXY", nowhere)
+        monkeypatch.setenv("NO_PROXY", given)
+        with pytest.raises(ConfigurationError, match="NO_PROXY must list") as caught:
+            usages()[0]()
+        assert "s3cr3t" not in str(caught.value)

@@ -102,8 +102,8 @@ SECONDS = 1392036272
 @pytest.mark.parametrize("key", ["order_date", "paid_at", "_at", "Ω_date"])
 @pytest.mark.parametrize(
     "text",
-    ["1392036272", "2014-02-10T12:44:32Z", "2014-02-10T13:44:32+01:00", "20140210T124432Z",
-     " 2014-02-10T12:44:32Z ", "2014-02-10T12:44:32.9+00:00"],
+    ["1392036272", " 1392036272\n", "2014-02-10T12:44:32Z", "2014-02-10T13:44:32+01:00",
+     "20140210T124432Z", " 2014-02-10T12:44:32Z ", "2014-02-10T12:44:32.9+00:00"],
 )  # fmt: skip
 def test_a_time_as_text_is_sent_as_unix_seconds_below_a_key_of_dates(key, text):
     made = event(**{key: text})
@@ -167,6 +167,20 @@ class Metres(float):
     def __repr__(self):
         return "3.5 m"
 
+    def __float__(self):
+        raise ArithmeticError
+
+
+class Unknown:
+    """As arrays and symbols of some libraries, whose number is known later, if at all."""
+
+    def __index__(self):
+        raise ValueError
+
+    @property
+    def dtype(self):
+        raise ValueError
+
 
 @pytest.mark.parametrize(
     ("value", "wire"),
@@ -211,6 +225,7 @@ def test_what_another_type_holds_exactly_is_sent_as_the_plain_type(value, wire):
         (timedelta(hours=1), "seconds"),
         (time(12), "str(value)"),
         (object(), "str(value)"),
+        (Unknown(), "str(value)"),
     ],
     ids=lambda given: type(given).__name__,
 )

@@ -61,7 +61,9 @@ def test_what_is_not_finite_is_an_error_in_every_width(kind, value):
         (pd.Period("2020-01"), "str\\(value\\)"),
         (pd.NaT, "leave the key out"),
         (pd.NA, "leave the key out"),
-        (np.datetime64("NaT", "s"), "time zone"),
+        (np.datetime64("NaT", "s"), "leave the key out"),
+        (np.datetime64("NaT", "ns"), "leave the key out"),
+        (np.timedelta64("NaT", "s"), "leave the key out"),
     ],
     ids=repr,
 )

@@ -11,6 +11,7 @@ import random
 import threading
 from collections import Counter
 from datetime import UTC, datetime
+from email.utils import formatdate
 
 import anyio
 import anyio.lowlevel
@@ -36,11 +37,12 @@ LIMIT, WINDOW = 1667, 10
 class Watched(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """Counts by the server's windows what an emulator accepted."""
 
-    def __init__(self, emulator, clock, skew=0, window=WINDOW, spell=None):
+    def __init__(self, emulator, clock, skew=0, window=WINDOW, spell=None, way_back=None):
         self._transport = emulator.transport()
         self._now = lambda: clock.time() + skew
         self._window = window
         self._spell = spell
+        self._way_back = way_back
         self.accepted = Counter()
         self.most_at_once = 0
         self._at_once = 0
@@ -61,7 +63,10 @@ class Watched(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            return self._count(begun, await self._transport.handle_async_request(request))
+            response = self._count(begun, await self._transport.handle_async_request(request))
+            if self._way_back:
+                await anyio.sleep(next(self._way_back))
+            return response
         finally:
             self._at_once -= 1
 
@@ -79,7 +84,7 @@ def slow(seconds, seed=1):
 
 
 def race(backend, events, *, tasks=50, processes=1, skew=0, limit=LIMIT, window=WINDOW, latency=0.1,
-         spell=None, **options):  # fmt: skip
+         spell=None, way_back=None, **options):  # fmt: skip
     """Sends events as fast as it can from tasks, of one client for each process."""
 
     async def main():
@@ -88,7 +93,7 @@ def race(backend, events, *, tasks=50, processes=1, skew=0, limit=LIMIT, window=
             clock=clock, rate_limit=limit, window=window, faults=slow(latency), record=False
         )
         emulator.advance(skew)
-        watched = Watched(emulator, clock, skew, window, spell)
+        watched = Watched(emulator, clock, skew, window, spell, way_back)
         numbers = iter(range(events))
 
         async def send(client):
@@ -269,6 +274,51 @@ def test_a_reset_in_another_unit_is_read_for_what_it_is(event_loop, spell, skew)
     assert min(watched.whole_windows) >= 95
 
 
+@pytest.mark.parametrize("rounded", [math.ceil, math.floor, round, float])
+@pytest.mark.parametrize("slow", [0, 4], ids=["fast", "some slow"])
+def test_seconds_from_now_on_may_be_rounded_and_take_their_time(event_loop, rounded, slow):
+    way_back = itertools.cycle([slow, *[0.05] * 24])
+    emulator, watched, _ = race(
+        event_loop, 250, tasks=20, limit=100, spell=from_now_on(rounded), way_back=way_back
+    )
+
+    assert emulator.counts.stored == 250
+    assert emulator.counts.limited <= 5
+    assert min(watched.whole_windows) >= 95
+
+
+@pytest.mark.parametrize(("seconds", "remaining"), [(60, 99), (3600, 9000), (86000, 99)])
+def test_one_answer_that_names_a_later_end_does_not_hide_those_after_it(
+    event_loop, seconds, remaining
+):
+    numbers = itertools.count(1)
+
+    def spell(headers, now):
+        if next(numbers) == 30:
+            headers["X-RateLimit-Reset"] = str(math.ceil(now) + seconds)
+            headers["X-RateLimit-Remaining"] = str(remaining)
+
+    emulator, watched, _ = race(event_loop, 250, tasks=20, limit=100, spell=spell)
+
+    assert emulator.counts.stored == 250
+    assert emulator.counts.limited <= 3
+    assert min(watched.whole_windows) >= 95
+
+
+@pytest.mark.parametrize("behind", [30, 3600])
+def test_the_date_of_one_answer_does_not_delay_the_others(event_loop, behind):
+    numbers = itertools.count(1)
+
+    def spell(headers, now):
+        if next(numbers) == 100:  # The last one before the reset.
+            headers["Date"] = formatdate(now - behind, usegmt=True)
+
+    emulator, _, seconds = race(event_loop, 150, tasks=20, limit=100, spell=spell)
+
+    assert emulator.counts.limited == 0
+    assert seconds < WINDOW
+
+
 @pytest.mark.parametrize("window", [90, 120, 3600, 24 * 3600])
 @pytest.mark.parametrize("spell", [None, in_units(1000), from_now_on(math.ceil)])
 def test_windows_of_more_than_a_minute_are_kept_to(event_loop, window, spell):
@@ -289,10 +339,10 @@ def test_windows_of_more_than_a_minute_are_kept_to(event_loop, window, spell):
     [
         ("{:.0f}000", True, 90),
         ("{:.0f}000", False, None),  # Perhaps it is our clock that is wrong.
-        ("90", True, 90),
-        ("90", False, 90),
+        ("90", True, 91),  # Perhaps it was rounded down.
+        ("90", False, 91),
         ("0.5", True, 0.5),
-        ("90, 90", True, 90),
+        ("90, 90", True, 91),
         ("9000", True, None),
         ("-90", True, None),
         ("0", True, None),
@@ -325,6 +375,21 @@ def test_the_rate_limit_of_a_client_says_when_the_window_ends_whatever_the_unit(
             return client.rate_limit
 
         assert call(use).reset_at == datetime(2022, 12, 14, 14, 41, 40, tzinfo=UTC)
+
+
+def test_the_rate_limit_of_an_answer_without_a_date_stays_the_same(answering):
+    call, _ = answering(limits(5, 6))
+
+    def use(client):
+        create(client)
+        before = client.rate_limit
+        call.clock.advance(60)
+        return before, client.rate_limit
+
+    before, after = call(use)
+
+    assert before == after
+    assert before.reset_at.timestamp() == pytest.approx(call.clock.time() - 54, abs=1)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])

@@ -28,6 +28,8 @@ _PATIENCE = 0.1
 # Own answers in a window that are enough to estimate how much of it other processes use. Few, as a
 # process may get only few in a small window.
 _SAMPLE = 2
+# Seconds by which the ends of one window may differ, as some servers add up rounded times.
+_JITTER = 2.0
 # Seconds. The longest that a 429 delays all requests if it does not name a window.
 _LONGEST_DELAY = 60.0
 
@@ -88,6 +90,10 @@ class _Window:
     """One window of the server, as learned from answers.
 
     Attributes:
+        first: The earliest time at which it may end.
+        reset: The latest one, from which on it counts as ended.
+        since: When its first answer arrived, by our clock.
+        until: The latest time at which it ends, by our clock, as answers say with their ``Date``.
         remaining: The smallest number so far, because answers overtake each other.
         at_first: The number in the first answer.
         answered: How many answers this process got since then.
@@ -95,8 +101,11 @@ class _Window:
         used: Requests of this process that got quota of the window.
     """
 
-    def __init__(self, reset: float, limit: int, remaining: int, used: int) -> None:
-        self.reset, self.limit = reset, limit
+    def __init__(
+        self, first: float, reset: float, since: float, limit: int, remaining: int, used: int
+    ) -> None:
+        self.first, self.reset, self.since, self.limit = first, reset, since, limit
+        self.until = math.inf
         self.remaining = self.at_first = remaining
         self.answered = self.lost = 0
         self.used = used
@@ -278,7 +287,7 @@ class RateLimiter:
     def _present_window(self, now: float) -> _Window | None:
         """Returns the current window, if it is known; closes one that has ended."""
         window = self._window
-        if window is not None and window.reset - self.skew.ahead <= now:
+        if window is not None and self._end_of(window) <= now:
             self._close(window)
         return self._window
 
@@ -291,9 +300,16 @@ class RateLimiter:
             at_once = len(self._in_flight)
             most = window.answered + 1 if self._most_probes == 1 else math.inf
         else:
-            return window.reset - self.skew.ahead - now
+            return self._end_of(window) - now
         # One that waits for others does not wait for long: their answers may never come.
         return 0.0 if at_once < most else max(0.0, self._granted + _PATIENCE - now)
+
+    def _end_of(self, window: _Window) -> float:
+        """Returns when a window counts as ended, by our clock.
+
+        One wrong ``Date`` changes what is known of the clocks, but not what other answers said.
+        """
+        return min(window.reset - self.skew.ahead, window.until)
 
     def _has_room(self, window: _Window, share: float) -> bool:
         ours = len(self._in_flight) + 1
@@ -326,7 +342,7 @@ class RateLimiter:
     def _learn(self, headers: Mapping[str, str], status: int, sent: float, received: float) -> None:
         """Learns from an answer."""
         self.skew.learn(headers.get("date"), sent, received)
-        said = read_quota(headers, received + self.skew.ahead)
+        said = read_quota(headers, received + self.skew.ahead, received - sent)
         if said is None:
             if status == 429:
                 # Not about the app's windows; it may say how long to wait.
@@ -337,22 +353,28 @@ class RateLimiter:
                 self._most_probes = max(self._most_probes, math.inf if succeeded else _PROBES)
             return
         self._limited = True
-        limit, remaining, reset, seconds, fuzz = said
+        limit, remaining, _, first, last, seconds = said
         window = self._window
-        if seconds is None or reset - self.skew.ahead <= received:
+        if seconds is None or last - self.skew.ahead <= received:
             return  # About a window that has ended, or about none.
-        if window is not None and reset < window.reset - fuzz:
-            return
-        if window is None or reset > window.reset + fuzz:
+        if window is not None and last < window.first:
+            if sent < window.since or window.first - last < _JITTER:
+                return
+            # No window follows a later one, so that end was wrong, or of another limit.
+            self._close(window)
+            window = None
+        if window is None or first > window.reset:
             if window is not None:
                 self._close(window)
             used = len(self._in_flight) + 1
-            self._window = _Window(reset, limit, remaining, used)
+            window = self._window = _Window(first, last, received, limit, remaining, used)
         else:
+            window.first, window.reset = max(window.first, first), min(window.reset, last)
             window.limit = limit
             window.remaining = min(window.remaining, remaining)
             window.answered += status != 429  # A 429 uses no quota.
             window.lost = 0
+        window.until = min(window.until, received + seconds)
 
     def _enqueue(self, reservation: Reservation) -> None:
         queue = self._queues.setdefault(reservation.queue, [])

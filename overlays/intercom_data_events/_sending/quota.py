@@ -21,8 +21,8 @@ _LONGEST_AHEAD = 60 * 60
 _NONSENSE = 10**11
 _LAST_NANOSECOND = 10**20
 
-# The last three of a quota's attributes.
-_End: TypeAlias = tuple[float, float | None, float]
+# The last four of a quota's attributes.
+_End: TypeAlias = tuple[float, float, float, float | None]
 
 
 class Quota(NamedTuple):
@@ -32,29 +32,33 @@ class Quota(NamedTuple):
         limit: How many requests the window allows.
         remaining: How many it still allows.
         reset: When it ends, in Unix seconds by the server's clock.
-        seconds: How long after the answer that is, at most one too many, as ``Date`` has whole
-            ones; None if that is not credible.
-        fuzz: By how many seconds the resets of one window may differ.
+        first: The earliest time at which it may end: seconds from now on are mostly rounded, and
+            the answer took some time.
+        last: The latest one.
+        seconds: How long after the answer that is, at most one too many, as ``Date`` and most
+            resets have whole ones; None if that is not credible.
     """
 
     limit: int
     remaining: int
     reset: float
+    first: float
+    last: float
     seconds: float | None
-    fuzz: float
 
 
-def read_quota(headers: Mapping[str, str], now: float) -> Quota | None:
+def read_quota(headers: Mapping[str, str], now: float, latency: float = 0.0) -> Quota | None:
     """Reads the headers; returns None if they are missing, not numbers, or out of range.
 
     Args:
         headers: The answer's, with names in lower case.
         now: Unix seconds by the server's clock, to which seconds from now are added.
+        latency: The most seconds ago that the server may have written the answer.
     """
     if "x-ratelimit-limit" not in headers:
         return None  # Most answers of other servers.
     limit, remaining = _number(headers, "limit"), _number(headers, "remaining")
-    ends = _read_reset(headers, now)
+    ends = _read_reset(headers, now, latency)
     if ends is None or not (abs(limit) < _NONSENSE and abs(remaining) < _NONSENSE):  # Or NaN.
         return None
     return Quota(int(limit), int(remaining), *ends)
@@ -63,7 +67,7 @@ def read_quota(headers: Mapping[str, str], now: float) -> Quota | None:
 def seconds_until_reset(headers: Mapping[str, str], now: float) -> float | None:
     """Reads the seconds until the window ends; None if the answer does not say, or not credibly."""
     ends = _read_reset(headers, now)
-    return ends and ends[1]
+    return ends and ends[-1]
 
 
 def _number(headers: Mapping[str, str], name: str) -> float:
@@ -74,20 +78,22 @@ def _number(headers: Mapping[str, str], name: str) -> float:
         return math.nan
 
 
-def _read_reset(headers: Mapping[str, str], now: float) -> _End | None:
+def _read_reset(headers: Mapping[str, str], now: float, latency: float = 0.0) -> _End | None:
     """Reads the header; returns None if it is not such a number."""
     reset = _number(headers, "reset")
     if not 0 < reset < _LAST_NANOSECOND:
         return None
     if reset <= _LONGEST_AHEAD:
-        return now + reset, reset, 1.0
+        rounded = float(reset.is_integer())  # Up or down.
+        end = now + reset
+        return end, end - rounded - latency, end + rounded, reset + rounded
     while reset >= _NONSENSE:
         reset /= 1000
     reset = math.ceil(reset)
     sent = read_date(headers.get("date"))
     seconds = reset - (now if sent is None else sent)
     longest = _LONGEST_UNDATED if sent is None else LONGEST_ASKED
-    return reset, seconds if 0 < seconds <= longest else None, 0.0
+    return reset, reset, reset, seconds if 0 < seconds <= longest else None
 
 
 @lru_cache(maxsize=8)  # Answers of one second have the same.

@@ -79,7 +79,7 @@ class Route:
         url = httpx.URL(self.settings.base_url)
         proxy = None
         with suppress(errors.ConfigurationError):  # It was changed since.
-            proxy = proxy_of(url.scheme, url.host, url.netloc.decode("ascii"))
+            proxy = proxy_of(url)
         return f" through the proxy {proxy}" if proxy else ""
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from intercom_data_events._sending.auth import BearerToken
@@ -225,6 +226,8 @@ class Session(Generic[E]):
     def note(self, headers: Mapping[str, str], version: str) -> None:
         """Keeps the rate limit of an answer, and checks its version."""
         if headers.get("x-ratelimit-limit", "")[:1].isdecimal():
+            if "date" not in headers:  # Its reset may be some seconds after it.
+                headers = {**headers, "date": formatdate(self.clock.time(), usegmt=True)}
             self._state.headers = headers
         # Observed: answers repeat the version of the request.
         echoed = headers.get("intercom-version", version)

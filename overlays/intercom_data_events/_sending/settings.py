@@ -305,9 +305,9 @@ def resolve_address(
 
 def _is_loopback(address: str) -> bool:
     """Whether an address leads to this machine: localhost, 127.0.0.0/8 or ::1."""
-    host = httpx.URL(address).host.removesuffix(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True  # Both are reserved for this by RFC 6761.
+    host = httpx.URL(address).host
+    if f".{host.removesuffix('.')}".endswith(".localhost"):
+        return True  # With all below it, it is reserved for this by RFC 6761.
     try:
         # The system also accepts short forms, such as 127.1.
         ip = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))

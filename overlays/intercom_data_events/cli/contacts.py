@@ -17,6 +17,7 @@ from intercom_data_events import (
     InvalidInputError,
     ListedEvent,
 )
+from intercom_data_events._validation import read_number, short_repr
 from intercom_data_events.cli import columns, output
 from intercom_data_events.cli import plot as _plot
 from intercom_data_events.cli.exits import UsageError
@@ -198,12 +199,13 @@ def _check_one(identity: Mapping[str, str | None]) -> None:
 
 def _created_at(text: str) -> int:
     """Reads Unix seconds, or a time as a person types it; not one with parts of a second."""
-    if text.strip().isdecimal():
-        return to_unix(int(text), "--created-at")
+    if text.strip().isdecimal() and (seconds := read_number(text)) is not None:
+        return to_unix(seconds, "--created-at")
     read = read_time(text, "--created-at")
     if read.microsecond and not AGO.fullmatch(text.strip().lower()):
         raise UsageError(
-            f"--created-at is {text!r}, and the API counts whole seconds: leave out the fraction"
+            f"--created-at is {short_repr(text)}, and the API counts whole seconds: leave out the "
+            "fraction"
         )
     return to_unix(read, "--created-at")
 
@@ -214,9 +216,9 @@ def _metadata(given: Sequence[str]) -> object:
     for one in given:
         key, sign, value = one.partition("=")
         if not sign or not key:
-            raise UsageError(f"--metadata {one!r} is not KEY=VALUE, as plan=pro")
+            raise UsageError(f"--metadata {short_repr(one)} is not KEY=VALUE, as plan=pro")
         if key in pairs:
-            raise UsageError(f"--metadata has the key {key!r} twice")
+            raise UsageError(f"--metadata has the key {short_repr(key)} twice")
         pairs[key] = value
     try:
         return columns.read_metadata(pairs)

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from dateutil.parser import isoparse
 
+from intercom_data_events._validation import short_repr
+
 #: How long ago.
 AGO = re.compile(r"(\d{1,6})\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -37,5 +39,5 @@ def moment(text: str, now: datetime) -> datetime:
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise ValueError(
-            f"{text!r} is no time: write 7d, 12h, 2026-01-31 or 2026-01-31T12:00:00Z, say"
+            f"{short_repr(text)} is no time: write 7d, 12h, 2026-01-31 or 2026-01-31T12:00:00Z, say"
         ) from error

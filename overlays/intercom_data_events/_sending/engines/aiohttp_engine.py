@@ -195,7 +195,7 @@ class AiohttpEngine:
             options: dict[str, Any] = {}
             if url.scheme == "https":
                 options["ssl"] = self._tls
-            proxy, given = _proxy(url)
+            proxy, given = _proxy(endpoint.url)
             if proxy is not None:
                 options |= {"proxy": proxy, "proxy_headers": given}
                 # Not headers of the session, because aiohttp sends those to the proxy, too.
@@ -227,11 +227,9 @@ class AiohttpEngine:
         return found
 
 
-def _proxy(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
+def _proxy(url: str) -> tuple[yarl.URL | None, dict[str, str]]:
     """Returns the environment's proxy for an address, and the headers for the proxy."""
-    host = url.host or ""
-    netloc = host if url.port is None else f"{host}:{url.port}"
-    proxy = proxy_of(url.scheme, host, netloc)
+    proxy = proxy_of(httpx.URL(url))
     if proxy is None:
         return None, {}
     with setting_up():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 import time
 import urllib.request
@@ -31,6 +32,8 @@ KEEPALIVE_EXPIRY = 30.0
 _NOT_SET_UP = (
     "connections cannot be set up; check the proxy and certificate variables in the environment"
 )
+# What is meant as a range of addresses, also where it is not one, such as 10.0.0.0-10.0.0.9.
+_RANGE = re.compile(r".*/|[0-9.]+-[0-9.]+$")
 
 T = TypeVar("T", bound=httpx.HTTPTransport | httpx.AsyncHTTPTransport)
 
@@ -129,7 +132,7 @@ class Connections(Generic[T]):
         return found
 
     def _new(self, url: httpx.URL, origin: str) -> Connection[T]:
-        proxy = proxy_of(url.scheme, url.host, url.netloc.decode("ascii"))
+        proxy = proxy_of(url)
         with setting_up():
             transport = self._kind(
                 verify=self.tls,
@@ -182,31 +185,30 @@ def origin_of(url: httpx.URL) -> str:
     return f"{url.scheme}://{netloc}{port}"
 
 
-def proxy_of(scheme: str, host: str, netloc: str) -> Proxy | None:
-    """Returns the environment's proxy for a host; None where there is none.
-
-    Args:
-        scheme: "http" or "https".
-        host: The host of the address.
-        netloc: The host, with the port where the address has one.
+def proxy_of(url: httpx.URL) -> Proxy | None:
+    """Returns the environment's proxy for an http or https address; None where there is none.
 
     Raises:
         ConfigurationError: A variable cannot be used. The message does not show it, because a
             proxy's address may have a password, also in a wrong place.
     """
+    scheme, host = url.scheme, url.host
     found = getproxies()
     kind = scheme if found.get(scheme) else "all"
     proxy = found.get(kind)
     if not proxy or proxy_bypass(host):
         return None
     # As in httpx, an exception can have a port and a scheme; "all" is any scheme.
-    without = [one.strip().rpartition("://") for one in found.get("no", "").split(",")]
+    without = [one.strip().rstrip("/").rpartition("://") for one in found.get("no", "").split(",")]
     of_scheme = [one for wanted, _, one in without if wanted.lower() in ("", "all", scheme)]
+    # Others also take "*.example.com", which means the same as ".example.com".
+    of_scheme = [one[1:] if one.startswith("*.") else one for one in of_scheme]
     # Documented in Python's source alone, and so unknown to type checkers.
     excepted: Any = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-    if any(excepted(name, {"no": ",".join(of_scheme)}) for name in (host, netloc)):
+    names = host, origin_of(url).rpartition("/")[2]
+    if any(excepted(name, {"no": ",".join(of_scheme)}) for name in names):
         return None
-    if any("/" in one and _is_in(host, one) for one in of_scheme):
+    if any(_RANGE.match(one) and _is_in(host, one) for one in of_scheme):
         return None
     address = proxy if "://" in proxy else f"http://{proxy}"
     variable = _variable(kind, proxy)
@@ -222,7 +224,8 @@ def _is_in(host: str, network: str) -> bool:
         within = ipaddress.ip_network(network.replace("[", "").replace("]", ""), strict=False)
     except ValueError:
         must = "must list hosts, domains and ranges of addresses, such as 10.0.0.0/8"
-        given = f"{_variable('no', None)} {must}, not {short_repr(network)}"
+        # Without what may be the password of a proxy, in the wrong variable.
+        given = f"{_variable('no', None)} {must}, not {short_repr(network.rpartition('@')[2])}"
         raise ConfigurationError(f"{_NOT_SET_UP}: {given}") from None
     try:
         return ipaddress.ip_address(host) in within
