@@ -40,6 +40,10 @@ from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Que
 
 log = logging.getLogger("intercom_data_events")
 
+_UNREADABLE = (
+    "an event in %s cannot be sent and becomes a dead letter; see why: intercom-events outbox dead %s"
+)
+
 #: The default number of events that a file holds.
 MOST = 1_000_000
 # Seconds after which a claim that its process does not renew ends, and between two renewals.
@@ -350,7 +354,7 @@ class OutboxQueue(Outbox):
                 continue
             if not self._bury_row(number, queued, now, rescues):
                 continue
-            log.warning("an event in %s is unreadable; it is a dead letter now", self.path)
+            log.warning(_UNREADABLE, self.path, self.path)
             if number in self._dying:  # The disk is full.
                 return None if self._alone is None else self._next_unclaimed(self._alone, now)
 
@@ -374,7 +378,7 @@ class OutboxQueue(Outbox):
             queued = _queued(*row)
             if not isinstance(queued, QueuedEvent):
                 if self._bury_row(row[0], queued, now, rescues):
-                    log.warning("an event in %s is unreadable; it becomes a dead letter", self.path)
+                    log.warning(_UNREADABLE, self.path, self.path)
                 continue
             alone.handed[queued.id] = queued
             self._claimed[queued.id] = queued, row[1]
