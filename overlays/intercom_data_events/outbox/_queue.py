@@ -40,9 +40,7 @@ from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Que
 
 log = logging.getLogger("intercom_data_events")
 
-_UNREADABLE = (
-    "an event in %s cannot be sent and becomes a dead letter; see why: intercom-events outbox dead %s"
-)
+_UNREADABLE = "an event in %s becomes a dead letter; see why: intercom-events outbox dead %s"
 
 #: The default number of events that a file holds.
 MOST = 1_000_000
