@@ -124,6 +124,28 @@ def test_the_words_of_a_failure_are_shown_whatever_their_shape(
         assert field is None or f"at {field}" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<script>a = '<h1>No</h1>'</script><h1>Denied</h1>", "Denied"),
+        (b"<style>/* <title>No</title> */</style><title>Denied</title>", "Denied"),
+        (b"<!-- <title>No</title> --><p>Denied</p>", "Denied"),
+        (b"<!-- <script>x</script><h1>No</h1> --><h1>Denied</h1>", "Denied"),
+        (b"<!--[if gt IE 8]><!--> <title>Denied</title> <!--<![endif]-->", "Denied"),
+        (b"<p>Denied<script>no end <h1>No</h1>", "Denied"),
+        (b"<Message><![CDATA[Denied]]></Message>", "Denied"),
+    ],
+)
+def test_what_a_page_does_not_show_is_not_what_it_says(answering, body, message):
+    assert said(answering, 403, body).message == message
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"])
+@pytest.mark.parametrize("page", ["<title>Größe verweigert</title>", "<p>Größe verweigert"])
+def test_words_are_read_in_other_encodings(answering, encoding, page):
+    assert said(answering, 403, page.encode(encoding)).message == "Größe verweigert"
+
+
 def test_words_are_bounded_and_harmless_and_on_one_line(answering):
     escape = "\x1b]0;owned\x07\u202e\r\nFAKE "
     for body in (
@@ -154,6 +176,8 @@ def test_a_large_or_deep_body_costs_little(answering):
         b"<h1" * (million // 3),
         b"<title>" * (million // 7),
         b"<script" * (million // 7),
+        b"<script></script" * (million // 16),
+        b"<!--" * (million // 4),
         b"<&amp" * (million // 5),
         b" " * million,
     ):

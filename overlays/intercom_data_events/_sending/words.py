@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 _LONGEST = 500
 _MOST = 20
 _DEEPEST = 8
-# Bytes. The answer to a failure has at most as many, and the words of a page are at its beginning.
+# Bytes, and characters: the answer to a failure has at most as many, and the words of a page are at
+# its beginning.
 _LARGEST = 1024 * 1024
 _LARGEST_PAGE = 64 * 1024
 
@@ -36,8 +37,10 @@ _TAG = re.compile(r"<[^<>]*>")
 _HEADING = re.compile(
     r"<(title|h[1-6])\b[^<>]*>([^<]*(?:<(?!/?(?:title|h[1-6])\b)[^<]*)*)", re.IGNORECASE
 )
-_HIDDEN = re.compile(r"<(?:script|style)\b[^<>]*>?", re.IGNORECASE)
-_SHOWN_AGAIN = re.compile(r"</(?:script|style)\b[^<>]*>?", re.IGNORECASE)
+# One without an end reaches to the end of the text, so that no part is searched twice.
+_HIDDEN = re.compile(
+    r"<!--(?:>|.*?-->|.*)|<(script|style)\b(?:.*?</\1\b[^<>]*>?|.*)", re.IGNORECASE | re.DOTALL
+)
 
 
 class Reason(NamedTuple):
@@ -97,7 +100,7 @@ def read_words(content: bytes) -> Words:
     except RecursionError:
         return Words()
     except ValueError:
-        message = _clean(_page(content[:_LARGEST_PAGE].decode(errors="replace")))
+        message = _clean(_page(_decoded(content)[:_LARGEST_PAGE]))
         return Words((Reason(message),) if message else ())
     errors = decoded.get("errors") if isinstance(decoded, dict) else None
     return Words(
@@ -191,6 +194,15 @@ def _clean(text: str) -> str | None:
     return printable(" ".join(text[: 20 * _LONGEST].split())) or None
 
 
+def _decoded(content: bytes) -> str:
+    """Returns a body that is not JSON as a string, also of old servers, which name no encoding."""
+    encoding = json.detect_encoding(content)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return content.decode("cp1252" if encoding == "utf-8" else encoding, errors="replace")
+
+
 def _page(text: str) -> str:
     """Returns what a body that is not JSON says: a page's title or first heading, or its text."""
     if "\0" in text:
@@ -199,9 +211,8 @@ def _page(text: str) -> str:
         return text
     from html import unescape
 
-    for _, inside in islice(_HEADING.findall(text), _MOST):
+    shown = _HIDDEN.sub(" ", text).replace("<![CDATA[", " ").replace("]]>", " ")
+    for _, inside in islice(_HEADING.findall(shown), _MOST):
         if found := unescape(_TAG.sub(" ", inside)).strip():
             return found
-    shown, *rest = _HIDDEN.split(text)
-    shown += " ".join(end for one in rest for end in _SHOWN_AGAIN.split(one, maxsplit=1)[1:])
     return unescape(_TAG.sub(" ", shown))
