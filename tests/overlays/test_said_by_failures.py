@@ -343,7 +343,8 @@ def test_a_bare_422_names_the_limit_of_names_where_a_name_was_sent(answering):
 def test_a_redirect_names_where_it_leads_without_the_rest(answering):
     leads = {
         "https://me:s3cr3t@login.example/in?s3cr3t=1": "redirects to https://login.example:443 are",
-        "//login.example:8080/": "redirects to ",
+        "//login.example:8080/": "redirects to https://login.example:8080 are",
+        "//login.example/": "redirects to https://login.example:443 are",
         "/elsewhere": "redirects are not followed",
         "http://[": "redirects to http://%5B:80 are not",
     }
@@ -353,6 +354,26 @@ def test_a_redirect_names_where_it_leads_without_the_rest(answering):
         assert words in message
         assert "check base_url (https://api.intercom.io:443, region us" in message
         assert "s3cr3t" not in message
+
+
+@every_driver
+@pytest.mark.parametrize(
+    "location",
+    ["https://xn--zz--.example/", "mailto:me", "http://\x1b[31m.example", "http://" + "a" * 66_000],
+)
+def test_a_redirect_to_what_is_not_an_address_is_a_redirect(sending, location):
+    head = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 15\r\n\r\n"
+
+    def redirect(connection):
+        connection.request()
+        connection.send(head.encode() + b"<title>Go</title"[:15])
+
+    with RawServer(redirect) as server:
+        error = raised(sending, kind=APIStatusError, base_url=server.url)
+
+    assert error.status_code == 302
+    assert "redirects are not followed" in str(error)
+    assert error.response.headers["location"] == location
 
 
 # Connections.

@@ -123,7 +123,7 @@ def _hint(
     if status >= 500:
         said = "Intercom failed, or a proxy in front of it"
     elif 300 <= status < 400:
-        to = _redirected_to(response.headers.get("location", ""))
+        to = _redirected_to(response.headers.get("location", ""), route)
         said = f"redirects{to} are not followed, to protect the access token"
         said += f"; check base_url ({route})"
     advice = _advice(operation, response, words, version)
@@ -185,10 +185,12 @@ def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -
     return said
 
 
-def _redirected_to(location: str) -> str:
+def _redirected_to(location: str, route: Route) -> str:
     """Returns the scheme, the host and the port that a redirect leads to, with a word before."""
     with suppress(httpx.InvalidURL, ValueError):
         if (url := httpx.URL(location)).host:
+            if not url.scheme:
+                url = url.copy_with(scheme=httpx.URL(route.settings.base_url).scheme)
             return f" to {printable(origin_of(url), 100)}"
     return ""
 
