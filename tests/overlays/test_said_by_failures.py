@@ -70,7 +70,13 @@ def sending(calling):
         ({"errors": [["is too long"]]}, "is too long", (), None),
         ({"message": ["one", "two"]}, "one; two", (), None),
         ({"message": [["one"]]}, "one", (), None),
+        ({"error": ["one", "two"]}, "one", (), None),
+        ({"Errors": ["is odd"]}, "is odd", (), None),
+        ({"Error": {"Code": "Denied", "Message": "No"}}, "No", ("Denied",), None),
+        ({"errorMessage": "No"}, "No", (), None),
         # By field.
+        ({"errors": [{"field": "email", "errors": ["is odd"]}]}, "is odd", (), "email"),
+        ({"ERRORS": {"created_at": ["is too old"]}}, "is too old", (), "created_at"),
         ({"errors": {"created_at": ["is too old"]}}, "is too old", (), "created_at"),
         ({"errors": {"created_at": "is too old"}}, "is too old", (), "created_at"),
         ({"errors": {"title": ["is blank"]}}, "is blank", (), "title"),
@@ -144,6 +150,10 @@ def test_what_a_page_does_not_show_is_not_what_it_says(answering, body, message)
 @pytest.mark.parametrize("page", ["<title>Größe verweigert</title>", "<p>Größe verweigert"])
 def test_words_are_read_in_other_encodings(answering, encoding, page):
     assert said(answering, 403, page.encode(encoding)).message == "Größe verweigert"
+
+
+def test_no_words_are_said_twice(answering):
+    assert str(said(answering, 400, {"error": ["one", "two"]})).endswith("says: one; two")
 
 
 def test_words_are_bounded_and_harmless_and_on_one_line(answering):
