@@ -326,6 +326,18 @@ def test_404_by_e_mail_says_how_a_lead_is_known(calling):
         assert "lead" not in str(raised(call, use))
 
 
+@pytest.mark.parametrize(
+    "given", ["jane.public@b.co", "jane.public", "jane.public@", "@jane.public@b"]
+)
+def test_a_message_shows_a_part_of_an_e_mail_address(calling, given):
+    call = calling(Emulator(contacts=[]).transport())
+
+    message = str(raised(call, lambda client: client.create("a", email=given)))
+
+    assert f"no contact with email '{given[0]}…" in message
+    assert "jane.public" not in message
+
+
 def test_404_of_a_query_does_not_speak_of_sending(calling):
     call = calling(Emulator(contacts=[]).transport())
     for use in (

@@ -321,8 +321,8 @@ def _contact(log_context: Mapping[str, object], otherwise: str = "this identity"
         value = log_context.get(name)
         if isinstance(value, str):
             if name == "email":
-                local, at, domain = value.rpartition("@")
-                value = f"{local[:1]}…{at}{domain}"
+                at = value.rfind("@")
+                value = f"{value[:1]}…{value[at:] if at >= 0 else ''}"
             named.append(f"{name} {short_repr(value)}")
     return " and ".join(named) or otherwise
 
