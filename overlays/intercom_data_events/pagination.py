@@ -459,7 +459,8 @@ def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if events is None:
         return
     if not isinstance(events, list):
-        raise invalid(TypeError, "its events must be a list", events)
+        # Without the value, which may be an event of a person.
+        raise TypeError(f"its events must be a list, not of type {type(events).__name__}")
     # Each is released as soon as it is read: otherwise the garbage collector visits all of them
     # repeatedly, which takes as long as reading them.
     events.reverse()

@@ -226,6 +226,32 @@ def test_a_success_that_is_a_page_has_its_words_and_its_place(answering):
     assert "(https://api.intercom.io:443, region us, through your transport)" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (listed("token_expired", message="No"), "No (token_expired)"),
+        ({"errors": [{"message": "No", "field": "id"}]}, "No at id"),
+        ({"error": {"message": "No"}}, "No"),
+        ({"message": "No"}, "No"),
+    ],
+)
+def test_a_success_that_reports_a_failure_has_its_words(answering, body, words):
+    for use in (lambda c: c.list(user_id="1"), lambda c: c.summary(user_id="1")):
+        call, _ = answering(httpx.Response(200, json=body))
+        error = raised(call, use, InvalidResponseError)
+
+        assert f"it must have events. The answer says: {words}" in str(error)
+
+
+def test_a_success_that_is_something_else_shows_none_of_it(answering):
+    for body in ({"email": "a@b.co"}, {"user": {"name": "Jane"}}, {"events": {"email": "a@b.co"}}):
+        call, _ = answering(httpx.Response(200, json=body))
+        message = str(raised(call, lambda c: c.summary(user_id="1"), InvalidResponseError))
+
+        assert "says" not in message
+        assert "a@b.co" not in message
+
+
 # A code says more than a status.
 
 
@@ -299,7 +325,8 @@ def test_an_answer_that_is_not_intercoms_names_the_region(answering):
 
 
 def test_a_version_that_is_known_may_be_one_that_the_app_lacks(calling):
-    for version, is_known in (("2.9", True), ("1.4", True), ("9.9", False)):
+    known = ("2.9", "1.4", "Preview", "Unstable")
+    for version, is_known in (*((one, True) for one in known), ("9.9", False)):
         call = calling(Emulator(versions=["2.14"]).transport())
 
         error = raised(call, kind=InvalidVersionError, version=version)
