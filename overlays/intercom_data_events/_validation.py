@@ -15,6 +15,8 @@ E = TypeVar("E", bound=Exception)
 SURROGATE = "a lone surrogate, which UTF-8 cannot encode"
 #: Inferred: JSON parsers read integers of at most 64 bits.
 BEYOND = 2**63
+#: Floats below it have all digits of an integer.
+EXACT = 2**53
 #: Characters; more than a number has, or a time in ISO 8601.
 LONGEST_NUMBER = 40
 
@@ -103,8 +105,8 @@ def dtype_kind(value: object) -> str:
 def read_number(value: object) -> int | float | None:
     """Returns a finite number of an answer, also one in a string, or None.
 
-    What has no fraction is an integer. Integers have at most 64 bits, and strings are short, so
-    that nothing takes long.
+    What has no fraction is an integer, but for floats that may have lost digits. Integers have at
+    most 64 bits, and strings are short, so that nothing takes long.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -113,7 +115,7 @@ def read_number(value: object) -> int | float | None:
             return None
         value = float(text) if "." in text else int(text)
     if isinstance(value, float):
-        if not value.is_integer():
+        if not value.is_integer() or abs(value) >= EXACT:
             return value if math.isfinite(value) else None
         value = int(value)
     return whole_number(value)

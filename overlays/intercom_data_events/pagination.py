@@ -33,6 +33,8 @@ _MOST_EMPTY = 100
 _IDENTITIES = {"user_id", "email", "intercom_user_id"}
 # Characters that a query may contain unencoded; and "%", to keep what is already encoded.
 _QUERY_SAFE = "!$%&'()*+,-./:;=?@_~"
+# Characters. An address of httpx has at most 65,536.
+_LONGEST_QUERY = 60_000
 
 
 @frozen
@@ -316,7 +318,7 @@ def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | No
             unread = page.additional_properties.get("pages")
             if isinstance(unread, dict) and unread.get("next"):
                 raise PaginationError(
-                    "the address of the next page must have a query, not "
+                    "the address of the next page must have a query that can be sent, not "
                     f"{short_repr(unread['next'])}; the events so far are complete",
                     _without_page(response),
                 )
@@ -369,7 +371,7 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
         compared = str.lower if name == "email" else str
         if name in inside and compared(inside[name]) != compared(str(value)):
             kind = IdentityError if name in _IDENTITIES else InvalidInputError
-            raise invalid(kind, f"{name} must be the cursor's {inside[name]!r}", value)
+            raise invalid(kind, f"{name} must be the cursor's {short_repr(inside[name])}", value)
     if inside.keys() & _IDENTITIES:
         given = {name: value for name, value in given.items() if name not in _IDENTITIES}
     elif not given.keys() & _IDENTITIES:
@@ -385,15 +387,17 @@ def _query(address: object) -> str | None:
     """Returns the query of an address in an answer, or of a cursor, which is only a query.
 
     Returns:
-        It, percent-encoded, or None where there is none.
+        It, percent-encoded, or None where there is none, or none that can be sent.
     """
     if not isinstance(address, str):
         return None
     query = address.partition("#")[0].partition("?")[2] if "?" in address else address
     try:
-        return None if "://" in query.split("=")[0] else quote(query, safe=_QUERY_SAFE) or None
+        encoded = quote(query, safe=_QUERY_SAFE)
     except UnicodeEncodeError:  # It contains a lone surrogate.
         return None
+    is_whole = "://" in query.split("=")[0]  # It is an address without a query.
+    return None if is_whole or len(encoded) > _LONGEST_QUERY else encoded or None
 
 
 # Answers are read from their JSON, not from the generated models, for which one odd field would
@@ -455,7 +459,8 @@ def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if events is None:
         return
     if not isinstance(events, list):
-        raise invalid(TypeError, "its events must be a list", events)
+        # Without the value, which may be an event of a person.
+        raise TypeError(f"its events must be a list, not of type {type(events).__name__}")
     # Each is released as soon as it is read: otherwise the garbage collector visits all of them
     # repeatedly, which takes as long as reading them.
     events.reverse()

@@ -237,16 +237,30 @@ def test_a_forked_child_does_not_warn_of_what_its_parent_has():
             os._exit(0)
         os.wait()
         print(many.run())
-        kept = client.create_many([Event("a", user_id="1")])
     """
     done = subprocess.run(
         [sys.executable, "-W", "always::RuntimeWarning", "-c", program],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
 
-    # Nor of what there is as the program ends.
     assert done.stderr == ""
     assert "accepted=1" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["DataEventsClient", "AsyncDataEventsClient"])
+def test_create_many_that_is_forgotten_until_the_program_ends_warns(kind):
+    # As of a coroutine: most scripts keep it in a variable of their module.
+    program = f"""if True:
+        import intercom_data_events as package
+        from intercom_data_events.emulator import Emulator
+        client = package.{kind}("token", transport=Emulator().transport())
+        forgotten = client.create_many([package.Event("a", user_id="1")])
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (0, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("create_many(...) was never iterated: no event was sent")
 
 
 def test_run_of_a_missing_contact_names_it_in_its_problem():

@@ -168,6 +168,16 @@ def test_a_since_cursor_that_names_no_contact_needs_one(call, emulator, cursor):
     assert emulator.requests == ()
 
 
+@pytest.mark.parametrize(
+    "since", [f"user_id={'1' * 5000}&since=5", f"user_id=1&since={'5' * 70_000}"]
+)
+def test_a_long_since_cursor_that_is_refused_makes_a_short_message(call, since):
+    with pytest.raises(InvalidInputError, match="cursor") as caught:
+        call(lambda client: client.list(since=since, user_id="2"))
+
+    assert len(str(caught.value)) < 300
+
+
 def test_a_listing_that_never_ends_and_never_has_an_event_is_an_error(answering):
     answers = [page(next_page=f"{HERE}?before={number}") for number in range(200)]
     call, transport = answering(*answers)

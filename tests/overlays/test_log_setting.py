@@ -198,3 +198,11 @@ def test_a_stderr_that_fails_does_not_end_a_request(monkeypatch):
     monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr(sys, "stderr", Broken())
     use()
+
+
+def test_a_stderr_that_is_closed_does_not_end_a_request(monkeypatch, tmp_path):
+    monkeypatch.setenv("INTERCOM_LOG", "debug")
+    closed = (tmp_path / "err").open("w")
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    use()

@@ -186,3 +186,16 @@ def test_no_answer_that_repeats_secrets_gets_them_shown(answering, caplog, use):
         assert logged_secrets(records) == [], status
         assert shown_token(error) == [], status
         assert TOKEN not in shown[0]
+
+
+@pytest.mark.parametrize("version", ["\x1b[2Jx", "9" * 5000, "\xff\x9b31m"])
+def test_a_header_that_is_logged_is_short_and_harmless(answering, logged, version):
+    answer = httpx.Response(202, headers={"Intercom-Version": version.encode("latin-1")})
+    call, _ = answering(answer)
+
+    call(create)
+
+    (message,) = levels(logged(), "WARNING")
+    assert "answered for API version" in message
+    assert message.isprintable()
+    assert len(message) < 150

@@ -172,6 +172,18 @@ def test_an_identifier_that_is_a_number_is_its_digits(name):
         assert good.additional_properties == {}
 
 
+@pytest.mark.parametrize("digits", ["1234567890123456789.0", "9007199254740993.0", "1.2345e+18"])
+def test_digits_that_a_float_does_not_hold_are_not_made_up(digits):
+    came = json.loads(digits)
+    (odd,) = listed({**EVENT, "user_id": came, "intercom_user_id": came})
+    item, exact = summarised({"name": "a", "count": came}, {"name": "b", "count": 2**53 - 1.0})
+
+    assert (odd.user_id, odd.intercom_user_id, item.count) == (None, None, None)
+    assert exact.count == 2**53 - 1
+    assert odd.additional_properties == {"user_id": came, "intercom_user_id": came}
+    assert item.additional_properties == {"count": came}
+
+
 @pytest.mark.parametrize("came", [["a"], [], "text", 5, True, False, 0], ids=spelt)
 def test_metadata_that_is_not_an_object_is_empty_and_kept(came):
     odd, good = listed({**EVENT, "metadata": came}, {**EVENT, "metadata": {"a": 1}})
@@ -209,8 +221,10 @@ def test_pages_that_are_not_an_object_are_kept_and_end_the_listing(pages):
 
 @pytest.mark.parametrize(
     "came",
-    [5, ["a"], {"page": 2, "starting_after": "x"}, HERE, f"{HERE}#?before=5", "?a=\ud800", True],
-)
+    [5, ["a"], {"page": 2, "starting_after": "x"}, HERE, f"{HERE}#?before=5", "?a=\ud800", True,
+     "?before=" + "5" * 70_000, "?before=" + "\N{SNOWMAN}" * 7_000],
+    ids=spelt,
+)  # fmt: skip
 def test_a_cursor_that_cannot_be_read_is_kept_and_the_events_are_read(came):
     page = page_of(events=[EVENT], pages={"next": came, "since": came, "page": 1})
 

@@ -70,7 +70,13 @@ def sending(calling):
         ({"errors": [["is too long"]]}, "is too long", (), None),
         ({"message": ["one", "two"]}, "one; two", (), None),
         ({"message": [["one"]]}, "one", (), None),
+        ({"error": ["one", "two"]}, "one", (), None),
+        ({"Errors": ["is odd"]}, "is odd", (), None),
+        ({"Error": {"Code": "Denied", "Message": "No"}}, "No", ("Denied",), None),
+        ({"errorMessage": "No"}, "No", (), None),
         # By field.
+        ({"errors": [{"field": "email", "errors": ["is odd"]}]}, "is odd", (), "email"),
+        ({"ERRORS": {"created_at": ["is too old"]}}, "is too old", (), "created_at"),
         ({"errors": {"created_at": ["is too old"]}}, "is too old", (), "created_at"),
         ({"errors": {"created_at": "is too old"}}, "is too old", (), "created_at"),
         ({"errors": {"title": ["is blank"]}}, "is blank", (), "title"),
@@ -124,6 +130,32 @@ def test_the_words_of_a_failure_are_shown_whatever_their_shape(
         assert field is None or f"at {field}" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<script>a = '<h1>No</h1>'</script><h1>Denied</h1>", "Denied"),
+        (b"<style>/* <title>No</title> */</style><title>Denied</title>", "Denied"),
+        (b"<!-- <title>No</title> --><p>Denied</p>", "Denied"),
+        (b"<!-- <script>x</script><h1>No</h1> --><h1>Denied</h1>", "Denied"),
+        (b"<!--[if gt IE 8]><!--> <title>Denied</title> <!--<![endif]-->", "Denied"),
+        (b"<p>Denied<script>no end <h1>No</h1>", "Denied"),
+        (b"<Message><![CDATA[Denied]]></Message>", "Denied"),
+    ],
+)
+def test_what_a_page_does_not_show_is_not_what_it_says(answering, body, message):
+    assert said(answering, 403, body).message == message
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"])
+@pytest.mark.parametrize("page", ["<title>Größe verweigert</title>", "<p>Größe verweigert"])
+def test_words_are_read_in_other_encodings(answering, encoding, page):
+    assert said(answering, 403, page.encode(encoding)).message == "Größe verweigert"
+
+
+def test_no_words_are_said_twice(answering):
+    assert str(said(answering, 400, {"error": ["one", "two"]})).endswith("says: one; two")
+
+
 def test_words_are_bounded_and_harmless_and_on_one_line(answering):
     escape = "\x1b]0;owned\x07\u202e\r\nFAKE "
     for body in (
@@ -154,6 +186,8 @@ def test_a_large_or_deep_body_costs_little(answering):
         b"<h1" * (million // 3),
         b"<title>" * (million // 7),
         b"<script" * (million // 7),
+        b"<script></script" * (million // 16),
+        b"<!--" * (million // 4),
         b"<&amp" * (million // 5),
         b" " * million,
     ):
@@ -190,6 +224,32 @@ def test_a_success_that_is_a_page_has_its_words_and_its_place(answering):
 
     assert "The answer says: Sign in to Wi-Fi" in str(error)
     assert "(https://api.intercom.io:443, region us, through your transport)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (listed("token_expired", message="No"), "No (token_expired)"),
+        ({"errors": [{"message": "No", "field": "id"}]}, "No at id"),
+        ({"error": {"message": "No"}}, "No"),
+        ({"message": "No"}, "No"),
+    ],
+)
+def test_a_success_that_reports_a_failure_has_its_words(answering, body, words):
+    for use in (lambda c: c.list(user_id="1"), lambda c: c.summary(user_id="1")):
+        call, _ = answering(httpx.Response(200, json=body))
+        error = raised(call, use, InvalidResponseError)
+
+        assert f"it must have events. The answer says: {words}" in str(error)
+
+
+def test_a_success_that_is_something_else_shows_none_of_it(answering):
+    for body in ({"email": "a@b.co"}, {"user": {"name": "Jane"}}, {"events": {"email": "a@b.co"}}):
+        call, _ = answering(httpx.Response(200, json=body))
+        message = str(raised(call, lambda c: c.summary(user_id="1"), InvalidResponseError))
+
+        assert "says" not in message
+        assert "a@b.co" not in message
 
 
 # A code says more than a status.
@@ -265,7 +325,8 @@ def test_an_answer_that_is_not_intercoms_names_the_region(answering):
 
 
 def test_a_version_that_is_known_may_be_one_that_the_app_lacks(calling):
-    for version, is_known in (("2.9", True), ("1.4", True), ("9.9", False)):
+    known = ("2.9", "1.4", "Preview", "Unstable")
+    for version, is_known in (*((one, True) for one in known), ("9.9", False)):
         call = calling(Emulator(versions=["2.14"]).transport())
 
         error = raised(call, kind=InvalidVersionError, version=version)
@@ -290,6 +351,18 @@ def test_404_by_e_mail_says_how_a_lead_is_known(calling):
         lambda c: c.list(user_id="5"),
     ):
         assert "lead" not in str(raised(call, use))
+
+
+@pytest.mark.parametrize(
+    "given", ["jane.public@b.co", "jane.public", "jane.public@", "@jane.public@b"]
+)
+def test_a_message_shows_a_part_of_an_e_mail_address(calling, given):
+    call = calling(Emulator(contacts=[]).transport())
+
+    message = str(raised(call, lambda client: client.create("a", email=given)))
+
+    assert f"no contact with email '{given[0]}…" in message
+    assert "jane.public" not in message
 
 
 def test_404_of_a_query_does_not_speak_of_sending(calling):
@@ -319,7 +392,8 @@ def test_a_bare_422_names_the_limit_of_names_where_a_name_was_sent(answering):
 def test_a_redirect_names_where_it_leads_without_the_rest(answering):
     leads = {
         "https://me:s3cr3t@login.example/in?s3cr3t=1": "redirects to https://login.example:443 are",
-        "//login.example:8080/": "redirects to ",
+        "//login.example:8080/": "redirects to https://login.example:8080 are",
+        "//login.example/": "redirects to https://login.example:443 are",
         "/elsewhere": "redirects are not followed",
         "http://[": "redirects to http://%5B:80 are not",
     }
@@ -329,6 +403,26 @@ def test_a_redirect_names_where_it_leads_without_the_rest(answering):
         assert words in message
         assert "check base_url (https://api.intercom.io:443, region us" in message
         assert "s3cr3t" not in message
+
+
+@every_driver
+@pytest.mark.parametrize(
+    "location",
+    ["https://xn--zz--.example/", "mailto:me", "http://\x1b[31m.example", "http://" + "a" * 66_000],
+)
+def test_a_redirect_to_what_is_not_an_address_is_a_redirect(sending, location):
+    head = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 15\r\n\r\n"
+
+    def redirect(connection):
+        connection.request()
+        connection.send(head.encode() + b"<title>Go</title"[:15])
+
+    with RawServer(redirect) as server:
+        error = raised(sending, kind=APIStatusError, base_url=server.url)
+
+    assert error.status_code == 302
+    assert "redirects are not followed" in str(error)
+    assert error.response.headers["location"] == location
 
 
 # Connections.

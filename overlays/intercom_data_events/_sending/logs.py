@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 
 from intercom_data_events._validation import short_repr
 from intercom_data_events.errors import (
@@ -70,7 +71,9 @@ class _StderrHandler(logging.Handler):
         try:
             sys.stderr.write(self.format(record) + "\n")
         except Exception:  # noqa: BLE001  # as all handlers: logging decides
-            self.handleError(record)
+            # It reports to stderr, which may be closed: no reason to end a request.
+            with suppress(ValueError):
+                self.handleError(record)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

@@ -123,7 +123,7 @@ def _hint(
     if status >= 500:
         said = "Intercom failed, or a proxy in front of it"
     elif 300 <= status < 400:
-        to = _redirected_to(response.headers.get("location", ""))
+        to = _redirected_to(response.headers.get("location", ""), route)
         said = f"redirects{to} are not followed, to protect the access token"
         said += f"; check base_url ({route})"
     advice = _advice(operation, response, words, version)
@@ -185,10 +185,12 @@ def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -
     return said
 
 
-def _redirected_to(location: str) -> str:
+def _redirected_to(location: str, route: Route) -> str:
     """Returns the scheme, the host and the port that a redirect leads to, with a word before."""
     with suppress(httpx.InvalidURL, ValueError):
         if (url := httpx.URL(location)).host:
+            if not url.scheme:
+                url = url.copy_with(scheme=httpx.URL(route.settings.base_url).scheme)
             return f" to {printable(origin_of(url), 100)}"
     return ""
 
@@ -294,14 +296,17 @@ def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
     """Returns what is wrong with a success that cannot be read."""
     if isinstance(problem, BodyError):
         return f"whose body cannot be read: {problem}"
+    words = read_words(content)
+    quoted = "; ".join(map(str, words.reasons))
+    # The fields of an event, which would be taken for reasons, can be personal.
+    is_failure = quoted and (words.of_intercom or words.field is None)
+    said = f". The answer says: {printable(quoted, _LONGEST_QUOTE)}" if is_failure else ""
     if isinstance(problem, JSONDecodeError | UnicodeDecodeError | RecursionError):
-        message = read_words(content).message
-        said = f". The answer says: {message}" if message else ""
         return (
             "with a body that is not JSON, so it is not Intercom's answer; check base_url and any "
             f"proxy or login page in between ({route}){said}"
         )
-    return f"with a body that is not as described: {str(problem) or type(problem).__name__}"
+    return f"with a body that is not as described: {str(problem) or type(problem).__name__}{said}"
 
 
 def _shows(error: BaseException, secret: str) -> bool:
@@ -319,8 +324,8 @@ def _contact(log_context: Mapping[str, object], otherwise: str = "this identity"
         value = log_context.get(name)
         if isinstance(value, str):
             if name == "email":
-                local, at, domain = value.rpartition("@")
-                value = f"{local[:1]}…{at}{domain}"
+                at = value.rfind("@")
+                value = f"{value[:1]}…{value[at:] if at >= 0 else ''}"
             named.append(f"{name} {short_repr(value)}")
     return " and ".join(named) or otherwise
 
@@ -330,8 +335,10 @@ def _unknown_version(version: str) -> str:
 
     # By number, and names such as "Preview" last.
     known = sorted(INTERCOM_VERSION_VALUES, key=lambda one: (len(one), one))
+    # "Preview" and "Unstable", its earlier name, are known where the description lists numbers.
+    is_known = version in known or not version[0].isdecimal()
     # Observed.
-    why = ", although it is known: the app or the resource does not have it" * (version in known)
+    why = ", although it is known: the app or the resource does not have it" * is_known
     return (
         f"Intercom does not accept the API version {version} that was sent{why}; set version= or "
         f"INTERCOM_VERSION to one of {', '.join(known)}"

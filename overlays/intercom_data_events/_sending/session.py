@@ -30,6 +30,8 @@ E = TypeVar("E", bound="Engine | AsyncEngine")
 # Two names of the same version.
 _SAME_VERSION = {"Preview", "Unstable"}
 _MOST_ENDPOINTS = 100
+# Characters of a header that are logged.
+_LONGEST_VERSION = 40
 
 
 class _LoopUse:
@@ -232,9 +234,14 @@ class Session(Generic[E]):
         # Observed: answers repeat the version of the request.
         echoed = headers.get("intercom-version", version)
         if echoed != version and not self._state.warned and {echoed, version} != _SAME_VERSION:
+            # Imported where an answer is odd, so that programs start faster.
+            from intercom_data_events._sending.words import printable
+
             self._state.warned = True
             log.warning(
-                "Intercom answered for API version %s, but the request was for %s", echoed, version
+                "Intercom answered for API version %s, but the request was for %s",
+                printable(echoed, _LONGEST_VERSION),
+                version,
             )
 
     def _lock(self) -> threading.RLock:

@@ -15,13 +15,17 @@ from typing import Any, NamedTuple
 _LONGEST = 500
 _MOST = 20
 _DEEPEST = 8
-# Bytes. The answer to a failure has at most as many, and the words of a page are at its beginning.
+# Bytes, and characters: the answer to a failure has at most as many, and the words of a page are at
+# its beginning.
 _LARGEST = 1024 * 1024
 _LARGEST_PAGE = 64 * 1024
 
 # The keys of bodies, in the order in which they count. Observed: Intercom's own, those of gateways
 # and frameworks, RFC 9457 (problem+json) and RFC 6749 (OAuth).
-_MESSAGES = ("message", "detail", "error_description", "description", "msg", "reason")
+_MESSAGES = (
+    "message", "detail", "error_description", "error_message", "errormessage", "description", "msg",
+    "reason",
+)  # fmt: skip
 _HEADS = ("title", "error")
 _LISTS = ("errors", "error")
 _FIELDS = ("field", "param", "parameter")
@@ -36,8 +40,10 @@ _TAG = re.compile(r"<[^<>]*>")
 _HEADING = re.compile(
     r"<(title|h[1-6])\b[^<>]*>([^<]*(?:<(?!/?(?:title|h[1-6])\b)[^<]*)*)", re.IGNORECASE
 )
-_HIDDEN = re.compile(r"<(?:script|style)\b[^<>]*>?", re.IGNORECASE)
-_SHOWN_AGAIN = re.compile(r"</(?:script|style)\b[^<>]*>?", re.IGNORECASE)
+# One without an end reaches to the end of the text, so that no part is searched twice.
+_HIDDEN = re.compile(
+    r"<!--(?:>|.*?-->|.*)|<(script|style)\b(?:.*?</\1\b[^<>]*>?|.*)", re.IGNORECASE | re.DOTALL
+)
 
 
 class Reason(NamedTuple):
@@ -97,7 +103,7 @@ def read_words(content: bytes) -> Words:
     except RecursionError:
         return Words()
     except ValueError:
-        message = _clean(_page(content[:_LARGEST_PAGE].decode(errors="replace")))
+        message = _clean(_page(content))
         return Words((Reason(message),) if message else ())
     errors = decoded.get("errors") if isinstance(decoded, dict) else None
     return Words(
@@ -120,14 +126,15 @@ def _reasons(value: object, at: str | None = None, depth: int = 0) -> Iterator[R
         for one in value:
             yield from _reasons(one, at, depth + 1)
     elif isinstance(value, dict):
-        own = _own({key.lower(): one for key, one in value.items()}, at, depth)
+        lower = {key.lower(): one for key, one in value.items()}
+        own = _own(lower, at, depth)
         if own.message or own.code:
             yield own
-        nested = [value[key] for key in _LISTS if isinstance(value.get(key), dict | list)]
+        nested = [lower[key] for key in _LISTS if isinstance(lower.get(key), dict | list)]
         if nested:
             for one in nested:
                 read = _fields if _is_of_fields(one) else _reasons
-                yield from read(one, at, depth + 1)
+                yield from read(one, own.field, depth + 1)
         elif not (own.message or own.code):
             yield from _fields(value, at, depth, but=_UNNAMED)
     elif message := _scalar(value):
@@ -149,7 +156,7 @@ def _fields(
     """Yields the reasons in an object whose keys are fields, but for some keys."""
     for key, one in value.items():
         if not (but and key in _MARKS):
-            yield from _reasons(one, at if key in but else _clean(key), depth + 1)
+            yield from _reasons(one, at if key.lower() in but else _clean(key), depth + 1)
 
 
 def _own(value: Mapping[str, object], at: str | None, depth: int) -> Reason:
@@ -160,7 +167,7 @@ def _own(value: Mapping[str, object], at: str | None, depth: int) -> Reason:
         code = value.get("type")
     code = code if isinstance(code, str) and _WORD.fullmatch(code) else None
     for key in _HEADS:
-        head = _first(value, (key,))
+        head = _scalar(value.get(key))
         if head and not code and key == "error" and _CODE.fullmatch(head):
             code, message = head, message or head
         elif head and head not in (code, message):
@@ -191,17 +198,24 @@ def _clean(text: str) -> str | None:
     return printable(" ".join(text[: 20 * _LONGEST].split())) or None
 
 
-def _page(text: str) -> str:
+def _decoded(content: bytes) -> str:
+    """Returns a body that is not JSON as a string, also of old servers, which name no encoding."""
+    encoding = json.detect_encoding(content)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return content.decode("cp1252" if encoding == "utf-8" else encoding, errors="replace")
+
+
+def _page(content: bytes) -> str:
     """Returns what a body that is not JSON says: a page's title or first heading, or its text."""
-    if "\0" in text:
-        return ""  # It is binary.
+    text = _decoded(content)[:_LARGEST_PAGE]
     if not text.lstrip("\ufeff \t\r\n").startswith("<"):
-        return text
+        return "" if b"\0" in content else text  # With a zero, it is binary.
     from html import unescape
 
-    for _, inside in islice(_HEADING.findall(text), _MOST):
+    shown = _HIDDEN.sub(" ", text).replace("<![CDATA[", " ").replace("]]>", " ")
+    for _, inside in islice(_HEADING.findall(shown), _MOST):
         if found := unescape(_TAG.sub(" ", inside)).strip():
             return found
-    shown, *rest = _HIDDEN.split(text)
-    shown += " ".join(end for one in rest for end in _SHOWN_AGAIN.split(one, maxsplit=1)[1:])
     return unescape(_TAG.sub(" ", shown))

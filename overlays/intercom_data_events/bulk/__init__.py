@@ -7,7 +7,6 @@ blocking client, from tasks for the async one.
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import warnings
 from collections.abc import (
@@ -436,11 +435,10 @@ def _shown(outcomes: object, dispatcher: BulkDispatcher) -> str:
 
 
 def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
-    """Warns of a forgotten loop as Python does of a forgotten await; not as the program ends."""
-    if not sys.is_finalizing():
-        said = "create_many(...) was never iterated: no event was sent"
-        # Where the last reference went, mostly the very line; tracemalloc knows where it was made.
-        warnings.warn(said, RuntimeWarning, stacklevel=3, source=outcomes)
+    """Warns of a forgotten loop as Python does of a forgotten await, also as the program ends."""
+    said = "create_many(...) was never iterated: no event was sent"
+    # Where the last reference went, mostly the very line; tracemalloc knows where it was made.
+    warnings.warn(said, RuntimeWarning, stacklevel=3, source=outcomes)
 
 
 def _check_events(events: object, kind: type | UnionType) -> None:

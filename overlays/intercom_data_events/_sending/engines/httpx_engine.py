@@ -405,7 +405,11 @@ def aconnect(transport: Any, clock: Clock) -> AsyncHTTPXEngine:
 def _client(library: Any, name: str, transport: Any) -> Any:
     # The class is looked up each time, because tracing tools replace it.
     kind = getattr(library, name)
-    return kind(transport=transport, cookies=_NoCookies())
+    client = kind(transport=transport, cookies=_NoCookies())
+    # It parses the address that a redirect names, although it is not to follow it, and raises
+    # errors of other libraries for an odd one. There is no public way to prevent that.
+    client._build_redirect_request = lambda request, _: request  # noqa: SLF001  # as above
+    return client
 
 
 class _NoCookies(CookieJar):
