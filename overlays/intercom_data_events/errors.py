@@ -183,7 +183,7 @@ class APIStatusError(APIResponseError):
     ) -> None:
         super().__init__(message, response, may_have_been_processed=may_have_been_processed)
         # Imported after a failure only, so that programs start faster.
-        from intercom_data_events._sending.words import read_words
+        from intercom_data_events._words import read_words
 
         words = read_words(response.content)
         self.status_code = response.status_code

@@ -51,7 +51,7 @@ def reason_of(error: Exception) -> str:
     """
     if isinstance(error, APIResponseError):
         # Imported after a failure only, so that programs start faster.
-        from intercom_data_events._sending.words import read_words
+        from intercom_data_events._words import read_words
 
         said = f"{type(error).__name__} {error.response.status_code}"
         if isinstance(error, APIStatusError) and read_words(error.response.content).of_intercom:

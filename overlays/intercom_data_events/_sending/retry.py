@@ -17,7 +17,7 @@ from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.quota import LONGEST_ASKED, read_date, seconds_until_reset
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.words import Words
+    from intercom_data_events._words import Words
 
 #: How many other events must be accepted before a systemic answer counts as being about the one
 #: event that got it; and how many answers to other events to wait for before sending stops.
@@ -132,7 +132,7 @@ def meaning(status: int, words: Words) -> int:
 
 def _words(content: bytes) -> Words:
     # Imported after a failure only, so that programs start faster.
-    from intercom_data_events._sending.words import read_words
+    from intercom_data_events._words import read_words
 
     return read_words(content)
 

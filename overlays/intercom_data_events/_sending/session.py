@@ -235,7 +235,7 @@ class Session(Generic[E]):
         echoed = headers.get("intercom-version", version)
         if echoed != version and not self._state.warned and {echoed, version} != _SAME_VERSION:
             # Imported where an answer is odd, so that programs start faster.
-            from intercom_data_events._sending.words import printable
+            from intercom_data_events._words import printable
 
             self._state.warned = True
             log.warning(

@@ -10,7 +10,7 @@ from intercom_data_events._sending.retry import (
     denies_access,
     refuses_version,
 )
-from intercom_data_events._sending.words import read_words
+from intercom_data_events._words import read_words
 from intercom_data_events.errors import (
     APIStatusError,
     IntercomError,
