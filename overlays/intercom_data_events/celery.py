@@ -88,6 +88,7 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from intercom_data_events._sending import retry
 from intercom_data_events._sending.client import parts_of
 from intercom_data_events._sending.logs import reason_of
+from intercom_data_events._sending.quota import retry_after
 from intercom_data_events._sending.retry import ErrorClass
 from intercom_data_events.client import DataEventsClient
 from intercom_data_events.clock import SYSTEM
@@ -221,7 +222,7 @@ class EventTask(_Task):
         attempts, longest, asked = self.request.retries + 1, math.inf, 0.0
         state = self._state
         if isinstance(error, APIResponseError):
-            asked = retry.retry_after(error.response.headers, self._clock.time()) or 0.0
+            asked = retry_after(error.response.headers, self._clock.time()) or 0.0
             if is_systemic:
                 since = self._systemic_since() or SYSTEM.monotonic()
                 state["systemic"] = [self.request.hostname, since]

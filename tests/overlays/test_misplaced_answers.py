@@ -42,8 +42,8 @@ from intercom_data_events import (
     NotFoundError,
     UnprocessableEntityError,
 )
+from intercom_data_events._sending.engines.attempt import ATTEMPT, Attempt
 from intercom_data_events._sending.engines.connections import guard
-from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt
 from intercom_data_events.tracker import AsyncTracker, Tracker
 
 HOST = "api.example"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from intercom_data_events._sending.engines.kinds import is_kind
-from intercom_data_events._sending.logs import show_log
 from intercom_data_events._sending.session import Session
 from intercom_data_events._sending.settings import (
     AsyncAccessToken,
@@ -59,7 +59,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         clock: Clock | None = None,
         allow_http: bool | None = None,
     ) -> None:
-        show_log()
+        _show_log()
         self._settings = Settings(
             base_url=resolve_address(base_url, region, allow_http),
             version=resolve_version(version),
@@ -200,12 +200,20 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """Unpickles a client, with the token from the environment."""
-        show_log()
+        _show_log()
         enabled = bool(state["enabled"])
         self._settings = cast("Settings", state["settings"])
         token = resolve_token(None) if enabled else None
         self._session = Session(token, is_async=self._is_async, enabled=enabled)
         self._is_view = False
+
+
+def _show_log() -> None:
+    """Shows the log on stderr, if INTERCOM_LOG says so."""
+    if os.environ.get("INTERCOM_LOG"):
+        from intercom_data_events._sending.logs import show_log  # As few programs need it.
+
+        show_log()
 
 
 def _check_kind(name: str, given: object, kind: str) -> None:

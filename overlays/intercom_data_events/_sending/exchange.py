@@ -10,7 +10,6 @@ import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from intercom_data_events import errors
-from intercom_data_events._sending import retry
 from intercom_data_events._sending.engines import (
     BodyError,
     RawResponse,
@@ -257,6 +256,9 @@ class Exchange(Generic[T]):
 
     def _wait(self, failure: errors.IntercomError) -> float | None:
         """Returns the seconds until the next attempt; None if this was the last one."""
+        # Imported after a failure only, so that programs start faster.
+        from intercom_data_events._sending import retry
+
         last = self.recurs or self.begun_attempts > self.settings.max_retries
         if last or not retry.is_repeated(failure, self.operation.idempotency):
             return None

@@ -13,8 +13,7 @@ from urllib.parse import parse_qsl
 
 from intercom_data_events import timestamps
 from intercom_data_events._sending import reading
-from intercom_data_events._sending.request import Operation
-from intercom_data_events._sending.retry import Idempotency
+from intercom_data_events._sending.request import Idempotency, Operation
 from intercom_data_events._validation import invalid, short_repr, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
 from intercom_data_events.event import Event, check_event_name, check_identities, one_identity

@@ -12,10 +12,9 @@ import threading
 from bisect import insort
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from intercom_data_events._sending.quota import ClockSkew, read_quota
-from intercom_data_events._sending.retry import retry_after
+from intercom_data_events._sending.quota import ClockSkew, read_quota, retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
 # Slots: the most requests in flight on own connections, without those that a scheduler bounds.
@@ -34,11 +33,14 @@ _JITTER = 2.0
 _LONGEST_DELAY = 60.0
 
 
-class Waker(Protocol):
-    """What is set when a request may go."""
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    def set(self) -> None:
-        """Says so."""
+    class Waker(Protocol):
+        """What is set when a request may go."""
+
+        def set(self) -> None:
+            """Says so."""
 
 
 # Plain classes, as those of the engines.

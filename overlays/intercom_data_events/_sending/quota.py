@@ -1,4 +1,4 @@
-"""Reads from an answer the app's quota and the server's time."""
+"""Reads from an answer the app's quota, how long to wait, and the server's time."""
 
 from __future__ import annotations
 
@@ -94,6 +94,26 @@ def _read_reset(headers: Mapping[str, str], now: float, latency: float = 0.0) ->
     seconds = reset - (now if sent is None else sent)
     longest = _LONGEST_UNDATED if sent is None else LONGEST_ASKED
     return reset, reset, reset, seconds if 0 < seconds <= longest else None
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Reads ``Retry-After``, seconds or a date, as seconds from now; None if it is neither.
+
+    A date is compared with the answer's own ``Date``, because the server's clock may be wrong.
+    """
+    asked = headers.get("retry-after")
+    if asked is None:
+        return None
+    try:
+        # The first of several.
+        seconds = float(asked.partition(",")[0]) if asked.isascii() else math.nan
+    except ValueError:
+        until = read_date(asked)
+        sent = read_date(headers.get("date"))
+        seconds = math.nan if until is None else until - (now if sent is None else sent)
+    if math.isnan(seconds):
+        return None
+    return min(max(0.0, seconds), LONGEST_ASKED)
 
 
 @lru_cache(maxsize=8)  # Answers of one second have the same.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
 
 from intercom_data_events.__about__ import __version__
 from intercom_data_events._sending.engines import Endpoint
-from intercom_data_events._sending.retry import Idempotency
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import RawResponse
@@ -21,6 +21,17 @@ T = TypeVar("T")
 _USER_AGENT = f"intercom-data-events/{__version__} python-httpx/{httpx.__version__}"
 # The same JSON as httpx writes.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+class Idempotency(Enum):
+    """What repeating a request does, in the terms of RFC 9110."""
+
+    #: It changes nothing: a query.
+    SAFE = "safe"
+    #: Intercom counts both as one: an event, whose time is fixed when it is made.
+    IDEMPOTENT = "idempotent"
+    #: It may count twice: a summary.
+    UNSAFE = "unsafe"
 
 
 class Operation(Generic[T]):

@@ -6,15 +6,15 @@ Whether a request without an answer was possibly sent is known to the engine, wh
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from intercom_data_events import errors
 from intercom_data_events._sending.engines.kinds import is_kind
-from intercom_data_events._sending.quota import LONGEST_ASKED, read_date, seconds_until_reset
+from intercom_data_events._sending.quota import retry_after, seconds_until_reset
+from intercom_data_events._sending.request import Idempotency
 
 if TYPE_CHECKING:
     from intercom_data_events._words import Words
@@ -57,17 +57,6 @@ _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
 # A power of two that is still a float, and more than any wait.
 _MOST_DOUBLINGS = 1000
-
-
-class Idempotency(Enum):
-    """What repeating a request does, in the terms of RFC 9110."""
-
-    #: It changes nothing: a query.
-    SAFE = "safe"
-    #: Intercom counts both as one: an event, whose time is fixed when it is made.
-    IDEMPOTENT = "idempotent"
-    #: It may count twice: a summary.
-    UNSAFE = "unsafe"
 
 
 class ErrorClass(Enum):
@@ -210,23 +199,3 @@ def backoff(attempts: int, first: float, longest: float, *, jitter: float = 1.0)
     # An overflow is infinity, and so below the limit no longer.
     wait = min(longest, first * 2.0 ** min(max(0, attempts - 1), _MOST_DOUBLINGS))
     return wait * (1 - jitter * random.random())  # noqa: S311  # spreads load, guards nothing
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Reads ``Retry-After``, seconds or a date, as seconds from now; None if it is neither.
-
-    A date is compared with the answer's own ``Date``, because the server's clock may be wrong.
-    """
-    asked = headers.get("retry-after")
-    if asked is None:
-        return None
-    try:
-        # The first of several.
-        seconds = float(asked.partition(",")[0]) if asked.isascii() else math.nan
-    except ValueError:
-        until = read_date(asked)
-        sent = read_date(headers.get("date"))
-        seconds = math.nan if until is None else until - (now if sent is None else sent)
-    if math.isnan(seconds):
-        return None
-    return min(max(0.0, seconds), LONGEST_ASKED)

@@ -21,14 +21,12 @@ import anyio.abc
 import anyio.lowlevel
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from intercom_data_events._sending.engines.attempt import ATTEMPT, Attempt, time_left
 from intercom_data_events._sending.engines.streams import (
-    ATTEMPT,
     OUT_OF_STEP,
     PEEK_TIMEOUT,
-    Attempt,
     ReceiveBuffer,
     numeric_addresses,
-    time_left,
     translated,
 )
 

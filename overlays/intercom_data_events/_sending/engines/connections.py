@@ -16,13 +16,13 @@ import urllib.request
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from intercom_data_events._sending.engines import SendError
-from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt, GuardedBackend
+from intercom_data_events._sending.engines.streams import GuardedBackend
 from intercom_data_events._validation import has_host, short_repr
 from intercom_data_events.errors import ConfigurationError
 
@@ -279,23 +279,3 @@ def guard(transport: Any) -> Any:
         backend = GuardedBackend(core)
     pool._network_backend = backend  # noqa: SLF001  # see the docstring
     return backend
-
-
-class Chosen(httpx.BaseTransport):
-    """The transport of a client whose engine chooses the connection of each attempt."""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request on the running attempt's connection."""
-        return cast("httpx.Response", _chosen().handle_request(request))
-
-
-class AsyncChosen(httpx.AsyncBaseTransport):
-    """The twin for async clients."""
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request on the running attempt's connection."""
-        return cast("httpx.Response", await _chosen().handle_async_request(request))
-
-
-def _chosen() -> Any:
-    return cast("Attempt", ATTEMPT.get()).transport

@@ -24,14 +24,11 @@ from intercom_data_events._sending.engines import (
     SendError,
     causes,
 )
-from intercom_data_events._sending.engines.connections import AsyncChosen, Chosen, Connections
+from intercom_data_events._sending.engines.attempt import ATTEMPT, Attempt
 from intercom_data_events._sending.engines.kinds import is_failure, is_kind, library_of
-from intercom_data_events._sending.engines.streams import ATTEMPT, Attempt
 from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
-    import ssl
-
     from intercom_data_events.clock import Clock
 
 C = TypeVar("C", bound=httpx.Client | httpx.AsyncClient)
@@ -262,36 +259,6 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
         self.client.close()
 
 
-class PooledEngine(HTTPXEngine):
-    """Sends on own connections."""
-
-    _reads = False
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(_client(httpx, "Client", Chosen()), owned=True, clock=clock)
-        self._connections = Connections(httpx.HTTPTransport)
-
-    def send(self, request: Request) -> RawResponse:
-        """Sends a request; see :class:`Engine`."""
-        made = self._made(request)
-        connection = self._connections.take(made.url)
-        closing = [connection]
-        try:
-            answer = self._send(request, made, connection.transport)
-            if answer.problem is None:
-                self._connections.give_back(connection, closing)
-        finally:
-            for one in closing:
-                self._connections.forget(one).transport.close()
-        return answer
-
-    def close(self) -> None:
-        """Closes the connections."""
-        for connection in self._connections.forget_all():
-            connection.transport.close()
-        super().close()
-
-
 class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
     """Sends through an async client."""
 
@@ -345,64 +312,29 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
         """Does nothing: the connections are the caller's."""
 
 
-class AsyncPooledEngine(AsyncHTTPXEngine):
-    """Sends on own connections, in one event loop."""
-
-    _reads = False
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(_client(httpx, "AsyncClient", AsyncChosen()), owned=True, clock=clock)
-        self._connections = Connections(httpx.AsyncHTTPTransport)
-
-    @property
-    def tls(self) -> ssl.SSLContext:
-        """The TLS context, with the trusted certificates."""
-        return self._connections.tls
-
-    async def send(self, request: Request) -> RawResponse:
-        """Sends a request; see :class:`AsyncEngine`."""
-        made = self._made(request)
-        connection = self._connections.take(made.url)
-        closing = [connection]
-        try:
-            answer = await self._send(request, made, connection.transport)
-            if answer.problem is None:
-                self._connections.give_back(connection, closing)
-        finally:
-            for one in closing:
-                # Without awaiting, as the task may be cancelled.
-                self._connections.forget(one).backend.drop()
-        return answer
-
-    async def aclose(self) -> None:
-        """Closes the connections."""
-        for connection in self._connections.forget_all():
-            connection.backend.drop(waking=True)
-        await self.client.aclose()
-
-    def drop(self) -> None:
-        """Closes the connections, also those of an event loop that has ended."""
-        for connection in self._connections.forget_all():
-            connection.backend.drop()
-
-
 def connect(transport: Any, clock: Clock) -> HTTPXEngine:
     """Makes an engine for a blocking client, on a caller's transport or on own connections."""
     if transport is None:
+        # Imported where it is needed, so that other programs start faster.
+        from intercom_data_events._sending.engines.pooled_engine import PooledEngine
+
         return PooledEngine(clock)
-    client = _client(library_of(transport), "Client", transport)
+    client = new_client(library_of(transport), "Client", transport)
     return HTTPXEngine(client, owned=True, clock=clock)
 
 
 def aconnect(transport: Any, clock: Clock) -> AsyncHTTPXEngine:
     """The twin of :func:`connect` for an async client."""
     if transport is None:
+        from intercom_data_events._sending.engines.pooled_engine import AsyncPooledEngine
+
         return AsyncPooledEngine(clock)
-    client = _client(library_of(transport), "AsyncClient", transport)
+    client = new_client(library_of(transport), "AsyncClient", transport)
     return AsyncHTTPXEngine(client, owned=True, clock=clock)
 
 
-def _client(library: Any, name: str, transport: Any) -> Any:
+def new_client(library: Any, name: str, transport: Any) -> Any:
+    """Returns a client of a library on a transport, without cookies and redirects."""
     # The class is looked up each time, because tracing tools replace it.
     kind = getattr(library, name)
     client = kind(transport=transport, cookies=_NoCookies())

@@ -13,7 +13,7 @@ from intercom_data_events._sending.runtime import running_trio
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine
-    from intercom_data_events._sending.engines.httpx_engine import AsyncPooledEngine
+    from intercom_data_events._sending.engines.pooled_engine import AsyncPooledEngine
     from intercom_data_events._sending.session import Session
 
 # Requests that may wait for each other; with more, further ones gain nothing (measured).

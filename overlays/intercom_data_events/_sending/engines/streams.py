@@ -7,20 +7,18 @@ bytes are unread, and bound each step by the time left of the attempt.
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from intercom_data_events._sending.engines.attempt import ATTEMPT, Attempt, time_left
+
 if TYPE_CHECKING:
     import ssl
-
-    from intercom_data_events.clock import Clock
 
 # Bytes. A longer head is not searched for its end; httpx's parser refuses it.
 _LONGEST_HEAD = 128 * 1024
@@ -30,48 +28,6 @@ _LONGEST_LENGTH = 100
 OUT_OF_STEP = "the connection was closed, or the server sent bytes on it, before the request"
 #: Seconds to look for a byte where there may be none.
 PEEK_TIMEOUT = 0.001
-
-
-class Attempt:
-    """A running attempt, which bounds each step of the stream that it uses.
-
-    Args:
-        ends: When the attempt ends, by the clock's monotonic time.
-        clock: The client's clock.
-        transport: The transport that sends its request, on own connections; otherwise None.
-    """
-
-    __slots__ = ("_clock", "_ends", "transport")
-
-    def __init__(self, ends: float, clock: Clock, transport: Any = None) -> None:
-        self._ends = ends
-        self._clock = clock
-        self.transport = transport
-
-    def left(self, timeout: float | None) -> float | None:
-        """Returns the time limit of the next step in seconds; 0 or less if no time is left."""
-        if self._ends == math.inf:
-            return timeout
-        left = self._ends - self._clock.monotonic()
-        return left if timeout is None else min(left, timeout)
-
-
-#: The attempt of the running thread or task.
-ATTEMPT: ContextVar[Attempt | None] = ContextVar("ATTEMPT", default=None)
-
-
-def time_left(timeout: float | None, late: type[Exception]) -> float | None:
-    """Returns the time limit of the next step of the running attempt.
-
-    Args:
-        timeout: The library's limit of the step in seconds; None for none.
-        late: The error to raise if no time is left.
-    """
-    attempt = ATTEMPT.get()
-    left = timeout if attempt is None else attempt.left(timeout)
-    if left is not None and left <= 0:
-        raise late("no time is left")
-    return left
 
 
 # The next byte of a connection belongs to one of these. A chunk size is the line before a chunk;
