@@ -315,7 +315,14 @@ class Session(Generic[E]):
         elif self._http_client is not None:
             kind = httpx_engine.AsyncHTTPXEngine if self._is_async else httpx_engine.HTTPXEngine
             engine = kind(self._http_client, owned=False, clock=self.clock)
-        else:
+        elif self._transport is not None:
             connect = httpx_engine.aconnect if self._is_async else httpx_engine.connect
             engine = connect(self._transport, self.clock)
+        else:
+            from intercom_data_events._sending.engines import pooled_engine
+
+            pooled = (
+                pooled_engine.AsyncPooledEngine if self._is_async else pooled_engine.PooledEngine
+            )
+            engine = pooled(self.clock)
         return cast("E", engine)

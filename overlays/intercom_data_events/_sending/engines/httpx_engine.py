@@ -313,22 +313,13 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
 
 
 def connect(transport: Any, clock: Clock) -> HTTPXEngine:
-    """Makes an engine for a blocking client, on a caller's transport or on own connections."""
-    if transport is None:
-        # Imported where it is needed, so that other programs start faster.
-        from intercom_data_events._sending.engines.pooled_engine import PooledEngine
-
-        return PooledEngine(clock)
+    """Makes an engine for a blocking client, on a caller's transport."""
     client = new_client(library_of(transport), "Client", transport)
     return HTTPXEngine(client, owned=True, clock=clock)
 
 
 def aconnect(transport: Any, clock: Clock) -> AsyncHTTPXEngine:
     """The twin of :func:`connect` for an async client."""
-    if transport is None:
-        from intercom_data_events._sending.engines.pooled_engine import AsyncPooledEngine
-
-        return AsyncPooledEngine(clock)
     client = new_client(library_of(transport), "AsyncClient", transport)
     return AsyncHTTPXEngine(client, owned=True, clock=clock)
 
