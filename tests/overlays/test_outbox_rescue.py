@@ -256,7 +256,7 @@ def test_an_unreadable_event_is_passed_over_while_the_disk_is_full(
     box.run_maintenance(NOW, ())
     assert sent == [0, 1, 2]
     assert (box.status().queued, box.status().dead) == (0, 1)
-    assert "is unreadable" in caplog.text
+    assert "becomes a dead letter" in caplog.text
 
 
 @pytest.mark.processes

@@ -192,7 +192,7 @@ def _reading() -> Iterator[Scenario]:
             use=lambda client, identity=identity: client.summary(**identity),
             # Once as the documented example, once stamped, twice three by summaries.
             gives=lambda summary: (
-                {item.name: item.count for item in summary.events}
+                {item.name: item.count for item in summary}
                 == {"placed-order": 3, "invited-friend": 8}
             ),
         )

@@ -299,6 +299,7 @@ def _reason(error: Exception) -> Exception | None:
     for name in ("os_error", "certificate_error"):
         found = getattr(error, name, None)
         if isinstance(found, Exception):
-            is_name = isinstance(error, aiohttp.ClientConnectorDNSError)
+            # By name, because older versions lack it; they raise the error of the system.
+            is_name = type(error).__name__ == "ClientConnectorDNSError"
             return (socket.gaierror if is_name else type(found))(*found.args)
     return None
