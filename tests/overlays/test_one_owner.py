@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import logging
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ import pytest
 from children import Child
 from programs import UNMEASURED, Program
 
-from intercom_data_events import AsyncDataEventsClient, DataEventsClient, QueueFullError
+from intercom_data_events import AsyncDataEventsClient, Clock, DataEventsClient, QueueFullError
 from intercom_data_events import tracker as tracker_module
 from intercom_data_events.emulator import Emulator, Fault
 from intercom_data_events.outbox._queue import OutboxQueue as Outbox
@@ -744,3 +745,48 @@ def test_what_a_server_that_hangs_leaves_at_the_exit_is_told(begin, number, when
     """).end(errors=f"{number} tracked events were not sent before the tracker was closed\n")
 
     assert sorted(said) == sorted(f"{n} NotSentError" for n in range(number))
+
+
+# How busy it is.
+
+
+class Counting(Clock):
+    """The system's clock, which counts how often dispatchers' threads ask for the time."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def monotonic(self):
+        self.asked += threading.current_thread().name.endswith("dispatcher")
+        return super().monotonic()
+
+
+def test_the_dispatcher_does_not_ask_again_and_again_while_a_worker_takes_its_turn(tmp_path):
+    """A worker whose answer came runs the dispatcher, and waits for another program's lock."""
+    clock, held, asked = Counting(), threading.Event(), threading.Semaphore(0)
+
+    def answer(request):
+        asked.release()
+        assert held.wait(PATIENCE)
+        return httpx.Response(202)
+
+    transport = httpx.MockTransport(answer)
+    with (
+        DataEventsClient("token", transport=transport, clock=clock) as client,
+        Tracker(client, tmp_path / "outbox.db") as tracker,
+    ):
+        # Each goes a while after the one before, as none is answered: something is always due.
+        for number in range(20):
+            tracker.track("placed-order", user_id=str(number))
+        for _ in range(3):
+            assert asked.acquire(timeout=PATIENCE)
+        with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            held.set()
+            before = clock.asked
+            # Real time, as SQLite waits in it. Without a wait, thousands are asked.
+            assert not threading.Event().wait(0.4)
+            assert clock.asked - before < 200
+            other.execute("ROLLBACK")
+        assert tracker.flush(PATIENCE)
+        assert tracker.counters.sent == 20

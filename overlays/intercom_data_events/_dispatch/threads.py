@@ -249,7 +249,13 @@ class ThreadWorkers(Generic[Item]):
                 if self.has_ended:
                     return
                 self._waits_until = due = self._due
-                alarm.wait(due - clock.monotonic())
+                left = due - clock.monotonic()
+                if left > 0 or not self._is_news:
+                    alarm.wait(left)
+                # Another thread is running a step, and says then what is due: until that has ended,
+                # this one would ask again and again, and slow it down.
+                elif self._gate.acquire(timeout=LOOK):
+                    self._gate.release()
                 self._stay()
         finally:
             self._is_dispatched = False
