@@ -579,10 +579,13 @@ def test_closing_takes_no_longer_than_it_may_where_the_quota_is_used_up():
 
 @each_kind_of_queue
 def test_threads_make_one_last_attempt_as_they_are_closed(outbox):
-    with stepped(unknown, outbox=outbox) as run:
+    with stepped(unknown, outbox=outbox, concurrency=1) as run:
         track_now(run, "new", 1)
         run.until(lambda: len(run.server.of("new")) >= 2 and run.tracker.counters.sent)
         before = len(run.server.of("new"))
+        # The one worker has that answer taken in before it sends another event.
+        track_now(run, 2)
+        run.until(lambda: run.tracker.counters.sent == 2, step=0)
         # Time stands still, but for that which closing may take.
         run.tracker.close(20)
         assert len(run.server.of("new")) == before + 1
