@@ -549,6 +549,61 @@ def test_a_fork_comes_after_the_rescue(opened, path, endings):
     assert rows(path) == [*range(42)]
 
 
+@pytest.mark.processes
+def test_a_child_does_not_take_its_threads_for_one_of_the_parent_that_waits_to_save(path):
+    """Threads of the child have the numbers of threads that the parent has."""
+    script = (
+        FORKING
+        + """
+    __import__("logging").disable()
+    waits, go_on, failures = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def __init__(self, lock):
+            self.lock = lock
+
+        def acquire(self, *arguments, **options):
+            if threading.current_thread() is saving:
+                waits.set()
+                go_on.wait(20)
+            return self.lock.acquire(*arguments, **options)
+
+        def release(self):
+            self.lock.release()
+
+    def enqueue(number):
+        try:
+            box.enqueue(event(number), NOW)
+        except Exception as error:
+            failures.append(error)
+
+    def in_the_child():
+        for number in range(10, 20):
+            thread = threading.Thread(target=enqueue, args=(number,))
+            thread.start()
+            thread.join()
+        assert failures == [], failures
+
+    box = Outbox(sys.argv[1])
+    enqueue(0)
+    os.unlink(sys.argv[1] + "-wal")
+    box._file.checkpointing = Slow(box._file.checkpointing)
+    saving = threading.Thread(target=enqueue, args=(1,))
+    saving.start()
+    waits.wait()
+    with children() as fork:
+        fork(in_the_child)
+        go_on.set()
+        saving.join()
+    assert failures == [], failures
+    box.close()
+    """
+    )
+    with Process(script, path) as process:
+        process.end()
+    assert rows(path) == [0, 1, *range(10, 20)]
+
+
 @taken
 def test_a_tracker_sends_what_it_tracked_and_says_so_once(path, caplog, endings):
     emulator = Emulator(rate_limit=None)

@@ -921,7 +921,10 @@ class OutboxFile:
         """Lets other threads go on."""
         if in_child:
             self.on_child()
-            # What was taken away is the parent's to save.
+            # What was taken away is the parent's to save. Its other threads do not exist here, but
+            # new ones may have their numbers.
+            here = threading.get_ident()
+            _rescuing.difference_update([one for one in _rescuing if one[0] != here])
             _leaked.extend(self._copies)
             self._copies = []
         if waited:
