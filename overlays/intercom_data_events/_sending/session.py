@@ -319,6 +319,7 @@ class Session(Generic[E]):
             connect = httpx_engine.aconnect if self._is_async else httpx_engine.connect
             engine = connect(self._transport, self.clock)
         else:
+            # Imported where it is needed, so that programs with a transport start faster.
             from intercom_data_events._sending.engines import pooled_engine
 
             pooled = (

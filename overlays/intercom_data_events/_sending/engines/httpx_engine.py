@@ -1,7 +1,8 @@
 """The engine on httpx, or on httpx2, which has the same interface in another module.
 
-Own connections use httpx. A caller's `http_client` or `transport` uses the library that it belongs
-to. The two have no class in common, so each request and each error is looked up in its library.
+A caller's `http_client` or `transport` uses the library that it belongs to; own connections, in
+:mod:`pooled_engine`, use httpx. The two libraries have no class in common, so each request and each
+error is looked up in its library.
 """
 
 from __future__ import annotations
