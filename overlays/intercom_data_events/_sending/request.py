@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import httpx
 
 from intercom_data_events.__about__ import __version__
+from intercom_data_events._inflating import ACCEPTED
 from intercom_data_events._sending.engines import Endpoint
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def endpoint_of(operation: Operation[Any], settings: Settings) -> Endpoint:
     headers = httpx.Headers({"Accept": "application/json", "User-Agent": _USER_AGENT})
     headers.update(parts.get("headers"))
     headers.update(settings.headers)
+    # Answers are decompressed by the engines, not by the libraries, which would ask for more.
+    headers["Accept-Encoding"] = ACCEPTED
     # Last, so that nothing overrides the pin.
     headers["Intercom-Version"] = settings.version
     return Endpoint(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import httpx
 
+from intercom_data_events._inflating import ACCEPTED
 from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._validation import has_host, invalid, short_repr, whole_number
 from intercom_data_events.errors import ConfigurationError
@@ -44,6 +45,7 @@ _LONGEST_TIMEOUT = 24 * 60 * 60
 # Seconds. A longer deadline counts as none, because clocks would overflow.
 _CENTURY = 100 * 365 * 24 * 60 * 60
 _RESERVED = {
+    "accept-encoding": f"it is always {ACCEPTED!r}, because the client decompresses answers itself",
     "authorization": "pass access_token= instead",
     "intercom-version": "pass version= instead",
     "content-type": "bodies are always JSON",

@@ -6,8 +6,7 @@ import errno
 import os
 import stat
 import sys
-import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +15,9 @@ from typing import BinaryIO, Self
 import anyio
 import anyio.lowlevel
 
+from intercom_data_events._inflating import PIECE, InflateError, Inflater
 from intercom_data_events.cli.records import SourceError
 
-#: Bytes of a piece, decompressed or not.
-PIECE = 64 * 1024
 _GZIP = b"\x1f\x8b"
 
 
@@ -84,21 +82,25 @@ class Source:
         Raises:
             SourceError: It cannot be read any further, or its gzip is damaged or cut short.
         """
-        inflater: _Inflater | None = None
+        inflater: Inflater | None = None
         data = await self._read()
         if len(data) == 1:  # Of a pipe: too little to tell what it is.
             data += await self._read()
         if data.startswith(_GZIP):
-            inflater = _Inflater(self.name)
-        while data:
-            self.position += len(data)
-            for piece in [data] if inflater is None else inflater.feed(data):
-                # Little gzip can be much text, in the midst of which somebody wants to stop.
-                await anyio.lowlevel.checkpoint()
-                yield piece
-            data = await self._read()
-        if inflater is not None:
-            inflater.close()
+            inflater = Inflater()
+        try:
+            while data:
+                self.position += len(data)
+                for piece in [data] if inflater is None else inflater.feed(data):
+                    # Little gzip can be much text; meanwhile the caller may want to stop.
+                    await anyio.lowlevel.checkpoint()
+                    if piece:
+                        yield piece
+                data = await self._read()
+            if inflater is not None:
+                inflater.close()
+        except InflateError as error:
+            raise SourceError(f"{self.name} is {error}: make or fetch it again") from error
 
     async def _read(self) -> bytes:
         descriptor = self._file.fileno()
@@ -122,41 +124,3 @@ def _reason(error: OSError | ValueError) -> str:
             return "there is no such file"
         return (error.strerror or str(error)).lower()
     return str(error)
-
-
-class _Inflater:
-    """Decompresses gzip; a little of it at a time, however much it decompresses to."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._stream = _member()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        while True:
-            if self._stream.eof:
-                # Another member follows, or padding.
-                data = data.lstrip(b"\0")
-                if not data:
-                    return
-                self._stream = _member()
-            try:
-                piece = self._stream.decompress(data, PIECE)
-            except zlib.error as error:
-                raise self._damaged("damaged") from error
-            if piece:
-                yield piece
-            if self._stream.eof:
-                data = self._stream.unused_data
-            elif not (data := self._stream.unconsumed_tail) and len(piece) < PIECE:
-                return
-
-    def close(self) -> None:
-        if not self._stream.eof:
-            raise self._damaged("cut short")
-
-    def _damaged(self, what: str) -> SourceError:
-        return SourceError(f"{self._name} is gzip that is {what}: make or fetch it again")
-
-
-def _member() -> zlib._Decompress:
-    return zlib.decompressobj(wbits=31)

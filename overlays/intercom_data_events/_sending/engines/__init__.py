@@ -8,9 +8,11 @@ not sent, or possibly sent.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from intercom_data_events._inflating import InflateError, Inflater, coding_of
 from intercom_data_events.errors import REMOVED
 
 if TYPE_CHECKING:
@@ -215,34 +217,79 @@ if TYPE_CHECKING:
 
 
 class Body:
-    """The part of a body that has been read, up to a largest size.
+    """The part of a body that has been read, decompressed, up to a largest size.
 
     Args:
         status: The status of the answer, on which the largest size depends.
     """
 
-    __slots__ = ("_chunks", "_largest", "_size")
+    __slots__ = ("_inflater", "_largest", "_read", "_received")
 
     def __init__(self, status: int) -> None:
-        self._chunks: list[bytes] = []
+        # Not a list of pieces, because to join them takes the memory for all of them once more.
+        self._read = BytesIO()
+        self._inflater: Inflater | None = None
         self._largest = _LARGEST_BODY if 200 <= status < 300 else _LARGEST_FAILURE
-        self._size = 0
+        self._received = 0
 
-    def add(self, chunk: bytes) -> None:
-        """Adds a chunk that was read.
-
-        Raises:
-            BodyError: The body is too large: it is endless, or decompressed from a few bytes.
-        """
-        self._chunks.append(chunk)
-        self._size += len(chunk)
-        if self._size > self._largest:
-            raise BodyError(f"it is larger than {self._largest >> 20} MiB")
+    @property
+    def is_compressed(self) -> bool:
+        """Whether its pieces are decompressed, which takes time."""
+        return self._inflater is not None
 
     @property
     def content(self) -> bytes:
         """The bytes that were read."""
-        return b"".join(self._chunks)
+        return self._read.getvalue()
+
+    def decompress(self, codings: Iterable[str]) -> None:
+        """Decompresses what follows, as the values of the ``Content-Encoding`` headers say.
+
+        Raises:
+            BodyError: It was not asked for in this way.
+        """
+        try:
+            coding = coding_of(codings)
+        except InflateError as error:
+            raise BodyError(f"{error}; check base_url and any proxy in between") from None
+        if coding is not None:
+            self._inflater = Inflater(coding)
+
+    def pieces(self, chunk: bytes) -> Iterable[bytes]:
+        """Returns what a chunk decompresses to, in pieces of bounded size; the caller adds each.
+
+        Raises:
+            BodyError: The body is too large as it was sent.
+            InflateError: It is damaged.
+        """
+        if self._inflater is None:
+            return (chunk,)
+        self._received += len(chunk)
+        self._check(self._received)
+        return self._inflater.feed(chunk)
+
+    def add(self, piece: bytes) -> None:
+        """Adds a piece.
+
+        Raises:
+            BodyError: The body is too large: it is endless, or decompressed from a few bytes.
+        """
+        before = self._read.tell()
+        self._read.write(piece[: self._largest - before])
+        self._check(before + len(piece))
+
+    def end(self) -> None:
+        """Ends the body.
+
+        Raises:
+            InflateError: It is cut short.
+        """
+        if self._inflater is not None:
+            self._inflater.close()
+
+    def _check(self, size: int) -> None:
+        if size > self._largest:
+            raise BodyError(f"it is larger than {self._largest >> 20} MiB")
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

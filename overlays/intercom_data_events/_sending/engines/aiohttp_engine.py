@@ -7,12 +7,14 @@ them.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import math
 import socket
 import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
+from time import monotonic
 from typing import Any, ClassVar, TypeAlias
 from weakref import WeakSet
 
@@ -20,6 +22,7 @@ import aiohttp
 import httpx
 import yarl
 
+from intercom_data_events._inflating import InflateError
 from intercom_data_events._sending.engines import (
     Body,
     BodyError,
@@ -118,6 +121,7 @@ class AiohttpEngine:
         if request.query:
             url = yarl.URL(f"{request.endpoint.url}?{request.query}", encoded=True)
         reached = _REACHED.set([])
+        ends = monotonic() + request.seconds
         try:
             response = await session.request(
                 request.endpoint.method,
@@ -130,23 +134,34 @@ class AiohttpEngine:
         except (aiohttp.ClientError, OSError) as error:
             failure = _failure(error, possibly_sent=bool(_REACHED.get()))
         else:
-            return await self._read(response)
+            return await self._read(response, ends)
         finally:
             _REACHED.reset(reached)
         # Outside of the handler, so that it does not refer to aiohttp's error, which has headers.
         raise failure
 
-    async def _read(self, response: aiohttp.ClientResponse) -> RawResponse:
+    async def _read(self, response: aiohttp.ClientResponse, ends: float) -> RawResponse:
         problem: Exception | None = None
         content = response.content
         whole = False
         body = Body(response.status)
         try:
+            if "Content-Encoding" in response.headers:
+                body.decompress(response.headers.getall("Content-Encoding"))
             while chunk := await content.readany():
-                body.add(chunk)
+                for piece in body.pieces(chunk):
+                    body.add(piece)
+                    if body.is_compressed:
+                        # aiohttp keeps the time limit only while it waits for the server.
+                        if monotonic() > ends:
+                            raise TimeoutError
+                        await asyncio.sleep(0)
+            body.end()
             whole = True
         except (aiohttp.ClientError, OSError) as error:
             problem = _failure(error, possibly_sent=True)
+        except InflateError as error:
+            problem = BodyError(f"it is {error}", httpx.DecodingError(f"it is {error}"))
         except BodyError as error:
             problem = error
         finally:
@@ -155,10 +170,7 @@ class AiohttpEngine:
                 response.release()
             else:
                 response.close()
-        answer = RawResponse(response.status, response.raw_headers, body.content, problem)
-        if "Content-Encoding" in response.headers:
-            return _decoded(answer)
-        return answer
+        return RawResponse(response.status, response.raw_headers, body.content, problem)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -189,7 +201,7 @@ class AiohttpEngine:
                 raise InvalidInputError(f"the address is not valid: {error}") from error
             if len(self._models) >= _MOST_CACHED:
                 self._forget_models()
-            headers = {"Accept-Encoding": "identity", **endpoint.headers}
+            headers = dict(endpoint.headers)
             if token is not None:
                 headers["Authorization"] = f"Bearer {token}"
             options: dict[str, Any] = {}
@@ -238,25 +250,6 @@ def _proxy(url: str) -> tuple[yarl.URL | None, dict[str, str]]:
         return address, {}
     user = base64.b64encode(f"{address.user}:{address.password or ''}".encode()).decode()
     return address.with_user(None), {"Proxy-Authorization": f"Basic {user}"}
-
-
-def _decoded(answer: RawResponse) -> RawResponse:
-    """Returns an answer with its body decompressed; the server compressed it unasked."""
-    response = httpx.Response(
-        answer.status_code,
-        headers=list(answer.raw_headers),
-        stream=httpx.ByteStream(answer.content),
-    )
-    body = Body(answer.status_code)
-    problem = answer.problem
-    try:
-        for chunk in response.iter_bytes():
-            body.add(chunk)
-    except httpx.DecodingError as error:
-        problem = problem or BodyError(str(error), error)
-    except BodyError as error:
-        problem = error
-    return answer._replace(content=body.content, problem=problem)
 
 
 def _limit(phases: Mapping[str, float | None], phase: str) -> float:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import httpx
 
+from intercom_data_events._inflating import InflateError
 from intercom_data_events._sending.engines import (
     Body,
     BodyError,
@@ -68,6 +69,8 @@ class _HTTPXBase(Generic[C]):
         self._auth = self._library.Auth()
         self._models: dict[Endpoint, Any] = {}
         self._not_sent = tuple(getattr(self._library, name) for name in _NOT_SENT)
+        # What ends the reading of a body.
+        self._breaking = self._library.HTTPError, BodyError, InflateError, SendError, OSError
         self._recurring = tuple(getattr(self._library, name) for name in _RECURRING)
 
     def _made(self, request: Request) -> Any:
@@ -143,12 +146,18 @@ class _HTTPXBase(Generic[C]):
         model.headers.pop("Authorization", None)
         return model
 
-    def _pieces(self, response: Any, decoded: str) -> Any:
-        """Returns an iterable of the body's bytes."""
-        # A caller's hook may have read the body. Without an encoding, the stream is faster.
-        if not response.is_stream_consumed and "content-encoding" not in response.headers:
-            return response.stream
-        return getattr(response, decoded)()
+    def _chunks(self, response: Any, body: Body, decoded: str) -> Any:
+        """Returns an iterable of the body's bytes as they were sent.
+
+        Raises:
+            BodyError: They are compressed in a way that was not asked for.
+        """
+        if response.is_stream_consumed:
+            return getattr(response, decoded)()  # A caller's hook has read and decompressed it.
+        # Not through the library, which decompresses as often as an answer says, and without end.
+        if "content-encoding" in response.headers:
+            body.decompress(response.headers.get_list("content-encoding"))
+        return response.stream
 
     def _answer(self, response: Any, body: Body, problem: Exception | None) -> RawResponse:
         return RawResponse(response.status_code, response.headers.raw, body.content, problem)
@@ -160,8 +169,10 @@ class _HTTPXBase(Generic[C]):
 
     def _broken(self, error: Exception, made: Any) -> Exception:
         """Returns the `problem` of an answer whose body an error ended."""
-        if isinstance(error, BodyError):
+        if isinstance(error, BodyError | SendError):
             return error
+        if isinstance(error, InflateError):
+            error = self._library.DecodingError(f"it is {error}")
         if isinstance(error, self._library.TransportError | OSError):
             return self._failure(error, made)
         _remove_requests(error)
@@ -241,13 +252,14 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                 return self._unanswered(error, made)
             body = Body(response.status_code)
             try:
-                for chunk in cast("Iterable[bytes]", self._pieces(response, "iter_bytes")):
-                    body.add(chunk)
-                    # An own connection ends the body itself.
-                    if transport is None and self._clock.monotonic() > ends:
-                        problem = self._late(request, made)
-                        break
-            except (self._library.HTTPError, BodyError, OSError) as error:
+                chunks = cast("Iterable[bytes]", self._chunks(response, body, "iter_bytes"))
+                for chunk in chunks:
+                    for piece in body.pieces(chunk):
+                        body.add(piece)
+                        if self._clock.monotonic() > ends:
+                            raise self._late(request, made)
+                body.end()
+            except self._breaking as error:
                 problem = self._broken(error, made)
             finally:
                 response.close()
@@ -268,7 +280,7 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
         return await self._send(request, self._made(request), None)
 
     async def _send(self, request: Request, made: Any, transport: Any) -> RawResponse:
-        import anyio
+        import anyio.lowlevel
 
         ends = self._clock.monotonic() + request.seconds
         response: Any = None
@@ -285,15 +297,17 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                     return self._unanswered(error, made)
                 body = Body(response.status_code)
                 try:
-                    pieces = self._pieces(response, "aiter_bytes")
-                    async for chunk in cast("AsyncIterable[bytes]", pieces):
-                        body.add(chunk)
-                        # An own connection ends the body itself. To leave the loop would leave
-                        # async generators unclosed.
-                        if transport is None and self._clock.monotonic() > ends:
-                            problem = self._late(request, made)
-                            break
-                except (self._library.HTTPError, BodyError, OSError) as error:
+                    chunks = self._chunks(response, body, "aiter_bytes")
+                    async for chunk in cast("AsyncIterable[bytes]", chunks):
+                        for piece in body.pieces(chunk):
+                            body.add(piece)
+                            # To leave the loop would leave async generators unclosed.
+                            if self._clock.monotonic() > ends:
+                                raise self._late(request, made)
+                            if body.is_compressed:
+                                await anyio.lowlevel.checkpoint()
+                    body.end()
+                except self._breaking as error:
                     problem = self._broken(error, made)
                 finally:
                     await response.aclose()

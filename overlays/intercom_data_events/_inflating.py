@@ -1,0 +1,95 @@
+"""Decompresses gzip and deflate in pieces of bounded size, however few bytes become many.
+
+It needs the standard library alone: answers, imported files and descriptions are read with it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+
+from intercom_data_events._validation import short_repr
+
+#: Bytes of a decompressed piece.
+PIECE = 64 * 1024
+#: The value of ``Accept-Encoding``: what :class:`Inflater` can decompress.
+ACCEPTED = "gzip, deflate"
+# How zlib is told the format.
+_WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+# Bytes that are given to zlib at once. It copies what is left of them after each piece and each
+# member, which would take the square of their length.
+_STEP = 4 * 1024
+
+
+class InflateError(ValueError):
+    """Compressed bytes are damaged, cut short, or in a coding that was not asked for."""
+
+
+def coding_of(values: Iterable[str]) -> str | None:
+    """Returns the coding of a body; None where it is not compressed.
+
+    Args:
+        values: The values of all ``Content-Encoding`` headers.
+
+    Raises:
+        InflateError: There are several codings, or an unknown one.
+    """
+    named = [name.strip(" \t").lower() for value in values for name in value.split(",")]
+    codings = [name for name in named if name not in ("", "identity")]
+    if not codings:
+        return None
+    if len(codings) > 1 or codings[0] not in _WBITS:
+        given = short_repr(", ".join(codings))
+        raise InflateError(f"its Content-Encoding must be gzip or deflate, once, not {given}")
+    return codings[0]
+
+
+class Inflater:
+    """Decompresses one text, a little at a time.
+
+    Args:
+        coding: "gzip" (or "x-gzip"), of one or more members, or "deflate".
+    """
+
+    def __init__(self, coding: str = "gzip") -> None:
+        self._coding = coding
+        self._stream: zlib._Decompress | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Takes the next bytes and yields what they decompress to, in pieces of at most `PIECE`.
+
+        Iterate to the end before more is fed. Pieces may be empty. Little time passes between two,
+        so a caller that looks at the clock after each keeps a time limit.
+
+        Raises:
+            InflateError: The bytes are damaged, or something else follows the last member.
+        """
+        for start in range(0, len(data), _STEP):
+            yield from self._step(data[start : start + _STEP])
+
+    def close(self) -> None:
+        """Ends the text.
+
+        Raises:
+            InflateError: It is cut short.
+        """
+        if self._stream is not None and not self._stream.eof:
+            raise InflateError(f"{self._coding} that is cut short")
+
+    def _step(self, data: bytes) -> Iterator[bytes]:
+        while True:
+            if self._stream is None or self._stream.eof:
+                # Zeros are padding, and what follows them is another member.
+                data = data.lstrip(b"\0") if self._stream else data
+                if not data:
+                    return
+                self._stream = zlib.decompressobj(wbits=_WBITS[self._coding])
+            try:
+                piece = self._stream.decompress(data, PIECE)
+            except zlib.error as error:
+                raise InflateError(f"{self._coding} that is damaged") from error
+            yield piece
+            if self._stream.eof:
+                data = self._stream.unused_data
+            elif not (data := self._stream.unconsumed_tail) and len(piece) < PIECE:
+                return
