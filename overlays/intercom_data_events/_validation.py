@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +21,10 @@ BEYOND = 2**63
 EXACT = 2**53
 #: Characters; more than a number has, or a time in ISO 8601.
 LONGEST_NUMBER = 40
+# Values of one answer, of which each takes up to 30 times its bytes in memory. Events have some 20.
+_MOST_VALUES = 1_000_000
+# Digits. Python's own limit, which a program can change: the time grows with their square.
+_MOST_DIGITS = sys.int_info.default_max_str_digits
 
 
 def short_repr(value: object) -> str:
@@ -119,6 +125,32 @@ def read_number(value: object) -> int | float | None:
             return value if math.isfinite(value) else None
         value = int(value)
     return whole_number(value)
+
+
+def decode_json(content: bytes) -> object:
+    """Decodes JSON from outside; an integer of more digits than are converted is a string of them.
+
+    Raises:
+        ValueError: It is not JSON, or it has too many values.
+        RecursionError: Its values are nested too deeply.
+    """
+    # At most one too few, and more where strings contain these.
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > _MOST_VALUES:
+        raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+    is_bounded = 0 < sys.get_int_max_str_digits() <= _MOST_DIGITS
+    try:
+        return json.loads(content, parse_int=None if is_bounded else _integer)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # More digits than that.
+        return json.loads(content, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits) if len(digits) <= _MOST_DIGITS else digits
+    except ValueError:
+        return digits
 
 
 def has_host(url: httpx.URL) -> bool:

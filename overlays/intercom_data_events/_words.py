@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from intercom_data_events._validation import decode_json
+
 # Characters of one text, the reasons of one answer, and how deep they may be nested in it.
 _LONGEST = 500
 _MOST = 20
@@ -99,7 +101,7 @@ def read_words(content: bytes) -> Words:
     if not content.strip() or len(content) > 2 * _LARGEST:
         return Words()
     try:
-        decoded = json.loads(content)
+        decoded = decode_json(content)
     except RecursionError:
         return Words()
     except ValueError:

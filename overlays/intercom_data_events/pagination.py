@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -392,6 +393,8 @@ def _query(address: object) -> str | None:
     if not isinstance(address, str):
         return None
     query = address.partition("#")[0].partition("?")[2] if "?" in address else address
+    if len(query) > _LONGEST_QUERY:
+        return None
     try:
         encoded = quote(query, safe=_QUERY_SAFE)
     except UnicodeEncodeError:  # It contains a lone surrogate.
@@ -517,12 +520,12 @@ def read_page(fields: dict[str, Any], most: int | None = None) -> Page:
     Raises:
         TypeError: The events are not a list.
     """
-    events = tuple(map(_listed_event, _take_objects(fields)))
+    events = tuple(map(_listed_event, islice(_take_objects(fields), most)))
     pages = _take(fields, "pages", _object) or {}
     since, following = _take(pages, "since", _query), _take(pages, "next", _query)
     if pages:
         fields["pages"] = pages
-    return Page(events[:most], since, following, fields)
+    return Page(events, since, following, fields)
 
 
 @frozen

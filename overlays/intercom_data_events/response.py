@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import field, frozen
+
+from intercom_data_events._validation import decode_json
 
 if TYPE_CHECKING:
     import httpx
@@ -43,7 +44,7 @@ class APIResponse(Generic[T_co]):
 
 def _object(content: bytes) -> dict[str, object]:
     try:
-        decoded = json.loads(content)
+        decoded = decode_json(content)
     except (ValueError, RecursionError):
         return {}  # Observed: proxies in front of Intercom answer with HTML, or with nothing.
     return decoded if isinstance(decoded, dict) else {}

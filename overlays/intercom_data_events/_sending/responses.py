@@ -170,7 +170,7 @@ def _advice(
 
 
 def _is_bare_422(response: APIResponse[None]) -> bool:
-    return response.status_code == 422 and not response.content.strip()
+    return response.status_code == 422 and retry.is_bare(response)
 
 
 def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -> str:

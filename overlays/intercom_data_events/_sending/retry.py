@@ -78,10 +78,10 @@ def classify(error: errors.IntercomError) -> ErrorClass:
         return ErrorClass.PERMANENT
     if not isinstance(error, errors.APIResponseError):
         return ErrorClass.TRANSIENT
-    status, content = error.response.status_code, error.response.content
+    status = error.response.status_code
     if status >= 500 or status in _TRANSIENT:
         return ErrorClass.TRANSIENT
-    words = _words(content)
+    words = _words(error.response.content)
     codes = words.intercoms_codes
     if denies_access(codes) or refuses_version(codes):
         return ErrorClass.SYSTEMIC
@@ -90,11 +90,16 @@ def classify(error: errors.IntercomError) -> ErrorClass:
     # Observed: a 422 without a body for one event name too many. Any other answer without
     # Intercom's list of errors comes from a proxy or a wrong address; but a caller's hook that
     # raises for a status does so before the body is read.
-    bare = not content.strip()
+    bare = is_bare(error.response)
     unread = bare and is_kind(error.__cause__, "HTTPStatusError")
     if status in _PERMANENT and (words.of_intercom or unread or (bare and status == 422)):
         return ErrorClass.PERMANENT
     return ErrorClass.SYSTEMIC
+
+
+def is_bare(response: errors.APIResponse[None]) -> bool:
+    """Whether an answer says nothing, and is not one that could not be decompressed."""
+    return not response.content.strip() and "content-encoding" not in response.headers
 
 
 def is_unknown_contact(error: errors.IntercomError) -> bool:

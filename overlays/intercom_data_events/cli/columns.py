@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import NamedTuple, TypeAlias
 
 from attrs import frozen
@@ -48,6 +48,8 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][+-]?[0-9]++)?
 _SIGNIFICANT = 15
 # How many columns a message lists.
 _SHOWN = 20
+# Columns of a file: of each key that any of its events has, there is one.
+_MOST = 1_000
 # The longest that is ever needed: a float of 17 digits, or 64 bits, with room to spare.
 _LONGEST = 40
 
@@ -197,18 +199,25 @@ def flatten(fields: Mapping[str, object]) -> dict[str, str]:
 
 
 def _plan(names: Sequence[str]) -> Plan:
+    if len(names) > _MOST:
+        raise ColumnError(
+            f"it has {len(names):,} columns, and files go up to {_MOST:,}: an event has "
+            f"{len(_FIELDS)} fields and at most 10 metadata keys, so take the others out"
+        )
     stripped = tuple(name.strip() for name in names)
-    for place, name in enumerate(stripped):
+    present: set[str] = set()
+    for place, name in enumerate(stripped, 1):
         if not name:
-            raise ColumnError(f"column {place + 1} has no name: give it one, or take it out")
-        if name in stripped[:place]:
+            raise ColumnError(f"column {place} has no name: give it one, or take it out")
+        if name in present:
             raise ColumnError(f"the column {short_repr(name)} is there twice: take one of them out")
-    columns = tuple(_column(name, frozenset(stripped)) for name in stripped)
+        present.add(name)
+    columns = tuple(_column(name, present) for name in stripped)
     objects = frozenset(column.key for column in columns if column.key and column.part)
     return Plan(stripped, columns, objects)
 
 
-def _column(name: str, present: frozenset[str]) -> _Column:
+def _column(name: str, present: Set[str]) -> _Column:
     if name in _FIELDS:
         return _Column(name, read=_created_at if name == "created_at" else None)
     if not name.startswith(_METADATA):
@@ -319,7 +328,7 @@ def _name(key: str, value: object, cell: str) -> str:
     name = f"{_METADATA}{key}"
     if name == name.strip() and key.rpartition(".")[2] not in _OTHER:
         try:
-            column = _column(name, frozenset())
+            column = _column(name, set())
             again = cell if column.read is None else column.read(name, cell)
         except ColumnError:
             again = None

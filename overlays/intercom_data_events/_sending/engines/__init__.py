@@ -7,12 +7,12 @@ not sent, or possibly sent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from intercom_data_events._inflating import InflateError, Inflater, coding_of
+from intercom_data_events._validation import decode_json
 from intercom_data_events.errors import REMOVED
 
 if TYPE_CHECKING:
@@ -113,28 +113,16 @@ class RawResponse(NamedTuple):
         return APIResponse(self.status_code, self.headers, self.content, parsed)
 
     def json(self) -> object:
-        """Decodes the body; an integer of more digits than Python converts is a string of them.
+        """Decodes the body.
 
         Raises:
             Exception: The problem that ended reading the body.
-            ValueError: The body is not JSON.
+            ValueError: The body is not JSON, or has too many values.
+            RecursionError: Its values are nested too deeply.
         """
         if self.problem is not None:
             raise self.problem
-        try:
-            return json.loads(self.content)
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise
-        except ValueError:
-            # More digits than `sys.get_int_max_str_digits` allows.
-            return json.loads(self.content, parse_int=_integer)
-
-
-def _integer(digits: str) -> int | str:
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
+        return decode_json(self.content)
 
 
 def secret(token: str | None) -> str | None:
