@@ -22,6 +22,8 @@ import api_diff
 from regeneration import RegenerationError, correcting, document, generating, reporting, slicing
 from regeneration.publishing import differences, publish
 
+# Characters of a message, which may quote a whole description.
+_LONGEST = 10_000
 _PARTS = ("openapi/upstream.yaml", "openapi/data-events.yaml", "generated")
 _UPSTREAM_HEADING = """\
 The data-events part of Intercom's OpenAPI description (MIT, (c) Intercom): facts only.
@@ -111,7 +113,7 @@ def _sentence(text: str) -> str:
     """One line without control characters: what went wrong may quote what was read."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1]
-        for character in " ".join(text.split())
+        for character in " ".join(text[:_LONGEST].split())
     )
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -19,12 +22,26 @@ import yaml
 
 from regeneration import RegenerationError
 
-_MAX_BYTES = 64 * 1024 * 1024
+# The client is not installed where it is generated; of what an installed one has, nothing changes.
+sys.path.append(str(Path(__file__).parents[2] / "overlays"))
+
+from intercom_data_events._inflating import (
+    ACCEPTED,
+    InflateError,
+    Inflater,
+    coding_of,
+)
+
+#: Intercom's have 1.5 MB.
+_MAX_BYTES = 16 * 1024 * 1024
 #: Intercom's descriptions nest 17 deep. What is deeper overflows the stacks of the steps to come.
 _MAX_DEPTH = 64
 #: Intercom's have some 60,000. YAML aliases can blow a small file up to billions.
-_MAX_VALUES = 5_000_000
-_DOWNLOAD_SECONDS = 60
+_MAX_VALUES = 1_000_000
+#: For a step of a download, and for all of it.
+_STEP_SECONDS = 60
+_DOWNLOAD_SECONDS = 300
+_MAX_REDIRECTS = 20
 
 _TAG = "tag:yaml.org,2002:"
 #: What plain text stands for, tried in order, so that whole numbers are integers before floats.
@@ -111,20 +128,41 @@ def dump(content: dict[str, Any], heading: str) -> bytes:
 
 
 def _download(url: str) -> bytes:
-    chunks: list[bytes] = []
+    ends = monotonic() + _DOWNLOAD_SECONDS
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=_DOWNLOAD_SECONDS) as answer:
-            answer.raise_for_status()
-            size = 0
-            for chunk in answer.iter_bytes():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > _MAX_BYTES:
-                    break
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        with httpx.Client(timeout=_STEP_SECONDS, headers={"Accept-Encoding": ACCEPTED}) as client:
+            request = client.build_request("GET", url)
+            # Followed here, because httpx reads the bodies of redirects, however large.
+            for _ in range(_MAX_REDIRECTS):
+                with closing(client.send(request, stream=True)) as answer:
+                    if answer.next_request is None:
+                        answer.raise_for_status()
+                        return _body(answer, url, ends)
+                    request = answer.next_request
+            raise httpx.TooManyRedirects("Exceeded maximum allowed redirects.", request=request)
+    except (httpx.HTTPError, httpx.InvalidURL, InflateError, UnicodeError) as error:
         # A host that is no name at all is an error of text, not of HTTP.
         raise RegenerationError(f"{url}: cannot be fetched: {_reason(error)}") from error
-    return b"".join(chunks)
+
+
+def _body(answer: httpx.Response, url: str, ends: float) -> bytes:
+    """Reads an answer, of which no more than is allowed is decompressed."""
+    coding = coding_of(answer.headers.get_list("content-encoding"))
+    inflater = None if coding is None else Inflater(coding)
+    body = bytearray()
+    # As it was sent: httpx decompresses as often as an answer says, and without end.
+    for chunk in answer.iter_raw():
+        for piece in [chunk] if inflater is None else inflater.feed(chunk):
+            body += piece
+            if len(body) > _MAX_BYTES:
+                return bytes(body)
+            if monotonic() > ends:
+                raise RegenerationError(
+                    f"{url}: cannot be fetched: it took longer than {_DOWNLOAD_SECONDS} s"
+                )
+    if inflater is not None:
+        inflater.close()
+    return bytes(body)
 
 
 def _parse(data: bytes, location: str) -> object:
@@ -136,6 +174,8 @@ def _parse(data: bytes, location: str) -> object:
         ) from error
     try:
         if text.lstrip().startswith("{"):
+            if sum(map(text.count, ",[{")) > _MAX_VALUES:
+                raise RegenerationError(f"{location}: more than {_MAX_VALUES:,} values")
             content = json.loads(text)
             _check_depth(content, location)
             return content
@@ -180,7 +220,7 @@ class _Open:
     def add(self, value: object, size: int, event: yaml.Event) -> None:
         self.size += size
         if self.size > _MAX_VALUES:
-            raise _refused(f"aliases stand for more than {_MAX_VALUES:,} values", event)
+            raise _refused(f"more than {_MAX_VALUES:,} values, also those of aliases", event)
         if isinstance(self.value, list):
             self.value.append(value)
         elif self.key:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias
 
 from attrs import frozen
@@ -217,7 +218,7 @@ def _plan(names: Sequence[str]) -> Plan:
     return Plan(stripped, columns, objects)
 
 
-def _column(name: str, present: Set[str]) -> _Column:
+def _column(name: str, present: AbstractSet[str]) -> _Column:
     if name in _FIELDS:
         return _Column(name, read=_created_at if name == "created_at" else None)
     if not name.startswith(_METADATA):
