@@ -127,16 +127,20 @@ def read_number(value: object) -> int | float | None:
     return whole_number(value)
 
 
-def decode_json(content: bytes) -> object:
+def decode_json(content: bytes, most: int = _MOST_VALUES) -> object:
     """Decodes JSON from outside; an integer of more digits than are converted is a string of them.
+
+    Args:
+        content: The JSON.
+        most: How many values it may have.
 
     Raises:
         ValueError: It is not JSON, or it has too many values.
         RecursionError: Its values are nested too deeply.
     """
     # At most one too few, and more where strings contain these.
-    if content.count(b",") + content.count(b"[") + content.count(b"{") > _MOST_VALUES:
-        raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > most:
+        raise ValueError(f"it has more than {most:,} values")
     is_bounded = 0 < sys.get_int_max_str_digits() <= _MOST_DIGITS
     try:
         return json.loads(content, parse_int=None if is_bounded else _integer)

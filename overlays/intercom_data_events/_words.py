@@ -17,6 +17,8 @@ from intercom_data_events._validation import decode_json
 _LONGEST = 500
 _MOST = 20
 _DEEPEST = 8
+# Values of a whole body; the words of one with more are not searched.
+_MOST_VALUES = 20_000
 # Bytes, and characters: the answer to a failure has at most as many, and the words of a page are at
 # its beginning.
 _LARGEST = 1024 * 1024
@@ -101,7 +103,7 @@ def read_words(content: bytes) -> Words:
     if not content.strip() or len(content) > 2 * _LARGEST:
         return Words()
     try:
-        decoded = decode_json(content)
+        decoded = decode_json(content, _MOST_VALUES)
     except RecursionError:
         return Words()
     except ValueError:
@@ -180,7 +182,8 @@ def _own(value: Mapping[str, object], at: str | None, depth: int) -> Reason:
 def _first(value: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
     """Returns the first text that one of the keys has; the texts of a list are joined."""
     for key in keys:
-        found = value.get(key)
+        if (found := value.get(key)) is None:
+            continue
         parts = found[:_MOST] if isinstance(found, list) else [found]
         if text := _clean("; ".join(filter(None, map(_scalar, parts)))):
             return text
