@@ -1,0 +1,447 @@
+"""Nothing that a server sends is expanded, read or held before its size is bounded."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import attrs
+import httpx
+import pytest
+from callers import BACKENDS, LIBRARIES, NOW, Caller, every_driver
+from raw_server import RawServer, each
+
+from intercom_data_events import (
+    APIResponseError,
+    APITimeoutError,
+    AsyncDataEventsClient,
+    Clock,
+    ConfigurationError,
+    DataEventsClient,
+    InvalidResponseError,
+    NotFoundError,
+    UnprocessableEntityError,
+)
+
+MIB = 1024 * 1024
+TEXT = b"<p>This is not JSON, so the error has it as it was read.</p>" * 3
+ZIPPED = gzip.compress(TEXT)
+EVENT = {"event_name": "placed-order", "user_id": "1", "created_at": NOW}
+ASKED = "gzip, deflate"
+
+# httpx leaves generators of its own to the collector where a body is not read to its end, which
+# trio reports.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+def _bomb() -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join(packer.compress(b" " * MIB) for _ in range(80)) + packer.flush()
+
+
+#: Some 80 kB that decompress to 80 MiB.
+BOMB = _bomb()
+
+
+@attrs.frozen
+class Answer:
+    """An answer as it is sent; `encodings` are the values of Content-Encoding, one for a header."""
+
+    encodings: tuple[str, ...]
+    body: bytes
+    status: int = 200
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        return [("Content-Encoding", value) for value in self.encodings]
+
+    @property
+    def raw(self) -> bytes:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
+        head = f"HTTP/1.1 {self.status} Some\r\n{lines}Content-Length: {len(self.body)}\r\n\r\n"
+        return head.encode() + self.body
+
+
+class Once(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that a library has not read."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body
+
+    async def __aiter__(self) -> Any:
+        yield self._body
+
+
+@attrs.frozen
+class Way:
+    """How an answer reaches a client."""
+
+    backend: str
+    kind: str
+    library: Any = httpx
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.library.__name__}-{self.backend}"
+
+    def error(self, answer: Answer, seen: list[Any] | None = None, **options: Any) -> Any:
+        """Returns the error of an event that gets the answer; None if it counts as accepted."""
+        options = {"access_token": "token", "max_retries": 0, **options}
+        if self.kind in ("own", "fast"):
+            with RawServer(each(lambda _: answer.raw)) as server:
+                found = self._error({**options, "base_url": server.url})
+            if seen is not None:
+                seen += server.requests
+            return found
+
+        def handle(request: Any) -> Any:
+            if seen is not None:
+                seen.append(request)
+            stream = self._stream(answer.body)
+            return self.library.Response(answer.status, headers=answer.headers, stream=stream)
+
+        transport = self.library.MockTransport(handle)
+        if self.kind == "transport":
+            return self._error({**options, "transport": transport})
+        kind = "Client" if self.backend == "blocking" else "AsyncClient"
+        client = getattr(self.library, kind)
+        # As with brotli in the environment.
+        given = client(transport=transport, headers={"Accept-Encoding": "gzip, br, zstd"})
+        return self._error({**options, "http_client": given})
+
+    def _stream(self, body: bytes) -> Any:
+        if self.library is httpx:
+            return Once(body)
+        bases = self.library.SyncByteStream, self.library.AsyncByteStream
+        return type("Once", bases, dict(vars(Once)))(body)
+
+    def _error(self, options: dict[str, Any]) -> Any:
+        try:
+            if self.backend == "blocking":
+                with DataEventsClient(**options) as client:
+                    return client.create(**EVENT)
+            return anyio.run(self._send, options, backend=self.backend)
+        except (APIResponseError, APITimeoutError) as error:
+            return error
+
+    async def _send(self, options: dict[str, Any]) -> Any:
+        async with AsyncDataEventsClient(**options) as client:
+            if self.kind != "fast":
+                return await client.create(**EVENT)
+            (outcome,) = [outcome async for outcome in client.create_many([EVENT])]
+            return outcome.error
+
+
+OWN = [Way(backend, "own") for backend in BACKENDS]
+WAYS = [
+    *OWN,
+    Way("asyncio", "fast"),
+    *(Way(backend, "http_client") for backend in BACKENDS),
+    *(Way("asyncio", kind, LIBRARIES[1]) for kind in ("http_client", "transport")),
+    Way("blocking", "transport"),
+]
+every_way = pytest.mark.parametrize("way", WAYS, ids=str)
+
+READ = {
+    "not named": Answer((), TEXT),
+    "named as nothing": Answer(("",), TEXT),
+    "identity": Answer(("identity",), TEXT),
+    "gzip": Answer(("gzip",), ZIPPED),
+    "its older name": Answer(("x-gzip",), ZIPPED),
+    "in capitals, with blanks": Answer((" GZip ,, identity",), ZIPPED),
+    "in several headers": Answer(("identity", "gzip"), ZIPPED),
+    "deflate": Answer(("deflate",), zlib.compress(TEXT)),
+    "members": Answer(
+        ("gzip",), gzip.compress(TEXT[:9]) + gzip.compress(b"") + gzip.compress(TEXT[9:])
+    ),
+    "padded": Answer(("gzip",), ZIPPED + bytes(99)),
+    "many empty members": Answer(("gzip",), gzip.compress(b"") * 2000 + ZIPPED),
+}
+REFUSED = {
+    "gzip twice": (("gzip, gzip",), gzip.compress(ZIPPED), "not 'gzip, gzip'"),
+    "in two headers": (("gzip", "gzip"), gzip.compress(ZIPPED), "not 'gzip, gzip'"),
+    "deflate in gzip": (
+        ("deflate, x-gzip",),
+        gzip.compress(zlib.compress(TEXT)),
+        "not 'deflate, x",
+    ),
+    "brotli": (("br",), b"\x8f\x02\x80{}\x03", "not 'br'"),
+    "zstandard": (("zstd",), b"(\xb5/\xfd\x04X\x11\0\0{}", "not 'zstd'"),
+    "compress": (("compress",), b"{}", "not 'compress'"),
+    "anything": (("*",), b"{}", "not '*'"),
+    "a long name": (("a" * 5000,), b"{}", f"not '{'a' * 78}…"),
+    "many names": (("gzip," * 5000,), b"{}", "not 'gzip, gzip, "),
+    "damaged": (("gzip",), ZIPPED[:30] + bytes(9) + ZIPPED[39:], "it is gzip that is damaged"),
+    "a wrong sum": (("gzip",), ZIPPED[:-8] + bytes(8), "it is gzip that is damaged"),
+    "cut short": (("gzip",), ZIPPED[:-1], "it is gzip that is cut short"),
+    "a magic number": (("gzip",), ZIPPED[:2], "it is gzip that is cut short"),
+    "more after it": (("gzip",), ZIPPED + b"more", "it is gzip that is damaged"),
+    "another format": (("deflate",), ZIPPED, "it is deflate that is damaged"),
+    "not compressed": (("gzip",), b"{}", "it is gzip that is damaged"),
+}
+
+
+@every_way
+def test_one_of_the_codings_that_were_asked_for_is_read(way):
+    for name, answer in READ.items():
+        seen: list[Any] = []
+        error = way.error(answer, seen)
+
+        assert type(error) is InvalidResponseError, (name, error)
+        assert error.response.content == TEXT, name
+        assert [request.headers["accept-encoding"] for request in seen] == [ASKED], name
+    # Other servers name a coding of nothing.
+    assert way.error(Answer(("gzip",), b"")) is None
+
+
+@every_way
+def test_any_other_coding_is_an_error_that_names_it_and_the_remedy(way):
+    for name, (encodings, body, words) in REFUSED.items():
+        error = way.error(Answer(encodings, body))
+
+        assert type(error) is InvalidResponseError, (name, error)
+        assert words in str(error), name
+        assert ("check base_url and any proxy" in str(error)) == ("must be" in str(error)), name
+        assert len(str(error)) < 1000
+        assert error.may_have_been_processed
+
+
+@every_way
+def test_of_a_failure_in_another_coding_the_status_counts(way):
+    for status, kind in ((404, NotFoundError), (422, UnprocessableEntityError)):
+        for encodings in (("br",), ("gzip, gzip",), ("gzip",)):
+            error = way.error(Answer(encodings, b"?!", status))
+
+            assert type(error) is kind
+            assert (error.message, error.codes) == (None, ())
+            assert "check base_url, region and any proxy in between" in str(error)
+            # Not Intercom's answer to one event name too many, which has no body.
+            assert "120 active event names" not in str(error)
+    assert "120 active event names" in str(way.error(Answer((), b"", 422)))
+
+
+#: One for each kind of connection and driver.
+SOME = [*OWN[:2], Way("asyncio", "fast"), Way("trio", "http_client"), WAYS[-2]]
+some_ways = pytest.mark.parametrize("way", SOME, ids=str)
+
+
+@contextmanager
+def peak_below(most: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+@some_ways
+def test_a_success_is_read_up_to_the_largest_size(way):
+    with peak_below(100 * MIB):
+        error = way.error(Answer(("gzip",), BOMB))
+
+    assert type(error) is InvalidResponseError
+    assert "larger than 64 MiB" in str(error)
+    assert len(error.response.content) == 64 * MIB
+
+
+@every_way
+def test_memory_is_bounded_however_much_an_answer_would_be(way):
+    # Also of what decompresses to nothing, no more is read.
+    nothing = b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + b"\0\0\0\xff\xff" * (MIB // 4)
+    for answer, content in (
+        (Answer(("gzip, gzip",), gzip.compress(BOMB)), b""),
+        (Answer(("gzip, gzip",), gzip.compress(BOMB), 500), b""),
+        (Answer(("gzip",), BOMB, 500), b" " * MIB),
+        (Answer(("deflate",), BOMB[10:], 500), b""),
+        (Answer(("gzip",), nothing, 500), b""),
+        (Answer((), b"x" * 2 * MIB, 500), b"x" * MIB),
+    ):
+        with peak_below(12 * MIB):
+            error = way.error(answer)
+
+        assert isinstance(error, APIResponseError)
+        assert error.response.content == content
+
+
+# The time limit, and the event loop.
+
+
+class Ticking(Clock):
+    """A clock on which a hundredth of a second passes with each look at it."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        self._now += 0.01
+        return self._now
+
+
+@pytest.mark.parametrize("way", [one for one in WAYS if one.kind != "fast"], ids=str)
+def test_the_time_limit_is_kept_while_an_answer_is_decompressed(way):
+    # It arrives in one piece, before half of the time is over.
+    error = way.error(Answer(("gzip",), BOMB), timeout=5, clock=Ticking())
+
+    assert type(error) is APITimeoutError
+
+
+def test_the_time_limit_is_kept_on_the_fast_path_too():
+    # A second of work, in which nothing is waited for.
+    slow = gzip.compress(b"") * 50_000 + ZIPPED
+
+    error = Way("asyncio", "fast").error(Answer(("gzip",), slow), timeout=0.2)
+
+    assert type(error) is APITimeoutError
+
+
+@pytest.mark.parametrize("way", [one for one in SOME if one.backend != "blocking"], ids=str)
+def test_other_tasks_have_their_turns_while_an_answer_is_decompressed(way, monkeypatch):
+    turns = 0
+    send = Way._send
+
+    async def beside(self: Way, options: dict[str, Any]) -> None:
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_turns)
+            with suppress(APIResponseError):
+                await send(self, options)
+            group.cancel_scope.cancel()
+
+    monkeypatch.setattr(Way, "_send", beside)
+    way.error(Answer((), b"{}"))
+    idle, turns = turns, 0
+
+    way.error(Answer(("gzip",), BOMB, 200))
+
+    # One for each piece of 64 KiB.
+    assert turns - idle > 900
+
+
+# Around it.
+
+
+@pytest.mark.parametrize("way", [*OWN, Way("asyncio", "fast")], ids=str)
+@pytest.mark.parametrize(
+    ("answer", "connections"),
+    [
+        (Answer(("gzip",), gzip.compress(b"{}")), 1),
+        (Answer(("gzip",), gzip.compress(b"{}")[:-1]), 2),
+        (Answer(("br",), b"{}"), 2),
+        (Answer(("gzip",), BOMB, 404), 2),
+    ],
+    ids=["whole", "cut short", "another coding", "too large"],
+)
+def test_only_after_a_whole_answer_its_connection_is_used_again(way, answer, connections):
+    def use(client: Any) -> Any:
+        for _ in range(2):
+            with suppress(APIResponseError):
+                yield client.create(**EVENT)
+
+    with RawServer(each(lambda _: answer.raw)) as server:
+        options = {"access_token": "token", "base_url": server.url, "max_retries": 0}
+        if way.kind == "fast":
+
+            async def send() -> None:
+                async with AsyncDataEventsClient(**options) as client:
+                    events = [{**EVENT, "event_name": name} for name in ("a", "b")]
+                    async for _ in client.create_many(events, concurrency=1):
+                        pass
+
+            anyio.run(send)
+        else:
+            Caller(way.backend, options, clock=None).steps(use)
+
+        assert len(server.requests) == 2
+        assert server.connections == connections
+
+
+@every_driver
+def test_what_a_callers_hook_has_read_is_taken_as_it_is_within_bounds(backend):
+    for status, text in ((200, TEXT), (500, b"x" * 3 * MIB)):
+        if backend == "blocking":
+            hook: Any = httpx.Response.read
+        else:
+            hook = httpx.Response.aread
+
+        def answer(_: Any, status: int = status, text: bytes = text) -> httpx.Response:
+            headers = {"Content-Encoding": "gzip, gzip"}
+            stream = Once(gzip.compress(gzip.compress(text)))
+            return httpx.Response(status, headers=headers, stream=stream)
+
+        kind = httpx.Client if backend == "blocking" else httpx.AsyncClient
+        given = kind(transport=httpx.MockTransport(answer), event_hooks={"response": [hook]})
+        error = Way(backend, "own")._error(
+            {"access_token": "token", "max_retries": 0, "http_client": given}
+        )
+
+        assert error.response.content == text[:MIB]
+
+
+@pytest.mark.parametrize("name", ["Accept-Encoding", "accept-encoding", "ACCEPT-ENCODING"])
+def test_the_codings_are_not_a_callers_to_ask_for(name):
+    said = f"headers must not contain {name!r}; it is always 'gzip, deflate'"
+    with pytest.raises(ConfigurationError, match=said):
+        DataEventsClient("token", headers={name: "br"})
+    with DataEventsClient("token") as client, pytest.raises(ConfigurationError, match=said):
+        client.with_options(headers={name: "identity"})
+
+
+# JSON.
+
+
+def listed(body: bytes, **more: Any) -> Any:
+    """Returns the first page of a listing whose answer is this JSON."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=body))
+    with DataEventsClient("token", transport=transport, max_retries=0) as client:
+        return next(client.list(user_id="1", **more).pages())
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"0", b'""', b'{"a":{}}'])
+def test_an_answer_of_too_many_values_is_not_decoded(value):
+    body = b'{"events":[' + b",".join([value] * 1_000_001) + b"]}"
+    with peak_below(60 * MIB), pytest.raises(InvalidResponseError) as caught:
+        listed(body)
+
+    assert "it has more than 1,000,000 values" in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [0, 640, 4300, 100_000])
+def test_an_integer_of_many_digits_is_a_string_of_them(limit):
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(limit)
+    try:
+        page = listed(b'{"events":[],"many":%s,"few":%s}' % (b"9" * 50_000, b"9" * 600))
+    finally:
+        sys.set_int_max_str_digits(before)
+
+    assert page.additional_properties == {"many": "9" * 50_000, "few": int("9" * 600)}
+
+
+def test_no_more_events_are_read_than_are_wanted():
+    page = listed(b'{"events":[{"id":"1"},{"id":"2"},0,{"id":"3"}]}', limit=1)
+
+    assert [event.id for event in page.events] == ["1"]
+    assert page.additional_properties == {}
+
+
+def test_a_next_page_of_too_long_an_address_is_not_requested():
+    page = listed(b'{"events":[],"pages":{"next":"https://a/?%s"}}' % (b"a" * 8 * MIB))
+
+    assert page.next is None
