@@ -191,11 +191,23 @@ def test_a_column_that_events_do_not_have_is_refused_with_what_it_may_mean(name,
     assert "event_name, created_at, user_id, id, email and metadata.KEY" in str(caught.value)
 
 
+def test_as_many_columns_as_allowed_are_read():
+    keys = [f"metadata.key_{number}" for number in range(998)]
+    cells = ["ran", "5f", *map(str, range(998))]
+
+    read = plan(["event_name", "id", *keys]).read(cells)
+
+    assert len(read["metadata"]) == 998
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         (["event_name", "id", " id "], "the column 'id' is there twice"),
         (["event_name", "id", ""], "column 3 has no name"),
+        (["event_name", *["id"] * 1_000], "it has 1,001 columns, and files go up to 1,000: "),
+        (["event_name", *[""] * 300_000], "it has 300,001 columns"),
+        (["event_name", *["id"] * 999], "the column 'id' is there twice"),
         (["created_at", "id"], "no column is called event_name"),
         (["event_name", "created_at"], "no column says whose event it is"),
     ],

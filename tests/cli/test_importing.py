@@ -666,6 +666,10 @@ ZIPPED = gzip.compress(f"{json.dumps(event(0))}\n".encode() * 2000, mtime=0)
         (b"event_name,created_at\nran,1\n", "add one called user_id, id or email"),
         (b"name,user_id\nran,1\n", "line 1: the header of the CSV cannot be used"),
         (b'[{"event_name": "ran"}]', "a JSON array"),
+        (
+            b"event_name,user_id," + b",".join(b"metadata.k%d" % n for n in range(16_000)),
+            "line 1: the header of the CSV cannot be used: it has 16,002 columns, and files go up",
+        ),
         (ZIPPED[:-9], "is gzip that is cut short"),
         (ZIPPED[:60] + b"damaged" + ZIPPED[67:], "is gzip that is damaged"),
         (gzip.compress(b"", mtime=0), "is empty"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import stat
 import tempfile
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,20 @@ from hypothesis import strategies as st
 
 from intercom_data_events.cli.journal import Done, Journal, JournalError, NoJournalError, Read
 
+MIB = 1024 * 1024
 SOURCE = "events.ndjson"
 ADDRESS = "https://api.intercom.io"
 TOKEN = "dG9rOmE4N2M"
+
+
+@contextmanager
+def memory_below(most: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
 
 
 @st.composite
@@ -140,6 +154,31 @@ def test_another_file_is_no_journal_and_stays_as_it_is(text, restart, tmp_path):
     with pytest.raises(NoJournalError, match="is no journal of an import: move it away"):
         Journal.open(path, SOURCE, ADDRESS, TOKEN, restart=restart)
     assert path.read_text() == text
+
+
+def test_a_line_far_beyond_all_others_takes_little_memory(tmp_path):
+    path = tmp_path / "journal"
+    far = 10**9
+    write(path, [Read(far, far, "5f", 0), ("accepted", far), ("refused", 7)])
+
+    with memory_below(MIB):
+        journal = Journal.open(path, SOURCE, ADDRESS, TOKEN)
+    journal.close()
+
+    assert (far in journal.done, far - 1 in journal.done, 7 in journal.done) == (True, False, True)
+    assert journal.done.count == 2
+
+
+@pytest.mark.parametrize("byte", [b"[", b"9", b" ", b"\0"])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_line_without_an_end_is_not_read_to_it(byte, end, tmp_path):
+    path = tmp_path / "journal"
+    write(path, [Read(10, 2, "5f", 0)])
+    with path.open("ab") as file:
+        file.write(byte * 16 * MIB + end)
+
+    with memory_below(MIB), pytest.raises(NoJournalError, match="is damaged in line 3: move it"):
+        Journal.open(path, SOURCE, ADDRESS, TOKEN)
 
 
 def test_pieces_come_in_their_order(tmp_path):

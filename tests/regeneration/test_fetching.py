@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import subprocess
+import sys
 import threading
+import time
+import tracemalloc
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+
+from regeneration import document
+
+ROOT = Path(__file__).parent.parent.parent
+MIB = 1024 * 1024
+#: Some 300 kB that decompress to 300 MiB.
+BOMB = gzip.compress(b"# \n" * 100 * MIB, compresslevel=9, mtime=0)
 
 
 @pytest.fixture
@@ -17,6 +32,18 @@ def server(project, describe):
         def do_GET(self):
             answers = {
                 "/description.yaml": (200, {}, description),
+                "/gzip": (200, {"Content-Encoding": "gzip"}, gzip.compress(description)),
+                "/deflate": (200, {"Content-Encoding": "deflate"}, zlib.compress(description)),
+                "/bomb": (200, {"Content-Encoding": "gzip"}, BOMB),
+                "/twice": (200, {"Content-Encoding": "gzip, gzip"}, gzip.compress(BOMB)),
+                "/brotli": (200, {"Content-Encoding": "br"}, description),
+                "/damaged": (200, {"Content-Encoding": "gzip"}, BOMB[:99] + b"\xff" * 99),
+                "/cut": (200, {"Content-Encoding": "gzip"}, gzip.compress(description)[:-1]),
+                "/moved-by-a-bomb": (
+                    302,
+                    {"Location": "/description.yaml", "Content-Encoding": "gzip, gzip"},
+                    gzip.compress(BOMB),
+                ),
                 "/moved": (302, {"Location": "/description.yaml"}, b""),
                 "/around": (302, {"Location": "/around"}, b""),
                 "/away": (302, {"Location": "file:///etc/passwd"}, b""),
@@ -45,6 +72,18 @@ def server(project, describe):
             thread.join()
 
 
+@pytest.mark.parametrize("path", ["/gzip", "/deflate", "/moved-by-a-bomb"])
+def test_a_description_may_be_compressed_and_the_body_of_a_redirect_does_not_matter(server, path):
+    tracemalloc.start()
+    try:
+        found = document.read(server + path)
+        assert tracemalloc.get_traced_memory()[1] < 50 * MIB
+    finally:
+        tracemalloc.stop()
+
+    assert found.sha256 == document.read(f"{server}/description.yaml").sha256
+
+
 @pytest.mark.parametrize("path", ["/description.yaml", "/moved"])
 def test_a_url_gives_what_the_file_gives(project, make_project, describe, server, path):
     other = make_project("other")
@@ -66,6 +105,12 @@ def test_a_url_gives_what_the_file_gives(project, make_project, describe, server
         ("/page", "expected an OpenAPI 3.0 or 3.1 description"),
         ("/binary", "not UTF-8 at byte 0"),
         ("/short", "cannot be fetched"),
+        (
+            "/brotli",
+            "cannot be fetched: its Content-Encoding must be gzip or deflate, once, not 'b",
+        ),
+        ("/damaged", "cannot be fetched: gzip that is damaged"),
+        ("/cut", "cannot be fetched: gzip that is cut short"),
     ],
 )
 def test_an_answer_that_is_no_description_is_refused(project, refused, server, path, words):
@@ -101,3 +146,57 @@ def test_a_url_that_leads_nowhere_is_refused(project, refused, monkeypatch, url)
 @pytest.mark.parametrize("url", ["ftp://example.org/x", "file:///etc/passwd", "data:,a"])
 def test_other_schemes_are_no_urls_but_paths_that_are_not_there(project, refused, url):
     refused(project.run(url), url, "cannot be read: No such file")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/bomb", "larger than 16,777,216 bytes"),
+        ("/twice", "not 'gzip, gzip'"),
+    ],
+)
+def test_few_bytes_do_not_become_many(project, refused, server, path, words):
+    tracemalloc.start()
+    try:
+        refused(project.run(server + path), server + path, words)
+        assert tracemalloc.get_traced_memory()[1] < 50 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_download_ends_in_time(project, refused, monkeypatch):
+    monkeypatch.setattr(document, "_DOWNLOAD_SECONDS", 0.1)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            # One that never ends, while each step is short.
+            for _ in range(400):
+                try:
+                    self.wfile.write(b"#\n")
+                except OSError:
+                    return
+                time.sleep(0.01)
+
+        def log_message(self, format, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{http.server_port}"
+        try:
+            refused(project.run(url), url, "cannot be fetched: it took longer than 0.1 s")
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+def test_the_reader_of_downloads_needs_no_generated_code():
+    program = "import sys; sys.modules['intercom_data_events_api'] = None"
+    program += "; from regeneration import document"
+    path = os.pathsep.join((str(ROOT / "scripts"), str(ROOT / "overlays")))
+    subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, check=True
+    )

@@ -57,6 +57,7 @@ BOMB = "a: &a [{items}]\n".format(items=", ".join("lol" for _ in range(10))) + "
         ("- " * 200_000, ["64 deep"]),
         ("openapi: 3.0.1\npaths: &a {x: *a}\n", [":2:15", "'a'", "itself"]),
         ("paths: &a [[*a]]\n", ["'a'", "itself"]),
+        ('{"a": [' + "{}, " * 1_000_000 + "{}]}", ["more than 1,000,000 values"]),
         (BOMB, ["not YAML", "1,000,000"]),
         (f"openapi: 3.0.1\ninfo: {{version: '2.1'}}\n{BOMB}paths: *e\n", ["1,000,000"]),
         (f"x: {'9' * 5000}\n", ["cannot be parsed"]),
