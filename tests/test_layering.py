@@ -151,6 +151,7 @@ VOCABULARY = {"errors", "clock", "event", "metadata", "pagination"}
 VOCABULARY |= {
     "timestamps",
     "version",
+    "_inflating",
     "_validation",
     "_words",
     "__about__",

@@ -106,7 +106,10 @@ def read_words(content: bytes) -> Words:
         decoded = decode_json(content, _MOST_VALUES)
     except RecursionError:
         return Words()
-    except ValueError:
+    except ValueError as error:
+        is_text = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        if not is_text and not content.lstrip().startswith(b"<"):
+            return Words()  # It has too many values.
         message = _clean(_page(content))
         return Words((Reason(message),) if message else ())
     errors = decoded.get("errors") if isinstance(decoded, dict) else None

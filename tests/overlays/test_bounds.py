@@ -440,3 +440,19 @@ def test_a_next_page_of_too_long_an_address_is_not_requested():
     body = b'{"events":[],"pages":{"next":"https://a/?%s"}}' % (b"a" * 8 * MIB)
     with peak_below(60 * MIB):
         assert listed(body).next is None
+
+
+def failed(body: bytes) -> Any:
+    """Returns the error of a failure with this body."""
+    return Way("blocking", "transport").error(Answer((), body, 404))
+
+
+def test_the_words_of_a_failure_are_searched_within_bounds():
+    many = b"{}," * 20_000
+    reason = b'{"code":"not_found","message":"User Not Found"}'
+    assert failed(b'{"errors":[%s]}' % reason).codes == ("not_found",)
+    # Nothing is said of it, and it is not taken for text either.
+    assert failed(b'{"errors":[%s%s]}' % (many, reason)).message is None
+    # A page is text, however many commas it has.
+    page = b"<!doctype html><title>Sign in</title><script>[%s]</script>" % many
+    assert failed(page).message == "Sign in"
