@@ -202,8 +202,8 @@ def flatten(fields: Mapping[str, object]) -> dict[str, str]:
 def _plan(names: Sequence[str]) -> Plan:
     if len(names) > _MOST:
         raise ColumnError(
-            f"it has {len(names):,} columns, and files go up to {_MOST:,}: an event has "
-            f"{len(_FIELDS)} fields and at most 10 metadata keys, so take the others out"
+            f"it must have at most {_MOST:,} columns, not {len(names):,}; an event has "
+            f"{len(_FIELDS)} fields and at most 10 metadata keys, so remove the others"
         )
     stripped = tuple(name.strip() for name in names)
     present: set[str] = set()
