@@ -208,7 +208,7 @@ def test_as_many_columns_as_allowed_are_read():
         (["event_name", *["id"] * 1_000], "it must have at most 1,000 columns, not 1,001; "),
         (
             ["event_name", *[""] * 300_000],
-            "not 300,001; an event has 5 fields and at most 10 metadata keys, so remove",
+            "an event has 5 fields and at most 10 metadata keys, so remove",
         ),
         (["event_name", *["id"] * 999], "the column 'id' is there twice"),
         (["created_at", "id"], "no column is called event_name"),
