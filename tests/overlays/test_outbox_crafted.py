@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -451,6 +452,22 @@ def test_an_event_that_is_none_stops_none_of_the_others(path, text):
         # It can be shown, too.
         json.dumps(dict(letter.event))
         assert box.status().dead == 3
+
+
+def test_an_event_of_many_values_is_not_decoded(path):
+    text = "[" + "{}," * 3_000_000 + "{}]"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO events (event, tracked_at) VALUES (?, ?)", (text, 0))
+
+    with Outbox(path) as box:
+        tracemalloc.start()
+        try:
+            *_, last = box.waiting()
+            # The text, and its copies on the way.
+            assert tracemalloc.get_traced_memory()[1] < 40_000_000
+        finally:
+            tracemalloc.stop()
+    assert last == {"event": text}
 
 
 @pytest.mark.costly

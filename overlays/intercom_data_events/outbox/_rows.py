@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from intercom_data_events._validation import decode_json
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
 
@@ -52,7 +52,7 @@ def some(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def fields(text: bytes | None) -> Mapping[str, object]:
     """Returns the fields of an event, or what can be read of them."""
     try:
-        decoded = json.loads(text or b"")
+        decoded = decode_json(text or b"")
     except (ValueError, RecursionError):
         decoded = None
     if decoded is None or _is_deep(decoded, _DEEPEST):
@@ -76,7 +76,7 @@ def event(text: bytes | None) -> Event:
     if text is not None and len(text) > _LONGEST:
         raise OutboxError(f"the file holds an event of more than {_LONGEST:,} bytes")
     try:
-        decoded = json.loads(text or b"")
+        decoded = decode_json(text or b"")
         if isinstance(decoded, dict) and "created_at" not in decoded:
             # It would be another one with each attempt.
             raise OutboxError("the file holds an event without created_at")
