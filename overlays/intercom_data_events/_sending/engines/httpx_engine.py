@@ -256,7 +256,9 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                 for chunk in chunks:
                     for piece in body.pieces(chunk):
                         body.add(piece)
-                        if self._clock.monotonic() > ends:
+                        # An own connection keeps the time limit only while it receives.
+                        timed = transport is None or body.is_compressed
+                        if timed and self._clock.monotonic() > ends:
                             raise self._late(request, made)
                 body.end()
             except self._breaking as error:
@@ -301,8 +303,9 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                     async for chunk in cast("AsyncIterable[bytes]", chunks):
                         for piece in body.pieces(chunk):
                             body.add(piece)
-                            # To leave the loop would leave async generators unclosed.
-                            if self._clock.monotonic() > ends:
+                            # As in the twin. To leave the loop leaves async generators unclosed.
+                            timed = transport is None or body.is_compressed
+                            if timed and self._clock.monotonic() > ends:
                                 raise self._late(request, made)
                             if body.is_compressed:
                                 await anyio.lowlevel.checkpoint()
