@@ -183,6 +183,8 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     def __repr__(self) -> str:
         """Shows where and how it sends, and whether it does, but neither token nor headers."""
+        if not hasattr(self, "_is_view"):
+            return f"{type(self).__name__}(…)"  # A traceback shows one that could not be made.
         shown = {**vars(self._settings), "enabled": self.enabled, "is_closed": self.is_closed}
         del shown["headers"]
         fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())
