@@ -859,6 +859,14 @@ def all_logged() -> Iterator[list[str]]:
             logger.setLevel(level)
 
 
+def _trim(error: BaseException) -> None:
+    """Removes the frames of tests from the beginning, because showing them takes long."""
+    while error.__traceback__ is not None:
+        if not error.__traceback__.tb_frame.f_code.co_filename.startswith(_TESTS):
+            return
+        error.__traceback__ = error.__traceback__.tb_next
+
+
 def findings(
     make: Callable[[], Iterator[BaseException]],
     observers: tuple[Callable[[BaseException], Iterator[str]], ...] = OBSERVERS,
@@ -868,6 +876,7 @@ def findings(
     with all_logged() as lines:
         for error in make():
             number += 1
+            _trim(error)
             for observe in observers:
                 found += [
                     f"{observe.__name__} of {type(error).__name__}: {shown[:2000]}"
@@ -895,18 +904,22 @@ def _sentry() -> Callable[[BaseException], Iterator[str]]:
     def sentry(error: BaseException) -> Iterator[str]:
         whole = isinstance(error, IntercomError)
         sentry_sdk.capture_exception(error)
+        sentry_sdk.get_isolation_scope().clear_breadcrumbs()
         for item in sent:
             for one in (item.get("exception") or {}).get("values") or []:
                 shown = one.get("stacktrace") or {}
                 for frame in shown.get("frames") or []:
                     if matters(frame["abs_path"], whole=whole):
-                        yield json.dumps(frame, ensure_ascii=False)
-                        yield from map(str, _leaves(frame.get("vars")))
+                        where = (frame["filename"], frame["lineno"], frame["function"])
+                        yield "\n".join(map(str, (*where, *_leaves(frame.get("vars")))))
                 if whole:
                     yield f"{one.get('type')}: {one.get('value')}"
+            for crumb in (item.get("breadcrumbs") or {}).get("values") or []:
+                # What Sentry notes of answers that callers' own clients get, is not ours to say.
+                if crumb.get("category") == "httplib":
+                    crumb["data"].pop("reason", None)
             rest = {name: value for name, value in item.items() if name != "exception"}
-            yield from map(str, _leaves(rest))
-        assert sent
+            yield "\n".join(map(str, _leaves(rest)))
         sent.clear()
 
     return sentry
