@@ -6,7 +6,6 @@ import math
 from collections.abc import Awaitable, Coroutine
 from typing import Any, cast
 
-from intercom_data_events._sending.causes import place_of
 from intercom_data_events._sending.engines import SendError
 from intercom_data_events._sending.engines.kinds import is_failure
 from intercom_data_events._sending.secret import Secret
@@ -81,6 +80,9 @@ class BearerToken:
 
 
 def _token_error(error: Exception) -> ConfigurationError:
+    # Imported after a failure only, so that programs start faster.
+    from intercom_data_events._sending.causes import place_of
+
     # Its own type, because the request that needs the token has not failed.
     return ConfigurationError(
         f"the access_token function failed{place_of(error)}: {str(error) or type(error).__name__}"

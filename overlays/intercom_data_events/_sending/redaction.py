@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Characters. A part as long gives the token away. Intercom's tokens have some 60; a shorter one, of
 # a test, may be a word of an answer.
 _LEAST = 16
-# One of them is in each encoding of a character.
-_SIGNS = (b"\\", b"%", b"&", b"\0")
+# One of them is in each encoding of a character. As integers, which are found faster.
+_SIGNS = _BACKSLASH, _PERCENT, _AMPERSAND, _ZERO = b"\\%&\0"
 # Bytes; more than one encoded character has.
 _LONGEST = 64
 # Characters that are searched first, because the expression of more takes milliseconds to make.
@@ -35,12 +35,11 @@ def shows(data: bytes, token: Secret[str] | None) -> bool:
     if token.value[:_LEAST].encode() in data:
         return True
     # What most answers lack is looked for first, because this is done for each.
-    slashed, zeroed = b"\\" in data, b"\0" in data
-    if not (slashed or zeroed or b"%" in data or b"&" in data):
+    if not (_PERCENT in data or _BACKSLASH in data or _AMPERSAND in data or _ZERO in data):
         return False
     if _shows_encoded(data, token):
         return True
-    if not (zeroed or (slashed and b"\\x00" in data)):
+    if not (_ZERO in data or (_BACKSLASH in data and b"\\x00" in data)):
         return False
     plain = _without_zeros(data)
     return token.value[:_LEAST].encode() in plain or _shows_encoded(plain, token)

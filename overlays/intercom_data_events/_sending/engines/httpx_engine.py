@@ -15,7 +15,6 @@ from urllib.parse import parse_qsl
 
 import httpx
 
-from intercom_data_events._sending.causes import causes
 from intercom_data_events._sending.engines import (
     Body,
     BodyError,
@@ -110,7 +109,10 @@ class _HTTPXBase(Generic[C]):
         made = library.Request(
             model.method,
             url,
-            headers=[*pairs, *_authorization(request.token)],
+            # Within the expression, because tracebacks show variables.
+            headers=pairs
+            if request.token is None
+            else [*pairs, (b"Authorization", f"Bearer {request.token.value}".encode())],
             stream=library.ByteStream(request.body),
             extensions={"timeout": phases},
         )
@@ -207,6 +209,9 @@ class _HTTPXBase(Generic[C]):
         library = self._library
         about = _is_about(error, made, library)
         if about:
+            # Imported after a failure only, so that programs start faster.
+            from intercom_data_events._sending.causes import causes
+
             # By name, because importing ssl takes longer than everything else here.
             recurs = isinstance(error, self._recurring) or any(
                 type(one).__name__ == "SSLCertVerificationError" for one in causes(error)
@@ -347,10 +352,6 @@ class _NoCookies(CookieJar):
 
     def extract_cookies(self, response: object, request: object) -> None:
         """Takes none; a policy that refuses all takes a twentieth of a request to do so."""
-
-
-def _authorization(token: Secret[str] | None) -> list[tuple[bytes, bytes]]:
-    return [] if token is None else [(b"Authorization", f"Bearer {token.value}".encode())]
 
 
 def _bad_address(error: Exception) -> InvalidInputError:
