@@ -191,9 +191,9 @@ class EventTask(_Task):
         client: DataEventsClient | None = self.__dict__.get("_client")
         if client is not None:
             return client
-        options = self.app.conf.get("intercom_data_events") or {}
         try:
-            client = DataEventsClient(**options)
+            # Not in a variable, because the access token may be among them.
+            client = DataEventsClient(**(self.app.conf.get("intercom_data_events") or {}))
         except TypeError as error:
             raise ConfigurationError(f"intercom_data_events for Celery: {error}") from error
         # When two threads each make a client, both use the first; the second has not connected.

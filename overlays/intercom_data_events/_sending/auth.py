@@ -4,57 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Coroutine
+from typing import Any, cast
 
 from intercom_data_events._sending.engines import SendError
 from intercom_data_events._sending.engines.kinds import is_failure
+from intercom_data_events._sending.secret import Secret
 from intercom_data_events._sending.settings import AsyncAccessToken, check_token
 from intercom_data_events.errors import ConfigurationError
 
 
-class Secret:
-    """An access token that no traceback shows.
+class BearerToken:
+    """The access token, or the caller's function that returns it and is called for each attempt.
+
+    Args:
+        token: What the client was given, checked; None for a client that sends nothing.
 
     Attributes:
-        value: The token.
+        is_function: Whether a function returns the token.
+        known_token: The token, or None where a function returns it.
     """
 
-    __slots__ = ("value",)
+    def __init__(self, token: Secret[AsyncAccessToken] | None) -> None:
+        self._given = token
+        self.is_function = token is not None and callable(token.value)
+        self.known_token = cast("Secret[str] | None", None if self.is_function else token)
 
-    def __init__(self, value: str) -> None:
-        self.value = value
-
-
-class BearerToken:
-    """The access token, or the caller's function that returns it and is called for each attempt."""
-
-    def __init__(self, token: AsyncAccessToken | None) -> None:
-        self._token = token
-
-    @property
-    def is_function(self) -> bool:
-        """Whether a function returns the token."""
-        return callable(self._token)
-
-    @property
-    def known_token(self) -> str | None:
-        """The token, or None where a function returns it."""
-        return self._token if isinstance(self._token, str) else None
-
-    def token(self) -> Secret:
+    def token(self) -> Secret[str]:
         """Returns the function's token, for a blocking client.
 
         Raises:
             ConfigurationError: The function failed, is async, or returned something else.
         """
         token = self._current()
-        if isinstance(token, Awaitable):
-            if isinstance(token, Coroutine):
-                token.close()
+        if isinstance(token.value, Awaitable):
+            if isinstance(token.value, Coroutine):
+                token.value.close()
             must = "access_token must not be an async function"
             raise ConfigurationError(f"{must}; use AsyncDataEventsClient with async functions")
-        return Secret(check_token(token))
+        return check_token(token)
 
-    async def atoken(self, seconds: float) -> Secret:
+    async def atoken(self, seconds: float) -> Secret[str]:
         """Returns the function's token, for an async client; the function may be async.
 
         Args:
@@ -67,10 +56,10 @@ class BearerToken:
         import anyio
 
         token = self._current()
-        if isinstance(token, Awaitable):
+        if isinstance(token.value, Awaitable):
             with anyio.move_on_after(None if seconds == math.inf else seconds) as scope:
                 try:
-                    token = await token
+                    token = Secret(await token.value)
                 except Exception as error:
                     if not is_failure(error):
                         raise
@@ -78,11 +67,12 @@ class BearerToken:
             if scope.cancelled_caught:
                 slow = TimeoutError(f"the access_token function took more than {seconds:g} s")
                 raise SendError(slow, possibly_sent=False, timed_out=True)
-        return Secret(check_token(token))
+        return check_token(token)
 
-    def _current(self) -> object:
+    def _current(self) -> Secret[Any]:
+        """Calls the function; what it returns is held, as the repr of a Future shows its result."""
         try:
-            return self._token() if callable(self._token) else self._token
+            return Secret(cast("Any", self._given).value())
         except Exception as error:
             if not is_failure(error):
                 raise
@@ -90,7 +80,10 @@ class BearerToken:
 
 
 def _token_error(error: Exception) -> ConfigurationError:
+    # Imported after a failure only, so that programs start faster.
+    from intercom_data_events._sending.causes import place_of
+
     # Its own type, because the request that needs the token has not failed.
     return ConfigurationError(
-        f"the access_token function failed: {str(error) or type(error).__name__}"
+        f"the access_token function failed{place_of(error)}: {str(error) or type(error).__name__}"
     )

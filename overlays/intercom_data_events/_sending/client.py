@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from intercom_data_events._sending.engines.kinds import is_kind
+from intercom_data_events._sending.secret import hold
 from intercom_data_events._sending.session import Session
 from intercom_data_events._sending.settings import (
     AsyncAccessToken,
@@ -59,6 +60,8 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         clock: Clock | None = None,
         allow_http: bool | None = None,
     ) -> None:
+        # First, so that neither is in a frame of a traceback, whatever fails.
+        token, access_token, held, headers = hold(access_token), None, hold(headers), None
         _show_log()
         self._settings = Settings(
             base_url=resolve_address(base_url, region, allow_http),
@@ -68,7 +71,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
             max_retries=max_retries,
             pace=pace,
             quota_share=quota_share,
-            headers=headers,
+            headers=held,
         )
         if transport is not None and http_client is not None:
             raise ConfigurationError("pass either transport or http_client, not both")
@@ -80,7 +83,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
             raise invalid(ConfigurationError, f"clock must be an {module}.Clock", clock)
         on = resolve_enabled(enabled)
         self._session: Session[E] = Session(
-            resolve_token(access_token) if on else None,
+            resolve_token(token) if on else None,
             is_async=self._is_async,
             enabled=on,
             transport=transport,
@@ -118,6 +121,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         Raises:
             ConfigurationError: An option cannot be used.
         """
+        held, headers = hold(headers), None
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._settings = self._settings.changed(
@@ -127,7 +131,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
             max_retries=max_retries,
             pace=pace,
             quota_share=quota_share,
-            headers=headers,
+            headers=held,
         )
         view._is_view = True
         return view
@@ -179,6 +183,8 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     def __repr__(self) -> str:
         """Shows where and how it sends, and whether it does, but neither token nor headers."""
+        if not hasattr(self, "_is_view"):
+            return f"{type(self).__name__}(…)"  # A traceback shows one that could not be made.
         shown = {**vars(self._settings), "enabled": self.enabled, "is_closed": self.is_closed}
         del shown["headers"]
         fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())

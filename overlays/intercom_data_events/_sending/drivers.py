@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from intercom_data_events._sending.engines import RawResponse
 from intercom_data_events._sending.steps import Authorize, Steps, Wait
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.engines import AsyncEngine, Engine
+    from intercom_data_events._sending.engines import AsyncEngine, Engine, RawResponse
+    from intercom_data_events._sending.secret import Secret
     from intercom_data_events._sending.session import Session
 
 T = TypeVar("T")
@@ -22,20 +22,16 @@ def run(steps: Steps[T], session: Session[Engine]) -> T:
             if isinstance(step, Wait):
                 (step.alarm or session.clock.alarm()).wait(step.seconds)
                 step = next(steps)
-            elif isinstance(step, Authorize):
-                try:
-                    token = session.auth.token()
-                except Exception as error:  # noqa: BLE001  # raised where it is asked for
-                    step = steps.throw(error)
+                continue
+            outcome: RawResponse | Secret[str] | Exception
+            try:
+                if isinstance(step, Authorize):
+                    outcome = session.auth.token()
                 else:
-                    step = steps.send(token)
-            else:
-                outcome: RawResponse | Exception
-                try:
                     outcome = step.engine.send(step.request)
-                except Exception as error:  # noqa: BLE001  # the exchange decides
-                    outcome = error
-                step = steps.send(outcome)
+            except Exception as error:  # noqa: BLE001  # the exchange decides
+                outcome = error
+            step = steps.send(outcome)
     except StopIteration as done:
         result: T = done.value
         return result
@@ -53,20 +49,16 @@ async def arun(steps: Steps[T], session: Session[AsyncEngine]) -> T:
                 alarm: Any = step.alarm or session.clock.async_alarm()
                 await alarm.wait(step.seconds)
                 step = next(steps)
-            elif isinstance(step, Authorize):
-                try:
-                    token = await session.auth.atoken(step.seconds)
-                except Exception as error:  # noqa: BLE001  # raised where it is asked for
-                    step = steps.throw(error)
+                continue
+            outcome: RawResponse | Secret[str] | Exception
+            try:
+                if isinstance(step, Authorize):
+                    outcome = await session.auth.atoken(step.seconds)
                 else:
-                    step = steps.send(token)
-            else:
-                outcome: RawResponse | Exception
-                try:
                     outcome = await step.engine.send(step.request)
-                except Exception as error:  # noqa: BLE001  # the exchange decides
-                    outcome = error
-                step = steps.send(outcome)
+            except Exception as error:  # noqa: BLE001  # the exchange decides
+                outcome = error
+            step = steps.send(outcome)
     except StopIteration as done:
         result: T = done.value
         return result

@@ -15,7 +15,6 @@ from intercom_data_events._sending.engines import (
     RawResponse,
     Request,
     SendError,
-    secret,
 )
 from intercom_data_events._sending.request import Operation, body_of
 from intercom_data_events._sending.steps import (
@@ -27,8 +26,8 @@ from intercom_data_events._sending.steps import (
 )
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.auth import Secret
     from intercom_data_events._sending.pacing import RateLimiter, Reservation
+    from intercom_data_events._sending.secret import Secret
     from intercom_data_events._sending.session import ProcessState, Session
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
@@ -99,7 +98,7 @@ class Exchange(Generic[T]):
         self.begun_attempts = self.attempts = 0
         self.recurs = self.possibly_processed = False
         self.begun = session.clock.monotonic()
-        self._token: str | None = None
+        self._token: Secret[str] | None = None
         self._body: bytes | None = None
 
     def steps(self, reservation: Reservation | None = None) -> Steps[Answer[T]]:
@@ -127,11 +126,11 @@ class Exchange(Generic[T]):
             else:
                 state.limiter.begin(reservation)
             result = yield from self._attempts(state, reservation, acquired)
+        except errors.IntercomError as error:
+            result = error
         except Exception as error:
             # From elsewhere: the caller's hook, transport or token function.
-            if isinstance(error, errors.IntercomError):
-                self._conclude(error)
-            elif self.possibly_processed:
+            if self.possibly_processed:
                 error.add_note(f"{self.operation.label} may have been processed nevertheless.")
             raise
         finally:
@@ -140,6 +139,7 @@ class Exchange(Generic[T]):
             if state is not None:
                 state.leave()
         if isinstance(result, errors.IntercomError):
+            # Outside of the handler, so that it is not taken for what the caller was handling.
             raise self._conclude(result)
         return result
 
@@ -214,7 +214,7 @@ class Exchange(Generic[T]):
             if not isinstance(outcome, errors.IntercomError):
                 self.possibly_processed |= self.operation.changes
             raise cast("Exception", outcome)
-        answer = outcome.without(request.token)
+        answer = outcome
         headers = {
             known.decode(): value.decode("latin-1")
             for name, value in answer.raw_headers
@@ -246,7 +246,10 @@ class Exchange(Generic[T]):
         self._token = session.auth.known_token
         if session.auth.is_function:
             ends = clock.monotonic() + seconds
-            self._token = cast("Secret", (yield Authorize(seconds))).value
+            token = yield Authorize(seconds)
+            if isinstance(token, Exception):
+                raise token
+            self._token = cast("Secret[str]", token)
             seconds = max(0.0, ends - clock.monotonic())
         if self._body is None:
             self._body = body_of(self.operation)
@@ -280,14 +283,17 @@ class Exchange(Generic[T]):
         decided = answer is not None and not 200 <= answer.status_code < 300
         self.recurs = not decided and getattr(problem, "recurs", False)
         route = Route(self.settings, self.session)
-        version, token = self.settings.version, secret(self._token)
-        return failed_attempt(self.operation, answer, problem, route, version, token)
+        version = self.settings.version
+        return failed_attempt(self.operation, answer, problem, route, version, self._token)
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
         """Completes the error of the last attempt with the totals of all attempts."""
-        message, token = str(failure), secret(self._token)
-        if token is not None:
-            message = message.replace(token, errors.REMOVED)
+        # Imported after a failure only, so that programs start faster.
+        from intercom_data_events._sending.causes import lay_bare
+        from intercom_data_events._sending.redaction import redacted_text
+
+        lay_bare(failure, self._token)
+        message = redacted_text(str(failure), self._token)
         failure.tries = self.attempts
         failure.elapsed = self.session.clock.monotonic() - self.begun
         failure.may_have_been_processed = self.possibly_processed

@@ -12,9 +12,11 @@ from attrs import frozen
 
 from intercom_data_events import errors
 from intercom_data_events._sending import retry
-from intercom_data_events._sending.engines import BodyError, RawResponse, SendError, causes
+from intercom_data_events._sending.causes import causes
+from intercom_data_events._sending.engines import BodyError, RawResponse, SendError
 from intercom_data_events._sending.engines.connections import origin_of, proxy_of
 from intercom_data_events._sending.engines.kinds import library_of
+from intercom_data_events._sending.redaction import redacted_text
 from intercom_data_events._sending.settings import region_of
 from intercom_data_events._validation import short_repr
 from intercom_data_events._words import Words, printable, read_words
@@ -23,6 +25,7 @@ from intercom_data_events.response import APIResponse
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
+    from intercom_data_events._sending.secret import Secret
     from intercom_data_events._sending.session import Session
     from intercom_data_events._sending.settings import Settings
 
@@ -196,12 +199,14 @@ def _redirected_to(location: str, route: Route) -> str:
 
 
 def _connection_error(
-    operation: Operation[Any], problem: SendError, route: Route
+    operation: Operation[Any], problem: SendError, route: Route, token: Secret[str] | None
 ) -> errors.APIConnectionError:
     """Returns the typed error of an attempt that got no whole answer."""
     # Under trio, the error of httpx has no message, but its cause has one.
     said = (str(cause) for cause in causes(problem.cause) if isinstance(cause, Exception))
-    reason = printable(next(filter(None, said), type(problem.cause).__name__))
+    # Without the token first, of which a part would be left where the reason is cut.
+    reason = next(filter(None, said), type(problem.cause).__name__)
+    reason = printable(redacted_text(reason, token))
     possible = operation.changes and problem.possibly_sent
     if not problem.possibly_sent and library_of(problem.cause) is None:
         # It ended before it came to a connection: at the function for the token, or by `close`.
@@ -249,7 +254,7 @@ def failed_attempt(
     problem: Exception | None,
     route: Route,
     version: str,
-    token: str | None,
+    token: Secret[str] | None,
 ) -> IntercomError:
     """Returns the typed error of an attempt without a readable success.
 
@@ -259,15 +264,14 @@ def failed_attempt(
         problem: The error of sending or reading; it becomes the cause.
         route: Where the request went, or was to go.
         version: The API version of the request.
-        token: The access token, which the cause must not show.
+        token: The access token, which the message must not show.
     """
     failure: IntercomError
     if answer is not None and not 200 <= answer.status_code < 300:
         # The status decides; the body only adds details.
         failure = _status_error(operation, answer.with_parsed(None), version, route)
-        _hide(failure, token)
     elif isinstance(problem, SendError):
-        failure = _connection_error(operation, problem, route)
+        failure = _connection_error(operation, problem, route, token)
     else:
         answer = cast("RawResponse", answer)
         reason = _unreadable(cast("Exception", problem), answer.content, route)
@@ -276,20 +280,11 @@ def failed_attempt(
             answer.with_parsed(None),
             may_have_been_processed=operation.changes,
         )
-    cause = problem.cause if isinstance(problem, SendError | BodyError) else problem
-    # A library's error can quote the server, which may have repeated the token.
-    if cause is not None and not (token and any(_shows(one, token) for one in causes(cause))):
-        failure.__cause__ = cause
+    if isinstance(problem, SendError | BodyError):
+        failure.__cause__ = problem.cause
+    elif problem is not None:
+        failure.__cause__ = problem
     return failure
-
-
-def _hide(error: errors.APIStatusError, token: str | None) -> None:
-    """Removes the token from what an answer says in an escaped form, such as HTML's."""
-    if token is not None:
-        error.codes = tuple(code.replace(token, errors.REMOVED) for code in error.codes)
-        error.message, error.field = (
-            text and text.replace(token, errors.REMOVED) for text in (error.message, error.field)
-        )
 
 
 def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
@@ -307,14 +302,6 @@ def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
             f"proxy or login page in between ({route}){said}"
         )
     return f"with a body that is not as described: {str(problem) or type(problem).__name__}{said}"
-
-
-def _shows(error: BaseException, secret: str) -> bool:
-    """Whether an exception shows a secret; one that cannot be shown may."""
-    try:
-        return secret in f"{error!r}{getattr(error, '__notes__', '')}"
-    except Exception:  # noqa: BLE001  # a __repr__ of the caller's own
-        return True
 
 
 def _contact(log_context: Mapping[str, object], otherwise: str = "this identity") -> str:

@@ -22,6 +22,7 @@ from intercom_data_events.errors import ConfigurationError
 if TYPE_CHECKING:
     from intercom_data_events._sending.engines import AsyncEngine, Endpoint, Engine
     from intercom_data_events._sending.rate_limit import RateLimit
+    from intercom_data_events._sending.secret import Secret
 
 log = logging.getLogger("intercom_data_events")
 
@@ -92,7 +93,7 @@ class Session(Generic[E]):
 
     Args:
         is_async: Whether event loops use it.
-        access_token: The token or the function that the client was given.
+        access_token: The token or the function that the client was given; None for a disabled one.
         transport: The caller's transport, or None for httpx's own.
         http_client: The caller's connections, or None.
         enabled: Whether to send anything.
@@ -101,7 +102,7 @@ class Session(Generic[E]):
 
     def __init__(
         self,
-        access_token: AsyncAccessToken | None,
+        access_token: Secret[AsyncAccessToken] | None,
         *,
         is_async: bool,
         transport: Any = None,

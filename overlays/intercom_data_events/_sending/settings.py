@@ -8,18 +8,21 @@ import os
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import httpx
 
 from intercom_data_events._inflating import ACCEPTED
 from intercom_data_events._sending.engines.kinds import is_kind
+from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events._validation import has_host, invalid, short_repr, whole_number
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events.version import API_VERSION, check_version
 
 if TYPE_CHECKING:
     import httpx2
+
+T = TypeVar("T")
 
 #: The time limit of an attempt, in seconds or by phase; None for that of the connections.
 Timeout: TypeAlias = "float | httpx.Timeout | httpx2.Timeout | None"
@@ -98,24 +101,29 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    headers = {} if headers is None else headers
-    if not isinstance(headers, Mapping):
-        raise ConfigurationError(f"headers must be a mapping, not a {type(headers).__name__}")
-    for name, value in headers.items():
+def _check_headers(headers: Secret[Any] | None) -> dict[str, str]:
+    if headers is None:
+        return {}
+    if not isinstance(headers.value, Mapping):
+        raise ConfigurationError(f"headers must be a mapping, not a {type(headers.value).__name__}")
+    for name in headers.value:
         if not isinstance(name, str) or not re.fullmatch(_HEADER_NAME, name):
             must = "a header name must contain letters, digits and !#$%&'*+.^_`|~- only"
             raise invalid(ConfigurationError, must, name)
         remedy = _RESERVED.get(name.lower())
         if remedy:
             raise ConfigurationError(f"headers must not contain {name!r}; {remedy}")
-        if not isinstance(value, str) or not re.fullmatch(_HEADER_VALUE, value):
+        if not _is_header_value(headers.value[name]):
             raise ConfigurationError(
                 f"the value of header {name!r} must be a string of visible ASCII characters, "
                 "without blanks at its ends"
             )
     # Header names ignore case.
-    return {name.lower(): value for name, value in headers.items()}
+    return {name.lower(): value for name, value in headers.value.items()}
+
+
+def _is_header_value(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(_HEADER_VALUE, value) is not None
 
 
 class Settings:
@@ -133,7 +141,8 @@ class Settings:
         max_retries: How often a failed request is repeated.
         pace: Whether requests wait for room within the rate limit.
         quota_share: The largest part of each window's requests, greater than 0 and at most 1.
-        headers: Additional headers of every request; their names are in lower case.
+        headers: Additional headers of every request, which may be secret; their names are in lower
+            case.
     """
 
     def __init__(
@@ -146,7 +155,7 @@ class Settings:
         max_retries: int,
         pace: bool,
         quota_share: float,
-        headers: Mapping[str, str] | None,
+        headers: Secret[Mapping[str, str]] | None,
     ) -> None:
         self.base_url = base_url
         self.version = check_version(version)
@@ -170,13 +179,13 @@ class Settings:
         return None if self.timeout is None else self.timeout.as_dict()
 
     def changed(self, **options: Any) -> Settings:
-        """Returns a copy with the options that are not None; headers are added to the others.
+        """Returns a copy with the options that are not None; held headers are added to the others.
 
         Raises:
             ConfigurationError: A setting cannot be used.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        headers = {**self.headers, **_check_headers(given.pop("headers", None))}
+        headers = Secret({**self.headers, **_check_headers(given.pop("headers", None))})
         return Settings(**{**vars(self), **given, "headers": headers})
 
 
@@ -195,15 +204,15 @@ def resolve_version(version: str | None) -> str:
     return _from("INTERCOM_VERSION", version, check_version) or API_VERSION
 
 
-def resolve_token(access_token: AsyncAccessToken | None) -> AsyncAccessToken:
-    """Returns the access token as given, otherwise from the environment.
+def resolve_token(access_token: Secret[Any] | None) -> Secret[AsyncAccessToken]:
+    """Returns the access token, or the function for it, as given, otherwise from the environment.
 
     Raises:
         ConfigurationError: There is none, or a header cannot contain it.
     """
-    if callable(access_token):
+    if access_token is not None and callable(access_token.value):
         return access_token
-    token = _from("INTERCOM_ACCESS_TOKEN", access_token, check_token)
+    token: Secret[Any] | None = _from("INTERCOM_ACCESS_TOKEN", access_token, check_token)
     if token is None:
         raise ConfigurationError(
             "access_token is missing; pass access_token=, or set INTERCOM_ACCESS_TOKEN in the "
@@ -243,22 +252,25 @@ def _switch(variable: str, given: bool | None) -> bool:
     return switch
 
 
-def check_token(token: object) -> str:
-    """Returns an access token that a header can contain; messages never show it.
+def check_token(token: object) -> Secret[str]:
+    """Returns an access token that a header can contain; neither messages nor frames show it.
 
     Raises:
         ConfigurationError: It is not a string of visible ASCII characters, or is empty.
     """
-    if not isinstance(token, str):
-        raise ConfigurationError(f"access_token must be a string, not a {type(token).__name__}")
-    if not token:
+    held, token = cast("Secret[Any]", hold(token)), None
+    if not isinstance(held.value, str):
+        kind = type(held.value).__name__
+        raise ConfigurationError(f"access_token must be a string, not a {kind}")
+    held = Secret(str.__str__(held.value))  # A subclass may do anything.
+    if not held.value:
         raise ConfigurationError("access_token must not be empty")
-    if not (token.isascii() and token.isprintable() and " " not in token):
+    if not (held.value.isascii() and held.value.isprintable() and " " not in held.value):
         raise ConfigurationError(
             "access_token must contain visible ASCII characters only, not a blank, a line break or "
             "another character; remove what was copied or read from a file with it"
         )
-    return str.__str__(token)
+    return held
 
 
 def resolve_address(
@@ -341,14 +353,14 @@ def _check_address(base_url: object) -> str:
     return str(url).rstrip("/")
 
 
-def _from(variable: str, given: object, check: Callable[[object], str]) -> str | None:
+def _from(variable: str, given: object, check: Callable[[object], T]) -> T | None:
     """Checks a setting as given, otherwise the one in the environment."""
     if given is not None:
         return check(given)
-    found = os.environ.get(variable)
-    if not found:
+    found = hold(os.environ.get(variable) or None)
+    if found is None:
         return None
     try:
-        return check(found)
+        return check(found.value)
     except ConfigurationError as error:
         raise ConfigurationError(f"{variable} in the environment: {error}") from error

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from intercom_data_events._sending.engines import RawResponse
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.auth import Secret
     from intercom_data_events._sending.engines import Request
+    from intercom_data_events._sending.secret import Secret
     from intercom_data_events.clock import Alarm, AsyncAlarm
     from intercom_data_events.response import APIResponse
 
@@ -59,6 +59,8 @@ class Answer(Generic[T]):
         return self.raw.with_parsed(self.parsed)
 
 
-#: Yields steps; the driver sends back the answer or the error of a :class:`Send`, and the token
-#: of an :class:`Authorize`, whose error it throws.
-Steps: TypeAlias = Generator[Authorize | Send | Wait, "RawResponse | Exception | Secret | None", T]
+#: Yields steps; the driver sends back the answer of a :class:`Send`, the token of an
+#: :class:`Authorize`, or the error of either.
+Steps: TypeAlias = Generator[
+    Authorize | Send | Wait, "RawResponse | Secret[str] | Exception | None", T
+]

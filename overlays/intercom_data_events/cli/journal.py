@@ -24,10 +24,11 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Self
+from typing import BinaryIO, Literal, NamedTuple, Self, cast
 
 from attrs import define, field
 
+from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events.outbox._binding import token_digest
 
 _HEADER = {"journal": "intercom-events", "version": 1}
@@ -108,7 +109,7 @@ class Journal:
         path: Path,
         source: str,
         address: str,
-        token: str,
+        token: str | Secret[str],
         *,
         restart: bool = False,
         token_renewed: bool = False,
@@ -128,6 +129,7 @@ class Journal:
                 or of an import to elsewhere.
             JournalError: It is in use by another import, or there is no room for it.
         """
+        held, token = cast("Secret[str]", hold(token)), ""
         journal = cls(path)
         try:
             journal._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -136,13 +138,13 @@ class Journal:
             with path.open("rb") as file:
                 header, whole = journal._load(file, restart=restart)
             if header is not None:
-                journal._check(header, address, None if token_renewed else token)
+                journal._check(header, address, None if token_renewed else held)
             # What a crash cut off, so that what is added stands on a line of its own.
             os.ftruncate(journal._descriptor, whole)
             os.lseek(journal._descriptor, 0, os.SEEK_END)
             if header is None:
                 salt = os.urandom(8).hex()
-                entry = {"file": source, "address": address, "token": token_digest(token, salt)}
+                entry = {"file": source, "address": address, "token": token_digest(held, salt)}
                 journal._write(json.dumps({**_HEADER, **entry}))
                 journal._begun = True
         except OSError as error:
@@ -243,7 +245,7 @@ class Journal:
                 raise self._unusable(f"is damaged in line {number:,}") from error
         return header, whole
 
-    def _check(self, header: dict[str, object], address: str, token: str | None) -> None:
+    def _check(self, header: dict[str, object], address: str, token: Secret[str] | None) -> None:
         begun_for = header.get("address")
         if begun_for != address:
             raise self._unusable(f"is of an import to {begun_for}, not to {address}")

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from intercom_data_events import ConfigurationError
+from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events._sending.settings import resolve_address, resolve_enabled
 
 
@@ -97,15 +98,15 @@ class Connection:
         return self.options()
 
 
-def _access_token() -> str:
-    if token := os.environ.get("INTERCOM_ACCESS_TOKEN"):
+def _access_token() -> Secret[str]:
+    if token := hold(os.environ.get("INTERCOM_ACCESS_TOKEN") or None):
         return token
     if not _can_be_asked():
         raise ConfigurationError(
             "no access token: set INTERCOM_ACCESS_TOKEN in the environment; it is never given as "
             "an argument, which others on this machine and the shell's history would see"
         )
-    return getpass.getpass("Access token of the Intercom workspace: ")
+    return Secret(getpass.getpass("Access token of the Intercom workspace: "))
 
 
 def _can_be_asked() -> bool:

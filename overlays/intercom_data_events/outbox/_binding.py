@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
+from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events.errors import ConfigurationError, OutboxError
 from intercom_data_events.outbox._errors import code_of, is_full
 from intercom_data_events.outbox._schema import in_turn, one, transaction
@@ -24,12 +25,12 @@ BOUND = (
 )
 
 
-def token_digest(token: str, salt: str) -> str:
+def token_digest(token: Secret[str], salt: str) -> str:
     """Returns a salt and a digest that identify a token without revealing it."""
     # Imported only when a file is bound, so that programs start faster.
     import hashlib
 
-    digest = hashlib.blake2b(f"{salt}:{token}".encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(f"{salt}:{token.value}".encode(), digest_size=8).hexdigest()
     return f"{salt}:{digest}"
 
 
@@ -39,13 +40,13 @@ class Binding:
 
     Attributes:
         address: The address of Intercom.
-        token: The access token, of which a digest is kept; None if it is unknown.
+        token: The access token, held, of which a digest is kept; None if it is unknown.
         workspace: A name of your own for the workspace; it stays the same when tokens change.
         token_renewed: Whether the caller knows that the token is for the same workspace as before.
     """
 
     address: str
-    token: str | None = None
+    token: Secret[str] | None = field(default=None, converter=hold)
     workspace: str | None = None
     token_renewed: bool = False
 

@@ -63,6 +63,8 @@ class _Tracker:
 
     def __repr__(self) -> str:
         """Shows the client, without its token, and the outbox; `counters` says the rest."""
+        if not hasattr(self, "_options"):
+            return f"{type(self).__name__}(…)"  # A traceback shows one that could not be made.
         return f"{type(self).__name__}({self._options.client!r}, outbox={self._options.outbox!r})"
 
     def __copy__(self) -> Self:
@@ -162,8 +164,9 @@ class Tracker(_Tracker):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, DataEventsClient):
-            must = "client must be a DataEventsClient"
-            raise invalid(ConfigurationError, must, client)
+            kind = type(client).__name__
+            del client  # It may be the access token.
+            raise ConfigurationError(f"client must be a DataEventsClient, not a {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
             when_full=when_full, on_error=on_error, close_timeout=close_timeout,
@@ -366,8 +369,9 @@ class AsyncTracker(_Tracker):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
-            must = "client must be an AsyncDataEventsClient"
-            raise invalid(ConfigurationError, must, client)
+            kind = type(client).__name__
+            del client  # It may be the access token.
+            raise ConfigurationError(f"client must be an AsyncDataEventsClient, not a {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
             when_full=when_full, on_error=on_error, close_timeout=close_timeout,

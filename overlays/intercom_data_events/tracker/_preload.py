@@ -24,6 +24,7 @@ def load(session: Session[Engine]) -> None:
     # The first event that is sent meets the same error, such as too many open files.
     with _loading, suppress(Exception):
         import encodings.idna  # noqa: F401  # for the names of hosts
+        import html.entities  # noqa: F401  # for answers that repeat the access token
 
         from intercom_data_events import metadata  # noqa: F401
         from intercom_data_events._sending import responses  # noqa: F401

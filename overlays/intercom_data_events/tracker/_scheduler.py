@@ -15,6 +15,7 @@ from attrs import define, field
 
 from intercom_data_events._dispatch.concurrency import Concurrency
 from intercom_data_events._identity import person
+from intercom_data_events._sending.causes import lay_bare, place_of
 from intercom_data_events._sending.logs import reason_of
 from intercom_data_events._sending.retry import (
     OTHERS,
@@ -431,8 +432,10 @@ def unexpected(error: BaseException, *, closed: bool) -> ConfigurationError:
     if closed:
         return ConfigurationError("the client is closed; close the tracker before the client")
     # Not what it says, which may be of what was to be sent, or of the token.
-    wrapped = ConfigurationError(f"sending failed: {type(error).__name__} (it is the __cause__)")
+    said = f"{type(error).__name__}{place_of(error)} (it is the __cause__)"
+    wrapped = ConfigurationError(f"sending failed: {said}")
     wrapped.__cause__ = error
+    lay_bare(wrapped, None)
     return wrapped
 
 

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import aiohttp
@@ -23,6 +23,7 @@ import httpx
 import yarl
 
 from intercom_data_events._inflating import InflateError
+from intercom_data_events._sending.causes import causes
 from intercom_data_events._sending.engines import (
     Body,
     BodyError,
@@ -30,20 +31,35 @@ from intercom_data_events._sending.engines import (
     RawResponse,
     Request,
     SendError,
-    causes,
 )
 from intercom_data_events._sending.engines.connections import KEEPALIVE_EXPIRY, proxy_of, setting_up
 from intercom_data_events._sending.engines.streams import OUT_OF_STEP, has_arrived
+from intercom_data_events._sending.secret import Secret
 from intercom_data_events.errors import InvalidInputError
 
 # Bytes: the limit of httpx's parser.
 _LONGEST_LINE = 100 * 1024
 # Not empty once the running attempt has a connection. Before that, its request was not sent.
 _REACHED: ContextVar[list[bool]] = ContextVar("_REACHED")
-# The session, the address and the options of requests.
-_Model: TypeAlias = tuple[aiohttp.ClientSession, yarl.URL, Mapping[str, Any]]
 _BROKEN = "the server broke off before its answer was whole"
 _MOST_CACHED = 100
+
+
+class _Model:
+    """What requests of an endpoint with a token have in common.
+
+    Attributes:
+        session: The session, whose headers may have the token.
+        url: The address.
+        options: Further arguments of its `request`, which may have the token, too.
+    """
+
+    __slots__ = ("options", "session", "url")
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: yarl.URL, options: Secret[Mapping[str, Any]]
+    ) -> None:
+        self.session, self.url, self.options = session, url, options
 
 
 class _ClientRequest(aiohttp.ClientRequest):
@@ -98,15 +114,15 @@ class AiohttpEngine:
         self._connector = aiohttp.TCPConnector(limit=most, keepalive_timeout=KEEPALIVE_EXPIRY)
         self._request_class = type("ClientRequest", (_ClientRequest,), {"used": WeakSet()})
         self._tls = tls
-        self._models: dict[tuple[Endpoint, str | None], _Model] = {}
+        self._models: dict[tuple[Endpoint, Secret[str] | None], _Model] = {}
         self._timeouts: dict[tuple[float, Endpoint], aiohttp.ClientTimeout] = {}
 
-    def _session(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    def _session(self, headers: Secret[Mapping[str, str]]) -> aiohttp.ClientSession:
         """Returns a session for requests with the same headers; all share the connections."""
         return aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
-            headers=headers,
+            headers=headers.value,
             request_class=self._request_class,
             # No cookies, as on all own connections: the API needs none.
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -117,40 +133,44 @@ class AiohttpEngine:
 
     async def send(self, request: Request) -> RawResponse:
         """Sends a request; see :class:`AsyncEngine`."""
-        session, url, options = self._model(request.endpoint, request.token)
+        model = self._model(request.endpoint, request.token)
+        url = model.url
         if request.query:
             url = yarl.URL(f"{request.endpoint.url}?{request.query}", encoded=True)
         reached = _REACHED.set([])
         ends = monotonic() + request.seconds
         try:
-            response = await session.request(
-                request.endpoint.method,
-                url,
-                data=request.body or None,
-                allow_redirects=False,
-                timeout=self._timeout(request),
-                **options,
+            # Held, as its repr shows what the server says.
+            response = Secret(
+                await model.session.request(
+                    request.endpoint.method,
+                    url,
+                    data=request.body or None,
+                    allow_redirects=False,
+                    timeout=self._timeout(request),
+                    **model.options.value,
+                )
             )
         except (aiohttp.ClientError, OSError) as error:
             failure = _failure(error, possibly_sent=bool(_REACHED.get()))
         else:
-            return await self._read(response, ends)
+            return (await self._read(response, ends)).without(request.token)
         finally:
             _REACHED.reset(reached)
         # Outside of the handler, so that it does not refer to aiohttp's error, which has headers.
         raise failure
 
-    async def _read(self, response: aiohttp.ClientResponse, ends: float) -> RawResponse:
+    async def _read(self, held: Secret[aiohttp.ClientResponse], ends: float) -> RawResponse:
         problem: Exception | None = None
-        content = response.content
         whole = False
-        body = Body(response.status)
+        body = Body(held.value.status)
         try:
-            if "Content-Encoding" in response.headers:
-                body.decompress(response.headers.getall("Content-Encoding"))
-            while chunk := await content.readany():
-                for piece in body.pieces(chunk):
-                    body.add(piece)
+            if "Content-Encoding" in held.value.headers:
+                body.decompress(held.value.headers.getall("Content-Encoding"))
+            while chunk := await held.value.content.readany():
+                pieces = body.feed(chunk)
+                del chunk  # The next one may be waited for.
+                for _ in pieces:
                     if body.is_compressed:
                         # aiohttp keeps the time limit only while it waits for the server.
                         if monotonic() > ends:
@@ -167,10 +187,10 @@ class AiohttpEngine:
         finally:
             # After a whole answer the connection is used again; otherwise it is closed.
             if whole:
-                response.release()
+                held.value.release()
             else:
-                response.close()
-        return RawResponse(response.status, response.raw_headers, body.content, problem)
+                held.value.close()
+        return RawResponse(held.value.status, held.value.raw_headers, body.content, problem)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -178,14 +198,14 @@ class AiohttpEngine:
         await self._connector.close()
 
     def _forget_models(self) -> None:
-        for session, *_ in self._models.values():
-            session.detach()  # All sessions share the connections.
+        for model in self._models.values():
+            model.session.detach()  # All sessions share the connections.
         self._models.clear()
 
     def drop(self) -> None:
         """Does nothing: the engine is closed in the event loop that made it."""
 
-    def _model(self, endpoint: Endpoint, token: str | None) -> _Model:
+    def _model(self, endpoint: Endpoint, token: Secret[str] | None) -> _Model:
         """Returns the session, the address and the options for an endpoint with a token.
 
         Raises:
@@ -201,19 +221,22 @@ class AiohttpEngine:
                 raise InvalidInputError(f"the address is not valid: {error}") from error
             if len(self._models) >= _MOST_CACHED:
                 self._forget_models()
-            headers = dict(endpoint.headers)
+            headers: Secret[dict[str, str]] = Secret(dict(endpoint.headers))
             if token is not None:
-                headers["Authorization"] = f"Bearer {token}"
-            options: dict[str, Any] = {}
+                headers.value["Authorization"] = f"Bearer {token.value}"
+            options: Secret[dict[str, Any]] = Secret({})
             if url.scheme == "https":
-                options["ssl"] = self._tls
+                options.value["ssl"] = self._tls
             proxy, given = _proxy(endpoint.url)
             if proxy is not None:
-                options |= {"proxy": proxy, "proxy_headers": given}
+                options.value |= {"proxy": proxy, "proxy_headers": given.value}
                 # Not headers of the session, because aiohttp sends those to the proxy, too.
-                options["headers"] = headers if url.scheme == "https" else {**headers, **given}
-                headers = {}
-            model = self._models[endpoint, token] = self._session(headers), url, options
+                options.value["headers"] = headers.value
+                if url.scheme != "https":
+                    headers.value.update(given.value)
+                headers = Secret({})
+            model = _Model(self._session(headers), url, options)
+            self._models[endpoint, token] = model
         return model
 
     def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
@@ -239,17 +262,18 @@ class AiohttpEngine:
         return found
 
 
-def _proxy(url: str) -> tuple[yarl.URL | None, dict[str, str]]:
+def _proxy(url: str) -> tuple[yarl.URL | None, Secret[dict[str, str]]]:
     """Returns the environment's proxy for an address, and the headers for the proxy."""
     proxy = proxy_of(httpx.URL(url))
     if proxy is None:
-        return None, {}
+        return None, Secret({})
     with setting_up():
-        address = yarl.URL(proxy.address)
-    if address.user is None:
-        return address, {}
-    user = base64.b64encode(f"{address.user}:{address.password or ''}".encode()).decode()
-    return address.with_user(None), {"Proxy-Authorization": f"Basic {user}"}
+        address = Secret(yarl.URL(proxy.address.value))
+    if address.value.user is None:
+        return address.value, Secret({})
+    user = Secret(f"{address.value.user}:{address.value.password or ''}".encode())
+    authorization = Secret(f"Basic {base64.b64encode(user.value).decode()}")
+    return address.value.with_user(None), Secret({"Proxy-Authorization": authorization.value})
 
 
 def _limit(phases: Mapping[str, float | None], phase: str) -> float:

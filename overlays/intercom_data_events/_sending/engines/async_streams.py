@@ -29,6 +29,7 @@ from intercom_data_events._sending.engines.streams import (
     numeric_addresses,
     translated,
 )
+from intercom_data_events._sending.secret import Secret
 
 # Seconds until the next address is tried beside the others ("happy eyeballs", RFC 8305).
 _NEXT_ADDRESS = 0.25
@@ -72,7 +73,8 @@ class LooplessSocket(anyio.abc.ByteStream):
         Raises:
             OSError: The connection failed.
         """
-        rest = memoryview(item)
+        # A view, because its repr does not show the access token.
+        rest, item = memoryview(item), b""
         # The first bytes at once, because the guard has just looked for unread bytes.
         while (sent := _sent_now(self.raw, rest)) is None or sent < len(rest):
             rest = rest[sent or 0 :]
@@ -118,10 +120,7 @@ class AsyncGuardedStream:
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads a piece of an answer."""
         if not self._received.waiting:
-            data = await self._read(max_bytes, timeout)
-            if not data:
-                return b""
-            self._received.add(data)
+            self._received.add(await self._read(max_bytes, timeout))
         else:
             time_left(timeout, self._core.ReadTimeout)
         return self._received.next_piece(max_bytes)
@@ -139,17 +138,18 @@ class AsyncGuardedStream:
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes a part of a request."""
         core = self._core
+        held, buffer = Secret(buffer), b""  # It may have the access token.
         if (attempt := ATTEMPT.get()) is not self._attempt:
             self._attempt = attempt
             if self._received.waiting or await self._is_readable():
                 # Not a WriteError, after which httpcore reads the unread bytes as the answer.
                 raise core.ConnectError(OUT_OF_STEP)
             self._received.start_answer()
-        if not buffer:
+        if not held.value:
             return  # The end of a request whose length is known.
         left = time_left(timeout, core.WriteTimeout)
         with translated(self._errors(core.WriteTimeout, core.WriteError)), anyio.fail_after(left):
-            await self._stream.send(buffer)
+            await self._stream.send(held.value)
 
     async def aclose(self) -> None:
         """Closes it."""

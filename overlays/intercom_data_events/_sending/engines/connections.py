@@ -23,6 +23,7 @@ import httpx
 
 from intercom_data_events._sending.engines import SendError
 from intercom_data_events._sending.engines.streams import GuardedBackend
+from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events._validation import has_host, short_repr
 from intercom_data_events.errors import ConfigurationError
 
@@ -136,7 +137,7 @@ class Connections(Generic[T]):
         with setting_up():
             transport = self._kind(
                 verify=self.tls,
-                proxy=None if proxy is None else proxy.address,
+                proxy=None if proxy is None else proxy.address.value,
                 limits=httpx.Limits(
                     max_connections=None,
                     max_keepalive_connections=None,
@@ -164,18 +165,18 @@ class Proxy:
     """A proxy of the environment.
 
     Attributes:
-        address: Its address, with its user and password.
+        address: Its address, with its user and password, held.
         variable: The name of the variable that it is from.
     """
 
     __slots__ = ("address", "variable")
 
-    def __init__(self, address: str, variable: str) -> None:
+    def __init__(self, address: Secret[str], variable: str) -> None:
         self.address, self.variable = address, variable
 
     def __str__(self) -> str:
         """Names it without user and password."""
-        return f"{origin_of(httpx.URL(self.address))} ({self.variable})"
+        return f"{origin_of(httpx.URL(self.address.value))} ({self.variable})"
 
 
 def origin_of(url: httpx.URL) -> str:
@@ -193,13 +194,16 @@ def proxy_of(url: httpx.URL) -> Proxy | None:
             proxy's address may have a password, also in a wrong place.
     """
     scheme, host = url.scheme, url.host
-    found = getproxies()
-    kind = scheme if found.get(scheme) else "all"
-    proxy = found.get(kind)
-    if not proxy or proxy_bypass(host):
+    # Held, as addresses have passwords in them.
+    found = Secret(getproxies())
+    kind = scheme if found.value.get(scheme) else "all"
+    proxy = hold(found.value.get(kind) or None)
+    if proxy is None or proxy_bypass(host):
         return None
     # As in httpx, an exception can have a port and a scheme; "all" is any scheme.
-    without = [one.strip().rstrip("/").rpartition("://") for one in found.get("no", "").split(",")]
+    without = [
+        one.strip().rstrip("/").rpartition("://") for one in found.value.get("no", "").split(",")
+    ]
     of_scheme = [one for wanted, _, one in without if wanted.lower() in ("", "all", scheme)]
     # Others also take "*.example.com", which means the same as ".example.com".
     of_scheme = [one[1:] if one.startswith("*.") else one for one in of_scheme]
@@ -210,7 +214,7 @@ def proxy_of(url: httpx.URL) -> Proxy | None:
         return None
     if any(_RANGE.match(one) and _is_in(host, one) for one in of_scheme):
         return None
-    address = proxy if "://" in proxy else f"http://{proxy}"
+    address = proxy if "://" in proxy.value else Secret(f"http://{proxy.value}")
     variable = _variable(kind, proxy)
     if problem := _problem(address):
         must = f"{variable} must be the address of a proxy, such as http://proxy.example:3128"
@@ -233,20 +237,20 @@ def _is_in(host: str, network: str) -> bool:
         return False  # Names are not looked up for this.
 
 
-def _variable(kind: str, value: str | None) -> str:
+def _variable(kind: str, value: Secret[str] | None) -> str:
     """Returns the name of the variable that a proxy is from; lower case counts first, as urllib."""
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
-    of_value = (name for name in names if value is None or os.environ[name] == value)
+    of_value = (name for name in names if value is None or os.environ[name] == value.value)
     return next(of_value, f"the system's setting for {kind}_proxy")
 
 
-def _problem(address: str) -> str:
+def _problem(address: Secret[str]) -> str:
     """Returns what is wrong with a proxy's address, without showing any of it; empty for nothing.
 
     The libraries find it out one by one when they connect, and httpcore with a UnicodeError.
     """
     try:
-        url = httpx.URL(address)
+        url = httpx.URL(address.value)
     except (httpx.InvalidURL, ValueError):  # A lone surrogate, for example.
         return "it is not an address"
     if url.scheme not in ("http", "https", "socks5", "socks5h"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterable, Iterable
-from contextlib import suppress
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -24,10 +23,10 @@ from intercom_data_events._sending.engines import (
     RawResponse,
     Request,
     SendError,
-    causes,
 )
 from intercom_data_events._sending.engines.attempt import ATTEMPT, Attempt
 from intercom_data_events._sending.engines.kinds import is_failure, is_kind, library_of
+from intercom_data_events._sending.secret import Secret
 from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -110,12 +109,13 @@ class _HTTPXBase(Generic[C]):
         pairs = list(model.headers.raw)
         if request.body:
             pairs.append((b"Content-Length", str(len(request.body)).encode()))
-        if request.token is not None:
-            pairs.append((b"Authorization", f"Bearer {request.token}".encode()))
         made = library.Request(
             model.method,
             url,
-            headers=pairs,
+            # Within the expression, because tracebacks show variables.
+            headers=pairs
+            if request.token is None
+            else [*pairs, (b"Authorization", f"Bearer {request.token.value}".encode())],
             stream=library.ByteStream(request.body),
             extensions={"timeout": phases},
         )
@@ -159,8 +159,13 @@ class _HTTPXBase(Generic[C]):
             body.decompress(response.headers.get_list("content-encoding"))
         return response.stream
 
-    def _answer(self, response: Any, body: Body, problem: Exception | None) -> RawResponse:
-        return RawResponse(response.status_code, response.headers.raw, body.content, problem)
+    def _answer(
+        self, request: Request, response: Secret[Any], content: bytes, problem: Exception | None
+    ) -> RawResponse:
+        answer = RawResponse(
+            response.value.status_code, response.value.headers.raw, content, problem
+        )
+        return answer.without(request.token)
 
     def _late(self, request: Request, made: Any) -> SendError:
         said = f"no whole answer within {request.seconds:g} s"
@@ -175,10 +180,9 @@ class _HTTPXBase(Generic[C]):
             error = self._library.DecodingError(f"it is {error}")
         if isinstance(error, self._library.TransportError | OSError):
             return self._failure(error, made)
-        _remove_requests(error)
         return BodyError(str(error), error)
 
-    def _unanswered(self, error: Exception, made: Any) -> RawResponse:
+    def _unanswered(self, error: Exception, request: Request, made: Any) -> RawResponse:
         """Sorts an error of the library, a hook or a transport.
 
         Returns:
@@ -191,10 +195,11 @@ class _HTTPXBase(Generic[C]):
         library = self._library
         if isinstance(error, library.HTTPStatusError) and _is_about(error, made, library):
             # A hook usually raises before the body is read.
-            answer: Any = cast("Any", error).response
-            content = answer.content if answer.is_stream_consumed else b""
+            answer = Secret(cast("Any", error).response)
             problem = self._failure(error, made)
-            return RawResponse(answer.status_code, answer.headers.raw, content, problem)
+            if not answer.value.is_stream_consumed:
+                return self._answer(request, answer, b"", problem)
+            return self._answer(request, answer, answer.value.content, problem)
         # Python 3.12 names the codec in a note.
         named = (
             f"{error}{getattr(error, '__notes__', '')}" if isinstance(error, UnicodeError) else ""
@@ -215,20 +220,21 @@ class _HTTPXBase(Generic[C]):
         library = self._library
         about = _is_about(error, made, library)
         if about:
+            # Imported after a failure only, so that programs start faster.
+            from intercom_data_events._sending.causes import causes
+
             # By name, because importing ssl takes longer than everything else here.
             recurs = isinstance(error, self._recurring) or any(
                 type(one).__name__ == "SSLCertVerificationError" for one in causes(error)
             )
         else:
             recurs = not isinstance(error, OSError)
-        failure = SendError(
+        return SendError(
             error,
             possibly_sent=not about or not isinstance(error, self._not_sent),
             timed_out=isinstance(error, TimeoutError) or is_kind(error, "TimeoutException"),
             recurs=recurs,
         )
-        _remove_requests(error)
-        return failure
 
 
 class HTTPXEngine(_HTTPXBase[httpx.Client]):
@@ -245,17 +251,19 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
         try:
             try:
                 # Streamed, so that the time is checked between two reads.
-                response: Any = self.client.send(
-                    made, auth=self._auth, stream=True, follow_redirects=False
+                # Held, as its repr shows what the server says.
+                response = Secret(
+                    self.client.send(made, auth=self._auth, stream=True, follow_redirects=False)
                 )
             except Exception as error:  # noqa: BLE001  # sorted there
-                return self._unanswered(error, made)
-            body = Body(response.status_code)
+                return self._unanswered(error, request, made)
+            body = Body(response.value.status_code)
             try:
-                chunks = cast("Iterable[bytes]", self._chunks(response, body, "iter_bytes"))
+                chunks = cast("Iterable[bytes]", self._chunks(response.value, body, "iter_bytes"))
                 for chunk in chunks:
-                    for piece in body.pieces(chunk):
-                        body.add(piece)
+                    pieces = body.feed(chunk)
+                    del chunk  # The next one may be waited for.
+                    for _ in pieces:
                         # An own connection keeps the time limit only while it receives.
                         timed = transport is None or body.is_compressed
                         if timed and self._clock.monotonic() > ends:
@@ -264,10 +272,10 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
             except self._breaking as error:
                 problem = self._broken(error, made)
             finally:
-                response.close()
+                response.value.close()
         finally:
             ATTEMPT.reset(running)
-        return self._answer(response, body, problem)
+        return self._answer(request, response, body.content, problem)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -285,24 +293,27 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
         import anyio.lowlevel
 
         ends = self._clock.monotonic() + request.seconds
-        response: Any = None
+        response: Secret[Any] | None = None
         body: Body | None = None
         problem: Exception | None = None
         running = ATTEMPT.set(Attempt(ends, self._clock, transport))
         try:
             with anyio.move_on_after(request.seconds + _GRACE) as scope:
                 try:
-                    response = await self.client.send(
-                        made, auth=self._auth, stream=True, follow_redirects=False
+                    response = Secret(
+                        await self.client.send(
+                            made, auth=self._auth, stream=True, follow_redirects=False
+                        )
                     )
                 except Exception as error:  # noqa: BLE001  # sorted there
-                    return self._unanswered(error, made)
-                body = Body(response.status_code)
+                    return self._unanswered(error, request, made)
+                body = Body(response.value.status_code)
                 try:
-                    chunks = self._chunks(response, body, "aiter_bytes")
+                    chunks = self._chunks(response.value, body, "aiter_bytes")
                     async for chunk in cast("AsyncIterable[bytes]", chunks):
-                        for piece in body.pieces(chunk):
-                            body.add(piece)
+                        pieces = body.feed(chunk)
+                        del chunk  # The next one may be waited for.
+                        for _ in pieces:
                             # As in the twin. To leave the loop leaves async generators unclosed.
                             timed = transport is None or body.is_compressed
                             if timed and self._clock.monotonic() > ends:
@@ -313,14 +324,14 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                 except self._breaking as error:
                     problem = self._broken(error, made)
                 finally:
-                    await response.aclose()
+                    await response.value.aclose()
         finally:
             ATTEMPT.reset(running)
         if scope.cancelled_caught:
             problem = self._late(request, made)
-        if body is None:
+        if response is None or body is None:
             raise cast("Exception", problem)
-        return self._answer(response, body, problem)
+        return self._answer(request, response, body.content, problem)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -372,17 +383,3 @@ def _is_about(error: Exception, made: Any, library: Any) -> bool:
         return cast("Any", error).request is made
     except RuntimeError:
         return False  # The error has no request.
-
-
-def _remove_requests(error: Exception) -> None:
-    """Replaces the requests of an error and its causes by bare ones, because tools show them."""
-    for one in causes(error):
-        library: Any = library_of(one)
-        if library is None or not isinstance(one, library.RequestError | library.HTTPStatusError):
-            continue
-        found: Any = one
-        with suppress(RuntimeError):  # The error has no request.
-            sent = found.request
-            found.request = bare = library.Request(sent.method, sent.url.copy_with(query=None))
-            if isinstance(one, library.HTTPStatusError):
-                found.response.request = bare

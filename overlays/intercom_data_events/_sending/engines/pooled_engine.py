@@ -98,7 +98,7 @@ class Chosen(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request on the running attempt's connection."""
-        return cast("httpx.Response", _chosen().handle_request(request))
+        return _without_reason(_chosen().handle_request(request))
 
 
 class AsyncChosen(httpx.AsyncBaseTransport):
@@ -106,7 +106,13 @@ class AsyncChosen(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request on the running attempt's connection."""
-        return cast("httpx.Response", await _chosen().handle_async_request(request))
+        return _without_reason(await _chosen().handle_async_request(request))
+
+
+def _without_reason(response: httpx.Response) -> httpx.Response:
+    """Removes the server's words beside the status, because httpx logs them."""
+    response.extensions.pop("reason_phrase", None)
+    return response
 
 
 def _chosen() -> Any:

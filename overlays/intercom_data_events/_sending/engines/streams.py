@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from intercom_data_events._sending.engines.attempt import ATTEMPT, Attempt, time_left
+from intercom_data_events._sending.secret import Secret
 
 if TYPE_CHECKING:
     import ssl
@@ -213,10 +214,7 @@ class GuardedStream:
         """
         left = time_left(timeout, self._core.ReadTimeout)
         if not self._received.waiting:
-            data: bytes = self._stream.read(max_bytes, timeout=left)
-            if not data:
-                return data
-            self._received.add(data)
+            self._received.add(self._stream.read(max_bytes, timeout=left))
         return self._received.next_piece(max_bytes)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -227,15 +225,16 @@ class GuardedStream:
             WriteTimeout: The time limit, or that of the attempt, has passed.
             WriteError: The connection failed.
         """
+        held, buffer = Secret(buffer), b""  # It may have the access token.
         if (attempt := ATTEMPT.get()) is not self._attempt:
             self._attempt = attempt
             if self._received.waiting or self._is_readable():
                 # Not a WriteError, after which httpcore reads the unread bytes as the answer.
                 raise self._core.ConnectError(OUT_OF_STEP)
             self._received.start_answer()
-        if not buffer:
+        if not held.value:
             return  # The end of a request whose length is known.
-        self._stream.write(buffer, timeout=time_left(timeout, self._core.WriteTimeout))
+        self._stream.write(held.value, timeout=time_left(timeout, self._core.WriteTimeout))
 
     def close(self) -> None:
         """Closes it."""

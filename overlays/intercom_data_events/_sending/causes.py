@@ -1,0 +1,103 @@
+"""What led to an exception: goes through it, and removes from it what gives the access token away.
+
+The frames of libraries hold the headers and the bytes of requests. Below Python 3.13, to clear
+frames would close a coroutine that is suspended in one of them. So the tracebacks are cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from intercom_data_events._sending.engines.kinds import is_kind, library_of
+
+if TYPE_CHECKING:
+    from intercom_data_events._sending.secret import Secret
+    from intercom_data_events.errors import IntercomError
+
+# What is between a caller's code and their function, hook or transport.
+_BETWEEN = {"intercom_data_events", "httpx", "httpx2"}
+
+
+def causes(error: BaseException, but: BaseException | None = None) -> Iterator[BaseException]:
+    """Yields an exception and all exceptions that led to it, those of groups included.
+
+    Args:
+        error: The exception.
+        but: One at which to stop, with all that led to it.
+    """
+    seen = {id(but)}
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            if isinstance(cause, BaseExceptionGroup):
+                waiting += reversed(cause.exceptions)
+            waiting += (cause.__context__, cause.__cause__)
+
+
+def lay_bare(failure: IntercomError, token: Secret[str] | None) -> None:
+    """Removes tracebacks and requests from a failure and from what led to it.
+
+    A failure whose causes show the access token has none. What the caller was handling at the time
+    led to nothing, and stays as it is.
+    """
+    handled = sys.exception()
+    for one in list(causes(failure, handled)):
+        one.__traceback__ = None
+        _remove_request(one)
+        if one is not failure and _shows(one, token):
+            failure.__cause__ = failure.__context__ = None
+
+
+def place_of(error: BaseException) -> str:
+    """Returns the file and line at which the caller's code failed, with a blank before; or nothing.
+
+    Messages have it, because the traceback is cut off.
+    """
+    at = error.__traceback__
+    while at is not None:
+        if str(at.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _BETWEEN:
+            # Without the file's path, which may name a person.
+            return f" at {at.tb_frame.f_code.co_filename.rpartition(os.sep)[2]}:{at.tb_lineno}"
+        at = at.tb_next
+    return ""
+
+
+def _remove_request(error: BaseException) -> None:
+    """Replaces the request of a library's error by a bare one, because tools show it."""
+    library: Any = library_of(error)
+    if library is None or not isinstance(error, library.RequestError | library.HTTPStatusError):
+        return
+    found: Any = error
+    with suppress(RuntimeError):  # The error has no request.
+        sent = found.request
+        found.request = bare = library.Request(sent.method, sent.url.copy_with(query=None))
+        if isinstance(error, library.HTTPStatusError):
+            found.response.request = bare
+
+
+def _shows(error: BaseException, token: Secret[str] | None) -> bool:
+    """Whether an exception shows the access token; one that cannot be shown may."""
+    if token is None:
+        return False
+    # Imported after a failure only, so that programs start faster.
+    from intercom_data_events._sending.redaction import shows
+
+    try:
+        parts = [f"{error!r}{error}{vars(error)}".encode("utf-8", "surrogatepass")]
+        if is_kind(error, "HTTPStatusError"):
+            answer: Any = error
+            answer = answer.response
+            if answer.is_stream_consumed:
+                parts.append(answer.content)
+            parts += [one for pair in answer.headers.raw for one in pair]
+            parts.append(answer.reason_phrase.encode())
+    except Exception:  # noqa: BLE001  # a __repr__ of the caller's own
+        return True
+    return any(shows(part, token) for part in parts)

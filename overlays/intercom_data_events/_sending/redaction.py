@@ -1,0 +1,131 @@
+"""Removes the access token from what servers, proxies and libraries say, however it is encoded.
+
+A server that repeats a token may escape it as JSON, percent-encode it, write it in HTML, or cut it
+off. So what is removed is a regular expression of the token, character by character: its beginning,
+and as much of the rest as is there.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from intercom_data_events.errors import REMOVED
+
+if TYPE_CHECKING:
+    import re
+
+    from intercom_data_events._sending.secret import Secret
+
+# Characters. A part as long gives the token away. Intercom's tokens have some 60; a shorter one, of
+# a test, may be a word of an answer.
+_LEAST = 16
+# One of them is in each encoding of a character. As integers, which are found faster.
+_SIGNS = _BACKSLASH, _PERCENT, _AMPERSAND, _ZERO = b"\\%&\0"
+# Bytes; more than one encoded character has.
+_LONGEST = 64
+# Characters that are searched first, because the expression of more takes milliseconds to make.
+_FIRST = 3
+
+
+def shows(data: bytes, token: Secret[str] | None) -> bool:
+    """Whether bytes have the access token in them, or so much of it that it is not secret."""
+    if token is None or len(token.value) < _LEAST:
+        return False
+    if token.value[:_LEAST].encode() in data:
+        return True
+    # What most answers lack is looked for first, because this is done for each.
+    if not (_PERCENT in data or _BACKSLASH in data or _AMPERSAND in data or _ZERO in data):
+        return False
+    if _shows_encoded(data, token):
+        return True
+    if not (_ZERO in data or (_BACKSLASH in data and b"\\x00" in data)):
+        return False
+    plain = _without_zeros(data)
+    return token.value[:_LEAST].encode() in plain or _shows_encoded(plain, token)
+
+
+def redacted(data: bytes, token: Secret[str] | None, removed: str = REMOVED) -> bytes:
+    """Returns bytes without the access token.
+
+    Args:
+        data: The bytes, also those of UTF-16 and UTF-32, which become ASCII then.
+        token: The access token.
+        removed: What replaces it.
+    """
+    if token is None or not shows(data, token):
+        return data
+    rest = _pattern(token, len(token.value)).sub(removed.encode(), data)
+    if shows(rest, token):
+        rest = _pattern(token, len(token.value)).sub(removed.encode(), _without_zeros(rest))
+    return rest
+
+
+def redacted_text(text: str, token: Secret[str] | None) -> str:
+    """Returns a string without the access token."""
+    return redacted(text.encode("utf-8", "surrogatepass"), token).decode("utf-8", "surrogatepass")
+
+
+def _shows_encoded(data: bytes, token: Secret[str]) -> bool:
+    # All before the first sign, and after the last one, is plain.
+    found = [at for sign in _SIGNS if (at := data.find(sign)) >= 0]
+    begin = max(0, min(found, default=0) - _LEAST)
+    end = max(map(data.rfind, _SIGNS)) + _LONGEST + _LEAST
+    return (
+        _pattern(token, _FIRST).search(data, begin, end) is not None
+        and _pattern(token, _LEAST).search(data, begin, end) is not None
+    )
+
+
+def _without_zeros(data: bytes) -> bytes:
+    """Returns bytes without what UTF-16 and UTF-32 have between letters, also in a repr of them."""
+    return data.replace(b"\\x00", b"").replace(b"\0", b"")
+
+
+@lru_cache(maxsize=8)
+def _pattern(token: Secret[str], most: int) -> re.Pattern[bytes]:
+    """Returns an expression of so many characters of a token; those after the first are optional.
+
+    Every repetition is bounded, so that searching takes no longer than the text is long.
+    """
+    import re
+
+    return re.compile(
+        b"".join(
+            b"(?:%s)%s" % (_encodings(one), b"" if number < _LEAST else b"?+")
+            for number, one in enumerate(token.value[:most])
+        )
+    )
+
+
+def _encodings(one: str) -> bytes:
+    """Returns an expression of all forms of a character: its own, of JSON, of URLs and of HTML."""
+    import re
+
+    code, own = ord(one), re.escape(one)
+    escaped = "" if one.isalnum() or one == "\\" else f"|{own}"
+    digits = "".join(
+        f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in f"{code:02x}"
+    )
+    named = "".join(f"|{name}" for name in _names(one))
+    number = rf"(?:#|%23)(?:0{{0,6}}{code}|[xX]0{{0,6}}{digits})"
+    # After an ampersand, which may be escaped itself.
+    entity = rf"(?:(?:amp|#38|#[xX]26);){{0,3}}(?:{number}{named})(?:;|%3[bB])?"
+    unicode = rf"u\{{?0{{0,6}}{digits}\}}?|[xU]0{{0,6}}{digits}|0?{code:o}"
+    forms = (
+        rf"%(?:25){{0,3}}(?:{digits}|26{entity})",
+        rf"&{entity}",
+        # Each backslash may be escaped itself.
+        rf"\\\\{{0,7}}+(?:{unicode}|u0026{entity}{escaped})",
+        r"\\\\{0,7}" if one == "\\" else own,
+    )
+    return "|".join(forms).encode()
+
+
+def _names(one: str) -> list[str]:
+    """Returns the names that a character has in HTML."""
+    if one.isalnum():
+        return []
+    from html.entities import html5
+
+    return [name[:-1] for name, character in html5.items() if character == one and name[-1] == ";"]
