@@ -30,6 +30,23 @@ def short_repr(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
+def printable(text: str, longest: int | None = 500) -> str:
+    """Returns text from outside so that it cannot forge log lines or control a terminal.
+
+    Line ends, control characters, marks that turn a line's direction, lone surrogates and whatever
+    else is not printable are escaped.
+
+    Args:
+        text: Any.
+        longest: Characters to which the text is cut; None for all of it.
+    """
+    if longest is not None:
+        text = text[: longest + 1]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if longest is None or len(text) <= longest else f"{text[:longest]}…"
+
+
 def invalid(error: type[E], must: str, value: object, remedy: str = "") -> E:
     """Returns an error that says what must be, what was given, and the remedy, if any."""
     return error(f"{must}, not {short_repr(value)}{remedy and '; '}{remedy}")

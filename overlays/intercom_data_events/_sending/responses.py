@@ -16,8 +16,8 @@ from intercom_data_events._sending.engines import BodyError, RawResponse, SendEr
 from intercom_data_events._sending.engines.connections import origin_of, proxy_of
 from intercom_data_events._sending.engines.kinds import library_of
 from intercom_data_events._sending.settings import region_of
-from intercom_data_events._validation import short_repr
-from intercom_data_events._words import Words, printable, read_words
+from intercom_data_events._validation import printable, short_repr
+from intercom_data_events._words import Words, read_words
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.response import APIResponse
 
