@@ -22,9 +22,9 @@ LONGEST_NUMBER = 40
 
 
 def short_repr(value: object) -> str:
-    """Returns any value as a message shows it, cut to 80 characters."""
+    """Returns any value as a message shows it, printable and cut to 80 characters."""
     try:
-        text = repr(value)
+        text = printable(repr(value), 80)
     except Exception:  # noqa: BLE001  # an integer of 5,000 digits, or a __repr__ that fails
         text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 80 else f"{text[:79]}…"

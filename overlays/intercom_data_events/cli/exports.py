@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from intercom_data_events import DataEventsClient, ListedEvent
+from intercom_data_events._validation import printable
 from intercom_data_events.cli import columns, output
 from intercom_data_events.cli.contacts import read_time, recent
 from intercom_data_events.cli.exits import UsageError
@@ -55,7 +56,7 @@ def export(
         )
         count = _write_csv(events, file) if as_csv else write_ndjson(events, file)
     if not quiet:
-        where = output.printable(str(to)) if to is not None else "standard output"
+        where = to if to is not None else "standard output"
         output.message(f"{count:,} events of {len(asked):,} contacts written to {where}.")
 
 
@@ -87,7 +88,7 @@ def _write_csv(events: Iterator[Mapping[str, object]], file: TextIO) -> int:
     writer.writeheader()
     writer.writerows(rows)
     if isinstance(table, io.StringIO):  # A person looks at it: nothing in it is to steer.
-        file.writelines(f"{output.printable(line)}\n" for line in table.getvalue().splitlines())
+        file.writelines(f"{printable(line, None)}\n" for line in table.getvalue().splitlines())
     return len(rows)
 
 

@@ -17,9 +17,9 @@ import anyio
 from attrs import define, field, frozen
 
 from intercom_data_events import AsyncDataEventsClient, Outcome
+from intercom_data_events._validation import printable
 from intercom_data_events.bulk import check_many
 from intercom_data_events.cli.journal import Journal, Read
-from intercom_data_events.cli.output import printable
 from intercom_data_events.cli.records import Format, Reader, Record, SourceError
 from intercom_data_events.cli.source import Source
 
@@ -148,7 +148,7 @@ class RefusedFile:
         return f"refused_because{reader.delimiter}".encode() + (reader.header or b"") + b"\n"
 
     def _entry(self, record: Record, reason: str, reader: Reader) -> bytes:
-        reason = printable(" ".join(f"line {record.line}: {reason}".split()))
+        reason = printable(" ".join(f"line {record.line}: {reason}".split()), None)
         if reader.format is not Format.CSV:
             raw = record.raw + b"\n" if record.raw else b""
             return f"# {reason}\n".encode() + raw
