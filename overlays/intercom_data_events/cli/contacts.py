@@ -16,6 +16,7 @@ from intercom_data_events import (
     InvalidInputError,
     ListedEvent,
 )
+from intercom_data_events._files import replacing
 from intercom_data_events._validation import read_number, short_repr
 from intercom_data_events.cli import columns, output
 from intercom_data_events.cli import plot as _plot
@@ -295,7 +296,8 @@ def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Pa
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    with replacing(path, UsageError) as file:
+        file.write(text)
     output.message(f"Written: {path}")
 
 

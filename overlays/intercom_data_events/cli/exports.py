@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from intercom_data_events import DataEventsClient, ListedEvent
+from intercom_data_events._files import replacing
 from intercom_data_events._validation import printable
 from intercom_data_events.cli import columns, output
 from intercom_data_events.cli.contacts import read_time, recent
@@ -101,27 +99,5 @@ def opened(to: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    if to.exists() and not to.is_file():  # A device or a pipe, which is not to be replaced.
-        with _open(to) as file:
-            yield file
-        return
-    to = to.resolve()
-    if not to.parent.is_dir():
-        raise UsageError(f"{to.parent} is no folder: make it, or name another place with -o")
-    # For nobody else to read, as the journal of an import, unless the file is there already.
-    descriptor, name = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
-    part = Path(name)
-    try:
-        with _open(part) as file:
-            if to.exists():
-                os.fchmod(descriptor, stat.S_IMODE(to.stat().st_mode))
-            yield file
-        part.replace(to)
-    finally:
-        os.close(descriptor)
-        part.unlink(missing_ok=True)
-
-
-def _open(path: Path) -> TextIO:
-    # Half a character, which a server can send, has no place in CSV.
-    return path.open("w", encoding="utf-8", errors="replace", newline="")
+    with replacing(to, UsageError) as file:
+        yield file

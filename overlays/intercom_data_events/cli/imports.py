@@ -78,6 +78,7 @@ def import_file(
                 f"{aside.path}, where refused events go, is there from before: import it or move "
                 "it away, or name another place with --refused"
             )
+        aside.check()
         notes = None
         if noted is not None:
             notes = Journal.open(

@@ -23,6 +23,7 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
+from intercom_data_events import _files
 from intercom_data_events._sending import runtime
 from intercom_data_events._sending.runtime import ForkLock, guard_forks
 from intercom_data_events.clock import SYSTEM
@@ -179,7 +180,7 @@ class OutboxFile:
         except BaseException:
             self._disconnect()
             raise
-        _permissions.tell(str(self.path))
+        _files.tell(self.path, "the outbox")
 
     def __del__(self) -> None:
         """Closes the file, where an error of a signal handler has lost the outbox."""
