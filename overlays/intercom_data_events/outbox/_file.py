@@ -26,6 +26,7 @@ from typing import Any
 from intercom_data_events import _files
 from intercom_data_events._sending import runtime
 from intercom_data_events._sending.runtime import ForkLock, guard_forks
+from intercom_data_events._validation import printable
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import OutboxError, OutboxLockedError
 from intercom_data_events.outbox import _permissions, _rescue, _schema
@@ -273,7 +274,7 @@ class OutboxFile:
             # At once, as a log handler or a finalizer may come here, too.
             remarks, self._remarks = self._remarks, []
             for remark in remarks:
-                log.error("%s", remark)
+                log.error("%s", printable(remark, None))
 
     def is_ready(self, slot: Slot) -> bool:
         """Whether a slot can be used as it is, by a thread that holds its lock."""
