@@ -47,6 +47,12 @@ def printable(text: str, longest: int | None = 500) -> str:
     return text if longest is None or len(text) <= longest else f"{text[:longest]}…"
 
 
+def short_email(address: str) -> str:
+    """Returns an e-mail address as a message shows it: personal, so only a part of it."""
+    at = address.rfind("@")
+    return f"{address[:1]}…{address[at:] if at >= 0 else ''}"
+
+
 def invalid(error: type[E], must: str, value: object, remedy: str = "") -> E:
     """Returns an error that says what must be, what was given, and the remedy, if any."""
     return error(f"{must}, not {short_repr(value)}{remedy and '; '}{remedy}")

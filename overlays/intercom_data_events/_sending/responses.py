@@ -16,7 +16,7 @@ from intercom_data_events._sending.engines import BodyError, RawResponse, SendEr
 from intercom_data_events._sending.engines.connections import origin_of, proxy_of
 from intercom_data_events._sending.engines.kinds import library_of
 from intercom_data_events._sending.settings import region_of
-from intercom_data_events._validation import printable, short_repr
+from intercom_data_events._validation import printable, short_email, short_repr
 from intercom_data_events._words import Words, read_words
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.response import APIResponse
@@ -318,14 +318,13 @@ def _shows(error: BaseException, secret: str) -> bool:
 
 
 def _contact(log_context: Mapping[str, object], otherwise: str = "this identity") -> str:
-    """Returns a contact's identities; an e-mail address is personal, so only a part of it."""
+    """Returns a contact's identities; of an e-mail address, a part."""
     named = []
     for name in _IDENTITIES:
         value = log_context.get(name)
         if isinstance(value, str):
             if name == "email":
-                at = value.rfind("@")
-                value = f"{value[:1]}…{value[at:] if at >= 0 else ''}"
+                value = short_email(value)
             named.append(f"{name} {short_repr(value)}")
     return " and ".join(named) or otherwise
 

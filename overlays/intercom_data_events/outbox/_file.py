@@ -199,6 +199,11 @@ class OutboxFile:
         """The path of the log, which is beside the file that a symbolic link leads to."""
         return f"{os.path.realpath(self.path)}-wal"
 
+    @property
+    def name(self) -> str:
+        """The path, printable, as log lines have it."""
+        return printable(str(self.path), None)
+
     def place(self) -> tuple[int, int] | None:
         """Returns which file the database is that was opened."""
         return self._place
@@ -332,10 +337,10 @@ class OutboxFile:
 
     def check_open(self) -> None:
         if self.is_closed:
-            raise RuntimeError(f"the outbox {self.path} is closed; open it again")
+            raise RuntimeError(f"the outbox {self.name} is closed; open it again")
         if self._is_rescuing:
             raise OutboxLockedError(
-                f"the outbox {self.path} cannot be used by a finalizer or signal handler while its "
+                f"the outbox {self.name} cannot be used by a finalizer or signal handler while its "
                 f"thread moves events into a new log; try again{UNHARMED}"
             )
 

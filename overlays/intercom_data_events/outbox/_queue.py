@@ -16,7 +16,6 @@ from itertools import islice
 from typing import Any
 
 from intercom_data_events._identity import person
-from intercom_data_events._validation import printable
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
     APIStatusError,
@@ -199,7 +198,6 @@ class OutboxQueue(Outbox):
         file = self._file = OutboxFile(path, binding, patience=patience, create=create)
         # The one process that sends without claims holds this one. Others that have something to
         # write, or cannot renew their claims, share the other one: then no claim is ended.
-        self._name = printable(str(file.path), None)  # As log lines have it.
         self._lock = Lock(file.path, file.place, is_open)
         self._pending = Lock(file.log_path, file.log_place)
         with file.using(file.main) as connection:
@@ -354,7 +352,7 @@ class OutboxQueue(Outbox):
                 continue
             if not self._bury_row(number, queued, now, rescues):
                 continue
-            log.warning(_UNREADABLE, self._name, self._name)
+            log.warning(_UNREADABLE, self._file.name, self._file.name)
             if number in self._dying:  # The disk is full.
                 return None if self._alone is None else self._next_unclaimed(self._alone, now)
 
@@ -378,7 +376,7 @@ class OutboxQueue(Outbox):
             queued = _queued(*row)
             if not isinstance(queued, QueuedEvent):
                 if self._bury_row(row[0], queued, now, rescues):
-                    log.warning(_UNREADABLE, self._name, self._name)
+                    log.warning(_UNREADABLE, self._file.name, self._file.name)
                 continue
             alone.handed[queued.id] = queued
             self._claimed[queued.id] = queued, row[1]
@@ -398,7 +396,8 @@ class OutboxQueue(Outbox):
             if now - self._warned_at >= _SELDOM:
                 self._warned_at = now
                 log.warning(
-                    "the disk of the outbox %s is full; one process sends what is in it", self._name
+                    "the disk of the outbox %s is full; one process sends what is in it",
+                    self._file.name,
                 )
         elif self._alone is None:
             self._pending.acquire(shared=True)
@@ -655,7 +654,7 @@ class OutboxQueue(Outbox):
                 if left := len(self._leaving) + len(self._dying):
                     log.error(
                         "%d accepted or rejected events stay in the outbox %s and are sent again: "
-                        "%s", left, self._name, error,
+                        "%s", left, self._file.name, error,
                     )  # fmt: skip
         self._lock.release()
         self._pending.release()
