@@ -72,12 +72,12 @@ queue and a worker of their own, so that other tasks need not wait. ``worker_eta
 (Celery 5.6) bounds how many retries a worker holds in memory while Intercom is down.
 
 **Personal data.** What monitors show of a message, such as ``celery events``, Flower and
-``celery inspect active``, ``scheduled`` and ``reserved``, has ``<event>`` in place of the event, also
-of retries. Celery's lines about retries and failures have the message of the error, in which e-mail
-addresses are cut, other identities are not, and the words of the answer are quoted. Three things
-show a whole message, up to 1,024 characters of it: a worker's log at DEBUG, a worker that gets
-messages of a task that it has not imported (import this module in each worker of the queue), and
-whatever reads the broker itself.
+``celery inspect`` (``active``, ``scheduled``, ``reserved``), has ``<event>`` in place of the event,
+also of retries. Celery's lines about retries and failures have the message of the error, in which
+e-mail addresses are cut, other identities are not, and the words of the answer are quoted. Three
+things show a message itself, up to 1,024 characters of it: a worker's log at DEBUG, the log of a
+worker that gets the task without having imported it (import this module in each worker of the
+queue), and whatever reads the broker.
 
 Tested with the pools prefork, threads and solo. ``map``, ``starmap`` and ``chunks`` make one task
 of many events, which cannot be retried for one of them: use a loop or a ``group``.
