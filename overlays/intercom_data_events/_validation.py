@@ -47,6 +47,11 @@ def printable(text: str, longest: int | None = 500) -> str:
     return text if longest is None or len(text) <= longest else f"{text[:longest]}…"
 
 
+def escape(error: BaseException) -> None:
+    """Makes printable what an exception of another library says, because tracebacks show it."""
+    error.args = tuple(printable(one, None) if isinstance(one, str) else one for one in error.args)
+
+
 def short_email(address: str) -> str:
     """Returns an e-mail address as a message shows it: personal, so only a part of it."""
     at = address.rfind("@")
