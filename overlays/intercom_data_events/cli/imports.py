@@ -71,6 +71,7 @@ def import_file(
         noted = _place(source, journal)
         aside = RefusedFile(refused or _beside(source))
         opened.callback(aside.close)
+        aside.check()
         if source.path is not None and aside.exists and source.path.samefile(aside.path):
             raise UsageError("--refused names the file that is imported: name another place")
         if aside.exists and (restart or noted is None or not noted.exists()):
@@ -78,7 +79,6 @@ def import_file(
                 f"{aside.path}, where refused events go, is there from before: import it or move "
                 "it away, or name another place with --refused"
             )
-        aside.check()
         notes = None
         if noted is not None:
             notes = Journal.open(
