@@ -140,13 +140,13 @@ _HEADER = "intercom_data_events"
 class _Request(Request):
     """A message that a worker has taken; it shows monitors nothing of its event."""
 
-    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # what callers ask for
+    def info(self, safe: bool = False) -> Any:  # noqa: ANN401, ARG002  # as Celery has it
         """Returns what ``celery inspect`` shows.
 
         Celery shows the arguments themselves, of whatever waits or runs; with `safe`, the texts
         that `EventTask.apply_async` gives for them.
         """
-        return cast("dict[str, Any]", super().info(safe=True))
+        return super().info(safe=True)
 
 
 class EventTask(_Task):
@@ -161,7 +161,7 @@ class EventTask(_Task):
             the first such answer on. 0 rejects it at once.
     """
 
-    Request = _Request
+    Request = f"{__name__}:_Request"
     acks_late = True
     reject_on_worker_lost = True
     # A message that exceeds the hard time limit goes back to the queue, and one that failed does
