@@ -140,7 +140,7 @@ _HEADER = "intercom_data_events"
 class _Request(Request):
     """A message that a worker has taken; it shows monitors nothing of its event."""
 
-    def info(self, safe: bool = False) -> Any:  # noqa: ANN401, ARG002  # as Celery has it
+    def info(self, safe: bool = False) -> Any:  # noqa: ARG002  # as Celery has it
         """Returns what ``celery inspect`` shows.
 
         Celery shows the arguments themselves, of whatever waits or runs; with `safe`, the texts
