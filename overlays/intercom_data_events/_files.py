@@ -92,7 +92,7 @@ def open_checked(path: Path, name: str, error: type[E], flags: int = 0) -> int:
         E: Another user may have made or written it, or made a link there.
         OSError: It cannot be opened.
     """
-    place = _followed(path, error)
+    place = followed(path, error)
     flags |= os.O_RDWR
     with suppress(FileExistsError):
         return os.open(place, flags | os.O_CREAT | os.O_EXCL, 0o600)
@@ -122,7 +122,7 @@ def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
         E: Another user made the file, or a link there, or its folder does not exist.
         OSError: It cannot be written.
     """
-    place = _followed(path, error)
+    place = followed(path, error)
     is_of_process = _is_of_process(place)
     found = None
     with suppress(FileNotFoundError):
@@ -155,21 +155,19 @@ def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-def user(number: int) -> str:
-    """Returns what messages call a user."""
-    try:
-        import pwd
+def followed(path: Path, error: type[E]) -> Path:
+    """Returns where a link of ours or root's leads; any other path as it is.
 
-        return f"the user {pwd.getpwuid(number).pw_name}"
-    except (ImportError, KeyError):
-        return f"the user {number}"
+    The kernel refuses another user's in folders such as /tmp alone, and only where it is asked to
+    follow it (fs.protected_symlinks).
 
+    Args:
+        path: The path.
+        error: What to raise.
 
-def _followed(path: Path, error: type[E]) -> Path:
-    """Returns where a link of ours or root's leads; raises the error for another user's.
-
-    The kernel refuses the latter in folders such as /tmp alone, and only where it is asked to
-    follow them (fs.protected_symlinks).
+    Raises:
+        E: The link is another user's.
+        OSError: It cannot be read, or leads in a circle.
     """
     for _ in range(_MOST_LINKS):
         try:
@@ -185,6 +183,16 @@ def _followed(path: Path, error: type[E]) -> Path:
             )
         path = path.parent / path.readlink()
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def user(number: int) -> str:
+    """Returns what messages call a user."""
+    try:
+        import pwd
+
+        return f"the user {pwd.getpwuid(number).pw_name}"
+    except (ImportError, KeyError):
+        return f"the user {number}"
 
 
 def _is_of_process(path: Path) -> bool:

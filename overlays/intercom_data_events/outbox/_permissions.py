@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 from intercom_data_events import _files
 from intercom_data_events.errors import OutboxError
@@ -17,8 +18,9 @@ def check(paths: tuple[str, ...]) -> None:
 
     Raises:
         OutboxError: A file is another user's and not shared by a group, or everybody may write to
-            it, or a link leads from beside the database elsewhere.
+            it, or it is another user's link, or a link leads from beside the database elsewhere.
     """
+    _files.followed(Path(paths[0]), OutboxError)
     for path in paths:
         try:
             found = os.stat(path) if path is paths[0] else os.lstat(path)
