@@ -34,6 +34,8 @@ except ModuleNotFoundError as error:
     missing = "griffelib" if error.name == "griffe" else error.name
     sys.exit(f"api-diff: {missing} is not installed: use nox -s api-diff")
 
+from terminal import ArgumentParser, sentence
+
 #: The package that the report is about.
 PUBLIC = "intercom_data_events"
 #: That package and the one that it takes names from, and the source root that each lies in.
@@ -174,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
             before = read(Path(folder))
         changes = compare(before, after)
     except APIDiffError as error:
-        print(f"api-diff: {error}", file=sys.stderr)
+        print(f"api-diff: {sentence(str(error))}", file=sys.stderr)
         return 2
     print(f"{PUBLIC}: {revision} ({commit}) → the working tree")
     print("\n".join(table(changes)))
@@ -493,7 +495,7 @@ def _git(project: Path, *arguments: str) -> bytes:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

@@ -21,9 +21,8 @@ import yaml
 import api_diff
 from regeneration import RegenerationError, correcting, document, generating, reporting, slicing
 from regeneration.publishing import differences, publish
+from terminal import ArgumentParser, sentence
 
-# Characters of a message, which may quote a whole description.
-_LONGEST = 10_000
 _PARTS = ("openapi/upstream.yaml", "openapi/data-events.yaml", "generated")
 _UPSTREAM_HEADING = """\
 The data-events part of Intercom's OpenAPI description (MIT, (c) Intercom): facts only.
@@ -39,10 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(options.project.absolute(), options.source, check=options.check)
     except RegenerationError as error:
-        print(f"regenerate: {_sentence(str(error))}", file=sys.stderr)
+        print(f"regenerate: {sentence(str(error))}", file=sys.stderr)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"regenerate: {_sentence(said)}", file=sys.stderr)
+        print(f"regenerate: {sentence(said)}", file=sys.stderr)
     return 1
 
 
@@ -109,14 +108,6 @@ def _compare(staged: Path, project: Path) -> int:
     return 0
 
 
-def _sentence(text: str) -> str:
-    """One line without control characters: what went wrong may quote what was read."""
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1]
-        for character in " ".join(text[:_LONGEST].split())
-    )
-
-
 def _facts(project: Path) -> reporting.Facts:
     try:
         sliced = document.read(str(project / "openapi" / "upstream.yaml")).content
@@ -134,7 +125,7 @@ def _surface(project: Path) -> api_diff.Surface:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

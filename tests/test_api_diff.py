@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -383,6 +384,17 @@ def test_a_project_that_is_no_folder_is_named(tmp_path, capsys, name):
         api_diff.main(["--project", str(tmp_path / name)])
 
     assert f"--project: {tmp_path / name} is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["\x1b[2J\u202e"], ["a", "\x9b2J"], ["--\x1b[2J"]])
+def test_what_is_typed_is_repeated_printable(repository, capsys, arguments):
+    """Also what git repeats of it."""
+    with suppress(SystemExit):
+        api_diff.main(["--project", str(repository.root), *arguments])
+
+    said = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert "2J" in said[-1]
+    assert all(line.isprintable() for line in said)
 
 
 @pytest.mark.parametrize("revision", [[], ["HEAD"]])

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "FastAPI": "frameworks/test_fastapi.py",
     "gunicorn": "frameworks/test_gunicorn.py",
     "Lambda": "frameworks/test_lambda.py",
+    "Traces": "overlays/test_tracing.py",
 }
 EXAMPLES = [
     (path, *example)

@@ -28,12 +28,40 @@ _MOST_DIGITS = sys.int_info.default_max_str_digits
 
 
 def short_repr(value: object) -> str:
-    """Returns any value as a message shows it, cut to 80 characters."""
+    """Returns any value as a message shows it, printable and cut to 80 characters."""
     try:
-        text = repr(value)
+        text = printable(repr(value), 80)
     except Exception:  # noqa: BLE001  # an integer of 5,000 digits, or a __repr__ that fails
         text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def printable(text: str, longest: int | None = 500) -> str:
+    """Returns text from outside so that it cannot forge log lines or control a terminal.
+
+    Line ends, control characters, marks that turn a line's direction, lone surrogates and whatever
+    else is not printable are escaped.
+
+    Args:
+        text: Any.
+        longest: Characters to which the text is cut; None for all of it.
+    """
+    if longest is not None:
+        text = text[: longest + 1]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if longest is None or len(text) <= longest else f"{text[:longest]}…"
+
+
+def escape(error: BaseException) -> None:
+    """Makes printable what an exception of another library says, because tracebacks show it."""
+    error.args = tuple(printable(one, None) if isinstance(one, str) else one for one in error.args)
+
+
+def short_email(address: str) -> str:
+    """Returns an e-mail address as a message shows it: personal, so only a part of it."""
+    at = address.rfind("@")
+    return f"{address[:1]}…{address[at:] if at >= 0 else ''}"
 
 
 def invalid(error: type[E], must: str, value: object, remedy: str = "") -> E:

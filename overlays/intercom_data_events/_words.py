@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from intercom_data_events._validation import decode_json
+from intercom_data_events._validation import decode_json, printable
 
 # Characters of one text, the reasons of one answer, and how deep they may be nested in it.
 _LONGEST = 500
@@ -119,12 +119,6 @@ def read_words(content: bytes) -> Words:
     )
 
 
-def printable(text: str, longest: int = _LONGEST) -> str:
-    """Escapes what an answer says, so that it cannot forge log lines or control a terminal."""
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: longest + 1])
-    return f"{safe[:longest]}…" if len(safe) > longest else safe
-
-
 def _reasons(value: object, at: str | None = None, depth: int = 0) -> Iterator[Reason]:
     """Yields the reasons in a part of a body; `at` is the field that it is about."""
     if depth > _DEEPEST:
@@ -203,7 +197,7 @@ def _scalar(value: object) -> str | None:
 def _clean(text: str) -> str | None:
     """Returns a text on one line, bounded and printable; None for one without words."""
     # More than is kept, because runs of blanks become one.
-    return printable(" ".join(text[: 20 * _LONGEST].split())) or None
+    return printable(" ".join(text[: 20 * _LONGEST].split()), _LONGEST) or None
 
 
 def _decoded(content: bytes) -> str:

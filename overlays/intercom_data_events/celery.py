@@ -71,6 +71,14 @@ pool, usually for the rest of a window of 10 seconds. If many events are sent at
 queue and a worker of their own, so that other tasks need not wait. ``worker_eta_task_limit``
 (Celery 5.6) bounds how many retries a worker holds in memory while Intercom is down.
 
+**Personal data.** What monitors show of a message, such as ``celery events``, Flower and
+``celery inspect`` (``active``, ``scheduled``, ``reserved``), has ``<event>`` in place of the event,
+also of retries. Celery's lines about retries and failures have the message of the error, in which
+e-mail addresses are cut, other identities are not, and the words of the answer are quoted. Three
+things show a message itself, up to 1,024 characters of it: a worker's log at DEBUG, the log of a
+worker that gets the task without having imported it (import this module in each worker of the
+queue), and whatever reads the broker.
+
 Tested with the pools prefork, threads and solo. ``map``, ``starmap`` and ``chunks`` make one task
 of many events, which cannot be retried for one of them: use a loop or a ``group``.
 """
@@ -84,6 +92,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from celery import Task, shared_task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
+from celery.worker.request import Request
 
 from intercom_data_events._sending import retry
 from intercom_data_events._sending.client import parts_of
@@ -128,6 +137,18 @@ _KOMBU_TYPE = {"__type__", "__value__"}
 _HEADER = "intercom_data_events"
 
 
+class _Request(Request):
+    """A message that a worker has taken; it shows monitors nothing of its event."""
+
+    def info(self, safe: bool = False) -> Any:  # noqa: ARG002  # as Celery has it
+        """Returns what ``celery inspect`` shows.
+
+        Celery shows the arguments themselves, of whatever waits or runs; with `safe`, the texts
+        that `EventTask.apply_async` gives for them.
+        """
+        return super().info(safe=True)
+
+
 class EventTask(_Task):
     """A task whose argument is an event: queued as the API's JSON, sent by one client per process.
 
@@ -140,6 +161,7 @@ class EventTask(_Task):
             the first such answer on. 0 rejects it at once.
     """
 
+    Request = f"{__name__}:_Request"
     acks_late = True
     reject_on_worker_lost = True
     # A message that exceeds the hard time limit goes back to the queue, and one that failed does

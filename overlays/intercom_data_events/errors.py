@@ -39,6 +39,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from intercom_data_events._validation import printable
+
 if TYPE_CHECKING:
     from intercom_data_events.response import APIResponse as APIResponse
 
@@ -66,6 +68,10 @@ class IntercomError(Exception):
     may_have_been_processed: bool = False
     tries: int = 0
     elapsed: float = 0.0
+
+    def __str__(self) -> str:
+        """Says what is wrong, printable: whatever is quoted cannot control a terminal."""
+        return printable(super().__str__(), None)
 
     def __reduce__(self) -> tuple[Callable[..., IntercomError], tuple[object, ...]]:
         return _restore, (type(self), self.args, dict(self.__dict__))

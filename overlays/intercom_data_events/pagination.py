@@ -6,6 +6,7 @@ token is never sent to a host that an answer names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
@@ -16,7 +17,7 @@ from attrs import define, field, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events import timestamps
-from intercom_data_events._validation import invalid, read_number, short_repr
+from intercom_data_events._validation import invalid, read_number, short_email, short_repr
 from intercom_data_events.errors import IdentityError, InvalidInputError, PaginationError
 from intercom_data_events.event import Event, to_json
 
@@ -32,6 +33,7 @@ _Wanted: TypeAlias = tuple[str | None, int | None]
 # Pages without an event in succession, after which a listing is taken for one that never ends.
 _MOST_EMPTY = 100
 _IDENTITIES = {"user_id", "email", "intercom_user_id"}
+_EMAIL = re.compile(r"(email=)[^&#]*", re.IGNORECASE)
 # Characters that a query may contain unencoded; and "%", to keep what is already encoded.
 _QUERY_SAFE = "!$%&'()*+,-./:;=?@_~"
 # Characters. An address of httpx has at most 65,536.
@@ -320,7 +322,7 @@ def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | No
             if isinstance(unread, dict) and unread.get("next"):
                 raise PaginationError(
                     "the address of the next page must have a query that can be sent, not "
-                    f"{short_repr(unread['next'])}; the events so far are complete",
+                    f"{short_repr(_without_email(unread['next']))}; the events so far are complete",
                     _without_page(response),
                 )
             return
@@ -367,12 +369,15 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
     inside = dict(parse_qsl(query or ""))
     if query is None or "since" not in inside:
         must = "since must be the cursor in page.since of an earlier listing"
-        raise invalid(InvalidInputError, must, since)
+        raise invalid(InvalidInputError, must, _without_email(since))
     for name, value in given.items():
-        compared = str.lower if name == "email" else str
+        is_email = name == "email"
+        compared = str.lower if is_email else str
         if name in inside and compared(inside[name]) != compared(str(value)):
             kind = IdentityError if name in _IDENTITIES else InvalidInputError
-            raise invalid(kind, f"{name} must be the cursor's {short_repr(inside[name])}", value)
+            shown = short_email(inside[name]) if is_email else inside[name]
+            must = f"{name} must be the cursor's {short_repr(shown)}"
+            raise invalid(kind, must, short_email(str(value)) if is_email else value)
     if inside.keys() & _IDENTITIES:
         given = {name: value for name, value in given.items() if name not in _IDENTITIES}
     elif not given.keys() & _IDENTITIES:
@@ -382,6 +387,11 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
     complete = {"type": "user", **given}
     missing = {name: value for name, value in complete.items() if name not in inside}
     return f"{query}&{urlencode(missing)}" if missing else query
+
+
+def _without_email(address: object) -> object:
+    """Returns an address or a query as a message shows it, without a contact's e-mail address."""
+    return _EMAIL.sub(r"\1…", address) if isinstance(address, str) else address
 
 
 def _query(address: object) -> str | None:

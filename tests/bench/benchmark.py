@@ -30,6 +30,7 @@ from typing import cast
 
 from attrs import frozen
 
+from intercom_data_events.emulator._arguments import ArgumentParser
 from measuring import (
     backlog,
     chart,
@@ -143,7 +144,7 @@ def _progress(text: str) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")

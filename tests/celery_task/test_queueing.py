@@ -6,9 +6,11 @@ import json
 
 import pytest
 from celery import chain, group, shared_task
+from celery.utils.imports import symbol_by_name
 
 from intercom_data_events import Event, InvalidInputError, MetadataError, MonetaryAmount
 from intercom_data_events.celery import send_event
+from intercom_data_events.emulator import Emulator, Fault
 
 from .conftest import NAME, NOW, TOKEN, delay_of, event, numbers
 
@@ -163,6 +165,25 @@ def test_what_monitors_are_shown_does_not_say_whose_event_it_is(shop):
              for message in shop.messages]  # fmt: skip
     assert not [text for text in shown if "frodo" in text]
     assert shown[2] == "one's own{}"
+
+
+def test_what_a_worker_says_of_a_message_does_not_say_whose_event_it_is(opening):
+    """As `celery inspect` asks for it: of what is due later, of retries, and of what waits."""
+    shop = opening(Emulator(faults=[Fault.failing(503)] * 9))
+    send_event.delay(event(email="frodo@example.com", metadata={"plan": "secret"}))
+    assert shop.work() is None  # It is queued again.
+    send_event.apply_async((event(email="frodo@example.com"),), countdown=100)
+    send_event.delay(event=event(email="frodo@example.com"))
+
+    kind = symbol_by_name(shop.task.Request)  # As a worker finds it.
+    requests = [kind(one, app=shop.app, task=shop.task) for one in shop.messages]
+    shown = [request.info(safe=safe) for request in requests for safe in (False, True)]
+    assert [one["args"] + one["kwargs"] for one in shown] == [
+        "(<event>,){}", "(<event>,){}", "(<event>,){}", "(<event>,){}",
+        "(){'event': <event>}", "(){'event': <event>}",
+    ]  # fmt: skip
+    assert "frodo" not in repr(shown)
+    assert {one["name"] for one in shown} == {NAME}
 
 
 def test_an_event_that_another_task_of_a_chain_makes_is_sent(shop, emulator):

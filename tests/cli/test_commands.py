@@ -400,7 +400,7 @@ def test_charts_are_drawn_where_results_go_and_to_a_file(asked, emulator, comman
     assert "placed-order" in str(done.lines)
     done = command(asked, "--user-id", "1", "--svg", "no/such/folder.svg")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "Error: no/such/folder.svg: No such file or directory\n"
+    assert done.err == "Error: no/such is not a folder; make it, or choose another path\n"
 
 
 def test_there_is_nothing_to_draw_of_somebody_who_did_nothing(serve, command):

@@ -27,6 +27,7 @@ import attrs
 import httpx
 
 from intercom_data_events import DataEventsClient, Event, IntercomError
+from intercom_data_events.emulator._arguments import ArgumentParser
 from intercom_data_events.tracker import Tracker
 
 # What finalizers do: each of these, in turn.
@@ -171,7 +172,7 @@ def run(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=2000)

@@ -39,6 +39,7 @@ import httpx
 
 from intercom_data_events import AsyncDataEventsClient, Clock, DataEventsClient
 from intercom_data_events.emulator import EmulatedEvent, Emulator, EmulatorServer, Fault
+from intercom_data_events.emulator._arguments import ArgumentParser
 from intercom_data_events.tracker import Tracker
 
 BEGIN = 1_671_028_894
@@ -62,7 +63,7 @@ def make_parser(
     description: str | None, parts: Mapping[str, Part], *, seed_of: str | None = None
 ) -> argparse.ArgumentParser:
     """Makes a program's parser, with --only for several parts and --seed for random choices."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if len(parts) > 1:

@@ -138,6 +138,12 @@ def test_a_number_is_a_positive_number_where_its_default_is_a_float(text, number
     assert capsys.readouterr().err.endswith("" if number else error)
 
 
+def test_what_is_typed_is_repeated_printable(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        harness.make_parser(None, PARTS).parse_args(["--\x1b[2J", "\x9b\u202e"])
+    assert all(line.isprintable() for line in capsys.readouterr().err.splitlines())
+
+
 def parse_number(default, text):
     parser = harness.make_parser(None, PARTS)
     harness.add_number(parser, "--amount", default)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import pytest
 from callers import every_driver
@@ -9,6 +11,7 @@ from callers import every_driver
 from intercom_data_events import (
     Event,
     IdentityError,
+    IntercomError,
     InvalidInputError,
     InvalidResponseError,
     NotFoundError,
@@ -207,6 +210,25 @@ def test_a_page_size_completes_a_since_cursor_or_is_the_same(answering, cursor, 
 
     assert transport.requests[0].url.params["per_page"] == sent
     assert transport.requests[0].url.params.get_list("user_id") == ["1"]
+
+
+@pytest.mark.parametrize("link", ["email=frodo@example.com&since=5", "EMAIL=frodo%40example.com"])
+def test_a_message_about_a_cursor_or_a_next_page_has_no_whole_address(answering, link):
+    call, _ = answering(page("a", next_page=f"{HERE}?{link}&a={'b' * 70_000}"))
+    messages = []
+    for asked in (
+        lambda client: client.list(since=link, email="sam@example.org"),
+        lambda client: client.list(since=link.replace("since", "before"), user_id="1"),
+        lambda client: client.list(user_id="1"),
+    ):
+        with pytest.raises(IntercomError) as caught:
+            call(lambda client, asked=asked: list(asked(client)))
+        messages.append(str(caught.value))
+
+    assert all("email" in message.lower() for message in messages)
+    assert not [one for one in messages if re.search("frodo|sam", one)]
+    if "since" in link:
+        assert "must be the cursor's 'f…@example.com', not 's…@example.org'" in messages[0]
 
 
 def test_a_page_size_other_than_that_of_a_since_cursor_is_refused(call, emulator):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+from contextlib import suppress
 
 import httpx
 import pytest
 from secrecy import EMAIL, LOGGER, TOKEN, logged_secrets, package_records, shown_token
 
-from intercom_data_events import IntercomError
+from intercom_data_events import DataEventsClient, Event, IntercomError
 from intercom_data_events.emulator import FAULTS, Emulator, Fault, ManualClock
+from intercom_data_events.tracker import Tracker
 
 
 def create(client):
@@ -186,6 +188,28 @@ def test_no_answer_that_repeats_secrets_gets_them_shown(answering, caplog, use):
         assert logged_secrets(records) == [], status
         assert shown_token(error) == [], status
         assert TOKEN not in shown[0]
+
+
+@pytest.mark.parametrize("status", [402, 404, 422, 503])
+@pytest.mark.parametrize("way", ["create_many", "tracker", "outbox"])
+def test_nothing_that_sends_for_a_caller_logs_an_address(caplog, tmp_path, status, way):
+    caplog.set_level(logging.DEBUG)
+    answer = httpx.MockTransport(lambda _: httpx.Response(status, json=ECHO))
+    event = Event("placed-order", email=EMAIL, metadata={"note": EMAIL})
+    with DataEventsClient(TOKEN, transport=answer, max_retries=0) as client:
+        if way == "create_many":
+            with suppress(IntercomError):
+                list(client.create_many([event] * 3))
+        else:
+            outbox = tmp_path / "outbox.db" if way == "outbox" else None
+            tracker = Tracker(client, outbox, unknown_contact_patience=0)
+            tracker.track(event.event_name, email=EMAIL, metadata={"note": EMAIL})
+            tracker.flush(0.2)
+            tracker.close(0)
+
+    records = package_records(caplog)
+    assert records
+    assert logged_secrets(records) == []
 
 
 @pytest.mark.parametrize("version", ["\x1b[2Jx", "9" * 5000, "\xff\x9b31m"])

@@ -89,6 +89,20 @@ def test_a_file_of_another_user_is_refused_and_says_whose_it_is(used, monkeypatc
     assert f"not to the user {STRANGER - 1}, who runs this process" in str(raised.value)
 
 
+def test_a_link_that_another_user_made_is_refused_and_says_who(used, monkeypatch):
+    link = used.with_name("link.db")
+    link.symlink_to(used)
+    Outbox(link).close()
+    if os.geteuid() == 0:
+        os.chown(link, STRANGER, -1, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: STRANGER - 1)
+    with pytest.raises(
+        OutboxError, match=r"link\.db is a symbolic link, which the user .* has made"
+    ):
+        Outbox(link)
+
+
 @pytest.mark.parametrize("mode", [0o602, 0o666, 0o777])
 def test_a_file_that_all_may_write_to_is_refused_with_the_command_that_helps(used, mode):
     used.chmod(mode)

@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import math
 
+import anyio
 import httpx
 import httpx2
 import pytest
+from opentelemetry import trace
 from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
-from secrecy import TOKEN
+from secrecy import EMAIL, TOKEN
 
-from intercom_data_events import APIConnectionError, DataEventsClient
+from extract_examples import readmes, under
+from intercom_data_events import APIConnectionError, AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.emulator import FAULTS, Emulator, Fault
 
 CREATE = {"event_name": "placed-order", "user_id": "1"}
@@ -125,6 +128,39 @@ def test_tries_are_children_of_what_the_caller_is_doing(create, clock, provider)
         spans = create(base_url=url, clock=clock)
 
     assert [span.parent.span_id for span in spans] == [checkout.get_span_context().span_id] * 2
+
+
+def test_the_guides_hooks_keep_an_address_out_of_every_span(provider, exporter, monkeypatch):
+    """It is in a query's: the API takes it there."""
+    ((_, code),) = under(readmes()[""].read_text(encoding="utf-8"), "Traces")
+    emulator = Emulator()
+
+    async def ask(url):
+        async with AsyncDataEventsClient(TOKEN, base_url=url) as client:
+            [event async for event in client.list(email=EMAIL)]
+
+    def spans(url):
+        with DataEventsClient(TOKEN, base_url=url) as client:
+            client.create("placed-order", email=EMAIL)
+            client.summary(email=EMAIL)
+        anyio.run(ask, url)
+        found = exporter.get_finished_spans()
+        exporter.clear()
+        return found
+
+    instrumentor = HTTPXClientInstrumentor()
+    with emulator.serve() as url:
+        try:
+            instrumentor.instrument(tracer_provider=provider)
+            assert "frodo" in "".join(map(shown, spans(url)))
+            instrumentor.uninstrument()
+            monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+            exec(code, {})
+            hidden = spans(url)
+        finally:
+            instrumentor.uninstrument()
+    assert [span.attributes["http.url"] for span in hidden] == [f"{url}/events"] * 3
+    assert "frodo" not in "".join(map(shown, hidden))
 
 
 def test_no_span_holds_the_token(create, clock):

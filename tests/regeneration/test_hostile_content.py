@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import copy
+from contextlib import suppress
 
 import pytest
+import regenerate
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -253,6 +255,15 @@ def test_a_payload_is_refused_or_left_behind_when_slicing(describe, place):
             through += [name] if MARK in repr(sliced) else []
     # An address may have any path; it does not come into the code.
     assert place in VALUES | {"server of a name"} or through == []
+
+
+def test_what_is_typed_is_repeated_printable(capsys):
+    for arguments in (["\x1b[2J", "\x9b2J"], ["--\u202e"], ["--check=\x1b[2J"], ["no/\x1b[2J"]):
+        with suppress(SystemExit):
+            regenerate.main(arguments)
+        said = capsys.readouterr().err.removesuffix("\n").split("\n")
+        assert "\\" in said[-1]
+        assert all(line.isprintable() for line in said)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 
-from intercom_data_events._validation import short_repr
+from intercom_data_events._validation import printable, short_repr
 from intercom_data_events.errors import (
     APIResponseError,
     APIStatusError,
@@ -69,7 +69,8 @@ class _StderrHandler(logging.Handler):
         if _is_shown(record):
             return
         try:
-            sys.stderr.write(self.format(record) + "\n")
+            lines = self.format(record).split("\n")  # With those of a traceback.
+            sys.stderr.write("".join(f"{printable(line, None)}\n" for line in lines))
         except Exception:  # noqa: BLE001  # as all handlers: logging decides
             # It reports to stderr, which may be closed: no reason to end a request.
             with suppress(ValueError):

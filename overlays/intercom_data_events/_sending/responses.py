@@ -18,8 +18,8 @@ from intercom_data_events._sending.engines.connections import origin_of, proxy_o
 from intercom_data_events._sending.engines.kinds import library_of
 from intercom_data_events._sending.redaction import redacted_text
 from intercom_data_events._sending.settings import region_of
-from intercom_data_events._validation import short_repr
-from intercom_data_events._words import Words, printable, read_words
+from intercom_data_events._validation import escape, printable, short_email, short_repr
+from intercom_data_events._words import Words, read_words
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.response import APIResponse
 
@@ -202,6 +202,8 @@ def _connection_error(
     operation: Operation[Any], problem: SendError, route: Route, token: Secret[str] | None
 ) -> errors.APIConnectionError:
     """Returns the typed error of an attempt that got no whole answer."""
+    for cause in causes(problem.cause):
+        escape(cause)  # As the reason phrase of a proxy.
     # Under trio, the error of httpx has no message, but its cause has one.
     said = (str(cause) for cause in causes(problem.cause) if isinstance(cause, Exception))
     # Without the token first, of which a part would be left where the reason is cut.
@@ -305,14 +307,13 @@ def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
 
 
 def _contact(log_context: Mapping[str, object], otherwise: str = "this identity") -> str:
-    """Returns a contact's identities; an e-mail address is personal, so only a part of it."""
+    """Returns a contact's identities; of an e-mail address, a part."""
     named = []
     for name in _IDENTITIES:
         value = log_context.get(name)
         if isinstance(value, str):
             if name == "email":
-                at = value.rfind("@")
-                value = f"{value[:1]}…{value[at:] if at >= 0 else ''}"
+                value = short_email(value)
             named.append(f"{name} {short_repr(value)}")
     return " and ".join(named) or otherwise
 

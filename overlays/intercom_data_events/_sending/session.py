@@ -16,6 +16,7 @@ from intercom_data_events._sending.per_process import PerProcess
 from intercom_data_events._sending.request import Operation, endpoint_of
 from intercom_data_events._sending.runtime import has_ended, is_running, running_loop
 from intercom_data_events._sending.settings import AsyncAccessToken, Settings
+from intercom_data_events._validation import printable
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.errors import ConfigurationError
 
@@ -235,9 +236,6 @@ class Session(Generic[E]):
         # Observed: answers repeat the version of the request.
         echoed = headers.get("intercom-version", version)
         if echoed != version and not self._state.warned and {echoed, version} != _SAME_VERSION:
-            # Imported where an answer is odd, so that programs start faster.
-            from intercom_data_events._words import printable
-
             self._state.warned = True
             log.warning(
                 "Intercom answered for API version %s, but the request was for %s",

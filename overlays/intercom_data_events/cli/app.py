@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import traceback
 from collections.abc import Sequence
@@ -815,13 +816,15 @@ def run(arguments: Sequence[str]) -> int:
             return _failed(arguments, error, text, Exit.FAILED)
         if "--json" in arguments:
             return _failed(arguments, error, say(), Exit.USAGE)
-        show()
+        show(shown := io.StringIO())
+        for line in shown.getvalue().rstrip("\n").split("\n"):
+            output.message(line)  # It repeats the arguments.
         return Exit.USAGE
     return code if isinstance(code, int) else Exit.DONE
 
 
 def _failed(arguments: Sequence[str], error: Exception, text: str, code: Exit) -> Exit:
-    text = " ".join(output.printable(line) for line in text.split("\n"))
+    text = text.replace("\n", " ")
     if "--json" in arguments:
         kind = type(error).__name__
         output.message(json.dumps({"error": kind, "message": text, "exit_code": code}))

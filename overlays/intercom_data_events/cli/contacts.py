@@ -9,7 +9,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from intercom_data_events import (
     DataEventsClient,
@@ -17,6 +16,7 @@ from intercom_data_events import (
     InvalidInputError,
     ListedEvent,
 )
+from intercom_data_events._files import replacing
 from intercom_data_events._validation import read_number, short_repr
 from intercom_data_events.cli import columns, output
 from intercom_data_events.cli import plot as _plot
@@ -65,8 +65,7 @@ def track(
         whose = event.user_id or event.email or event.id or ""
         done = "accepted" if connection.sends else "would be sent"
         output.result(
-            f"{output.printable(event.event_name)} of {output.printable(whose)} at "
-            f"{event.created_at:%Y-%m-%d %H:%M:%S} UTC: {done}"
+            f"{event.event_name} of {whose} at {event.created_at:%Y-%m-%d %H:%M:%S} UTC: {done}"
         )
 
 
@@ -181,11 +180,11 @@ def summarise(
             table.add_column(heading, justify="right" if heading == "count" else "left")
         for one in found:
             table.add_row(
-                Text(output.printable(one.name or "-")),
+                output.cell(one.name or "-"),
                 "-" if one.count is None else f"{one.count:,}",
                 output.second(one.first),
                 output.second(one.last),
-                Text(output.printable(one.description or "-")),
+                output.cell(one.description or "-"),
             )
         output.draw(table)
 
@@ -291,14 +290,15 @@ def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Pa
     if svg is not None:
         fine = _plot.Histogram.of(moments, buckets=_SVG_BUCKETS)
         if fine is None:
-            output.message(f"No events: {output.printable(str(svg))} is not written.")
+            output.message(f"No events: {svg} is not written.")
         else:
             _write(svg, _plot.histogram_svg(fine, f"Events of {whose}"))
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    output.message(f"Written: {output.printable(str(path))}")
+    with replacing(path, UsageError) as file:
+        file.write(text)
+    output.message(f"Written: {path}")
 
 
 def _whose(identity: Mapping[str, str | None]) -> str:

@@ -39,7 +39,8 @@ def show(*, as_json: bool) -> None:
         say(f"The emulator serves at {url}.")
         now = datetime.now(UTC)
 
-        say("\nAn order with a rich link, a price and a date")
+        say("")
+        say("An order with a rich link, a price and a date")
         client.create(
             "placed-order",
             user_id="314159",
@@ -55,7 +56,8 @@ def show(*, as_json: bool) -> None:
         )
         say("  accepted")
 
-        say("\nSix invitations, an hour apart")
+        say("")
+        say("Six invitations, an hour apart")
         contact = client.contact(user_id="314159")
         for hours in range(1, 7):
             contact.create(
@@ -65,27 +67,32 @@ def show(*, as_json: bool) -> None:
             )
         say("  accepted")
 
-        say("\nAll of them, newest first, three to a page")
+        say("")
+        say("All of them, newest first, three to a page")
         for number, page in enumerate(contact.list(per_page=3).pages(), 1):
             say(f"  page {number}")
             for event in page.events:
                 metadata = ", ".join(f"{key}={value}" for key, value in event.metadata.items())
                 say(f"    {event.created_at:%Y-%m-%d %H:%M:%S}  {event.event_name}  {metadata}")
 
-        say("\nCounted by name")
+        say("")
+        say("Counted by name")
         for item in contact.summary().events:
             say(f"  {item.name}: {item.count}, first {item.first}, last {item.last}")
 
-        say("\nSomebody whom Intercom does not know")
+        say("")
+        say("Somebody whom Intercom does not know")
         try:
             client.summary(email="nobody@example.org")
         except NotFoundError as error:
             say(f"  {type(error).__name__}: {error}")
 
-        say("\nWhat is left of the rate limit")
+        say("")
+        say("What is left of the rate limit")
         say(f"  {client.rate_limit}")
 
-    say("\nOn the wire")
+    say("")
+    say("On the wire")
     for request in emulator.requests:
         _show_request(request, as_json=as_json)
 

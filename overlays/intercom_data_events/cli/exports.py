@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from intercom_data_events import DataEventsClient, ListedEvent
+from intercom_data_events._files import replacing
+from intercom_data_events._validation import printable
 from intercom_data_events.cli import columns, output
 from intercom_data_events.cli.contacts import read_time, recent
 from intercom_data_events.cli.exits import UsageError
@@ -55,7 +54,7 @@ def export(
         )
         count = _write_csv(events, file) if as_csv else write_ndjson(events, file)
     if not quiet:
-        where = output.printable(str(to)) if to is not None else "standard output"
+        where = to if to is not None else "standard output"
         output.message(f"{count:,} events of {len(asked):,} contacts written to {where}.")
 
 
@@ -87,7 +86,7 @@ def _write_csv(events: Iterator[Mapping[str, object]], file: TextIO) -> int:
     writer.writeheader()
     writer.writerows(rows)
     if isinstance(table, io.StringIO):  # A person looks at it: nothing in it is to steer.
-        file.writelines(f"{output.printable(line)}\n" for line in table.getvalue().splitlines())
+        file.writelines(f"{printable(line, None)}\n" for line in table.getvalue().splitlines())
     return len(rows)
 
 
@@ -100,27 +99,5 @@ def opened(to: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    if to.exists() and not to.is_file():  # A device or a pipe, which is not to be replaced.
-        with _open(to) as file:
-            yield file
-        return
-    to = to.resolve()
-    if not to.parent.is_dir():
-        raise UsageError(f"{to.parent} is no folder: make it, or name another place with -o")
-    # For nobody else to read, as the journal of an import, unless the file is there already.
-    descriptor, name = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
-    part = Path(name)
-    try:
-        with _open(part) as file:
-            if to.exists():
-                os.fchmod(descriptor, stat.S_IMODE(to.stat().st_mode))
-            yield file
-        part.replace(to)
-    finally:
-        os.close(descriptor)
-        part.unlink(missing_ok=True)
-
-
-def _open(path: Path) -> TextIO:
-    # Half a character, which a server can send, has no place in CSV.
-    return path.open("w", encoding="utf-8", errors="replace", newline="")
+    with replacing(to, UsageError) as file:
+        yield file

@@ -17,9 +17,10 @@ import anyio
 from attrs import define, field, frozen
 
 from intercom_data_events import AsyncDataEventsClient, Outcome
+from intercom_data_events._files import open_checked
+from intercom_data_events._validation import printable
 from intercom_data_events.bulk import check_many
 from intercom_data_events.cli.journal import Journal, Read
-from intercom_data_events.cli.output import printable
 from intercom_data_events.cli.records import Format, Reader, Record, SourceError
 from intercom_data_events.cli.source import Source
 
@@ -115,8 +116,7 @@ class RefusedFile:
         try:
             text = b""
             if self._file is None:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-                self._file = os.fdopen(descriptor, "rb+", buffering=0)
+                self._file = self._open(StoppedError)
                 text = self._begin(self._file, reader)
             text += self._entry(record, reason, reader)
             size = self._file.seek(0, os.SEEK_END)
@@ -132,10 +132,24 @@ class RefusedFile:
                 "or name another with --refused, then run the same command again"
             ) from error
 
+    def check(self) -> None:
+        """Checks one that is there from before.
+
+        Raises:
+            SourceError: Another user may have made or written it.
+        """
+        if os.path.lexists(self.path):
+            with suppress(OSError):  # Which matters where there is something to write.
+                self._open(SourceError).close()
+
     def close(self) -> None:
         """Closes it."""
         if self._file is not None:
             self._file.close()
+
+    def _open(self, error: type[Exception]) -> IO[bytes]:
+        name = "the file of refused events"
+        return os.fdopen(open_checked(self.path, name, error, os.O_APPEND), "rb+", buffering=0)
 
     def _begin(self, file: IO[bytes], reader: Reader) -> bytes:
         size = file.seek(0, os.SEEK_END)
@@ -148,7 +162,7 @@ class RefusedFile:
         return f"refused_because{reader.delimiter}".encode() + (reader.header or b"") + b"\n"
 
     def _entry(self, record: Record, reason: str, reader: Reader) -> bytes:
-        reason = printable(" ".join(f"line {record.line}: {reason}".split()))
+        reason = printable(" ".join(f"line {record.line}: {reason}".split()), None)
         if reader.format is not Format.CSV:
             raw = record.raw + b"\n" if record.raw else b""
             return f"# {reason}\n".encode() + raw

@@ -71,6 +71,7 @@ def import_file(
         noted = _place(source, journal)
         aside = RefusedFile(refused or _beside(source))
         opened.callback(aside.close)
+        aside.check()
         if source.path is not None and aside.exists and source.path.samefile(aside.path):
             raise UsageError("--refused names the file that is imported: name another place")
         if aside.exists and (restart or noted is None or not noted.exists()):
@@ -106,7 +107,7 @@ def import_file(
                 _report(run.report, file, as_json=as_json)
         if notes is not None and run.report.before and not run.sent:
             output.message(
-                f"Everything in it was done before, as {output.printable(str(notes.path))} has it; "
+                f"Everything in it was done before, as {notes.path} has it; "
                 "--restart imports all of it anew."
             )
         again = "run the same command again, to go on"
@@ -140,7 +141,7 @@ def validate(
         if report.duplicates:
             counts.append(f"{report.duplicates:,} the same event to Intercom as one before")
         events = report.accepted + report.refused + report.duplicates
-        output.message(f"{output.printable(file)}: {events:,} events, {', '.join(counts)}.")
+        output.message(f"{file}: {events:,} events, {', '.join(counts)}.")
     _end(report, stopped)
 
 
@@ -161,7 +162,7 @@ class _Teller:
 
 def _said(file: str, problem: Problem) -> str:
     where = f"{file}:{problem.line}" if file else f"line {problem.line:,} {problem.status}"
-    return output.printable(f"{where}: {' '.join(problem.reason.split())}")
+    return f"{where}: {' '.join(problem.reason.split())}"
 
 
 def _place(source: Source, path: Path | None) -> Path | None:
@@ -250,7 +251,7 @@ def _write_report(report: Report, file: str, *, as_json: bool, dry: bool) -> Non
     done = report.accepted + report.duplicates + report.refused + report.failed
     speed = f", {done / report.seconds:,.0f} events a second" if report.seconds > 1 else ""
     took = output.duration(report.seconds)
-    output.result(f"{output.printable(file)}: {report.lines:,} lines in {took}{speed}")
+    output.result(f"{file}: {report.lines:,} lines in {took}{speed}")
     aside = f", in {report.refused_file} with the reasons" if report.refused_file else ""
     counts = [
         (report.before - report.refused_before, "done in runs before"),
@@ -263,15 +264,12 @@ def _write_report(report: Report, file: str, *, as_json: bool, dry: bool) -> Non
     ]
     for count, what in counts:
         if count or what in ("accepted", "would be sent"):
-            output.result(f"{count:>12,} {output.printable(what)}")
+            output.result(f"{count:>12,} {what}")
     if report.left_to_mend:
         name = report.refused_file or ""
         # As a shell takes it for one name, and nothing else.
         word = shlex.quote(f"./{name}" if name.startswith("-") else name)
-        output.message(
-            f"Mend {output.printable(name)}, then import it: "
-            f"intercom-events import {output.printable(word)}"
-        )
+        output.message(f"Mend {name}, then import it: intercom-events import {word}")
 
 
 def _end(report: Report, stopped: bool, again: str = "not all of it was looked at") -> NoReturn:

@@ -28,6 +28,7 @@ from typing import BinaryIO, Literal, NamedTuple, Self, cast
 
 from attrs import define, field
 
+from intercom_data_events._files import open_checked
 from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events.outbox._binding import token_digest
 
@@ -125,17 +126,17 @@ class Journal:
             token_renewed: Whether it is known that another token is for the same workspace.
 
         Raises:
-            NoJournalError: It cannot be written there, something else is there, or it is damaged,
-                or of an import to elsewhere.
+            NoJournalError: It cannot be written there, something else is there, it is damaged, of
+                an import to elsewhere, or another user may have written it.
             JournalError: It is in use by another import, or there is no room for it.
         """
         held, token = cast("Secret[str]", hold(token)), ""
         journal = cls(path)
         try:
-            journal._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            journal._descriptor = open_checked(path, "the journal", NoJournalError)
             _check_kind(journal._descriptor, path)
             _lock(journal._descriptor, path)
-            with path.open("rb") as file:
+            with open(journal._descriptor, "rb", closefd=False) as file:
                 header, whole = journal._load(file, restart=restart)
             if header is not None:
                 journal._check(header, address, None if token_renewed else held)

@@ -20,7 +20,6 @@ import attrs
 import typer
 from rich.filesize import decimal
 from rich.table import Table
-from rich.text import Text
 
 from intercom_data_events import DataEventsClient, Event, IntercomError
 from intercom_data_events._sending.retry import ErrorClass, classify
@@ -65,7 +64,7 @@ def status(file: Path, *, as_json: bool) -> None:
     whose = "for nobody yet" if found.address is None else f"for {found.address}"
     if found.workspace is not None:
         whose += f", workspace {found.workspace}"
-    output.result(output.printable(f"{file}: {decimal(found.size)}, {whose}"))
+    output.result(f"{file}: {decimal(found.size)}, {whose}")
     for count, what in (
         (found.queued - found.claimed - found.held, "waiting"),
         (found.claimed, "being sent by a process"),
@@ -159,7 +158,7 @@ def compact(file: Path, *, as_json: bool) -> None:
         output.result_json({"file": str(file), "size_before": before, "size": after})
         return
     sizes = f"{decimal(before)} before, {decimal(after)} now"
-    output.result(output.printable(f"{file}: {sizes}"))
+    output.result(f"{file}: {sizes}")
 
 
 def export(file: Path, *, refused: bool, to: Path | None, quiet: bool) -> None:
@@ -185,7 +184,7 @@ def export(file: Path, *, refused: bool, to: Path | None, quiet: bool) -> None:
         with opened(to) as target:
             count = write_ndjson(events, target)
     if not quiet:
-        where = output.printable(str(to)) if to is not None else "standard output"
+        where = to if to is not None else "standard output"
         output.message(f"{_events(count)} written to {where}.")
 
 
@@ -344,7 +343,7 @@ class _Teller:
                 )
 
     def _tell(self, text: str) -> None:
-        self._progress.tell(output.printable(" ".join(text.split())))
+        self._progress.tell(" ".join(text.split()))
 
 
 class _Drain:
@@ -487,11 +486,11 @@ def _report(report: _Report, as_json: bool) -> None:
             return
         if report.dry_run:
             why = "nothing is sent, as --dry-run or INTERCOM_DISABLED says"
-            output.result(f"{output.printable(report.file)}: {why}")
+            output.result(f"{report.file}: {why}")
         else:
             speed = f", {report.sent / report.seconds:,.0f} a second" if report.seconds > 1 else ""
             took = output.duration(report.seconds)
-            output.result(f"{output.printable(report.file)}: {took}{speed}")
+            output.result(f"{report.file}: {took}{speed}")
         for count, what in (
             (report.sent, "sent"),
             (report.refused, "refused, and dead letters now"),
@@ -555,7 +554,7 @@ def _table(letters: Sequence[DeadLetter]) -> Table:
             str(letter.id),
             _second(letter.died_at),
             *(
-                Text(output.printable(text))
+                output.cell(text)
                 for text in (
                     str(fields.get("event_name", "")),
                     str(who),
@@ -577,4 +576,4 @@ def _events(count: int) -> str:
 def _word(file: Path) -> str:
     """A file's name, as a shell takes it for one word, and nothing else."""
     name = str(file)
-    return output.printable(shlex.quote(f"./{name}" if name.startswith("-") else name))
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)

@@ -25,20 +25,21 @@ from rich.table import Column
 from rich.text import Text
 
 from intercom_data_events import MonetaryAmount, RateLimit, RichLink
+from intercom_data_events._validation import printable
 from intercom_data_events.event import to_json as event_json
 
 # Seconds between two plain lines of progress.
 _EVERY = 10.0
 
 
-def printable(text: str) -> str:
-    """Returns text that cannot steer a terminal: what is no printable character is replaced."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+def cell(text: str, style: str = "") -> Text:
+    """Returns text as a part of a table or of a line, printable."""
+    return Text(printable(text, None), style)
 
 
 def result(text: str = "") -> None:
-    """Writes a line of a result."""
-    sys.stdout.write(f"{text}\n")
+    """Writes a line of a result, printable."""
+    sys.stdout.write(f"{printable(text, None)}\n")
     # Whoever reads it through a pipe sees it as it comes.
     sys.stdout.flush()
 
@@ -58,10 +59,10 @@ def to_json(value: object) -> str:
 
 
 def message(text: str) -> None:
-    """Writes a message, on standard error, where anybody reads it."""
+    """Writes a message, one printable line on standard error, where anybody reads it."""
     # That nobody does is no reason to stop what is being done.
     with suppress(OSError, ValueError):
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{printable(text, None)}\n")
         sys.stderr.flush()
 
 
@@ -101,10 +102,9 @@ def event_line(
     name: str | None, created_at: datetime | None, metadata: Mapping[str, object]
 ) -> Text:
     """An event on one line; with colours, where they are shown."""
-    text = Text.assemble((second(created_at), "dim"), "  ", (printable(name or "-"), "bold"))
+    text = Text.assemble((second(created_at), "dim"), "  ", cell(name or "-", "bold"))
     for key, value in metadata.items():
-        text.append(f"  {printable(key)}=", "cyan")
-        text.append(printable(_shown(value)))
+        text.append_text(cell(f"  {key}=", "cyan")).append_text(cell(_shown(value)))
     return text
 
 
@@ -159,7 +159,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
     """
 
     def __init__(self, name: str, *, quiet: bool) -> None:
-        self._name = printable(name)
+        self._name = printable(name, None)
         self._begun = self._told = time.monotonic()
         self._shown = 0
         self._quiet = quiet
@@ -203,7 +203,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         if self._bar is None:
             message(text)
         else:
-            self._bar.console.print(Text(text))
+            self._bar.console.print(cell(text))
 
     def show(self, advance: Advance) -> None:
         """Shows how far it has come; cheap to call often."""

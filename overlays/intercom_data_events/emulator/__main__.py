@@ -13,8 +13,10 @@ from queue import Empty, SimpleQueue
 
 import attrs
 
+from intercom_data_events._validation import printable
 from intercom_data_events_api import API_VERSION
 
+from ._arguments import ArgumentParser
 from ._emulator import Emulator, EmulatorCounts
 from ._faults import random_faults
 from ._workspace import RATE_LIMIT, WINDOW, EmulatedContact
@@ -81,9 +83,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
     with ExitStack() as serving:
         try:
             url = serving.enter_context(emulator.serve(options.host, options.port))
-        except OSError as error:
-            reason = error.strerror or error
-            sys.stderr.write(f"Cannot listen on {options.host}:{options.port}: {reason}.\n")
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            said = f"Cannot listen on {options.host}:{options.port}: {reason}."
+            sys.stderr.write(f"{printable(said, None)}\n")
             return 1
         # Whoever starts this in the background waits for the line, through a pipe.
         sentence = f"Emulating Intercom's data events at {url}"
@@ -119,7 +122,7 @@ def _told(counts: EmulatorCounts) -> str:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog,
         description="Serve a stand-in for Intercom's data-event endpoints.",
         epilog=_EXAMPLE.format(prog=prog),

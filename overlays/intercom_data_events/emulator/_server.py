@@ -20,6 +20,7 @@ import anyio.to_thread
 import h11
 import httpx
 
+from intercom_data_events._validation import printable
 from intercom_data_events.clock import SYSTEM, Clock
 
 from ._faults import Fault, body_of, fault_of
@@ -225,7 +226,8 @@ def _answered(
         replied = reply(request)
         return write_reply(replied) or replied.as_httpx(request.as_httpx())
     except Exception:
-        log.exception("%s %s cannot be answered", request.method, request.url.path)
+        path = printable(request.url.path)
+        log.exception("%s %s cannot be answered", request.method, path)
         return httpx.Response(500)
 
 

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from intercom_data_events._validation import escape
 from intercom_data_events.errors import OutboxError, OutboxLockedError
 
 #: What harms no event that is in the file.
@@ -91,6 +92,7 @@ def is_busy(error: BaseException) -> bool:
 def explained(error: sqlite3.Error | UnicodeError, path: Path) -> OutboxError:
     """Returns the error to raise for one of SQLite's."""
     code = code_of(error)
+    escape(error)  # SQLite quotes the file.
     remedy = _REMEDIES.get(code, _CHANGED)
     if getattr(error, "sqlite_errorname", None) in _UNWRITTEN:
         remedy = _FULL_OR_FAILED

@@ -23,8 +23,10 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
+from intercom_data_events import _files
 from intercom_data_events._sending import runtime
 from intercom_data_events._sending.runtime import ForkLock, guard_forks
+from intercom_data_events._validation import printable
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import OutboxError, OutboxLockedError
 from intercom_data_events.outbox import _permissions, _rescue, _schema
@@ -179,7 +181,7 @@ class OutboxFile:
         except BaseException:
             self._disconnect()
             raise
-        _permissions.tell(str(self.path))
+        _files.tell(self.path, "the outbox")
 
     def __del__(self) -> None:
         """Closes the file, where an error of a signal handler has lost the outbox."""
@@ -196,6 +198,11 @@ class OutboxFile:
     def log_path(self) -> str:
         """The path of the log, which is beside the file that a symbolic link leads to."""
         return f"{os.path.realpath(self.path)}-wal"
+
+    @property
+    def name(self) -> str:
+        """The path, printable, as log lines have it."""
+        return printable(str(self.path), None)
 
     def place(self) -> tuple[int, int] | None:
         """Returns which file the database is that was opened."""
@@ -272,7 +279,7 @@ class OutboxFile:
             # At once, as a log handler or a finalizer may come here, too.
             remarks, self._remarks = self._remarks, []
             for remark in remarks:
-                log.error("%s", remark)
+                log.error("%s", printable(remark, None))
 
     def is_ready(self, slot: Slot) -> bool:
         """Whether a slot can be used as it is, by a thread that holds its lock."""
@@ -330,10 +337,10 @@ class OutboxFile:
 
     def check_open(self) -> None:
         if self.is_closed:
-            raise RuntimeError(f"the outbox {self.path} is closed; open it again")
+            raise RuntimeError(f"the outbox {self.name} is closed; open it again")
         if self._is_rescuing:
             raise OutboxLockedError(
-                f"the outbox {self.path} cannot be used by a finalizer or signal handler while its "
+                f"the outbox {self.name} cannot be used by a finalizer or signal handler while its "
                 f"thread moves events into a new log; try again{UNHARMED}"
             )
 

@@ -352,7 +352,7 @@ class OutboxQueue(Outbox):
                 continue
             if not self._bury_row(number, queued, now, rescues):
                 continue
-            log.warning(_UNREADABLE, self.path, self.path)
+            log.warning(_UNREADABLE, self._file.name, self._file.name)
             if number in self._dying:  # The disk is full.
                 return None if self._alone is None else self._next_unclaimed(self._alone, now)
 
@@ -376,7 +376,7 @@ class OutboxQueue(Outbox):
             queued = _queued(*row)
             if not isinstance(queued, QueuedEvent):
                 if self._bury_row(row[0], queued, now, rescues):
-                    log.warning(_UNREADABLE, self.path, self.path)
+                    log.warning(_UNREADABLE, self._file.name, self._file.name)
                 continue
             alone.handed[queued.id] = queued
             self._claimed[queued.id] = queued, row[1]
@@ -396,7 +396,8 @@ class OutboxQueue(Outbox):
             if now - self._warned_at >= _SELDOM:
                 self._warned_at = now
                 log.warning(
-                    "the disk of the outbox %s is full; one process sends what is in it", self.path
+                    "the disk of the outbox %s is full; one process sends what is in it",
+                    self._file.name,
                 )
         elif self._alone is None:
             self._pending.acquire(shared=True)
@@ -653,7 +654,7 @@ class OutboxQueue(Outbox):
                 if left := len(self._leaving) + len(self._dying):
                     log.error(
                         "%d accepted or rejected events stay in the outbox %s and are sent again: "
-                        "%s", left, self.path, error,
+                        "%s", left, self._file.name, error,
                     )  # fmt: skip
         self._lock.release()
         self._pending.release()
