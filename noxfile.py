@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
@@ -68,6 +69,8 @@ WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in 
 #: no thread once the main one has ended.
 ON_NEWEST = "ends or not costly"
 ON_OTHERS = "not costly and (ends or not processes)"
+#: What hunts for the access token wherever it might be.
+HUNT = ("tests/overlays/test_token.py",)
 #: Where `build` leaves the archives, and `tests` a report of each part.
 ARCHIVES = Path("build", "dist")
 REPORTS = Path("build", "tests")
@@ -217,7 +220,8 @@ def _tell_parts(session: nox.Session) -> None:
     parts = [part for part in PARTS if part.python == session.python]
     if bad := [part.name for part in parts if not part.good]:
         session.error(f"failed: {', '.join(bad)}")
-    if parts and not any(sum(part.counts or ()) for part in parts):
+    counts = [part.counts for part in parts if part.counts is not None]
+    if counts and not any(map(sum, counts)):
         session.error("the options select no test")
 
 
@@ -522,15 +526,65 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+def security(session: nox.Session) -> None:
+    """Hunts for the token, for published advisories and by made-up inputs: nox -s security.
+
+    `-- --only hunt`, `--only audit` and `--only fuzz` run a part each; the other options are those
+    of tests/security/fuzz.py, which runs for five minutes, such as `--seconds 30`.
+    """
+    parser = argparse.ArgumentParser(prog="nox -s security --", add_help=False)
+    parts = ("hunt", "audit", "fuzz")
+    parser.add_argument("--only", action="append", choices=parts)
+    chosen, options = parser.parse_known_args(session.posargs)
+    only = chosen.only or parts
+    session.install(*GENERATE)
+    session.install(*_group("security"), *_group("lock"))
+    session.install(*(_group("test") if "hunt" in only else ()), f".{EXTRAS}")
+    if "hunt" in only:
+        _run_part(session, "hunt for the token", "pytest", *HUNT)
+    if "audit" in only:
+        folder = Path(session.create_tmp())
+        for resolution, needs in (("lowest", _lowest(WITH_EXTRAS)), ("newest", WITH_EXTRAS)):
+            version = PYTHONS[0] if resolution == "lowest" else NEWEST
+            _compile(session, needs, folder / f"{resolution}.txt", "--python-version", version)
+        pins = map(str, sorted(folder.glob("*est.txt")))
+        _run_check(session, "pip-audit", "python", "tests/security/auditing.py", *pins, not_run=3)
+    if "fuzz" in only:
+        _run_check(session, "fuzz", "python", "tests/security/fuzz.py", *options)
+    _tell_parts(session)
+
+
+def _run_check(session: nox.Session, name: str, *command: str, not_run: int = 0) -> None:
+    """Runs a program and notes the result, also of one whose exit code says that it was not run."""
+    begin = time.monotonic()
+    try:
+        said = session.run(*command, silent=bool(not_run), success_codes=(0, not_run))
+    except CommandFailed:
+        said = None
+    good = said is not None
+    print(said if isinstance(said, str) else "")
+    found = re.findall("not run: .*", said) if isinstance(said, str) else ()
+    note = "; ".join(dict.fromkeys(found))
+    if note:
+        session.warn(f"{name}: {note}")
+    PARTS.append(Part(session.python, name, good, time.monotonic() - begin, note=note))
+
+
+def _compile(session: nox.Session, needs: list[str], pins: Path, *options: str) -> None:
+    """Writes the exact versions that requirements resolve to, with all they need."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, "requirements.in")
+        wanted.write_text("\n".join(needs), encoding="utf-8")
+        session.run(
+            "uv", "pip", "compile", "--quiet", "--upgrade", "--no-header", "--no-annotate",
+            "--no-emit-index-url", "--output-file", str(pins), *options, str(wanted),
+        )  # fmt: skip
+
+
+@nox.session(python=PYTHON)
 def lock(session: nox.Session) -> None:
     """Writes scripts/*requirements.txt anew: exact pins of pyproject.toml with all they need."""
     session.install(*_group("lock"))
-    for group, locked in LOCKS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            wanted = Path(folder, "requirements.in")
-            wanted.write_text("\n".join(_group(group)), encoding="utf-8")
-            session.run(
-                "uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes",
-                "--python-version", PYTHONS[0], "--no-header", "--no-annotate",
-                "--no-emit-index-url", "--output-file", str(locked), str(wanted),
-            )  # fmt: skip
+    for group, pins in LOCKS.items():
+        options = ("--universal", "--generate-hashes", "--python-version", PYTHONS[0])
+        _compile(session, _group(group), pins, *options)

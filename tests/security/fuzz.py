@@ -1,8 +1,8 @@
 """Gives made-up inputs to everything that reads what comes from outside, and says what fails.
 
     python tests/security/fuzz.py                              # five minutes
-    python tests/security/fuzz.py --seconds 60 --only CSV      # a minute, of one target
-    python tests/security/fuzz.py --seed 7 --only CSV          # the same inputs once more
+    python tests/security/fuzz.py --seconds 60 --target CSV    # a minute, of one target
+    python tests/security/fuzz.py --seed 7 --target CSV        # the same inputs once more
 
 `nox -s security` installs what it needs. It exits with 1 where a reader does what it must not do:
 `searching.py` says what that is, `targets.py` what is read.
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, default=300, help="for all targets (default: 300)")
     parser.add_argument("--seed", type=int, help="of the inputs (default: a new one each time)")
-    parser.add_argument("--only", action="append", metavar="TARGET", help="may be repeated")
+    parser.add_argument("--target", action="append", metavar="NAME", help="may be repeated")
     options = parser.parse_args(arguments)
     seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311
     for variable in [*os.environ]:
@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.ExitStack() as opened:
         targets, left_out = make(opened)
         names = [target.name for target in targets]
-        if unknown := set(options.only or ()) - set(names):
+        if unknown := set(options.target or ()) - set(names):
             parser.error(f"{', '.join(unknown)}: the targets are {', '.join(names)}")
-        chosen = [target for target in targets if target.name in (options.only or names)]
+        chosen = [target for target in targets if target.name in (options.target or names)]
         print(f"seed {seed}, {options.seconds:g} s, {len(chosen)} targets", flush=True)
         tallies = search(chosen, options.seconds, seed, tell=_tell)
     print(table(tallies))

@@ -49,7 +49,7 @@ _LONG_ENOUGH = 0.25
 PATIENCE = 20
 # Seconds for which an input that fails is made shorter.
 _SHORTENING = 10
-_EXAMPLES = 20
+_EXAMPLES, _TURNS = 20, 2
 # Characters of an input that are shown.
 _SHOWN = 1_000
 _SHORTEST, _LONGEST = 4_096, 262_144
@@ -258,7 +258,11 @@ def _is_whole(given: str) -> bool:
 
 def _place(error: BaseException) -> str:
     """Where an error comes from: the innermost place in the project, and the innermost of all."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__  # It raises where it ends what is slow.
+    ]
     ours = [frame for frame in frames if "intercom_data_events" in frame.filename] or frames
     places = dict.fromkeys(
         f"{Path(one.filename).name}:{one.name}" for one in (ours[-1], frames[-1])
@@ -387,13 +391,14 @@ def search(
     turns = dict.fromkeys(tallies, 0)
     end = time.monotonic() + seconds
     with bounded():
-        while (now := time.monotonic()) < end:
+        # Each target gets two turns, however little time there is.
+        while (now := time.monotonic()) < end or min(turns.values()) < _TURNS:
             # The one that had the least time is next.
-            name = min(tallies, key=lambda name: tallies[name].seconds)
+            name = min(tallies, key=lambda name: (turns[name] >= _TURNS, tallies[name].seconds))
             target, tally, turn = by_name[name], tallies[name], turns[name]
             turns[name] += 1
             one = lengthen if turn % 2 and target.lengthened else example
-            fault = one(target, f"{seed} {name} {turn}", tally, end)
+            fault = one(target, f"{seed} {name} {turn}", tally, max(end, now + 1))
             tally.seconds += time.monotonic() - now
             if fault is not None and fault.kind not in tally.faults:
                 tally.faults[fault.kind] = fault

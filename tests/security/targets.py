@@ -17,7 +17,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 import certifi
 import httpx
 import httpx2
+import typer
 from attrs import frozen
 from hypothesis import strategies as st
 from kombu.exceptions import KombuError
@@ -442,6 +443,8 @@ class _Files:
         self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
         self.url = opened.enter_context(Emulator(rate_limit=None).serve())
         os.environ |= {"INTERCOM_ACCESS_TOKEN": TOKEN, "INTERCOM_BASE_URL": self.url}
+        # Made anew for each command, it would take most of the time.
+        typer.main.get_command = cache(typer.main.get_command)
 
     def run(self, *arguments: str) -> list[str]:
         """Runs a command in this process; it must not find fault with itself."""
