@@ -222,8 +222,9 @@ def judge(target: Target, given: Any) -> tuple[Fault | None, int]:
     if peak > MOST_MEMORY:
         return Fault(target.name, "memory", f"{peak:,} bytes were allocated", given), peak
     if fault is None:
-        for text in (*said, *logged):
-            if wrong := _wrong(text, target, given, is_log=text in logged):
+        shown = [*((text, False) for text in said), *((line, True) for line in logged)]
+        for text, is_log in shown:
+            if wrong := _wrong(text, target, given, is_log=is_log):
                 fault = Fault(target.name, wrong, repr(text[:500]), given)
                 break
     return fault, peak
