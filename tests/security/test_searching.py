@@ -77,18 +77,12 @@ def first_fault(read, seconds=30.0):
         return found.args[0]
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
-    monkeypatch.setattr("searching.PATIENCE", 0.3)
-
-
 @pytest.mark.parametrize(
     ("read", "kind"),
     [
         (leaks_an_exception, "KeyError in test_searching.py:leaks_an_exception"),
         (recurses, "RecursionError in test_searching.py:recurses"),
         (allocates, "memory"),
-        (never_ends, "does not end, in test_searching.py:never_ends"),
         (is_quadratic, "slower than linear"),
         (is_not_printable, "shows what is not printable"),
         (repeats_the_token, "shows the access token"),
@@ -102,6 +96,15 @@ def test_a_fault_of_each_kind_is_found(read, kind):
     assert fault.kind == kind
     assert repr(fault.given) in str(fault)
     assert len(repr(fault.given)) < 400
+
+
+def test_a_reader_that_does_not_end_is_found(monkeypatch):
+    monkeypatch.setattr("searching.PATIENCE", 0.2)
+
+    fault = first_fault(never_ends)
+
+    assert fault.kind == "does not end, in test_searching.py:never_ends"
+    assert fault.given == "<"
 
 
 def test_a_reader_without_a_fault_passes():
