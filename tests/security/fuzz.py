@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import os
 import random
 import sys
 
 from searching import Fault, Tally, search
+
+# Seconds beyond those that were asked for.
+_HANGS = 180
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     for variable in [*os.environ]:
         if variable.startswith("INTERCOM_") or variable.upper().endswith("_PROXY"):
             del os.environ[variable]
+    # What not even a signal ends, such as a loop in C, ends the program with the stacks.
+    faulthandler.dump_traceback_later(options.seconds + _HANGS, exit=True)
     from targets import make  # Late, as it takes seconds that --help need not take.
 
     with contextlib.ExitStack() as opened:
@@ -42,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = [target for target in targets if target.name in (options.target or names)]
         print(f"seed {seed}, {options.seconds:g} s, {len(chosen)} targets", flush=True)
         tallies = search(chosen, options.seconds, seed, tell=_tell)
+    faulthandler.cancel_dump_traceback_later()
     print(table(tallies))
     for each in left_out:
         print(f"  not run: {each}")
