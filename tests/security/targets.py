@@ -125,7 +125,9 @@ def _changed(draw: st.DrawFn, original: object) -> object:
     document = json.loads(json.dumps(original))
     for _ in range(draw(st.integers(1, 3))):
         root: dict[Any, Any] = {"": document}
-        holder, key, value = root, "", document
+        holder: Any = root
+        key: Any = ""
+        value: Any = document
         while isinstance(value, dict | list) and value and draw(st.integers(0, 4)):
             holder = value
             key = draw(
@@ -627,7 +629,8 @@ class _Messages:
         finally:
             task.pop_request()
             with self._app.connection_for_write() as connection:
-                connection.default_channel.queues.clear()
+                channel: Any = connection.default_channel
+                channel.queues.clear()
         return []
 
 
