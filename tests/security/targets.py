@@ -459,6 +459,11 @@ class _Files:
             raise AssertionError(f"exit code {code}, {said[-1_000:]}")
         return [said]
 
+    def track(self, given: tuple[str, str, str]) -> list[str]:
+        """Says what an event of arguments would be, and what is wrong with them."""
+        name, user_id, metadata = given
+        return self.run("track", name, "--user-id", user_id, "--metadata", metadata, "--dry-run")
+
     def check(self, given: tuple[str, bytes]) -> list[str]:
         """Checks a file without sending it."""
         form, content = given
@@ -842,6 +847,16 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
             ),
         ),
         Target(
+            "arguments",
+            st.tuples(_texts, _texts, _texts.map(lambda text: f"a={text}") | _texts),
+            files.track,
+            (
+                lambda text: (text, "1", "a=1"),
+                lambda text: ("ran", text, "a=1"),
+                lambda text: ("ran", "1", text),
+            ),
+        ),
+        Target(
             "NDJSON",
             st.tuples(
                 _forms,
@@ -963,7 +978,7 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
 @st.composite
 def _lines_of(draw: st.DrawFn, journal: bytes) -> bytes:
     """A journal whose header is right, with lines of its kinds."""
-    number = st.one_of(st.integers(0, 5), st.integers(), _values)
+    number = st.one_of(st.integers(0, 5), st.sampled_from([10**9, 10**12]), st.integers(), _values)
     line = st.one_of(
         st.tuples(st.sampled_from(["accepted", "duplicate", "refused"]), number),
         st.tuples(st.just("read"), number, number, _texts, number),
