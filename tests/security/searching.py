@@ -35,7 +35,7 @@ from hypothesis.errors import Flaky, HypothesisWarning
 
 from intercom_data_events import IntercomError
 
-TOKEN = "dG9rOmEtdmVyeS1zZWNyZXQtdG9rZW4="  # noqa: S105  # nobody's
+TOKEN = "dG9rOmEtdmVyeS1zZWNyZXQtdG9rZW4="  # noqa: S105  # made up
 EMAIL = "frodo.baggins@example.com"
 #: Bytes that a reader may allocate for one input.
 MOST_MEMORY = 100_000_000
@@ -301,7 +301,7 @@ def example(target: Target, seed: str, tally: Tally, until: float) -> Fault | No
         suppress_health_check=list(HealthCheck),
         verbosity=Verbosity.quiet,
     )
-    # A short input can have a long repr, which is of no use to anyone.
+    # A short input can have a long repr, which is then not shown.
     warnings.filterwarnings("ignore", category=HypothesisWarning)
     number = random.Random(seed).getrandbits(64)  # noqa: S311  # guards nothing
     try:
