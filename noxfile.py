@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
@@ -28,8 +29,13 @@ os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-LOCK = Path("scripts", "requirements.txt")
-GENERATE = ("--require-hashes", "--requirement", str(LOCK))
+#: By group: its exact pins with all that they need, and hashes.
+LOCKS = {
+    "generate": Path("scripts", "requirements.txt"),
+    "build": Path("scripts", "build-requirements.txt"),
+}
+GENERATE = ("--require-hashes", "--requirement", str(LOCKS["generate"]))
+BUILD = ("--require-hashes", "--requirement", str(LOCKS["build"]))
 #: The Pythons that GENERATE cannot be installed on, and why; the client works there, too.
 NOT_GENERATING = {"3.15": "deepdiff's cachebox, which oas-patch needs, has no wheel for it yet"}
 #: The tests of the regeneration and of the API report, which need GENERATE.
@@ -59,14 +65,12 @@ DEPENDENCIES = PYPROJECT["project"]["dependencies"]
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
 EXTRAS = f"[{','.join(OPTIONAL)}]"
 WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in extra)]
-#: What the tests' own tools need a later version of than the package does; its lowest is tested in
-#: a part of its own.
-APART = OPTIONAL["otel"]
-METRICS = "tests/overlays/test_tracker_metrics.py"
 #: What Pythons after the oldest run of these. How programs end differs between Pythons: 3.12 starts
 #: no thread once the main one has ended.
 ON_NEWEST = "ends or not costly"
 ON_OTHERS = "not costly and (ends or not processes)"
+#: What hunts for the access token wherever it might be.
+HUNT = ("tests/overlays/test_token.py",)
 #: Where `build` leaves the archives, and `tests` a report of each part.
 ARCHIVES = Path("build", "dist")
 REPORTS = Path("build", "tests")
@@ -125,7 +129,7 @@ if PYTHON == PYTHONS[0] != NEWEST:
 def _install_once(session: nox.Session, *needs: str) -> None:
     """Installs into an environment that is reused, unless it has been done for the same pins."""
     done = Path(session.virtualenv.location, "installed.txt")
-    pins = "".join(path.read_text("utf-8") for path in (Path("pyproject.toml"), LOCK))
+    pins = "".join(path.read_text("utf-8") for path in (Path("pyproject.toml"), *LOCKS.values()))
     wanted = hashlib.sha256(f"{pins}{needs}".encode()).hexdigest()
     if done.exists() and done.read_text("utf-8") == wanted:
         return
@@ -216,7 +220,8 @@ def _tell_parts(session: nox.Session) -> None:
     parts = [part for part in PARTS if part.python == session.python]
     if bad := [part.name for part in parts if not part.good]:
         session.error(f"failed: {', '.join(bad)}")
-    if parts and not any(sum(part.counts or ()) for part in parts):
+    counts = [part.counts for part in parts if part.counts is not None]
+    if counts and not any(map(sum, counts)):
         session.error("the options select no test")
 
 
@@ -262,23 +267,12 @@ def tests(session: nox.Session) -> None:
         kept = ("tests/overlays", "-m", ON_OTHERS)
         _run_part(session, f"overlays, {resolution}", "pytest", *kept, *options)
     _run_pipeline(session, *options)
-    if resolution == "lowest":
-        # Last, because other tests need a newer one.
-        _install_lowest_opentelemetry(session)
-        _run_part(session, "metrics, lowest OpenTelemetry", "pytest", METRICS, *session.posargs)
     _tell_parts(session)
 
 
 def _package(source: str, resolution: str) -> list[str]:
     """The package with all extras, and which versions of its dependencies go with it."""
-    pinned = [need for need in WITH_EXTRAS if need not in APART] if resolution == "lowest" else []
-    return [f"{source}{EXTRAS}", *_lowest(pinned)]
-
-
-def _install_lowest_opentelemetry(session: nox.Session) -> None:
-    """Replaces OpenTelemetry by the lowest; its instrumentation of httpx works no longer then."""
-    pins = _lowest(APART)
-    session.install(*pins, *(pin.replace("-api", "-sdk") for pin in pins))
+    return [f"{source}{EXTRAS}", *(_lowest(WITH_EXTRAS) if resolution == "lowest" else ())]
 
 
 def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
@@ -324,22 +318,22 @@ def build(session: nox.Session) -> None:
         session.error(f"{' '.join(session.posargs)}: there is only --quick")
     for version in MISSING:
         session.warn(f"Python {version} is not on this machine: the wheel is not tested with it.")
-    session.install(*_group("build"))
+    session.install(*BUILD)
     shutil.rmtree(ARCHIVES, ignore_errors=True)
-    # Each archive is built in an environment of its own.
-    uv = session.venv_backend == "uv" and shutil.which("uv")
-    builds = ("python", "-m", "build", "--installer", "uv" if uv else "pip")
+    # In this environment, whose lock has everything that decides the bytes.
+    builds = ("python", "-m", "build", "--no-isolation")
     session.run(*builds, "--outdir", str(ARCHIVES))  # The wheel from the sdist.
     session.run("twine", "check", "--strict", *map(str, ARCHIVES.iterdir()))
     wheel = _wheel(session)
     session.run("check-wheel-contents", str(wheel))
     direct = session.create_tmp()
-    session.run(*builds, "--wheel", "--outdir", direct)
-    differing = _contents(wheel) ^ _contents(Path(direct, wheel.name))
-    if differing:
-        names = ", ".join(sorted({name for name, _ in differing}))
-        session.error(f"the sdist does not build the wheel that the clone builds: {names}")
-    session.log(f"{wheel.name}: the same from the sdist as from the clone.")
+    session.run(*builds, "--sdist", "--wheel", "--outdir", direct)
+    for archive in sorted(ARCHIVES.iterdir()):
+        if archive.read_bytes() != Path(direct, archive.name).read_bytes():
+            differing = _contents(wheel) ^ _contents(Path(direct, wheel.name))
+            names = ", ".join(sorted({name for name, _ in differing})) or archive.name
+            session.error(f"built from the clone again, other bytes come out: {names}")
+    session.log(f"{wheel.name}: the same bytes from the sdist and from the clone.")
     for version in dict.fromkeys((PYTHON, NEWEST)):
         session.notify(
             f"wheel-{version}", posargs=["tests/test_surface.py"] if session.posargs else ()
@@ -360,9 +354,6 @@ def wheel(session: nox.Session) -> None:
     session.install(*_group("test"), *_package(str(built), resolution))
     _print_versions(session)
     session.run("pytest", *(session.posargs or (*PACKAGE, *SPREAD)))
-    if resolution == "lowest" and not session.posargs:
-        _install_lowest_opentelemetry(session)
-        session.run("pytest", METRICS)
 
 
 def _wheel(session: nox.Session) -> Path:
@@ -535,14 +526,65 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
-def lock(session: nox.Session) -> None:
-    """Writes scripts/requirements.txt anew: the exact pins of pyproject.toml with all they need."""
-    session.install("uv")
+def security(session: nox.Session) -> None:
+    """Hunts for the token, for published advisories and by made-up inputs: nox -s security.
+
+    `-- --only hunt`, `--only audit` and `--only fuzz` run a part each; the other options are those
+    of tests/security/fuzz.py, which runs for five minutes, such as `--seconds 30`.
+    """
+    parser = argparse.ArgumentParser(prog="nox -s security --", add_help=False)
+    parts = ("hunt", "audit", "fuzz")
+    parser.add_argument("--only", action="append", choices=parts)
+    chosen, options = parser.parse_known_args(session.posargs)
+    only = chosen.only or parts
+    session.install(*GENERATE)
+    session.install(*_group("security"), *_group("lock"))
+    session.install(*(_group("test") if "hunt" in only else ()), f".{EXTRAS}")
+    if "hunt" in only:
+        _run_part(session, "hunt for the token", "pytest", *HUNT)
+    if "audit" in only:
+        folder = Path(session.create_tmp())
+        for resolution, needs in (("lowest", _lowest(WITH_EXTRAS)), ("newest", WITH_EXTRAS)):
+            version = PYTHONS[0] if resolution == "lowest" else NEWEST
+            _compile(session, needs, folder / f"{resolution}.txt", "--python-version", version)
+        pins = map(str, sorted(folder.glob("*est.txt")))
+        _run_check(session, "pip-audit", "python", "tests/security/auditing.py", *pins, not_run=3)
+    if "fuzz" in only:
+        _run_check(session, "fuzz", "python", "tests/security/fuzz.py", *options)
+    _tell_parts(session)
+
+
+def _run_check(session: nox.Session, name: str, *command: str, not_run: int = 0) -> None:
+    """Runs a program and notes the result, also of one whose exit code says that it was not run."""
+    begin = time.monotonic()
+    try:
+        said = session.run(*command, silent=bool(not_run), success_codes=(0, not_run))
+    except CommandFailed:
+        said = None
+    good = said is not None
+    print(said if isinstance(said, str) else "")
+    found = re.findall("not run: .*", said) if isinstance(said, str) else ()
+    note = "; ".join(dict.fromkeys(found))
+    if note:
+        session.warn(f"{name}: {note}")
+    PARTS.append(Part(session.python, name, good, time.monotonic() - begin, note=note))
+
+
+def _compile(session: nox.Session, needs: list[str], pins: Path, *options: str) -> None:
+    """Writes the exact versions that requirements resolve to, with all they need."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, "requirements.in")
-        wanted.write_text("\n".join(_group("generate")), encoding="utf-8")
+        wanted.write_text("\n".join(needs), encoding="utf-8")
         session.run(
-            "uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes",
-            "--python-version", PYTHONS[0], "--no-header", "--no-annotate", "--no-emit-index-url",
-            "--output-file", str(LOCK), str(wanted),
+            "uv", "pip", "compile", "--quiet", "--upgrade", "--no-header", "--no-annotate",
+            "--no-emit-index-url", "--output-file", str(pins), *options, str(wanted),
         )  # fmt: skip
+
+
+@nox.session(python=PYTHON)
+def lock(session: nox.Session) -> None:
+    """Writes scripts/*requirements.txt anew: exact pins of pyproject.toml with all they need."""
+    session.install(*_group("lock"))
+    for group, pins in LOCKS.items():
+        options = ("--universal", "--generate-hashes", "--python-version", PYTHONS[0])
+        _compile(session, _group(group), pins, *options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib.metadata import distribution
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -49,16 +50,50 @@ def test_the_pytest_fixtures_are_announced():
     assert plugin.load().intercom_emulator
 
 
-def test_whoever_makes_the_committed_bytes_is_pinned_and_locked():
-    pins = PYPROJECT["dependency-groups"]["generate"]
-    locked = (PROJECT / "scripts" / "requirements.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("group", "file", "makers"),
+    [
+        ("generate", "requirements.txt", {"openapi-python-client", "ruff"}),
+        ("build", "build-requirements.txt", {"build", "hatchling", "twine"}),
+    ],
+)
+def test_what_makes_committed_or_published_bytes_is_pinned_and_locked(group, file, makers):
+    pins = PYPROJECT["dependency-groups"][group]
+    locked = (PROJECT / "scripts" / file).read_text(encoding="utf-8")
 
-    assert {"openapi-python-client", "ruff"} <= {pin.split("==")[0] for pin in pins}
+    assert makers <= {pin.split("==")[0] for pin in pins}
     for pin in pins:
         assert re.fullmatch(r"[a-z-]+==[\d.]+", pin)
         assert f"\n{pin}" in f"\n{locked}"
     for line in locked.splitlines():
         assert line.startswith("    --hash=sha256:") or re.match(r"[a-z0-9-]+==\S+", line)
+
+
+def test_what_builds_for_users_is_what_builds_the_release():
+    assert PYPROJECT["build-system"]["requires"] == [
+        pin for pin in PYPROJECT["dependency-groups"]["build"] if pin.startswith("hatchling")
+    ]
+
+
+def test_all_that_the_package_does_not_depend_on_is_pinned():
+    project = PYPROJECT["project"]
+    needs = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    ranges = {re.split(r"[<>=;\[]", need)[0] for need in needs}
+    # They require one version of what the package depends on; Celery's transport is its own.
+    ranges |= {"kombu", "opentelemetry-instrumentation-httpx", "opentelemetry-sdk"}
+
+    for name, group in PYPROJECT["dependency-groups"].items():
+        for need in group:
+            pin = re.fullmatch(r"([a-z0-9-]+)(\[[a-z]+\])?==[^<>;]+(; .+)?", need)
+            assert pin or re.split(r"[<>=;\[]", need)[0] in ranges, f"{name}: {need}"
+
+
+def test_ci_pins_what_runs_the_sessions():
+    ci = (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
+    (installed,) = re.findall(r"nox/bin/pip\" install --quiet (.+)", ci)
+
+    assert re.fullmatch(r"nox==[\d.]+ uv==[\d.]+", installed)
+    assert PYPROJECT["dependency-groups"]["lock"] == [installed.split()[1]]
 
 
 def test_every_python_of_the_metadata_is_at_least_the_required_one():
@@ -88,6 +123,7 @@ def test_ci_runs_the_readmes_test_command():
         "README.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
+        "SECURITY.md",
         "LICENSE",
         "noxfile.py",
         "openapi/upstream.yaml",
@@ -95,6 +131,13 @@ def test_ci_runs_the_readmes_test_command():
 )
 def test_the_project_has_what_its_readme_speaks_of(name):
     assert (PROJECT / name).stat().st_size > 200
+
+
+def test_what_security_says_is_tested_somewhere():
+    said = (PROJECT / "SECURITY.md").read_text(encoding="utf-8")
+
+    for path in re.findall(r"`(tests/[^`]+)`", said):
+        assert (PROJECT / path).exists(), path
 
 
 def test_the_changelog_has_a_section_for_this_version():

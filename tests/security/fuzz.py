@@ -1,0 +1,83 @@
+"""Gives made-up inputs to everything that reads what comes from outside, and says what fails.
+
+    python tests/security/fuzz.py                              # five minutes
+    python tests/security/fuzz.py --seconds 60 --target CSV    # a minute, of one target
+    python tests/security/fuzz.py --seed 7 --target CSV        # the same inputs once more
+
+`nox -s security` installs what it needs. It exits with 1 where a reader does what it must not do:
+`searching.py` says what that is, `targets.py` what is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import os
+import random
+import sys
+
+from searching import Fault, Tally, search
+
+# Seconds beyond those that were asked for.
+_HANGS = 180
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=300, help="for all targets (default: 300)")
+    parser.add_argument("--seed", type=int, help="of the inputs (default: a new one each time)")
+    parser.add_argument("--target", action="append", metavar="NAME", help="may be repeated")
+    options = parser.parse_args(arguments)
+    seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311
+    for variable in [*os.environ]:
+        if variable.startswith("INTERCOM_") or variable.upper().endswith("_PROXY"):
+            del os.environ[variable]
+    # What not even a signal ends, such as a loop in C, ends the program with the stacks.
+    faulthandler.dump_traceback_later(options.seconds + _HANGS, exit=True)
+    from targets import make  # Late, as it takes seconds that --help need not take.
+
+    with contextlib.ExitStack() as opened:
+        targets, left_out = make(opened)
+        names = [target.name for target in targets]
+        if unknown := set(options.target or ()) - set(names):
+            parser.error(f"{', '.join(unknown)}: the targets are {', '.join(names)}")
+        chosen = [target for target in targets if target.name in (options.target or names)]
+        print(f"seed {seed}, {options.seconds:g} s, {len(chosen)} targets", flush=True)
+        tallies = search(chosen, options.seconds, seed, tell=_tell)
+    faulthandler.cancel_dump_traceback_later()
+    print(table(tallies))
+    for each in left_out:
+        print(f"  not run: {each}")
+    faults = sum(len(tally.faults) for tally in tallies.values())
+    print(f"\n{faults} faults; --seed {seed} makes the same inputs." if faults else "\nNo fault.")
+    return 1 if faults else 0
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """A line for each target."""
+    rows = [
+        f"\n  {'target':<20}{'inputs':>8}{'seconds':>9}{'4 times takes':>15}{'peak':>10}  faults"
+    ]
+    for name, tally in tallies.items():
+        ratio = f"{tally.ratio:.1f} times" if tally.ratio else "-"
+        rows.append(
+            f"  {name:<20}{tally.examples:>8,}{tally.seconds:>9.1f}{ratio:>15}"
+            f"{tally.peak / 1e6:>7.1f} MB{len(tally.faults):>8}"
+        )
+    return "\n".join(rows)
+
+
+def _tell(fault: Fault) -> None:
+    # Escaped, because this is what terminals must not be shown.
+    print(
+        "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in f"\nFAULT {fault}")
+    )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
