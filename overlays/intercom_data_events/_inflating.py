@@ -34,14 +34,15 @@ def coding_of(values: Iterable[str]) -> str | None:
     Raises:
         InflateError: There are several codings, or an unknown one.
     """
-    named = [name.strip(" \t").lower() for value in values for name in value.split(",")]
-    codings = [name for name in named if name not in ("", "identity")]
+    named = [name.strip(" \t") for value in values for name in value.split(",")]
+    codings = [name for name in named if name.lower() not in ("", "identity")]
     if not codings:
         return None
-    if len(codings) > 1 or codings[0] not in _WBITS:
+    if len(codings) > 1 or codings[0].lower() not in _WBITS:
+        # As it was sent: in lower case, an access token in it would not be found to be removed.
         given = short_repr(", ".join(codings))
         raise InflateError(f"its Content-Encoding must be gzip or deflate, once, not {given}")
-    return codings[0]
+    return codings[0].lower()
 
 
 class Inflater:
