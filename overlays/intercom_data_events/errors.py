@@ -31,7 +31,8 @@
 Every error says in :attr:`~IntercomError.may_have_been_processed` whether any attempt may have
 taken effect nevertheless; :attr:`~IntercomError.tries` and :attr:`~IntercomError.elapsed` say how
 many attempts and seconds were spent. Errors can be pickled, and contain neither the access token
-nor request headers.
+nor request headers. Their causes have no tracebacks, because the local variables of HTTP libraries
+in those contain both; where a function of the caller's failed, the message says its file and line.
 """
 
 from __future__ import annotations

@@ -308,13 +308,13 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                 except Exception as error:  # noqa: BLE001  # sorted there
                     return self._unanswered(error, request, made)
                 body = Body(response.value.status_code)
+                chunks: Any = None
                 try:
-                    chunks = self._chunks(response.value, body, "aiter_bytes")
+                    chunks = aiter(self._chunks(response.value, body, "aiter_bytes"))
                     async for chunk in cast("AsyncIterable[bytes]", chunks):
                         pieces = body.feed(chunk)
                         del chunk  # The next one may be waited for.
                         for _ in pieces:
-                            # As in the twin. To leave the loop leaves async generators unclosed.
                             timed = transport is None or body.is_compressed
                             if timed and self._clock.monotonic() > ends:
                                 raise self._late(request, made)
@@ -325,6 +325,8 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                     problem = self._broken(error, made)
                 finally:
                     await response.value.aclose()
+                    if transport is not None and problem is not None and chunks is not None:
+                        await _exhaust(chunks)
         finally:
             ATTEMPT.reset(running)
         if scope.cancelled_caught:
@@ -362,6 +364,16 @@ def new_client(library: Any, name: str, transport: Any) -> Any:
     # errors of other libraries for an odd one. There is no public way to prevent that.
     client._build_redirect_request = lambda request, _: request  # noqa: SLF001  # as above
     return client
+
+
+async def _exhaust(chunks: AsyncIterable[bytes]) -> None:
+    """Ends the async generators of an own connection that is closed: trio warns of unfinished ones.
+
+    They yield what they have, and fail when they read more.
+    """
+    with suppress(Exception):
+        async for _ in chunks:
+            pass
 
 
 class _NoCookies(CookieJar):
