@@ -457,6 +457,7 @@ def test_the_words_of_a_failure_are_searched_within_bounds():
     assert failed(b'{"errors":[%s]}' % reason).codes == ("not_found",)
     # Nothing is said of it, and it is not taken for text either.
     assert failed(b'{"errors":[%s%s]}' % (many, reason)).message is None
+    assert failed(b"[" * 5_000).message is None
     # A page is text, however many commas it has.
     page = b"<!doctype html><title>Sign in</title><script>[%s]</script>" % many
     assert failed(page).message == "Sign in"
