@@ -76,7 +76,7 @@ def event(text: bytes | None) -> Event:
     if text is not None and len(text) > _LONGEST:
         raise OutboxError(f"the file holds an event of more than {_LONGEST:,} bytes")
     try:
-        decoded = decode_json(text or b"")
+        decoded: Any = decode_json(text or b"")
         if isinstance(decoded, dict) and "created_at" not in decoded:
             # It would be another one with each attempt.
             raise OutboxError("the file holds an event without created_at")
