@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import field, frozen
 
-from intercom_data_events._validation import decode_json
+from intercom_data_events._validation import decode_json, printable
 
 if TYPE_CHECKING:
     import httpx
@@ -32,9 +32,12 @@ class APIResponse(Generic[T_co]):
 
     @property
     def request_id(self) -> str | None:
-        """The id that Intercom's support asks for, from the header or the body of an error."""
+        """The id that Intercom's support asks for, from the header or the body of an error.
+
+        It is printable, and cut to 500 characters.
+        """
         given = self.headers.get("x-request-id") or _object(self.content).get("request_id")
-        return given if isinstance(given, str) else None
+        return printable(given) if isinstance(given, str) else None
 
     @property
     def text(self) -> str:

@@ -212,7 +212,7 @@ def test_nothing_that_sends_for_a_caller_logs_an_address(caplog, tmp_path, statu
     assert logged_secrets(records) == []
 
 
-@pytest.mark.parametrize("version", ["\x1b[2Jx", "9" * 5000, "\xff\x9b31m"])
+@pytest.mark.parametrize("version", ["\x1b[2Jx", "9" * 5000, "\xff\x9b31m", EMAIL])
 def test_a_header_that_is_logged_is_short_and_harmless(answering, logged, version):
     answer = httpx.Response(202, headers={"Intercom-Version": version.encode("latin-1")})
     call, _ = answering(answer)
@@ -223,3 +223,4 @@ def test_a_header_that_is_logged_is_short_and_harmless(answering, logged, versio
     assert "answered for API version" in message
     assert message.isprintable()
     assert len(message) < 150
+    assert EMAIL not in message

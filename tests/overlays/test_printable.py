@@ -134,6 +134,7 @@ def test_a_message_quotes_it_printable(way):
         error = WAYS[way](text)
         assert str(error).isprintable(), name
         assert repr(error).isprintable(), name
+        assert (getattr(error, "request_id", None) or "").isprintable(), name
         assert str(pickle.loads(pickle.dumps(error))) == str(error), name
 
 

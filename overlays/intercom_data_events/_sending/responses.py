@@ -108,7 +108,7 @@ def _status_error(
         speaker = "Intercom" if words.of_intercom else "The answer"
         parts.append(f"{speaker} says: {printable(quoted, _LONGEST_QUOTE)}")
     if response.request_id:
-        parts.append(f"request id {printable(response.request_id)}")
+        parts.append(f"request id {response.request_id}")
     possible = operation.changes and retry.was_possibly_processed(status)
     return kind(". ".join(parts), response, may_have_been_processed=possible)
 

@@ -16,7 +16,6 @@ from intercom_data_events._sending.per_process import PerProcess
 from intercom_data_events._sending.request import Operation, endpoint_of
 from intercom_data_events._sending.runtime import has_ended, is_running, running_loop
 from intercom_data_events._sending.settings import AsyncAccessToken, Settings
-from intercom_data_events._validation import printable
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.errors import ConfigurationError
 
@@ -32,7 +31,7 @@ E = TypeVar("E", bound="Engine | AsyncEngine")
 # Two names of the same version.
 _SAME_VERSION = {"Preview", "Unstable"}
 _MOST_ENDPOINTS = 100
-# Characters of a header that are logged.
+# Characters of a version that is logged.
 _LONGEST_VERSION = 40
 
 
@@ -237,9 +236,13 @@ class Session(Generic[E]):
         echoed = headers.get("intercom-version", version)
         if echoed != version and not self._state.warned and {echoed, version} != _SAME_VERSION:
             self._state.warned = True
+            looks_like_version = (
+                len(echoed) <= _LONGEST_VERSION and echoed.replace(".", "").isalnum()
+            )
             log.warning(
                 "Intercom answered for API version %s, but the request was for %s",
-                printable(echoed, _LONGEST_VERSION),
+                # What does not look like one may be anything, also personal data.
+                echoed if looks_like_version else "(not a version)",
                 version,
             )
 
