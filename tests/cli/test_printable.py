@@ -70,11 +70,12 @@ def test_wrong_arguments_are_repeated_printable(way, emulator, command, ndjson, 
 
 
 def test_usage_and_hint_stay_lines_of_their_own(command):
-    assert command("list", "--no\x1b[2J").err.splitlines() == [
+    # Not ESC, whose sequences old versions of click leave out.
+    assert command("list", "--no\x07").err.splitlines() == [
         "Usage: intercom-events list [OPTIONS]",
         "Try 'intercom-events list -h' for help.",
         "",
-        "Error: No such option: --no\\x1b[2J",
+        "Error: No such option: --no\\x07",
     ]
 
 
