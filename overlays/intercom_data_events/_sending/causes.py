@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from intercom_data_events._sending.engines.kinds import is_kind, library_of
+from intercom_data_events._validation import escape
 
 if TYPE_CHECKING:
     from intercom_data_events._sending.secret import Secret
@@ -42,7 +43,7 @@ def causes(error: BaseException, but: BaseException | None = None) -> Iterator[B
 
 
 def lay_bare(failure: IntercomError, token: Secret[str] | None) -> None:
-    """Removes tracebacks and requests from a failure and from what led to it.
+    """Removes tracebacks and requests from a failure and from what led to it, and escapes that.
 
     A failure whose causes show the access token has none. What the caller was handling at the time
     led to nothing, and stays as it is.
@@ -51,8 +52,11 @@ def lay_bare(failure: IntercomError, token: Secret[str] | None) -> None:
     for one in list(causes(failure, handled)):
         one.__traceback__ = None
         _remove_request(one)
-        if one is not failure and _shows(one, token):
+        if one is failure:
+            continue
+        if _shows(one, token):
             failure.__cause__ = failure.__context__ = None
+        escape(one)  # It may quote a server, as the reason phrase of a proxy.
 
 
 def place_of(error: BaseException) -> str:

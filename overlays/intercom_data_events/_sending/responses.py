@@ -18,7 +18,7 @@ from intercom_data_events._sending.engines.connections import origin_of, proxy_o
 from intercom_data_events._sending.engines.kinds import library_of
 from intercom_data_events._sending.redaction import redacted_text
 from intercom_data_events._sending.settings import region_of
-from intercom_data_events._validation import escape, printable, short_email, short_repr
+from intercom_data_events._validation import printable, short_email, short_repr
 from intercom_data_events._words import Words, read_words
 from intercom_data_events.errors import IntercomError
 from intercom_data_events.response import APIResponse
@@ -202,8 +202,6 @@ def _connection_error(
     operation: Operation[Any], problem: SendError, route: Route, token: Secret[str] | None
 ) -> errors.APIConnectionError:
     """Returns the typed error of an attempt that got no whole answer."""
-    for cause in causes(problem.cause):
-        escape(cause)  # As the reason phrase of a proxy.
     # Under trio, the error of httpx has no message, but its cause has one.
     said = (str(cause) for cause in causes(problem.cause) if isinstance(cause, Exception))
     # Without the token first, of which a part would be left where the reason is cut.
