@@ -238,6 +238,16 @@ async def _afails(error: BaseException, *_: object) -> str:
     raise error
 
 
+class UnshowableError(OSError):
+    """A caller's error that cannot be shown."""
+
+    def __str__(self) -> str:
+        return "down"
+
+    def __repr__(self) -> str:
+        raise TypeError("no repr")
+
+
 def _done(token: object) -> asyncio.Future[object]:
     future = asyncio.get_running_loop().create_future()
     future.set_result(token)
@@ -252,6 +262,7 @@ def functions_for_tokens() -> Iterator[BaseException]:
         functools.partial(_fails, OSError("no such file")),
         functools.partial(_fails, httpx.ConnectError("down")),
         functools.partial(_fails, KeyError("token"), TOKEN),
+        functools.partial(os.stat, "nowhere"),
     ]
     for function in functions:
         with DataEventsClient(function, transport=transport, max_retries=0) as client:
@@ -544,7 +555,14 @@ def hooks_and_transports() -> Iterator[BaseException]:
             client = DataEventsClient(TOKEN, http_client=own, max_retries=0)
             yield caught(client.create, "a", user_id="1")
             yield from _tracked(http_client=own)
-    for handle in (quotes, chained, noted, lambda _: _fails(RuntimeError("a transport"))):
+    handles = (
+        quotes,
+        chained,
+        noted,
+        lambda _: _fails(RuntimeError("a transport")),
+        lambda _: _fails(UnshowableError(TOKEN)),
+    )
+    for handle in handles:
         client = DataEventsClient(TOKEN, transport=httpx.MockTransport(handle), max_retries=0)
         yield caught(client.create, "a", user_id="1")
         yield from _tracked(transport=httpx.MockTransport(handle))
