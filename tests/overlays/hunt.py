@@ -2,7 +2,8 @@
 
 A *failure* is a function that yields exceptions; a new one is one line, or a function with a
 decorator. An *observer* returns what it sees of an exception, or of what was logged. As a program,
-this prints what Sentry would be sent, with its defaults, that has the token in it.
+this prints what Sentry would be sent, with its defaults, that has the token in it, of all failures
+or of those named; its exit code is 1 if there is any.
 """
 
 from __future__ import annotations
@@ -963,6 +964,7 @@ def main() -> None:
     wanted = sys.argv[1:] or FAILURES
     shown = {name: findings(FAILURES[name], (sentry,)) for name in wanted}
     json.dump(shown, sys.stdout)
+    sys.exit(any(found for _, found in shown.values()))
 
 
 if __name__ == "__main__":
