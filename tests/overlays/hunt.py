@@ -2,7 +2,8 @@
 
 A *failure* is a function that yields exceptions; a new one is one line, or a function with a
 decorator. An *observer* returns what it sees of an exception, or of what was logged. As a program,
-this prints what Sentry would be sent, with its defaults, that has the token in it.
+this prints what Sentry would be sent, with its defaults, that has the token in it, of all failures
+or of those named; its exit code is 1 if there is any.
 """
 
 from __future__ import annotations
@@ -238,6 +239,16 @@ async def _afails(error: BaseException, *_: object) -> str:
     raise error
 
 
+class UnshowableError(OSError):
+    """A caller's error that cannot be shown."""
+
+    def __str__(self) -> str:
+        return "down"
+
+    def __repr__(self) -> str:
+        raise TypeError("no repr")
+
+
 def _done(token: object) -> asyncio.Future[object]:
     future = asyncio.get_running_loop().create_future()
     future.set_result(token)
@@ -252,6 +263,7 @@ def functions_for_tokens() -> Iterator[BaseException]:
         functools.partial(_fails, OSError("no such file")),
         functools.partial(_fails, httpx.ConnectError("down")),
         functools.partial(_fails, KeyError("token"), TOKEN),
+        functools.partial(os.stat, "nowhere"),
     ]
     for function in functions:
         with DataEventsClient(function, transport=transport, max_retries=0) as client:
@@ -544,7 +556,14 @@ def hooks_and_transports() -> Iterator[BaseException]:
             client = DataEventsClient(TOKEN, http_client=own, max_retries=0)
             yield caught(client.create, "a", user_id="1")
             yield from _tracked(http_client=own)
-    for handle in (quotes, chained, noted, lambda _: _fails(RuntimeError("a transport"))):
+    handles = (
+        quotes,
+        chained,
+        noted,
+        lambda _: _fails(RuntimeError("a transport")),
+        lambda _: _fails(UnshowableError(TOKEN)),
+    )
+    for handle in handles:
         client = DataEventsClient(TOKEN, transport=httpx.MockTransport(handle), max_retries=0)
         yield caught(client.create, "a", user_id="1")
         yield from _tracked(transport=httpx.MockTransport(handle))
@@ -945,6 +964,7 @@ def main() -> None:
     wanted = sys.argv[1:] or FAILURES
     shown = {name: findings(FAILURES[name], (sentry,)) for name in wanted}
     json.dump(shown, sys.stdout)
+    sys.exit(any(found for _, found in shown.values()))
 
 
 if __name__ == "__main__":
