@@ -233,8 +233,8 @@ def tests(session: nox.Session) -> None:
     of the package's tests, the newest those that are not marked as costly and all of how programs
     end, those between the tests of the overlays that are not costly and start no processes, and
     again how programs end. (All tests run on the newest in `build`.) The oldest also measures
-    coverage, by tests that are not costly, and tests the regeneration; the others test that it
-    gives the same bytes. With files or folders among the options, only these run.
+    coverage, and tests the regeneration; the others test that it gives the same bytes. With files
+    or folders among the options, only these run.
     """
     for version in MISSING:
         session.warn(f"Python {version} is not on this machine: not tested with it.")
@@ -253,12 +253,7 @@ def tests(session: nox.Session) -> None:
     options = (*SPREAD, *session.posargs)
     package = f"package, {resolution}"
     if session.python == PYTHON and not session.posargs:
-        # Measuring doubles the CPU time, and would find no further path where that is much.
-        _run_measured(session, f"{package}, not costly", *PACKAGE, "-m", "not costly", *options)
-        # Named, as each process of pytest imports all files that it is given.
-        files = sorted(Path("tests").rglob("test_*.py"))
-        costly = [str(each) for each in files if "mark.costly" in each.read_text("utf-8")]
-        _run_part(session, f"{package}, costly", "pytest", *costly, "-m", "costly", *options)
+        _run_measured(session, package, *PACKAGE, *options)
     elif session.python == PYTHON:
         _run_part(session, package, "pytest", *PACKAGE, *options)
     elif session.python == NEWEST:
