@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
@@ -34,6 +34,8 @@ from needs import require
 NAME = "intercom_data_events.send_event"
 TOKEN = "dG9rOnNlY3JldA=="
 NOW = int(time.time())
+# Celery's, from which it counts the seconds until a message is due.
+PRESENT = datetime.fromtimestamp(NOW, UTC)
 # Seconds after which something hangs, however slow the machine.
 PATIENCE = 60
 
@@ -120,7 +122,7 @@ class Shop:
 
 def delay_of(message: Message) -> float:
     """Seconds until a message is due."""
-    return datetime.fromisoformat(message.headers["eta"]).timestamp() - time.time()
+    return (datetime.fromisoformat(message.headers["eta"]) - PRESENT).total_seconds()
 
 
 @pytest.fixture
@@ -136,6 +138,7 @@ def opening(clock, monkeypatch):
 
         def begin(emulator: Emulator, *, client=None, **conf) -> Shop:
             app = Celery("shop", broker="memory://localhost")
+            app.now = lambda: PRESENT
             app.conf.task_default_queue = uuid.uuid4().hex
             app.conf.intercom_data_events = {
                 "access_token": TOKEN,
