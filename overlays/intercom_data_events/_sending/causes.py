@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from intercom_data_events._sending.engines.kinds import is_kind, library_of
+from intercom_data_events._sending.redaction import shows
 from intercom_data_events._validation import escape
 
 if TYPE_CHECKING:
@@ -90,9 +91,6 @@ def _shows(error: BaseException, token: Secret[str] | None) -> bool:
     """Whether an exception shows the access token; one that cannot be shown may."""
     if token is None:
         return False
-    # Imported after a failure only, so that programs start faster.
-    from intercom_data_events._sending.redaction import shows
-
     try:
         parts = [f"{error!r}{error}{vars(error)}".encode("utf-8", "surrogatepass")]
         if is_kind(error, "HTTPStatusError"):
