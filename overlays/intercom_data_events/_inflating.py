@@ -14,7 +14,7 @@ from intercom_data_events._validation import short_repr
 PIECE = 64 * 1024
 #: The value of ``Accept-Encoding``: what :class:`Inflater` can decompress.
 ACCEPTED = "gzip, deflate"
-# How zlib is told the format.
+# zlib's numbers for the formats, both with the largest window.
 _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 # Bytes that are given to zlib at once. It copies what is left of them after each piece and each
 # member, which would take the square of their length.

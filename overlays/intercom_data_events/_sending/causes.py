@@ -44,10 +44,10 @@ def causes(error: BaseException, but: BaseException | None = None) -> Iterator[B
 
 
 def lay_bare(failure: IntercomError, token: Secret[str] | None) -> None:
-    """Removes tracebacks and requests from a failure and from what led to it, and escapes that.
+    """Removes tracebacks and requests from a failure and its causes, and escapes what these say.
 
-    A failure whose causes show the access token has none. What the caller was handling at the time
-    led to nothing, and stays as it is.
+    A failure loses its causes where one shows the access token. What the caller was handling at the
+    time is not a cause, and stays as it is.
     """
     handled = sys.exception()
     for one in list(causes(failure, handled)):

@@ -263,7 +263,7 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                 chunks = cast("Iterable[bytes]", self._chunks(response.value, body, "iter_bytes"))
                 for chunk in chunks:
                     pieces = body.feed(chunk)
-                    del chunk  # The next one may be waited for.
+                    del chunk  # No variable has it while the next one is waited for.
                     for _ in pieces:
                         # An own connection keeps the time limit only while it receives.
                         timed = transport is None or body.is_compressed
@@ -314,7 +314,7 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                     chunks = aiter(self._chunks(response.value, body, "aiter_bytes"))
                     async for chunk in cast("AsyncIterable[bytes]", chunks):
                         pieces = body.feed(chunk)
-                        del chunk  # The next one may be waited for.
+                        del chunk  # No variable has it while the next one is waited for.
                         for _ in pieces:
                             timed = transport is None or body.is_compressed
                             if timed and self._clock.monotonic() > ends:
