@@ -1,4 +1,4 @@
-"""Checks of input that several modules share, and how a message shows a wrong value."""
+"""Checks of input that several modules share, and how messages show what is wrong or unknown."""
 
 from __future__ import annotations
 

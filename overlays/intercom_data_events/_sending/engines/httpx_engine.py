@@ -198,9 +198,8 @@ class _HTTPXBase(Generic[C]):
             # A hook usually raises before the body is read.
             answer = Secret(cast("Any", error).response)
             problem = self._failure(error, made)
-            if not answer.value.is_stream_consumed:
-                return self._answer(request, answer, b"", problem)
-            return self._answer(request, answer, answer.value.content, problem)
+            read = answer.value.is_stream_consumed
+            return self._answer(request, answer, answer.value.content if read else b"", problem)
         # Python 3.12 names the codec in a note.
         named = (
             f"{error}{getattr(error, '__notes__', '')}" if isinstance(error, UnicodeError) else ""
