@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
     missing = "griffelib" if error.name == "griffe" else error.name
     sys.exit(f"api-diff: {missing} is not installed: use nox -s api-diff")
 
-from terminal import ArgumentParser, sentence
+from client_parts import ArgumentParser, sentence
 
 #: The package that the report is about.
 PUBLIC = "intercom_data_events"

@@ -19,9 +19,9 @@ from pathlib import Path
 import yaml
 
 import api_diff
+from client_parts import ArgumentParser, sentence
 from regeneration import RegenerationError, correcting, document, generating, reporting, slicing
 from regeneration.publishing import differences, publish
-from terminal import ArgumentParser, sentence
 
 _PARTS = ("openapi/upstream.yaml", "openapi/data-events.yaml", "generated")
 _UPSTREAM_HEADING = """\

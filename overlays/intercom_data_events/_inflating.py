@@ -1,4 +1,4 @@
-"""Decompresses gzip and deflate in pieces of bounded size, however few bytes become many.
+"""Decompresses gzip and deflate in pieces of bounded size, however much a few bytes stand for.
 
 It needs the standard library alone: answers, imported files and descriptions are read with it.
 """
@@ -14,7 +14,7 @@ from intercom_data_events._validation import short_repr
 PIECE = 64 * 1024
 #: The value of ``Accept-Encoding``: what :class:`Inflater` can decompress.
 ACCEPTED = "gzip, deflate"
-# How zlib is told the format.
+# zlib's numbers for the formats, both with the largest window.
 _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 # Bytes that are given to zlib at once. It copies what is left of them after each piece and each
 # member, which would take the square of their length.
@@ -46,7 +46,7 @@ def coding_of(values: Iterable[str]) -> str | None:
 
 
 class Inflater:
-    """Decompresses one text, a little at a time.
+    """Decompresses one body or file, a piece at a time.
 
     Args:
         coding: "gzip" (or "x-gzip"), of one or more members, or "deflate".
@@ -69,10 +69,10 @@ class Inflater:
             yield from self._step(data[start : start + _STEP])
 
     def close(self) -> None:
-        """Ends the text.
+        """Checks that the compressed bytes came to their end.
 
         Raises:
-            InflateError: It is cut short.
+            InflateError: They are cut short.
         """
         if self._stream is not None and not self._stream.eof:
             raise InflateError(f"{self._coding} that is cut short")

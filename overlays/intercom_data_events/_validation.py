@@ -1,4 +1,4 @@
-"""Checks of input that several modules share, and how a message shows a wrong value."""
+"""Checks of input that several modules share, and how messages show what is wrong or unknown."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ def decode_json(content: bytes, most: int = _MOST_VALUES) -> object:
         ValueError: It is not JSON, or it has too many values.
         RecursionError: Its values are nested too deeply.
     """
-    # At most one too few, and more where strings contain these. To count takes a while, too.
+    # It counts one too few, or too many where strings contain these. Short bodies are not counted,
+    # because that takes time, too.
     if len(content) > most and sum(map(content.count, (b",", b"[", b"{"))) > most:
         raise ValueError(f"it has more than {most:,} values")
     is_bounded = 0 < sys.get_int_max_str_digits() <= _MOST_DIGITS

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,17 +19,8 @@ from typing import Any
 import httpx
 import yaml
 
+from client_parts import ACCEPTED, InflateError, Inflater, coding_of
 from regeneration import RegenerationError
-
-# The client is not installed where it is generated; of what an installed one has, nothing changes.
-sys.path.append(str(Path(__file__).parents[2] / "overlays"))
-
-from intercom_data_events._inflating import (
-    ACCEPTED,
-    InflateError,
-    Inflater,
-    coding_of,
-)
 
 #: Intercom's have 1.5 MB.
 _MAX_BYTES = 16 * 1024 * 1024

@@ -30,7 +30,7 @@ from typing import cast
 
 from attrs import frozen
 
-from intercom_data_events.emulator._arguments import ArgumentParser
+from intercom_data_events._arguments import ArgumentParser
 from measuring import (
     backlog,
     chart,

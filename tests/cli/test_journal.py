@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import stat
 import tempfile
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,21 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intercom_data_events.cli.journal import Done, Journal, JournalError, NoJournalError, Read
+from memory import peak_below
 
 MIB = 1024 * 1024
 SOURCE = "events.ndjson"
 ADDRESS = "https://api.intercom.io"
 TOKEN = "dG9rOmE4N2M"
-
-
-@contextmanager
-def memory_below(most: int) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
 
 
 @st.composite
@@ -161,7 +149,7 @@ def test_a_line_far_beyond_all_others_takes_little_memory(tmp_path):
     far = 10**9
     write(path, [Read(far, far, "5f", 0), ("accepted", far), ("refused", 7)])
 
-    with memory_below(MIB):
+    with peak_below(MIB):
         journal = Journal.open(path, SOURCE, ADDRESS, TOKEN)
     journal.close()
 
@@ -177,7 +165,7 @@ def test_a_line_without_an_end_is_not_read_to_it(byte, end, tmp_path):
     with path.open("ab") as file:
         file.write(byte * 16 * MIB + end)
 
-    with memory_below(MIB), pytest.raises(NoJournalError, match="is damaged in line 3: move it"):
+    with peak_below(MIB), pytest.raises(NoJournalError, match="is damaged in line 3: move it"):
         Journal.open(path, SOURCE, ADDRESS, TOKEN)
 
 

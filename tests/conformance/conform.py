@@ -20,7 +20,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from intercom_data_events.emulator._arguments import ArgumentParser
+from intercom_data_events._arguments import ArgumentParser
 from tools import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
 from tools.reporting import Report
 

@@ -27,7 +27,7 @@ import attrs
 import httpx
 
 from intercom_data_events import DataEventsClient, Event, IntercomError
-from intercom_data_events.emulator._arguments import ArgumentParser
+from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events.tracker import Tracker
 
 # What finalizers do: each of these, in turn.

@@ -38,8 +38,8 @@ import attrs
 import httpx
 
 from intercom_data_events import AsyncDataEventsClient, Clock, DataEventsClient
+from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events.emulator import EmulatedEvent, Emulator, EmulatorServer, Fault
-from intercom_data_events.emulator._arguments import ArgumentParser
 from intercom_data_events.tracker import Tracker
 
 BEGIN = 1_671_028_894

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gzip
 import sys
-import tracemalloc
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -29,6 +28,7 @@ from intercom_data_events import (
     NotFoundError,
     UnprocessableEntityError,
 )
+from memory import peak_below
 
 MIB = 1024 * 1024
 TEXT = b"<p>This is not JSON, so the error has it as it was read.</p>" * 3
@@ -239,16 +239,6 @@ def test_of_a_failure_in_another_coding_the_status_counts(way):
 #: One for each kind of connection and driver.
 SOME = [*OWN[:2], Way("asyncio", "fast"), Way("trio", "http_client"), WAYS[-2]]
 some_ways = pytest.mark.parametrize("way", SOME, ids=str)
-
-
-@contextmanager
-def peak_below(most: int) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
 
 
 @some_ways

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from memory import peak_below
 from regeneration import document
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,12 +74,8 @@ def server(project, describe):
 
 @pytest.mark.parametrize("path", ["/gzip", "/deflate", "/moved-by-a-bomb"])
 def test_a_description_may_be_compressed_and_the_body_of_a_redirect_does_not_matter(server, path):
-    tracemalloc.start()
-    try:
+    with peak_below(50 * MIB):
         found = document.read(server + path)
-        assert tracemalloc.get_traced_memory()[1] < 50 * MIB
-    finally:
-        tracemalloc.stop()
 
     assert found.sha256 == document.read(f"{server}/description.yaml").sha256
 
@@ -156,12 +152,8 @@ def test_other_schemes_are_no_urls_but_paths_that_are_not_there(project, refused
     ],
 )
 def test_few_bytes_do_not_become_many(project, refused, server, path, words):
-    tracemalloc.start()
-    try:
+    with peak_below(50 * MIB):
         refused(project.run(server + path), server + path, words)
-        assert tracemalloc.get_traced_memory()[1] < 50 * MIB
-    finally:
-        tracemalloc.stop()
 
 
 def test_a_download_ends_in_time(project, refused, monkeypatch):

@@ -17,6 +17,8 @@ import os
 import random
 import sys
 
+from intercom_data_events._arguments import ArgumentParser
+from intercom_data_events._validation import printable
 from searching import Fault, Tally, search
 
 # Seconds beyond those that were asked for.
@@ -25,7 +27,7 @@ _HANGS = 180
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=300, help="for all targets (default: 300)")
@@ -72,11 +74,9 @@ def table(tallies: dict[str, Tally]) -> str:
 
 
 def _tell(fault: Fault) -> None:
-    # Escaped, because this is what terminals must not be shown.
-    print(
-        "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in f"\nFAULT {fault}")
-    )
-    sys.stdout.flush()
+    print()
+    for line in f"FAULT {fault}".split("\n"):
+        print(printable(line, None), flush=True)
 
 
 if __name__ == "__main__":

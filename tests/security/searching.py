@@ -43,6 +43,8 @@ MOST_MEMORY = 100_000_000
 MOST_RATIO = 8
 #: CPU seconds below which nothing is said of a ratio, because machines are noisy.
 MEASURABLE = 0.02
+# CPU seconds that are measured once, because noise is a small part of them.
+_STEADY = 0.1
 # CPU seconds of an input that is not made longer.
 _LONG_ENOUGH = 0.25
 #: Seconds after which one input is given up, while memory is traced, which is slow.
@@ -360,7 +362,7 @@ def lengthen(target: Target, seed: str, tally: Tally, until: float) -> Fault | N
 
 
 def _seconds(target: Target, given: Any) -> float:
-    """CPU seconds of this thread that an input takes, of three times the shortest."""
+    """CPU seconds of this thread that an input takes, of up to three times the shortest."""
     shortest = float(PATIENCE)
     for _ in range(3):
         begin = time.thread_time()
@@ -368,7 +370,7 @@ def _seconds(target: Target, given: Any) -> float:
         with _log(), contextlib.suppress(Exception, _SlowError), _in_time(PATIENCE):
             list(target.read(given))
         shortest = min(shortest, time.thread_time() - begin)
-        if shortest > 1:
+        if shortest > _STEADY:
             break
     return max(shortest, 1e-6)
 

@@ -17,7 +17,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ import certifi
 import httpx
 import httpx2
 import typer
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import strategies as st
 from kombu.exceptions import KombuError
 
@@ -89,6 +89,7 @@ _ERRORS = {
     "request_id": "b1",
     "errors": [{"code": "not_found", "message": f"no {EMAIL} {TOKEN}", "field": "email"}],
 }
+_SAID = ("message", "code", "field")
 _PAGE = (
     f"<html><head><title>502 {TOKEN}</title></head><body><h1>Bad &amp; {EMAIL}</h1></body></html>"
 )
@@ -172,6 +173,10 @@ def _in_json(text: str) -> bytes:
 def _many(item: object) -> Callable[[str], bytes]:
     """A listing of as many of something as a string is long, in tens."""
     return lambda text: _dumped({"type": "event.list", "events": [item] * (len(text) // 10)})
+
+
+def _errors(*errors: object) -> bytes:
+    return _dumped({"errors": errors})
 
 
 def _keys(text: str) -> bytes:
@@ -271,14 +276,8 @@ def _answers(
     statuses: st.SearchStrategy[int] = _OK,
     headers: st.SearchStrategy[tuple[tuple[str, str], ...]] = _NO_HEADERS,
 ) -> st.SearchStrategy[_Answer]:
-    return st.builds(
-        _Answer,
-        st.sampled_from([*_ENGINES]),
-        st.sampled_from([*operations]),
-        statuses,
-        headers,
-        bodies,
-    )
+    engines, used = st.sampled_from([*_ENGINES]), st.sampled_from([*operations])
+    return st.builds(_Answer, engines, used, statuses, headers, bodies)
 
 
 def _of(
@@ -290,30 +289,18 @@ def _of(
 _bad = st.one_of(
     st.sampled_from([400, 401, 403, 404, 409, 422, 429, 500, 502, 520]), st.integers(200, 599)
 )
-_dates = st.sampled_from(
-    [
-        "Wed, 14 Dec 2022 14:41:34 GMT",
-        "Wed, 31 Feb 99999 25:00:00 +9999",
-        "Mon, 01 Jan 0001 00:00:00 -2359",
-    ]
+_HEADERS = (
+    "Retry-After Date X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset Intercom-Version "
+    "Location Content-Type X-Request-Id Content-Language Age"
+).split()
+_DATES = (
+    "Wed, 14 Dec 2022 14:41:34 GMT",
+    "Wed, 31 Feb 99999 25:00:00 +9999",
+    "Mon, 01 Jan 0001 00:00:00 -2359",
 )
 _header = st.tuples(
-    st.sampled_from(
-        [
-            "Retry-After",
-            "Date",
-            "X-RateLimit-Limit",
-            "X-RateLimit-Remaining",
-            "X-RateLimit-Reset",
-            "Intercom-Version",
-            "Location",
-            "Content-Type",
-            "X-Request-Id",
-            "Content-Language",
-            "Age",
-        ]
-    ),
-    st.one_of(_dates, _texts, _numbers.map(str)).map(
+    st.sampled_from(_HEADERS),
+    st.one_of(st.sampled_from(_DATES), _texts, _numbers.map(str)).map(
         lambda text: text.replace("\n", "").replace("\r", "")
     ),
 )
@@ -337,49 +324,42 @@ def _zipped(content: bytes, *codings: str) -> bytes:
 
 
 _BOMB = _zipped(bytes(128 * _MIB), "gzip")
-_bombs = st.sampled_from(
-    [
-        (_BOMB, "gzip"),
-        (_zipped(bytes(128 * _MIB), "deflate"), "deflate"),
-        (_zipped(_BOMB, "gzip"), "gzip, gzip"),
-        (_zipped(_BOMB, "gzip"), "gzip"),
-        (_BOMB * 2, "gzip"),
-        (b"[" + _BOMB, "gzip"),
-        (_BOMB[:-9], "gzip"),
-    ]
+_BOMBS = (
+    (_BOMB, "gzip"),
+    (_zipped(bytes(128 * _MIB), "deflate"), "deflate"),
+    (_zipped(_BOMB, "gzip"), "gzip, gzip"),
+    (_zipped(_BOMB, "gzip"), "gzip"),
+    (_BOMB * 2, "gzip"),
+    (b"[" + _BOMB, "gzip"),
+    (_BOMB[:-9], "gzip"),
 )
-_codings = st.sampled_from(
-    [
-        "gzip",
-        "deflate",
-        "br",
-        "zstd",
-        "gzip, gzip",
-        "identity",
-        "x-gzip",
-        "GZIP",
-        "gzip;q=1",
-        ", ".join(["gzip"] * 50),
-    ]
+_CODINGS = (
+    *("gzip", "deflate", "br", "zstd", "identity", "x-gzip", "GZIP", "gzip;q=1", "gzip, gzip"),
+    ", ".join(["gzip"] * 50),
 )
-_packed = st.sampled_from(
-    [
-        _zipped(_dumped(_LISTING), "gzip"),
-        _zipped(_dumped(_LISTING), "gzip", "gzip"),
-        _zipped(_dumped(_ERRORS), "deflate"),
-    ]
+_PACKED = (
+    _zipped(_dumped(_LISTING), "gzip"),
+    _zipped(_dumped(_LISTING), "gzip", "gzip"),
+    _zipped(_dumped(_ERRORS), "deflate"),
 )
+_bombs, _packed = st.sampled_from(_BOMBS), st.sampled_from(_PACKED)
 _compressed = st.one_of(
     _bombs,
-    st.tuples(st.one_of(_packed, _packed.flatmap(_edited), st.binary(max_size=30)), _codings),
+    st.tuples(
+        st.one_of(_packed, _packed.flatmap(_edited), st.binary(max_size=30)),
+        st.sampled_from(_CODINGS),
+    ),
 )
 
 
 def _coded(answer: _Answer, body: tuple[bytes, str]) -> _Answer:
+    """An answer with a body and its coding."""
     content, coding = body
-    return _Answer(
-        answer.engine, answer.operation, answer.status, (("Content-Encoding", coding),), content
-    )
+    return evolve(answer, headers=(("Content-Encoding", coding),), body=content)
+
+
+def _gzip_of(content: Callable[[str], bytes], coding: str = "gzip") -> Callable[[str], _Answer]:
+    return lambda text: _coded(_Answer("httpx", "list"), (content(text), coding))
 
 
 # Raw bytes on a socket
@@ -692,138 +672,93 @@ def _follow(given: tuple[object, dict[str, object]]) -> list[str]:
         return [repr(listing)]
 
 
-def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
-    """Makes the targets, and what they need until `opened` is closed.
+# How gzip is lengthened, of answers and of files.
+_GZIPPED: tuple[Callable[[str], bytes], ...] = (
+    lambda text: _zipped(_bytes(text), "gzip"),
+    lambda text: _zipped(b"", "gzip") * (len(text) // 20),
+    lambda text: _zipped(b"", "gzip") + bytes(len(text)),
+)
 
-    Returns:
-        The targets, and what is left out here, with the reason.
-    """
-    _trust_one_authority(opened)
-    # Not on stderr what is logged while these are made.
-    logging.getLogger("intercom_data_events").addHandler(logging.NullHandler())
-    files = _Files(opened)
-    wire, outboxes, messages = _Wire(opened), _Outboxes(opened, files), _Messages()
+
+def _answered(
+    name: str,
+    inputs: st.SearchStrategy[Any],
+    *lengthened: Callable[[str], Any],
+    read: Callable[[Any], Iterable[str]] = _read_answer,
+) -> Target:
+    return Target(name, inputs, read, lengthened, of_server=True)
+
+
+def _of_servers(wire: _Wire) -> list[Target]:
     everything = [*_OPERATIONS]
-    journal = files.journal()
     pages = st.one_of(_texts.map(_bytes), _edited(_PAGE.encode()), _documents(_ERRORS))
-    events = _documents(*([_EVENT] * 2))
-    answered = partial(Target, of_server=True)
-    targets = [
-        answered(
+    return [
+        _answered(
             "listings",
             _answers(_documents(_LISTING), ["list", "list since"]),
-            _read_answer,
-            (
-                _of("list", _bytes),
-                _of("list", _in_json),
-                _of("list", _many({})),
-                _of("list", _many([])),
-                _of("list", _many(_EVENT)),
-                _of("list", _keys),
-                _of("list", lambda text: b'{"events":[' + _bytes(text)),
-                _of("list", lambda text: b'{"events":[{"created_at":' + b"9" * len(text) + b"}]}"),
-            ),
+            *(_of("list", body) for body in (_bytes, _in_json, _keys)),
+            *(_of("list", _many(item)) for item in ({}, [], _EVENT)),
+            _of("list", lambda text: b'{"events":[' + _bytes(text)),
+            _of("list", lambda text: b'{"events":[{"created_at":' + b"9" * len(text) + b"}]}"),
         ),
-        answered(
+        _answered(
             "summaries",
             _answers(_documents(_SUMMARY), ["summary"]),
-            _read_answer,
-            (
-                _of("summary", _bytes),
-                _of("summary", _in_json),
-                _of("summary", _many({"name": "a"})),
-                _of("summary", _keys),
-            ),
+            *(_of("summary", body) for body in (_bytes, _in_json, _many({"name": "a"}), _keys)),
         ),
-        answered(
+        _answered(
             "accepted",
             _answers(pages, ["create", "create_summary"], st.integers(200, 299)),
-            _read_answer,
-            (_of("create", _bytes), _of("create", _in_json, 201)),
+            _of("create", _bytes),
+            _of("create", _in_json, 201),
         ),
-        answered(
+        _answered(
             "failures",
             _answers(pages, everything, _bad, _headers),
-            _read_answer,
-            (
-                _of("create", _bytes, 404),
-                _of("list", lambda text: b"<html>" + _bytes(text), 502),
-                _of(
-                    "create",
-                    lambda text: _dumped(
-                        {"errors": [{"message": text, "code": text, "field": text}]}
-                    ),
-                    422,
-                ),
-                _of(
-                    "create",
-                    lambda text: _dumped({"errors": [{"message": "a"}] * (len(text) // 10)}),
-                    400,
-                ),
-                _of("create", lambda text: _dumped({text: [text]}), 400),
-                _of("create", _keys, 400),
-            ),
+            _of("create", _bytes, 404),
+            _of("list", lambda text: b"<html>" + _bytes(text), 502),
+            _of("create", lambda text: _errors(dict.fromkeys(_SAID, text)), 422),
+            _of("create", lambda text: _errors(*[{"message": "a"}] * (len(text) // 10)), 400),
+            _of("create", lambda text: _dumped({text: [text]}), 400),
+            _of("create", _keys, 400),
         ),
-        answered(
+        _answered(
             "headers",
             _answers(st.just(b""), everything, _bad, _headers),
-            _read_answer,
-            tuple(
-                map(
-                    _header_of,
-                    (
-                        "Retry-After",
-                        "Date",
-                        "X-RateLimit-Reset",
-                        "Intercom-Version",
-                        "Location",
-                        "X-Request-Id",
-                        "Content-Type",
-                    ),
-                )
-            ),
+            *map(_header_of, _HEADERS),
         ),
-        answered(
+        _answered(
             "compressed answers",
             st.builds(_coded, _answers(st.just(b""), everything, _bad), _compressed),
-            _read_answer,
-            (
-                lambda text: _coded(
-                    _Answer("httpx", "list"), (_zipped(_bytes(text), "gzip"), "gzip")
-                ),
-                lambda text: _coded(
-                    _Answer("httpx", "list"), (_zipped(b"", "gzip") * (len(text) // 20), "gzip")
-                ),
-                lambda text: _coded(
-                    _Answer("httpx", "list"), (_zipped(b"", "gzip") + bytes(len(text)), "gzip")
-                ),
-                lambda text: _coded(
-                    _Answer("httpx", "list"), (b"", ",".join(["gzip"] * (len(text) // 5)))
-                ),
-            ),
+            *map(_gzip_of, _GZIPPED),
+            lambda text: _gzip_of(lambda _: b"", ",".join(["gzip"] * (len(text) // 5)))(text),
         ),
-        answered(
+        _answered(
             "bytes on a socket",
             st.tuples(_wires, _replies),
-            wire.read,
-            (
-                lambda text: ("own", _bytes(text)),
-                lambda text: ("own async", encode("200 OK", _bytes(text))),
-                lambda text: ("own", _headed(text)),
-                lambda text: ("fast", encode("400 Bad", _bytes(text), chunked=True)),
-                lambda text: ("own", b"HTTP/1.1 103 Hints\r\n\r\n" * (len(text) // 22)),
-            ),
+            lambda text: ("own", _bytes(text)),
+            lambda text: ("own async", encode("200 OK", _bytes(text))),
+            lambda text: ("own", _headed(text)),
+            lambda text: ("fast", encode("400 Bad", _bytes(text), chunked=True)),
+            lambda text: ("own", b"HTTP/1.1 103 Hints\r\n\r\n" * (len(text) // 22)),
+            read=wire.read,
         ),
+    ]
+
+
+def _of_callers(files: _Files) -> list[Target]:
+    since = st.one_of(_texts, _values, st.just(f"?email={EMAIL}&since=1"))
+    others = st.dictionaries(
+        st.sampled_from(["user_id", "email", "per_page"]),
+        st.one_of(_texts, st.integers(1, 60)),
+        max_size=2,
+    )
+    times = st.one_of(_scalars, st.datetimes(), st.just(_NOW))
+    metadata = st.one_of(st.dictionaries(_texts, _values, max_size=3), _values)
+    return [
         Target(
             "cursors",
-            st.tuples(
-                st.one_of(_texts, _values, st.just(f"?email={EMAIL}&since=1")),
-                st.dictionaries(
-                    st.sampled_from(["user_id", "email", "per_page"]),
-                    st.one_of(_texts, st.integers(1, 60)),
-                    max_size=2,
-                ),
-            ),
+            st.tuples(since, others),
             _follow,
             (
                 lambda text: (text, {"user_id": "1"}),
@@ -833,11 +768,7 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
         ),
         Target(
             "events",
-            st.tuples(
-                _texts,
-                st.one_of(_scalars, st.datetimes(), st.just(_NOW)),
-                st.one_of(st.dictionaries(_texts, _values, max_size=3), _values),
-            ),
+            st.tuples(_texts, times, metadata),
             _make_event,
             (
                 lambda text: (text, _NOW, {}),
@@ -856,54 +787,47 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
                 lambda text: ("ran", "1", text),
             ),
         ),
+    ]
+
+
+def _of_files(files: _Files) -> list[Target]:
+    journal, lines, rows = files.journal(), _LINES.encode(), _ROWS.encode()
+    events = st.lists(_documents(_EVENT), max_size=3).map(b"\n".join)
+    begun = b'{"event_name":"ran","user_id":"1","metadata":{"a":"'
+    packed = st.one_of(_compressed.map(lambda body: body[0]), _edited(_zipped(lines, "gzip")))
+
+    def of(form: str, *contents: Callable[[str], bytes]) -> tuple[Callable[[str], Any], ...]:
+        return tuple(lambda text, content=content: (form, content(text)) for content in contents)
+
+    return [
         Target(
             "NDJSON",
-            st.tuples(
-                _forms,
-                st.one_of(_edited(_LINES.encode()), st.lists(events, max_size=3).map(b"\n".join)),
-            ),
+            st.tuples(_forms, st.one_of(_edited(lines), events)),
             files.check,
-            (
-                lambda text: ("ndjson", _bytes(text)),
-                lambda text: ("", _LINES.encode() + _bytes(text)),
-                lambda text: (
-                    "ndjson",
-                    b'{"event_name":"ran","user_id":"1","metadata":{"a":"'
-                    + _bytes(text)
-                    + b'"}}\n',
-                ),
-                lambda text: ("ndjson", b"\n" * len(text)),
-                lambda text: ("ndjson", b"{}\n" * (len(text) // 3)),
-                lambda text: ("ndjson", _keys(text)),
+            of("", lambda text: lines + _bytes(text))
+            + of(
+                "ndjson",
+                _bytes,
+                _keys,
+                lambda text: begun + _bytes(text) + b'"}}\n',
+                lambda text: b"\n" * len(text),
+                lambda text: b"{}\n" * (len(text) // 3),
             ),
         ),
         Target(
             "CSV",
-            st.tuples(_forms, _edited(_ROWS.encode())),
+            st.tuples(_forms, _edited(rows)),
             files.check,
-            (
-                lambda text: ("csv", _bytes(text)),
-                lambda text: ("csv", _ROWS.encode() + _bytes(text)),
-                lambda text: ("csv", _columns(text)),
-                lambda text: ("csv", _rows(text)),
-                lambda text: ("csv", _columns(text) + b"," * (len(text) // 10)),
+            of(
+                "csv",
+                _bytes,
+                _columns,
+                _rows,
+                lambda text: rows + _bytes(text),
+                lambda text: _columns(text) + b"," * (len(text) // 10),
             ),
         ),
-        Target(
-            "compressed files",
-            st.tuples(
-                _forms,
-                st.one_of(
-                    _compressed.map(lambda body: body[0]), _edited(_zipped(_LINES.encode(), "gzip"))
-                ),
-            ),
-            files.check,
-            (
-                lambda text: ("", _zipped(_bytes(text), "gzip")),
-                lambda text: ("", _zipped(b"", "gzip") * (len(text) // 20)),
-                lambda text: ("", _zipped(b"", "gzip") + bytes(len(text))),
-            ),
-        ),
+        Target("compressed files", st.tuples(_forms, packed), files.check, of("", *_GZIPPED)),
         Target(
             "journals",
             st.one_of(_edited(journal), _lines_of(journal)),
@@ -914,65 +838,70 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
                 lambda text: journal.replace(b"127", _bytes(text).replace(b"\n", b""), 1),
             ),
         ),
-        Target(
-            "outboxes",
-            st.tuples(
-                st.sampled_from(
-                    ["outbox", "outbox", "tracker", "status", "dead", "export", "retry"]
-                ),
-                st.lists(
-                    st.tuples(st.sampled_from(outboxes.columns), _cells), min_size=1, max_size=4
-                ),
-            ),
-            outboxes.read,
-            (outboxes.many,),
-        ),
-        Target(
-            "Celery messages",
-            st.tuples(
-                st.one_of(_values, _changed({**_EVENT})),
-                st.one_of(
-                    st.none(),
-                    st.dictionaries(_texts, _values, max_size=2),
-                    st.dictionaries(
-                        st.just("intercom_data_events"),
-                        st.one_of(
-                            _values, _changed({"unknown": [_NOW, 1], "systemic": ["here", 1.0]})
-                        ),
-                    ),
-                ),
-                st.integers(0, 2_000),
-            ),
-            messages.read,
-            (lambda text: ({**_EVENT, "event_name": text}, None, 0), lambda text: (text, None, 0)),
-            _message_errors(),
-        ),
     ]
-    if missing := [
-        name for name in ("yaml", "oas_patch") if importlib.util.find_spec(name) is None
-    ]:
-        return targets, [f"descriptions: {', '.join(missing)} not installed"]
-    descriptions = _Descriptions(files)
-    upstream = _dumped(descriptions.upstream)
-    targets.append(
-        Target(
-            "descriptions",
-            st.one_of(
-                _changed(descriptions.upstream).map(_dumped), _edited(upstream), _texts.map(_bytes)
-            ),
-            descriptions.read,
-            (
-                _bytes,
-                lambda text: b"paths: " + _bytes(text),
-                lambda text: upstream + _bytes(text),
-                lambda text: (
-                    b"a: &a [" + b"1," * (len(text) // 2) + b"]\nb: [" + b"*a," * 100 + b"]"
-                ),
-            ),
-            descriptions.errors,
-        )
+
+
+def _of_outboxes(outboxes: _Outboxes) -> Target:
+    uses = st.sampled_from(["outbox", "outbox", "tracker", "status", "dead", "export", "retry"])
+    change = st.tuples(st.sampled_from(outboxes.columns), _cells)
+    changes = st.lists(change, min_size=1, max_size=4)
+    return Target("outboxes", st.tuples(uses, changes), outboxes.read, (outboxes.many,))
+
+
+def _of_messages(messages: _Messages) -> Target:
+    told = _changed({"unknown": [_NOW, 1], "systemic": ["here", 1.0]})
+    headers = st.one_of(
+        st.none(),
+        st.dictionaries(_texts, _values, max_size=2),
+        st.dictionaries(st.just("intercom_data_events"), st.one_of(_values, told)),
     )
-    return targets, []
+    return Target(
+        "Celery messages",
+        st.tuples(st.one_of(_values, _changed(_EVENT)), headers, st.integers(0, 2_000)),
+        messages.read,
+        (lambda text: ({**_EVENT, "event_name": text}, None, 0), lambda text: (text, None, 0)),
+        _message_errors(),
+    )
+
+
+def _of_descriptions(descriptions: _Descriptions) -> Target:
+    upstream = _dumped(descriptions.upstream)
+    changed = _changed(descriptions.upstream).map(_dumped)
+    return Target(
+        "descriptions",
+        st.one_of(changed, _edited(upstream), _texts.map(_bytes)),
+        descriptions.read,
+        (
+            _bytes,
+            lambda text: b"paths: " + _bytes(text),
+            lambda text: upstream + _bytes(text),
+            lambda text: b"a: &a [" + b"1," * (len(text) // 2) + b"]\nb: [" + b"*a," * 100 + b"]",
+        ),
+        descriptions.errors,
+    )
+
+
+def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
+    """Makes the targets, and what they need until `opened` is closed.
+
+    Returns:
+        The targets, and what is left out here, with the reason.
+    """
+    _trust_one_authority(opened)
+    # Not on stderr what is logged while these are made.
+    logging.getLogger("intercom_data_events").addHandler(logging.NullHandler())
+    files = _Files(opened)
+    targets = [
+        *_of_servers(_Wire(opened)),
+        *_of_callers(files),
+        *_of_files(files),
+        _of_outboxes(_Outboxes(opened, files)),
+        _of_messages(_Messages()),
+    ]
+    needed = ("yaml", "oas_patch")
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        return targets, [f"descriptions: {', '.join(missing)} not installed"]
+    return [*targets, _of_descriptions(_Descriptions(files))], []
 
 
 @st.composite

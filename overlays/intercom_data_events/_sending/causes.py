@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from intercom_data_events._sending.engines.kinds import is_kind, library_of
+from intercom_data_events._sending.redaction import shows
 from intercom_data_events._validation import escape
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ def causes(error: BaseException, but: BaseException | None = None) -> Iterator[B
 
 
 def lay_bare(failure: IntercomError, token: Secret[str] | None) -> None:
-    """Removes tracebacks and requests from a failure and from what led to it, and escapes that.
+    """Removes tracebacks and requests from a failure and its causes, and escapes what these say.
 
-    A failure whose causes show the access token has none. What the caller was handling at the time
-    led to nothing, and stays as it is.
+    A failure loses its causes where one shows the access token. What the caller was handling at the
+    time is not a cause, and stays as it is.
     """
     handled = sys.exception()
     for one in list(causes(failure, handled)):
@@ -90,9 +91,6 @@ def _shows(error: BaseException, token: Secret[str] | None) -> bool:
     """Whether an exception shows the access token; one that cannot be shown may."""
     if token is None:
         return False
-    # Imported after a failure only, so that programs start faster.
-    from intercom_data_events._sending.redaction import shows
-
     try:
         parts = [f"{error!r}{error}{vars(error)}".encode("utf-8", "surrogatepass")]
         if is_kind(error, "HTTPStatusError"):

@@ -16,6 +16,7 @@ from intercom_data_events._sending.engines import (
     Request,
     SendError,
 )
+from intercom_data_events._sending.redaction import redacted_text
 from intercom_data_events._sending.request import Operation, body_of
 from intercom_data_events._sending.steps import (
     Answer,
@@ -290,7 +291,6 @@ class Exchange(Generic[T]):
         """Completes the error of the last attempt with the totals of all attempts."""
         # Imported after a failure only, so that programs start faster.
         from intercom_data_events._sending.causes import lay_bare
-        from intercom_data_events._sending.redaction import redacted_text
 
         lay_bare(failure, self._token)
         message = redacted_text(str(failure), self._token)

@@ -69,7 +69,7 @@ class _StderrHandler(logging.Handler):
         if _is_shown(record):
             return
         try:
-            lines = self.format(record).split("\n")  # With those of a traceback.
+            lines = self.format(record).split("\n")  # A traceback has several.
             sys.stderr.write("".join(f"{printable(line, None)}\n" for line in lines))
         except Exception:  # noqa: BLE001  # as all handlers: logging decides
             # It reports to stderr, which may be closed: no reason to end a request.

@@ -1,8 +1,8 @@
 """Removes the access token from what servers, proxies and libraries say, however it is encoded.
 
 A server that repeats a token may escape it as JSON, percent-encode it, write it in HTML, or cut it
-off. So what is removed is a regular expression of the token, character by character: its beginning,
-and as much of the rest as is there.
+off. So a regular expression is made of the token, with all forms of each character. It matches the
+token's beginning and as much of the rest as is there, and what it matches is removed.
 """
 
 from __future__ import annotations

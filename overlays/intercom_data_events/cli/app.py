@@ -818,7 +818,7 @@ def run(arguments: Sequence[str]) -> int:
             return _failed(arguments, error, say(), Exit.USAGE)
         show(shown := io.StringIO())
         for line in shown.getvalue().rstrip("\n").split("\n"):
-            output.message(line)  # It repeats the arguments.
+            output.message(line)  # Escaped, as it repeats arguments.
         return Exit.USAGE
     return code if isinstance(code, int) else Exit.DONE
 

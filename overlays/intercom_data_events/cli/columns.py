@@ -49,7 +49,7 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][+-]?[0-9]++)?
 _SIGNIFICANT = 15
 # How many columns a message lists.
 _SHOWN = 20
-# Columns of a file: of each key that any of its events has, there is one.
+# Columns of a file, which has one for each key of any of its events.
 _MOST = 1_000
 # The longest that is ever needed: a float of 17 digits, or 64 bits, with room to spare.
 _LONGEST = 40

@@ -29,6 +29,11 @@ def show(*, as_json: bool) -> None:
     """
     emulator = Emulator()
     say: Callable[[str], None] = _hidden if as_json else output.result
+
+    def begin(heading: str) -> None:
+        say("")
+        say(heading)
+
     # Nothing from the environment, neither a proxy nor a switch, shall come between the two.
     own = httpx.Client(trust_env=False)
     with (
@@ -39,8 +44,7 @@ def show(*, as_json: bool) -> None:
         say(f"The emulator serves at {url}.")
         now = datetime.now(UTC)
 
-        say("")
-        say("An order with a rich link, a price and a date")
+        begin("An order with a rich link, a price and a date")
         client.create(
             "placed-order",
             user_id="314159",
@@ -56,8 +60,7 @@ def show(*, as_json: bool) -> None:
         )
         say("  accepted")
 
-        say("")
-        say("Six invitations, an hour apart")
+        begin("Six invitations, an hour apart")
         contact = client.contact(user_id="314159")
         for hours in range(1, 7):
             contact.create(
@@ -67,32 +70,27 @@ def show(*, as_json: bool) -> None:
             )
         say("  accepted")
 
-        say("")
-        say("All of them, newest first, three to a page")
+        begin("All of them, newest first, three to a page")
         for number, page in enumerate(contact.list(per_page=3).pages(), 1):
             say(f"  page {number}")
             for event in page.events:
                 metadata = ", ".join(f"{key}={value}" for key, value in event.metadata.items())
                 say(f"    {event.created_at:%Y-%m-%d %H:%M:%S}  {event.event_name}  {metadata}")
 
-        say("")
-        say("Counted by name")
+        begin("Counted by name")
         for item in contact.summary().events:
             say(f"  {item.name}: {item.count}, first {item.first}, last {item.last}")
 
-        say("")
-        say("Somebody whom Intercom does not know")
+        begin("Somebody whom Intercom does not know")
         try:
             client.summary(email="nobody@example.org")
         except NotFoundError as error:
             say(f"  {type(error).__name__}: {error}")
 
-        say("")
-        say("What is left of the rate limit")
+        begin("What is left of the rate limit")
         say(f"  {client.rate_limit}")
 
-    say("")
-    say("On the wire")
+    begin("On the wire")
     for request in emulator.requests:
         _show_request(request, as_json=as_json)
 

@@ -133,13 +133,13 @@ class RefusedFile:
             ) from error
 
     def check(self) -> None:
-        """Checks one that is there from before.
+        """Checks the file that an earlier run has left, if there is one.
 
         Raises:
             SourceError: Another user may have made or written it.
         """
         if os.path.lexists(self.path):
-            with suppress(OSError):  # Which matters where there is something to write.
+            with suppress(OSError):  # It counts once there is something to write.
                 self._open(SourceError).close()
 
     def close(self) -> None:

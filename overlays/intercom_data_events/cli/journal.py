@@ -33,9 +33,9 @@ from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events.outbox._binding import token_digest
 
 _HEADER = {"journal": "intercom-events", "version": 1}
-# Bytes of a line; the first one has a path and an address, and no other is as long.
+# Bytes of a line. The longest is the first one, which has a path and an address.
 _LONGEST = 64 * 1024
-# Lines of which it is kept together what is done.
+# Lines whose bits are in one integer.
 _PAGE = 512
 _BEGIN = json.dumps(_HEADER).replace("}", ",").encode()
 
@@ -65,10 +65,10 @@ class Read(NamedTuple):
 
 
 class Done:
-    """Numbers of lines that are done: a bit each, so that a million together take 400 kB."""
+    """Numbers of lines that are done: a bit each, so that a million in turn take 400 kB."""
 
     def __init__(self) -> None:
-        # By their page, so that a line far beyond all others takes no more than another.
+        # By page, so that a line far beyond all others takes no more memory than another.
         self._pages: dict[int, int] = {}
         self.count = 0
 

@@ -13,10 +13,10 @@ from queue import Empty, SimpleQueue
 
 import attrs
 
+from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events._validation import printable
 from intercom_data_events_api import API_VERSION
 
-from ._arguments import ArgumentParser
 from ._emulator import Emulator, EmulatorCounts
 from ._faults import random_faults
 from ._workspace import RATE_LIMIT, WINDOW, EmulatedContact

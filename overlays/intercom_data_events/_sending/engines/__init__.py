@@ -102,9 +102,9 @@ class RawResponse:
         return httpx.Headers(self.raw_headers)
 
     def without(self, token: Secret[str] | None) -> RawResponse:
-        """Returns the answer with the access token removed, in case the server repeats it.
+        """Removes the access token, in case the server repeats it, and returns the same answer.
 
-        Engines call it for each answer, so that nothing else gets to see the token in one.
+        Engines call it for each answer, so that nothing else sees the token in one.
         """
         # One search in the joined bytes takes a third of the time of a search in each part.
         if shows(b"\n".join(map(b"\n".join, self.raw_headers)), token):
@@ -252,7 +252,7 @@ class Body:
     def feed(self, chunk: bytes) -> Iterator[None]:
         """Adds a chunk, and yields after each piece that it decompresses to.
 
-        The caller has no piece of its own, which may repeat the access token, in a variable.
+        It yields no piece, which may repeat the access token, for a caller's variables.
 
         Raises:
             BodyError: The body is too large: it is endless, or decompressed from a few bytes.

@@ -169,7 +169,7 @@ class AiohttpEngine:
                 body.decompress(held.value.headers.getall("Content-Encoding"))
             while chunk := await held.value.content.readany():
                 pieces = body.feed(chunk)
-                del chunk  # The next one may be waited for.
+                del chunk  # No variable has it while the next one is waited for.
                 for _ in pieces:
                     if body.is_compressed:
                         # aiohttp keeps the time limit only while it waits for the server.

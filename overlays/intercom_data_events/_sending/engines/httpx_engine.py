@@ -198,9 +198,8 @@ class _HTTPXBase(Generic[C]):
             # A hook usually raises before the body is read.
             answer = Secret(cast("Any", error).response)
             problem = self._failure(error, made)
-            if not answer.value.is_stream_consumed:
-                return self._answer(request, answer, b"", problem)
-            return self._answer(request, answer, answer.value.content, problem)
+            read = answer.value.is_stream_consumed
+            return self._answer(request, answer, answer.value.content if read else b"", problem)
         # Python 3.12 names the codec in a note.
         named = (
             f"{error}{getattr(error, '__notes__', '')}" if isinstance(error, UnicodeError) else ""
@@ -263,7 +262,7 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                 chunks = cast("Iterable[bytes]", self._chunks(response.value, body, "iter_bytes"))
                 for chunk in chunks:
                     pieces = body.feed(chunk)
-                    del chunk  # The next one may be waited for.
+                    del chunk  # No variable has it while the next one is waited for.
                     for _ in pieces:
                         # An own connection keeps the time limit only while it receives.
                         timed = transport is None or body.is_compressed
@@ -314,7 +313,7 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                     chunks = aiter(self._chunks(response.value, body, "aiter_bytes"))
                     async for chunk in cast("AsyncIterable[bytes]", chunks):
                         pieces = body.feed(chunk)
-                        del chunk  # The next one may be waited for.
+                        del chunk  # No variable has it while the next one is waited for.
                         for _ in pieces:
                             timed = transport is None or body.is_compressed
                             if timed and self._clock.monotonic() > ends:

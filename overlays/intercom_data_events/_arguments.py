@@ -1,4 +1,4 @@
-"""Reads a program's arguments."""
+"""Reads the arguments of programs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from intercom_data_events._validation import printable
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An ``argparse.ArgumentParser`` whose complaints repeat arguments printable."""
+    """An ``argparse.ArgumentParser`` whose messages repeat arguments printable."""
 
     def error(self, message: str) -> NoReturn:
-        """Writes a complaint, and ends the program with exit code 2."""
+        """Writes what is wrong, and ends the program with exit code 2."""
         super().error(printable(message, None))
