@@ -22,7 +22,7 @@ EXACT = 2**53
 #: Characters; more than a number has, or a time in ISO 8601.
 LONGEST_NUMBER = 40
 # Values of one answer, of which each takes up to 30 times its bytes in memory. Events have some 20.
-_MOST_VALUES = 1_000_000
+_MOST_VALUES = 500_000
 # Digits. Python's own limit, which a program can change: the time grows with their square.
 _MOST_DIGITS = sys.int_info.default_max_str_digits
 
