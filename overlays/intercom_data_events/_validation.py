@@ -23,6 +23,9 @@ EXACT = 2**53
 LONGEST_NUMBER = 40
 # Values of one answer, of which each takes up to 30 times its bytes in memory. Events have some 20.
 _MOST_VALUES = 500_000
+# Bytes of an answer that has other characters than ASCII, of which one makes each character of a
+# string take up to 4 bytes. The text and the string are in memory at once.
+_MOST_WIDE = 16 * 1024 * 1024
 # Digits. Python's own limit, which a program can change: the time grows with their square.
 _MOST_DIGITS = sys.int_info.default_max_str_digits
 
@@ -163,12 +166,14 @@ def decode_json(content: bytes, most: int = _MOST_VALUES) -> object:
         most: How many values it may have.
 
     Raises:
-        ValueError: It is not JSON, or it has too many values.
+        ValueError: It is not JSON, or it is too large.
         RecursionError: Its values are nested too deeply.
     """
     # At most one too few, and more where strings contain these. To count takes a while, too.
     if len(content) > most and sum(map(content.count, (b",", b"[", b"{"))) > most:
         raise ValueError(f"it has more than {most:,} values")
+    if len(content) > _MOST_WIDE and (not content.isascii() or b"\\u" in content):
+        raise ValueError(f"it has characters beyond ASCII, and more than {_MOST_WIDE >> 20} MiB")
     is_bounded = 0 < sys.get_int_max_str_digits() <= _MOST_DIGITS
     try:
         return json.loads(content, parse_int=None if is_bounded else _integer)

@@ -445,6 +445,20 @@ def test_however_small_the_objects_of_an_answer_they_take_less_than_100_mb(count
         assert len(listed(body).additional_properties["more"]) == count
 
 
+@pytest.mark.parametrize("wide", ["\U0001f600".encode(), b"\\ud83d\\ude00", "\u3042".encode()])
+def test_a_character_beyond_ascii_does_not_make_a_long_answer_take_many_times_its_size(wide):
+    def body(size: int) -> bytes:
+        return b'{"events":[],"more":"%s%s"}' % (b"a" * size, wide)
+
+    text = body(20 * MIB)
+    with peak_below(60 * MIB), pytest.raises(InvalidResponseError) as caught:
+        listed(text)
+
+    assert "it has characters beyond ASCII, and more than 16 MiB" in str(caught.value)
+    for honest in (body(MIB), text.replace(wide, b"\\n")):
+        assert len(listed(honest).additional_properties["more"]) > MIB
+
+
 @pytest.mark.parametrize("limit", [0, 640, 4300, 100_000])
 def test_an_integer_of_many_digits_is_a_string_of_them(limit):
     before = sys.get_int_max_str_digits()
