@@ -111,15 +111,15 @@ def open_checked(path: Path, name: str, error: type[E], flags: int = 0) -> int:
 def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
     """Writes a file anew: it is there when it is whole, and not before.
 
-    A new file is for its owner alone, and one of ours keeps its mode. What is not a regular file,
-    such as a device or a pipe, is written to as it is.
+    A new file is for its owner alone, and one of ours keeps its group and mode. What is not a
+    regular file, such as a device or a pipe, is written to as it is.
 
     Args:
         path: The path.
         error: What to raise.
 
     Raises:
-        E: Another user made the file, or a link there, or its folder does not exist.
+        E: Another user made the file, the pipe or a link there, or its folder does not exist.
         OSError: It cannot be written.
     """
     place = followed(path, error)
@@ -127,28 +127,31 @@ def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
     found = None
     with suppress(FileNotFoundError):
         found = place.stat() if is_of_process else place.lstat()
+    # Devices are made by root alone, whatever user they belong to.
+    if found is not None and not is_of_process and not _is_device(found) and _is_foreign(found):
+        raise error(
+            f"{place} belongs to {user(found.st_uid)}, not to {user(os.geteuid())}, who runs "
+            "this process; delete it, or choose another path"
+        )
     if found is not None and (is_of_process or not stat.S_ISREG(found.st_mode)):
         with _text(os.open(place, os.O_WRONLY | os.O_APPEND)) as file:
             yield file
         return
     if not place.parent.is_dir():
         raise error(f"{place.parent} is not a folder; make it, or choose another path")
-    mode = 0o600
-    if found is not None and _has_users:
-        if _is_foreign(found):
-            raise error(
-                f"{place} belongs to {user(found.st_uid)}, not to {user(os.geteuid())}, who runs "
-                "this process; delete it, or choose another path"
-            )
-        if found.st_uid == os.geteuid():
-            mode = found.st_mode & 0o777
+    is_kept = _has_users and found is not None and found.st_uid == os.geteuid()
     descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
     part = Path(name)
     try:
         with _text(descriptor) as file:
             yield file
             file.flush()
-            if mode != 0o600:
+            if found is not None and is_kept:
+                mode = found.st_mode & 0o777
+                try:
+                    os.fchown(descriptor, -1, found.st_gid)
+                except PermissionError:  # Its mode is not for another group.
+                    mode &= ~0o070
                 os.fchmod(descriptor, mode)
         part.replace(place)
     finally:
@@ -176,7 +179,7 @@ def followed(path: Path, error: type[E]) -> Path:
             return path
         if not stat.S_ISLNK(found.st_mode) or _is_of_process(path):
             return path
-        if _has_users and _is_foreign(found):
+        if _is_foreign(found):
             raise error(
                 f"{path} is a symbolic link, which {user(found.st_uid)} has made; remove the link, "
                 "or choose another path"
@@ -201,7 +204,11 @@ def _is_of_process(path: Path) -> bool:
 
 
 def _is_foreign(found: os.stat_result) -> bool:
-    return found.st_uid not in (os.geteuid(), 0)
+    return _has_users and found.st_uid not in (os.geteuid(), 0)
+
+
+def _is_device(found: os.stat_result) -> bool:
+    return stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)
 
 
 def _text(descriptor: int) -> TextIO:

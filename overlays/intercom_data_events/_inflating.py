@@ -49,7 +49,7 @@ class Inflater:
     """Decompresses one body or file, a piece at a time.
 
     Args:
-        coding: "gzip" (or "x-gzip"), of one or more members, or "deflate".
+        coding: "gzip" (or "x-gzip"), of one or more members, or "deflate", also without a header.
     """
 
     def __init__(self, coding: str = "gzip") -> None:
@@ -84,7 +84,11 @@ class Inflater:
                 data = data.lstrip(b"\0") if self._stream else data
                 if not data:
                     return
-                self._stream = zlib.decompressobj(wbits=_WBITS[self._coding])
+                wbits = _WBITS[self._coding]
+                # Observed: servers send deflate without the header of zlib, whose first byte has
+                # the method, 8, in its lower half.
+                is_raw = self._coding == "deflate" and data[0] & 0x0F != 8
+                self._stream = zlib.decompressobj(wbits=-wbits if is_raw else wbits)
             try:
                 piece = self._stream.decompress(data, PIECE)
             except zlib.error as error:

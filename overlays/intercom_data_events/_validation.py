@@ -22,7 +22,10 @@ EXACT = 2**53
 #: Characters; more than a number has, or a time in ISO 8601.
 LONGEST_NUMBER = 40
 # Values of one answer, of which each takes up to 30 times its bytes in memory. Events have some 20.
-_MOST_VALUES = 1_000_000
+_MOST_VALUES = 500_000
+# Bytes of an answer that has other characters than ASCII, of which one makes each character of a
+# string take up to 4 bytes. The text and the string are in memory at once.
+_MOST_WIDE = 16 * 1024 * 1024
 # Digits. Python's own limit, which a program can change: the time grows with their square.
 _MOST_DIGITS = sys.int_info.default_max_str_digits
 
@@ -163,13 +166,15 @@ def decode_json(content: bytes, most: int = _MOST_VALUES) -> object:
         most: How many values it may have.
 
     Raises:
-        ValueError: It is not JSON, or it has too many values.
+        ValueError: It is not JSON, or it is too large.
         RecursionError: Its values are nested too deeply.
     """
     # It counts one too few, or too many where strings contain these. Short bodies are not counted,
     # because that takes time, too.
     if len(content) > most and sum(map(content.count, (b",", b"[", b"{"))) > most:
         raise ValueError(f"it has more than {most:,} values")
+    if len(content) > _MOST_WIDE and (not content.isascii() or b"\\u" in content):
+        raise ValueError(f"it has characters beyond ASCII, and more than {_MOST_WIDE >> 20} MiB")
     is_bounded = 0 < sys.get_int_max_str_digits() <= _MOST_DIGITS
     try:
         return json.loads(content, parse_int=None if is_bounded else _integer)

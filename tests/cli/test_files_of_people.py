@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -186,6 +187,42 @@ def test_what_is_not_a_regular_file_is_written_to_as_it_is(command):
         assert os.read(reading, 10) or what == "outbox export"
         os.close(reading)
         assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
+
+
+def test_a_pipe_that_another_user_made_is_not_written_to(command, give_away):
+    """In folders such as /tmp the kernel refuses it, where a file may be made of it."""
+    for what in (one for one in OF_OTHERS if one in ANEW):
+        path = Path(f"pipe {what}")
+        os.mkfifo(path)
+        path.chmod(0o666)
+        give_away(path)
+        reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+        done = use(command, what, path)
+
+        assert done.code == 2
+        assert "who runs this process; delete it, or choose another path" in done.err
+        assert os.read(reading, 10) == b""
+        os.close(reading)
+
+
+@pytest.mark.parametrize("is_member", [True, False], ids=["member", "stranger"])
+def test_a_file_of_ones_own_stays_for_its_group_or_for_none(command, monkeypatch, is_member):
+    """The group of this process can have other members."""
+    group = STRANGER if os.geteuid() == 0 else (os.getgroups() or [os.getegid()])[-1]
+    for what in ANEW:
+        path = Path(f"old {what}")
+        path.touch()
+        os.chown(path, -1, group)
+        path.chmod(0o664)
+    if not is_member:
+        # The kernel says so to who is not root.
+        monkeypatch.setattr(os, "fchown", Mock(side_effect=PermissionError))
+    for what in ANEW:
+        path = Path(f"old {what}")
+        assert used_well(command, what, path), what
+        assert mode(path) == (0o664 if is_member else 0o604), what
+        assert not is_member or path.stat().st_gid == group, what
 
 
 def test_what_the_process_has_open_is_written_to_as_it_is(command):

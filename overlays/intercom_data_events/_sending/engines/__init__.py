@@ -217,11 +217,12 @@ class Body:
         status: The status of the answer, on which the largest size depends.
     """
 
-    __slots__ = ("_inflater", "_largest", "_read", "_received")
+    __slots__ = ("_codings", "_inflater", "_largest", "_read", "_received")
 
     def __init__(self, status: int) -> None:
         # Not a list of pieces, because to join them takes the memory for all of them once more.
         self._read = BytesIO()
+        self._codings: Iterable[str] = ()
         self._inflater: Inflater | None = None
         self._largest = _LARGEST_BODY if 200 <= status < 300 else _LARGEST_FAILURE
         self._received = 0
@@ -237,17 +238,8 @@ class Body:
         return self._read.getvalue()
 
     def decompress(self, codings: Iterable[str]) -> None:
-        """Decompresses what follows, as the values of the ``Content-Encoding`` headers say.
-
-        Raises:
-            BodyError: It was not asked for in this way.
-        """
-        try:
-            coding = coding_of(codings)
-        except InflateError as error:
-            raise BodyError(f"{error}; check base_url and any proxy in between") from None
-        if coding is not None:
-            self._inflater = Inflater(coding)
+        """Decompresses what follows, as the values of the ``Content-Encoding`` headers say."""
+        self._codings = codings
 
     def feed(self, chunk: bytes) -> Iterator[None]:
         """Adds a chunk, and yields after each piece that it decompresses to.
@@ -255,9 +247,12 @@ class Body:
         It yields no piece, which may repeat the access token, for a caller's variables.
 
         Raises:
-            BodyError: The body is too large: it is endless, or decompressed from a few bytes.
+            BodyError: The body is too large: it is endless, or decompressed from a few bytes; or
+                its coding was not asked for.
             InflateError: It is damaged.
         """
+        if self._codings and chunk:  # An empty body is empty in any coding.
+            self._inflater, self._codings = _inflater_of(self._codings), ()
         if self._inflater is None:
             self._add(chunk)
             yield
@@ -285,3 +280,11 @@ class Body:
     def _check(self, size: int) -> None:
         if size > self._largest:
             raise BodyError(f"it is larger than {self._largest >> 20} MiB")
+
+
+def _inflater_of(codings: Iterable[str]) -> Inflater | None:
+    try:
+        coding = coding_of(codings)
+    except InflateError as error:
+        raise BodyError(f"{error}; check base_url and any proxy in between") from None
+    return None if coding is None else Inflater(coding)

@@ -148,11 +148,7 @@ class _HTTPXBase(Generic[C]):
         return model
 
     def _chunks(self, response: Any, body: Body, decoded: str) -> Any:
-        """Returns an iterable of the body's bytes as they were sent.
-
-        Raises:
-            BodyError: They are compressed in a way that was not asked for.
-        """
+        """Returns an iterable of the body's bytes as they were sent."""
         if response.is_stream_consumed:
             return getattr(response, decoded)()  # A caller's hook has read and decompressed it.
         # Not through the library, which decompresses as often as an answer says, and without end.
@@ -173,14 +169,15 @@ class _HTTPXBase(Generic[C]):
         error = self._library.ReadTimeout(said, request=made)
         return self._failure(error, made)
 
-    def _broken(self, error: Exception, made: Any) -> Exception:
+    def _broken(self, error: Exception) -> Exception:
         """Returns the `problem` of an answer whose body an error ended."""
         if isinstance(error, BodyError | SendError):
             return error
         if isinstance(error, InflateError):
             error = self._library.DecodingError(f"it is {error}")
         if isinstance(error, self._library.TransportError | OSError):
-            return self._failure(error, made)
+            # The next answer may be whole. The libraries do not say which request it is about.
+            return SendError(error, possibly_sent=True, timed_out=_is_late(error))
         return BodyError(str(error), error)
 
     def _unanswered(self, error: Exception, request: Request, made: Any) -> RawResponse:
@@ -232,7 +229,7 @@ class _HTTPXBase(Generic[C]):
         return SendError(
             error,
             possibly_sent=not about or not isinstance(error, self._not_sent),
-            timed_out=isinstance(error, TimeoutError) or is_kind(error, "TimeoutException"),
+            timed_out=_is_late(error),
             recurs=recurs,
         )
 
@@ -270,7 +267,7 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                             raise self._late(request, made)
                 body.end()
             except self._breaking as error:
-                problem = self._broken(error, made)
+                problem = self._broken(error)
             finally:
                 response.value.close()
         finally:
@@ -322,7 +319,7 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                                 await anyio.lowlevel.checkpoint()
                     body.end()
                 except self._breaking as error:
-                    problem = self._broken(error, made)
+                    problem = self._broken(error)
                 finally:
                     await response.value.aclose()
                     if transport is not None and problem is not None and chunks is not None:
@@ -385,6 +382,10 @@ class _NoCookies(CookieJar):
 
 def _bad_address(error: Exception) -> InvalidInputError:
     return InvalidInputError(f"the address of the request is not valid: {error}")
+
+
+def _is_late(error: Exception) -> bool:
+    return isinstance(error, TimeoutError) or is_kind(error, "TimeoutException")
 
 
 def _is_about(error: Exception, made: Any, library: Any) -> bool:
