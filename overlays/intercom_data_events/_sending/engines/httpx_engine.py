@@ -27,6 +27,7 @@ from intercom_data_events._sending.engines import (
 )
 from intercom_data_events._sending.engines.attempt import ATTEMPT, Attempt
 from intercom_data_events._sending.engines.kinds import is_failure, is_kind, library_of
+from intercom_data_events._sending.redaction import redacted
 from intercom_data_events._sending.secret import Secret
 from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
@@ -200,7 +201,8 @@ class _HTTPXBase(Generic[C]):
             problem = self._failure(error, made)
             if not answer.value.is_stream_consumed:
                 return self._answer(request, answer, b"", problem)
-            return self._answer(request, answer, answer.value.content, problem)
+            content = redacted(Secret(answer.value.content), request.token)
+            return self._answer(request, answer, content, problem)
         # Python 3.12 names the codec in a note.
         named = (
             f"{error}{getattr(error, '__notes__', '')}" if isinstance(error, UnicodeError) else ""
@@ -258,7 +260,7 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                 )
             except Exception as error:  # noqa: BLE001  # sorted there
                 return self._unanswered(error, request, made)
-            body = Body(response.value.status_code)
+            body = Body(response.value.status_code, request.token)
             try:
                 chunks = cast("Iterable[bytes]", self._chunks(response.value, body, "iter_bytes"))
                 for chunk in chunks:
@@ -266,8 +268,7 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                     del chunk  # The next one may be waited for.
                     for _ in pieces:
                         # An own connection keeps the time limit only while it receives.
-                        timed = transport is None or body.is_compressed
-                        if timed and self._clock.monotonic() > ends:
+                        if self._clock.monotonic() > ends:
                             raise self._late(request, made)
                 body.end()
             except self._breaking as error:
@@ -308,7 +309,7 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                     )
                 except Exception as error:  # noqa: BLE001  # sorted there
                     return self._unanswered(error, request, made)
-                body = Body(response.value.status_code)
+                body = Body(response.value.status_code, request.token)
                 chunks: Any = None
                 try:
                     chunks = aiter(self._chunks(response.value, body, "aiter_bytes"))
@@ -316,10 +317,9 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                         pieces = body.feed(chunk)
                         del chunk  # The next one may be waited for.
                         for _ in pieces:
-                            timed = transport is None or body.is_compressed
-                            if timed and self._clock.monotonic() > ends:
+                            if self._clock.monotonic() > ends:
                                 raise self._late(request, made)
-                            if body.is_compressed:
+                            if body.is_slow:
                                 await anyio.lowlevel.checkpoint()
                     body.end()
                 except self._breaking as error:
