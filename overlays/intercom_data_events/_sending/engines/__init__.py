@@ -113,8 +113,8 @@ class RawResponse:
         # One search in the joined bytes takes a third of the time of a search in each part.
         if shows(Secret(b"\n".join(map(b"\n".join, self.raw_headers))), token):
             self.raw_headers = [
-                (redacted(Secret(name), token, "access-token"), redacted(Secret(value), token))
-                for name, value in self.raw_headers
+                (redacted(name, token, "access-token"), redacted(value, token))
+                for name, value in (map(Secret, pair) for pair in self.raw_headers)
             ]
         return self
 
