@@ -8,6 +8,7 @@ error is looked up in its library.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
 from http.cookiejar import CookieJar
@@ -230,6 +231,9 @@ class _HTTPXBase(Generic[C]):
             recurs = isinstance(error, self._recurring) or any(
                 type(one).__name__ == "SSLCertVerificationError" for one in causes(error)
             )
+            if isinstance(error, library.ProxyError) and re.match(r"\d{3} ", str(error)):
+                # Without the proxy's words beside the status, which may repeat its password.
+                error = library.ProxyError(f"{str(error)[:3]} from the proxy", request=made)
         else:
             recurs = not isinstance(error, OSError)
         return SendError(
