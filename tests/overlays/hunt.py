@@ -480,9 +480,9 @@ def _sender(name: str, send: Callable[..., list[BaseException]]) -> None:
 
 
 def refusing_tunnels(connection: Connection) -> None:
-    """A proxy that lets nothing through."""
-    connection.request()
-    connection.send(answer("407 Who are you"))
+    """A proxy that lets nothing through, and repeats its password."""
+    given = connection.request().headers.get("proxy-authorization", "")
+    connection.send(answer(f"407 {given}", given.encode(), f"X-Echo: {given}\r\n".encode()))
 
 
 for _name, _send in SENDERS.items():

@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from time import perf_counter
 from typing import Any
 
 import anyio
@@ -329,6 +330,50 @@ def test_other_tasks_have_their_turns_while_an_answer_is_decompressed(way, monke
 
     # One for each piece of 64 KiB.
     assert turns > 900
+
+
+#: What almost looks like the access token, in one of its encodings.
+ALMOST = "dG9rOmFhYWFhYWF"
+NEAR = b"".join(rb"\\\\\\\\\u{000000%02x}" % ord(c) for c in ALMOST)
+SECRET = f"{ALMOST}hYWFhYWFhYWFhYWFhYQ=="
+
+
+@pytest.mark.parametrize("way", [one for one in SOME if one.backend != "blocking"], ids=str)
+def test_other_tasks_have_their_turns_while_the_token_is_searched(way, monkeypatch):
+    answered: list[Any] = []
+    longest = whole = 0.0
+    send = Way._send
+
+    async def beside(self: Way, options: dict[str, Any]) -> None:
+        async def take_turns() -> None:
+            nonlocal longest, whole
+            while True:
+                before = perf_counter()
+                await anyio.lowlevel.checkpoint()
+                if answered:
+                    longest = max(longest, perf_counter() - before)
+                    whole += perf_counter() - before
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_turns)
+            with suppress(APIResponseError):
+                await send(self, options)
+            group.cancel_scope.cancel()
+
+    monkeypatch.setattr(Way, "_send", beside)
+
+    way.error(Answer((), NEAR * (3 * MIB // len(NEAR))), answered, access_token=SECRET)
+
+    # 48 pieces are searched.
+    assert longest < whole / 5
+
+
+@pytest.mark.parametrize("way", [one for one in WAYS if one.kind != "fast"], ids=str)
+def test_the_time_limit_is_kept_while_the_token_is_searched(way):
+    # 128 pieces.
+    error = way.error(Answer((), bytes(8 * MIB)), timeout=0.9, clock=Ticking())
+
+    assert type(error) is APITimeoutError
 
 
 # Around it.

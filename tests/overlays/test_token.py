@@ -11,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from time import process_time
 
 import httpx
 import hunt
@@ -19,6 +20,7 @@ from raw_server import RawServer
 
 from intercom_data_events import (
     APIConnectionError,
+    APIResponseError,
     AsyncDataEventsClient,
     ConfigurationError,
     DataEventsClient,
@@ -34,7 +36,7 @@ FOR_SENTRY = [
 ]  # fmt: skip
 
 
-# Where a request or an answer breaks off, httpx leaves a generator open, of which trio warns.
+# Where a request cannot be written, httpx leaves the generator of its body open: trio warns of it.
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 @pytest.mark.parametrize("name", hunt.FAILURES)
 def test_no_failure_shows_the_access_token(name):
@@ -156,3 +158,55 @@ def test_a_held_value_is_copied_as_it_is_and_never_pickled():
     assert f"{held}{held!r}" == "……"
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(held)
+
+
+def answered(token: str, status: int, pieces: Iterator[bytes]) -> bytes:
+    """What is kept of an answer that arrives in pieces."""
+
+    class Pieces(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            return pieces
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=Pieces()))
+    with DataEventsClient(token, transport=transport, max_retries=0) as client:
+        error = hunt.caught(client.summary, user_id="1")
+    assert isinstance(error, APIResponseError)
+    return error.response.content
+
+
+TEXTS = {
+    **{name: encode(hunt.TOKEN) for name, encode in hunt.ENCODINGS.items()},
+    **{wide: hunt.TOKEN.encode(wide) for wide in hunt.WIDE},
+    "a repr of UTF-32": repr(hunt.TOKEN.encode("utf-32-le")).encode(),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_token_that_is_cut_by_the_pieces_of_an_answer_is_removed(name):
+    text = TEXTS[name]
+    piece = 64 * 1024
+    for size in (piece, 1000):
+        for before in (1, len(text) // 2, len(text) - 1):
+            body = b"x" * (piece - before) + text + b"y" * 2 * piece
+            pieces = (body[at : at + size] for at in range(0, len(body), size))
+            kept = answered(hunt.TOKEN, 500, pieces)
+
+            assert kept.startswith(b"xxx")
+            assert kept.endswith(b"yyy")
+            assert not hunt.given_away(kept[piece - before - 9 : 2 * piece].decode("latin-1"))
+
+
+def test_of_a_large_success_that_repeats_the_token_nothing_is_kept():
+    text = hunt.ENCODINGS["JSON of all"](hunt.TOKEN)
+
+    assert answered(hunt.TOKEN, 200, iter([b"x" * 2**20, text, b"x" * 2**20])) == b"[access token]"
+
+
+def test_adjacent_backslashes_of_a_token_are_searched_in_linear_time():
+    token = "01234567" + "\\" * 7 + "89"
+    almost = b"01234567" + b"\\" * 64 + b"!"
+    begin = process_time()
+
+    assert answered(token, 500, iter([almost * 9])) == almost * 9
+    assert answered(token, 500, iter([token.encode() * 2])) == b"[access token]" * 2
+    assert process_time() - begin < 0.5

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from intercom_data_events._sending.engines.kinds import is_kind, library_of
 from intercom_data_events._sending.redaction import shows
+from intercom_data_events._sending.secret import Secret
 from intercom_data_events._validation import escape
 
 if TYPE_CHECKING:
-    from intercom_data_events._sending.secret import Secret
     from intercom_data_events.errors import IntercomError
 
 # What is between a caller's code and their function, hook or transport.
 _BETWEEN = {"intercom_data_events", "httpx", "httpx2"}
+# Bytes. An error of decoding has the whole text, and to search more takes seconds.
+_LONGEST = 1024 * 1024
 
 
 def causes(error: BaseException, but: BaseException | None = None) -> Iterator[BaseException]:
@@ -88,18 +90,18 @@ def _remove_request(error: BaseException) -> None:
 
 
 def _shows(error: BaseException, token: Secret[str] | None) -> bool:
-    """Whether an exception shows the access token; one that cannot be shown may."""
+    """Whether an exception shows the access token; a long one, or one without a repr, may."""
     if token is None:
         return False
     try:
-        parts = [f"{error!r}{error}{vars(error)}".encode("utf-8", "surrogatepass")]
+        parts = [Secret(f"{error!r}{error}{vars(error)}".encode("utf-8", "surrogatepass"))]
         if is_kind(error, "HTTPStatusError"):
             answer: Any = error
             answer = answer.response
             if answer.is_stream_consumed:
-                parts.append(answer.content)
-            parts += [one for pair in answer.headers.raw for one in pair]
-            parts.append(answer.reason_phrase.encode())
+                parts.append(Secret(answer.content))
+            parts.append(Secret(b"\n".join(map(b"\n".join, answer.headers.raw))))
+            parts.append(Secret(answer.reason_phrase.encode()))
     except Exception:  # noqa: BLE001  # a __repr__ of the caller's own
         return True
-    return any(shows(part, token) for part in parts)
+    return any(len(part.value) > _LONGEST or shows(part, token) for part in parts)

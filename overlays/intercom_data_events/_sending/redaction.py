@@ -10,12 +10,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from intercom_data_events._sending.secret import Secret
 from intercom_data_events.errors import REMOVED
 
 if TYPE_CHECKING:
     import re
-
-    from intercom_data_events._sending.secret import Secret
 
 # Characters. A part as long gives the token away. Intercom's tokens have some 60; a shorter one, of
 # a test, may be a word of an answer.
@@ -24,28 +23,30 @@ _LEAST = 16
 _SIGNS = _BACKSLASH, _PERCENT, _AMPERSAND, _ZERO = b"\\%&\0"
 # Bytes; more than one encoded character has.
 _LONGEST = 64
+#: Bytes; more than a part has that gives the token away, also with the zeros of a repr of UTF-32.
+REACH = _LEAST * _LONGEST * 16
 # Characters that are searched first, because the expression of more takes milliseconds to make.
 _FIRST = 3
 
 
-def shows(data: bytes, token: Secret[str] | None) -> bool:
+def shows(data: Secret[bytes], token: Secret[str] | None) -> bool:
     """Whether bytes have the access token in them, or so much of it that it is not secret."""
     if token is None or len(token.value) < _LEAST:
         return False
-    if token.value[:_LEAST].encode() in data:
+    if token.value[:_LEAST].encode() in data.value:
         return True
     # What most answers lack is looked for first, because this is done for each.
-    if not (_PERCENT in data or _BACKSLASH in data or _AMPERSAND in data or _ZERO in data):
+    if not any(sign in data.value for sign in _SIGNS):
         return False
     if _shows_encoded(data, token):
         return True
-    if not (_ZERO in data or (_BACKSLASH in data and b"\\x00" in data)):
+    if not (_ZERO in data.value or (_BACKSLASH in data.value and b"\\x00" in data.value)):
         return False
     plain = _without_zeros(data)
-    return token.value[:_LEAST].encode() in plain or _shows_encoded(plain, token)
+    return token.value[:_LEAST].encode() in plain.value or _shows_encoded(plain, token)
 
 
-def redacted(data: bytes, token: Secret[str] | None, removed: str = REMOVED) -> bytes:
+def redacted(data: Secret[bytes], token: Secret[str] | None, removed: str = REMOVED) -> bytes:
     """Returns bytes without the access token.
 
     Args:
@@ -54,32 +55,34 @@ def redacted(data: bytes, token: Secret[str] | None, removed: str = REMOVED) -> 
         removed: What replaces it.
     """
     if token is None or not shows(data, token):
-        return data
-    rest = _pattern(token, len(token.value)).sub(removed.encode(), data)
+        return data.value
+    pattern = _pattern(token, len(token.value))
+    rest = Secret(pattern.sub(removed.encode(), data.value))
     if shows(rest, token):
-        rest = _pattern(token, len(token.value)).sub(removed.encode(), _without_zeros(rest))
-    return rest
+        return pattern.sub(removed.encode(), _without_zeros(rest).value)
+    return rest.value
 
 
 def redacted_text(text: str, token: Secret[str] | None) -> str:
     """Returns a string without the access token."""
-    return redacted(text.encode("utf-8", "surrogatepass"), token).decode("utf-8", "surrogatepass")
+    data = Secret(text.encode("utf-8", "surrogatepass"))
+    return redacted(data, token).decode("utf-8", "surrogatepass")
 
 
-def _shows_encoded(data: bytes, token: Secret[str]) -> bool:
+def _shows_encoded(data: Secret[bytes], token: Secret[str]) -> bool:
     # All before the first sign, and after the last one, is plain.
-    found = [at for sign in _SIGNS if (at := data.find(sign)) >= 0]
+    found = [at for sign in _SIGNS if (at := data.value.find(sign)) >= 0]
     begin = max(0, min(found, default=0) - _LEAST)
-    end = max(map(data.rfind, _SIGNS)) + _LONGEST + _LEAST
+    end = max(map(data.value.rfind, _SIGNS)) + _LONGEST + _LEAST
     return (
-        _pattern(token, _FIRST).search(data, begin, end) is not None
-        and _pattern(token, _LEAST).search(data, begin, end) is not None
+        _pattern(token, _FIRST).search(data.value, begin, end) is not None
+        and _pattern(token, _LEAST).search(data.value, begin, end) is not None
     )
 
 
-def _without_zeros(data: bytes) -> bytes:
+def _without_zeros(data: Secret[bytes]) -> Secret[bytes]:
     """Returns bytes without what UTF-16 and UTF-32 have between letters, also in a repr of them."""
-    return data.replace(b"\\x00", b"").replace(b"\0", b"")
+    return Secret(data.value.replace(b"\\x00", b"").replace(b"\0", b""))
 
 
 @lru_cache(maxsize=8)
@@ -90,12 +93,12 @@ def _pattern(token: Secret[str], most: int) -> re.Pattern[bytes]:
     """
     import re
 
-    return re.compile(
-        b"".join(
-            b"(?:%s)%s" % (_encodings(one), b"" if number < _LEAST else b"?+")
-            for number, one in enumerate(token.value[:most])
-        )
-    )
+    parts: list[bytes] = []
+    for number, one in enumerate(token.value[:most]):
+        # Of adjacent backslashes, of which each may be escaped itself, one matches them all.
+        again = one == "\\" == token.value[number - 1 : number]
+        parts.append(b"(?:%s)%s" % (_encodings(one), b"?+" if again or number >= _LEAST else b""))
+    return re.compile(b"".join(parts))
 
 
 def _encodings(one: str) -> bytes:

@@ -154,16 +154,18 @@ class AiohttpEngine:
         except (aiohttp.ClientError, OSError) as error:
             failure = _failure(error, possibly_sent=bool(_REACHED.get()))
         else:
-            return (await self._read(response, ends)).without(request.token)
+            return await self._read(request, response, ends)
         finally:
             _REACHED.reset(reached)
         # Outside of the handler, so that it does not refer to aiohttp's error, which has headers.
         raise failure
 
-    async def _read(self, held: Secret[aiohttp.ClientResponse], ends: float) -> RawResponse:
+    async def _read(
+        self, request: Request, held: Secret[aiohttp.ClientResponse], ends: float
+    ) -> RawResponse:
         problem: Exception | None = None
         whole = False
-        body = Body(held.value.status)
+        body = Body(held.value.status, request.token)
         try:
             if "Content-Encoding" in held.value.headers:
                 body.decompress(held.value.headers.getall("Content-Encoding"))
@@ -171,10 +173,10 @@ class AiohttpEngine:
                 pieces = body.feed(chunk)
                 del chunk  # No variable has it while the next one is waited for.
                 for _ in pieces:
-                    if body.is_compressed:
-                        # aiohttp keeps the time limit only while it waits for the server.
-                        if monotonic() > ends:
-                            raise TimeoutError
+                    # aiohttp keeps the time limit only while it waits for the server.
+                    if monotonic() > ends:
+                        raise TimeoutError
+                    if body.is_slow:
                         await asyncio.sleep(0)
             body.end()
             whole = True
@@ -190,7 +192,8 @@ class AiohttpEngine:
                 held.value.release()
             else:
                 held.value.close()
-        return RawResponse(held.value.status, held.value.raw_headers, body.content, problem)
+        answer = RawResponse(held.value.status, held.value.raw_headers, body.content, problem)
+        return answer.without(request.token)
 
     async def aclose(self) -> None:
         """Closes the connections."""

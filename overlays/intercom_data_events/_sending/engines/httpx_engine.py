@@ -8,6 +8,7 @@ error is looked up in its library.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
 from http.cookiejar import CookieJar
@@ -27,6 +28,7 @@ from intercom_data_events._sending.engines import (
 )
 from intercom_data_events._sending.engines.attempt import ATTEMPT, Attempt
 from intercom_data_events._sending.engines.kinds import is_failure, is_kind, library_of
+from intercom_data_events._sending.redaction import redacted
 from intercom_data_events._sending.secret import Secret
 from intercom_data_events.errors import ConfigurationError, InvalidInputError
 
@@ -195,8 +197,10 @@ class _HTTPXBase(Generic[C]):
             # A hook usually raises before the body is read.
             answer = Secret(cast("Any", error).response)
             problem = self._failure(error, made)
-            read = answer.value.is_stream_consumed
-            return self._answer(request, answer, answer.value.content if read else b"", problem)
+            if not answer.value.is_stream_consumed:
+                return self._answer(request, answer, b"", problem)
+            content = redacted(Secret(answer.value.content), request.token)
+            return self._answer(request, answer, content, problem)
         # Python 3.12 names the codec in a note.
         named = (
             f"{error}{getattr(error, '__notes__', '')}" if isinstance(error, UnicodeError) else ""
@@ -224,6 +228,9 @@ class _HTTPXBase(Generic[C]):
             recurs = isinstance(error, self._recurring) or any(
                 type(one).__name__ == "SSLCertVerificationError" for one in causes(error)
             )
+            if isinstance(error, library.ProxyError) and re.match(r"\d{3} ", str(error)):
+                # Without the proxy's words beside the status, which may repeat its password.
+                error = library.ProxyError(f"{str(error)[:3]} from the proxy", request=made)
         else:
             recurs = not isinstance(error, OSError)
         return SendError(
@@ -254,7 +261,7 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                 )
             except Exception as error:  # noqa: BLE001  # sorted there
                 return self._unanswered(error, request, made)
-            body = Body(response.value.status_code)
+            body = Body(response.value.status_code, request.token)
             try:
                 chunks = cast("Iterable[bytes]", self._chunks(response.value, body, "iter_bytes"))
                 for chunk in chunks:
@@ -262,7 +269,7 @@ class HTTPXEngine(_HTTPXBase[httpx.Client]):
                     del chunk  # No variable has it while the next one is waited for.
                     for _ in pieces:
                         # An own connection keeps the time limit only while it receives.
-                        timed = transport is None or body.is_compressed
+                        timed = transport is None or body.is_slow
                         if timed and self._clock.monotonic() > ends:
                             raise self._late(request, made)
                 body.end()
@@ -304,7 +311,7 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                     )
                 except Exception as error:  # noqa: BLE001  # sorted there
                     return self._unanswered(error, request, made)
-                body = Body(response.value.status_code)
+                body = Body(response.value.status_code, request.token)
                 chunks: Any = None
                 try:
                     chunks = aiter(self._chunks(response.value, body, "aiter_bytes"))
@@ -312,10 +319,10 @@ class AsyncHTTPXEngine(_HTTPXBase[httpx.AsyncClient]):
                         pieces = body.feed(chunk)
                         del chunk  # No variable has it while the next one is waited for.
                         for _ in pieces:
-                            timed = transport is None or body.is_compressed
+                            timed = transport is None or body.is_slow
                             if timed and self._clock.monotonic() > ends:
                                 raise self._late(request, made)
-                            if body.is_compressed:
+                            if body.is_slow:
                                 await anyio.lowlevel.checkpoint()
                     body.end()
                 except self._breaking as error:
