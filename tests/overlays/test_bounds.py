@@ -364,8 +364,8 @@ def test_other_tasks_have_their_turns_while_the_token_is_searched(way, monkeypat
 
     way.error(Answer((), NEAR * (3 * MIB // len(NEAR))), answered, access_token=SECRET)
 
-    # 48 pieces are searched.
-    assert longest < whole / 5
+    # 48 pieces are searched; all at once they would take most of it.
+    assert longest < whole / 2
 
 
 @pytest.mark.parametrize("way", [one for one in WAYS if one.kind != "fast"], ids=str)
