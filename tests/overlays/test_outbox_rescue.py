@@ -14,6 +14,7 @@ import pytest
 from test_outbox import (
     NOW,
     VERSION_1_PUTS,
+    Process,
     box,
     event,
     everything,
@@ -23,7 +24,7 @@ from test_outbox import (
     refusal,
     users,
 )
-from test_outbox_taken import Another
+from test_outbox_taken import Another, rows
 
 from intercom_data_events import OutboxError, OutboxLockedError
 from intercom_data_events._sending import runtime
@@ -99,6 +100,161 @@ def test_a_log_of_which_a_part_can_be_read_is_told(opened, path, monkeypatch, ca
     box.run_maintenance(NOW, ())
     assert users(box.waiting()) == [0, 1]
     assert "a part of what the log" in caplog.text
+
+
+# A checkpoint that ended early: the database is damaged without its log
+
+
+@contextlib.contextmanager
+def most_bytes(most):
+    """Lets nothing be written beyond some bytes of each file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def checkpoint(path, pages=None):
+    """Moves the log into the database, or of its pages the first ones alone."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        if pages is None:
+            assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+            return
+        with most_bytes(pages * 1024), pytest.raises(sqlite3.OperationalError, match="disk I/O"):
+            connection.execute("PRAGMA wal_checkpoint").fetchone()
+
+
+#: How many events are in the database, and how many only in the log: the file grows, or not.
+@pytest.mark.parametrize(("saved", "logged"), [(0, 40), (40, 3)])
+@pytest.mark.parametrize("ends", ["goes on", "closes"])
+def test_what_a_checkpoint_has_half_written_is_whole_again(opened, tmp_path, saved, logged, ends):
+    for pages in range(1, 14):
+        path = tmp_path / f"{pages}.outbox"
+        box, other = (opened(path, here) for _ in range(2))
+        put(box, *range(saved))
+        checkpoint(path)
+        put(box, *range(saved, saved + logged))
+        checkpoint(path, pages)
+        for one in (box, other):
+            one.run_maintenance(NOW, ())
+        delete_log(path)
+
+        if ends == "goes on":
+            put(box, saved + logged)
+            assert users(other.waiting()) == [*range(saved + logged + 1)]
+        box.close()
+        assert rows(path) == [*range(saved + logged + (ends == "goes on"))]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("first", ["mine", "theirs"])
+def test_one_of_several_processes_writes_what_a_checkpoint_has_not(opened, path, first):
+    box = opened(binding=here)
+    put(box, *range(40))
+    with Another(path) as other:
+        other.do("look")
+        checkpoint(path, 10)
+        delete_log(path)
+        if first == "mine":
+            put(box, 40)
+            for _ in range(10):
+                box.ack(box.claim(NOW))
+            checkpoint(path)
+            other.do("look")
+        else:
+            other.do("track", 40, 41)
+            assert other.do("send", 10) == [*range(10)]
+            other.do("checkpoint")
+            box.run_maintenance(NOW, ())
+        # The second one does not write its copy over what the first one has done since.
+        assert rows(path) == [*range(10, 41)]
+
+
+@pytest.mark.processes
+def test_what_a_process_has_written_since_is_not_written_over(opened, path):
+    box = opened(binding=here)
+    put(box, *range(40))
+    checkpoint(path)
+    put(box, *range(40, 43))
+    checkpoint(path, 10)
+    delete_log(path)
+    with Another(path) as other:
+        other.do("track", 1000, 1001)
+        with contextlib.suppress(OutboxError):
+            box.run_maintenance(NOW, ())
+        assert 1000 in users(box.waiting())
+
+
+@pytest.mark.processes
+def test_a_damaged_file_that_is_locked_is_whole_again_later(opened, path):
+    box = opened(binding=here, patience=0)
+    put(box, *range(40))
+    checkpoint(path)
+    put(box, *range(40, 43))
+    checkpoint(path, 10)
+    delete_log(path)
+    locks = """
+        connection = __import__("sqlite3").connect(sys.argv[1], isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        say("locked")
+        sys.stdin.read()
+    """
+    with Process(locks, path) as other:
+        assert other.said() == "locked"
+        with pytest.raises(OutboxLockedError):
+            box.run_maintenance(NOW, ())
+    box.run_maintenance(NOW, ())
+    assert rows(path) == [*range(43)]
+
+
+def test_a_damaged_file_on_a_full_disk_is_whole_again_later(opened, path):
+    box = opened(binding=here)
+    put(box, *range(40))
+    checkpoint(path, 10)
+    delete_log(path)
+    with most_bytes(10 * 1024), pytest.raises(OutboxError, match="the disk is full"):
+        box.run_maintenance(NOW, ())
+    box.run_maintenance(NOW, ())
+    assert rows(path) == [*range(40)]
+
+
+def test_a_damaged_file_of_which_the_copy_is_damaged_too_is_left_as_it_is(opened, path):
+    box = opened(binding=here)
+    put(box, *range(40))
+    checkpoint(path)
+    put(box, *range(40, 80))
+    checkpoint(path, path.stat().st_size // 1024)
+    # A page that is not in the log.
+    page = path.read_bytes().index(b'"user_id":"1"') // 1024
+    with path.open("r+b") as file:
+        file.seek(page * 1024)
+        file.write(b"\xff" * 1024)
+    damaged = path.read_bytes()
+    delete_log(path)
+    with pytest.raises(OutboxError, match="is damaged"):
+        box.run_maintenance(NOW, ())
+    assert path.read_bytes() == damaged
+
+
+def test_a_damaged_file_that_another_program_put_there_is_left_as_it_is(opened, path, tmp_path):
+    box, another = opened(binding=here), opened(tmp_path / "another.outbox", here)
+    for one, at in ((box, path), (another, tmp_path / "another.outbox")):
+        put(one, *range(40))
+        checkpoint(at, 10)
+    delete_log(path)
+    with most_bytes(10 * 1024), pytest.raises(OutboxError, match="the disk is full"):
+        box.run_maintenance(NOW, ())
+    damaged = (tmp_path / "another.outbox").read_bytes()
+    path.rename(tmp_path / "aside.outbox")
+    path.write_bytes(damaged)
+    with pytest.raises(OutboxError, match="is damaged"):
+        box.run_maintenance(NOW, ())
+    assert path.read_bytes() == damaged
+
+
+# Failures of what comes afterwards
 
 
 def test_a_file_that_cannot_be_opened_again_is_told_after_some_attempts(opened, monkeypatch):

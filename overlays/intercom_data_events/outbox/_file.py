@@ -389,9 +389,12 @@ class OutboxFile:
                 sqlite3.connect(f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True)
             ) as alone:
                 saved = last_number(alone)
+                newest = one(alone, _NEWEST, saved)
         except (OSError, sqlite3.Error):
             return
-        if self.is_intact and saved <= last_number(connection):
+        # A checkpoint that goes on, or has ended early, may have written the number alone.
+        is_whole = saved <= last_number(connection) and newest >= one(connection, _NEWEST, saved)
+        if self.is_intact and is_whole:
             self._written, self._saved = written, max(self._saved, saved)
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
@@ -535,6 +538,8 @@ class OutboxFile:
         cached = 128 if slot is self.main else 0
         is_first, connection = not self._guards, None
         try:
+            if self._copies:
+                self._restore(patience)
             connection = self.connect(patience, create=create, cached_statements=cached)
             slot.disconnect()  # What a finalizer has opened meanwhile.
             slot.connection = connection
@@ -808,6 +813,26 @@ class OutboxFile:
             if _inode(path) == shm:
                 os.unlink(path)
 
+    def _restore(self, patience: float) -> None:
+        """Writes a copy over a database of which a checkpoint that ended early wrote some pages.
+
+        Such a database is damaged without its log. It is left as it is where another process has
+        written to the new log.
+        """
+        self._prepare(create=False)
+        address = f"{self.path.as_uri()}?mode=rw"
+        with (
+            suppress(OSError),
+            # Of several processes that have a copy, one writes it.
+            _folder_lock(os.path.dirname(self.log_path)),
+            closing(sqlite3.connect(address, timeout=patience, uri=True)) as connection,
+        ):
+            _schema.secure(connection)
+            is_damaged = not _rescue.is_sound(connection)
+            is_ours = _inode(self.path) == self._place
+            if is_damaged and is_ours and not os.stat(self.log_path).st_size:
+                self._copies[0].restore(connection)
+
     def _insert_copies(self, files: Collection[OutboxFile]) -> None:
         whole = True
         while self._copies:
@@ -1027,6 +1052,8 @@ _REMOVE_BURIED = (
     "CREATE TEMP TRIGGER buried AFTER INSERT ON main.dead "
     "BEGIN DELETE FROM events WHERE id = NEW.id; END"
 )
+# The number of the newest event up to one.
+_NEWEST = "SELECT coalesce(max(id), 0) FROM events WHERE id <= ?"
 # The errors that end without opening the file again.
 _PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"}
 # The errors of a file of which nothing can be read.

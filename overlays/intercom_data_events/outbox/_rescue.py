@@ -30,6 +30,8 @@ _AT_ONCE = 500
 # Rows whose numbers are compared at once.
 _COMPARED = 5_000
 _NUMBERS_BEGIN = -(2**63)
+# SQLite's code where another process writes.
+_BUSY = 5
 
 _COLUMNS = {
     "events": "tracked_at, tries, held_until, owner, rejected_at",
@@ -89,6 +91,16 @@ class Copy:
             return one(self._rows, query, self._saved)
         except sqlite3.DatabaseError:
             return None
+
+    def restore(self, connection: sqlite3.Connection) -> None:
+        """Writes all that it has over a damaged file, in one transaction, unless it is damaged.
+
+        Args:
+            connection: The file.
+        """
+        if self._is_sound:
+            unlock(connection)
+            self._rows.backup(connection, progress=_end_if_busy)
 
     def insert(self, connection: sqlite3.Connection, is_intact: Callable[[], bool]) -> bool:
         """Brings a file to what the copy says, where others have not gone on with an event.
@@ -246,6 +258,10 @@ class Copy:
                 connection.executemany(_STATE, [(*row[3:], *row[:3], row[4]) for row in rows])
             last = rows[-1][0]
 
+    @property
+    def _is_sound(self) -> bool:
+        return is_sound(self._rows) and pragma(self._rows, "page_count") > 0
+
     def _remove_gone(self, connection: sqlite3.Connection) -> None:
         """Removes events that the new file has again, though they left the old one."""
         sound: bool | None = None
@@ -261,8 +277,7 @@ class Copy:
                 known = self._rows.execute(between, (present[0], present[-1]) * 2).fetchall()
                 gone = sorted({*present} - {row[0] for row in known})
                 if gone and sound is None:
-                    checked = self._rows.execute("PRAGMA integrity_check(1)").fetchall()
-                    sound = checked == [("ok",)] and pragma(self._rows, "page_count") > 0
+                    sound = self._is_sound
             except sqlite3.DatabaseError:
                 return
             for start in range(0, len(gone), _AT_ONCE) if sound else ():
@@ -271,6 +286,22 @@ class Copy:
                     for table in _COLUMNS:
                         connection.executemany(f"DELETE FROM {table} WHERE id = ?", some_gone)
             last = present[-1]
+
+
+def is_sound(connection: sqlite3.Connection) -> bool:
+    """Whether the pages of a database belong together."""
+    try:
+        return connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+    except sqlite3.DatabaseError as error:
+        if code_of(error) != "SQLITE_CORRUPT":
+            raise
+        return False
+
+
+def _end_if_busy(status: int, _remaining: int, _total: int) -> None:
+    """Ends a backup for which SQLite would wait for ever."""
+    if status == _BUSY:
+        raise sqlite3.OperationalError("database is locked")
 
 
 def _decoded(value: _pages.Value) -> object:
