@@ -203,7 +203,8 @@ class Copy:
             if code_of(error) in ("SQLITE_NOMEM", "SQLITE_FULL"):
                 raise
             return rows, True
-        return rows, False
+        # In a damaged copy, they may be in no order.
+        return rows, bool(rows) and rows[-1][0] <= last
 
     def _scattered(self, table: str, last: int) -> list[tuple[Any, ...]]:
         """Returns the rows that are on any page, where the pages are not all of one database."""
@@ -252,7 +253,7 @@ class Copy:
                 rows = self._rows.execute(query, (last,)).fetchall()
             except sqlite3.DatabaseError:
                 return
-            if not rows:
+            if not rows or rows[-1][0] <= last:
                 return
             with self._writing(connection):
                 connection.executemany(_STATE, [(*row[3:], *row[:3], row[4]) for row in rows])
@@ -271,7 +272,8 @@ class Copy:
         between = numbers.format("BETWEEN ? AND ?")
         while True:
             present = [row[0] for row in connection.execute(some, (last, self._saved) * 2)]
-            if not present:
+            # In a damaged file, they may be in no order.
+            if not present or present[-1] <= last:
                 return
             try:
                 known = self._rows.execute(between, (present[0], present[-1]) * 2).fetchall()
