@@ -81,7 +81,7 @@ def show(*, as_json: bool) -> None:
         for item in contact.summary().events:
             say(f"  {item.name}: {item.count}, first {item.first}, last {item.last}")
 
-        begin("Somebody whom Intercom does not know")
+        begin("A contact that Intercom does not know")
         try:
             client.summary(email="nobody@example.org")
         except NotFoundError as error:
