@@ -304,28 +304,33 @@ def test_the_time_limit_is_kept_on_the_fast_path_too():
     assert type(error) is APITimeoutError
 
 
-@pytest.mark.parametrize("way", [one for one in SOME if one.backend != "blocking"], ids=str)
-def test_other_tasks_have_their_turns_while_an_answer_is_decompressed(way, monkeypatch):
-    turns = 0
+def run_beside(task, monkeypatch):
+    """Has a task run beside each call, in the same event loop."""
     send = Way._send
-    # Not counted are the turns before.
-    answered: list[Any] = []
 
     async def beside(self: Way, options: dict[str, Any]) -> None:
-        async def take_turns() -> None:
-            nonlocal turns
-            while True:
-                turns += bool(answered)
-                await anyio.lowlevel.checkpoint()
-
         async with anyio.create_task_group() as group:
-            group.start_soon(take_turns)
+            group.start_soon(task)
             with suppress(APIResponseError):
                 await send(self, options)
             group.cancel_scope.cancel()
 
     monkeypatch.setattr(Way, "_send", beside)
 
+
+@pytest.mark.parametrize("way", [one for one in SOME if one.backend != "blocking"], ids=str)
+def test_other_tasks_have_their_turns_while_an_answer_is_decompressed(way, monkeypatch):
+    turns = 0
+    # Not counted are the turns before.
+    answered: list[Any] = []
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += bool(answered)
+            await anyio.lowlevel.checkpoint()
+
+    run_beside(take_turns, monkeypatch)
     way.error(Answer(("gzip",), BOMB, 200), answered)
 
     # One for each piece of 64 KiB.
@@ -342,26 +347,17 @@ SECRET = f"{ALMOST}hYWFhYWFhYWFhYWFhYQ=="
 def test_other_tasks_have_their_turns_while_the_token_is_searched(way, monkeypatch):
     answered: list[Any] = []
     longest = whole = 0.0
-    send = Way._send
 
-    async def beside(self: Way, options: dict[str, Any]) -> None:
-        async def take_turns() -> None:
-            nonlocal longest, whole
-            while True:
-                before = perf_counter()
-                await anyio.lowlevel.checkpoint()
-                if answered:
-                    longest = max(longest, perf_counter() - before)
-                    whole += perf_counter() - before
+    async def take_turns() -> None:
+        nonlocal longest, whole
+        while True:
+            before = perf_counter()
+            await anyio.lowlevel.checkpoint()
+            if answered:
+                longest = max(longest, perf_counter() - before)
+                whole += perf_counter() - before
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(take_turns)
-            with suppress(APIResponseError):
-                await send(self, options)
-            group.cancel_scope.cancel()
-
-    monkeypatch.setattr(Way, "_send", beside)
-
+    run_beside(take_turns, monkeypatch)
     way.error(Answer((), NEAR * (3 * MIB // len(NEAR))), answered, access_token=SECRET)
 
     # 48 pieces are searched; all at once they would take most of it.
