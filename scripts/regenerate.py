@@ -21,6 +21,7 @@ import yaml
 import api_diff
 from client_parts import ArgumentParser, sentence
 from regeneration import RegenerationError, correcting, document, generating, reporting, slicing
+from regeneration.operations import read_operations
 from regeneration.publishing import differences, publish
 
 _PARTS = ("openapi/upstream.yaml", "openapi/data-events.yaml", "generated")
@@ -76,8 +77,11 @@ def _stage(staged: Path, project: Path, location: str) -> None:
     if Path(location).resolve() == (openapi / "upstream.yaml").resolve():
         # A slice of the slice, which says itself what it was cut from.
         recorded = slicing.recorded_source(source)
-    sliced = slicing.slice_description(source, correcting.referenced_schemas(corrections), recorded)
-    corrected = correcting.correct(sliced, corrections)
+    operations = read_operations(document.read(str(openapi / "operations.yaml")))
+    sliced = slicing.slice_description(
+        source, operations.client, correcting.referenced_schemas(corrections), recorded
+    )
+    corrected = correcting.correct(correcting.pin_names(sliced, operations), corrections)
     (staged / "openapi").mkdir()
     (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
     (staged / "openapi" / "data-events.yaml").write_bytes(

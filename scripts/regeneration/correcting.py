@@ -12,6 +12,7 @@ from oas_patch import apply_overlay
 
 from regeneration import RegenerationError
 from regeneration.document import Source
+from regeneration.operations import Operations
 
 Json = dict[str, Any]
 
@@ -27,6 +28,15 @@ def referenced_schemas(corrections: Source) -> list[str]:
         names.add(rest.split(".")[0].split("[")[0])
         names.update(_references(action.get("update")))
     return sorted(names - {""})
+
+
+def pin_names(document: Json, operations: Operations) -> Json:
+    """Returns a copy whose operations have the names and the tag that our code imports."""
+    pinned = copy.deepcopy(document)
+    for each in operations.client:
+        operation = pinned["paths"][each.path][each.method]
+        operation.update(tags=[operations.tag], operationId=each.name)
+    return pinned
 
 
 def correct(document: Json, corrections: Source) -> Json:

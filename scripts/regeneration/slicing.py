@@ -18,12 +18,10 @@ from typing import Any, TypeVar
 
 from regeneration import RegenerationError
 from regeneration.document import Source
+from regeneration.operations import Operation
 
 Json = dict[str, Any]
 T = TypeVar("T")
-
-#: The operations that the client is made of: path, then method.
-OPERATIONS = (("/events", "post"), ("/events", "get"), ("/events/summaries", "post"))
 
 _TYPES = {"string", "number", "integer", "boolean", "array", "object", "null"}
 #: Keywords whose value is copied as it is, once it is known to be harmless.
@@ -52,11 +50,17 @@ _SERVER = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]*)?")
 _MAX_NODES = 50_000
 
 
-def slice_description(source: Source, schemas: Iterable[str], recorded: str | None = None) -> Json:
+def slice_description(
+    source: Source,
+    operations: Iterable[Operation],
+    schemas: Iterable[str],
+    recorded: str | None = None,
+) -> Json:
     """Returns the data-events part of an OpenAPI description.
 
     Args:
         source: The description as read.
+        operations: The operations to keep.
         schemas: Names of schemas to keep although no operation refers to them. The corrections
             refer to them; a missing one is left to the corrections to name.
         recorded: SHA-256 of what `source` was cut from, where it is a slice itself.
@@ -65,7 +69,7 @@ def slice_description(source: Source, schemas: Iterable[str], recorded: str | No
         RegenerationError: The description is not OpenAPI 3, lacks one of the operations, or has
             something in them that cannot be used; names the file and the place.
     """
-    return _Slicer(source).run(schemas, recorded or source.sha256)
+    return _Slicer(source, operations).run(schemas, recorded or source.sha256)
 
 
 def recorded_source(slice_: Source) -> str:
@@ -93,9 +97,10 @@ def recorded_source(slice_: Source) -> str:
 class _Slicer:
     """One pass over one description; holds the references that are still to follow."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, operations: Iterable[Operation]) -> None:
         self._file = source.name
         self._root = source.content
+        self._operations = tuple(operations)
         self._pending: list[str] = []
         self._nodes = 0
 
@@ -133,18 +138,16 @@ class _Slicer:
     def _paths(self) -> Json:
         paths = self._mapping(self._root.get("paths"), "#/paths")
         kept: Json = {}
-        places = {path: f"#/paths/{_escape(path)}" for path, _ in OPERATIONS}
+        places = {each.path: f"#/paths/{_escape(each.path)}" for each in self._operations}
         items: dict[str, Json] = {}
         for path in places:
             items[path], places[path] = self._resolved(paths.get(path, {}), places[path])
-        absent = [f"{m.upper()} {path}" for path, m in OPERATIONS if m not in items[path]]
-        if len(absent) == len(OPERATIONS):
-            raise self._error(
-                "#/paths", "no data-events operations: neither /events nor /events/summaries"
-            )
+        absent = [str(each) for each in self._operations if each.method not in items[each.path]]
+        if len(absent) == len(self._operations):
+            raise self._error("#/paths", f"no data-events operations: neither {' nor '.join(places)}")
         if absent:
             raise self._error("#/paths", f"lacks the operation {' and '.join(absent)}")
-        for path, method in OPERATIONS:
+        for path, method in ((each.path, each.method) for each in self._operations):
             at = places[path]
             operation = self._operation(items[path][method], f"{at}/{method}")
             shared = self._list(items[path].get("parameters", []), f"{at}/parameters")

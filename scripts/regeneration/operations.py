@@ -1,0 +1,113 @@
+"""Reading openapi/operations.yaml: what the client is made of, and what it leaves out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from regeneration import RegenerationError
+from regeneration.document import Source
+
+_OPERATION = re.compile(r"(GET|PUT|POST|DELETE|OPTIONS|HEAD|PATCH|TRACE) (/\S*)")
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
+_NAME = re.compile(r"[a-z][A-Za-z0-9]*")
+_VERB = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation that the client offers.
+
+    Attributes:
+        method: In small letters, as descriptions have it.
+        path: As the description has it.
+        name: The operationId that the generator sees.
+        verbs: The methods of the clients that send it.
+    """
+
+    method: str
+    path: str
+    name: str
+    verbs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """As people write it: POST /events."""
+        return f"{self.method.upper()} {self.path}"
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What openapi/operations.yaml says.
+
+    Attributes:
+        tag: The tag that the generator sees, which names the package of the operations' modules.
+        client: The operations that the client offers.
+        unsupported: By method in small letters and path, why the client leaves an operation out.
+    """
+
+    tag: str
+    client: tuple[Operation, ...]
+    unsupported: dict[tuple[str, str], str]
+
+
+def read_operations(source: Source) -> Operations:
+    """Reads the lists.
+
+    Raises:
+        RegenerationError: They are not as they must be; names the place.
+    """
+    content = source.content
+    tag = _word(content.get("tag"), _TAG, f"{source.name}: #/tag", "a tag such as Data Events")
+    client: list[Operation] = []
+    for at, entry in _entries(source, "client"):
+        method, path = _operation(entry, at)
+        name = _word(entry.get("name"), _NAME, f"{at}/name", "a name such as createDataEvent")
+        verbs = entry.get("verbs")
+        if not (isinstance(verbs, list) and verbs):
+            raise RegenerationError(f"{at}/verbs: must be a list of methods of the clients")
+        words = [_word(verb, _VERB, f"{at}/verbs", "a method such as create") for verb in verbs]
+        client.append(Operation(method, path, name, tuple(words)))
+    unsupported: dict[tuple[str, str], str] = {}
+    for at, entry in _entries(source, "unsupported"):
+        reason = entry.get("reason")
+        if not (isinstance(reason, str) and reason.strip()):
+            raise RegenerationError(f"{at}/reason: must say why the client leaves it out")
+        unsupported[_operation(entry, at)] = reason.strip()
+    if not client:
+        raise RegenerationError(f"{source.name}: #/client: must list an operation")
+    known = [(each.method, each.path) for each in client] + list(unsupported)
+    for method, path in known:
+        if known.count((method, path)) > 1:
+            raise RegenerationError(f"{source.name}: {method.upper()} {path} is listed twice")
+    names = [each.name for each in client]
+    for name in names:
+        if names.count(name) > 1:
+            raise RegenerationError(f"{source.name}: two operations are called {name}")
+    return Operations(tag, tuple(client), unsupported)
+
+
+def _entries(source: Source, key: str) -> list[tuple[str, dict[str, object]]]:
+    entries = source.content.get(key, [])
+    if not isinstance(entries, list):
+        raise RegenerationError(f"{source.name}: #/{key}: must be a list")
+    found = []
+    for index, entry in enumerate(entries):
+        at = f"{source.name}: #/{key}/{index}"
+        if not isinstance(entry, dict):
+            raise RegenerationError(f"{at}: must be a mapping with an `operation`")
+        found.append((at, entry))
+    return found
+
+
+def _operation(entry: dict[str, object], at: str) -> tuple[str, str]:
+    text = entry.get("operation")
+    match = _OPERATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise RegenerationError(f"{at}/operation: must be a method and a path: POST /events")
+    return match[1].lower(), match[2]
+
+
+def _word(value: object, pattern: re.Pattern[str], at: str, what: str) -> str:
+    if not (isinstance(value, str) and pattern.fullmatch(value)):
+        raise RegenerationError(f"{at}: must be {what}")
+    return value
