@@ -11,7 +11,6 @@ says what changed. Exits with 0, or with 1 and one sentence that says what is wr
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -20,17 +19,9 @@ import yaml
 
 import api_diff
 from client_parts import ArgumentParser, sentence
-from regeneration import RegenerationError, correcting, document, generating, reporting, slicing
-from regeneration.operations import read_operations
+from regeneration import RegenerationError, document, generating, reporting
+from regeneration.pipeline import PARTS, stage
 from regeneration.publishing import differences, publish
-
-_PARTS = ("openapi/upstream.yaml", "openapi/data-events.yaml", "generated")
-_UPSTREAM_HEADING = """\
-The data-events part of Intercom's OpenAPI description (MIT, (c) Intercom): facts only.
-Written by scripts/regenerate.py from the full description; never edited by hand."""
-_FRAGMENT_HEADING = """\
-What the client is generated from: upstream.yaml with corrections.yaml applied.
-Written by scripts/regenerate.py; never edited by hand."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(project: Path, location: str | None, *, check: bool) -> int:
-    upstream = project / "openapi" / "upstream.yaml"
     try:
         # Beside what it replaces, so that publishing is a rename; a check leaves the project alone.
         workspace = tempfile.TemporaryDirectory(
@@ -57,49 +47,19 @@ def _run(project: Path, location: str | None, *, check: bool) -> int:
         raise RegenerationError(f"{project}: cannot be written: {error.strerror}") from error
     with workspace as folder:
         staged = Path(folder)
-        _stage(staged, project, location or str(upstream))
+        stage(staged, project, location)
         if check:
             return _compare(staged, project)
         before, surface = _facts(project), _surface(project)
         rewritten = bool(differences(staged, project, ("generated",)))
-        publish(staged, project, _PARTS)
+        publish(staged, project, PARTS)
     python = api_diff.compare(surface, _surface(project))
     print(reporting.changes(before, _facts(project), python, rewritten=rewritten))
     return 0
 
 
-def _stage(staged: Path, project: Path, location: str) -> None:
-    """Makes everything that a regeneration writes, below another folder."""
-    openapi = project / "openapi"
-    source = document.read(location)
-    corrections = document.read(str(openapi / "corrections.yaml"))
-    recorded = None
-    if Path(location).resolve() == (openapi / "upstream.yaml").resolve():
-        # A slice of the slice, which says itself what it was cut from.
-        recorded = slicing.recorded_source(source)
-    operations = read_operations(document.read(str(openapi / "operations.yaml")))
-    sliced = slicing.slice_description(
-        source, operations.client, correcting.referenced_schemas(corrections), recorded
-    )
-    corrected = correcting.correct(correcting.pin_names(sliced, operations), corrections)
-    (staged / "openapi").mkdir()
-    (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
-    (staged / "openapi" / "data-events.yaml").write_bytes(
-        document.dump(corrected, _FRAGMENT_HEADING)
-    )
-    name = f"{location}, corrected"
-    generating.validate(corrected, name)
-    (staged / "generated").mkdir()
-    # As JSON, which the generator cannot read otherwise than it is written.
-    fragment = staged / "data-events.json"
-    fragment.write_text(json.dumps(corrected), encoding="utf-8")
-    generating.generate(
-        fragment, openapi / "generator.yaml", openapi / "templates", staged / "generated", name
-    )
-
-
 def _compare(staged: Path, project: Path) -> int:
-    found = differences(staged, project, _PARTS)
+    found = differences(staged, project, PARTS)
     if found:
         print("\n".join(found), file=sys.stderr)
         print(

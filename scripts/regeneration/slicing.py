@@ -144,7 +144,9 @@ class _Slicer:
             items[path], places[path] = self._resolved(paths.get(path, {}), places[path])
         absent = [str(each) for each in self._operations if each.method not in items[each.path]]
         if len(absent) == len(self._operations):
-            raise self._error("#/paths", f"no data-events operations: neither {' nor '.join(places)}")
+            raise self._error(
+                "#/paths", f"no data-events operations: neither {' nor '.join(places)}"
+            )
         if absent:
             raise self._error("#/paths", f"lacks the operation {' and '.join(absent)}")
         for path, method in ((each.path, each.method) for each in self._operations):

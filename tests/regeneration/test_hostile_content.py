@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import regenerate
@@ -14,8 +15,11 @@ from hypothesis import strategies as st
 from profiles import scaled
 from regeneration import RegenerationError, correcting
 from regeneration.document import Source, dump, read
+from regeneration.operations import read_operations
 from regeneration.slicing import slice_description
 
+_LISTS = Path(__file__).parents[2] / "openapi" / "operations.yaml"
+OPERATIONS = read_operations(read(str(_LISTS))).client
 #: Finds what got through: a call in code, a word in text.
 MARK = "canary_e1f7"
 PAYLOADS = {
@@ -246,7 +250,7 @@ def test_a_payload_is_refused_or_left_behind_when_slicing(describe, place):
         PLACES[place](description, payload)
         try:
             sliced = slice_description(
-                Source("hostile.yaml", "0" * 64, description), ["data_event", "error"]
+                Source("hostile.yaml", "0" * 64, description), OPERATIONS, ["data_event", "error"]
             )
         except RegenerationError as error:
             _assert_clear(error, "hostile.yaml: #")
@@ -410,10 +414,12 @@ def _strings(node):
 @example("tag", "Data Events\n")
 def test_whatever_the_text_a_slice_is_refused_or_harmless(describe, place, text):
     description = describe("2.17")
-    plain = set(_strings(slice_description(Source("a", "0" * 64, description), ["data_event"])))
+    plain = set(
+        _strings(slice_description(Source("a", "0" * 64, description), OPERATIONS, ["data_event"]))
+    )
     PLACES[place](description, text)
     try:
-        sliced = slice_description(Source("a", "0" * 64, description), ["data_event"])
+        sliced = slice_description(Source("a", "0" * 64, description), OPERATIONS, ["data_event"])
     except RegenerationError as error:
         _assert_clear(error, "a: #")
         return
@@ -455,7 +461,7 @@ def test_whatever_the_value_a_slice_is_made_or_refused(describe, value, place):
         node = node[step]
     node[last] = value
     try:
-        slice_description(Source("a", "0" * 64, description), ["data_event"])
+        slice_description(Source("a", "0" * 64, description), OPERATIONS, ["data_event"])
     except RegenerationError as error:
         _assert_clear(error, "a: #")
 

@@ -632,7 +632,7 @@ class _Descriptions:
     """The pipeline that makes the client's description, as far as the generator."""
 
     def __init__(self, files: _Files) -> None:
-        from regeneration import RegenerationError, correcting, document, slicing
+        from regeneration import RegenerationError, correcting, document, operations, slicing
 
         self.errors = (RegenerationError,)
         self._path = files.folder / "description.yaml"
@@ -642,13 +642,16 @@ class _Descriptions:
             document,
         )
         self._corrections = document.read(str(PROJECT / "openapi" / "corrections.yaml"))
+        self._operations = operations.read_operations(
+            document.read(str(PROJECT / "openapi" / "operations.yaml"))
+        )
         self._kept = correcting.referenced_schemas(self._corrections)
         self.upstream = document.read(str(PROJECT / "openapi" / "upstream.yaml")).content
 
     def read(self, content: bytes) -> list[str]:
         self._path.write_bytes(content)
         source = self._document.read(str(self._path))
-        sliced = self._slice(source, self._kept, None)
+        sliced = self._slice(source, self._operations.client, self._kept, None)
         self._document.dump(self._correct(sliced, self._corrections), "corrected")
         return []
 
