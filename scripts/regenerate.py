@@ -5,22 +5,35 @@
     python scripts/regenerate.py --check            # writes nothing; fails where files differ
 
 Writes openapi/upstream.yaml, openapi/data-events.yaml and generated/, whole or not at all, and
-says what changed. Exits with 0, or with 1 and one sentence that says what is wrong and where.
+prints a report: the verdict, what to look at before a release, and what changed.
+
+exit codes:
+  0  done, and nothing to decide; with --check: the files are what the pipeline gives
+  1  refused, and nothing written: one sentence says what is wrong and where; with --check: files
+     differ
+  2  the command line is wrong
+  3  done, but look before you release: callers break, a correction was written for something
+     else, Intercom has an operation that the client lacks, or something that callers use is
+     deprecated or gone
+
+--json prints one object instead of text. Of a report: verdict, exit_code, look (kind, title,
+place, meaning, to_do; of a correction also correction, known, found, as_written), breaks, changes
+(pointer, before, after, words, effect), python (name, change, breaks), versions, release (level,
+before, after, changelog), files. A key that stands for nothing is left out: of what is new,
+`before`. Of a refusal: refused, exit_code. With --check: drift, exit_code.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-
-import api_diff
 from client_parts import ArgumentParser, sentence
-from regeneration import RegenerationError, document, generating, reporting
-from regeneration.pipeline import PARTS, stage
+from regeneration import RegenerationError
+from regeneration.pipeline import PARTS, report, stage
 from regeneration.publishing import differences, publish
 
 
@@ -28,64 +41,52 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _run(options.project.absolute(), options.source, check=options.check)
+        return _run(options.project.absolute(), options.source, options)
     except RegenerationError as error:
-        print(f"regenerate: {sentence(str(error))}", file=sys.stderr)
+        said = sentence(str(error))
     except OSError as error:
-        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"regenerate: {sentence(said)}", file=sys.stderr)
+        said = sentence(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    if options.json:
+        print(json.dumps({"refused": said, "exit_code": 1}, indent=2))
+    else:
+        print(f"regenerate: {said}", file=sys.stderr)
     return 1
 
 
-def _run(project: Path, location: str | None, *, check: bool) -> int:
+def _run(project: Path, location: str | None, options: argparse.Namespace) -> int:
     try:
         # Beside what it replaces, so that publishing is a rename; a check leaves the project alone.
         workspace = tempfile.TemporaryDirectory(
-            prefix=".regenerate-", dir=None if check else project
+            prefix=".regenerate-", dir=None if options.check else project
         )
     except OSError as error:
         raise RegenerationError(f"{project}: cannot be written: {error.strerror}") from error
     with workspace as folder:
         staged = Path(folder)
-        stage(staged, project, location)
-        if check:
-            return _compare(staged, project)
-        before, surface = _facts(project), _surface(project)
-        rewritten = bool(differences(staged, project, ("generated",)))
+        made = stage(staged, project, location)
+        if options.check:
+            return _check(differences(staged, project, PARTS), as_json=options.json)
+        # Before the files are replaced that it compares with.
+        said = report(staged, project, made)
         publish(staged, project, PARTS)
-    python = api_diff.compare(surface, _surface(project))
-    print(reporting.changes(before, _facts(project), python, rewritten=rewritten))
-    return 0
+    print(json.dumps(said.as_json(), indent=2) if options.json else said.as_text())
+    return said.exit_code
 
 
-def _compare(staged: Path, project: Path) -> int:
-    found = differences(staged, project, PARTS)
-    if found:
-        print("\n".join(found), file=sys.stderr)
+def _check(drift: list[str], *, as_json: bool) -> int:
+    code = 1 if drift else 0
+    if as_json:
+        print(json.dumps({"drift": drift, "exit_code": code}, indent=2))
+    elif drift:
+        print("\n".join(drift), file=sys.stderr)
         print(
             "regenerate: what is committed is not what the description, the corrections and the "
             "generator give; run `nox -s regenerate`",
             file=sys.stderr,
         )
-        return 1
-    print("No drift: openapi/ and generated/ are what the pipeline gives.")
-    return 0
-
-
-def _facts(project: Path) -> reporting.Facts:
-    try:
-        sliced = document.read(str(project / "openapi" / "upstream.yaml")).content
-        return reporting.facts(sliced)
-    except (RegenerationError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        # Nothing there yet, or damaged: everything is new then.
-        return reporting.facts(None)
-
-
-def _surface(project: Path) -> api_diff.Surface:
-    try:
-        return api_diff.read(project, (generating.PACKAGE,))
-    except api_diff.APIDiffError:
-        return api_diff.read(project, ())  # Damaged: everything is new then, too.
+    else:
+        print("No drift: openapi/ and generated/ are what the pipeline gives.")
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 and name what differs"
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
         "--project",
         type=Path,

@@ -118,6 +118,11 @@ def generate(description: Path, settings: Path, templates: Path, root: Path, nam
         _ruff(package, *command)
 
 
+def python_name(name: str) -> str:
+    """Returns what the generated code calls a property or parameter."""
+    return PythonIdentifier(name, "field_")
+
+
 def _check_names(document: dict[str, Any], package: Path, name: str) -> None:
     """Refuses properties and parameters with names that the generated code needs for itself."""
     # Reading an enum is a function of that name.
@@ -137,7 +142,7 @@ def _check_names(document: dict[str, Any], package: Path, name: str) -> None:
                 for parameter in operation["parameters"]
             ]
     for at, key, names in found:
-        if PythonIdentifier(key, "field_") in names:
+        if python_name(key) in names:
             raise RegenerationError(f"{name}: {at}: the generated code needs this name for itself")
 
 

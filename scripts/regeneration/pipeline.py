@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from regeneration import correcting, document, generating, slicing
+from client_parts import printable
+from regeneration import (
+    census,
+    comparing,
+    correcting,
+    document,
+    generating,
+    publishing,
+    reporting,
+    slicing,
+)
 from regeneration.operations import Operations, read_operations
 
 Json = dict[str, Any]
@@ -29,13 +39,15 @@ class Staged:
         source: The description as read.
         operations: What openapi/operations.yaml says.
         sliced: What openapi/upstream.yaml holds.
-        corrected: What openapi/data-events.yaml holds.
+        corrected: What openapi/data-events.yaml holds, and what no correction was written for.
+        unoffered: The operations of data events that neither list of the operations has.
     """
 
     source: document.Source
     operations: Operations
     sliced: Json
-    corrected: Json
+    corrected: correcting.Corrected
+    unoffered: tuple[census.Unoffered, ...]
 
 
 def stage(staged: Path, project: Path, location: str | None) -> Staged:
@@ -57,24 +69,81 @@ def stage(staged: Path, project: Path, location: str | None) -> Staged:
     operations = read_operations(document.read(str(openapi / "operations.yaml")))
     recorded = None
     if Path(location).resolve() == upstream.resolve():
-        # A slice of the slice, which says itself what it was cut from.
+        # A slice of the slice, which says itself what it was cut from, and what else there was.
         recorded = slicing.recorded_source(source)
+        others = _recorded(source)
+    else:
+        others = census.unoffered(source, replace(operations, unsupported={}))
     sliced = slicing.slice_description(
-        source, operations.client, correcting.referenced_schemas(corrections), recorded
+        source,
+        operations.client,
+        correcting.referenced_schemas(corrections),
+        recorded,
+        sorted({_name(each) for each in others}),
     )
-    corrected = correcting.correct(correcting.pin_names(sliced, operations), corrections)
+    # Those that the client leaves out are no part of what it is generated from.
+    offered = {key: value for key, value in sliced.items() if key != slicing.OTHERS}
+    corrected = correcting.correct(offered, corrections, operations)
     (staged / "openapi").mkdir()
     (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
     (staged / "openapi" / "data-events.yaml").write_bytes(
-        document.dump(corrected, _FRAGMENT_HEADING)
+        document.dump(corrected.document, _FRAGMENT_HEADING)
     )
     name = f"{location}, corrected"
-    generating.validate(corrected, name)
+    generating.validate(corrected.document, name)
     (staged / "generated").mkdir()
     # As JSON, which the generator cannot read otherwise than it is written.
     fragment = staged / "data-events.json"
-    fragment.write_text(json.dumps(corrected), encoding="utf-8")
+    fragment.write_text(json.dumps(corrected.document), encoding="utf-8")
     generating.generate(
         fragment, openapi / "generator.yaml", openapi / "templates", staged / "generated", name
     )
-    return Staged(source, operations, sliced, corrected)
+    unoffered = [each for each in others if (each.method, each.path) not in operations.unsupported]
+    return Staged(source, operations, sliced, corrected, tuple(unoffered))
+
+
+def report(staged: Path, project: Path, made: Staged) -> reporting.Report:
+    """Compares what was staged with what a project holds; before it is published, if it will be.
+
+    Args:
+        staged: The folder that was staged to.
+        project: The project.
+        made: What `stage` returned.
+    """
+    files = publishing.differences(staged, project, PARTS)
+    return reporting.make(
+        reporting.committed(project),
+        reporting.Made(
+            made.sliced,
+            made.corrected.document,
+            reporting.surface(staged),
+            made.operations,
+            made.corrected.unknown,
+            made.unoffered,
+            tuple(files),
+            form_only=all(_same_but_for_form(staged, project, line) for line in files),
+        ),
+        project,
+    )
+
+
+def _same_but_for_form(staged: Path, project: Path, difference: str) -> bool:
+    """Whether a file that differs says the same; YAML is compared by what it holds, elsewhere."""
+    how, _, name = difference.partition(": ")
+    return how == "differs" and (
+        not name.endswith(".py")
+        or comparing.same_code((staged / name).read_bytes(), (project / name).read_bytes())
+    )
+
+
+def _recorded(slice_: document.Source) -> list[census.Unoffered]:
+    """The operations of data events outside of the client that a slice names."""
+    names = [str(name).partition(" ") for name in slice_.content.get(slicing.OTHERS, ())]
+    return [
+        census.Unoffered(method.lower(), path, None, ("openapi/upstream.yaml names it",))
+        for method, _, path in names
+    ]
+
+
+def _name(operation: census.Unoffered) -> str:
+    return printable(f"{operation.method.upper()} {operation.path}")

@@ -1,119 +1,430 @@
-"""Telling a person what a regeneration changed: in the API, and in Python."""
+"""The report of a regeneration: the verdict, what to look at, what changed, what to release.
+
+It claims nothing that was not compared: whole slices, whole corrected descriptions, the public
+surface of the generated package, and the bytes of all files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import api_diff
+from client_parts import printable, sentence
+from regeneration import (
+    ABSENT,
+    RegenerationError,
+    breaking,
+    document,
+    generating,
+    looking,
+    slicing,
+    versions,
+    withdrawing,
+)
+from regeneration.census import Unoffered
+from regeneration.comparing import Difference, differences, overlap
+from regeneration.correcting import Unknown
+from regeneration.describing import describe
+from regeneration.looking import Look
+from regeneration.operations import Operations
+from regeneration.releasing import Release, suggest
+from regeneration.uses import Uses
 
 Json = dict[str, Any]
-#: What a heading of the report covers, as a set of lines; the report is the difference of two.
-Facts = dict[str, set[str]]
+#: Where a difference ends: in Python; in the corrected description alone; in requests, at a
+#: correction or a rule of the pipeline; in answers, which are read whatever they hold; nowhere.
+Effect = Literal[
+    "comes through", "not in Python", "levelled", "read tolerantly", "not in the client"
+]
 
-_VERSIONS = "Versions"
-_METHODS = ("get", "post")
-
-
-def facts(document: Json | None) -> Facts:
-    """Returns what there is to say of a slice; none: nothing yet."""
-    found: Facts = {_VERSIONS: set(), "Operations": set(), "Parameters": set(), "Schemas": set()}
-    if document is None:
-        return found
-    schemas = document["components"]["schemas"]
-    found[_VERSIONS] = {
-        f"described: {document['info']['version']}",
-        *(
-            f"accepted: {version}"
-            for version in schemas.get("intercom_version", {}).get("enum", ())
-        ),
-    }
-    for path, item in document["paths"].items():
-        for method in _METHODS:
-            if method not in item:
-                continue
-            name = f"{method.upper()} {path}"
-            answers = ", ".join(sorted(item[method]["responses"]))
-            found["Operations"].add(f"{name} ({item[method]['operationId']}): {answers}")
-            found["Parameters"].update(
-                f"{name}: {parameter['name']} in {parameter['in']}: {_type(parameter['schema'])}"
-                for parameter in item[method]["parameters"]
-            )
-    for name, schema in schemas.items():
-        if name != "intercom_version":
-            found["Schemas"].update(_fields(name, schema))
-    return found
+#: The exit codes: nothing to decide; a person has to look.
+DONE, LOOK = 0, 3
+#: What a slice is compared with where there is none.
+_EMPTY: Json = {"servers": [], "security": [], "paths": {}, "components": {"schemas": {}}}
+#: Of one screen.
+_COLUMNS = 120
+_MOST_LOOKS = 6
+_MOST_LINES = 10
+_MOST_WRAPPED = 4
 
 
-def changes(before: Facts, after: Facts, python: list[api_diff.Change], *, rewritten: bool) -> str:
-    """Returns the report: one line for each fact that went (-) or came (+), below its heading.
+@dataclass(frozen=True)
+class Committed:
+    """What a project holds before a regeneration.
 
-    It ends with what changed in Python. `rewritten` says that the generated package is another
-    one, whatever the facts say.
+    Attributes:
+        sliced: What openapi/upstream.yaml holds; None where there is none that a run wrote.
+        corrected: What openapi/data-events.yaml holds; None where that is not valid OpenAPI.
+        surface: The names of the generated package.
     """
-    # The versions have been said.
-    python = [change for change in python if not change.name.endswith(".IntercomVersion")]
-    lines: list[str] = []
-    changed = [heading for heading in after if before[heading] != after[heading]]
-    for heading in changed:
-        lines.append(f"{heading}:")
-        gone, new = before[heading] - after[heading], after[heading] - before[heading]
-        # A fact that changed has its two lines next to each other.
-        marked = sorted([(fact, "-") for fact in gone] + [(fact, "+") for fact in new], key=_order)
-        lines += [f"  {sign} {fact}" for fact, sign in marked]
-    if python:
-        lines.append("Python:")
-        lines += [f"  {line}" for line in api_diff.table(python)]
-    elif not changed:
-        return "Nothing but the order or the form changed." if rewritten else "Nothing changed."
-    elif changed == [_VERSIONS]:
-        lines.append("Only the versions changed.")
-    else:
-        lines.append("The corrections level this: no Python name or signature changed.")
-    return "\n".join(lines)
+
+    sliced: Json | None
+    corrected: Json | None
+    surface: api_diff.Surface
 
 
-def _order(marked: tuple[str, str]) -> tuple[str, int, str]:
-    fact, sign = marked
-    return (fact.partition(": ")[0], "-+".index(sign), fact)
+@dataclass(frozen=True)
+class Made:
+    """What a regeneration made, and found on its way.
+
+    Attributes:
+        sliced: What openapi/upstream.yaml will hold.
+        corrected: What openapi/data-events.yaml will hold.
+        surface: The names of the generated package.
+        operations: What openapi/operations.yaml says.
+        unknown: What no correction was written for.
+        unoffered: Operations of data events that the client does not have.
+        files: The files that differ from those of the project, each with how.
+        form_only: Whether the code in them says the same.
+    """
+
+    sliced: Json
+    corrected: Json
+    surface: api_diff.Surface
+    operations: Operations
+    unknown: tuple[Unknown, ...]
+    unoffered: tuple[Unoffered, ...]
+    files: tuple[str, ...]
+    form_only: bool
 
 
-def _fields(name: str, schema: Json) -> Iterator[str]:
-    yield f"{name}: {_type(schema)}"
-    required = schema.get("required", ())
-    for field, value in schema.get("properties", {}).items():
-        mark = ", required" if field in required else ""
-        yield f"{name}.{field}: {_type(value)}{mark}"
-        for part in (value, value.get("items", {})):
-            if part.get("properties"):
-                yield from _fields(f"{name}.{field}", part)
+@dataclass(frozen=True)
+class Change:
+    """A difference between two slices.
+
+    Attributes:
+        difference: Which.
+        words: What it says.
+        effect: Where it ends.
+    """
+
+    difference: Difference
+    words: str
+    effect: Effect
 
 
-def _type(schema: Json) -> str:
-    """A schema in a few words, complete enough that every change of it shows."""
-    if "$ref" in schema:
-        return str(schema["$ref"]).rsplit("/", 1)[-1]
-    words = [str(schema.get("type", "any"))]
-    for keyword, value in schema.items():
-        if keyword in ("type", "properties", "required"):
-            continue
-        if keyword in ("oneOf", "anyOf", "allOf"):
-            value = "[" + "; ".join(_alternative(part) for part in value) + "]"
-        elif isinstance(value, dict):
-            value = _type(value)
-        words.append(f"{keyword} {value}")
-    return ", ".join(words)
+@dataclass(frozen=True)
+class Report:
+    """What there is to say of a regeneration.
+
+    Attributes:
+        verdict: The first line.
+        look: What to look at before a release.
+        changes: What changed upstream.
+        python: What changed in the generated package.
+        listed: The versions that the description lists now, and did not before.
+        unlisted: The versions that it lists no longer.
+        pin: The version that callers sent by default, and the one that they will send.
+        release: What to release.
+        files: The files that differ, each with how.
+    """
+
+    verdict: str
+    look: tuple[Look, ...]
+    changes: tuple[Change, ...]
+    python: tuple[api_diff.Change, ...]
+    listed: tuple[str, ...]
+    unlisted: tuple[str, ...]
+    pin: tuple[str | None, str]
+    release: Release
+    files: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """3 where a person has to look, else 0."""
+        return LOOK if self.look else DONE
+
+    def as_json(self) -> Json:
+        """Returns all of it as JSON."""
+        return {
+            "verdict": self.verdict,
+            "exit_code": self.exit_code,
+            "look": [
+                {
+                    "kind": each.kind,
+                    "title": each.title,
+                    "place": each.place,
+                    **each.data,
+                    "meaning": each.meaning,
+                    "to_do": each.to_do,
+                }
+                for each in self.look
+            ],
+            "breaks": [each.title for each in self.look if each.kind == "break"],
+            "changes": [
+                {
+                    "pointer": each.difference.pointer,
+                    **_present("before", each.difference.before),
+                    **_present("after", each.difference.after),
+                    "words": each.words,
+                    "effect": each.effect,
+                }
+                for each in self.changes
+            ],
+            "python": [
+                {"name": each.name, "change": each.text, "breaks": each.breaks}
+                for each in self.python
+            ],
+            "versions": {
+                "listed": list(self.listed),
+                "unlisted": list(self.unlisted),
+                "default": {"before": self.pin[0], "after": self.pin[1]},
+            },
+            "release": {
+                "level": self.release.level,
+                "before": self.release.before,
+                "after": self.release.after,
+                "changelog": self.release.changelog,
+            },
+            "files": list(self.files),
+        }
+
+    def as_text(self) -> str:
+        """Returns one screen for a person; what is cut stands in the JSON."""
+        sections = [
+            self._head(),
+            self._upstream(),
+            self._python(),
+            self._versions(),
+            self._release(),
+        ]
+        if not self.files:
+            sections = sections[:1]
+        return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+    def _head(self) -> list[str]:
+        lines = [_cut(self.verdict)]
+        if self.look and self.verdict != _heading(self.look):
+            lines.append(_heading(self.look))
+        for number, each in enumerate(self.look[:_MOST_LOOKS], 1):
+            lines.append(_cut(f"{number}. {each.title}"))
+            lines += [_cut(f"   {heading}: {text}") for heading, text in each.facts]
+            lines += _wrapped(f"   Means: {each.meaning}")
+            for part in f"   Do: {each.to_do}".split("\n"):
+                lines += _wrapped(part)
+        return [*lines, *_more(len(self.look), _MOST_LOOKS, "")]
+
+    def _upstream(self) -> list[str]:
+        said = [each for each in self.changes if not _is_of_versions(each.difference)]
+        if not said:
+            return []
+        lines = [
+            _cut(f"  {each.words} [{each.effect}]", keep=len(each.effect) + 3) for each in said
+        ]
+        return [
+            "What changed upstream:",
+            *lines[:_MOST_LINES],
+            *_more(len(lines), _MOST_LINES, "  "),
+        ]
+
+    def _python(self) -> list[str]:
+        if not self.python:
+            return ["Python: no name and no signature changed."] if self.files else []
+        ranks = ("yes", "maybe", "no")
+        ranked = sorted(self.python, key=lambda each: ranks.index(each.breaks))
+        heading, *rows, total = api_diff.table(ranked)
+        return [
+            "Python:",
+            *(_cut(f"  {line}") for line in [heading, *rows[:_MOST_LINES]]),
+            *_more(len(rows), _MOST_LINES, "  "),
+            f"  {total}",
+        ]
+
+    def _versions(self) -> list[str]:
+        before, after = self.pin
+        said = []
+        if self.listed:
+            said.append(f"now accepted {', '.join(self.listed)}")
+        if self.unlisted:
+            said.append(f"no longer listed {', '.join(self.unlisted)}")
+        lines = [_cut(f"Versions: {'; '.join(said)}.")] if said else []
+        was = "as before" if before == after else f"before: {before or 'unknown'}"
+        return [*lines, _cut(f"Callers will send Intercom-Version: {after} by default ({was}).")]
+
+    def _release(self) -> list[str]:
+        release = self.release
+        if release.level == "none":
+            return ["Release: nothing to release."]
+        numbers = f": {release.before} → {release.after}" if release.after else ""
+        return [
+            f"Release: {release.level}{numbers}. For CHANGELOG.md:",
+            *_wrapped(release.changelog),
+        ]
 
 
-def _alternative(schema: Json) -> str:
-    names = ", ".join(schema.get("properties", ()))
-    required = ", ".join(schema.get("required", ()))
-    return " ".join(
-        part
-        for part in (
-            _type(schema),
-            f"of {names}" * bool(names),
-            f"needs {required}" * bool(required),
-        )
-        if part
+def committed(project: Path) -> Committed:
+    """Reads what a project holds; what is missing or damaged is as nothing."""
+    openapi = project / "openapi"
+    sliced = corrected = None
+    try:
+        source = document.read(str(openapi / "upstream.yaml"))
+        slicing.recorded_source(source)
+        sliced = source.content
+    except RegenerationError:
+        pass
+    try:
+        held = document.read(str(openapi / "data-events.yaml"))
+        generating.validate(held.content, held.name)
+        corrected = held.content
+    except (RegenerationError, LookupError, TypeError):
+        pass
+    return Committed(sliced, corrected, surface(project))
+
+
+def surface(project: Path) -> api_diff.Surface:
+    """Reads the names of the generated package of a project; a damaged one is as none."""
+    try:
+        return api_diff.read(project, (generating.PACKAGE,))
+    except api_diff.APIDiffError:
+        return api_diff.read(project, ())
+
+
+def make(before: Committed, after: Made, project: Path) -> Report:
+    """Compares what a project holds with what was made, and says what that means.
+
+    Args:
+        before: What the project holds.
+        after: What was made.
+        project: The project, whose version the release follows.
+    """
+    old = _EMPTY if before.sliced is None else before.sliced
+    # A slice without other operations has no list of them.
+    found = differences({slicing.OTHERS: [], **old}, {slicing.OTHERS: [], **after.sliced})
+    through = differences(before.corrected, after.corrected)
+    uses = Uses(after.operations.client, [old, after.sliced, after.corrected])
+    rewritten = any(": generated/" in line for line in after.files)
+    python = [
+        # The versions are told apart.
+        change
+        for change in api_diff.compare(before.surface, after.surface)
+        if not change.name.endswith(".IntercomVersion")
+    ]
+    operations = after.operations
+    required = breaking.requirements(before.sliced, after.sliced, before.corrected, operations)
+    look = (
+        *looking.at_requirements(required),
+        *looking.at_python(_unsaid(python, required)),
+        *looking.at_corrections(after.unknown, found, after.sliced, uses),
+        *looking.at_operations(after.unoffered),
+        *looking.at_version(after.sliced),
+        *looking.at_withdrawals(withdrawing.withdrawals(before.sliced, after.sliced, operations)),
     )
+    were = [] if before.sliced is None else versions.listed(before.sliced)
+    are = versions.listed(after.sliced)
+    listed = tuple(version for version in are if version not in were)
+    unlisted = tuple(version for version in were if version not in are)
+    pin = (
+        None if before.sliced is None else versions.described(before.sliced),
+        versions.described(after.sliced),
+    )
+    return Report(
+        _verdict(before, look, after, same=not (found or through or python)),
+        look,
+        tuple(
+            Change(each, describe(each), _effect(each, through, uses, rewritten=rewritten))
+            for each in found
+        ),
+        tuple(python),
+        listed,
+        unlisted,
+        pin,
+        suggest(
+            project,
+            breaks=[each.title for each in look if each.kind in ("break", "may-break")],
+            new=[*_names(python, "no"), *(f"version {version}" for version in listed)],
+            gone=unlisted,
+            pin=pin,
+            rewritten=rewritten,
+        ),
+        after.files,
+    )
+
+
+def _verdict(before: Committed, look: tuple[Look, ...], made: Made, *, same: bool) -> str:
+    breaks = [each.title for each in look if each.kind == "break"]
+    if breaks:
+        more = f" And {len(breaks) - 1} more." if len(breaks) > 1 else ""
+        return f"Breaks callers: {breaks[0]}{more}"
+    if look:
+        return _heading(look)
+    if not made.files:
+        return "Nothing changed."
+    if before.sliced is None:
+        return "Everything is new: openapi/upstream.yaml is missing or damaged."
+    if same and made.form_only:
+        return "Nothing but the order or the form changed."
+    return "Nothing that callers use changed."
+
+
+def _names(python: list[api_diff.Change], breaks: str) -> list[str]:
+    prefix = f"{generating.PACKAGE}."
+    return [change.name.removeprefix(prefix) for change in python if change.breaks == breaks]
+
+
+def _heading(look: tuple[Look, ...]) -> str:
+    these = "this" if len(look) == 1 else f"these {len(look)}"
+    return f"Look at {these} before you release:"
+
+
+def _effect(
+    difference: Difference, through: list[Difference], uses: Uses, *, rewritten: bool
+) -> Effect:
+    if any(overlap(difference.path, each.path) for each in through):
+        return "comes through" if rewritten else "not in Python"
+    found = uses.of(difference.path)
+    if found["request"]:
+        return "levelled"
+    return "read tolerantly" if found["answer"] else "not in the client"
+
+
+def _unsaid(
+    python: list[api_diff.Change], required: list[breaking.Requirement]
+) -> list[api_diff.Change]:
+    """The changes but for those that a requirement has said: a parameter or field, required now."""
+    said = {generating.python_name(each.part[-1]) for each in required}
+    return [
+        change
+        for change in python
+        if not (
+            "required" in change.text
+            and change.name.rstrip(")").replace("(", ".").rsplit(".", 1)[-1] in said
+        )
+    ]
+
+
+def _is_of_versions(difference: Difference) -> bool:
+    path = difference.path
+    return path == ("info", "version") or path[2:4] == (versions.SCHEMA, "enum")
+
+
+def _present(key: str, value: object) -> Json:
+    return {} if value is ABSENT else {key: value}
+
+
+def _more(count: int, most: int, indent: str) -> list[str]:
+    return [f"{indent}… and {count - most} more; --json has all"] if count > most else []
+
+
+def _wrapped(text: str) -> list[str]:
+    """What a person copies: whole, over several lines where it is long, within reason."""
+    indent = text[: len(text) - len(text.lstrip(" "))]
+    lines = textwrap.wrap(
+        sentence(text),
+        _COLUMNS,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+    )
+    return [*lines[:_MOST_WRAPPED], *_more(len(lines), _MOST_WRAPPED, indent)]
+
+
+def _cut(text: str, keep: int = 0) -> str:
+    """Cuts a line to a screen; its last `keep` characters stay."""
+    text = printable(text, None)
+    if len(text) <= _COLUMNS:
+        return text
+    end = text[len(text) - keep :] if keep else ""
+    return f"{text[: _COLUMNS - 1 - keep]}…{end}"

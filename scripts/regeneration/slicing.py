@@ -21,6 +21,8 @@ from regeneration.document import Source
 from regeneration.operations import Operation
 
 Json = dict[str, Any]
+#: Below this name a slice lists the operations of data events that the client does not offer.
+OTHERS = "x-other-operations"
 T = TypeVar("T")
 
 _TYPES = {"string", "number", "integer", "boolean", "array", "object", "null"}
@@ -55,6 +57,7 @@ def slice_description(
     operations: Iterable[Operation],
     schemas: Iterable[str],
     recorded: str | None = None,
+    others: Iterable[str] = (),
 ) -> Json:
     """Returns the data-events part of an OpenAPI description.
 
@@ -64,12 +67,13 @@ def slice_description(
         schemas: Names of schemas to keep although no operation refers to them. The corrections
             refer to them; a missing one is left to the corrections to name.
         recorded: SHA-256 of what `source` was cut from, where it is a slice itself.
+        others: Further operations of data events, which the slice only names.
 
     Raises:
         RegenerationError: The description is not OpenAPI 3, lacks one of the operations, or has
             something in them that cannot be used; names the file and the place.
     """
-    return _Slicer(source, operations).run(schemas, recorded or source.sha256)
+    return _Slicer(source, operations).run(schemas, recorded or source.sha256, list(others))
 
 
 def recorded_source(slice_: Source) -> str:
@@ -104,7 +108,7 @@ class _Slicer:
         self._pending: list[str] = []
         self._nodes = 0
 
-    def run(self, schemas: Iterable[str], recorded: str) -> Json:
+    def run(self, schemas: Iterable[str], recorded: str, others: list[str]) -> Json:
         openapi = self._root.get("openapi")
         if not (isinstance(openapi, str) and _OPENAPI.fullmatch(openapi)):
             what = "Swagger 2" if "swagger" in self._root else _shown(openapi)
@@ -129,6 +133,8 @@ class _Slicer:
                 "securitySchemes": self._security_schemes(),
             },
         }
+        if others:
+            kept[OTHERS] = others
         digest = _digest(kept)
         kept["info"]["x-source"] = {"sha256": recorded, "slice-sha256": digest}
         return kept

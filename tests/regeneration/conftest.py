@@ -338,6 +338,7 @@ def _describe(version: str = "2.16") -> Json:
             "servers": [
                 {"url": "https://api.intercom.io", "description": "One server"},
                 {"url": "https://api.eu.intercom.io", "description": "Another one"},
+                {"url": "https://api.au.intercom.io", "description": "A third one"},
             ],
             "security": [{"bearerAuth": []}],
             "tags": [{"name": "Data Events", "description": "What people did."}],

@@ -1,0 +1,148 @@
+"""Comparing two documents whole, pointer by pointer: what is not named here is equal.
+
+Lists whose order means nothing are compared by what identifies their members; of others, the
+members at the same position are compared.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from regeneration import ABSENT
+
+Json = dict[str, Any]
+
+#: Where a slice says what it was cut from, which is another whole file with every commit upstream.
+_SOURCE = ("info", "x-source")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A place in which two documents differ, as high as all below it came or went.
+
+    Attributes:
+        pointer: A JSON pointer to it, with the index that a member of a list has now, or had.
+        before: What stood there; ABSENT for nothing.
+        after: What stands there; ABSENT for nothing.
+        path: The same place in names that hold in every document: of a member of a list that has
+            no order, what identifies it.
+    """
+
+    pointer: str
+    before: object
+    after: object
+    path: tuple[str, ...]
+
+
+def differences(before: Json | None, after: Json) -> list[Difference]:
+    """Returns where two documents differ, in their order; without a first one, all is new."""
+    return list(_differences(before or {}, after, "#", ()))
+
+
+def place(document: Json, pointer: str) -> tuple[str, ...]:
+    """Returns the path of what a JSON pointer leads to in a document, or would lead to."""
+    path: tuple[str, ...] = ()
+    node: object = document
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list):
+            members = _members(node, _IDENTITIES.get(path[-1] if path else ""))
+            name, node = next(
+                ((key, value) for key, (index, value) in members.items() if str(index) == name),
+                (name, None),
+            )
+        else:
+            node = node.get(name) if isinstance(node, dict) else None
+        path = (*path, name)
+    return path
+
+
+def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether one of two places is the other, or lies in it."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def same_code(one: bytes, other: bytes) -> bool:
+    """Whether two Python modules differ in form and comments at most."""
+    try:
+        return ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+
+
+def canonical(value: object) -> str:
+    """Returns JSON that is the same for the same value: 1, true and "1" are three."""
+    return "absent" if value is ABSENT else json.dumps(value, sort_keys=True)
+
+
+def _differences(
+    before: object, after: object, pointer: str, path: tuple[str, ...]
+) -> Iterator[Difference]:
+    if path == _SOURCE:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
+            yield from _differences(
+                before.get(key, ABSENT),
+                after.get(key, ABSENT),
+                f"{pointer}/{escape(str(key))}",
+                (*path, str(key)),
+            )
+    elif isinstance(before, list) and isinstance(after, list):
+        identify = _IDENTITIES.get(path[-1] if path else "")
+        were, are = _members(before, identify), _members(after, identify)
+        for name in [*were, *(name for name in are if name not in were)]:
+            index, old = were.get(name, (None, ABSENT))
+            index, new = are.get(name, (index, ABSENT))
+            yield from _differences(old, new, f"{pointer}/{index}", (*path, name))
+    elif canonical(before) != canonical(after):
+        yield Difference(pointer, before, after, path)
+
+
+def _members(
+    values: list[object], identify: Callable[[object], str] | None
+) -> dict[str, tuple[int, object]]:
+    """The members of a list with their indices, by what identifies them."""
+    members: dict[str, tuple[int, object]] = {}
+    seen: dict[str, int] = {}
+    for index, value in enumerate(values):
+        name = str(index) if identify is None else identify(value)
+        seen[name] = seen.get(name, 0) + 1
+        # A second one of the same name is another member.
+        members[name if seen[name] == 1 else f"{name} ({seen[name]})"] = index, value
+    return members
+
+
+def _named(*keys: str) -> Callable[[object], str]:
+    """Identifies mappings by some of their values."""
+
+    def identify(value: object) -> str:
+        if isinstance(value, dict) and all(isinstance(value.get(key), str) for key in keys):
+            return " ".join(value[key] for key in keys)
+        return canonical(value)
+
+    return identify
+
+
+def _schemes(value: object) -> str:
+    return " and ".join(sorted(value)) if isinstance(value, dict) else canonical(value)
+
+
+_IDENTITIES: dict[str, Callable[[object], str]] = {
+    "parameters": _named("in", "name"),
+    "servers": _named("url"),
+    "security": _schemes,
+    **dict.fromkeys(
+        ("required", "enum", "type", "tags", "x-other-operations", "x-other-media-types"), canonical
+    ),
+}
+
+
+def escape(part: str) -> str:
+    """Returns a key as a part of a JSON pointer."""
+    return part.replace("~", "~0").replace("/", "~1")

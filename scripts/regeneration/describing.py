@@ -1,0 +1,175 @@
+"""Differences of two slices in words, where there are better ones than a pointer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from client_parts import sentence
+from regeneration import ABSENT
+from regeneration.comparing import Difference
+
+#: Characters of a value; what is longer is cut, and earlier where the pointer to it is as long.
+_LONGEST = 60
+_METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+
+
+def describe(difference: Difference) -> str:
+    """Returns what a difference of two slices says, on one printable line."""
+    path = list(difference.path)
+    match path:
+        case ["components", "schemas", name, *rest]:
+            said = _schema(difference, name, rest)
+        case ["paths", name, method, *rest] if method in _METHODS:
+            said = _operation(difference, f"{method.upper()} {name}", rest)
+        case ["paths", name, *rest]:
+            said = _operation(difference, name, rest)
+        case _:
+            said = _top(difference, path)
+    if said is None:
+        longest = _LONGEST if len(difference.pointer) < _LONGEST else _LONGEST // 3
+        was, now = shown(difference.before, longest), shown(difference.after, longest)
+        said = f"{difference.pointer}: {was} → {now}"
+    return sentence(said)
+
+
+def shown(value: object, longest: int = _LONGEST) -> str:
+    """Returns a value as JSON on one printable line, cut where it is long."""
+    text = "absent" if value is ABSENT else sentence(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _top(difference: Difference, path: list[str]) -> str | None:
+    match path:
+        case ["servers", url]:
+            return f"server {url} {_came(difference)}"
+        case ["security", scheme]:
+            return f"authentication by {scheme} {_came(difference)}"
+        case ["x-other-operations", _]:
+            return f"{_either(difference)}, which the client does not offer, {_came(difference)}"
+    return None
+
+
+def _operation(difference: Difference, operation: str, rest: list[str]) -> str | None:
+    was, now = difference.before, difference.after
+    match rest:
+        case []:
+            return f"{operation} {_came(difference)}"
+        case ["parameters", name]:
+            return _parameter(difference, operation, name)
+        case ["parameters", name, "required"]:
+            return f"{operation}: {_called(name)} {_needed(now is True)}"
+        case ["parameters", name, "schema", *inner]:
+            return _schema(difference, f"{operation}: {_called(name)}", inner)
+        case ["requestBody"]:
+            return f"{operation}: the body {_came(difference)}"
+        case ["requestBody", "required"]:
+            return f"{operation}: the body {_needed(now is True)}"
+        case ["requestBody", "content", media, "schema", *inner]:
+            return _schema(difference, f"{operation}: the body ({media})", inner)
+        case ["responses", status]:
+            return f"{operation}: answer {status} {_came(difference)}"
+        case ["responses", status, "content", media, "schema", *inner]:
+            return _schema(difference, f"{operation}: answer {status} ({media})", inner)
+        case ["deprecated"]:
+            return f"{operation} is {'deprecated now' if now is True else 'no longer deprecated'}"
+        case ["servers" | "security", name]:
+            return f"{operation}: {rest[0]}: {name} {_came(difference)}"
+        case ["operationId"]:
+            return f"{operation}: called {shown(was)} → {shown(now)} (the client pins its own name)"
+        case ["tags", *_]:
+            return f"{operation}: tag {shown(_either(difference))} {_came(difference)}"
+    return None
+
+
+def _parameter(difference: Difference, operation: str, name: str) -> str | None:
+    value = _either(difference)
+    if difference.after is ABSENT:
+        return f"{operation}: {_called(name)} is gone"
+    if difference.before is not ABSENT or not isinstance(value, dict):
+        return None
+    words = [_kind(value.get("schema")), *(["required"] if value.get("required") else [])]
+    return f"{operation}: new {_called(name)}, {', '.join(words)}"
+
+
+def _schema(difference: Difference, owner: str, rest: list[str]) -> str | None:
+    """What a difference says that lies in a schema, which may be that of a field."""
+    was, now, either = difference.before, difference.after, _either(difference)
+    field = None
+    while rest:
+        match rest:
+            case ["properties", name, *rest]:
+                owner, field = f"{owner}.{field}" if field else owner, name
+                continue
+            case ["items", *rest]:
+                step = "[]"
+            case ["additionalProperties", *rest]:
+                step = ".*"
+            case ["allOf" | "anyOf" | "oneOf" as keyword, index, *rest]:
+                step = f" ({keyword} {index})"
+            case _:
+                break
+        if field:
+            owner, field = f"{owner}.{field}", None
+        owner += step
+    place = f"{owner}: field `{field}`" if field else owner
+    match rest:
+        case []:
+            if was is not ABSENT and now is not ABSENT:
+                return f"{place}: {_kind(was)} → {_kind(now)}"
+            if now is ABSENT:
+                return f"{place} is gone"
+            return f"{owner}: new {f'field `{field}`' if field else 'schema'}, {_kind(now)}"
+        case ["required", _] if isinstance(either, str):
+            inner = f"{owner}.{field}" if field else owner
+            return f"{inner}: field `{either}` {_needed(was is ABSENT)}"
+        case ["required"] if isinstance(either, list) and ABSENT in (was, now):
+            inner = f"{owner}.{field}" if field else owner
+            names = ", ".join(f"`{each}`" for each in either)
+            verb = "field" if len(either) == 1 else "fields"
+            are = _needed(was is ABSENT, several=len(either) > 1)
+            return f"{inner}: {verb} {names} {are}"
+        case ["type" | "format" | "$ref"] if _word(was) and _word(now):
+            return f"{place}: {rest[0]} {shown(was)} → {shown(now)}"
+        case ["nullable"]:
+            return f"{place} can {'be null now' if now is True else 'no longer be null'}"
+        case ["enum", _]:
+            return f"{place}: value {shown(either)} {_came(difference)}"
+    return None
+
+
+def _came(difference: Difference) -> str:
+    if difference.before is ABSENT:
+        return "is new"
+    return "is gone" if difference.after is ABSENT else "changed"
+
+
+def _needed(required: bool, *, several: bool = False) -> str:
+    are = "are" if several else "is"
+    return f"{are} required now" if required else f"{are} no longer required"
+
+
+def _called(name: str) -> str:
+    """A parameter by its identity, which is its place and its name."""
+    place, _, rest = name.partition(" ")
+    return f"{place} parameter `{rest}`"
+
+
+def _either(difference: Difference) -> Any:
+    return difference.before if difference.after is ABSENT else difference.after
+
+
+def _word(value: object) -> bool:
+    return value is ABSENT or isinstance(value, str)
+
+
+def _kind(schema: object) -> str:
+    """A schema in a word or two."""
+    if not isinstance(schema, dict):
+        return "nothing" if schema is False else "anything"
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    kind = str(schema.get("type", "anything"))
+    if kind == "array":
+        return f"array of {_kind(schema.get('items'))}"
+    return f"{kind} ({schema['format']})" if "format" in schema else kind

@@ -1,0 +1,205 @@
+"""What a person has to look at before a release: what it is, what it means, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+import api_diff
+from regeneration import ABSENT, versions
+from regeneration.breaking import Requirement
+from regeneration.census import Unoffered
+from regeneration.comparing import Difference, overlap, place
+from regeneration.correcting import Unknown, as_written
+from regeneration.describing import describe, shown
+from regeneration.uses import Uses, and_, verbs
+from regeneration.withdrawing import Withdrawal
+
+Json = dict[str, Any]
+Kind = Literal[
+    "break", "may-break", "correction", "operation", "version", "deprecated", "server", "security",
+    "status",
+]  # fmt: skip
+
+#: Of values, differences and names in one line.
+_MOST = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """Something to look at.
+
+    Attributes:
+        kind: What it is, for programs.
+        title: What it is, for people; a sentence.
+        place: Where: an operation, a JSON pointer, a name.
+        facts: Further lines, each with its heading.
+        meaning: What it means for callers.
+        to_do: What the person does about it.
+        data: What else a program needs, as JSON.
+    """
+
+    kind: Kind
+    title: str
+    place: str
+    meaning: str
+    to_do: str
+    facts: tuple[tuple[str, str], ...] = ()
+    data: Json = field(default_factory=dict)
+
+
+def at_requirements(found: Iterable[Requirement]) -> Iterator[Look]:
+    """What requests lack, by operation."""
+    for (operation, optional), group in groupby(found, lambda one: (one.operation, one.optional)):
+        names = [each.name for each in group]
+        listed = and_([f"`{name}`" if name != "a body" else name for name in names])
+        who, several = verbs([operation]), len(operation.verbs) > 1
+        send = ("do not" if several else "does not") + (" always" if optional else "") + " send"
+        yield Look(
+            "break",
+            f"{who} {send} {listed}, which {operation} requires now.",
+            str(operation),
+            f"Intercom may refuse the requests of {who}.",
+            "send it (overlays/intercom_data_events/_sending/operations.py), or correct it where "
+            "Intercom does not require it (openapi/corrections.yaml)",
+            data={"required": names},
+        )
+
+
+def at_python(changes: Iterable[api_diff.Change]) -> Iterator[Look]:
+    """What breaks those who use the generated package, and what may."""
+    for verdict, kind, verb in (("yes", "break", "break"), ("maybe", "may-break", "may break")):
+        names = [change.name for change in changes if change.breaks == verdict]
+        if names:
+            short = [name.removeprefix("intercom_data_events_api.") for name in names]
+            yield Look(
+                kind,
+                f"Python: changes of {_some(short)} {verb} callers.",
+                "generated/intercom_data_events_api",
+                "the table of Python below says how.",
+                "correct the description where Intercom's is wrong, else say it in CHANGELOG.md",
+                data={"names": names},
+            )
+
+
+def at_corrections(
+    unknown: Iterable[Unknown], found: list[Difference], sliced: Json, uses: Uses
+) -> Iterator[Look]:
+    """Corrections that were written for something else than upstream has now."""
+    for each in unknown:
+        path = place(sliced, each.pointer)
+        now = shown(each.found)
+        if now.endswith("…"):
+            inside = [describe(one) for one in found if overlap(one.path, path)]
+            now = _some(inside, separator="; ") if inside else now
+        correction = each.correction
+        yield Look(
+            "correction",
+            f"Correction {correction.number} ({shown_text(correction.target)}) was not written "
+            "for what upstream has now.",
+            each.pointer,
+            _meaning(path, uses),
+            "change the correction, or, where it still holds, add to its x-written-against:\n"
+            f"   - {as_written(each.found)}",
+            (
+                ("Written for", _some([shown_text(as_written(value)) for value in each.known])),
+                ("Upstream now", now),
+            ),
+            {
+                "correction": {
+                    "number": correction.number,
+                    "target": correction.target,
+                    "reason": correction.reason,
+                },
+                "known": [as_written(value) for value in each.known],
+                "as_written": as_written(each.found),
+                **({} if each.found is ABSENT else {"found": each.found}),
+            },
+        )
+
+
+def at_operations(unoffered: Iterable[Unoffered]) -> Iterator[Look]:
+    """Operations of data events that the client does not have."""
+    for each in unoffered:
+        name = f"{each.method.upper()} {each.path}"
+        called = f" ({each.operation_id})" if each.operation_id else ""
+        yield Look(
+            "operation",
+            f"{name}{called} is not in the client, but belongs to data events: "
+            f"{', '.join(each.why)}.",
+            name,
+            "callers cannot use it.",
+            "to offer it, see openapi/README.md; else add to `unsupported` in "
+            f"openapi/operations.yaml:\n   - {{operation: {name}, reason: …}}",
+            data={"why": list(each.why)},
+        )
+
+
+def at_version(sliced: Json) -> Iterator[Look]:
+    """A version that the description has, and does not list."""
+    version, listed = versions.described(sliced), versions.listed(sliced)
+    if listed and version not in listed:
+        yield Look(
+            "version",
+            f"The description is of {version}, which its own list of versions lacks.",
+            "#/info/version",
+            f"each request would carry Intercom-Version: {version}, which Intercom may refuse.",
+            f"try a request with Intercom-Version: {version} before you release",
+        )
+
+
+def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
+    """What operations of the client lost."""
+    for each in found:
+        names, who = and_([str(one) for one in each.operations]), verbs(each.operations)
+        title, meaning, to_do = {
+            "deprecated": (
+                f"{names} is deprecated now.",
+                f"{who} work as before, until Intercom removes it.",
+                "look for its successor in Intercom's documentation",
+            ),
+            "server": (
+                f"The server {each.what} is gone ({names}).",
+                "clients of that address may get no answer.",
+                "compare the regions of the client (overlays/intercom_data_events/_sending)",
+            ),
+            "security": (
+                f"{each.what} does not authenticate any more, or otherwise ({names}).",
+                f"Intercom may refuse the token of {who}.",
+                "compare with how the client sends its token",
+            ),
+            "status": (
+                f"{names} does not answer {each.what} any more.",
+                f"{who} may take another success for a failure, or read it otherwise.",
+                "compare with the answers that the description has now",
+            ),
+        }[each.kind]
+        place_ = each.what if each.kind == "server" else str(each.operations[0])
+        yield Look(each.kind, title, place_, meaning, to_do)
+
+
+def shown_text(text: str, longest: int = 70) -> str:
+    """Returns text cut to a length."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _meaning(path: tuple[str, ...], uses: Uses) -> str:
+    found = uses.of(path)
+    said = []
+    if found["request"]:
+        said.append(
+            f"{verbs(found['request'])} build their requests as before; Intercom may refuse them."
+        )
+    if found["answer"]:
+        said.append(
+            f"{verbs(found['answer'])}: what cannot be read is None, and is kept as it came in "
+            "additional_properties."
+        )
+    return " ".join(said) or "no request and no answer is made of it."
+
+
+def _some(texts: list[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
+    return separator.join(texts[:_MOST]) + more
