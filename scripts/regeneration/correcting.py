@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from jsonpath_ng.exceptions import JSONPathError
 from jsonpath_ng.ext import parse
 from oas_patch import apply_overlay
 
-from regeneration import ABSENT, RegenerationError
+from regeneration import RegenerationError
 from regeneration.document import Source
 from regeneration.operations import Operations
 
@@ -20,56 +18,6 @@ Json = dict[str, Any]
 
 #: Marks an action that only some versions of the description need; its value says which.
 SOME_VERSIONS = "x-some-versions"
-
-
-@dataclass(frozen=True)
-class Correction:
-    """One action of corrections.yaml.
-
-    Attributes:
-        number: From 1.
-        target: Its JSONPath.
-        reason: Its description.
-    """
-
-    number: int
-    target: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """A value that a correction was not written against.
-
-    Attributes:
-        correction: Which.
-        pointer: A JSON pointer into the slice.
-        known: What the correction was written against.
-        found: What the slice has there.
-    """
-
-    correction: Correction
-    pointer: str
-    known: tuple[object, ...]
-    found: object
-
-
-@dataclass(frozen=True)
-class Corrected:
-    """A corrected slice.
-
-    Attributes:
-        document: What data-events.yaml holds.
-        unknown: What the corrections were not written against.
-    """
-
-    document: Json
-    unknown: tuple[Unknown, ...]
-
-
-def as_written(found: object) -> str:
-    """Returns what a correction says of a value that it was written against."""
-    return "absent" if found is ABSENT else json.dumps(found)
 
 
 def referenced_schemas(corrections: Source) -> list[str]:
@@ -91,14 +39,14 @@ def pin_names(document: Json, operations: Operations) -> Json:
     return pinned
 
 
-def correct(sliced: Json, corrections: Source, operations: Operations) -> Corrected:
+def correct(document: Json, corrections: Source) -> Json:
     """Returns a corrected copy of a slice.
 
     Raises:
         RegenerationError: The corrections are no Overlay document, an action gives no reason, or
             one finds nothing to correct; names the action.
     """
-    corrected = pin_names(sliced, operations)
+    corrected = copy.deepcopy(document)
     for number, action in enumerate(_actions(corrections), 1):
         target = action["target"]
         at = f"{corrections.name}: action {number} ({target})"
@@ -120,7 +68,7 @@ def correct(sliced: Json, corrections: Source, operations: Operations) -> Correc
                 f"{at}: matches nothing in this version of the description; mend the target, "
                 f"remove the action, or mark it with {SOME_VERSIONS}"
             )
-    return Corrected(corrected, ())
+    return corrected
 
 
 def _actions(corrections: Source) -> list[Json]:
