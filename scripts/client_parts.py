@@ -12,7 +12,15 @@ from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events._inflating import ACCEPTED, InflateError, Inflater, coding_of
 from intercom_data_events._validation import printable
 
-__all__ = ["ACCEPTED", "ArgumentParser", "InflateError", "Inflater", "coding_of", "sentence"]
+__all__ = [
+    "ACCEPTED",
+    "ArgumentParser",
+    "InflateError",
+    "Inflater",
+    "coding_of",
+    "printable",
+    "sentence",
+]
 
 # Characters of a message, which may quote a whole description.
 _LONGEST = 10_000
