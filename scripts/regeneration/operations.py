@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from regeneration import RegenerationError
 from regeneration.document import Source
 
-_OPERATION = re.compile(r"(GET|PUT|POST|DELETE|OPTIONS|HEAD|PATCH|TRACE) (/\S*)")
+#: In small letters, as descriptions have them.
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_OPERATION = re.compile(rf"({'|'.join(METHODS).upper()}) (/.*)")
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
 _NAME = re.compile(r"[a-z][A-Za-z0-9]*")
 _VERB = re.compile(r"[a-z][a-z0-9_]*")
