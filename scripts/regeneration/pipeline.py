@@ -29,13 +29,13 @@ class Staged:
         source: The description as read.
         operations: What openapi/operations.yaml says.
         sliced: What openapi/upstream.yaml holds.
-        corrected: What openapi/data-events.yaml holds.
+        corrected: What openapi/data-events.yaml holds, and what the corrections do not know.
     """
 
     source: document.Source
     operations: Operations
     sliced: Json
-    corrected: Json
+    corrected: correcting.Corrected
 
 
 def stage(staged: Path, project: Path, location: str | None) -> Staged:
@@ -62,19 +62,24 @@ def stage(staged: Path, project: Path, location: str | None) -> Staged:
     sliced = slicing.slice_description(
         source, operations.client, correcting.referenced_schemas(corrections), recorded
     )
-    corrected = correcting.correct(correcting.pin_names(sliced, operations), corrections)
+    corrected = correcting.correct(sliced, corrections, operations)
     (staged / "openapi").mkdir()
     (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
     (staged / "openapi" / "data-events.yaml").write_bytes(
-        document.dump(corrected, _FRAGMENT_HEADING)
+        document.dump(corrected.document, _FRAGMENT_HEADING)
     )
     name = f"{location}, corrected"
-    generating.validate(corrected, name)
+    generating.validate(corrected.document, name)
     (staged / "generated").mkdir()
     # As JSON, which the generator cannot read otherwise than it is written.
     fragment = staged / "data-events.json"
-    fragment.write_text(json.dumps(corrected), encoding="utf-8")
+    fragment.write_text(json.dumps(corrected.document), encoding="utf-8")
     generating.generate(
-        fragment, openapi / "generator.yaml", openapi / "templates", staged / "generated", name
+        fragment,
+        openapi / "generator.yaml",
+        openapi / "templates",
+        staged / "generated",
+        operations,
+        name,
     )
     return Staged(source, operations, sliced, corrected)
