@@ -115,6 +115,30 @@ def unoffered(source: Source, operations: Operations) -> list[Unoffered]:
     return sorted(missing, key=lambda each: (each.path, each.method))
 
 
+def is_left_out(found: Unoffered, operations: Operations) -> bool:
+    """Whether openapi/operations.yaml says that the client leaves an operation out."""
+    shapes = {(method, _shape(path)) for method, path in operations.unsupported}
+    return (found.method, _shape(found.path)) in shapes
+
+
+def record(found: Unoffered) -> Json:
+    """Returns what a slice holds of an operation, printable and bounded."""
+    kept: Json = {"operation": f"{found.method.upper()} {printable(found.path, _LONGEST)}"}
+    if found.operation_id:
+        kept["operationId"] = printable(found.operation_id, _LONGEST)
+    return {**kept, "why": list(found.why)}
+
+
+def recorded(records: object) -> list[Unoffered]:
+    """Returns the operations that a slice holds records of."""
+    found = []
+    for each in records if isinstance(records, list) else ():
+        method, _, path = each["operation"].partition(" ")
+        name = each.get("operationId")
+        found.append(Unoffered(method.lower(), path, name, tuple(each["why"])))
+    return found
+
+
 def _operations(root: Json) -> Iterator[_Found]:
     paths = root.get("paths")
     for path, item in paths.items() if isinstance(paths, dict) else ():

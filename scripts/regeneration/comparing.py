@@ -1,13 +1,14 @@
 """Comparing two documents whole, pointer by pointer: what is not named here is equal.
 
-Lists whose order means nothing are compared by what identifies their members; of others, the
-members at the same position are compared.
+In lists whose order means nothing, members are compared that have the same name, or none that is
+equal; in others, those at the same position.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -94,8 +95,12 @@ def _differences(
                 (*path, str(key)),
             )
     elif isinstance(before, list) and isinstance(after, list):
-        identify = _IDENTITIES.get(path[-1] if path else "")
-        were, are = _members(before, identify), _members(after, identify)
+        keyword = path[-1] if path else ""
+        if keyword in _COMBINATIONS:
+            were, are = _unequal(before, after), _unequal(after, before)
+        else:
+            identify = _IDENTITIES.get(keyword)
+            were, are = _members(before, identify), _members(after, identify)
         for name in [*were, *(name for name in are if name not in were)]:
             index, old = were.get(name, (None, ABSENT))
             index, new = are.get(name, (index, ABSENT))
@@ -118,6 +123,19 @@ def _members(
     return members
 
 
+def _unequal(values: list[object], others: list[object]) -> dict[str, tuple[int, object]]:
+    """The alternatives that the other list lacks, with their indices, by their order."""
+    there = Counter(map(canonical, others))
+    members: dict[str, tuple[int, object]] = {}
+    for index, value in enumerate(values):
+        text = canonical(value)
+        if there[text]:
+            there[text] -= 1
+        else:
+            members[str(len(members))] = index, value
+    return members
+
+
 def _named(*keys: str) -> Callable[[object], str]:
     """Identifies mappings by some of their values."""
 
@@ -133,13 +151,14 @@ def _schemes(value: object) -> str:
     return " and ".join(sorted(value)) if isinstance(value, dict) else canonical(value)
 
 
+#: Their members are alternatives, or hold all at once: those that are equal are the same.
+_COMBINATIONS = {"allOf", "anyOf", "oneOf"}
 _IDENTITIES: dict[str, Callable[[object], str]] = {
     "parameters": _named("in", "name"),
     "servers": _named("url"),
     "security": _schemes,
-    **dict.fromkeys(
-        ("required", "enum", "type", "tags", "x-other-operations", "x-other-media-types"), canonical
-    ),
+    **dict.fromkeys(("required", "enum", "type", "tags"), canonical),
+    "x-other-operations": _named("operation"),
 }
 
 

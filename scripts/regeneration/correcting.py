@@ -1,32 +1,102 @@
-"""Applying openapi/corrections.yaml, an OpenAPI Overlay document, to a slice."""
+"""Applying openapi/corrections.yaml, an OpenAPI Overlay document, to a slice.
+
+Each correction says in `x-written-against` what the description said where it was written: a list
+of alternatives, since versions differ. What upstream says there now is compared, before the
+correction levels it: a person has to look at what is none of them.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from jsonpath_ng import DatumInContext
 from jsonpath_ng.exceptions import JSONPathError
 from jsonpath_ng.ext import parse
 from oas_patch import apply_overlay
 
-from regeneration import RegenerationError
+from regeneration import ABSENT, RegenerationError
+from regeneration.canonical import canonical, digest
 from regeneration.document import Source
+from regeneration.essentials import essential
+from regeneration.naming import name_alternatives
 from regeneration.operations import Operations
+from regeneration.tolerating import references, tolerate
 
 Json = dict[str, Any]
 
-#: Marks an action that only some versions of the description need; its value says which.
-SOME_VERSIONS = "x-some-versions"
+#: Names in an action what it was written against.
+WRITTEN_AGAINST = "x-written-against"
+#: What an action says there that holds whatever the description says.
+ANYTHING = "anything"
+#: Characters of JSON that people read at a glance; what is longer is compared by its digest.
+_SHORT = 160
+_DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
+#: Words, in a description of a slice and in a correction, which are not compared.
+_PROSE = {"title", "summary", "description"}
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One action of the corrections.
+
+    Attributes:
+        number: Its number, from 1.
+        target: Its JSONPath.
+        reason: Its description.
+    """
+
+    number: int
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What upstream says where a correction was written against something else.
+
+    Attributes:
+        correction: The correction.
+        pointer: The place in the slice: #/components/schemas/…
+        known: What the correction was written against: JSON values, digests, ABSENT.
+        found: What the slice has there, of what the correction touches.
+    """
+
+    correction: Correction
+    pointer: str
+    known: tuple[object, ...]
+    found: object
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A slice with its corrections.
+
+    Attributes:
+        document: What the client is generated from.
+        unknown: What the corrections were not written against.
+    """
+
+    document: Json
+    unknown: tuple[Unknown, ...]
+
+
+class _ActionError(Exception):
+    """What is wrong with one action, and the remedy."""
 
 
 def referenced_schemas(corrections: Source) -> list[str]:
     """Names the schemas of the description that the corrections work on or refer to, sorted."""
     names = set()
     for action in _actions(corrections):
-        _, _, rest = action["target"].partition("$.components.schemas.")
-        names.add(rest.split(".")[0].split("[")[0])
-        names.update(_references(action.get("update")))
+        if isinstance(action, dict) and isinstance(action.get("target"), str):
+            _, _, rest = action["target"].partition("$.components.schemas.")
+            names.add(rest.split(".")[0].split("[")[0])
+            names.update(references(action.get("update")))
     return sorted(names - {""})
 
 
@@ -39,39 +109,45 @@ def pin_names(document: Json, operations: Operations) -> Json:
     return pinned
 
 
-def correct(document: Json, corrections: Source) -> Json:
-    """Returns a corrected copy of a slice.
+def correct(sliced: Json, corrections: Source, operations: Operations) -> Corrected:
+    """Makes of a slice what the client is generated from.
 
     Raises:
-        RegenerationError: The corrections are no Overlay document, an action gives no reason, or
-            one finds nothing to correct; names the action.
+        RegenerationError: The corrections are not an Overlay document, or some of them cannot be
+            applied; names each of these.
     """
-    corrected = copy.deepcopy(document)
+    # Side by side, since what is read tolerantly no longer says what upstream says.
+    described = copy.deepcopy(sliced)
+    document = tolerate(essential(pin_names(sliced, operations)))
+    unknown: list[Unknown] = []
+    failures: list[str] = []
     for number, action in enumerate(_actions(corrections), 1):
-        target = action["target"]
-        at = f"{corrections.name}: action {number} ({target})"
-        if not str(action.get("description", "")).strip():
-            raise RegenerationError(f"{at}: says no reason; give it a description")
+        target = action.get("target") if isinstance(action, dict) else None
         try:
-            found = parse(target).find(corrected)
-        except JSONPathError as error:
-            raise RegenerationError(f"{at}: the target is not JSONPath: {error}") from error
-        if found:
-            # One at a time, and from a copy: an action sees what those before it did, and YAML
-            # aliases in the corrections stay apart in the result.
-            try:
-                apply_overlay(corrected, {"actions": [copy.deepcopy(action)]})
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise RegenerationError(f"{at}: cannot be applied: {error}") from error
-        elif SOME_VERSIONS not in action:
-            raise RegenerationError(
-                f"{at}: matches nothing in this version of the description; mend the target, "
-                f"remove the action, or mark it with {SOME_VERSIONS}"
-            )
-    return corrected
+            correction, known = _read(number, action)
+            unknown += _apply(correction, action, known, described, document)
+        except _ActionError as error:
+            at = f"action {number} ({target})" if isinstance(target, str) else f"action {number}"
+            failures.append(f"{at}: {error}")
+    if failures:
+        raise RegenerationError(f"{corrections.name}: {'; '.join(failures)}")
+    return Corrected(name_alternatives(document), tuple(unknown))
 
 
-def _actions(corrections: Source) -> list[Json]:
+def as_written(found: object, key: str = "") -> str:
+    """Returns what to add to a correction's list for it to know what was found.
+
+    Args:
+        found: What an `Unknown` found.
+        key: The last part of its pointer, where `found` is a list.
+    """
+    if found is ABSENT:
+        return "absent"
+    text = json.dumps(found, ensure_ascii=False)
+    return text if len(text) <= _SHORT else digest(found, key)
+
+
+def _actions(corrections: Source) -> list[Any]:
     content = corrections.content
     actions = content.get("actions")
     known = str(content.get("overlay", "")).startswith(("1.0.", "1.1."))
@@ -79,24 +155,150 @@ def _actions(corrections: Source) -> list[Json]:
         raise RegenerationError(
             f"{corrections.name}: is not an OpenAPI Overlay document of version 1.0 or 1.1"
         )
-    for number, action in enumerate(actions, 1):
-        if not (isinstance(action, dict) and isinstance(action.get("target"), str)):
-            raise RegenerationError(f"{corrections.name}: action {number}: has no target")
-        if ("update" in action) == (action.get("remove") is True):
-            raise RegenerationError(
-                f"{corrections.name}: action {number}: needs either an update or `remove: true`"
-            )
     return actions
 
 
-def _references(node: object) -> Iterator[str]:
-    prefix = "#/components/schemas/"
+def _read(number: int, action: object) -> tuple[Correction, tuple[object, ...] | None]:
+    """An action and what it was written against, None for anything."""
+    if not (isinstance(action, dict) and isinstance(action.get("target"), str)):
+        raise _ActionError("has no target; give it a JSONPath")
+    if ("update" in action) == (action.get("remove") is True):
+        raise _ActionError("needs either an update or `remove: true`")
+    reason = str(action.get("description", "")).strip()
+    if not reason:
+        raise _ActionError("says no reason; give it a description")
+    written = action.get(WRITTEN_AGAINST)
+    if written != ANYTHING and not (isinstance(written, list) and written):
+        raise _ActionError(
+            f"does not say what it was written against; give it {WRITTEN_AGAINST}, a list of "
+            f"values, digests and `absent`, or `{ANYTHING}`"
+        )
+    known = None
+    if isinstance(written, list):
+        known = tuple(ABSENT if each == "absent" else each for each in written)
+    return Correction(number, action["target"], reason), known
+
+
+def _apply(
+    correction: Correction,
+    action: Json,
+    known: tuple[object, ...] | None,
+    described: Json,
+    document: Json,
+) -> list[Unknown]:
+    """Applies an action to both documents; returns what it was not written against."""
+    try:
+        expression = parse(correction.target)
+        found = expression.find(described)
+        is_there = bool(expression.find(document))
+    except JSONPathError as error:
+        raise _ActionError(f"the target is not JSONPath: {error}") from error
+    if not found and (known is None or ABSENT not in known):
+        raise _ActionError(
+            "matches nothing in this version of the description; fix the target, remove the "
+            f"action, or add `absent` to its {WRITTEN_AGAINST}"
+        )
+    update = action.get("update")
+    before = [(_pointer(each), _touched(each.value, update)) for each in found]
+    try:
+        # One at a time, and from copies: an action sees what those before it did, and YAML aliases
+        # in the corrections stay apart in the result.
+        for each, matches in ((described, found), (document, is_there)):
+            if matches:
+                apply_overlay(each, {"actions": [copy.deepcopy(action)]})
+                _deduplicate(each)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _ActionError(f"cannot be applied: {error}") from error
+    if known is None:
+        return []
+    after = (
+        {}
+        if update is None
+        else {_pointer(each): each.value for each in expression.find(described)}
+    )
+    return [
+        Unknown(correction, pointer, known, value)
+        for pointer, value in before
+        if not any(
+            _agrees(value, each, _touched(after.get(pointer, ABSENT), update), pointer)
+            for each in known
+        )
+    ]
+
+
+def _touched(node: object, update: object) -> object:
+    """What an action replaces or removes: without an update all, with one what has its keys."""
+    if isinstance(node, dict) and isinstance(update, dict):
+        return {
+            key: _touched(node[key], value)
+            for key, value in update.items()
+            if key in node and not _is_prose(key, node[key])
+        }
+    return copy.deepcopy(node)
+
+
+def _agrees(found: object, known: object, after: object, key: str) -> bool:
+    """Whether a correction knows what was found, as written or since it says the same."""
+    key = key.rsplit("/", 1)[-1]
+    if isinstance(known, str) and _DIGEST.fullmatch(known):
+        return digest(found, key) == known
+    if _same(found, known, key) or _same(found, after, key):
+        return True
+    if isinstance(found, dict) and isinstance(known, dict) and isinstance(after, dict):
+        return all(
+            _agrees(found.get(name, ABSENT), known.get(name, ABSENT), after.get(name, ABSENT), name)
+            for name in found.keys() | known.keys()
+        )
+    return False
+
+
+def _same(one: object, other: object, key: str) -> bool:
+    if one is ABSENT or other is ABSENT:
+        return one is other
+    return canonical(one, key) == canonical(_without_prose(other), key)
+
+
+def _without_prose(value: object) -> object:
+    if isinstance(value, dict):
+        return {
+            key: _without_prose(held) for key, held in value.items() if not _is_prose(key, held)
+        }
+    if isinstance(value, list):
+        return [_without_prose(held) for held in value]
+    return value
+
+
+def _is_prose(key: str, value: object) -> bool:
+    # A property can be called so, too.
+    return key in _PROSE and isinstance(value, str)
+
+
+def _deduplicate(node: object) -> None:
+    """Leaves one of each in lists that are sets, to which an update appends."""
+    for held in _held(node):
+        if isinstance(held, dict):
+            for key in ("required", "enum"):
+                if isinstance(held.get(key), list):
+                    unique = {canonical(value): value for value in held[key]}
+                    held[key] = list(unique.values())
+        _deduplicate(held)
+
+
+def _held(node: object) -> Iterable[object]:
     if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "$ref" and isinstance(value, str):
-                yield value.removeprefix(prefix)
-            else:
-                yield from _references(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _references(value)
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def _pointer(found: DatumInContext) -> str:
+    return "/".join(["#", *reversed(list(_way(found)))])
+
+
+def _way(found: DatumInContext) -> Iterator[str]:
+    """The parts of a place, from its end."""
+    step: DatumInContext | None = found
+    while step is not None and step.context is not None:
+        path = step.path
+        part = path.fields[0] if hasattr(path, "fields") else getattr(path, "index", path)
+        yield str(part).replace("~", "~0").replace("/", "~1")
+        step = step.context

@@ -45,8 +45,8 @@ def _top(difference: Difference, path: list[str]) -> str | None:
             return f"server {url} {_came(difference)}"
         case ["security", scheme]:
             return f"authentication by {scheme} {_came(difference)}"
-        case ["x-other-operations", _]:
-            return f"{_either(difference)}, which the client does not offer, {_came(difference)}"
+        case ["x-other-operations", name]:
+            return f"{name}, which the client does not offer, {_came(difference)}"
     return None
 
 

@@ -48,6 +48,8 @@ _PLAIN: dict[str, tuple[re.Pattern[str], Callable[[str], object]]] = {
     ),
 }
 _LIKE_A_NUMBER = re.compile(r"[-+]?[.0-9]")
+#: What JSON is made of, but for numbers, words and spaces.
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:]')
 _Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -73,6 +75,18 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _BlockDumper.add_representer(str, _represent_text)
+
+
+class _DuplicateKeyError(Exception):
+    """A key that stands twice in a mapping, of which readers take one or the other.
+
+    Attributes:
+        found: The key, its line and its column, where the reader knows them.
+    """
+
+    def __init__(self, found: tuple[str, int, int] | None = None) -> None:
+        super().__init__(found)
+        self.found = found
 
 
 @dataclass(frozen=True)
@@ -166,10 +180,17 @@ def _parse(data: bytes, location: str) -> object:
         if text.lstrip().startswith("{"):
             if sum(map(text.count, ",[{")) > _MAX_VALUES:
                 raise RegenerationError(f"{location}: more than {_MAX_VALUES:,} values")
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=_unique)
             _check_depth(content, location)
             return content
         return _compose(text)
+    except _DuplicateKeyError as error:
+        key, line, column = error.found or _duplicate_in_json(text)
+        shown = repr(key) if len(key) <= 60 else f"{key[:59]!r}…"
+        raise RegenerationError(
+            f"{location}:{line}:{column}: the key {shown} stands twice in one mapping; "
+            "remove one of them"
+        ) from error
     except json.JSONDecodeError as error:
         raise RegenerationError(
             f"{location}:{error.lineno}:{error.colno}: not JSON: {error.msg}"
@@ -182,6 +203,34 @@ def _parse(data: bytes, location: str) -> object:
         raise RegenerationError(f"{location}: not YAML: {_reason(error)}") from error
     except (RecursionError, ValueError) as error:
         raise RegenerationError(f"{location}: cannot be parsed: {_reason(error)}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise _DuplicateKeyError
+    return content
+
+
+def _duplicate_in_json(text: str) -> tuple[str, int, int]:
+    """The first key that stands twice, its line and its column; the decoder knows no places."""
+    unfinished: list[set[str]] = []
+    last: re.Match[str] | None = None
+    for token in _JSON_TOKEN.finditer(text):
+        match token[0][0]:
+            case "{" | "[":
+                unfinished.append(set())
+            case "}" | "]":
+                unfinished.pop()
+            case ":" if last is not None:
+                key = json.loads(last[0])
+                if key in unfinished[-1]:
+                    start = last.start()
+                    line = text.count("\n", 0, start) + 1
+                    return key, line, start - text.rfind("\n", 0, start)
+                unfinished[-1].add(key)
+        last = token
+    raise AssertionError("the decoder found a key that stands twice")
 
 
 def _check_depth(content: object, location: str) -> None:
@@ -215,13 +264,15 @@ class _Open:
             self.value.append(value)
         elif self.key:
             self.value[self.key.pop()] = value
-        elif isinstance(event, yaml.ScalarEvent):
-            # As written: `200` is the text that it is in JSON.
-            self.key.append(event.value)
-        elif isinstance(value, str):
-            self.key.append(value)
         else:
-            raise _refused("a key is not text", event)
+            # As written: `200` is the text that it is in JSON.
+            key = event.value if isinstance(event, yaml.ScalarEvent) else value
+            if not isinstance(key, str):
+                raise _refused("a key is not text", event)
+            if key in self.value:
+                mark = event.start_mark
+                raise _DuplicateKeyError((key, mark.line + 1, mark.column + 1))
+            self.key.append(key)
 
 
 def _compose(text: str) -> object:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ruff import find_ruff_bin
 
 from regeneration import RegenerationError
 from regeneration.document import read
+from regeneration.operations import Operations
 
 PACKAGE = "intercom_data_events_api"
 #: What generated models call things for themselves: a property of such a name would replace them.
@@ -47,6 +49,19 @@ _NAMES_OF_ENDPOINTS = {
     "sync_detailed",
 }
 
+#: Imports a package and all in it, and looks for what our code calls; run in a process of its own.
+_LOADING = """
+import importlib, pkgutil, sys
+sys.dont_write_bytecode = True
+root, package, *named = sys.argv[1:]
+sys.path.insert(0, root)
+for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+    importlib.import_module(module.name)
+for name in named:
+    operation = importlib.import_module(name)
+    operation.build_request, operation.parse_response
+"""
+
 
 def validate(document: dict[str, Any], name: str) -> None:
     """Checks a document against OpenAPI's own rules.
@@ -72,11 +87,19 @@ def validate(document: dict[str, Any], name: str) -> None:
         raise RegenerationError(f"{name}: #/{place}: not valid OpenAPI: {error.message[:300]}")
 
 
-def generate(description: Path, settings: Path, templates: Path, root: Path, name: str) -> None:
+def generate(
+    description: Path,
+    settings: Path,
+    templates: Path,
+    root: Path,
+    operations: Operations,
+    name: str,
+) -> None:
     """Writes the package for a description, called `name` in errors, below `root`, formatted.
 
     Raises:
-        RegenerationError: The generator or the formatter complains, or leaves something out.
+        RegenerationError: The generator or the formatter complains, or leaves something out, or
+            what they write cannot be imported.
     """
     package = root / PACKAGE
     try:
@@ -116,6 +139,7 @@ def generate(description: Path, settings: Path, templates: Path, root: Path, nam
         ("format",),
     ):
         _ruff(package, *command)
+    _load(package, operations)
 
 
 def python_name(name: str) -> str:
@@ -169,6 +193,28 @@ def _parse(package: Path) -> None:
                 f"{module.relative_to(package.parent)}: the generator wrote Python that does not "
                 f"parse: {error}; the description needs a correction"
             ) from error
+
+
+def _load(package: Path, operations: Operations) -> None:
+    """Imports what our code is made of: every operation by its name, with every model."""
+    tag = PythonIdentifier(operations.tag, "tag")
+    named = [
+        f"{package.name}.api.{tag}.{PythonIdentifier(each.name, 'field_')}"
+        for each in operations.client
+    ]
+    done = subprocess.run(
+        # Apart from this process, which may have imported another such package.
+        [sys.executable, "-I", "-c", _LOADING, str(package.parent), package.name, *named],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no message"]
+        raise RegenerationError(
+            f"the generated package lacks what our code imports, or cannot be imported: {said[-1]}; "
+            "see openapi/operations.yaml"
+        )
 
 
 def _ruff(package: Path, *command: str) -> None:

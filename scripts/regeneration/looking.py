@@ -102,7 +102,7 @@ def at_corrections(
             each.pointer,
             _meaning(path, uses),
             "change the correction, or, where it still holds, add to its x-written-against:\n"
-            f"   - {as_written(each.found)}",
+            f"   - {as_written(each.found, _key(each))}",
             (
                 ("Written for", _some([shown_text(as_written(value)) for value in each.known])),
                 ("Upstream now", now),
@@ -114,7 +114,7 @@ def at_corrections(
                     "reason": correction.reason,
                 },
                 "known": [as_written(value) for value in each.known],
-                "as_written": as_written(each.found),
+                "as_written": as_written(each.found, _key(each)),
                 **({} if each.found is ABSENT else {"found": each.found}),
             },
         )
@@ -124,11 +124,9 @@ def at_operations(unoffered: Iterable[Unoffered]) -> Iterator[Look]:
     """Operations of data events that the client does not have."""
     for each in unoffered:
         name = f"{each.method.upper()} {each.path}"
-        called = f" ({each.operation_id})" if each.operation_id else ""
         yield Look(
             "operation",
-            f"{name}{called} is not in the client, but belongs to data events: "
-            f"{', '.join(each.why)}.",
+            f"{each} is not in the client, but belongs to data events: {', '.join(each.why)}.",
             name,
             "callers cannot use it.",
             "to offer it, see openapi/README.md; else add to `unsupported` in "
@@ -178,6 +176,10 @@ def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
         }[each.kind]
         place_ = each.what if each.kind == "server" else str(each.operations[0])
         yield Look(each.kind, title, place_, meaning, to_do)
+
+
+def _key(unknown: Unknown) -> str:
+    return unknown.pointer.rsplit("/", 1)[-1]
 
 
 def shown_text(text: str, longest: int = 70) -> str:

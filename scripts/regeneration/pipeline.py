@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from client_parts import printable
 from regeneration import (
     census,
     comparing,
@@ -39,7 +38,7 @@ class Staged:
         source: The description as read.
         operations: What openapi/operations.yaml says.
         sliced: What openapi/upstream.yaml holds.
-        corrected: What openapi/data-events.yaml holds, and what no correction was written for.
+        corrected: What openapi/data-events.yaml holds, and what the corrections do not know.
         unoffered: The operations of data events that neither list of the operations has.
     """
 
@@ -71,19 +70,18 @@ def stage(staged: Path, project: Path, location: str | None) -> Staged:
     if Path(location).resolve() == upstream.resolve():
         # A slice of the slice, which says itself what it was cut from, and what else there was.
         recorded = slicing.recorded_source(source)
-        others = _recorded(source)
+        others = census.recorded(source.content.get(slicing.OTHERS))
     else:
+        # Those that are left out deliberately as well: that can change.
         others = census.unoffered(source, replace(operations, unsupported={}))
     sliced = slicing.slice_description(
         source,
         operations.client,
         correcting.referenced_schemas(corrections),
         recorded,
-        sorted({_name(each) for each in others}),
+        [census.record(each) for each in others],
     )
-    # Those that the client leaves out are no part of what it is generated from.
-    offered = {key: value for key, value in sliced.items() if key != slicing.OTHERS}
-    corrected = correcting.correct(offered, corrections, operations)
+    corrected = correcting.correct(sliced, corrections, operations)
     (staged / "openapi").mkdir()
     (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
     (staged / "openapi" / "data-events.yaml").write_bytes(
@@ -96,10 +94,15 @@ def stage(staged: Path, project: Path, location: str | None) -> Staged:
     fragment = staged / "data-events.json"
     fragment.write_text(json.dumps(corrected.document), encoding="utf-8")
     generating.generate(
-        fragment, openapi / "generator.yaml", openapi / "templates", staged / "generated", name
+        fragment,
+        openapi / "generator.yaml",
+        openapi / "templates",
+        staged / "generated",
+        operations,
+        name,
     )
-    unoffered = [each for each in others if (each.method, each.path) not in operations.unsupported]
-    return Staged(source, operations, sliced, corrected, tuple(unoffered))
+    unoffered = tuple(each for each in others if not census.is_left_out(each, operations))
+    return Staged(source, operations, sliced, corrected, unoffered)
 
 
 def report(staged: Path, project: Path, made: Staged) -> reporting.Report:
@@ -134,16 +137,3 @@ def _same_but_for_form(staged: Path, project: Path, difference: str) -> bool:
         not name.endswith(".py")
         or comparing.same_code((staged / name).read_bytes(), (project / name).read_bytes())
     )
-
-
-def _recorded(slice_: document.Source) -> list[census.Unoffered]:
-    """The operations of data events outside of the client that a slice names."""
-    names = [str(name).partition(" ") for name in slice_.content.get(slicing.OTHERS, ())]
-    return [
-        census.Unoffered(method.lower(), path, None, ("openapi/upstream.yaml names it",))
-        for method, _, path in names
-    ]
-
-
-def _name(operation: census.Unoffered) -> str:
-    return printable(f"{operation.method.upper()} {operation.path}")

@@ -200,7 +200,7 @@ class Report:
         if self.look and self.verdict != _heading(self.look):
             lines.append(_heading(self.look))
         for number, each in enumerate(self.look[:_MOST_LOOKS], 1):
-            lines.append(_cut(f"{number}. {each.title}"))
+            lines += _wrapped(f"{number}. {each.title}")
             lines += [_cut(f"   {heading}: {text}") for heading, text in each.facts]
             lines += _wrapped(f"   Means: {each.meaning}")
             for part in f"   Do: {each.to_do}".split("\n"):
@@ -208,7 +208,7 @@ class Report:
         return [*lines, *_more(len(self.look), _MOST_LOOKS, "")]
 
     def _upstream(self) -> list[str]:
-        said = [each for each in self.changes if not _is_of_versions(each.difference)]
+        said = [each for each in self.changes if not self._is_of_versions(each.difference)]
         if not said:
             return []
         lines = [
@@ -219,6 +219,14 @@ class Report:
             *lines[:_MOST_LINES],
             *_more(len(lines), _MOST_LINES, "  "),
         ]
+
+    def _is_of_versions(self, difference: Difference) -> bool:
+        """Whether it is said elsewhere: the versions, and the default of each request's."""
+        path = difference.path
+        if path[:3] == ("components", "schemas", versions.SCHEMA):
+            defaults = (difference.before, difference.after) == self.pin
+            return path[3:4] == ("enum",) or (path[3:] == ("default",) and defaults)
+        return path == ("info", "version")
 
     def _python(self) -> list[str]:
         if not self.python:
@@ -393,11 +401,6 @@ def _unsaid(
             and change.name.rstrip(")").replace("(", ".").rsplit(".", 1)[-1] in said
         )
     ]
-
-
-def _is_of_versions(difference: Difference) -> bool:
-    path = difference.path
-    return path == ("info", "version") or path[2:4] == (versions.SCHEMA, "enum")
 
 
 def _present(key: str, value: object) -> Json:

@@ -1,9 +1,9 @@
 """Cutting the data-events operations out of Intercom's full description.
 
-A slice holds facts only: operations, parameters and schemas with the keywords that shape requests
-and answers. Prose, examples and defaults stay behind: text from outside never reaches the
-generated code, and a client that sent the server's own defaults would only freeze them. What is
-left is checked word by word, since names become Python identifiers.
+A slice holds every fact of them, so that what two slices do not differ in has not changed: the
+keywords that are read here as they are, others as `x-unread` records. Prose and examples stay behind.
+What is left is checked word by word, since names become Python identifiers and text from outside
+must not get anywhere.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 from regeneration import RegenerationError
+from regeneration.canonical import digest
 from regeneration.document import Source
+from regeneration.facts import Recorder, TooMuchError, is_harmless
 from regeneration.operations import Operation
 
 Json = dict[str, Any]
-#: Below this name a slice lists the operations of data events that the client does not offer.
+#: What a slice calls its list of the operations of data events that the client does not offer.
 OTHERS = "x-other-operations"
 T = TypeVar("T")
 
@@ -31,7 +33,6 @@ _PLAIN_KEYWORDS = (
     "nullable",
     "readOnly",
     "writeOnly",
-    "deprecated",
     "minimum",
     "maximum",
     "minLength",
@@ -40,9 +41,29 @@ _PLAIN_KEYWORDS = (
     "maxItems",
     "uniqueItems",
 )
+#: Facts of a schema that mean nothing to the generator; what is too long for a slice is a record.
+_SCHEMA_FACTS = (
+    "deprecated",
+    "default",
+    "pattern",
+    "discriminator",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minProperties",
+    "maxProperties",
+)
+_SCHEMA_KEYWORDS = {
+    "$ref", "type", "format", "enum", "const", "properties", "required", "items", "not",
+    "additionalProperties", "oneOf", "anyOf", "allOf",
+}  # fmt: skip
+_PARAMETER_FACTS = ("deprecated", "allowReserved", "allowEmptyValue")
+_METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+_JSON = "application/json"
 _NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_.$@-]*")
-_TAG = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
-_MEDIA_TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+-]+")
+_MEDIA_TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.*+-]+")
+_MEDIA_TYPE_PARAMETERS = re.compile(r"(\s*;\s*[A-Za-z0-9-]+=(\"?)[A-Za-z0-9._-]+\2)*\s*")
+_SCOPE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _STATUS = re.compile(r"[1-5]([0-9][0-9]|XX)|default")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+|Preview|Unstable")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -50,6 +71,10 @@ _OPENAPI = re.compile(r"3\.[01]\.[0-9]+")
 _SERVER = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]*)?")
 #: A slice has a few hundred nodes; YAML aliases can blow a small file up to billions.
 _MAX_NODES = 50_000
+#: Schemas that are made of each other; Intercom's are not. Deeper ones overflow stacks.
+_MAX_MADE_OF = 64
+#: Of what upstream calls operations and tags, which are names for people: ours are pinned.
+_LONGEST_NAME = 200
 
 
 def slice_description(
@@ -57,7 +82,7 @@ def slice_description(
     operations: Iterable[Operation],
     schemas: Iterable[str],
     recorded: str | None = None,
-    others: Iterable[str] = (),
+    others: Iterable[Json] = (),
 ) -> Json:
     """Returns the data-events part of an OpenAPI description.
 
@@ -67,7 +92,7 @@ def slice_description(
         schemas: Names of schemas to keep although no operation refers to them. The corrections
             refer to them; a missing one is left to the corrections to name.
         recorded: SHA-256 of what `source` was cut from, where it is a slice itself.
-        others: Further operations of data events, which the slice only names.
+        others: Further operations of data events, of which the slice records that they are there.
 
     Raises:
         RegenerationError: The description is not OpenAPI 3, lacks one of the operations, or has
@@ -105,10 +130,11 @@ class _Slicer:
         self._file = source.name
         self._root = source.content
         self._operations = tuple(operations)
+        self._recorder = Recorder(source.content)
         self._pending: list[str] = []
         self._nodes = 0
 
-    def run(self, schemas: Iterable[str], recorded: str, others: list[str]) -> Json:
+    def run(self, schemas: Iterable[str], recorded: str, others: list[Json]) -> Json:
         openapi = self._root.get("openapi")
         if not (isinstance(openapi, str) and _OPENAPI.fullmatch(openapi)):
             what = "Swagger 2" if "swagger" in self._root else _shown(openapi)
@@ -125,18 +151,19 @@ class _Slicer:
         kept = {
             "openapi": openapi if openapi.startswith("3.0.") else "3.0.3",
             "info": {"title": "Intercom API", "version": version},
-            "servers": self._servers(),
-            "security": self._security(),
+            "servers": self._servers(self._root.get("servers", []), "#/servers"),
+            "security": self._security(self._root.get("security", []), "#/security"),
             "paths": paths,
             "components": {
                 "schemas": components,
                 "securitySchemes": self._security_schemes(),
             },
         }
+        known = {"openapi", "info", "servers", "security", "paths", "components", "tags"}
+        kept |= self._unread(self._root, known | {"webhooks"}, "#")
         if others:
             kept[OTHERS] = others
-        digest = _digest(kept)
-        kept["info"]["x-source"] = {"sha256": recorded, "slice-sha256": digest}
+        kept["info"]["x-source"] = {"sha256": recorded, "slice-sha256": _digest(kept)}
         return kept
 
     # Operations.
@@ -156,35 +183,39 @@ class _Slicer:
         if absent:
             raise self._error("#/paths", f"lacks the operation {' and '.join(absent)}")
         for path, method in ((each.path, each.method) for each in self._operations):
-            at = places[path]
-            operation = self._operation(items[path][method], f"{at}/{method}")
-            shared = self._list(items[path].get("parameters", []), f"{at}/parameters")
+            at, item = places[path], items[path]
+            # What a path says for all its operations, each of them says here.
+            node = self._mapping(item[method], f"{at}/{method}")
+            shared = {"servers": item["servers"]} if "servers" in item else {}
+            operation = self._operation(shared | node, f"{at}/{method}")
+            known = {"parameters", "servers", "$ref"} | _METHODS
+            unread = self._unread(item, known, at).get("x-unread", {})
+            if unread:
+                operation["x-unread"] = unread | operation.get("x-unread", {})
+            shared = self._list(item.get("parameters", []), f"{at}/parameters")
             for index, node in enumerate(shared):
                 operation["parameters"].append(self._parameter(node, f"{at}/parameters/{index}"))
             kept.setdefault(path, {})[method] = operation
         return kept
 
-    def _operation(self, node: object, at: str) -> Json:
-        node = self._mapping(node, at)
-        tags = self._list(node.get("tags", []), f"{at}/tags")
-        kept: Json = {
-            "tags": [self._word(tag, _TAG, f"{at}/tags", "a tag") for tag in tags],
-            "operationId": self._word(
-                node.get("operationId"), _NAME, f"{at}/operationId", "an operationId"
-            ),
-            "parameters": [
-                self._parameter(parameter, f"{at}/parameters/{index}")
-                for index, parameter in enumerate(
-                    self._list(node.get("parameters", []), f"{at}/parameters")
-                )
-            ],
-        }
+    def _operation(self, node: Json, at: str) -> Json:
+        kept = self._names(node, at)
+        known = {"parameters", "requestBody", "responses", "servers", "security", "deprecated"}
+        kept["parameters"] = [
+            self._parameter(parameter, f"{at}/parameters/{index}")
+            for index, parameter in enumerate(
+                self._list(node.get("parameters", []), f"{at}/parameters")
+            )
+        ]
+        if "servers" in node:
+            kept["servers"] = self._servers(node["servers"], f"{at}/servers")
+        if "security" in node:
+            kept["security"] = self._security(node["security"], f"{at}/security")
+        if node.get("deprecated") is True:
+            kept["deprecated"] = True
+        kept |= self._unread(node, known | set(kept), at)
         if "requestBody" in node:
-            body, place = self._resolved(node["requestBody"], f"{at}/requestBody")
-            kept["requestBody"] = {
-                **({"required": True} if body.get("required") is True else {}),
-                "content": self._content(body.get("content"), f"{place}/content"),
-            }
+            kept["requestBody"] = self._body(node["requestBody"], f"{at}/requestBody")
         responses = self._mapping(node.get("responses"), f"{at}/responses")
         kept["responses"] = {
             self._word(str(status), _STATUS, f"{at}/responses", "a status"): self._response(
@@ -193,6 +224,34 @@ class _Slicer:
             for status, response in responses.items()
         }
         return kept
+
+    def _names(self, node: Json, at: str) -> Json:
+        """What upstream calls an operation: for people alone, since its names are pinned."""
+        kept: Json = {}
+        tags = self._list(node.get("tags", []), f"{at}/tags")
+        names = {"tags": tags, "operationId": node.get("operationId")}
+        for key, value in names.items():
+            for name in value if isinstance(value, list) else [value]:
+                if not (
+                    name is None
+                    or (isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME)
+                ):
+                    raise self._error(f"{at}/{key}", f"{_shown(name)} cannot be used as a name")
+            if is_harmless(value) and value not in (None, []):
+                kept[key] = value
+        return kept
+
+    def _body(self, node: object, at: str) -> Json:
+        node, at = self._resolved(node, at)
+        content = self._content(node.get("content"), f"{at}/content")
+        if _JSON not in content["content"]:
+            offered = ", ".join(content["content"]) or "nothing"
+            raise self._error(f"{at}/content", f"the client sends {_JSON}, but it is {offered}")
+        return {
+            **({"required": True} if node.get("required") is True else {}),
+            **content,
+            **self._unread(node, {"required", "content"}, at),
+        }
 
     def _parameter(self, node: object, at: str) -> Json:
         node, at = self._resolved(node, at)
@@ -206,6 +265,9 @@ class _Slicer:
             kept["style"] = self._word(node["style"], _NAME, f"{at}/style", "a style")
         if isinstance(node.get("explode"), bool):
             kept["explode"] = node["explode"]
+        kept |= {fact: True for fact in _PARAMETER_FACTS if node.get(fact) is True}
+        known = {"name", "in", "required", "schema", *_PARAMETER_FACTS}
+        kept |= self._unread(node, known | set(kept), at)
         kept["schema"] = self._schema(node.get("schema", {}), f"{at}/schema")
         return kept
 
@@ -213,19 +275,56 @@ class _Slicer:
         node, at = self._resolved(node, at)
         kept: Json = {"description": ""}
         if node.get("content"):
-            kept["content"] = self._content(node["content"], f"{at}/content")
-        return kept
+            kept |= self._content(node["content"], f"{at}/content")
+        return kept | self._unread(node, {"content"}, at)
 
     def _content(self, node: object, at: str) -> Json:
-        return {
-            self._word(media, _MEDIA_TYPE, at, "a media type"): {
-                "schema": self._schema(
-                    self._mapping(value, f"{at}/{_escape(str(media))}").get("schema", {}),
-                    f"{at}/{_escape(str(media))}/schema",
-                )
+        """The media types, of which JSON is read alone where it is among them."""
+        content: dict[str, tuple[Json, str]] = {}
+        for media, value in self._mapping(node, at).items():
+            place = f"{at}/{_escape(media)}"
+            found = self._mapping(value, place)
+            name = self._media_type(media, at)
+            if name in content and content[name][0] != found:
+                raise self._error(place, f"another {name} stands in {content[name][1]}")
+            content[name] = found, place
+        others: Json = {}
+        if _JSON in content:
+            others = {
+                name: self._recorded(value, place)
+                for name, (value, place) in content.items()
+                if name != _JSON
             }
-            for media, value in self._mapping(node, at).items()
+            content = {_JSON: content[_JSON]}
+        return {
+            "content": {
+                name: {
+                    "schema": self._schema(value.get("schema", {}), f"{place}/schema"),
+                    **self._unread(value, {"schema"}, place),
+                }
+                for name, (value, place) in content.items()
+            },
+            **({"x-other-media-types": dict(sorted(others.items()))} if others else {}),
         }
+
+    def _media_type(self, text: object, at: str) -> str:
+        """A media type without its parameters, in small letters: these are all the same."""
+        name, semicolon, parameters = str(text).partition(";")
+        if not _MEDIA_TYPE_PARAMETERS.fullmatch(semicolon + parameters):
+            raise self._error(at, f"{_shown(text)} cannot be used as a media type")
+        return self._word(name.strip(" ").lower(), _MEDIA_TYPE, at, "a media type")
+
+    # What is not read.
+
+    def _unread(self, node: Json, known: set[str], at: str) -> Json:
+        try:
+            unread = self._recorder.unread(node, known)
+        except (TooMuchError, RecursionError) as error:
+            raise self._error(at, "its extensions hold too much to compare") from error
+        return {"x-unread": unread} if unread else {}
+
+    def _recorded(self, value: object, at: str) -> str:
+        return digest(self._unread({"value": value}, set(), at))
 
     # Schemas.
 
@@ -235,10 +334,23 @@ class _Slicer:
             raise self._error(at, f"the data-events part has more than {_MAX_NODES:,} schemas")
         node = self._mapping(node, at)
         if "$ref" in node:
-            return {"$ref": self._refer(node["$ref"], f"{at}/$ref")}
-        kept: Json = {}
+            reference = self._refer(node["$ref"], f"{at}/$ref")
+            return {"$ref": reference, **self._unread(node, {"$ref"}, at)}
+        kept: Json = {
+            fact: node[fact]
+            for fact in _SCHEMA_FACTS
+            if fact in node
+            and is_harmless(node[fact])
+            and (fact, node[fact]) != ("deprecated", False)
+        }
+        known = _SCHEMA_KEYWORDS | set(kept) | {"deprecated"}
+        if "enum" in node and "const" in node:
+            known -= {"const"}
         if "type" in node:
-            kept.update(self._type(node["type"], f"{at}/type"))
+            type_ = self._type(node["type"], f"{at}/type")
+            # A list of types is an anyOf in the words of 3.0.
+            known -= {"type"} if "anyOf" in type_ and "anyOf" in node else set()
+            kept.update(type_)
         if "format" in node:
             kept["format"] = self._word(node["format"], _NAME, f"{at}/format", "a format")
         if "enum" in node or "const" in node:
@@ -249,6 +361,8 @@ class _Slicer:
                 if isinstance(value, float) and not math.isfinite(value):
                     raise self._error(f"{at}/{keyword}", f"{value!r} is not a finite number")
                 kept[keyword] = value
+                known.add(keyword)
+        kept |= self._unread(node, known, at)
         if "properties" in node:
             properties = self._mapping(node["properties"], f"{at}/properties")
             kept["properties"] = {
@@ -283,7 +397,7 @@ class _Slicer:
                     # OpenAPI 3.1's "this or null" in the words of 3.0.
                     kept["nullable"] = True
                     if len(kept[keyword]) == 1 and "$ref" not in kept[keyword][0]:
-                        kept = kept.pop(keyword)[0] | kept
+                        kept = _joined(kept.pop(keyword)[0], kept)
         return kept
 
     def _type(self, node: object, at: str) -> Json:
@@ -341,15 +455,22 @@ class _Slicer:
         return reference
 
     def _check_no_cycle(self, kept: Json) -> None:
-        """A schema may hold itself in a property, but not be made of itself."""
+        """A schema may hold itself in a property, but not be made of itself, nor of too many."""
         made_of = {name: list(_made_of(schema)) for name, schema in kept.items()}
         try:
-            TopologicalSorter(made_of).prepare()
+            order = list(TopologicalSorter(made_of).static_order())
         except CycleError as error:
             cycle = error.args[1]
             raise self._error(
                 f"#/components/schemas/{cycle[0]}", f"a cycle of $refs: {' → '.join(cycle)}"
             ) from error
+        deep: dict[str, int] = {}
+        for name in order:
+            deep[name] = 1 + max((deep[part] for part in made_of[name]), default=0)
+            if deep[name] > _MAX_MADE_OF:
+                raise self._error(
+                    f"#/components/schemas/{name}", "they refer to each other too deeply"
+                )
 
     def _resolved(self, node: object, at: str) -> tuple[Json, str]:
         """Follows a reference of a parameter, body or response; the slice writes those in place."""
@@ -376,42 +497,39 @@ class _Slicer:
 
     # The rest.
 
-    def _servers(self) -> list[Json]:
-        servers = self._list(self._root.get("servers", []), "#/servers")
-        return [
-            {
-                "url": self._word(
-                    self._mapping(server, f"#/servers/{index}").get("url"),
-                    _SERVER,
-                    f"#/servers/{index}/url",
-                    "an https address",
-                )
-            }
-            for index, server in enumerate(servers)
-        ]
+    def _servers(self, node: object, at: str) -> list[Json]:
+        kept: list[Json] = []
+        for index, each in enumerate(self._list(node, at)):
+            place = f"{at}/{index}"
+            server = self._mapping(each, place)
+            url = self._word(server.get("url"), _SERVER, f"{place}/url", "an https address")
+            kept.append({"url": url, **self._unread(server, {"url"}, place)})
+        return kept
 
-    def _security(self) -> list[Json]:
+    def _security(self, node: object, at: str) -> list[Json]:
         return [
             {
-                self._word(name, _NAME, f"#/security/{index}", "a security scheme"): []
-                for name in self._mapping(requirement, f"#/security/{index}")
+                self._word(name, _NAME, f"{at}/{index}", "a security scheme"): [
+                    self._word(scope, _SCOPE, f"{at}/{index}/{name}", "a scope")
+                    for scope in self._list(scopes, f"{at}/{index}/{name}")
+                ]
+                for name, scopes in self._mapping(requirement, f"{at}/{index}").items()
             }
-            for index, requirement in enumerate(
-                self._list(self._root.get("security", []), "#/security")
-            )
+            for index, requirement in enumerate(self._list(node, at))
         ]
 
     def _security_schemes(self) -> Json:
         kept: Json = {}
-        for requirement in self._security():
+        read = ("type", "scheme", "in", "name", "bearerFormat")
+        for requirement in self._security(self._root.get("security", []), "#/security"):
             for name in requirement:
                 at = f"#/components/securitySchemes/{name}"
                 node = self._mapping(self._target(at, "#/security"), at)
                 kept[name] = {
                     key: self._word(node[key], _NAME, f"{at}/{key}", "a word")
-                    for key in ("type", "scheme", "in", "name", "bearerFormat")
+                    for key in read
                     if key in node
-                }
+                } | self._unread(node, set(read), at)
         return kept
 
     # Checks.
@@ -449,6 +567,12 @@ def _made_of(schema: Json) -> Iterator[str]:
     for keyword in ("oneOf", "anyOf", "allOf"):
         for part in schema.get(keyword, ()):
             yield from _made_of(part)
+
+
+def _joined(inner: Json, outer: Json) -> Json:
+    """A schema that stood in another one by itself, and what stood beside it."""
+    unread = inner.get("x-unread", {}) | outer.get("x-unread", {})
+    return inner | outer | ({"x-unread": unread} if unread else {})
 
 
 def _digest(slice_: Json) -> str:

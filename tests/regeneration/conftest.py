@@ -131,7 +131,7 @@ def _events() -> Json:
             "name": "summary",
             "in": "query",
             "required": False,
-            "schema": {"type": "boolean", "default": False},
+            "schema": {"type": "boolean"},
         },
     ]
     return {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="CreateDataEventRequest")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class CreateDataEventRequest:
     """An event to submit; at least one of user_id, id and email is needed.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="CreateDataEventRequestMetadata")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class CreateDataEventRequestMetadata:
     """Up to 10 keys that say more about the event; further ones are ignored."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="CreateDataEventSummariesRequest")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class CreateDataEventSummariesRequest:
     """A summary of one contact's events of one name.
 

@@ -9,7 +9,7 @@ from attrs import field as _attrs_field
 T = TypeVar("T", bound="CreateDataEventSummariesRequestEventSummaries")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class CreateDataEventSummariesRequestEventSummaries:
     """How often, and when, the contact did something.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataEvent")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class DataEvent:
     """An event of a contact, as listed.
 

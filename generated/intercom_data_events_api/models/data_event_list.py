@@ -17,33 +17,38 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataEventList")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class DataEventList:
     """A page of a contact's events, newest first.
 
     Attributes:
         type_ (DataEventListType):
-        events (list[DataEvent] | None | Unset): The page's events.
+        events (list[DataEvent | None] | None | Unset): The page's events.
         pages (DataEventListPages | None | Unset): Where to go on.
     """
 
     type_: DataEventListType
-    events: list[DataEvent] | None | Unset = UNSET
+    events: list[DataEvent | None] | None | Unset = UNSET
     pages: DataEventListPages | None | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        from ..models.data_event import DataEvent
         from ..models.data_event_list_pages import DataEventListPages
 
         type_: str = self.type_
 
-        events: list[dict[str, Any]] | None | Unset
+        events: list[dict[str, Any] | None] | None | Unset
         if isinstance(self.events, Unset):
             events = UNSET
         elif isinstance(self.events, list):
             events = []
             for events_type_0_item_data in self.events:
-                events_type_0_item = events_type_0_item_data.to_dict()
+                events_type_0_item: dict[str, Any] | None
+                if isinstance(events_type_0_item_data, DataEvent):
+                    events_type_0_item = events_type_0_item_data.to_dict()
+                else:
+                    events_type_0_item = events_type_0_item_data
                 events.append(events_type_0_item)
 
         else:
@@ -79,7 +84,7 @@ class DataEventList:
         d = dict(src_dict)
         type_ = check_data_event_list_type(d.pop("type"))
 
-        def _parse_events(data: object) -> list[DataEvent] | None | Unset:
+        def _parse_events(data: object) -> list[DataEvent | None] | None | Unset:
             if data is None:
                 return data
             if isinstance(data, Unset):
@@ -90,14 +95,28 @@ class DataEventList:
                 events_type_0 = []
                 _events_type_0 = data
                 for events_type_0_item_data in _events_type_0:
-                    events_type_0_item = DataEvent.from_dict(events_type_0_item_data)
+
+                    def _parse_events_type_0_item(data: object) -> DataEvent | None:
+                        if data is None:
+                            return data
+                        try:
+                            if not isinstance(data, dict):
+                                raise TypeError()
+                            events_type_0_item_type_0 = DataEvent.from_dict(data)
+
+                            return events_type_0_item_type_0
+                        except (TypeError, ValueError, AttributeError, KeyError):
+                            pass
+                        return cast(DataEvent | None, data)
+
+                    events_type_0_item = _parse_events_type_0_item(events_type_0_item_data)
 
                     events_type_0.append(events_type_0_item)
 
                 return events_type_0
             except (TypeError, ValueError, AttributeError, KeyError):
                 pass
-            return cast(list[DataEvent] | None | Unset, data)
+            return cast(list[DataEvent | None] | None | Unset, data)
 
         events = _parse_events(d.pop("events", UNSET))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataEventSummary")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class DataEventSummary:
     """A contact's events, counted by name.
 
@@ -138,11 +138,9 @@ class DataEventSummary:
                         try:
                             if not isinstance(data, dict):
                                 raise TypeError()
-                            componentsschemasdata_event_summary_item_type_0 = (
-                                DataEventSummaryItem.from_dict(data)
-                            )
+                            events_type_0_item_type_0 = DataEventSummaryItem.from_dict(data)
 
-                            return componentsschemasdata_event_summary_item_type_0
+                            return events_type_0_item_type_0
                         except (TypeError, ValueError, AttributeError, KeyError):
                             pass
                         return cast(DataEventSummaryItem | None, data)

@@ -11,7 +11,7 @@ from ..types import UNSET, Unset
 T = TypeVar("T", bound="DataEventSummaryItem")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class DataEventSummaryItem:
     """How often, and when, a contact did something.
 

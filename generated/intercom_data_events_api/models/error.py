@@ -15,28 +15,29 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="Error")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class Error:
     """Why a request failed.
 
     Attributes:
-        type_ (str): Always error.list.
-        errors (list[ErrorErrorsItem]): One or more reasons.
+        type_ (None | str | Unset): Always error.list.
         request_id (None | str | Unset): What Intercom's support asks for.
+        errors (list[ErrorErrorsItem | None] | None | Unset): One or more reasons.
     """
 
-    type_: str
-    errors: list[ErrorErrorsItem]
+    type_: None | str | Unset = UNSET
     request_id: None | str | Unset = UNSET
+    errors: list[ErrorErrorsItem | None] | None | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        type_ = self.type_
+        from ..models.error_errors_item import ErrorErrorsItem
 
-        errors = []
-        for errors_item_data in self.errors:
-            errors_item = errors_item_data.to_dict()
-            errors.append(errors_item)
+        type_: None | str | Unset
+        if isinstance(self.type_, Unset):
+            type_ = UNSET
+        else:
+            type_ = self.type_
 
         request_id: None | str | Unset
         if isinstance(self.request_id, Unset):
@@ -44,16 +45,31 @@ class Error:
         else:
             request_id = self.request_id
 
+        errors: list[dict[str, Any] | None] | None | Unset
+        if isinstance(self.errors, Unset):
+            errors = UNSET
+        elif isinstance(self.errors, list):
+            errors = []
+            for errors_type_0_item_data in self.errors:
+                errors_type_0_item: dict[str, Any] | None
+                if isinstance(errors_type_0_item_data, ErrorErrorsItem):
+                    errors_type_0_item = errors_type_0_item_data.to_dict()
+                else:
+                    errors_type_0_item = errors_type_0_item_data
+                errors.append(errors_type_0_item)
+
+        else:
+            errors = self.errors
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
-        field_dict.update(
-            {
-                "type": type_,
-                "errors": errors,
-            }
-        )
+        field_dict.update({})
+        if type_ is not UNSET:
+            field_dict["type"] = type_
         if request_id is not UNSET:
             field_dict["request_id"] = request_id
+        if errors is not UNSET:
+            field_dict["errors"] = errors
 
         return field_dict
 
@@ -62,21 +78,50 @@ class Error:
         from ..models.error_errors_item import ErrorErrorsItem
 
         d = dict(src_dict)
-        type_ = d.pop("type")
-
-        errors = []
-        _errors = d.pop("errors")
-        for errors_item_data in _errors:
-            errors_item = ErrorErrorsItem.from_dict(errors_item_data)
-
-            errors.append(errors_item)
+        type_ = cast("None | str | Unset", d.pop("type", UNSET))
 
         request_id = cast("None | str | Unset", d.pop("request_id", UNSET))
 
+        def _parse_errors(data: object) -> list[ErrorErrorsItem | None] | None | Unset:
+            if data is None:
+                return data
+            if isinstance(data, Unset):
+                return data
+            try:
+                if not isinstance(data, list):
+                    raise TypeError()
+                errors_type_0 = []
+                _errors_type_0 = data
+                for errors_type_0_item_data in _errors_type_0:
+
+                    def _parse_errors_type_0_item(data: object) -> ErrorErrorsItem | None:
+                        if data is None:
+                            return data
+                        try:
+                            if not isinstance(data, dict):
+                                raise TypeError()
+                            errors_type_0_item_type_0 = ErrorErrorsItem.from_dict(data)
+
+                            return errors_type_0_item_type_0
+                        except (TypeError, ValueError, AttributeError, KeyError):
+                            pass
+                        return cast(ErrorErrorsItem | None, data)
+
+                    errors_type_0_item = _parse_errors_type_0_item(errors_type_0_item_data)
+
+                    errors_type_0.append(errors_type_0_item)
+
+                return errors_type_0
+            except (TypeError, ValueError, AttributeError, KeyError):
+                pass
+            return cast(list[ErrorErrorsItem | None] | None | Unset, data)
+
+        errors = _parse_errors(d.pop("errors", UNSET))
+
         error = cls(
             type_=type_,
-            errors=errors,
             request_id=request_id,
+            errors=errors,
         )
 
         error.additional_properties = d

@@ -11,22 +11,26 @@ from ..types import UNSET, Unset
 T = TypeVar("T", bound="ErrorErrorsItem")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class ErrorErrorsItem:
     """
     Attributes:
-        code (str): The kind of failure, for programs.
+        code (None | str | Unset): The kind of failure, for programs.
         message (None | str | Unset): The kind of failure, for people.
         field (None | str | Unset): The field or parameter that is in error.
     """
 
-    code: str
+    code: None | str | Unset = UNSET
     message: None | str | Unset = UNSET
     field: None | str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        code = self.code
+        code: None | str | Unset
+        if isinstance(self.code, Unset):
+            code = UNSET
+        else:
+            code = self.code
 
         message: None | str | Unset
         if isinstance(self.message, Unset):
@@ -42,11 +46,9 @@ class ErrorErrorsItem:
 
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
-        field_dict.update(
-            {
-                "code": code,
-            }
-        )
+        field_dict.update({})
+        if code is not UNSET:
+            field_dict["code"] = code
         if message is not UNSET:
             field_dict["message"] = message
         if field is not UNSET:
@@ -57,7 +59,7 @@ class ErrorErrorsItem:
     @classmethod
     def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
         d = dict(src_dict)
-        code = d.pop("code")
+        code = cast("None | str | Unset", d.pop("code", UNSET))
 
         message = cast("None | str | Unset", d.pop("message", UNSET))
 

@@ -9,7 +9,7 @@ from attrs import field as _attrs_field
 T = TypeVar("T", bound="RichLink")
 
 
-@_attrs_define
+@_attrs_define(kw_only=True)
 class RichLink:
     """A link with a text to show for it.
 
