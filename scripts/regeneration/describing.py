@@ -172,4 +172,6 @@ def _kind(schema: object) -> str:
     kind = str(schema.get("type", "anything"))
     if kind == "array":
         return f"array of {_kind(schema.get('items'))}"
-    return f"{kind} ({schema['format']})" if "format" in schema else kind
+    if "format" in schema:
+        kind = f"{kind} ({schema['format']})"
+    return f"{kind}, one of {shown(schema['enum'])}" if "enum" in schema else kind
