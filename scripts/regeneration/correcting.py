@@ -25,7 +25,7 @@ from regeneration.document import Source
 from regeneration.essentials import essential
 from regeneration.naming import name_alternatives
 from regeneration.operations import Operations
-from regeneration.tolerating import references, tolerate
+from regeneration.tolerating import loosen, references, tolerate
 
 Json = dict[str, Any]
 
@@ -116,9 +116,9 @@ def correct(sliced: Json, corrections: Source, operations: Operations) -> Correc
         RegenerationError: The corrections are not an Overlay document, or some of them cannot be
             applied; names each of these.
     """
+    pinned = essential(pin_names(sliced, operations))
     # Side by side, since what is read tolerantly no longer says what upstream says.
-    described = copy.deepcopy(sliced)
-    document = tolerate(essential(pin_names(sliced, operations)))
+    described, document = copy.deepcopy(loosen(pinned)), copy.deepcopy(tolerate(pinned))
     unknown: list[Unknown] = []
     failures: list[str] = []
     for number, action in enumerate(_actions(corrections), 1):
@@ -211,11 +211,7 @@ def _apply(
         raise _ActionError(f"cannot be applied: {error}") from error
     if known is None:
         return []
-    after = (
-        {}
-        if update is None
-        else {_pointer(each): each.value for each in expression.find(described)}
-    )
+    after = {_pointer(each): each.value for each in expression.find(described)}
     return [
         Unknown(correction, pointer, known, value)
         for pointer, value in before
@@ -244,6 +240,10 @@ def _agrees(found: object, known: object, after: object, key: str) -> bool:
         return digest(found, key) == known
     if _same(found, known, key) or _same(found, after, key):
         return True
+    if known is ABSENT and key == "required" and isinstance(found, list):
+        # What upstream did not require where the correction was written, but which it does.
+        return isinstance(after, list) and set(found) <= set(after)
+    known = {} if known is ABSENT else known
     if isinstance(found, dict) and isinstance(known, dict) and isinstance(after, dict):
         return all(
             _agrees(found.get(name, ABSENT), known.get(name, ABSENT), after.get(name, ABSENT), name)

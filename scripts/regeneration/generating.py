@@ -212,8 +212,8 @@ def _load(package: Path, operations: Operations) -> None:
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
         raise RegenerationError(
-            f"the generated package lacks what our code imports, or cannot be imported: {said[-1]}; "
-            "see openapi/operations.yaml"
+            "the generated package does not load, or lacks an operation that "
+            f"openapi/operations.yaml names: {said[-1]}"
         )
 
 

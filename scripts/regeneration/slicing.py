@@ -1,9 +1,9 @@
 """Cutting the data-events operations out of Intercom's full description.
 
 A slice holds every fact of them, so that what two slices do not differ in has not changed: the
-keywords that are read here as they are, others as `x-unread` records. Prose and examples stay behind.
-What is left is checked word by word, since names become Python identifiers and text from outside
-must not get anywhere.
+keywords that are read here as they are, others as `x-unread` records. Prose and examples stay
+behind. What is left is checked word by word, since names become Python identifiers and text from
+outside must not get anywhere.
 """
 
 from __future__ import annotations
@@ -337,13 +337,9 @@ class _Slicer:
             reference = self._refer(node["$ref"], f"{at}/$ref")
             return {"$ref": reference, **self._unread(node, {"$ref"}, at)}
         kept: Json = {
-            fact: node[fact]
-            for fact in _SCHEMA_FACTS
-            if fact in node
-            and is_harmless(node[fact])
-            and (fact, node[fact]) != ("deprecated", False)
+            fact: node[fact] for fact in _SCHEMA_FACTS if fact in node and is_harmless(node[fact])
         }
-        known = _SCHEMA_KEYWORDS | set(kept) | {"deprecated"}
+        known = _SCHEMA_KEYWORDS | set(kept)
         if "enum" in node and "const" in node:
             known -= {"const"}
         if "type" in node:
@@ -355,6 +351,9 @@ class _Slicer:
             kept["format"] = self._word(node["format"], _NAME, f"{at}/format", "a format")
         if "enum" in node or "const" in node:
             kept["enum"] = self._enum(node.get("enum", [node.get("const")]), f"{at}/enum")
+            if "type" not in node and "enum" not in node and isinstance(node["const"], str):
+                # In the words of 3.0, which have no constants.
+                kept["type"] = "string"
         for keyword in _PLAIN_KEYWORDS:
             value = node.get(keyword)
             if isinstance(value, bool | int | float):

@@ -10,7 +10,7 @@ combines them, by allOf, oneOf or anyOf, is the same to a reader: an object with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ Json = dict[str, Any]
 SCHEMAS = "#/components/schemas/"
 #: Null and nothing else. In OpenAPI 3.0, `nullable` says nothing without a type beside it.
 NULL: Json = {"type": "string", "nullable": True, "enum": [None]}
+#: What a schema says of what a value may be.
+_SAID = {"$ref", "type", "enum", "properties", "items", "additionalProperties", *MANY}
 #: Combined fields of combined fields can be many; Intercom's answers have some 50 in all.
 _MAX_SCHEMAS = 50_000
 
@@ -32,39 +34,62 @@ def tolerate(document: Json) -> Json:
     Raises:
         RegenerationError: The schemas of the answers are combined in too many ways.
     """
-    schemas = document["components"]["schemas"]
+    tolerant = _Tolerant(document["components"]["schemas"])
+    return _with_answers(document, lambda schema: tolerant.schema([schema], nullable=False))
+
+
+def loosen(document: Json) -> Json:
+    """Returns a document as the description has it, but for what answers are not held to.
+
+    Values stay: some answers are told apart by them.
+    """
+    return _with_answers(document, _loosened)
+
+
+def _loosened(schema: Json) -> Json:
+    kept = {key: value for key, value in schema.items() if key in _SAID}
+    if "properties" in kept:
+        kept["properties"] = {name: _loosened(each) for name, each in kept["properties"].items()}
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(kept.get(keyword), dict):
+            kept[keyword] = _loosened(kept[keyword])
+        if not isinstance(kept.get(keyword), dict) or not kept[keyword]:
+            kept.pop(keyword, None)
+    for keyword in MANY:
+        if keyword in kept:
+            kept[keyword] = [_loosened(each) for each in kept[keyword]]
+    return kept
+
+
+def _with_answers(document: Json, change: Callable[[Json], Json]) -> Json:
+    """A copy whose schemas are changed, but for those that requests use."""
+    components = document["components"]
     requested = _requested(document)
-    tolerant = _Tolerant(schemas)
-    return {
-        **document,
-        "paths": {
-            path: {
-                method: {
-                    **operation,
-                    "responses": {
-                        status: _response(response, tolerant)
-                        for status, response in operation["responses"].items()
-                    },
-                }
-                for method, operation in item.items()
+    paths = {
+        path: {
+            method: {
+                **operation,
+                "responses": {
+                    status: _response(response, change)
+                    for status, response in operation["responses"].items()
+                },
             }
-            for path, item in document["paths"].items()
-        },
-        "components": {
-            **document["components"],
-            "schemas": {
-                name: schema if name in requested else tolerant.schema([schema], nullable=False)
-                for name, schema in schemas.items()
-            },
-        },
+            for method, operation in item.items()
+        }
+        for path, item in document["paths"].items()
     }
+    schemas = {
+        name: schema if name in requested else change(schema)
+        for name, schema in components["schemas"].items()
+    }
+    return {**document, "paths": paths, "components": {**components, "schemas": schemas}}
 
 
-def _response(response: Json, tolerant: _Tolerant) -> Json:
+def _response(response: Json, change: Callable[[Json], Json]) -> Json:
     if "content" not in response:
         return response
     content = {
-        media: {**value, "schema": tolerant.schema([value["schema"]], nullable=False)}
+        media: {**value, "schema": change(value["schema"])}
         for media, value in response["content"].items()
     }
     return {**response, "content": content}
@@ -113,11 +138,11 @@ class _Kinds:
 
     def add(self, schema: Json) -> None:
         kind = schema.get("type")
+        if kind is None and {"properties", "additionalProperties"} & set(schema):
+            kind = "object"
         if "$ref" in schema:
             self.references.add(schema["$ref"].removeprefix(SCHEMAS))
-        if kind == "object" or (
-            kind is None and {"properties", "additionalProperties"} & set(schema)
-        ):
+        if kind == "object":
             self.is_object = True
             for name, value in schema.get("properties", {}).items():
                 self.properties.setdefault(name, []).append(value)
