@@ -48,8 +48,7 @@ def place(document: Json, pointer: str) -> tuple[str, ...]:
     """Returns the path of what a JSON pointer leads to in a document, or would lead to."""
     path: tuple[str, ...] = ()
     node: object = document
-    for part in pointer.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
+    for name in unescaped(pointer):
         if isinstance(node, list):
             members = _members(node, _IDENTITIES.get(path[-1] if path else ""))
             name, node = next(
@@ -160,6 +159,11 @@ _IDENTITIES: dict[str, Callable[[object], str]] = {
     **dict.fromkeys(("required", "enum", "type", "tags"), canonical),
     "x-other-operations": _named("operation"),
 }
+
+
+def unescaped(pointer: str) -> list[str]:
+    """Returns the keys that a JSON pointer is made of."""
+    return [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
 
 
 def escape(part: str) -> str:

@@ -11,7 +11,7 @@ import api_diff
 from regeneration import ABSENT, versions
 from regeneration.breaking import Requirement
 from regeneration.census import Unoffered
-from regeneration.comparing import Difference, overlap, place
+from regeneration.comparing import Difference, differences, place, unescaped
 from regeneration.correcting import Unknown, as_written
 from regeneration.describing import describe, shown
 from regeneration.uses import Uses, and_, verbs
@@ -84,16 +84,13 @@ def at_python(changes: Iterable[api_diff.Change]) -> Iterator[Look]:
             )
 
 
-def at_corrections(
-    unknown: Iterable[Unknown], found: list[Difference], sliced: Json, uses: Uses
-) -> Iterator[Look]:
+def at_corrections(unknown: Iterable[Unknown], sliced: Json, uses: Uses) -> Iterator[Look]:
     """Corrections that were written for something else than upstream has now."""
     for each in unknown:
         path = place(sliced, each.pointer)
         now = shown(each.found)
         if now.endswith("…"):
-            inside = [describe(one) for one in found if overlap(one.path, path)]
-            now = _some(inside, separator="; ") if inside else now
+            now = _some([describe(one) for one in _to_nearest(each)], separator="; ") or now
         correction = each.correction
         yield Look(
             "correction",
@@ -104,7 +101,7 @@ def at_corrections(
             "change the correction, or, where it still holds, add to its x-written-against:\n"
             f"   - {as_written(each.found, _key(each))}",
             (
-                ("Written for", _some([shown_text(as_written(value)) for value in each.known])),
+                ("Written for", _some([shown(value, 40) for value in each.known])),
                 ("Upstream now", now),
             ),
             {
@@ -113,7 +110,7 @@ def at_corrections(
                     "target": correction.target,
                     "reason": correction.reason,
                 },
-                "known": [as_written(value) for value in each.known],
+                "known": ["absent" if value is ABSENT else value for value in each.known],
                 "as_written": as_written(each.found, _key(each)),
                 **({} if each.found is ABSENT else {"found": each.found}),
             },
@@ -176,6 +173,24 @@ def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
         }[each.kind]
         place_ = each.what if each.kind == "server" else str(each.operations[0])
         yield Look(each.kind, title, place_, meaning, to_do)
+
+
+def _to_nearest(unknown: Unknown) -> list[Difference]:
+    """How upstream differs from what is most like it of what a correction was written for."""
+    keys = unescaped(unknown.pointer)
+
+    def placed(value: object) -> Json:
+        """A document that has nothing but this value, in its place."""
+        held: Any = value
+        for key in reversed(keys):
+            held = {} if held is ABSENT else {key: held}
+        return held if isinstance(held, dict) else {}
+
+    now = placed(unknown.found)
+    ways = [
+        differences(placed(value), now) for value in unknown.known if not isinstance(value, str)
+    ]
+    return min(ways, key=len, default=[])
 
 
 def _key(unknown: Unknown) -> str:

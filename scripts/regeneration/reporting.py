@@ -6,6 +6,7 @@ surface of the generated package, and the bytes of all files.
 
 from __future__ import annotations
 
+import json
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ class Report:
         unlisted: The versions that it lists no longer.
         pin: The version that callers sent by default, and the one that they will send.
         release: What to release.
-        files: The files that differ, each with how.
+        files: The files that differ in more than what they were cut from, each with how.
     """
 
     verdict: str
@@ -303,7 +304,16 @@ def make(before: Committed, after: Made, project: Path) -> Report:
     found = differences({slicing.OTHERS: [], **old}, {slicing.OTHERS: [], **after.sliced})
     through = differences(before.corrected, after.corrected)
     uses = Uses(after.operations.client, [old, after.sliced, after.corrected])
-    rewritten = any(": generated/" in line for line in after.files)
+    same_content = {
+        f"differs: openapi/{name}"
+        for name, one, other in (
+            ("upstream.yaml", before.sliced, after.sliced),
+            ("data-events.yaml", before.corrected, after.corrected),
+        )
+        if one is not None and _content(one) == _content(other)
+    }
+    files = tuple(line for line in after.files if line not in same_content)
+    rewritten = any(": generated/" in line for line in files)
     python = [
         # The versions are told apart.
         change
@@ -315,7 +325,7 @@ def make(before: Committed, after: Made, project: Path) -> Report:
     look = (
         *looking.at_requirements(required),
         *looking.at_python(_unsaid(python, required)),
-        *looking.at_corrections(after.unknown, found, after.sliced, uses),
+        *looking.at_corrections(after.unknown, after.sliced, uses),
         *looking.at_operations(after.unoffered),
         *looking.at_version(after.sliced),
         *looking.at_withdrawals(withdrawing.withdrawals(before.sliced, after.sliced, operations)),
@@ -329,7 +339,7 @@ def make(before: Committed, after: Made, project: Path) -> Report:
         versions.described(after.sliced),
     )
     return Report(
-        _verdict(before, look, after, same=not (found or through or python)),
+        _verdict(before, look, files, same=after.form_only and not (found or through or python)),
         look,
         tuple(
             Change(each, describe(each), _effect(each, through, uses, rewritten=rewritten))
@@ -347,22 +357,24 @@ def make(before: Committed, after: Made, project: Path) -> Report:
             pin=pin,
             rewritten=rewritten,
         ),
-        after.files,
+        files,
     )
 
 
-def _verdict(before: Committed, look: tuple[Look, ...], made: Made, *, same: bool) -> str:
+def _verdict(
+    before: Committed, look: tuple[Look, ...], files: tuple[str, ...], *, same: bool
+) -> str:
     breaks = [each.title for each in look if each.kind == "break"]
     if breaks:
         more = f" And {len(breaks) - 1} more." if len(breaks) > 1 else ""
         return f"Breaks callers: {breaks[0]}{more}"
     if look:
         return _heading(look)
-    if not made.files:
+    if not files:
         return "Nothing changed."
     if before.sliced is None:
         return "Everything is new: openapi/upstream.yaml is missing or damaged."
-    if same and made.form_only:
+    if same:
         return "Nothing but the order or the form changed."
     return "Nothing that callers use changed."
 
@@ -401,6 +413,12 @@ def _unsaid(
             and change.name.rstrip(")").replace("(", ".").rsplit(".", 1)[-1] in said
         )
     ]
+
+
+def _content(held: Json) -> str:
+    """What a document holds, in its order, whatever it was cut from."""
+    info = {key: value for key, value in held["info"].items() if key != "x-source"}
+    return json.dumps({**held, "info": info})
 
 
 def _present(key: str, value: object) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+
 from regeneration import ABSENT
 from regeneration.comparing import differences, place
 

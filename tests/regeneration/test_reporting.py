@@ -1,8 +1,21 @@
-"""A regeneration tells a person what it changed, in the API and in Python."""
+"""A regeneration says what it means for callers, first of all whether a person has to look."""
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
+import yaml
+
+from regeneration.releasing import suggest
+
+CREATE, LIST, SUMMARIES = ("/events", "post"), ("/events", "get"), ("/events/summaries", "post")
+NAMES = {
+    "tags": ["Data Events"],
+    "operationId": "listEventNames",
+    "responses": {"200": {"description": "Names"}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -14,60 +27,71 @@ def plain(make_session_project, describe):
 
 @pytest.fixture
 def report(plain, make_project, describe):
-    """Regenerates from a changed 2.16 what was generated from a plain one; returns the report."""
-    project = make_project(like=plain.root)
+    """Regenerates from a changed description what was generated from a plain 2.16.
 
-    def report(change):
-        description = describe("2.16")
+    Returns the project, the lines of the report, and the same as JSON.
+    """
+
+    def report(change, code, version="2.16"):
+        description = describe(version)
         change(description)
-        outcome = project.run(description)
-        assert (outcome.code, outcome.err) == (0, "")
-        return outcome.out.splitlines()
+        project = make_project("project", like=plain.root)
+        same = make_project("same", like=plain.root)
+        outcome, as_json = project.run(description), same.run("--json", description)
+        assert (outcome.code, outcome.err) == (code, "")
+        assert (as_json.code, as_json.err) == (code, "")
+        return project, outcome.out.splitlines(), json.loads(as_json.out)
 
     return report
 
 
+def _operation(description, operation):
+    path, method = operation
+    return description["paths"][path][method]
+
+
+def _schema(description, name):
+    return description["components"]["schemas"][name]
+
+
 def _python(lines):
-    """The rows of the table that ends a report: whether it breaks callers, the name, the change."""
-    table = lines[lines.index("Python:") + 1 :]
-    assert table[0].split() == ["breaks", "name", "change"]
-    assert table[-1].startswith("  Changes: ")
+    """The rows of the table of Python: whether it breaks callers, the name, the change."""
+    start = lines.index("Python:") + 1
+    assert lines[start].split() == ["breaks", "name", "change"]
+    rows = lines[start + 1 : lines.index("", start)]
+    assert rows.pop().startswith("  Changes: ")
     return [
         [breaks, name.removeprefix("intercom_data_events_api."), change]
-        for breaks, name, change in (line.split(maxsplit=2) for line in table[1:-1])
+        for breaks, name, change in (row.split(maxsplit=2) for row in rows)
     ]
 
 
-def _operation(description):
-    return description["paths"]["/events"]["post"]
+def _invented(description):
+    """A new optional field of an answer, a required query parameter, a new operation."""
+    _schema(description, "data_event")["properties"]["source"] = {"type": "string"}
+    _operation(description, LIST)["parameters"].append(
+        {"name": "workspace", "in": "query", "required": True, "schema": {"type": "string"}}
+    )
+    description["paths"]["/events/names"] = {"get": NAMES}
 
 
-def _event(description):
-    return description["components"]["schemas"]["data_event"]
+# Where there is nothing to look at.
 
 
-def test_nothing_to_say(report):
-    assert report(lambda _: None) == ["Nothing changed."]
+def _other_prose(description):
+    description["info"]["description"] = "Other words."
+    _schema(description, "data_event")["properties"]["id"]["example"] = "2"
+    _operation(description, CREATE)["summary"] = "Other words."
+    _operation(description, LIST)["x-internal"] = {"owner": "another"}
 
 
-def test_prose_and_examples_are_nothing_to_say(report):
-    def change(description):
-        description["info"]["description"] = "Other words."
-        _event(description)["properties"]["id"]["example"] = "2"
-        _operation(description)["summary"] = "Other words."
+@pytest.mark.parametrize("change", [lambda _: None, _other_prose])
+def test_without_a_change_there_is_nothing_to_say(report, change):
+    _, lines, as_json = report(change, 0)
 
-    assert report(change) == ["Nothing changed."]
-
-
-def test_an_order_that_changed_is_said_since_it_is_that_of_positional_arguments(report):
-    def change(description):
-        event = _event(description)
-        event["properties"] = dict(reversed(event["properties"].items()))
-
-    lines = report(change)
-
-    assert lines[0] == "Python:"
-    assert ["yes", "models.DataEvent.user_id", "positional parameter was moved"] in _python(lines)
+    assert lines == ["Nothing changed."]
+    assert as_json["changes"] == as_json["look"] == as_json["python"] == as_json["files"] == []
+    assert as_json["release"]["level"] == "none"
 
 
 def test_a_form_that_changed_is_said(plain, make_project, describe):
@@ -77,167 +101,412 @@ def test_a_form_that_changed_is_said(plain, make_project, describe):
 
     outcome = project.run(describe("2.16"))
 
-    assert outcome.out == "Nothing but the order or the form changed.\n"
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[0] == "Nothing but the order or the form changed."
 
 
-def test_only_the_versions(plain, make_project, describe):
-    outcome = make_project(like=plain.root).run(describe("2.14"))
+def test_code_that_changed_is_not_called_form(plain, make_project, describe):
+    project = make_project(like=plain.root)
+    module = project.package / "models" / "data_event.py"
+    module.write_bytes(module.read_bytes() + b"import this\n")
 
-    assert outcome.out.splitlines() == [
-        "Versions:",
-        "  - accepted: 2.15",
-        "  - accepted: 2.16",
-        "  - described: 2.16",
-        "  + described: 2.14",
-        "Only the versions changed.",
-    ]
+    outcome = project.run("--json", describe("2.16"))
+
+    said = json.loads(outcome.out)
+    assert said["verdict"] == "Nothing that callers use changed."
+    assert said["files"] == ["differs: generated/intercom_data_events_api/models/data_event.py"]
+    assert said["release"]["level"] == "patch"
 
 
-def test_a_version_that_is_not_accepted_any_more(report):
+def test_other_versions_are_said_in_their_order_with_the_one_that_callers_send(report):
     def change(description):
-        description["components"]["schemas"]["intercom_version"]["enum"].remove("1.0")
+        for version in ("1.0", "2.10", "2.9"):
+            _schema(description, "intercom_version")["enum"].remove(version)
+        _schema(description, "intercom_version")["enum"] += ["Preview", "2.18"]
 
-    assert report(change) == ["Versions:", "  - accepted: 1.0", "Only the versions changed."]
+    _, lines, as_json = report(change, 0, "2.17")
+
+    assert lines[0] == "Nothing that callers use changed."
+    assert "Versions: now accepted 2.17, 2.18, Preview; no longer listed 1.0, 2.9, 2.10." in lines
+    assert "Callers will send Intercom-Version: 2.17 by default (before: 2.16)." in lines
+    assert as_json["versions"] == {
+        "listed": ["2.17", "2.18", "Preview"],
+        "unlisted": ["1.0", "2.9", "2.10"],
+        "default": {"before": "2.16", "after": "2.17"},
+    }
 
 
-def test_a_parameter_that_came_or_went_or_changed(report):
-    def change(description):
-        _operation(description)["parameters"] = [
-            {"name": "dry_run", "in": "query", "schema": {"type": "boolean"}}
-        ]
+# Each change is shown, with where it ends.
 
-    lines = report(change)
 
-    assert "  + POST /events: dry_run in query: boolean" in lines
-    assert "  - POST /events: Intercom-Version in header: intercom_version" in lines
-    function = "api.data_events.create_data_event.sync_detailed"
-    assert ["no", f"{function}(dry_run)", "added: keyword-only, bool | Unset = UNSET"] in _python(
-        lines
+def _bounds(description):
+    event = _schema(description, "create_data_event_request")
+    event["maxProperties"] = 9
+    event["properties"]["user_id"]["pattern"] = "[a-z]+"
+    _operation(description, LIST)["responses"]["200"]["content"]["application/json"]["schema"] = {
+        "$ref": "#/components/schemas/data_event_list"
+    }
+
+
+def test_what_changed_is_shown_whatever_it_is(report):
+    _, lines, as_json = report(_bounds, 3)
+
+    schemas = "#/components/schemas/create_data_event_request"
+    assert f"  {schemas}/maxProperties: absent → 9 [levelled]" in lines
+    assert any(
+        line.startswith(
+            "  #/components/schemas/create_data_event_request/properties/user_id/pattern"
+        )
+        and "[a-z]+" in line
+        for line in lines
     )
-    assert ["yes", f"{function}(intercom_version)", "removed"] in _python(lines)
+    assert any(
+        line.startswith("  GET /events: answer 200 ") and line.endswith("[read tolerantly]")
+        for line in lines
+    )
+    assert len(as_json["changes"]) == 3
 
 
-def test_an_answer_of_an_operation(report):
+def _new_fields(description):
+    _schema(description, "data_event")["properties"] |= {
+        "source": {"type": "string", "maxLength": 9},
+        "origin": {"$ref": "#/components/schemas/origin"},
+    }
+    description["components"]["schemas"]["origin"] = {"type": "object", "properties": {}}
+    _schema(description, "data_event_summary_item")["properties"]["count"]["minimum"] = 0
+    _schema(description, "create_data_event_request")["properties"]["source"] = {"type": "string"}
+    _operation(description, LIST)["parameters"].append(
+        {"name": "per_page", "in": "query", "schema": {"type": "integer"}}
+    )
+    _operation(description, CREATE)["responses"]["418"] = {"description": "Short and stout"}
+    _operation(description, CREATE)["operationId"] = "submitDataEvent"
+
+
+def test_where_a_change_ends_is_said(report):
+    _, lines, _ = report(_new_fields, 0)
+
+    assert lines[0] == "Nothing that callers use changed."
+    start = lines.index("What changed upstream:")
+    assert sorted(lines[start + 1 : lines.index("", start)]) == sorted(
+        [
+            "  POST /events: answer 418 is new [comes through]",
+            (
+                '  POST /events: called "createDataEvent" → "submitDataEvent" (the client pins its '
+                "own name) [levelled]"
+            ),
+            "  GET /events: new query parameter `per_page`, integer [levelled]",
+            "  create_data_event_request: new field `source`, string [comes through]",
+            "  data_event: new field `source`, string [comes through]",
+            "  data_event: new field `origin`, origin [comes through]",
+            "  origin: new schema, object [comes through]",
+            (
+                "  #/components/schemas/data_event_summary_item/properties/count/minimum: absent → "
+                "0 [read tolerantly]"
+            ),
+        ]
+    )
+    names = [(breaks, name) for breaks, name, _ in _python(lines)]
+    assert ("no", "models.DataEvent.source") in names
+    assert ("no", "models.Origin") in names
+    assert ("no", "models.CreateDataEventRequest.source") in names
+
+
+def test_what_is_long_is_cut_to_a_screen_and_whole_as_json(report):
     def change(description):
-        _operation(description)["responses"]["418"] = {"description": "Short and stout"}
+        for number in range(30):
+            _schema(description, "data_event")["properties"][f"field_{number}"] = {"type": "string"}
+            description["paths"][f"/events/{number}"] = {"get": NAMES}
 
-    lines = report(change)
+    _, lines, as_json = report(change, 3)
 
-    assert lines[0] == "Operations:"
-    assert "  - POST /events (createDataEvent): 202, 401" in lines
-    assert "  + POST /events (createDataEvent): 202, 401, 418" in lines
-
-
-def test_an_operation_of_another_name_is_a_module_of_another_name(report):
-    def change(description):
-        _operation(description)["operationId"] = "submitDataEvent"
-
-    lines = report(change)
-
-    assert "  + POST /events (submitDataEvent): 202, 401" in lines
-    assert _python(lines) == [
-        ["yes", "api.data_events.create_data_event", "removed"],
-        ["no", "api.data_events.submit_data_event", "added: module"],
+    assert lines[0] == "Look at these 30 before you release:"
+    assert len(lines) < 66
+    assert max(map(len, lines)) <= 120
+    assert [line for line in lines if "more; --json has all" in line] == [
+        "… and 24 more; --json has all",
+        "  … and 50 more; --json has all",
+        "  … and 20 more; --json has all",
     ]
+    assert len(as_json["look"]) == 30
+    assert len(as_json["changes"]) == 60
+    assert len(as_json["python"]) == 30
 
 
-def test_a_field_that_came_and_its_python_name(report):
-    def change(description):
-        _event(description)["properties"]["source"] = {"type": "string", "maxLength": 9}
+# What a person has to look at.
 
-    lines = report(change)
 
-    assert lines[:2] == ["Schemas:", "  + data_event.source: string, maxLength 9"]
-    assert _python(lines) == [
-        # Made before the field that a correction adds.
-        ["yes", "models.DataEvent.metadata", "positional parameter was moved"],
-        ["no", "models.DataEvent.source", "added: str | Unset"],
+def test_an_invented_version_is_told_on_one_screen(report):
+    project, lines, as_json = report(_invented, 3, "2.17")
+
+    assert lines[:2] == [
+        "Breaks callers: list and summary do not send `workspace`, which GET /events requires now.",
+        "Look at these 3 before you release:",
     ]
-    assert lines[-1] == "  Changes: 2; break callers: 1; may break them: 0."
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+    assert "  data_event: new field `source`, string [comes through]" in lines
+    assert "  GET /events: new query parameter `workspace`, string, required [levelled]" in lines
+    assert any(line[1:].startswith(". GET /events/names (listEventNames) ") for line in lines)
+    assert "   - {operation: GET /events/names, reason: …}" in lines
+    # The same for programs.
+    assert as_json["verdict"] == lines[0]
+    assert as_json["exit_code"] == 3
+    assert [each["kind"] for each in as_json["look"]] == ["break", "correction", "operation"]
+    text = " ".join(" ".join(lines).split())
+    for each in as_json["look"]:
+        assert each["title"] in text
+        assert each["meaning"] in text
+        assert " ".join(each["to_do"].split()) in text
+    for each in as_json["changes"]:
+        of_versions = each["pointer"] == "#/info/version" or "/intercom_version/" in each["pointer"]
+        assert of_versions or f"{each['words']} [{each['effect']}]" in text
+    assert as_json["release"]["changelog"] in text
+    assert as_json["breaks"] == [lines[0].removeprefix("Breaks callers: ")]
+    # What is committed does not go away; what callers break by has been said.
+    again = project.run()
+    assert again.code == 3
+    assert again.out.splitlines()[0] == "Look at these 2 before you release:"
+    assert "GET /events/names (listEventNames)" in again.out
+    # What was decided does.
+    unknown = next(each for each in as_json["look"] if each["kind"] == "correction")
+    corrections = project.root / "openapi" / "corrections.yaml"
+    content = yaml.safe_load(corrections.read_text(encoding="utf-8"))
+    action = content["actions"][unknown["correction"]["number"] - 1]
+    action["x-written-against"].append(unknown["as_written"])
+    corrections.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    operations = project.root / "openapi" / "operations.yaml"
+    text = operations.read_text(encoding="utf-8")
+    left_out = "unsupported:\n  - {operation: GET /events/names, reason: A test.}"
+    operations.write_text(text.replace("unsupported: []", left_out), encoding="utf-8")
+    assert project.run().out == "Nothing changed.\n"
 
 
-def test_a_field_that_went_and_its_python_name(project, describe):
+def test_a_field_that_the_body_must_have_is_said_once(report):
+    def change(description):
+        event = _schema(description, "create_data_event_request")
+        event["properties"]["source"] = {"type": "string"}
+        event["required"] = ["source"]
+        _schema(description, "create_data_event_summaries_request")["required"] = ["user_id"]
+
+    _, lines, as_json = report(change, 3)
+
+    assert lines[0] == (
+        "Breaks callers: create and send do not send `source`, which POST /events requires now."
+    )
+    assert len(as_json["breaks"]) == 1
+    assert "Intercom may refuse the requests of create and send." in "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def extended(make_session_project, describe):
+    """A project whose description has fields that others lack, or have otherwise."""
+    project = make_session_project("extended")
     description = describe("2.16")
-    _event(description)["properties"]["source"] = {"type": "string"}
-    project.run(description)
+    _schema(description, "data_event")["properties"]["source"] = {"type": "string"}
+    _schema(description, "create_data_event_request")["properties"] |= {
+        "origin": {"type": "string"},
+        "size": {"type": "integer"},
+    }
+    assert project.run(description).code == 0
+    return project
 
-    lines = project.run(describe("2.16")).out.splitlines()
 
-    assert lines[:2] == ["Schemas:", "  - data_event.source: string"]
-    assert ["yes", "models.DataEvent.source", "removed"] in _python(lines)
+def test_names_that_go_break_callers_and_types_that_change_may(extended, make_project, describe):
+    description = describe("2.16")
+    size = {"type": "string"}
+    _schema(description, "create_data_event_request")["properties"]["size"] = size
+
+    outcome = make_project(like=extended.root).run(description)
+
+    lines = outcome.out.splitlines()
+    assert outcome.code == 3
+    assert lines[0] == (
+        "Breaks callers: Python: changes of models.CreateDataEventRequest.origin, "
+        "models.DataEvent.source break callers."
+    )
+    assert "2. Python: changes of models.CreateDataEventRequest.size may break callers." in lines
+    assert [breaks for breaks, *_ in _python(lines)] == ["yes", "yes", "maybe"]
+    assert "  data_event: field `source` is gone [comes through]" in lines
 
 
-def test_a_field_that_is_required_or_of_another_type_now(project, describe):
-    def description(fields, *required):
-        made = describe("2.16")
-        made["components"]["schemas"]["source"] = {
-            "type": "object",
-            "properties": {name: {"type": type_} for name, type_ in fields.items()},
-            "required": list(required),
+def test_what_operations_lost_is_to_be_looked_at(report):
+    def change(description):
+        description["servers"].pop()
+        description["security"] = [{"key": []}]
+        description["components"]["securitySchemes"]["key"] = {"type": "http", "scheme": "basic"}
+        _operation(description, SUMMARIES)["deprecated"] = True
+        responses = _operation(description, CREATE)["responses"]
+        responses["204"] = responses.pop("202")
+
+    _, lines, as_json = report(change, 3)
+
+    assert lines[0].startswith(("Look at these ", "Breaks callers: "))
+    kinds = [each["kind"] for each in as_json["look"]]
+    assert {"server", "security", "deprecated", "status"} <= set(kinds)
+    text = "\n".join(lines)
+    assert "The server https://api.au.intercom.io is gone" in text
+    assert "POST /events/summaries is deprecated now." in text
+    assert "POST /events does not answer 202 any more." in text
+    assert "bearerAuth does not authenticate any more" in text
+
+
+@pytest.mark.parametrize("version", ["2.17", "3.0", "Preview"])
+def test_a_version_that_its_own_description_does_not_list_is_to_be_looked_at(report, version):
+    def change(description):
+        _schema(description, "intercom_version")["enum"].remove(version)
+
+    project, lines, as_json = report(change, 3, version)
+
+    assert lines[0] == "Look at this before you release:"
+    assert [each["kind"] for each in as_json["look"]] == ["version"]
+    assert f"   Means: each request would carry Intercom-Version: {version}, " in "\n".join(lines)
+    assert project.run().code == 3
+
+
+def test_text_from_outside_controls_no_terminal(report):
+    def change(description):
+        description["paths"] |= {
+            "/events/\x1b]0;owned\x07": {"get": {**NAMES, "operationId": "a\nVerdict"}},
+            "/events/\u202egnp.exe": {"post": NAMES},
+            "/events/" + "long" * 5_000: {"delete": NAMES},
+            "/events/\u8d64\ud83d": {"get": {**NAMES, "tags": ["Data Events\r\u2028"]}},
         }
-        _event(made)["properties"]["source"] = {"$ref": "#/components/schemas/source"}
-        return made
+        _schema(description, "data_event")["properties"]["kind"] = {
+            "type": "string",
+            "enum": ["x" * 5_000, "Nothing changed."],
+        }
 
-    project.run(description({"name": "string", "size": "integer"}))
-    outcome = project.run(description({"name": "string", "size": "string"}, "name"))
+    _, lines, as_json = report(change, 3)
 
-    assert _python(outcome.out.splitlines()) == [
-        ["yes", "models.Source.name", "parameter is now required: str | Unset → str"],
-        ["maybe", "models.Source.size", "int | Unset → str | Unset"],
-    ]
-    assert outcome.out.endswith("  Changes: 2; break callers: 1; may break them: 1.\n")
-
-
-def test_a_schema_that_came_and_its_class(report):
-    def change(description):
-        description["components"]["schemas"]["source"] = {"type": "object", "properties": {}}
-        _event(description)["properties"]["source"] = {"$ref": "#/components/schemas/source"}
-
-    lines = report(change)
-
-    assert "  + source: object" in lines
-    assert "  + data_event.source: source" in lines
-    assert ["no", "models.Source", "added: class"] in _python(lines)
+    assert lines[0] == "Look at these 4 before you release:"
+    assert all(line.isprintable() and len(line) <= 120 for line in lines)
+    assert len(lines) < 50
+    assert all(text.isprintable() for each in as_json["look"] for text in each["why"])
 
 
-def test_what_the_corrections_level(report):
-    def change(description):
-        _event(description)["properties"]["email"]["nullable"] = True
-
-    assert report(change) == [
-        "Schemas:",
-        "  - data_event.email: string",
-        "  + data_event.email: string, nullable True",
-        "The corrections level this: no Python name or signature changed.",
-    ]
+# Where there is nothing to compare with, and nothing to report.
 
 
 def test_everything_is_new_where_there_was_nothing(project, describe):
     for path in ("openapi/upstream.yaml", "openapi/data-events.yaml"):
         (project.root / path).unlink()
+    shutil.rmtree(project.package)
 
-    lines = project.run(describe("2.17")).out.splitlines()
+    outcome = project.run(describe("2.17"))
 
-    assert "  + POST /events/summaries (dataEventSummaries): 200, 401" in lines
-    assert "  + data_event_summary_item.count: integer" in lines
-    assert not [line for line in lines if line.startswith("  - ") and "described" in line]
+    lines = outcome.out.splitlines()
+    assert (outcome.code, outcome.err) == (0, "")
+    assert lines[0] == "Everything is new: openapi/upstream.yaml is missing or damaged."
+    assert "  /events/summaries is new [comes through]" in lines
+    assert _python(lines) == [["no", "intercom_data_events_api", "added: module"]]
+    assert "Callers will send Intercom-Version: 2.17 by default (before: unknown)." in lines
 
 
-def test_a_package_that_does_not_parse_is_as_none(project, describe):
+@pytest.mark.parametrize("damage", ["[", "{}", "components: {schemas: {a: {items: 5}}}"])
+def test_damaged_files_do_not_keep_new_ones_from_being_written(project, describe, damage):
+    for path in ("openapi/upstream.yaml", "openapi/data-events.yaml"):
+        (project.root / path).write_text(damage, encoding="utf-8")
     (project.package / "__init__.py").write_text("def (", encoding="utf-8")
 
     outcome = project.run(describe("2.17"))
 
     assert (outcome.code, outcome.err) == (0, "")
-    assert _python(outcome.out.splitlines()) == [
-        ["no", "intercom_data_events_api", "added: module"]
-    ]
+    assert outcome.out.splitlines()[0].startswith("Everything is new")
+    assert project.run().out == "Nothing changed.\n"
 
 
-def test_a_slice_that_cannot_be_read_does_not_keep_a_new_one_from_being_written(project, describe):
-    for damage in ("[", "components: {schemas: {a: {items: 5}}}"):
-        (project.root / "openapi" / "upstream.yaml").write_text(damage, encoding="utf-8")
+def test_a_refusal_is_json_for_programs(project, describe):
+    description = describe("2.17")
+    del description["paths"]["/events"]["post"]
+    before = project.files()
 
-        outcome = project.run(describe("2.17"))
+    outcome = project.run("--json", description)
 
-        assert (outcome.code, outcome.err) == (0, "")
+    assert (outcome.code, outcome.err) == (1, "")
+    said = json.loads(outcome.out)
+    assert said["exit_code"] == 1
+    assert "lacks the operation POST /events" in said["refused"]
+    assert project.files() == before
+
+
+def test_a_check_is_json_for_programs(project):
+    assert json.loads(project.run("--check", "--json").out) == {"drift": [], "exit_code": 0}
+    (project.package / "client.py").unlink()
+    (project.root / "openapi" / "data-events.yaml").write_text("{}", encoding="utf-8")
+
+    outcome = project.run("--check", "--json")
+
+    assert (outcome.code, outcome.err) == (1, "")
+    assert json.loads(outcome.out) == {
+        "drift": [
+            "missing: generated/intercom_data_events_api/client.py",
+            "differs: openapi/data-events.yaml",
+        ],
+        "exit_code": 1,
+    }
+
+
+# The release.
+
+
+@pytest.fixture
+def suggested(tmp_path):
+    """Suggests the release of a project of a version."""
+    about = tmp_path / "overlays" / "intercom_data_events" / "__about__.py"
+    about.parent.mkdir(parents=True)
+
+    def suggested(version, **facts):
+        about.write_text(f'"""What it is."""\n\n__version__ = "{version}"\n', encoding="utf-8")
+        nothing = {
+            "breaks": (), "new": (), "gone": (), "pin": ("2.16", "2.16"), "rewritten": False
+        }  # fmt: skip
+        release = suggest(tmp_path, **nothing | facts)
+        assert release.before == version
+        return release
+
+    return suggested
+
+
+BREAKS = {"breaks": ["One breaks."], "new": ["models.A"], "rewritten": True}
+
+
+@pytest.mark.parametrize(
+    ("version", "facts", "level", "after"),
+    [
+        ("0.1.0", BREAKS, "minor", "0.2.0"),
+        ("1.4.2", BREAKS, "major", "2.0.0"),
+        ("0.9.3", {"new": ["models.A"], "rewritten": True}, "minor", "0.10.0"),
+        ("1.4.2", {"new": ["models.A"], "rewritten": True}, "minor", "1.5.0"),
+        ("1.4.2", {"gone": ["2.7"], "rewritten": True}, "minor", "1.5.0"),
+        ("1.4.2", {"pin": ("2.16", "2.17"), "rewritten": True}, "minor", "1.5.0"),
+        ("1.4.2", {"rewritten": True}, "patch", "1.4.3"),
+        ("1.4.2", {}, "none", "1.4.2"),
+    ],
+)
+def test_a_release_follows_from_what_callers_notice(suggested, version, facts, level, after):
+    release = suggested(version, **facts)
+
+    assert (release.level, release.after) == (level, after)
+    assert bool(release.changelog) == (level != "none")
+
+
+def test_a_line_for_the_changelog_says_what_callers_notice(suggested):
+    release = suggested(
+        "1.4.2", breaks=["One breaks."], new=list("abcdefg"), gone=["2.7"], pin=("2.16", "2.17")
+    )
+
+    assert release.changelog == (
+        "- Breaking: One breaks. Generated from Intercom's description of 2.17, the version that "
+        "is sent by default now (before: 2.16). New: a, b, c, d, e, 2 more. No longer listed: 2.7."
+    )
+
+
+def test_the_version_of_the_project_is_raised_in_the_report(plain, make_project, describe):
+    project = make_project(like=plain.root)
+    about = project.root / "overlays" / "intercom_data_events" / "__about__.py"
+    about.parent.mkdir(parents=True)
+    about.write_text('__version__ = "0.3.1"\n', encoding="utf-8")
+
+    outcome = project.run(describe("2.17"))
+
+    assert "Release: minor: 0.3.1 → 0.4.0. For CHANGELOG.md:" in outcome.out.splitlines()

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+
+#: What the descriptions differ in from that of 2.16, beside their versions.
+_DIFFERENCES = {
+    "2.11": {
+        "GET /events: new query parameter `per_page`, integer": "levelled",
+        "data_event_list: fields `type`, `events` are required now": "read tolerantly",
+        (
+            "data_event_summary: fields `type`, `email`, `intercom_user_id`, `user_id`, `events` "
+            "are required now"
+        ): "read tolerantly",
+        "data_event_summary_item can no longer be null": "read tolerantly",
+        (
+            "data_event_summary_item: fields `name`, `first`, `last`, `count` are required now"
+        ): "read tolerantly",
+    },
+    "Preview": {
+        "create_data_event_request.metadata.*: string → anything": "levelled",
+        "data_event.metadata.*: string → anything": "read tolerantly",
+    },
+}
 
 
 @pytest.fixture
@@ -30,13 +52,13 @@ def test_2_14_changes_only_the_versions_and_says_so(project, upstream):
     outcome = project.run(upstream / "intercom-2.14.yaml")
 
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.splitlines() == [
-        "Versions:",
-        "  - accepted: 2.15",
-        "  - accepted: 2.16",
-        "  - described: 2.16",
-        "  + described: 2.14",
-        "Only the versions changed.",
+    assert outcome.out.splitlines()[:6] == [
+        "Nothing that callers use changed.",
+        "",
+        "Python: no name and no signature changed.",
+        "",
+        "Versions: no longer listed 2.15, 2.16.",
+        "Callers will send Intercom-Version: 2.14 by default (before: 2.16).",
     ]
     after = project.files()
     assert {name for name in before | after if before.get(name) != after.get(name)} == {
@@ -47,3 +69,23 @@ def test_2_14_changes_only_the_versions_and_says_so(project, upstream):
     }
     assert project.imports("print(package.API_VERSION)").out == "2.14\n"
     assert project.run("--check").code == 0
+
+
+@pytest.mark.parametrize(
+    "version", ["2.7", "2.8", "2.9", "2.10", "2.11", "2.12", "2.13", "2.15", "Preview"]
+)
+def test_a_published_description_needs_no_decision_and_nothing_of_it_is_denied(
+    project, upstream, version
+):
+    outcome = project.run("--json", upstream / f"intercom-{version.lower()}.yaml")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    report = json.loads(outcome.out)
+    assert report["verdict"] == "Nothing that callers use changed."
+    assert report["look"] == report["breaks"] == report["python"] == []
+    assert report["versions"]["default"] == {"before": "2.16", "after": version}
+    assert {
+        each["words"]: each["effect"]
+        for each in report["changes"]
+        if each["pointer"] != "#/info/version" and "/intercom_version/" not in each["pointer"]
+    } == _DIFFERENCES.get(version, {})
