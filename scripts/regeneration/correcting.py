@@ -198,7 +198,7 @@ def _apply(
             "matches nothing in this version of the description; fix the target, remove the "
             f"action, or add `absent` to its {WRITTEN_AGAINST}"
         )
-    update = action.get("update")
+    update = action.get("update", ABSENT)
     before = [(_pointer(each), _touched(each.value, update)) for each in found]
     try:
         # One at a time, and from copies: an action sees what those before it did, and YAML aliases
@@ -211,14 +211,10 @@ def _apply(
         raise _ActionError(f"cannot be applied: {error}") from error
     if known is None:
         return []
-    after = {_pointer(each): each.value for each in expression.find(described)}
     return [
         Unknown(correction, pointer, known, value)
         for pointer, value in before
-        if not any(
-            _agrees(value, each, _touched(after.get(pointer, ABSENT), update), pointer)
-            for each in known
-        )
+        if not any(_agrees(value, each, update, pointer) for each in known)
     ]
 
 
@@ -233,20 +229,21 @@ def _touched(node: object, update: object) -> object:
     return copy.deepcopy(node)
 
 
-def _agrees(found: object, known: object, after: object, key: str) -> bool:
-    """Whether a correction knows what was found, as written or since it says the same."""
+def _agrees(found: object, known: object, update: object, key: str) -> bool:
+    """Whether a correction knows what was found: as written, or since it says the same itself."""
     key = key.rsplit("/", 1)[-1]
     if isinstance(known, str) and _DIGEST.fullmatch(known):
         return digest(found, key) == known
-    if _same(found, known, key) or _same(found, after, key):
+    if _same(found, known, key) or _same(found, update, key):
         return True
     if known is ABSENT and key == "required" and isinstance(found, list):
-        # What upstream did not require where the correction was written, but which it does.
-        return isinstance(after, list) and set(found) <= set(after)
+        return isinstance(update, list) and set(found) <= set(update)
     known = {} if known is ABSENT else known
-    if isinstance(found, dict) and isinstance(known, dict) and isinstance(after, dict):
+    if isinstance(found, dict) and isinstance(known, dict) and isinstance(update, dict):
         return all(
-            _agrees(found.get(name, ABSENT), known.get(name, ABSENT), after.get(name, ABSENT), name)
+            _agrees(
+                found.get(name, ABSENT), known.get(name, ABSENT), update.get(name, ABSENT), name
+            )
             for name in found.keys() | known.keys()
         )
     return False
@@ -274,13 +271,10 @@ def _is_prose(key: str, value: object) -> bool:
 
 
 def _deduplicate(node: object) -> None:
-    """Leaves one of each in lists that are sets, to which an update appends."""
+    """Leaves one of each name that is required, since an update appends to the list."""
+    if isinstance(node, dict) and isinstance(node.get("required"), list):
+        node["required"] = list(dict.fromkeys(node["required"]))
     for held in _held(node):
-        if isinstance(held, dict):
-            for key in ("required", "enum"):
-                if isinstance(held.get(key), list):
-                    unique = {canonical(value): value for value in held[key]}
-                    held[key] = list(unique.values())
         _deduplicate(held)
 
 

@@ -313,7 +313,8 @@ def test_a_value_of_an_enum_is_text_and_nothing_else(project, describe, monkeypa
     for payload in payloads:
         _accepted_version(description, payload)
     held = {"type": "string", "enum": payloads}
-    _event(description)["properties"]["held"] = held
+    request = _schemas(description)["create_data_event_request"]
+    request["properties"]["held"] = held
     _operation(description)["parameters"].append({"name": "held", "in": "query", "schema": held})
     _schemas(description)["error"]["properties"]["kind"] = {"const": payloads[0]}
 
@@ -324,8 +325,9 @@ def test_a_value_of_an_enum_is_text_and_nothing_else(project, describe, monkeypa
     code = f"""
 for payload in {payloads!r}:
     assert payload in models.IntercomVersion.__args__
-    assert payload in models.DataEventHeld.__args__
-    event = models.DataEvent.from_dict({{"event_name": "e", "created_at": 1, "held": payload}})
+    assert payload in models.CreateDataEventRequestHeld.__args__
+    fields = {{"event_name": "e", "created_at": 1, "held": payload}}
+    event = models.CreateDataEventRequest.from_dict(fields)
     assert event.held == payload and event.to_dict()["held"] == payload
 """
     imported = project.imports(code)

@@ -652,7 +652,8 @@ class _Descriptions:
         self._path.write_bytes(content)
         source = self._document.read(str(self._path))
         sliced = self._slice(source, self._operations.client, self._kept, None)
-        self._document.dump(self._correct(sliced, self._corrections), "corrected")
+        corrected = self._correct(sliced, self._corrections, self._operations)
+        self._document.dump(corrected.document, "corrected")
         return []
 
 

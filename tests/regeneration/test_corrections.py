@@ -1,0 +1,276 @@
+"""Corrections say what they were written against; what upstream says instead is found."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from regeneration import ABSENT, RegenerationError, correcting
+from regeneration.document import Source, read
+from regeneration.operations import read_operations
+from regeneration.slicing import slice_description
+
+OPENAPI = Path(__file__).parents[2] / "openapi"
+OPERATIONS = read_operations(read(str(OPENAPI / "operations.yaml")))
+CORRECTIONS = read(str(OPENAPI / "corrections.yaml"))
+
+
+def _sliced(description):
+    kept = correcting.referenced_schemas(CORRECTIONS)
+    return slice_description(Source("d.yaml", "0" * 64, description), OPERATIONS.client, kept)
+
+
+def _corrected(description, *actions):
+    corrections = CORRECTIONS
+    if actions:
+        corrections = Source("c.yaml", "", {"overlay": "1.0.0", "actions": list(actions)})
+    return correcting.correct(_sliced(description), corrections, OPERATIONS)
+
+
+def _schemas(description):
+    return description["components"]["schemas"]
+
+
+def _properties(description, schema="data_event"):
+    return _schemas(description)[schema]["properties"]
+
+
+def _parameters(description):
+    return description["paths"]["/events"]["get"]["parameters"]
+
+
+def _action(target, *written, **more):
+    known = {"x-written-against": list(written)} if written else {}
+    return {"target": target, "description": "why", **known, **more}
+
+
+def test_the_corrections_know_what_they_were_written_against(describe):
+    assert _corrected(describe("2.16")).unknown == ()
+
+
+REQUEST = "create_data_event_request"
+SUMMARIES = "create_data_event_summaries_request"
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        (
+            lambda d: _parameters(d).append(
+                {"name": "since", "in": "query", "required": True, "schema": {"type": "string"}}
+            ),
+            "#/paths/~1events/get/parameters",
+        ),
+        (lambda d: _parameters(d)[-1].update(required=True), "#/paths/~1events/get/parameters"),
+        (lambda d: _parameters(d).pop(), "#/paths/~1events/get/parameters"),
+        (lambda d: _properties(d).pop("email"), "#/components/schemas/data_event"),
+        (lambda d: _properties(d, REQUEST).pop("email"), f"#/components/schemas/{REQUEST}"),
+        (
+            lambda d: _properties(d, "data_event_summary_item").pop("count"),
+            "#/components/schemas/data_event_summary_item",
+        ),
+        (
+            lambda d: _properties(d)["created_at"].update(type="string"),
+            "#/components/schemas/data_event",
+        ),
+        (
+            lambda d: _properties(d, REQUEST)["created_at"].update(type="string"),
+            f"#/components/schemas/{REQUEST}",
+        ),
+        (
+            lambda d: _properties(d, REQUEST)["created_at"].update(format="int32"),
+            f"#/components/schemas/{REQUEST}",
+        ),
+        (
+            lambda d: _properties(d, "data_event_list")["pages"]["properties"]["next"].update(
+                type="object"
+            ),
+            "#/components/schemas/data_event_list",
+        ),
+        (
+            lambda d: _properties(d, "data_event_list")["type"].update(enum=["events"]),
+            "#/components/schemas/data_event_list",
+        ),
+        (
+            lambda d: _properties(d, "data_event_summary")["type"]["enum"].append("event.list"),
+            "#/components/schemas/data_event_summary",
+        ),
+        (
+            lambda d: _properties(d, REQUEST)["metadata"].update(additionalProperties=False),
+            f"#/components/schemas/{REQUEST}/properties/metadata",
+        ),
+        (
+            lambda d: _schemas(d)[REQUEST]["anyOf"].append({"required": ["event_name", "phone"]}),
+            f"#/components/schemas/{REQUEST}/anyOf",
+        ),
+        (
+            lambda d: _schemas(d)[SUMMARIES].update(required=["id"]),
+            f"#/components/schemas/{SUMMARIES}",
+        ),
+        (
+            lambda d: d["paths"]["/events"]["get"]["responses"]["200"]["content"][
+                "application/json"
+            ].update(schema={"$ref": "#/components/schemas/data_event_list"}),
+            "#/paths/~1events/get/responses/200/content/application~1json/schema",
+        ),
+        (
+            lambda d: d["paths"]["/events"]["post"]["responses"].pop("202"),
+            "#/paths/~1events/post",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_correction_was_not_written_against_is_found(describe, change, pointer):
+    description = describe("2.17")
+    change(description)
+
+    corrected = _corrected(description)
+
+    assert [each.pointer for each in corrected.unknown] == [pointer]
+    (unknown,) = corrected.unknown
+    assert unknown.found not in unknown.known
+    assert CORRECTIONS.content["actions"][unknown.correction.number - 1]["target"] == (
+        unknown.correction.target
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: _parameters(d).reverse(),
+        lambda d: _schemas(d)[REQUEST]["anyOf"].reverse(),
+        lambda d: [each["required"].reverse() for each in _schemas(d)[REQUEST]["anyOf"]],
+        lambda d: _schemas(d)["data_event"]["required"].reverse(),
+        lambda d: _properties(d).update({"id": _properties(d).pop("id")}),
+        lambda d: _properties(d)["email"].update(description="Other words", example="x"),
+        lambda d: _parameters(d)[-1]["schema"].update(default=True),
+    ],
+    ids=["parameters", "variants", "required", "fields required", "keys", "prose", "a default"],
+)
+def test_neither_order_nor_prose_nor_defaults_matter_to_corrections(describe, change):
+    description = describe("2.17")
+    change(description)
+
+    assert _corrected(description).unknown == ()
+
+
+def _seconds_as_integers(description):
+    for schema in ("data_event", REQUEST):
+        _properties(description, schema)["created_at"]["format"] = "int64"
+
+
+def _failure_described(description):
+    responses = description["paths"]["/events"]["post"]["responses"]
+    responses["422"] = copy.deepcopy(responses["401"])
+
+
+def _required_as_ours(description):
+    _schemas(description)[REQUEST]["required"] = ["event_name", "created_at"]
+    _schemas(description)[SUMMARIES]["required"] = ["user_id"]
+
+
+def _body_required(description):
+    description["paths"]["/events"]["post"]["requestBody"]["required"] = True
+
+
+@pytest.mark.parametrize(
+    "change", [_seconds_as_integers, _failure_described, _required_as_ours, _body_required]
+)
+def test_upstream_may_come_to_say_what_a_correction_says(describe, change):
+    before = _corrected(describe("2.17")).document
+    description = describe("2.17")
+    change(description)
+
+    corrected = _corrected(description)
+
+    assert corrected.unknown == ()
+    assert corrected.document["components"] == before["components"]
+
+
+def test_a_digest_stands_for_a_long_value_and_is_printed_for_one(describe):
+    long = {"type": "object", "properties": {f"field_{n}": {"type": "string"} for n in range(9)}}
+    description = describe("2.17")
+    _properties(description, REQUEST)["metadata"] = long
+    target = f"$.components.schemas.{REQUEST}.properties.metadata"
+
+    (unknown,) = _corrected(description, _action(target, "absent", remove=True)).unknown
+    text = correcting.as_written(unknown.found)
+
+    assert (unknown.known, unknown.found) == ((ABSENT,), long)
+    assert text.startswith("sha256:")
+    assert len(text) == len("sha256:") + 16
+    assert _corrected(description, _action(target, text, remove=True)).unknown == ()
+    assert correcting.as_written({"type": "string"}) == '{"type": "string"}'
+    assert correcting.as_written(ABSENT) == "absent"
+
+
+def test_each_match_of_a_target_is_compared_apart(describe):
+    target = f"$.components.schemas['{REQUEST}','{SUMMARIES}'].properties.user_id"
+    description = describe("2.17")
+    _properties(description, SUMMARIES)["user_id"]["type"] = "integer"
+
+    action = _action(target, {"type": "string"}, update={"type": "string"})
+    # What the update makes of it is what it was written against, so that one of two differs.
+    corrected = _corrected(description, action)
+
+    (unknown,) = corrected.unknown
+    assert unknown.pointer == f"#/components/schemas/{SUMMARIES}/properties/user_id"
+    assert unknown.found == {"type": "integer"}
+
+
+def test_an_action_is_compared_with_what_those_before_it_left(describe):
+    target = f"$.components.schemas.{REQUEST}"
+    first = _action(
+        target, {"properties": {"id": {}}}, update={"properties": {"id": {"format": "x"}}}
+    )
+    second = _action(f"{target}.properties.id", {"type": "string", "format": "x"}, remove=True)
+
+    assert _corrected(describe("2.17"), first, second).unknown == ()
+
+
+def test_every_correction_that_cannot_be_applied_is_named_at_once(describe):
+    actions = [
+        _action("$.info", {}, update={"title": "fine"}),
+        _action("$.[", {}, update={}),
+        _action("$.nowhere", {}, update={}),
+        {**_action("$.info", {}, update={}), "description": " "},
+        _action("$.info", update={}),
+        _action("$", "absent", remove=True),
+        {"update": {}},
+        _action("$.info", {}),
+        _action("$.gone", "absent", remove=True),
+    ]
+
+    with pytest.raises(RegenerationError) as caught:
+        _corrected(describe("2.17"), *actions)
+
+    said = str(caught.value)
+    for words in (
+        "c.yaml: action 2 ($.[): the target is not JSONPath",
+        "action 3 ($.nowhere): matches nothing in this version of the description; fix the target",
+        "action 4 ($.info): says no reason; give it a description",
+        "action 5 ($.info): does not say what it was written against; give it x-written-against",
+        "action 6 ($): cannot be applied",
+        "action 7: has no target; give it a JSONPath",
+        "action 8 ($.info): needs either an update or `remove: true`",
+    ):
+        assert words in said
+    assert "action 1" not in said
+    assert "action 9" not in said
+
+
+def test_what_upstream_requires_of_a_request_stays_required(describe):
+    description = describe("2.17")
+    _schemas(description)[REQUEST]["required"] = ["id", "event_name"]
+    _properties(description, SUMMARIES)["event_summaries"]["required"] = ["count"]
+    _properties(description, SUMMARIES)["event_summaries"]["properties"]["kind"] = {
+        "type": "string"
+    }
+    _properties(description, SUMMARIES)["event_summaries"]["required"].append("kind")
+
+    schemas = _corrected(description).document["components"]["schemas"]
+
+    assert sorted(schemas[REQUEST]["required"]) == ["created_at", "event_name", "id"]
+    nested = schemas[SUMMARIES]["properties"]["event_summaries"]["required"]
+    assert sorted(nested) == ["count", "event_name", "first", "kind", "last"]
