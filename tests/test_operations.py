@@ -14,7 +14,6 @@ import pytest
 from verbs import ARGUMENTS, OPERATIONS, VERBS
 
 import intercom_data_events as package
-from intercom_data_events import emulator
 from intercom_data_events.emulator._endpoints import _ENDPOINTS
 
 CLIENTS = (
@@ -122,7 +121,3 @@ def test_each_verb_is_used_where_others_judge_it(file):
     text = (HERE / file).read_text(encoding="utf-8")
 
     assert [verb for verb in VERBS if f"client.{verb}(" not in text] == []
-
-
-def test_the_emulator_says_which_operations_it_has():
-    assert [str(each) for each in OPERATIONS.client if str(each) not in emulator.__doc__] == []

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGE = "intercom_data_events_api"
 Json = dict[str, Any]
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _versions(version: str) -> list[str]:
@@ -251,7 +252,22 @@ def _event_schemas() -> Json:
     }
 
 
+@functools.cache
+def _added() -> Json:
+    """Operations that the client has beside those described here, as the committed slice has them.
+
+    So a new operation is part of the description without being described once more.
+    """
+    sliced = yaml.load((ROOT / "openapi" / "upstream.yaml").read_bytes(), Loader=_LOADER)
+    own = _events()
+    return {
+        "paths": {path: item for path, item in sliced["paths"].items() if path not in own},
+        "schemas": sliced["components"]["schemas"],
+    }
+
+
 def _describe(version: str = "2.16") -> Json:
+    added = _added()
     error = {
         "type": "object",
         "title": "Failure",
@@ -293,6 +309,7 @@ def _describe(version: str = "2.16") -> Json:
                     ),
                 },
                 **_events(),
+                **added["paths"],
                 "/articles/{article_id}": {
                     "parameters": [
                         {
@@ -307,6 +324,7 @@ def _describe(version: str = "2.16") -> Json:
             },
             "components": {
                 "schemas": {
+                    **added["schemas"],
                     "article": {
                         "type": "object",
                         "properties": {

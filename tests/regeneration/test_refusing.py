@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from verbs import OPERATIONS
 
 
 @pytest.fixture
@@ -131,26 +132,18 @@ def test_an_endless_file_is_refused(refuses):
 
 def test_a_description_without_data_events_is_refused(describe, refuses):
     description = describe()
-    del description["paths"]["/events"], description["paths"]["/events/summaries"]
+    for operation in OPERATIONS.client:
+        description["paths"].pop(operation.path, None)
 
     refuses(description, "description.yaml", "#/paths", "no data-events operations")
 
 
-@pytest.mark.parametrize(
-    ("path", "method", "named"),
-    [
-        ("/events", "get", "GET /events"),
-        ("/events", "post", "POST /events"),
-        ("/events/summaries", "post", "POST /events/summaries"),
-    ],
-)
-def test_a_description_that_lacks_one_of_the_operations_is_refused(
-    describe, refuses, path, method, named
-):
+@pytest.mark.parametrize("operation", OPERATIONS.client, ids=str)
+def test_a_description_that_lacks_one_of_the_operations_is_refused(describe, refuses, operation):
     description = describe()
-    del description["paths"][path][method]
+    del description["paths"][operation.path][operation.method]
 
-    refuses(description, "description.yaml", "#/paths", f"lacks the operation {named}")
+    refuses(description, "description.yaml", "#/paths", f"lacks the operation {operation}")
 
 
 def _operation(description):

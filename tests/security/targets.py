@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import islice
+from operator import methodcaller
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -40,8 +41,9 @@ from intercom_data_events.tracker import Tracker
 from searching import EMAIL, PIECES, TOKEN, Target
 
 PROJECT = Path(__file__).parents[2]
-sys.path += [str(PROJECT / folder) for folder in ("tests/overlays", "scripts")]
+sys.path += [str(PROJECT / folder) for folder in ("tests", "tests/overlays", "scripts")]
 
+import verbs  # noqa: E402  # needs the path
 from raw_server import Connection, RawServer, encode  # noqa: E402  # needs the path
 
 _NOW = 1_671_028_894
@@ -218,13 +220,10 @@ def _consume(listing: Iterable[Any]) -> None:
 
 
 _OPERATIONS: dict[str, Callable[[Any], Any]] = {
+    **{verb: methodcaller(verb, **arguments) for verb, arguments in verbs.ARGUMENTS.items()},
     "list": lambda client: client.list(email=EMAIL),
     "list since": lambda client: client.list(since=f"?email={EMAIL}&since=1", per_page=1),
-    "summary": lambda client: client.summary(user_id="1"),
     "create": lambda client: client.create("ran", email=EMAIL, created_at=_NOW),
-    "create_summary": lambda client: client.create_summary(
-        user_id="1", event_name="ran", count=1, first=_NOW, last=_NOW
-    ),
 }
 
 

@@ -1,11 +1,11 @@
-"""A stateful stand-in for Intercom's three data-event endpoints, for tests and trials.
+"""A stateful stand-in for Intercom's data-event endpoints, for tests and trials.
 
-It imitates what Intercom documents of `POST /events`, `GET /events` (as a list and as a summary)
-and `POST /events/summaries`: the access token and the version header, the checks of a request and
-the failures that follow, contacts and the identities that name them, de-duplication, the limits on
-names and metadata keys, the 90 days for which events can be listed, pages and their cursors,
-counts, the rate limit and the headers that tell of it. What is observed or inferred rather than
-documented is marked so beside the code.
+It imitates what Intercom documents of each endpoint that the client uses, such as `POST /events`:
+the access token and the version header, the checks of a request and the failures that follow,
+contacts and the identities that name them, de-duplication, the limits on names and metadata keys,
+the 90 days for which events can be listed, pages and their cursors, counts, the rate limit and the
+headers that tell of it. What is observed or inferred rather than documented is marked so beside the
+code.
 
 With `faults`, it misbehaves on purpose: slow answers, connections that are reset or cut off,
 failures of the server and of proxies before it, pages that lead astray, and answers that break

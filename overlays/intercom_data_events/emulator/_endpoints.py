@@ -1,4 +1,4 @@
-"""The three endpoints: each reads a request, asks or changes a workspace, and says the answer."""
+"""The endpoints: each reads a request, asks or changes a workspace, and says the answer."""
 
 from __future__ import annotations
 
