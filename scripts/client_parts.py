@@ -10,9 +10,18 @@ sys.path.append(str(Path(__file__).parents[1] / "overlays"))
 
 from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events._inflating import ACCEPTED, InflateError, Inflater, coding_of
+from intercom_data_events._loopback import is_loopback
 from intercom_data_events._validation import printable
 
-__all__ = ["ACCEPTED", "ArgumentParser", "InflateError", "Inflater", "coding_of", "sentence"]
+__all__ = [
+    "ACCEPTED",
+    "ArgumentParser",
+    "InflateError",
+    "Inflater",
+    "coding_of",
+    "is_loopback",
+    "sentence",
+]
 
 # Characters of a message, which may quote a whole description.
 _LONGEST = 10_000
