@@ -46,10 +46,19 @@ _MOST_LINES = 200
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found: an exit code, one sentence for it, and the report where there is one."""
+    """What was found.
+
+    Attributes:
+        code: The exit code.
+        verdict: One sentence.
+        address: Of the description that was compared, if one was.
+        text: The report, for a person.
+        report: The report, for a program.
+    """
 
     code: int
     verdict: str
+    address: str | None = None
     text: str = ""
     report: Json | None = None
 
@@ -59,7 +68,12 @@ class Finding:
 
     def as_json(self) -> Json:
         """For a program."""
-        return {"exit_code": self.code, "verdict": self.verdict, "report": self.report}
+        return {
+            "exit_code": self.code,
+            "verdict": self.verdict,
+            "address": self.address,
+            "report": self.report,
+        }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -108,15 +122,16 @@ def _fetch(address: str, committed: str) -> document.Source:
 def _compare(staged: Path, project: Path, committed: document.Source, made: Staged) -> Finding:
     """Compares slices by their own digests: the file they are cut from changes more often."""
     before, after = committed.content["info"], made.sliced["info"]
-    where = sentence(f"{made.source.name}, version {after['version']},")
+    address = made.source.name
+    where = sentence(f"{address}, version {after['version']},")
     if before["x-source"]["slice-sha256"] == after["x-source"]["slice-sha256"]:
-        return Finding(UNCHANGED, f"Unchanged: {where} has the data events that are committed.")
+        verdict = f"Unchanged: {where} has the data events that are committed."
+        return Finding(UNCHANGED, verdict, address)
     verdict = (
         f"Changed: {where} has other data events than openapi/upstream.yaml, version "
         f"{before['version']}."
     )
-    text, report = _report(staged, project)
-    return Finding(CHANGED, verdict, text, report)
+    return Finding(CHANGED, verdict, address, *_report(staged, project))
 
 
 def _report(staged: Path, project: Path) -> tuple[str, Json]:
@@ -148,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print one JSON object instead of text: exit_code, verdict, report",
+        help="print one JSON object instead of text: exit_code, verdict, address, report",
     )
     parser.add_argument(
         "--project",
