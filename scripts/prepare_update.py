@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return found.returncode
     said = json.loads(found.stdout)
     print(said["verdict"])
-    if found.returncode != 1:
+    if said["address"] is None or found.returncode != 1:
         return found.returncode
     regenerated = _run(sys.executable, "scripts/regenerate.py", said["address"])
     print(regenerated.stdout, regenerated.stderr, sep="", flush=True)

@@ -31,6 +31,11 @@ _ALLOWED = re.compile(
 )
 #: Of a regular file, and of none.
 _MODES = {"100644", "000000"}
+_NO_HOOKS = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "core.hooksPath",
+    "GIT_CONFIG_VALUE_0": os.devnull,
+}
 _MAX_PATCH = 16 * 1024 * 1024
 #: GitHub takes 65,536 characters.
 _MAX_REPORT = 50_000
@@ -100,7 +105,7 @@ def _tree_of(patch: bytes) -> str:
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
         _git("read-tree", "HEAD", **index)
-        _git("apply", "--cached", "--whitespace=nowarn", "-", stdin=patch, **index)
+        _git("apply", "--cached", "--allow-empty", "--whitespace=nowarn", stdin=patch, **index)
         changed = _git(
             "diff", "--cached", "--raw", "-z", "--no-renames", "--no-ext-diff", "HEAD", **index
         )
@@ -165,8 +170,7 @@ def _open_number() -> str:
 
 
 def _git(*arguments: str, stdin: bytes = b"", **environment: str) -> str:
-    # No hooks, and none of what a file of the repository could set.
-    return _call("git", "-c", "core.hooksPath=/dev/null", *arguments, stdin=stdin, **environment)
+    return _call("git", *arguments, stdin=stdin, **_NO_HOOKS, **environment)
 
 
 def _call(*command: str, stdin: bytes = b"", **environment: str) -> str:

@@ -1,4 +1,4 @@
-"""What is published is compared with what is committed, and nothing is written."""
+"""What is published is compared with what is committed; a workflow takes it from there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import contextlib
 import copy
 import io
 import json
+import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -315,3 +318,65 @@ def test_a_project_that_cannot_be_compared_with_is_neither(make_project, tmp_pat
     said = capsys.readouterr().err
     assert said.startswith("Unusable project: ")
     assert Path("openapi", "upstream.yaml").as_posix() in said
+
+
+@pytest.fixture
+def clone(committed, sources, tmp_path):
+    """A repository with the scripts, whose checks print and end as a test says."""
+    root = tmp_path / "clone"
+    for name in ("scripts", "overlays"):
+        ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+        shutil.copytree(sources.root / name, root / name, ignore=ignored)
+    for name in ("openapi", "generated"):
+        shutil.copytree(committed.root / name, root / name)
+    shutil.copy(sources.root / ".gitignore", root)
+    (root / ".ci").mkdir()
+    for command in (
+        ("init", "-q"),
+        ("add", "--all"),
+        ("-c", "user.name=A", "-c", "user.email=a@b.co", "commit", "-q", "-m", "Begin"),
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return root
+
+
+def prepare(clone, address, checks):
+    (clone / ".ci" / "run").write_text(checks, encoding="utf-8")
+    script = clone / "scripts" / "prepare_update.py"
+    return subprocess.run(
+        [sys.executable, str(script), "build/upstream", "--url", address],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_workflow_gets_a_patch_and_a_report_also_where_the_checks_fail(
+    clone, published, describe
+):
+    address = published.put("/api.yaml", describe("2.17"))
+
+    done = prepare(clone, address, "echo 1 failed; exit 7")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    left = clone / "build" / "upstream"
+    report = (left / "report.txt").read_text("utf-8")
+    assert report.startswith(
+        f".ci/run FAILED (exit code 7)\nChanged: {address}, version 2.17, has other data events"
+    )
+    assert "2.17" in report.partition("\n\n")[2]
+    assert report.endswith("What .ci/run printed last:\n\n1 failed\n")
+    patched = [line for line in (left / "patch").read_text("utf-8").splitlines() if "+++" in line]
+    assert "+++ b/openapi/upstream.yaml" in patched
+    assert all(line.startswith(("+++ b/openapi/", "+++ b/generated/")) for line in patched)
+
+
+def test_a_workflow_gets_nothing_where_nothing_changed(clone, published, describe):
+    address = published.put("/api.yaml", describe("2.16"))
+
+    done = prepare(clone, address, "exit 9")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Unchanged: ")
+    assert not (clone / "build").exists()
