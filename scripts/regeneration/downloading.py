@@ -139,8 +139,6 @@ async def _body(answer: httpx.Response) -> bytearray:
                     f"it is larger than {MAX_BYTES:,} bytes, decompressed; Intercom's descriptions "
                     "are smaller"
                 )
-            # Decompressing waits for nothing: here its time can end.
-            await asyncio.sleep(0)
     if inflater is not None:
         inflater.close()
     return body

@@ -73,7 +73,7 @@ class Repository:
         """Makes these the open pull requests."""
         (self.root / "open").write_text(json.dumps(requests), encoding="utf-8")
 
-    def propose(self):
+    def propose(self, **environment):
         before = git(self.clone, "status", "--porcelain", "--ignored")
         done = subprocess.run(
             [sys.executable, "-I", str(SCRIPT), str(self.left)],
@@ -82,6 +82,7 @@ class Repository:
                 **os.environ,
                 "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}",
                 "GH_STATE": str(self.root),
+                **environment,
             },
             capture_output=True,
             text=True,
@@ -182,7 +183,8 @@ def test_the_same_patch_is_not_pushed_again(repository):
     repository.propose()
     first = repository.branch()
 
-    assert repository.propose().returncode == 0
+    later = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2030-01-01T00:00:00Z")
+    assert repository.propose(**later).returncode == 0
 
     assert repository.branch() == first
 
@@ -254,6 +256,9 @@ def with_a_submodule(work):
         (write("generated/.gitattributes"), "generated/.gitattributes, which"),
         (write("generated/conftest.cfg"), "generated/conftest.cfg, which"),
         (write("generated/a b/c.py"), "generated/a b/c.py, which"),
+        (write("generated/a.py/b.sh"), "generated/a.py/b.sh, which"),
+        (write("generated/a.pyc"), "generated/a.pyc, which"),
+        (write("openapi/upstream.yaml.orig"), "openapi/upstream.yaml.orig, which"),
         (write("generated/intercom_data_events_api/run.py", 0o755), "mode 100755"),
         (write(MODULE, 0o755), "mode 100755"),
         (link("generated/intercom_data_events_api/link.py", "/etc/passwd"), "mode 120000"),
