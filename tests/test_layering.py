@@ -152,6 +152,7 @@ VOCABULARY |= {
     "timestamps",
     "version",
     "_inflating",
+    "_loopback",
     "_validation",
     "_words",
     "__about__",

@@ -10,28 +10,19 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
-import httpx
 import yaml
 
-from client_parts import ACCEPTED, InflateError, Inflater, coding_of
-from regeneration import RegenerationError
+from regeneration import RegenerationError, downloading
+from regeneration.downloading import MAX_BYTES
 
-#: Intercom's have 1.5 MB.
-_MAX_BYTES = 16 * 1024 * 1024
 #: Intercom's descriptions nest 17 deep. What is deeper overflows the stacks of the steps to come.
 _MAX_DEPTH = 64
 #: Intercom's have some 60,000. YAML aliases can blow a small file up to billions.
 _MAX_VALUES = 1_000_000
-#: For a step of a download, and for all of it.
-_STEP_SECONDS = 60
-_DOWNLOAD_SECONDS = 300
-_MAX_REDIRECTS = 20
 
 _TAG = "tag:yaml.org,2002:"
 #: What plain text stands for, tried in order, so that whole numbers are integers before floats.
@@ -99,27 +90,34 @@ class Source:
 
 
 def read(location: str) -> Source:
-    """Reads a YAML or JSON mapping from a path or an http(s) URL.
+    """Reads a YAML or JSON mapping from a path or an address.
 
     Raises:
         RegenerationError: It cannot be reached, is too large, or is not YAML or JSON.
     """
-    if re.match(r"https?://", location, re.IGNORECASE):
-        data = _download(location)
+    if downloading.is_address(location):
+        data = downloading.download(location)
+        # It names the document from here on.
+        location = downloading.shown(location)
     else:
-        try:
-            with Path(location).open("rb") as file:
-                data = file.read(_MAX_BYTES + 1)
-        except (OSError, ValueError) as error:
-            raise RegenerationError(f"{location}: cannot be read: {_reason(error)}") from error
-    if len(data) > _MAX_BYTES:
-        raise RegenerationError(f"{location}: larger than {_MAX_BYTES:,} bytes")
+        data = _read_file(location)
     content = _parse(data, location)
     if not isinstance(content, dict):
         raise RegenerationError(
             f"{location}: holds no mapping at its top, so it is no OpenAPI document"
         )
     return Source(location, hashlib.sha256(data).hexdigest(), content)
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise RegenerationError(f"{path}: cannot be read: {_reason(error)}") from error
+    if len(data) > MAX_BYTES:
+        raise RegenerationError(f"{path}: larger than {MAX_BYTES:,} bytes")
+    return data
 
 
 def dump(content: dict[str, Any], heading: str) -> bytes:
@@ -131,45 +129,7 @@ def dump(content: dict[str, Any], heading: str) -> bytes:
     return f"{comment}{text}".encode()
 
 
-def _download(url: str) -> bytes:
-    ends = monotonic() + _DOWNLOAD_SECONDS
-    try:
-        with httpx.Client(timeout=_STEP_SECONDS, headers={"Accept-Encoding": ACCEPTED}) as client:
-            request = client.build_request("GET", url)
-            # Followed here, because httpx reads the bodies of redirects, however large.
-            for _ in range(_MAX_REDIRECTS):
-                with closing(client.send(request, stream=True)) as answer:
-                    if answer.next_request is None:
-                        answer.raise_for_status()
-                        return _body(answer, url, ends)
-                    request = answer.next_request
-            raise httpx.TooManyRedirects("Exceeded maximum allowed redirects.", request=request)
-    except (httpx.HTTPError, httpx.InvalidURL, InflateError, UnicodeError) as error:
-        # A host that is no name at all is an error of text, not of HTTP.
-        raise RegenerationError(f"{url}: cannot be fetched: {_reason(error)}") from error
-
-
-def _body(answer: httpx.Response, url: str, ends: float) -> bytes:
-    """Reads an answer, of which no more than is allowed is decompressed."""
-    coding = coding_of(answer.headers.get_list("content-encoding"))
-    inflater = None if coding is None else Inflater(coding)
-    body = bytearray()
-    # As it was sent: httpx decompresses as often as an answer says, and without end.
-    for chunk in answer.iter_raw():
-        for piece in [chunk] if inflater is None else inflater.feed(chunk):
-            body += piece
-            if len(body) > _MAX_BYTES:
-                return bytes(body)
-            if monotonic() > ends:
-                raise RegenerationError(
-                    f"{url}: cannot be fetched: it took longer than {_DOWNLOAD_SECONDS} s"
-                )
-    if inflater is not None:
-        inflater.close()
-    return bytes(body)
-
-
-def _parse(data: bytes, location: str) -> object:
+def _parse(data: bytes | bytearray, location: str) -> object:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -49,25 +49,27 @@ class Staged:
     unoffered: tuple[census.Unoffered, ...]
 
 
-def stage(staged: Path, project: Path, location: str | None) -> Staged:
+def stage(staged: Path, project: Path, described: document.Source | str | None) -> Staged:
     """Makes everything that a regeneration writes, below another folder.
 
     Args:
         staged: An empty folder.
         project: The project whose corrections, settings and templates count.
-        location: A path or URL of a full description; None for the committed slice.
+        described: A full description, or its path or address; None for the committed slice.
 
     Raises:
         RegenerationError: A step cannot go on.
     """
     openapi = project / "openapi"
     upstream = openapi / "upstream.yaml"
-    location = location or str(upstream)
-    source = document.read(location)
+    if isinstance(described, document.Source):
+        source = described
+    else:
+        source = document.read(described or str(upstream))
     corrections = document.read(str(openapi / "corrections.yaml"))
     operations = read_operations(document.read(str(openapi / "operations.yaml")))
     recorded = None
-    if Path(location).resolve() == upstream.resolve():
+    if Path(source.name).resolve() == upstream.resolve():
         # A slice of the slice, which says itself what it was cut from, and what else there was.
         recorded = slicing.recorded_source(source)
         others = census.recorded(source.content.get(slicing.OTHERS))
@@ -87,7 +89,7 @@ def stage(staged: Path, project: Path, location: str | None) -> Staged:
     (staged / "openapi" / "data-events.yaml").write_bytes(
         document.dump(corrected.document, _FRAGMENT_HEADING)
     )
-    name = f"{location}, corrected"
+    name = f"{source.name}, corrected"
     generating.validate(corrected.document, name)
     (staged / "generated").mkdir()
     # As JSON, which the generator cannot read otherwise than it is written.

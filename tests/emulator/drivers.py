@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
@@ -37,6 +37,8 @@ class Ask:
     method: str = "POST"
     path: str = "/events"
     json: object = None
+    content: bytes | None = None
+    headers: Sequence[tuple[str, str]] = ()
     query: Mapping[str, str] | None = None
     patience: float | None = PATIENCE
     before_part: Callable[[], object] = lambda: None
@@ -47,6 +49,8 @@ class Ask:
             "method": self.method,
             "url": self.path,
             "json": self.json,
+            "content": self.content,
+            "headers": self.headers,
             "params": self.query,
             "timeout": timeout,
         }

@@ -236,7 +236,7 @@ async def test_a_body_from_an_async_iterable_is_read(emulator: Emulator) -> None
         yield b'"created_at": 1671028894}'
 
     async with httpx.AsyncClient(transport=emulator.transport()) as client:
-        headers = {"Authorization": "Bearer token"}
+        headers = {"Authorization": "Bearer token", "Content-Type": "application/json"}
         response = await client.post(f"{ORIGIN}/events", content=body(), headers=headers)
     assert response.status_code == 202
 

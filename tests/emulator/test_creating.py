@@ -12,8 +12,12 @@ import pytest
 from intercom_data_events.emulator import EmulatedContact, Emulator
 
 from .conftest import NOW, Connect
+from .drivers import DRIVERS, Ask, Drive
 
 EVENT: dict[str, Any] = {"event_name": "placed-order", "created_at": NOW, "user_id": "314159"}
+TALLY = {"event_name": "placed-order", "count": 3, "first": 100, "last": 200}
+SUMMARY: dict[str, Any] = {"user_id": "314159", "event_summaries": TALLY}
+DECLARED = {"Content-Type": "application/json"}
 
 
 def error_of(response: httpx.Response) -> dict[str, str]:
@@ -109,13 +113,98 @@ def test_an_event_is_of_any_second_that_a_datetime_can_hold(
     ids=lambda body: repr(body[:12]),
 )
 def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client, body: bytes) -> None:
-    response = client.post("/events", content=body)
+    response = client.post("/events", content=body, headers=DECLARED)
     assert (response.status_code, error_of(response)["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("path", ["/events", "/events/summaries"])
+@pytest.mark.parametrize(
+    "declared",
+    [
+        [],
+        ["application/x-www-form-urlencoded"],
+        ["text/plain; charset=utf-8"],
+        ["text/json"],
+        ["application/vnd.api+json"],
+        ["application/json5"],
+        ["application/jsonx"],
+        ["json"],
+        [""],
+        ["application/json charset=utf-8"],
+        ["application/json; charset"],
+        ["application/json, text/plain"],
+        ["application/json", "application/json"],
+        ["application/json; charset=utf-8", "text/plain"],
+        ["text/plain", "application/json; charset=utf-8"],
+        ["application/json" + ";  " * 40 + ","],
+    ],
+)
+def test_a_body_that_is_not_declared_as_json_is_refused(
+    emulator: Emulator, client: httpx.Client, path: str, declared: list[str]
+) -> None:
+    headers = [("Content-Type", value) for value in declared]
+    body = json.dumps(EVENT if path == "/events" else SUMMARY)
+
+    response = client.post(path, content=body, headers=headers)
+
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (415, "media_type_not_acceptable")
+    assert error["message"].startswith("The Content-Type header must be application/json")
+    assert emulator.events == ()
+    assert emulator.counts.refused == 1
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=utf-8",
+        "application/json;charset=UTF-8",
+        'application/json ; charset="utf-8"; a=b;',
+        'application/json; profile="a, \\" b"',
+    ],
+)
+def test_a_body_is_declared_as_json_in_any_case_and_with_any_parameters(
+    client: httpx.Client, declared: str
+) -> None:
+    headers = {"Content-Type": declared}
+
+    response = client.post("/events", content=json.dumps(EVENT), headers=headers)
+
+    assert response.status_code == 202
+
+
+@pytest.mark.parametrize("drive", DRIVERS.values(), ids=DRIVERS)
+def test_a_body_must_be_declared_on_each_way_to_the_emulator(
+    emulator: Emulator, drive: Drive
+) -> None:
+    declarations = [
+        [],
+        [("Content-Type", "application/x-www-form-urlencoded")],
+        [("content-type", "application/json"), ("Content-Type", "application/json")],
+        [("CONTENT-TYPE", "application/json;charset=utf-8")],
+    ]
+    body = json.dumps(EVENT).encode()
+
+    met = drive(emulator, *(Ask(content=body, headers=headers) for headers in declarations))
+
+    assert [one.status for one in met] == [415, 415, 415, 202]
+    assert len(emulator.events) == 1
+
+
+def test_what_is_asked_for_without_a_body_needs_no_declaration(client: httpx.Client) -> None:
+    headers = {"Content-Type": "text/plain"}
+
+    assert client.post("/events", headers=headers).status_code == 400
+    assert client.post("/events", json=EVENT).status_code == 202
+    question = {"type": "user", "user_id": "314159"}
+    assert client.get("/events", params=question, headers=headers).status_code == 200
 
 
 def test_a_number_too_large_for_a_float_is_no_metadata(client: httpx.Client) -> None:
     body = json.dumps({**EVENT, "metadata": {"load": 0}}).replace(": 0}", ": 1e999}")
-    response = client.post("/events", content=body)
+    response = client.post("/events", content=body, headers=DECLARED)
     assert (response.status_code, error_of(response)["field"]) == (400, "load")
 
 

@@ -176,7 +176,8 @@ class Peer:
     def post(self, second: int) -> None:
         body = b'{"event_name": "placed-order", "created_at": %d, "user_id": "1"}' % (NOW + second)
         head = b"POST /events HTTP/1.1\r\nHost: api.example\r\nAuthorization: Bearer token\r\n"
-        self._socket.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self._socket.sendall(head + body)
 
     def read(self, until: Callable[[bytes], object]) -> bytes:
         """Reads until a condition is true, or to the end."""

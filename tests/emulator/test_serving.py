@@ -17,7 +17,7 @@ from intercom_data_events_api import API_VERSION
 
 from .conftest import NOW
 
-HEAD = b"Host: api.example\r\nAuthorization: Bearer token\r\n"
+HEAD = b"Host: api.example\r\nAuthorization: Bearer token\r\nContent-Type: application/json\r\n"
 BODY = b'{"event_name": "placed-order", "created_at": 1671028894, "user_id": "314159"}'
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 EVENT = {"event_name": "placed-order", "created_at": NOW, "user_id": "314159"}
@@ -253,7 +253,7 @@ def test_a_request_written_for_a_proxy_and_an_old_one_are_answered(
     address = httpx.URL(url)
     for line, rest in [
         (b"POST http://api.example/events HTTP/1.1\r\n", b"Connection: close\r\n" + HEAD),
-        (b"POST /events HTTP/1.0\r\n", b"Authorization: Bearer token\r\n"),
+        (b"POST /events HTTP/1.0\r\n", HEAD.partition(b"\r\n")[2]),
     ]:
         with socket.create_connection((address.host, address.port or 0), timeout=10) as old:
             old.sendall(line + rest + LENGTH + b"\r\n" + BODY)

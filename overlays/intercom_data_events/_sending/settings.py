@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import re
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import httpx
 
 from intercom_data_events._inflating import ACCEPTED
+from intercom_data_events._loopback import is_loopback
 from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events._validation import has_host, invalid, short_repr, whole_number
@@ -308,26 +307,17 @@ def resolve_address(
         or _from("INTERCOM_REGION", None, _check_region)
         or HOSTS["us"]
     )
-    if not allows_http and address.startswith("http://") and not _is_loopback(address):
+    if (
+        not allows_http
+        and address.startswith("http://")
+        and not is_loopback(httpx.URL(address).host)
+    ):
         raise ConfigurationError(
             f"{'INTERCOM_BASE_URL' if base_url is None else 'base_url'} must begin with https://, "
             f"not {short_repr(address)}, because http:// does not encrypt the access token; pass "
             "allow_http=True (--allow-http) or set INTERCOM_ALLOW_HTTP=1 to send it nevertheless"
         )
     return address
-
-
-def _is_loopback(address: str) -> bool:
-    """Whether an address leads to this machine: localhost, 127.0.0.0/8 or ::1."""
-    host = httpx.URL(address).host
-    if f".{host.removesuffix('.')}".endswith(".localhost"):
-        return True  # With all below it, it is reserved for this by RFC 6761.
-    try:
-        # The system also accepts short forms, such as 127.1.
-        ip = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))
-    except (OSError, ValueError):
-        return False
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def _check_region(region: object) -> str:

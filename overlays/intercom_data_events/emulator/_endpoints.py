@@ -9,7 +9,14 @@ import attrs
 import httpx
 
 from ._plain import Asked
-from ._reading import PER_PAGE, Question, read_event, read_question, read_summary
+from ._reading import (
+    PER_PAGE,
+    Question,
+    check_declaration,
+    read_event,
+    read_question,
+    read_summary,
+)
 from ._refusal import JSON, RefusalError
 from ._workspace import LISTED_FOR, Contact, EmulatedEvent, Workspace
 
@@ -42,15 +49,22 @@ def endpoint_for(method: str, path: str) -> Endpoint:
 
 
 def _create_event(workspace: Workspace, request: Asked, _now: float) -> Answer:
-    event = read_event(request.content)
+    event = read_event(_declared(request))
     workspace.record(event.who, event.name, event.created_at, event.metadata)
     return Answer(202)
 
 
 def _create_summary(workspace: Workspace, request: Asked, _now: float) -> Answer:
-    summary = read_summary(request.content)
+    summary = read_summary(_declared(request))
     workspace.summarise(summary.who, summary.tallies)
     return Answer(200)
+
+
+def _declared(request: Asked) -> bytes:
+    """The body; one that is there must be declared as JSON."""
+    if request.content:
+        check_declaration(request.headers.get("content-type"))
+    return request.content
 
 
 def _list_events(workspace: Workspace, request: Asked, now: float) -> Answer:

@@ -29,6 +29,14 @@ _FIRST = -62_135_596_800
 # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
 _MILLISECONDS = 10**11
 
+# The one media type that the description has for bodies, with any parameters. Two headers arrive as
+# one, with a comma between them, which is not a media type.
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = rf'{_WORD}=({_WORD}|"([^"\\]|\\.)*")'
+_DECLARED = re.compile(
+    rf"application/json[ \t]*(;[ \t]*({_PARAMETER}[ \t]*)?)*", re.IGNORECASE | re.DOTALL
+)
+
 _IDENTITIES = ("user_id", "email", "intercom_user_id")
 _NOBODY = EmulatedContact()
 
@@ -61,6 +69,25 @@ class Question:
     per_page: int | None
     before: int | None
     since: int | None
+
+
+def check_declaration(media_type: str | None) -> None:
+    """Refuses a body that is not declared as JSON.
+
+    Args:
+        media_type: What the Content-Type header says; None where there is none.
+
+    Raises:
+        RefusalError: It is another type, none, or several.
+    """
+    if media_type is None or not _DECLARED.fullmatch(media_type):
+        # The status is documented. Inferred: the code, which Intercom is known to send about the
+        # Accept header, and that a missing header is refused like a wrong one.
+        raise RefusalError(
+            415,
+            "media_type_not_acceptable",
+            "The Content-Type header must be application/json, once; send it with the body",
+        )
 
 
 def read_event(body: bytes) -> NewEvent:

@@ -1,0 +1,22 @@
+"""Tells the addresses of this machine, which `http://` may lead to, from those of others."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: localhost, 127.0.0.0/8 or ::1.
+
+    Args:
+        host: A name or an address, without brackets and port.
+    """
+    if f".{host.removesuffix('.')}".endswith(".localhost"):
+        return True  # With all below it, it is reserved for this by RFC 6761.
+    try:
+        # The system also accepts short forms, such as 127.1.
+        ip = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))
+    except (OSError, ValueError):
+        return False
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback

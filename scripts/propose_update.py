@@ -1,0 +1,187 @@
+"""Makes a pull request of a patch and a report that another job has left; runs nothing of them.
+
+    python3 -I scripts/propose_update.py FOLDER
+
+FOLDER/patch and FOLDER/report.txt are written by scripts/prepare_update.py in a job that has run
+generated code, so neither is trusted: the patch may change regular files of a regeneration alone,
+and is never checked out; the report is shown as text that nobody is notified of.
+
+The branch and its pull request are made, or updated. A branch that has commits of other authors is
+left as it is. It needs git, gh, and a token for them; and no package of Python's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BRANCH = "regenerate/upstream"
+TITLE = "Regenerate from Intercom's current description"
+_REF = f"refs/heads/{BRANCH}"
+_AUTHOR = "github-actions[bot]"
+_EMAIL = "41898282+github-actions[bot]@users.noreply.github.com"
+#: What a regeneration writes: two files, and a package of modules.
+_ALLOWED = re.compile(
+    r"openapi/(upstream|data-events)\.yaml|generated/([A-Za-z0-9_]+/)*([A-Za-z0-9_]+\.py|py\.typed)"
+)
+#: Of a regular file, and of none.
+_MODES = {"100644", "000000"}
+_NO_HOOKS = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "core.hooksPath",
+    "GIT_CONFIG_VALUE_0": os.devnull,
+}
+_MAX_PATCH = 16 * 1024 * 1024
+#: GitHub takes 65,536 characters.
+_MAX_REPORT = 50_000
+_INTRODUCTION = """\
+Intercom's description of data events has changed; this is what `nox -s regenerate` makes of it. \
+The report says whether `.ci/run` passed, and what to look at before a release.
+
+"""
+
+
+class ProposalError(Exception):
+    """The patch or the report cannot be used: one sentence."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1:
+        print(__doc__, file=sys.stderr)
+        return 64
+    folder = Path(given[0])
+    try:
+        body = _INTRODUCTION + fenced(_read(folder / "report.txt", 4 * _MAX_REPORT))
+        tree = _tree_of(_read(folder / "patch", _MAX_PATCH))
+        return _propose(tree, body)
+    except (ProposalError, OSError) as error:
+        said = str(error)
+    except subprocess.CalledProcessError as error:
+        said = f"{' '.join(error.cmd[:2])}: exit code {error.returncode}: {error.stderr.strip()}"
+    print(f"propose_update: {_printable(said)}", file=sys.stderr)
+    return 1
+
+
+def fenced(report: bytes) -> str:
+    """Returns a report as text that Markdown neither renders nor ends, and that notifies nobody."""
+    text = _printable(report.decode("utf-8", "backslashreplace"))
+    if len(text) > _MAX_REPORT:
+        text = f"{text[:_MAX_REPORT]}\n[cut]"
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}\n"
+
+
+def _printable(text: str) -> str:
+    lines = text.rstrip().splitlines()
+    return "\n".join(
+        "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines
+    )
+
+
+def _read(path: Path, most: int) -> bytes:
+    if path.is_symlink() or not path.is_file():
+        raise ProposalError(f"{path} must be a regular file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ProposalError(f"{path} has more than {most:,} bytes")
+    return content
+
+
+def _tree_of(patch: bytes) -> str:
+    """Returns the tree that HEAD is with a patch, without a change to the working tree.
+
+    Raises:
+        ProposalError: The patch changes nothing, or more than a regeneration does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
+        _git("read-tree", "HEAD", **index)
+        _git("apply", "--cached", "--allow-empty", "--whitespace=nowarn", stdin=patch, **index)
+        changed = _git(
+            "diff", "--cached", "--raw", "-z", "--no-renames", "--no-ext-diff", "HEAD", **index
+        )
+        _check_changed(changed)
+        return _git("write-tree", **index)
+
+
+def _check_changed(raw: str) -> None:
+    fields = raw.rstrip("\0").split("\0") if raw else []
+    if not fields:
+        raise ProposalError("the patch changes nothing")
+    for about, path in zip(fields[::2], fields[1::2], strict=True):
+        before, after, *_ = about.removeprefix(":").split(" ")
+        if not _ALLOWED.fullmatch(path):
+            raise ProposalError(f"the patch changes {path}, which a regeneration does not write")
+        if not {before, after} <= _MODES:
+            raise ProposalError(f"the patch makes {path} other than a regular file: mode {after}")
+
+
+def _propose(tree: str, body: str) -> int:
+    tip = _git("ls-remote", "origin", _REF).partition("\t")[0]
+    pushed = tip and _look_at(tip)
+    if pushed and pushed[0] != _EMAIL:
+        print(
+            f"The branch {BRANCH} has commits of other authors and is left as it is: merge it, or "
+            "delete it and run this workflow again."
+        )
+        return 0
+    if not pushed or pushed[1:] != (tree, _git("rev-parse", "HEAD")):
+        identity = {
+            f"GIT_{who}_{what}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", _AUTHOR), ("EMAIL", _EMAIL))
+        }
+        commit = _git("commit-tree", tree, "-p", "HEAD", "-m", TITLE, **identity)
+        # An empty tip says that there must be no such branch.
+        _git("push", f"--force-with-lease={_REF}:{tip}", "origin", f"{commit}:{_REF}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "body.md")
+        file.write_text(body, encoding="utf-8")
+        text = ("--title", TITLE, "--body-file", str(file))
+        if number := _open_number():
+            _call("gh", "pr", "edit", number, *text)
+        else:
+            _call("gh", "pr", "create", "--head", BRANCH, *text)
+    return 0
+
+
+def _look_at(commit: str) -> tuple[str, str, str]:
+    """The author's address of a commit of the remote, its tree, and what it was made on."""
+    _git("fetch", "--quiet", "--depth=2", "origin", _REF)
+    author, tree, *parents = _git("show", "-s", "--format=%ae %T %P", commit).split(" ")
+    return author, tree, " ".join(parents)
+
+
+def _open_number() -> str:
+    """The number of the open pull request of our own branch, not of one in a fork; or ""."""
+    fields = "number,isCrossRepository"
+    found = _call("gh", "pr", "list", "--head", BRANCH, "--state", "open", "--json", fields)
+    ours = [each["number"] for each in json.loads(found) if not each["isCrossRepository"]]
+    return str(ours[0]) if ours else ""
+
+
+def _git(*arguments: str, stdin: bytes = b"", **environment: str) -> str:
+    return _call("git", *arguments, stdin=stdin, **_NO_HOOKS, **environment)
+
+
+def _call(*command: str, stdin: bytes = b"", **environment: str) -> str:
+    done = subprocess.run(
+        command, input=stdin, check=False, capture_output=True, env={**os.environ, **environment}
+    )
+    out, err = (said.decode("utf-8", "backslashreplace") for said in (done.stdout, done.stderr))
+    if done.returncode != 0:
+        raise subprocess.CalledProcessError(done.returncode, command, out, err)
+    return out.removesuffix("\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
