@@ -51,10 +51,10 @@ def _top(difference: Difference, path: list[str]) -> str | None:
 
 
 def _operation(difference: Difference, operation: str, rest: list[str]) -> str | None:
-    was, now = difference.before, difference.after
+    was, now, came = difference.before, difference.after, _came(difference)
     match rest:
         case []:
-            return f"{operation} {_came(difference)}"
+            return f"{operation} {came}"
         case ["parameters", name]:
             return _parameter(difference, operation, name)
         case ["parameters", name, "required"]:
@@ -62,24 +62,35 @@ def _operation(difference: Difference, operation: str, rest: list[str]) -> str |
         case ["parameters", name, "schema", *inner]:
             return _schema(difference, f"{operation}: {_called(name)}", inner)
         case ["requestBody"]:
-            return f"{operation}: the body {_came(difference)}"
+            return f"{operation}: the body {came}"
         case ["requestBody", "required"]:
             return f"{operation}: the body {_needed(now is True)}"
         case ["requestBody", "content", media, "schema", *inner]:
             return _schema(difference, f"{operation}: the body ({media})", inner)
+        case ["requestBody", "x-other-media-types", *names]:
+            return f"{operation}: the body as {', '.join(names or _either(difference))} {came}"
+        case ["responses", status, "content"] if isinstance(_either(difference), dict):
+            return f"{operation}: the body of answer {status} ({_bodies(difference)}) {came}"
         case ["responses", status]:
-            return f"{operation}: answer {status} {_came(difference)}"
+            return f"{operation}: answer {status} {came}"
         case ["responses", status, "content", media, "schema", *inner]:
             return _schema(difference, f"{operation}: answer {status} ({media})", inner)
         case ["deprecated"]:
             return f"{operation} is {'deprecated now' if now is True else 'no longer deprecated'}"
         case ["servers" | "security", name]:
-            return f"{operation}: {rest[0]}: {name} {_came(difference)}"
+            return f"{operation}: {rest[0]}: {name} {came}"
         case ["operationId"]:
             return f"{operation}: called {shown(was)} → {shown(now)} (the client pins its own name)"
         case ["tags", *_]:
-            return f"{operation}: tag {shown(_either(difference))} {_came(difference)}"
+            return f"{operation}: tag {shown(_either(difference))} {came}"
     return None
+
+
+def _bodies(difference: Difference) -> str:
+    return ", ".join(
+        f"{media}: {_kind(value.get('schema') if isinstance(value, dict) else None)}"
+        for media, value in _either(difference).items()
+    )
 
 
 def _parameter(difference: Difference, operation: str, name: str) -> str | None:

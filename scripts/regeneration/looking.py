@@ -73,7 +73,8 @@ def at_python(changes: Iterable[api_diff.Change]) -> Iterator[Look]:
     for verdict, kind, verb in (("yes", "break", "break"), ("maybe", "may-break", "may break")):
         names = [change.name for change in changes if change.breaks == verdict]
         if names:
-            short = [name.removeprefix("intercom_data_events_api.") for name in names]
+            # Of an operation, its module: each has five functions.
+            short = list(dict.fromkeys(".".join(name.split(".")[1:4]) for name in names))
             yield Look(
                 kind,
                 f"Python: changes of {_some(short)} {verb} callers.",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import attrs
+
 import api_diff
 from client_parts import printable, sentence
 from regeneration import (
@@ -234,7 +236,9 @@ class Report:
             return ["Python: no name and no signature changed."] if self.files else []
         ranks = ("yes", "maybe", "no")
         ranked = sorted(self.python, key=lambda each: ranks.index(each.breaks))
-        heading, *rows, total = api_diff.table(ranked)
+        prefix = f"{generating.PACKAGE}."
+        short = [attrs.evolve(each, name=each.name.removeprefix(prefix)) for each in ranked]
+        heading, *rows, total = api_diff.table(short)
         return [
             "Python:",
             *(_cut(f"  {line}") for line in [heading, *rows[:_MOST_LINES]]),
