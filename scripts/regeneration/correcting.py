@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from jsonpath_ng.ext import parse
 from oas_patch import apply_overlay
 
 from regeneration import ABSENT, RegenerationError
-from regeneration.canonical import canonical, digest
+from regeneration.canonical import canonical, digest, is_digest
 from regeneration.document import Source
 from regeneration.essentials import essential
 from regeneration.naming import name_alternatives
@@ -35,7 +34,6 @@ WRITTEN_AGAINST = "x-written-against"
 ANYTHING = "anything"
 #: Characters of JSON that people read at a glance; what is longer is compared by its digest.
 _SHORT = 160
-_DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
 #: Words, in a description of a slice and in a correction, which are not compared.
 _PROSE = {"title", "summary", "description"}
 
@@ -232,7 +230,7 @@ def _touched(node: object, update: object) -> object:
 def _agrees(found: object, known: object, update: object, key: str) -> bool:
     """Whether a correction knows what was found: as written, or since it says the same itself."""
     key = key.rsplit("/", 1)[-1]
-    if isinstance(known, str) and _DIGEST.fullmatch(known):
+    if is_digest(known):
         return digest(found, key) == known
     if _same(found, known, key) or _same(found, update, key):
         return True
