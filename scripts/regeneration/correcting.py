@@ -21,7 +21,7 @@ from oas_patch import apply_overlay
 from regeneration import ABSENT, RegenerationError
 from regeneration.canonical import canonical, digest, is_digest
 from regeneration.document import Source
-from regeneration.essentials import essential
+from regeneration.essentials import MANY, essential
 from regeneration.naming import name_alternatives
 from regeneration.operations import Operations
 from regeneration.tolerating import loosen, references, tolerate
@@ -205,6 +205,8 @@ def _apply(
             if matches:
                 apply_overlay(each, {"actions": [copy.deepcopy(action)]})
                 _deduplicate(each)
+        for each in expression.find(document):
+            _settle(each.value, update)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _ActionError(f"cannot be applied: {error}") from error
     if known is None:
@@ -214,6 +216,18 @@ def _apply(
         for pointer, value in before
         if not any(_agrees(value, each, update, pointer) for each in known)
     ]
+
+
+def _settle(node: object, update: object) -> None:
+    """Where a correction says the type of a value, upstream's alternatives to it are gone."""
+    if not (isinstance(node, dict) and isinstance(update, dict)):
+        return
+    if isinstance(update.get("type"), str):
+        for keyword in ("$ref", *MANY):
+            if keyword not in update:
+                node.pop(keyword, None)
+    for key, value in update.items():
+        _settle(node.get(key), value)
 
 
 def _touched(node: object, update: object) -> object:

@@ -196,6 +196,14 @@ def test_records_of_what_refers_to_itself_end(describe):
     assert "x-unread" in _sliced(description)["paths"]["/events"]["get"]["responses"]["200"]
 
 
+def test_more_records_than_a_slice_can_have_are_refused(describe):
+    description = describe("2.17")
+    _event(description).update({f"keyword{number}": 1 for number in range(5_001)})
+
+    with pytest.raises(RegenerationError, match="data_event: its extensions hold too much"):
+        _sliced(description)
+
+
 @pytest.mark.parametrize(
     "media",
     [
