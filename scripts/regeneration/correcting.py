@@ -24,7 +24,7 @@ from regeneration.document import Source
 from regeneration.essentials import MANY, essential
 from regeneration.naming import name_alternatives
 from regeneration.operations import Operations
-from regeneration.tolerating import loosen, references, tolerate
+from regeneration.tolerating import references, said, tolerate
 
 Json = dict[str, Any]
 
@@ -116,7 +116,7 @@ def correct(sliced: Json, corrections: Source, operations: Operations) -> Correc
     """
     pinned = essential(pin_names(sliced, operations))
     # Side by side, since what is read tolerantly no longer says what upstream says.
-    described, document = copy.deepcopy(loosen(pinned)), copy.deepcopy(tolerate(pinned))
+    described, document = copy.deepcopy(said(pinned)), copy.deepcopy(tolerate(pinned))
     unknown: list[Unknown] = []
     failures: list[str] = []
     for number, action in enumerate(_actions(corrections), 1):

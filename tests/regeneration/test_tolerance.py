@@ -58,6 +58,7 @@ FIELDS = {
     "a_list_of_names": {"type": "array", "items": _to("strict"), "uniqueItems": True},
     "all_of": {"allOf": [_to("strict"), {"required": ["x"], "properties": {"more": _to("level")}}]},
     "all_of_itself": {"allOf": [_to("data_event"), {"properties": {"more": {"type": "integer"}}}]},
+    "a_list_of_kinds": {"type": "array", "items": {"oneOf": [STRICT, {"type": "string"}]}},
     "all_of_one": {"allOf": [_to("strict")], "nullable": True},
     "one_of_objects": {
         "oneOf": [_to("strict"), _to("other")],
