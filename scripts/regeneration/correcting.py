@@ -24,7 +24,7 @@ from regeneration.document import Source
 from regeneration.essentials import MANY, essential
 from regeneration.naming import name_alternatives
 from regeneration.operations import Operations
-from regeneration.tolerating import references, said, tolerate
+from regeneration.tolerating import NULL, references, said, tolerate
 
 Json = dict[str, Any]
 
@@ -219,10 +219,12 @@ def _apply(
 
 
 def _settle(node: object, update: object) -> None:
-    """Where a correction says the type of a value, upstream's alternatives to it are gone."""
+    """Where a correction says the type of a value, its alternatives are gone, but for null."""
     if not (isinstance(node, dict) and isinstance(update, dict)):
         return
     if isinstance(update.get("type"), str):
+        if NULL in node.get("anyOf", ()):
+            node.setdefault("nullable", True)
         for keyword in ("$ref", *MANY):
             if keyword not in update:
                 node.pop(keyword, None)

@@ -24,6 +24,8 @@ SCHEMAS = "#/components/schemas/"
 NULL: Json = {"type": "string", "nullable": True, "enum": [None]}
 #: Combined fields of combined fields can be many; Intercom's answers have some 50 in all.
 _MAX_SCHEMAS = 50_000
+#: What is deeper overflows the stack.
+_MAX_DEPTH = 100
 
 
 def tolerate(document: Json) -> Json:
@@ -166,6 +168,8 @@ class _Reader:
             raise RegenerationError(
                 f"{SCHEMAS[:-1]}: the answers combine more than {_MAX_SCHEMAS:,} schemas"
             )
+        if len(self._within) > _MAX_DEPTH:
+            raise RegenerationError(f"{SCHEMAS[:-1]}: the answers combine schemas too deeply")
         kinds = _Kinds()
         for schema in schemas:
             kinds.add(schema)

@@ -88,6 +88,14 @@ def _strict(description):
         schema = schemas[name]
         schema["properties"]["more"] = copy.deepcopy(STRICT)
         schema["required"] = list(schema["properties"])
+    errors = schemas["error"]["properties"]["errors"]
+    errors["items"] = {"oneOf": [errors["items"], {"type": "string"}]}
+    plain = {"type": "object", "properties": {"a": {"type": "string"}}}
+    schemas["create_data_event_request"]["properties"].update(
+        contexts={"type": "array", "nullable": True, "items": plain},
+        context={**plain, "nullable": True},
+        origin={"anyOf": [{"type": "string"}, plain]},
+    )
     return description
 
 
@@ -162,6 +170,8 @@ for model, source in (
 
 def test_no_model_is_numbered(strict):
     assert [path.stem for path in strict.package.glob("models/*type_*[0-9]*")] == []
+    for name in ("contexts_item", "context", "origin"):
+        assert (strict.package / "models" / f"create_data_event_request_{name}.py").is_file()
 
 
 def test_what_several_schemas_describe_is_read_as_an_object_with_all_of_their_fields(strict):
@@ -191,6 +201,20 @@ def test_the_order_of_a_description_changes_no_name_of_the_client(strict, projec
     assert project.run(description).code in (0, 3)
 
     assert project.names() == strict.names()
+
+
+def test_answers_that_are_combined_too_deeply_are_refused(project, describe, refused):
+    description = describe("2.17")
+    for number in range(500):
+        part = {"allOf": [_to(f"part{number + 1}"), {"properties": {"a": {"type": "string"}}}]}
+        _schemas(description)[f"part{number}"] = {"type": "object", "properties": {"next": part}}
+    _schemas(description)["part500"] = {"type": "object"}
+    _schemas(description)["data_event"]["properties"]["part"] = _to("part0")
+    before = project.files()
+
+    refused(project.run(description), "combine", "too deeply")
+
+    assert project.files() == before
 
 
 def test_what_requests_share_with_answers_stays_strict(project, describe):
