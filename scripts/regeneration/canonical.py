@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
 #: Lists of these are sets: their order means nothing.
 _UNORDERED = {"required", "enum", "type", "parameters", "oneOf", "anyOf", "allOf"}
 
@@ -17,6 +19,11 @@ def canonical(value: object, key: str = "") -> str:
 def digest(value: object, key: str = "") -> str:
     """Returns a short digest of the canonical form: sha256: and 16 hexadecimal digits."""
     return f"sha256:{hashlib.sha256(canonical(value, key).encode()).hexdigest()[:16]}"
+
+
+def is_digest(value: object) -> bool:
+    """Whether a value is such a digest."""
+    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
 
 
 def _ordered(value: object, key: str) -> object:

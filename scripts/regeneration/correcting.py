@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +19,12 @@ from jsonpath_ng.ext import parse
 from oas_patch import apply_overlay
 
 from regeneration import ABSENT, RegenerationError
-from regeneration.canonical import canonical, digest
+from regeneration.canonical import canonical, digest, is_digest
 from regeneration.document import Source
-from regeneration.essentials import essential
+from regeneration.essentials import MANY, essential
 from regeneration.naming import name_alternatives
 from regeneration.operations import Operations
-from regeneration.tolerating import loosen, references, tolerate
+from regeneration.tolerating import NULL, references, said, tolerate
 
 Json = dict[str, Any]
 
@@ -35,7 +34,6 @@ WRITTEN_AGAINST = "x-written-against"
 ANYTHING = "anything"
 #: Characters of JSON that people read at a glance; what is longer is compared by its digest.
 _SHORT = 160
-_DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
 #: Words, in a description of a slice and in a correction, which are not compared.
 _PROSE = {"title", "summary", "description"}
 
@@ -118,7 +116,7 @@ def correct(sliced: Json, corrections: Source, operations: Operations) -> Correc
     """
     pinned = essential(pin_names(sliced, operations))
     # Side by side, since what is read tolerantly no longer says what upstream says.
-    described, document = copy.deepcopy(loosen(pinned)), copy.deepcopy(tolerate(pinned))
+    described, document = copy.deepcopy(said(pinned)), copy.deepcopy(tolerate(pinned))
     unknown: list[Unknown] = []
     failures: list[str] = []
     for number, action in enumerate(_actions(corrections), 1):
@@ -207,6 +205,8 @@ def _apply(
             if matches:
                 apply_overlay(each, {"actions": [copy.deepcopy(action)]})
                 _deduplicate(each)
+        for each in expression.find(document):
+            _settle(each.value, update)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _ActionError(f"cannot be applied: {error}") from error
     if known is None:
@@ -216,6 +216,20 @@ def _apply(
         for pointer, value in before
         if not any(_agrees(value, each, update, pointer) for each in known)
     ]
+
+
+def _settle(node: object, update: object) -> None:
+    """Where a correction says the type of a value, its alternatives are gone, but for null."""
+    if not (isinstance(node, dict) and isinstance(update, dict)):
+        return
+    if isinstance(update.get("type"), str):
+        if NULL in node.get("anyOf", ()):
+            node.setdefault("nullable", True)
+        for keyword in ("$ref", *MANY):
+            if keyword not in update:
+                node.pop(keyword, None)
+    for key, value in update.items():
+        _settle(node.get(key), value)
 
 
 def _touched(node: object, update: object) -> object:
@@ -232,7 +246,7 @@ def _touched(node: object, update: object) -> object:
 def _agrees(found: object, known: object, update: object, key: str) -> bool:
     """Whether a correction knows what was found: as written, or since it says the same itself."""
     key = key.rsplit("/", 1)[-1]
-    if isinstance(known, str) and _DIGEST.fullmatch(known):
+    if is_digest(known):
         return digest(found, key) == known
     if _same(found, known, key) or _same(found, update, key):
         return True

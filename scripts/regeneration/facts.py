@@ -26,8 +26,9 @@ _KEY = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_.$@-]{0,63}")
 _TEXT = re.compile(r"[A-Za-z0-9_ .,:^$*+?|\[\]<>!@%&~-]{0,100}")
 #: A record is for reading: what has more in it is a digest.
 _MOST = 20
-#: All that is looked at for the records of a slice.
+#: All that is looked at for the records of a slice, and how many they can be.
 _MAX_VALUES = 1_000_000
+_MAX_RECORDS = 5_000
 #: Stands for all keywords that have odd names.
 ODD = "*"
 
@@ -46,6 +47,7 @@ class Recorder:
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
         self._values = 0
+        self._records = 0
 
     def unread(self, node: dict[str, Any], known: set[str]) -> dict[str, object]:
         """The records of a node's keywords but for the known ones and prose, sorted.
@@ -68,6 +70,9 @@ class Recorder:
                 odd[name] = self._held(value)
         if odd:
             found[ODD] = digest(odd)
+        self._records += len(found)
+        if self._records > _MAX_RECORDS:
+            raise TooMuchError
         return dict(sorted(found.items()))
 
     def fact(self, value: object) -> object:

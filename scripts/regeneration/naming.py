@@ -29,8 +29,8 @@ class _Namer:
         kept = {name: self._within(schema, name) for name, schema in self._schemas.items()}
         return dict(sorted((kept | self._new).items()))
 
-    def _within(self, schema: Json, name: str) -> Json:
-        """A schema whose parts are named after it."""
+    def _within(self, schema: Json, name: str, *, numbered: bool = False) -> Json:
+        """A schema whose parts are named after it; those of one of a union would be numbered."""
         kept = dict(schema)
         if "properties" in kept:
             kept["properties"] = {
@@ -38,19 +38,25 @@ class _Namer:
             }
         for keyword, suffix in (("items", "item"), ("additionalProperties", "additional_property")):
             if isinstance(kept.get(keyword), dict):
-                kept[keyword] = self._part(kept[keyword], f"{name}_{suffix}")
+                part = f"{name}_{suffix}"
+                kept[keyword] = self._part(kept[keyword], part, numbered=numbered)
         return kept
 
-    def _part(self, schema: Json, name: str) -> Json:
-        if schema.get("nullable") is True and _is_object(schema):
+    def _part(self, schema: Json, name: str, *, numbered: bool = False) -> Json:
+        if _is_object(schema) and schema.get("nullable") is True:
             held = {key: value for key, value in schema.items() if key != "nullable"}
             prose = {"description": held["description"]} if "description" in held else {}
             return {"anyOf": [self._reference(held, name), dict(NULL)], **prose}
-        kept = self._within(schema, name)
+        if _is_object(schema) and numbered:
+            return self._reference(schema, name)
+        is_union = schema.get("nullable") is True
+        kept = self._within(schema, name, numbered=numbered or is_union)
         for keyword in MANY[:2]:
             if keyword in kept:
                 kept[keyword] = [
-                    self._reference(each, name) if _is_object(each) else self._within(each, name)
+                    self._reference(each, name)
+                    if _is_object(each)
+                    else self._within(each, name, numbered=True)
                     for each in kept[keyword]
                 ]
         return kept

@@ -17,7 +17,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 from regeneration import RegenerationError
-from regeneration.canonical import digest
+from regeneration.canonical import digest, is_digest
 from regeneration.document import Source
 from regeneration.facts import Recorder, TooMuchError, is_harmless
 from regeneration.operations import Operation
@@ -243,7 +243,7 @@ class _Slicer:
 
     def _body(self, node: object, at: str) -> Json:
         node, at = self._resolved(node, at)
-        content = self._content(node.get("content"), f"{at}/content")
+        content = self._content(node, at)
         if _JSON not in content["content"]:
             offered = ", ".join(content["content"]) or "nothing"
             raise self._error(f"{at}/content", f"the client sends {_JSON}, but it is {offered}")
@@ -275,23 +275,29 @@ class _Slicer:
         node, at = self._resolved(node, at)
         kept: Json = {"description": ""}
         if node.get("content"):
-            kept |= self._content(node["content"], f"{at}/content")
+            kept |= self._content(node, at)
         return kept | self._unread(node, {"content"}, at)
 
-    def _content(self, node: object, at: str) -> Json:
-        """The media types, of which JSON is read alone where it is among them."""
+    def _content(self, node: Json, at: str) -> Json:
+        """What a body is offered as, of which JSON is read alone where it is among it."""
+        at = f"{at}/content"
         content: dict[str, tuple[Json, str]] = {}
-        for media, value in self._mapping(node, at).items():
+        for media, value in self._mapping(node.get("content"), at).items():
             place = f"{at}/{_escape(media)}"
             found = self._mapping(value, place)
             name = self._media_type(media, at)
             if name in content and content[name][0] != found:
                 raise self._error(place, f"another {name} stands in {content[name][1]}")
             content[name] = found, place
-        others: Json = {}
+        # Of a slice, which has them already.
+        others = {
+            name: record
+            for name, record in _recorded(node.get("x-other-media-types"))
+            if _MEDIA_TYPE.fullmatch(name)
+        }
         if _JSON in content:
-            others = {
-                name: self._recorded(value, place)
+            others |= {
+                name: digest(self._unread({"value": value}, set(), place))
                 for name, (value, place) in content.items()
                 if name != _JSON
             }
@@ -322,9 +328,6 @@ class _Slicer:
         except (TooMuchError, RecursionError) as error:
             raise self._error(at, "its extensions hold too much to compare") from error
         return {"x-unread": unread} if unread else {}
-
-    def _recorded(self, value: object, at: str) -> str:
-        return digest(self._unread({"value": value}, set(), at))
 
     # Schemas.
 
@@ -572,6 +575,13 @@ def _joined(inner: Json, outer: Json) -> Json:
     """A schema that stood in another one by itself, and what stood beside it."""
     unread = inner.get("x-unread", {}) | outer.get("x-unread", {})
     return inner | outer | ({"x-unread": unread} if unread else {})
+
+
+def _recorded(records: object) -> Iterator[tuple[str, str]]:
+    if isinstance(records, dict):
+        for name, record in records.items():
+            if is_digest(record):
+                yield name, record
 
 
 def _digest(slice_: Json) -> str:

@@ -10,7 +10,7 @@ combines them, by allOf, oneOf or anyOf, is the same to a reader: an object with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +22,10 @@ Json = dict[str, Any]
 SCHEMAS = "#/components/schemas/"
 #: Null and nothing else. In OpenAPI 3.0, `nullable` says nothing without a type beside it.
 NULL: Json = {"type": "string", "nullable": True, "enum": [None]}
-#: What a schema says of what a value may be.
-_SAID = {"$ref", "type", "enum", "properties", "items", "additionalProperties", *MANY}
 #: Combined fields of combined fields can be many; Intercom's answers have some 50 in all.
 _MAX_SCHEMAS = 50_000
+#: What is deeper overflows the stack.
+_MAX_DEPTH = 100
 
 
 def tolerate(document: Json) -> Json:
@@ -34,34 +34,21 @@ def tolerate(document: Json) -> Json:
     Raises:
         RegenerationError: The schemas of the answers are combined in too many ways.
     """
-    tolerant = _Tolerant(document["components"]["schemas"])
-    return _with_answers(document, lambda schema: tolerant.schema([schema], nullable=False))
+    return _with_answers(document, _Reader(document["components"]["schemas"], is_tolerant=True))
 
 
-def loosen(document: Json) -> Json:
-    """Returns a document as the description has it, but for what answers are not held to.
+def said(document: Json) -> Json:
+    """Returns what a description says of answers, in the form in which they are read tolerantly.
 
-    Values stay: some answers are told apart by them.
+    Values are there, since some answers are told apart by them, and nothing may be null.
+
+    Raises:
+        RegenerationError: The schemas of the answers are combined in too many ways.
     """
-    return _with_answers(document, _loosened)
+    return _with_answers(document, _Reader(document["components"]["schemas"], is_tolerant=False))
 
 
-def _loosened(schema: Json) -> Json:
-    kept = {key: value for key, value in schema.items() if key in _SAID}
-    if "properties" in kept:
-        kept["properties"] = {name: _loosened(each) for name, each in kept["properties"].items()}
-    for keyword in ("items", "additionalProperties"):
-        if isinstance(kept.get(keyword), dict):
-            kept[keyword] = _loosened(kept[keyword])
-        if not isinstance(kept.get(keyword), dict) or not kept[keyword]:
-            kept.pop(keyword, None)
-    for keyword in MANY:
-        if keyword in kept:
-            kept[keyword] = [_loosened(each) for each in kept[keyword]]
-    return kept
-
-
-def _with_answers(document: Json, change: Callable[[Json], Json]) -> Json:
+def _with_answers(document: Json, reader: _Reader) -> Json:
     """A copy whose schemas are changed, but for those that requests use."""
     components = document["components"]
     requested = _requested(document)
@@ -70,7 +57,7 @@ def _with_answers(document: Json, change: Callable[[Json], Json]) -> Json:
             method: {
                 **operation,
                 "responses": {
-                    status: _response(response, change)
+                    status: _response(response, reader)
                     for status, response in operation["responses"].items()
                 },
             }
@@ -79,17 +66,17 @@ def _with_answers(document: Json, change: Callable[[Json], Json]) -> Json:
         for path, item in document["paths"].items()
     }
     schemas = {
-        name: schema if name in requested else change(schema)
+        name: schema if name in requested else reader.schema([schema])
         for name, schema in components["schemas"].items()
     }
     return {**document, "paths": paths, "components": {**components, "schemas": schemas}}
 
 
-def _response(response: Json, change: Callable[[Json], Json]) -> Json:
+def _response(response: Json, reader: _Reader) -> Json:
     if "content" not in response:
         return response
     content = {
-        media: {**value, "schema": change(value["schema"])}
+        media: {**value, "schema": reader.schema([value["schema"]])}
         for media, value in response["content"].items()
     }
     return {**response, "content": content}
@@ -129,6 +116,7 @@ class _Kinds:
     """What a value may be: all that some schemas say together."""
 
     scalars: set[str] = field(default_factory=set)
+    values: list[object] = field(default_factory=list)
     is_object: bool = False
     properties: dict[str, list[Json]] = field(default_factory=dict)
     additional: list[Json] = field(default_factory=list)
@@ -146,8 +134,9 @@ class _Kinds:
             self.is_object = True
             for name, value in schema.get("properties", {}).items():
                 self.properties.setdefault(name, []).append(value)
-            if isinstance(schema.get("additionalProperties"), dict):
-                self.additional.append(schema["additionalProperties"])
+            additional = schema.get("additionalProperties")
+            if isinstance(additional, dict) and additional:
+                self.additional.append(additional)
         elif kind == "array" or (kind is None and "items" in schema):
             self.is_list = True
             if "items" in schema:
@@ -156,27 +145,31 @@ class _Kinds:
             self.scalars.add(kind)
         elif "enum" in schema:
             self.scalars.update(_types(schema["enum"]))
+        self.values += schema.get("enum", ())
         for keyword in MANY:
             for part in schema.get(keyword, ()):
                 self.add(part)
 
 
-class _Tolerant:
-    """Makes tolerant schemas of those of one document."""
+class _Reader:
+    """Makes schemas of answers of those of one document."""
 
-    def __init__(self, schemas: Json) -> None:
+    def __init__(self, schemas: Json, *, is_tolerant: bool) -> None:
         self._schemas = schemas
+        self._is_tolerant = is_tolerant
         self._made = 0
         #: What is being combined, so that nothing is combined with itself without end.
         self._within: list[frozenset[str]] = []
 
-    def schema(self, schemas: list[Json], *, nullable: bool) -> Json:
+    def schema(self, schemas: list[Json], *, is_part: bool = False) -> Json:
         """Returns the one schema of what any of some schemas, or all of them, describe."""
         self._made += 1
         if self._made > _MAX_SCHEMAS:
             raise RegenerationError(
                 f"{SCHEMAS[:-1]}: the answers combine more than {_MAX_SCHEMAS:,} schemas"
             )
+        if len(self._within) > _MAX_DEPTH:
+            raise RegenerationError(f"{SCHEMAS[:-1]}: the answers combine schemas too deeply")
         kinds = _Kinds()
         for schema in schemas:
             kinds.add(schema)
@@ -185,9 +178,10 @@ class _Tolerant:
             return {}
         self._within.append(combined or frozenset({str(self._made)}))
         try:
-            return self._joined(list(self._alternatives(kinds)), nullable=nullable)
+            alternatives = list(self._alternatives(kinds))
         finally:
             self._within.pop()
+        return _joined(alternatives, nullable=is_part and self._is_tolerant)
 
     def _combine(self, kinds: _Kinds) -> frozenset[str]:
         """Writes several schemas that are referred to in place, as one; returns their names."""
@@ -208,25 +202,28 @@ class _Tolerant:
             made: Json = {"type": "object"}
             if kinds.properties:
                 made["properties"] = {
-                    name: self.schema(values, nullable=True)
+                    name: self.schema(values, is_part=True)
                     for name, values in kinds.properties.items()
                 }
             if kinds.additional:
-                made["additionalProperties"] = self.schema(kinds.additional, nullable=True)
+                made["additionalProperties"] = self.schema(kinds.additional, is_part=True)
             yield made
         if kinds.is_list:
-            yield {"type": "array", "items": self.schema(kinds.items, nullable=True)}
+            yield {"type": "array", "items": self.schema(kinds.items, is_part=True)}
+        values = {} if self._is_tolerant or not kinds.values else {"enum": kinds.values}
         for name in sorted(kinds.scalars):
-            yield {"type": name}
+            yield {"type": name, **values}
 
-    def _joined(self, alternatives: list[Json], *, nullable: bool) -> Json:
-        if not alternatives:
-            return {}
-        if len(alternatives) == 1 and not nullable:
-            return alternatives[0]
-        if len(alternatives) == 1 and "$ref" not in alternatives[0]:
-            return {**alternatives[0], "nullable": True}
-        return {"anyOf": [*alternatives, *([dict(NULL)] if nullable else [])]}
+
+def _joined(alternatives: list[Json], *, nullable: bool) -> Json:
+    """A schema of one of some alternatives; without any, of anything."""
+    if not alternatives:
+        return {}
+    if len(alternatives) == 1 and not nullable:
+        return alternatives[0]
+    if len(alternatives) == 1 and "$ref" not in alternatives[0]:
+        return {**alternatives[0], "nullable": True}
+    return {"anyOf": [*alternatives, *([dict(NULL)] if nullable else [])]}
 
 
 def _types(values: Iterable[object]) -> Iterator[str]:

@@ -205,6 +205,46 @@ def test_a_digest_stands_for_a_long_value_and_is_printed_for_one(describe):
     assert correcting.as_written(ABSENT) == "absent"
 
 
+def _pages_by_name(description):
+    pages = _properties(description, "data_event_list").pop("pages")
+    _schemas(description)["cursor"] = {**pages, "properties": {"next": {"type": "object"}}}
+    _properties(description, "data_event_list")["pages"] = {"$ref": "#/components/schemas/cursor"}
+
+
+def _pages_of_several_kinds(description):
+    pages = _properties(description, "data_event_list")["pages"]
+    pages = {"oneOf": [pages, {"type": "string"}, {"type": "array", "items": pages}]}
+    _properties(description, "data_event_list")["pages"] = pages
+
+
+def _seconds_of_two_kinds(description):
+    for schema in ("data_event", REQUEST):
+        seconds = _properties(description, schema)["created_at"]
+        seconds.clear()
+        seconds["oneOf"] = [{"type": "integer"}, {"type": "string", "format": "date-time"}]
+
+
+def _name_by_name(description):
+    _schemas(description)["name"] = {"type": "string", "enum": ["a", "b"]}
+    for schema in ("data_event", REQUEST):
+        _properties(description, schema)["event_name"] = {"$ref": "#/components/schemas/name"}
+
+
+@pytest.mark.parametrize(
+    "change", [_pages_by_name, _pages_of_several_kinds, _seconds_of_two_kinds, _name_by_name]
+)
+def test_a_type_that_a_correction_says_stands_alone_whatever_upstream_says(describe, change):
+    before = _corrected(describe("2.17")).document["components"]["schemas"]
+    description = describe("2.17")
+    change(description)
+
+    corrected = _corrected(description)
+
+    assert corrected.unknown
+    after = corrected.document["components"]["schemas"]
+    assert {name: after[name] for name in before} == before
+
+
 def test_each_match_of_a_target_is_compared_apart(describe):
     target = f"$.components.schemas['{REQUEST}','{SUMMARIES}'].properties.user_id"
     description = describe("2.17")
