@@ -91,6 +91,19 @@ def test_what_is_left_out_here_is_run_elsewhere(heading):
     assert (Path(__file__).parent / ELSEWHERE[heading]).exists()
 
 
+def test_the_guide_to_regenerating_names_each_file_and_only_files_that_are_there():
+    guide = README.parent / "openapi" / "README.md"
+    text = guide.read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+    recipe = text.partition("## A new operation")[2]
+    named = re.findall(r"`((?:openapi|overlays|scripts|tests|templates)/[^`]+)`", recipe)
+
+    found = {f"{path.name}/" if path.is_dir() else path.name for path in guide.parent.iterdir()}
+    assert listed == found - {guide.name}
+    assert [path for path in named if not (README.parent / path).exists()] == []
+    assert len(named) > 10
+
+
 def test_every_argument_and_variable_of_the_table_is_there():
     import inspect
 
