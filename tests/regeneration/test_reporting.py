@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import regenerate
 import yaml
 
 from regeneration.releasing import suggest
@@ -457,6 +458,17 @@ def test_a_check_is_json_for_programs(project):
         ],
         "exit_code": 1,
     }
+
+
+def test_help_says_what_exit_codes_mean(capsys):
+    with pytest.raises(SystemExit):
+        regenerate.main(["--help"])
+
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines() if line[:3].strip().isdecimal()] == list(
+        "0123"
+    )
+    assert "release (level," in said
 
 
 # The release.
