@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from regeneration import correcting
+from regeneration.document import read
+from regeneration.operations import read_operations
+from regeneration.slicing import slice_description
+
 
 @pytest.fixture
 def upstream(sources):
@@ -47,3 +52,17 @@ def test_2_14_changes_only_the_versions_and_says_so(project, upstream):
     }
     assert project.imports("print(package.API_VERSION)").out == "2.14\n"
     assert project.run("--check").code == 0
+
+
+@pytest.mark.parametrize("version", [*(f"2.{minor}" for minor in range(7, 17)), "preview"])
+def test_the_corrections_were_written_against_every_version(upstream, sources, version):
+    openapi = sources.root / "openapi"
+    operations = read_operations(read(str(openapi / "operations.yaml")))
+    corrections = read(str(openapi / "corrections.yaml"))
+    sliced = slice_description(
+        read(str(upstream / f"intercom-{version}.yaml")),
+        operations.client,
+        correcting.referenced_schemas(corrections),
+    )
+
+    assert correcting.correct(sliced, corrections, operations).unknown == ()
