@@ -6,6 +6,11 @@ import json
 
 import pytest
 
+from regeneration import correcting
+from regeneration.document import read
+from regeneration.operations import read_operations
+from regeneration.slicing import slice_description
+
 #: What the descriptions differ in from that of 2.16, beside their versions.
 _DIFFERENCES = {
     "2.11": {
@@ -89,3 +94,17 @@ def test_a_published_description_needs_no_decision_and_nothing_of_it_is_denied(
         for each in report["changes"]
         if each["pointer"] != "#/info/version" and "/intercom_version/" not in each["pointer"]
     } == _DIFFERENCES.get(version, {})
+
+
+@pytest.mark.parametrize("version", [*(f"2.{minor}" for minor in range(7, 17)), "preview"])
+def test_the_corrections_were_written_against_every_version(upstream, sources, version):
+    openapi = sources.root / "openapi"
+    operations = read_operations(read(str(openapi / "operations.yaml")))
+    corrections = read(str(openapi / "corrections.yaml"))
+    sliced = slice_description(
+        read(str(upstream / f"intercom-{version}.yaml")),
+        operations.client,
+        correcting.referenced_schemas(corrections),
+    )
+
+    assert correcting.correct(sliced, corrections, operations).unknown == ()
