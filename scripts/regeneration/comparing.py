@@ -61,6 +61,20 @@ def place(document: Json, pointer: str) -> tuple[str, ...]:
     return path
 
 
+def members(node: object, keyword: str) -> dict[str, object]:
+    """Returns what a mapping or a list holds, by the names that paths have; of others, nothing.
+
+    Args:
+        node: The mapping or list.
+        keyword: What it is the value of.
+    """
+    if isinstance(node, dict):
+        return {str(key): value for key, value in node.items()}
+    if isinstance(node, list):
+        return {key: value for key, (_, value) in _members(node, _IDENTITIES.get(keyword)).items()}
+    return {}
+
+
 def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether one of two places is the other, or lies in it."""
     shared = min(len(one), len(other))
