@@ -24,6 +24,7 @@ from regeneration.document import Source
 from regeneration.essentials import MANY, essential
 from regeneration.naming import name_alternatives
 from regeneration.operations import Operations
+from regeneration.pointers import escape
 from regeneration.tolerating import NULL, references, said, tolerate
 
 Json = dict[str, Any]
@@ -308,5 +309,5 @@ def _way(found: DatumInContext) -> Iterator[str]:
     while step is not None and step.context is not None:
         path = step.path
         part = path.fields[0] if hasattr(path, "fields") else getattr(path, "index", path)
-        yield str(part).replace("~", "~0").replace("/", "~1")
+        yield escape(part)
         step = step.context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from client_parts import sentence
@@ -156,6 +157,7 @@ def _schema(difference: Difference, owner: str, rest: list[str]) -> str | None:
             owner, field = f"{owner}.{field}", None
         owner += step
     place = f"{owner}: field `{field}`" if field else owner
+    inner = f"{owner}.{field}" if field else owner
     match rest:
         case []:
             if was is not ABSENT and now is not ABSENT:
@@ -164,14 +166,13 @@ def _schema(difference: Difference, owner: str, rest: list[str]) -> str | None:
                 return f"{place} is gone"
             return f"{owner}: new {f'field `{field}`' if field else 'schema'}, {_kind(now)}"
         case ["required", _] if isinstance(either, str):
-            inner = f"{owner}.{field}" if field else owner
             return f"{inner}: field `{either}` {_needed(was is ABSENT)}"
         case ["required"] if isinstance(either, list) and ABSENT in (was, now):
-            inner = f"{owner}.{field}" if field else owner
-            names = ", ".join(f"`{each}`" for each in either)
-            verb = "field" if len(either) == 1 else "fields"
             are = _needed(was is ABSENT, several=len(either) > 1)
-            return f"{inner}: {verb} {names} {are}"
+            return f"{inner}: {_fields(either)} {are}"
+        case ["properties"] if isinstance(either, dict) and either and ABSENT in (was, now):
+            are = "are" if len(either) > 1 else "is"
+            return f"{inner}: {_fields(either)} {are} {'new' if was is ABSENT else 'gone'}"
         case ["type" | "format" | "$ref"] if _word(was) and _word(now):
             return f"{place}: {rest[0]} {shown(was)} → {shown(now)}"
         case ["nullable"]:
@@ -183,6 +184,11 @@ def _schema(difference: Difference, owner: str, rest: list[str]) -> str | None:
         case ["x-unread", keyword]:
             return _keyword(difference, place, keyword)
     return None
+
+
+def _fields(names: Iterable[str]) -> str:
+    listed = [f"`{each}`" for each in names]
+    return f"{'fields' if len(listed) > 1 else 'field'} {', '.join(listed)}"
 
 
 def _came(difference: Difference) -> str:

@@ -10,18 +10,13 @@ from typing import Any, Literal
 import api_diff
 from regeneration import ABSENT, versions
 from regeneration.breaking import Requirement
+from regeneration.canonical import canonical
 from regeneration.census import Unoffered
-from regeneration.comparing import (
-    Difference,
-    canonical,
-    differences,
-    members,
-    place,
-    unescaped,
-)
+from regeneration.comparing import Difference, differences, members, place
 from regeneration.correcting import Unknown, as_written
 from regeneration.describing import LONGEST, shown
 from regeneration.operations import Operation
+from regeneration.pointers import keys
 from regeneration.uses import Uses, and_, verbs
 from regeneration.withdrawing import Withdrawal
 
@@ -246,7 +241,7 @@ def short_names(names: Iterable[str]) -> list[str]:
 def _placed(value: object, pointer: str) -> Json:
     """A document that has nothing but a value, in its place."""
     held: Any = value
-    for key in reversed(unescaped(pointer)):
+    for key in reversed(keys(pointer)):
         held = {} if held is ABSENT else {key: held}
     return held if isinstance(held, dict) else {}
 
@@ -267,7 +262,7 @@ def _nearest(unknown: Unknown) -> object | None:
 def _contrasted(known: object, found: object, pointer: str) -> tuple[str, str]:
     """What differs between two values, in one line each."""
     said = []
-    for at, was, now in _contrast(known, found, unescaped(pointer)[-1]):
+    for at, was, now in _contrast(known, found, keys(pointer)[-1]):
         # Of the way to a field, its names are enough.
         names = [name for name in at[:-1] if name != "properties"] + list(at[-1:])
         said.append((f"{'.'.join(names)}: " if names else "", was, now))
@@ -318,7 +313,7 @@ def _causes(
 
 
 def _as_written(unknown: Unknown) -> str:
-    return as_written(unknown.found, unescaped(unknown.pointer)[-1])
+    return as_written(unknown.found, keys(unknown.pointer)[-1])
 
 
 def _cut(text: str, longest: int = 70) -> str:

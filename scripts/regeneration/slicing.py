@@ -21,6 +21,7 @@ from regeneration.canonical import digest, is_digest
 from regeneration.document import Source
 from regeneration.facts import Recorder, TooMuchError, is_harmless
 from regeneration.operations import Operation
+from regeneration.pointers import escape, keys
 
 Json = dict[str, Any]
 #: What a slice calls its list of the operations of data events that the client does not offer.
@@ -171,7 +172,7 @@ class _Slicer:
     def _paths(self) -> Json:
         paths = self._mapping(self._root.get("paths"), "#/paths")
         kept: Json = {}
-        places = {each.path: f"#/paths/{_escape(each.path)}" for each in self._operations}
+        places = {each.path: f"#/paths/{escape(each.path)}" for each in self._operations}
         items: dict[str, Json] = {}
         for path in places:
             items[path], places[path] = self._resolved(paths.get(path, {}), places[path])
@@ -283,7 +284,7 @@ class _Slicer:
         at = f"{at}/content"
         content: dict[str, tuple[Json, str]] = {}
         for media, value in self._mapping(node.get("content"), at).items():
-            place = f"{at}/{_escape(media)}"
+            place = f"{at}/{escape(media)}"
             found = self._mapping(value, place)
             name = self._media_type(media, at)
             if name in content and content[name][0] != found:
@@ -490,8 +491,7 @@ class _Slicer:
         if not (isinstance(reference, str) and reference.startswith("#/")):
             raise self._error(at, f"{_shown(reference)} does not point into this document")
         node: object = self._root
-        for part in reference[2:].split("/"):
-            key = part.replace("~1", "/").replace("~0", "~")
+        for key in keys(reference):
             if not (isinstance(node, dict) and key in node):
                 raise self._error(at, f"{_shown(reference)} points to nothing")
             node = node[key]
@@ -556,10 +556,6 @@ class _Slicer:
 
     def _error(self, at: str, what: str) -> RegenerationError:
         return RegenerationError(f"{self._file}: {at}: {what}")
-
-
-def _escape(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
 
 
 def _made_of(schema: Json) -> Iterator[str]:

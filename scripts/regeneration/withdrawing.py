@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from regeneration.comparing import canonical
+from regeneration.canonical import canonical
 from regeneration.operations import Operation, Operations
 
 Json = dict[str, Any]

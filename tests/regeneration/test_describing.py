@@ -138,6 +138,16 @@ FIELDS = (*EVENT, "properties")
         ((*EVENT, "required"), [], "event: field `name` is no longer required"),
         ((*EVENT, "required"), None, "event: field `name` is no longer required"),
         (
+            (*EVENT, "properties"),
+            None,
+            "event: fields `name`, `kind`, `parts`, `more` are gone",
+        ),
+        (
+            (*FIELDS, "more", "properties"),
+            {"id": TEXT},
+            "event.more: field `id` is new",
+        ),
+        (
             (*EVENT, "anyOf", 0, "required"),
             ["name", "id"],
             "event (anyOf 0): field `id` is required now",
