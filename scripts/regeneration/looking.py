@@ -82,12 +82,15 @@ def at_requirements(found: Iterable[Requirement]) -> Iterator[Look]:
 
 def at_python(changes: Iterable[api_diff.Change]) -> Iterator[Look]:
     """What breaks those who use the generated package, and what may."""
-    for verdict, kind, verb in (("yes", "break", "break"), ("maybe", "may-break", "may break")):
+    for verdict, kind, how in (
+        ("yes", "break", "changed or are gone"),
+        ("maybe", "may-break", "changed, which may break callers"),
+    ):
         names = [change.name for change in changes if change.breaks == verdict]
         if names:
             yield Look(
                 kind,
-                f"Python: changes of {_some(short_names(names))} {verb} callers.",
+                f"generated names {how}: {_some(short_names(names))}.",
                 "generated/intercom_data_events_api",
                 "the table of Python below says how.",
                 "correct the description where Intercom's is wrong, else say it in CHANGELOG.md",

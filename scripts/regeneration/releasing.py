@@ -78,7 +78,7 @@ def _line(
     changed: Sequence[str], new: Sequence[str], gone: Sequence[str], pin: tuple[str | None, str]
 ) -> str:
     before, after = pin
-    said = [f"Breaking: {_some(changed)} of the generated package changed"] if changed else []
+    said = [f"Breaking: generated names changed or are gone: {_some(changed)}"] if changed else []
     said.append(f"Generated from Intercom's description of {after}")
     if before not in (None, after):
         said[-1] += f", which callers send by default now (before: {before})"

@@ -212,7 +212,7 @@ class Report:
         return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
     def _head(self) -> list[str]:
-        lines = [_cut(self.verdict)]
+        lines = _wrapped(self.verdict)
         if self.look and self.verdict != _heading(self.look):
             lines.append(_heading(self.look))
         for number, each in enumerate(self.look[:_MOST_LOOKS], 1):

@@ -409,10 +409,12 @@ def test_names_that_go_break_callers_and_types_that_change_may(extended, make_pr
     lines = outcome.out.splitlines()
     assert outcome.code == 3
     assert lines[0] == (
-        "Breaks callers: Python: changes of models.CreateDataEventRequest.origin, "
-        "models.DataEvent.source break callers."
+        "Breaks callers: generated names changed or are gone: "
+        "models.CreateDataEventRequest.origin, models.DataEvent.source."
     )
-    assert "2. Python: changes of models.CreateDataEventRequest.size may break callers." in lines
+    assert (
+        "2. generated names changed, which may break callers: models.CreateDataEventRequest.size."
+    ) in lines
     assert [breaks for breaks, *_ in _python(lines)] == ["yes", "yes", "maybe"]
     assert "  data_event: field `source` is gone [comes through]" in lines
 
@@ -603,7 +605,7 @@ def test_a_line_for_the_changelog_says_what_callers_notice(suggested):
     )
 
     assert release.changelog == (
-        "- Breaking: models.A of the generated package changed. Generated from Intercom's "
+        "- Breaking: generated names changed or are gone: models.A. Generated from Intercom's "
         "description of 2.17, which callers send by default now (before: 2.16). New: a, b, c, d, "
         "e, 2 more. No longer listed: 2.7."
     )
