@@ -14,13 +14,14 @@ from regeneration.census import Unoffered
 from regeneration.comparing import Difference, differences, place, unescaped
 from regeneration.correcting import Unknown, as_written
 from regeneration.describing import describe, shown
+from regeneration.narrowing import Narrowing
 from regeneration.uses import Uses, and_, verbs
 from regeneration.withdrawing import Withdrawal
 
 Json = dict[str, Any]
 Kind = Literal[
-    "break", "may-break", "correction", "operation", "version", "deprecated", "server", "security",
-    "status",
+    "break", "may-break", "narrowed", "correction", "operation", "version", "deprecated", "header",
+    "server", "security", "status",
 ]  # fmt: skip
 
 #: Of values, differences and names in one line.
@@ -65,6 +66,23 @@ def at_requirements(found: Iterable[Requirement]) -> Iterator[Look]:
             "send it (overlays/intercom_data_events/_sending/operations.py), or correct it where "
             "Intercom does not require it (openapi/corrections.yaml)",
             data={"required": names},
+        )
+
+
+def at_narrowings(found: Iterable[Narrowing]) -> Iterator[Look]:
+    """What Intercom accepts less of, by the operations that send it."""
+    for operations, group in groupby(found, lambda one: one.operations):
+        differences = [one.difference for one in group]
+        who = verbs(operations)
+        yield Look(
+            "narrowed",
+            f"Intercom accepts less in the requests of {who}: "
+            f"{_some([describe(each) for each in differences], separator='; ')}.",
+            differences[0].pointer,
+            "Intercom may refuse what callers send now.",
+            "where it holds, check it in the client (overlays/intercom_data_events) or say it in "
+            "CHANGELOG.md; else correct it (openapi/corrections.yaml)",
+            data={"pointers": [each.pointer for each in differences]},
         )
 
 
@@ -150,29 +168,36 @@ def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
     """What operations of the client lost."""
     for each in found:
         names, who = and_([str(one) for one in each.operations]), verbs(each.operations)
+        what = and_(list(each.what))
+        one = len(each.what) == 1
         title, meaning, to_do = {
             "deprecated": (
                 f"{names} is deprecated now.",
                 f"{who} work as before, until Intercom removes it.",
                 "look for its successor in Intercom's documentation",
             ),
+            "header": (
+                f"The header {what} is gone ({names}).",
+                f"Intercom may pass over the version that {who} ask for.",
+                "look for how requests say their version now in Intercom's documentation",
+            ),
             "server": (
-                f"The server {each.what} is gone ({names}).",
-                "clients of that address may get no answer.",
+                f"The server{'' if one else 's'} {what} {'is' if one else 'are'} gone ({names}).",
+                f"clients of {'that address' if one else 'these addresses'} may get no answer.",
                 "compare the regions of the client (overlays/intercom_data_events/_sending)",
             ),
             "security": (
-                f"{each.what} does not authenticate any more, or otherwise ({names}).",
+                f"{what} does not authenticate any more, or otherwise ({names}).",
                 f"Intercom may refuse the token of {who}.",
                 "compare with how the client sends its token",
             ),
             "status": (
-                f"{names} does not answer {each.what} any more.",
+                f"{names} does not answer {what} any more.",
                 f"{who} may take another success for a failure, or read it otherwise.",
                 "compare with the answers that the description has now",
             ),
         }[each.kind]
-        place_ = each.what if each.kind == "server" else str(each.operations[0])
+        place_ = what if each.kind == "server" else str(each.operations[0])
         yield Look(each.kind, title, place_, meaning, to_do)
 
 
