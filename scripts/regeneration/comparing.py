@@ -62,6 +62,18 @@ def place(document: Json, pointer: str) -> tuple[str, ...]:
     return path
 
 
+def at(document: Json, path: tuple[str, ...]) -> object:
+    """Returns what stands at a path of a document; ABSENT for nothing."""
+    node: object = document
+    for index, name in enumerate(path):
+        if isinstance(node, list):
+            members = _members(node, _IDENTITIES.get(path[index - 1] if index else ""))
+            node = members.get(name, (None, ABSENT))[1]
+        else:
+            node = node.get(name, ABSENT) if isinstance(node, dict) else ABSENT
+    return node
+
+
 def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether one of two places is the other, or lies in it."""
     shared = min(len(one), len(other))

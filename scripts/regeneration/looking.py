@@ -14,7 +14,8 @@ from regeneration.canonical import canonical
 from regeneration.census import Unoffered
 from regeneration.comparing import Difference, differences, members, place
 from regeneration.correcting import Unknown, as_written
-from regeneration.describing import LONGEST, shown
+from regeneration.describing import LONGEST, describe, shown
+from regeneration.narrowing import Narrowing
 from regeneration.operations import Operation
 from regeneration.pointers import keys
 from regeneration.uses import Uses, and_, verbs
@@ -22,12 +23,12 @@ from regeneration.withdrawing import Withdrawal
 
 Json = dict[str, Any]
 Kind = Literal[
-    "break", "may-break", "correction", "operation", "version", "deprecated", "server", "security",
-    "status",
+    "break", "may-break", "narrowed", "correction", "operation", "version", "deprecated", "header",
+    "server", "security", "status",
 ]  # fmt: skip
 
-#: What changed of which operation: something became "required", or is "gone".
-Cause = tuple[Operation, Literal["required", "gone"], str]
+#: A parameter or field that an operation requires now.
+Cause = tuple[Operation, str]
 
 #: Of values, differences and names in one line.
 _MOST = 3
@@ -47,7 +48,7 @@ class Look:
         meaning: What it means for callers.
         to_do: What the person does about it.
         data: What else a program needs, as JSON.
-        causes: What changed, to tell items of the same cause.
+        causes: What is required now, to tell items of the same cause.
     """
 
     kind: Kind
@@ -76,7 +77,24 @@ def at_requirements(found: Iterable[Requirement]) -> Iterator[Look]:
             "send it (overlays/intercom_data_events/_sending/operations.py), or correct it where "
             "Intercom does not require it (openapi/corrections.yaml)",
             data={"required": names},
-            causes=frozenset((operation, "required", each.part[-1]) for each in parts),
+            causes=frozenset((operation, each.part[-1]) for each in parts),
+        )
+
+
+def at_narrowings(found: Iterable[Narrowing]) -> Iterator[Look]:
+    """What Intercom accepts less of, by the operations that send it."""
+    for operations, group in groupby(found, lambda one: one.operations):
+        differences = [one.difference for one in group]
+        who = verbs(operations)
+        yield Look(
+            "narrowed",
+            f"Intercom accepts less in the requests of {who}: "
+            f"{_some([describe(each) for each in differences], separator='; ')}.",
+            differences[0].pointer,
+            "Intercom may refuse what callers send now.",
+            "where it holds, check it in the client (overlays/intercom_data_events) or say it in "
+            "CHANGELOG.md; else correct it (openapi/corrections.yaml)",
+            data={"pointers": [each.pointer for each in differences]},
         )
 
 
@@ -200,13 +218,11 @@ def at_version(sliced: Json) -> Iterator[Look]:
 
 
 def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
-    """What operations of the client lost, by operations."""
-    grouped: dict[tuple[str, tuple[Operation, ...]], list[str]] = {}
+    """What operations of the client lost."""
     for each in found:
-        grouped.setdefault((each.kind, each.operations), []).append(each.what)
-    for (kind, operations), lost in grouped.items():
+        operations, lost = each.operations, each.what
         names, who = and_([str(one) for one in operations]), verbs(operations)
-        what = and_(lost) if len(lost) <= _MOST else _some(lost)
+        what = and_(list(lost)) if len(lost) <= _MOST else _some(list(lost))
         several, plural = len(operations) > 1, len(lost) > 1
         are = "are" if plural else "is"
         title, meaning, to_do = {
@@ -214,6 +230,11 @@ def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
                 f"{names} {'are' if several else 'is'} deprecated now.",
                 f"{who} stop working when Intercom removes {'them' if several else 'it'}.",
                 "look for a successor in Intercom's documentation",
+            ),
+            "header": (
+                f"The header {what} is gone ({names}).",
+                f"Intercom may pass over the version that {who} ask for.",
+                "look for how requests say their version now in Intercom's documentation",
             ),
             "server": (
                 f"The {'servers' if plural else 'server'} {what} {are} gone ({names}).",
@@ -230,10 +251,9 @@ def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
                 f"{who} may take another success for a failure, or read it otherwise.",
                 "compare with the answers that the description has now",
             ),
-        }[kind]
-        place_ = what if kind == "server" else str(operations[0])
-        causes = frozenset((one, "gone", each) for one in operations for each in lost)
-        yield Look(kind, title, place_, meaning, to_do, causes=causes)
+        }[each.kind]
+        place_ = what if each.kind == "server" else str(operations[0])
+        yield Look(each.kind, title, place_, meaning, to_do)
 
 
 def short_names(names: Iterable[str]) -> list[str]:
@@ -293,25 +313,21 @@ def _contrast(
 def _causes(
     found: Iterable[Difference], paths: Iterable[tuple[str, ...]], uses: Uses
 ) -> frozenset[Cause]:
-    """What changed, in the terms of the other items; nothing where they have no terms for it."""
+    """What is required now, if nothing else changed."""
     causes: set[Cause] = set()
     for difference, path in zip(found, paths, strict=True):
         match difference.path:
             case [*_, "required", _] if isinstance(difference.after, str):
-                terms = [("required", difference.after)]
+                names = [difference.after]
             case [*_, "required"] if isinstance(difference.after, list):
-                terms = [("required", str(name)) for name in difference.after]
+                names = [str(name) for name in difference.after]
             case [*_, "parameters", name] if difference.before is ABSENT:
-                terms = [("required", name.partition(" ")[2])]
+                names = [name.partition(" ")[2]]
             case [*_, "parameters", name, "required"] if difference.after is True:
-                terms = [("required", name.partition(" ")[2])]
-            case [*_, "responses", status] if difference.after is ABSENT:
-                terms = [("gone", status)]
+                names = [name.partition(" ")[2]]
             case _:
                 return frozenset()
-        used = uses.of(path)
-        operations = {*used["request"], *used["answer"]}
-        causes |= {(one, what, name) for one in operations for what, name in terms}
+        causes |= {(one, name) for one in uses.of(path)["request"] for name in names}
     return frozenset(causes)
 
 

@@ -23,6 +23,7 @@ from regeneration import (
     document,
     generating,
     looking,
+    narrowing,
     slicing,
     versions,
     withdrawing,
@@ -334,10 +335,12 @@ def make(before: Committed, after: Made, project: Path) -> Report:
     ]
     operations = after.operations
     required = breaking.requirements(before.sliced, after.sliced, before.corrected, operations)
+    narrowed = narrowing.narrowings(found, after.unknown, after.sliced, after.corrected, uses)
     look = looking.joined(
         [
             *looking.at_requirements(required),
-            *looking.at_python(_unsaid(python, required)),
+            *looking.at_narrowings(narrowed),
+            *looking.at_python(_unsaid(python, required, narrowed)),
             *looking.at_withdrawals(
                 withdrawing.withdrawals(before.sliced, after.sliced, operations)
             ),
@@ -354,7 +357,7 @@ def make(before: Committed, after: Made, project: Path) -> Report:
         None if before.sliced is None else versions.described(before.sliced),
         versions.described(after.sliced),
     )
-    used = differences(essential(old), essential(after.sliced))
+    used = differences(essential(old, conditions=True), essential(after.sliced, conditions=True))
     changes = tuple(
         Change(each, describe(each), _effect(each, through, used, uses, rewritten=rewritten))
         for each in found
@@ -458,18 +461,21 @@ def _effect(
 
 
 def _unsaid(
-    python: list[api_diff.Change], required: list[breaking.Requirement]
+    python: list[api_diff.Change],
+    required: list[breaking.Requirement],
+    narrowed: list[narrowing.Narrowing],
 ) -> list[api_diff.Change]:
-    """The changes but for those that a requirement has said: a parameter or field, required now."""
+    """The changes but for those of parameters and fields that are required or narrowed now."""
     said = {generating.python_name(each.part[-1]) for each in required}
-    return [
-        change
-        for change in python
-        if not (
-            "required" in change.text
-            and change.name.rstrip(")").replace("(", ".").rsplit(".", 1)[-1] in said
-        )
-    ]
+    narrower = {generating.python_name(each.name) for each in narrowed if each.name}
+
+    def is_said(change: api_diff.Change) -> bool:
+        name = change.name.rstrip(")").replace("(", ".").rsplit(".", 1)[-1]
+        if "required" in change.text:
+            return name in said
+        return name in narrower and change.breaks == "maybe"
+
+    return [change for change in python if not is_said(change)]
 
 
 def _content(held: Json) -> str:
