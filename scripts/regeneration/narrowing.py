@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from regeneration import ABSENT, versions
-from regeneration.comparing import Difference, at, canonical, place
+from regeneration.canonical import canonical
+from regeneration.comparing import Difference, at, place
 from regeneration.correcting import Unknown
 from regeneration.essentials import MANY
 from regeneration.operations import Operation
@@ -49,7 +50,7 @@ def narrowings(
     found: Iterable[Difference],
     unknown: Iterable[Unknown],
     sliced: Json,
-    corrected: Json,
+    sent: Json,
     uses: Uses,
 ) -> list[Narrowing]:
     """Returns which differences of two slices narrow requests, but for what corrections tell.
@@ -58,7 +59,8 @@ def narrowings(
         found: The differences.
         unknown: What no correction was written for.
         sliced: The new slice.
-        corrected: What the client is generated from: what that says, the client holds to.
+        sent: The corrected description that the client was generated from before: what that says,
+            callers hold to already.
         uses: Of the operations of the client.
     """
     differences = list(found)
@@ -73,7 +75,7 @@ def narrowings(
         operations = tuple(uses.of(each.path)["request"])
         name, rest = _keyword(each.path)
         is_told = any(_tells(where, value, each.path) for where, value in told)
-        is_held = each.after is not ABSENT and _same(each.after, at(corrected, each.path))
+        is_held = each.after is not ABSENT and _same(each.after, at(sent, each.path))
         if operations and rest and not (is_told or is_held) and _is_narrower(each, rest, widened):
             narrowed.append(Narrowing(operations, each, name))
     return narrowed

@@ -335,7 +335,9 @@ def make(before: Committed, after: Made, project: Path) -> Report:
     ]
     operations = after.operations
     required = breaking.requirements(before.sliced, after.sliced, before.corrected, operations)
-    narrowed = narrowing.narrowings(found, after.unknown, after.sliced, after.corrected, uses)
+    narrowed = narrowing.narrowings(
+        found, after.unknown, after.sliced, before.corrected or {}, uses
+    )
     look = looking.joined(
         [
             *looking.at_requirements(required),

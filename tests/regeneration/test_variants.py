@@ -327,7 +327,7 @@ def test_what_is_read_of_a_response_follows_from_its_status(project, describe, d
     responses = description["paths"]["/events"]["post"]["responses"]
     responses["203"] = {
         "description": "",
-        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/contact"}}},
     }
     responses["418"] = {"description": ""}
     responses["4XX"] = responses["401"]
@@ -359,8 +359,8 @@ print(*(sent(status, b"<html>") for status in (202, 203, 401, 418, 451, 503)))
     imported = project.imports(code)
     assert imported.err == ""
     assert imported.out.splitlines() == [
-        f"NoneType str Error NoneType Error {others[0]}",
-        f"NoneType str undecodable NoneType undecodable {others[1]}",
+        f"NoneType Contact Error NoneType Error {others[0]}",
+        f"NoneType undecodable undecodable NoneType undecodable {others[1]}",
     ]
 
 
