@@ -341,8 +341,8 @@ def make(before: Committed, after: Made, project: Path) -> Report:
     look = looking.joined(
         [
             *looking.at_requirements(required),
-            *looking.at_narrowings(narrowed),
             *looking.at_python(_unsaid(python, required, narrowed)),
+            *looking.at_narrowings(narrowed),
             *looking.at_withdrawals(
                 withdrawing.withdrawals(before.sliced, after.sliced, operations)
             ),
