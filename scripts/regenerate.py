@@ -17,7 +17,8 @@ exit codes:
      deprecated or gone
 
 --json prints one object instead of text. Of a report: verdict, exit_code, look (kind, title,
-place, meaning, to_do; of a correction also correction, known, found, as_written), breaks, changes
+place, meaning, to_do, and more by its kind: of a correction, correction, known, found and
+as_written; of what a correction was not written for, corrections, each with these), breaks, changes
 (pointer, before, after, words, effect), python (name, change, breaks), versions, release (level,
 before, after, changelog), files. A key that stands for nothing is left out: of what is new,
 `before`. Of a refusal: refused, exit_code. With --check: drift, exit_code.

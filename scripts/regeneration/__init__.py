@@ -1,7 +1,13 @@
-"""The steps of a regeneration: read, slice, correct, generate, publish, report.
+"""The steps of a regeneration, each a plain function from its input to its result.
 
-Each module is one step, a plain function from its input to its result. `pipeline` strings together
-those that make files; nothing is written to the project before every step has succeeded.
+`pipeline` strings together those that make files: `document` reads (by `downloading`, from an
+address), `operations` says what the client is made of, `slicing` cuts it out, `census` finds what
+else there is, `correcting` corrects what `tolerating` and `essentials` leave, `generating` writes
+the package. Nothing is written to the project, by `publishing`, before every step has succeeded.
+
+`reporting` says what it means: `comparing` finds the differences and `describing` words them,
+`breaking` and `withdrawing` judge them for callers, `looking` makes a list for a person of it,
+and `releasing` suggests a version.
 """
 
 from __future__ import annotations

@@ -6,14 +6,19 @@ import hashlib
 import json
 import re
 
+from regeneration import ABSENT
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
 #: Lists of these are sets: their order means nothing.
 _UNORDERED = {"required", "enum", "type", "parameters", "oneOf", "anyOf", "allOf"}
 
 
 def canonical(value: object, key: str = "") -> str:
-    """Returns the JSON of a value that stands below a key, whatever the order of what has none."""
-    return _dumped(_ordered(value, key))
+    """Returns the JSON of a value that stands below a key, whatever the order of what has none.
+
+    Of different values it is another one: 1, true and "1" are three, and so is what is ABSENT.
+    """
+    return "absent" if value is ABSENT else _dumped(_ordered(value, key))
 
 
 def digest(value: object, key: str = "") -> str:

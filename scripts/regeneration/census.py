@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from client_parts import printable
 from regeneration.document import Source
 from regeneration.operations import METHODS, Operations
+from regeneration.pointers import keys
 
 Json = dict[str, Any]
 
@@ -242,8 +243,7 @@ def _target(root: object, reference: object) -> object:
     if not (isinstance(reference, str) and reference.startswith("#/")):
         return None
     node = root
-    for part in unquote(reference[2:]).split("/"):
-        key = part.replace("~1", "/").replace("~0", "~")
+    for key in keys(unquote(reference)):
         if isinstance(node, dict):
             node = node.get(key)
         elif isinstance(node, list) and key.isdecimal() and len(key) < 10 and int(key) < len(node):

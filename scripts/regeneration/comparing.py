@@ -7,13 +7,14 @@ equal; in others, those at the same position.
 from __future__ import annotations
 
 import ast
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from regeneration import ABSENT
+from regeneration.canonical import canonical
+from regeneration.pointers import escape, keys
 
 Json = dict[str, Any]
 
@@ -48,7 +49,7 @@ def place(document: Json, pointer: str) -> tuple[str, ...]:
     """Returns the path of what a JSON pointer leads to in a document, or would lead to."""
     path: tuple[str, ...] = ()
     node: object = document
-    for name in unescaped(pointer):
+    for name in keys(pointer):
         if isinstance(node, list):
             members = _members(node, _IDENTITIES.get(path[-1] if path else ""))
             name, node = next(
@@ -59,6 +60,18 @@ def place(document: Json, pointer: str) -> tuple[str, ...]:
             node = node.get(name) if isinstance(node, dict) else None
         path = (*path, name)
     return path
+
+
+def at(document: Json, path: tuple[str, ...]) -> object:
+    """Returns what stands at a path of a document; ABSENT for nothing."""
+    node: object = document
+    for index, name in enumerate(path):
+        if isinstance(node, list):
+            members = _members(node, _IDENTITIES.get(path[index - 1] if index else ""))
+            node = members.get(name, (None, ABSENT))[1]
+        else:
+            node = node.get(name, ABSENT) if isinstance(node, dict) else ABSENT
+    return node
 
 
 def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -75,9 +88,18 @@ def same_code(one: bytes, other: bytes) -> bool:
         return False
 
 
-def canonical(value: object) -> str:
-    """Returns JSON that is the same for the same value: 1, true and "1" are three."""
-    return "absent" if value is ABSENT else json.dumps(value, sort_keys=True)
+def members(node: object, keyword: str) -> dict[str, object]:
+    """Returns what a mapping or a list holds, by the names that paths have; of others, nothing.
+
+    Args:
+        node: The mapping or list.
+        keyword: What it is the value of.
+    """
+    if isinstance(node, dict):
+        return {str(key): value for key, value in node.items()}
+    if isinstance(node, list):
+        return {key: value for key, (_, value) in _members(node, _IDENTITIES.get(keyword)).items()}
+    return {}
 
 
 def _differences(
@@ -90,7 +112,7 @@ def _differences(
             yield from _differences(
                 before.get(key, ABSENT),
                 after.get(key, ABSENT),
-                f"{pointer}/{escape(str(key))}",
+                f"{pointer}/{escape(key)}",
                 (*path, str(key)),
             )
     elif isinstance(before, list) and isinstance(after, list):
@@ -159,13 +181,3 @@ _IDENTITIES: dict[str, Callable[[object], str]] = {
     **dict.fromkeys(("required", "enum", "type", "tags"), canonical),
     "x-other-operations": _named("operation"),
 }
-
-
-def unescaped(pointer: str) -> list[str]:
-    """Returns the keys that a JSON pointer is made of."""
-    return [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-
-
-def escape(part: str) -> str:
-    """Returns a key as a part of a JSON pointer."""
-    return part.replace("~", "~0").replace("/", "~1")

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from jsonpath_ng import DatumInContext
+from jsonpath_ng import Child, Fields, Index, JSONPath
 from jsonpath_ng.exceptions import JSONPathError
 from jsonpath_ng.ext import parse
 from oas_patch import apply_overlay
 
-from regeneration import ABSENT, RegenerationError
+from regeneration import ABSENT, RegenerationError, versions
 from regeneration.canonical import canonical, digest, is_digest
 from regeneration.document import Source
 from regeneration.essentials import MANY, essential
 from regeneration.naming import name_alternatives
 from regeneration.operations import Operations
-from regeneration.tolerating import NULL, references, said, tolerate
+from regeneration.pointers import escape
+from regeneration.tolerating import NULL, SCHEMAS, references, said, tolerate
 
 Json = dict[str, Any]
 
@@ -34,6 +35,9 @@ WRITTEN_AGAINST = "x-written-against"
 ANYTHING = "anything"
 #: Characters of JSON that people read at a glance; what is longer is compared by its digest.
 _SHORT = 160
+_VERSION_SCHEMA = f"{SCHEMAS}{versions.SCHEMA}"
+#: The keywords by which a schema says what a value is.
+_WHAT = ("type", "$ref", *MANY)
 #: Words, in a description of a slice and in a correction, which are not compared.
 _PROSE = {"title", "summary", "description"}
 
@@ -83,6 +87,31 @@ class Corrected:
     unknown: tuple[Unknown, ...]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What an action found in one place: what it replaces or removes, and its update."""
+
+    correction: Correction
+    known: tuple[object, ...]
+    path: JSONPath
+    value: object
+    update: object
+
+    @property
+    def pointer(self) -> str:
+        return "/".join(["#", *map(escape, _parts(self.path))])
+
+    @property
+    def key(self) -> str:
+        return _parts(self.path)[-1] if _parts(self.path) else ""
+
+    def said(self, corrected: Json) -> object:
+        """What the corrections say there: an update, or what stands where something was removed."""
+        if self.update is not ABSENT:
+            return self.update
+        return next((each.value for each in self.path.find(corrected)), ABSENT)
+
+
 class _ActionError(Exception):
     """What is wrong with one action, and the remedy."""
 
@@ -99,11 +128,15 @@ def referenced_schemas(corrections: Source) -> list[str]:
 
 
 def pin_names(document: Json, operations: Operations) -> Json:
-    """Returns a copy whose operations have the names and the tag that our code imports."""
+    """Returns a copy whose operations have the names, the tag and the header that our code uses."""
     pinned = copy.deepcopy(document)
     for each in operations.client:
         operation = pinned["paths"][each.path][each.method]
         operation.update(tags=[operations.tag], operationId=each.name)
+        # The client sends it with each request, whether it must or not.
+        header = {"name": versions.HEADER, "in": "header", "schema": {"$ref": _VERSION_SCHEMA}}
+        others = [one for one in operation["parameters"] if not versions.is_header(one)]
+        operation["parameters"] = [header, *others]
     return pinned
 
 
@@ -114,22 +147,28 @@ def correct(sliced: Json, corrections: Source, operations: Operations) -> Correc
         RegenerationError: The corrections are not an Overlay document, or some of them cannot be
             applied; names each of these.
     """
-    pinned = essential(pin_names(sliced, operations))
+    pinned = pin_names(sliced, operations)
     # Side by side, since what is read tolerantly no longer says what upstream says.
-    described, document = copy.deepcopy(said(pinned)), copy.deepcopy(tolerate(pinned))
-    unknown: list[Unknown] = []
+    described = copy.deepcopy(said(essential(pinned, conditions=True)))
+    document = copy.deepcopy(tolerate(essential(pinned, conditions=False)))
+    found: list[_Found] = []
     failures: list[str] = []
     for number, action in enumerate(_actions(corrections), 1):
         target = action.get("target") if isinstance(action, dict) else None
         try:
             correction, known = _read(number, action)
-            unknown += _apply(correction, action, known, described, document)
+            found += _apply(correction, action, known, described, document)
         except _ActionError as error:
             at = f"action {number} ({target})" if isinstance(target, str) else f"action {number}"
             failures.append(f"{at}: {error}")
     if failures:
         raise RegenerationError(f"{corrections.name}: {'; '.join(failures)}")
-    return Corrected(name_alternatives(document), tuple(unknown))
+    unknown = tuple(
+        Unknown(each.correction, each.pointer, each.known, each.value)
+        for each in found
+        if not any(_agrees(each.value, one, each.said(described), each.key) for one in each.known)
+    )
+    return Corrected(name_alternatives(document), unknown)
 
 
 def as_written(found: object, key: str = "") -> str:
@@ -183,8 +222,8 @@ def _apply(
     known: tuple[object, ...] | None,
     described: Json,
     document: Json,
-) -> list[Unknown]:
-    """Applies an action to both documents; returns what it was not written against."""
+) -> list[_Found]:
+    """Applies an action to both documents; returns what was there, to compare it."""
     try:
         expression = parse(correction.target)
         found = expression.find(described)
@@ -197,37 +236,37 @@ def _apply(
             f"action, or add `absent` to its {WRITTEN_AGAINST}"
         )
     update = action.get("update", ABSENT)
-    before = [(_pointer(each), _touched(each.value, update)) for each in found]
+    before = [
+        _Found(correction, known or (), each.full_path, _touched(each.value, update), update)
+        for each in found
+    ]
     try:
         # One at a time, and from copies: an action sees what those before it did, and YAML aliases
         # in the corrections stay apart in the result.
         for each, matches in ((described, found), (document, is_there)):
             if matches:
+                for match in expression.find(each):
+                    _settle(match.value, update)
                 apply_overlay(each, {"actions": [copy.deepcopy(action)]})
                 _deduplicate(each)
-        for each in expression.find(document):
-            _settle(each.value, update)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _ActionError(f"cannot be applied: {error}") from error
-    if known is None:
-        return []
-    return [
-        Unknown(correction, pointer, known, value)
-        for pointer, value in before
-        if not any(_agrees(value, each, update, pointer) for each in known)
-    ]
+    return [] if known is None else before
 
 
 def _settle(node: object, update: object) -> None:
-    """Where a correction says the type of a value, its alternatives are gone, but for null."""
+    """Where a correction says what a value is, what upstream says of that goes, but for null."""
     if not (isinstance(node, dict) and isinstance(update, dict)):
         return
-    if isinstance(update.get("type"), str):
-        if NULL in node.get("anyOf", ()):
+    if _says_what(update):
+        if isinstance(update.get("type"), str) and NULL in node.get("anyOf", ()):
             node.setdefault("nullable", True)
-        for keyword in ("$ref", *MANY):
+        for keyword in _WHAT:
             if keyword not in update:
                 node.pop(keyword, None)
+            elif isinstance(node.get(keyword), list):
+                # An update would append to it.
+                node[keyword] = []
     for key, value in update.items():
         _settle(node.get(key), value)
 
@@ -235,32 +274,43 @@ def _settle(node: object, update: object) -> None:
 def _touched(node: object, update: object) -> object:
     """What an action replaces or removes: without an update all, with one what has its keys."""
     if isinstance(node, dict) and isinstance(update, dict):
+        keys = [*update, *(_WHAT if _says_what(update) else ())]
         return {
-            key: _touched(node[key], value)
-            for key, value in update.items()
+            key: _touched(node[key], update.get(key, ABSENT))
+            for key in dict.fromkeys(keys)
             if key in node and not _is_prose(key, node[key])
         }
-    return copy.deepcopy(node)
+    return _without_prose(copy.deepcopy(node))
 
 
-def _agrees(found: object, known: object, update: object, key: str) -> bool:
+def _says_what(update: Json) -> bool:
+    return any(isinstance(update.get(keyword), str | list) for keyword in _WHAT)
+
+
+def _agrees(found: object, known: object, own: object, key: str) -> bool:
     """Whether a correction knows what was found: as written, or since it says the same itself."""
-    key = key.rsplit("/", 1)[-1]
     if is_digest(known):
         return digest(found, key) == known
-    if _same(found, known, key) or _same(found, update, key):
+    if _same(found, known, key) or _same(found, own, key):
         return True
     if known is ABSENT and key == "required" and isinstance(found, list):
-        return isinstance(update, list) and set(found) <= set(update)
+        return isinstance(own, list) and set(found) <= set(own)
+    if key == "parameters":
+        found, known, own = map(_by_name, (found, known, own))
     known = {} if known is ABSENT else known
-    if isinstance(found, dict) and isinstance(known, dict) and isinstance(update, dict):
+    if isinstance(found, dict) and isinstance(known, dict) and isinstance(own, dict):
         return all(
-            _agrees(
-                found.get(name, ABSENT), known.get(name, ABSENT), update.get(name, ABSENT), name
-            )
+            _agrees(found.get(name, ABSENT), known.get(name, ABSENT), own.get(name, ABSENT), name)
             for name in found.keys() | known.keys()
         )
     return False
+
+
+def _by_name(parameters: object) -> object:
+    """Parameters by what tells them apart."""
+    if not isinstance(parameters, list):
+        return parameters
+    return {f"{each['in']} {each['name']}": each for each in parameters}
 
 
 def _same(one: object, other: object, key: str) -> bool:
@@ -298,15 +348,10 @@ def _held(node: object) -> Iterable[object]:
     return node if isinstance(node, list) else ()
 
 
-def _pointer(found: DatumInContext) -> str:
-    return "/".join(["#", *reversed(list(_way(found)))])
-
-
-def _way(found: DatumInContext) -> Iterator[str]:
-    """The parts of a place, from its end."""
-    step: DatumInContext | None = found
-    while step is not None and step.context is not None:
-        path = step.path
-        part = path.fields[0] if hasattr(path, "fields") else getattr(path, "index", path)
-        yield str(part).replace("~", "~0").replace("/", "~1")
-        step = step.context
+def _parts(path: JSONPath) -> list[str]:
+    """The keys and indices of one place, from the top."""
+    if isinstance(path, Child):
+        return [*_parts(path.left), *_parts(path.right)]
+    if isinstance(path, Fields):
+        return [str(path.fields[0])]
+    return [str(path.indices[0])] if isinstance(path, Index) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from client_parts import sentence
@@ -10,7 +11,7 @@ from regeneration import ABSENT
 from regeneration.comparing import Difference
 
 #: Characters of a value; what is longer is cut, and earlier where the pointer to it is as long.
-_LONGEST = 60
+LONGEST = 60
 _METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 
@@ -27,13 +28,13 @@ def describe(difference: Difference) -> str:
         case _:
             said = _top(difference, path)
     if said is None:
-        longest = _LONGEST if len(difference.pointer) < _LONGEST else _LONGEST // 3
+        longest = LONGEST if len(difference.pointer) < LONGEST else LONGEST // 3
         was, now = shown(difference.before, longest), shown(difference.after, longest)
         said = f"{difference.pointer}: {was} → {now}"
     return sentence(said)
 
 
-def shown(value: object, longest: int = _LONGEST) -> str:
+def shown(value: object, longest: int = LONGEST) -> str:
     """Returns a value as JSON on one printable line, cut where it is long."""
     text = "absent" if value is ABSENT else sentence(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
@@ -61,6 +62,8 @@ def _operation(difference: Difference, operation: str, rest: list[str]) -> str |
             return f"{operation}: {_called(name)} {_needed(now is True)}"
         case ["parameters", name, "schema", *inner]:
             return _schema(difference, f"{operation}: {_called(name)}", inner)
+        case ["parameters", name, keyword]:
+            return _keyword(difference, f"{operation}: {_called(name)}", keyword)
         case ["requestBody"]:
             return f"{operation}: the body {came}"
         case ["requestBody", "required"]:
@@ -69,21 +72,51 @@ def _operation(difference: Difference, operation: str, rest: list[str]) -> str |
             return _schema(difference, f"{operation}: the body ({media})", inner)
         case ["requestBody", "x-other-media-types", *names]:
             return f"{operation}: the body as {', '.join(names or _either(difference))} {came}"
+        case ["responses", status, "x-other-media-types", *names]:
+            offered = ", ".join(names or _either(difference))
+            return f"{operation}: answer {status} as {offered} {came}"
         case ["responses", status, "content"] if isinstance(_either(difference), dict):
             return f"{operation}: the body of answer {status} ({_bodies(difference)}) {came}"
         case ["responses", status]:
             return f"{operation}: answer {status} {came}"
         case ["responses", status, "content", media, "schema", *inner]:
             return _schema(difference, f"{operation}: answer {status} ({media})", inner)
-        case ["deprecated"]:
-            return f"{operation} is {'deprecated now' if now is True else 'no longer deprecated'}"
         case ["servers" | "security", name]:
             return f"{operation}: {rest[0]}: {name} {came}"
+        case ["x-unread", keyword]:
+            return _keyword(difference, operation, keyword)
         case ["operationId"]:
             return f"{operation}: called {shown(was)} → {shown(now)} (the client pins its own name)"
-        case ["tags", *_]:
+        case ["tags"] if isinstance(_either(difference), list):
+            return f"{operation}: tag {', '.join(map(shown, _either(difference)))} {came}"
+        case ["tags", _]:
             return f"{operation}: tag {shown(_either(difference))} {came}"
+        case ["responses", status, keyword]:
+            return _keyword(difference, f"{operation}: answer {status}", keyword)
+        case ["requestBody", keyword]:
+            return _keyword(difference, f"{operation}: the body", keyword)
+        case [keyword]:
+            return _keyword(difference, operation, keyword)
     return None
+
+
+def _keyword(difference: Difference, place: str, keyword: str) -> str:
+    """A keyword of an operation, a parameter or a schema, as it was and as it is."""
+    either = _either(difference)
+    if keyword == "deprecated":
+        words = "deprecated now" if difference.after is True else "no longer deprecated"
+        return f"{place} is {words}"
+    if keyword == "x-unread" and isinstance(either, dict):
+        # What a slice records of keywords that the pipeline does not read.
+        gone = difference.after is ABSENT
+        changes = [
+            (name, value, ABSENT) if gone else (name, ABSENT, value)
+            for name, value in either.items()
+        ]
+    else:
+        changes = [(keyword, difference.before, difference.after)]
+    said = [f"{name} {shown(was)} → {shown(now)}" for name, was, now in changes]
+    return f"{place}: {', '.join(said)}"
 
 
 def _bodies(difference: Difference) -> str:
@@ -124,6 +157,7 @@ def _schema(difference: Difference, owner: str, rest: list[str]) -> str | None:
             owner, field = f"{owner}.{field}", None
         owner += step
     place = f"{owner}: field `{field}`" if field else owner
+    inner = f"{owner}.{field}" if field else owner
     match rest:
         case []:
             if was is not ABSENT and now is not ABSENT:
@@ -132,21 +166,29 @@ def _schema(difference: Difference, owner: str, rest: list[str]) -> str | None:
                 return f"{place} is gone"
             return f"{owner}: new {f'field `{field}`' if field else 'schema'}, {_kind(now)}"
         case ["required", _] if isinstance(either, str):
-            inner = f"{owner}.{field}" if field else owner
             return f"{inner}: field `{either}` {_needed(was is ABSENT)}"
         case ["required"] if isinstance(either, list) and ABSENT in (was, now):
-            inner = f"{owner}.{field}" if field else owner
-            names = ", ".join(f"`{each}`" for each in either)
-            verb = "field" if len(either) == 1 else "fields"
             are = _needed(was is ABSENT, several=len(either) > 1)
-            return f"{inner}: {verb} {names} {are}"
+            return f"{inner}: {_fields(either)} {are}"
+        case ["properties"] if isinstance(either, dict) and either and ABSENT in (was, now):
+            are = "are" if len(either) > 1 else "is"
+            return f"{inner}: {_fields(either)} {are} {'new' if was is ABSENT else 'gone'}"
         case ["type" | "format" | "$ref"] if _word(was) and _word(now):
             return f"{place}: {rest[0]} {shown(was)} → {shown(now)}"
         case ["nullable"]:
             return f"{place} can {'be null now' if now is True else 'no longer be null'}"
         case ["enum", _]:
             return f"{place}: value {shown(either)} {_came(difference)}"
+        case [keyword] if keyword not in ("properties", "required"):
+            return _keyword(difference, place, keyword)
+        case ["x-unread", keyword]:
+            return _keyword(difference, place, keyword)
     return None
+
+
+def _fields(names: Iterable[str]) -> str:
+    listed = [f"`{each}`" for each in names]
+    return f"{'fields' if len(listed) > 1 else 'field'} {', '.join(listed)}"
 
 
 def _came(difference: Difference) -> str:

@@ -17,66 +17,95 @@ _SCHEMA = {
     "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "required", "properties",
     *ONE, *MANY,
 }  # fmt: skip
+#: Of alternatives that say nothing else, the generator makes a union of nothing.
+_CONDITIONS = {"required", "not"}
 _PARAMETER = {"name", "in", "required", "style", "explode", "schema"}
 _OPERATION = {"tags", "operationId", "parameters", "requestBody", "responses"}
+_JSON = "application/json"
 
 
-def essential(sliced: Json) -> Json:
-    """Returns a copy of a slice without the facts that mean nothing to the generator."""
+def essential(sliced: Json, *, conditions: bool) -> Json:
+    """Returns a copy of a slice without the facts that mean nothing to the generator.
+
+    How requests are authenticated is not among these either: the corrections say how the client
+    does it.
+
+    Args:
+        sliced: The slice.
+        conditions: Whether combinations that only say what is required, of which no code can be
+            made, are kept.
+    """
     components = sliced["components"]
+    reader = _Essence(conditions=conditions)
     return {
         "openapi": sliced["openapi"],
         "info": dict(sliced["info"]),
-        "servers": [_of(server, {"url"}) for server in sliced["servers"]],
-        "security": [dict(requirement) for requirement in sliced["security"]],
+        "servers": [_of(server, {"url"}) for server in sliced["servers"] if _is_fixed(server)],
+        "security": [],
         "paths": {
-            path: {method: _operation(node) for method, node in item.items()}
+            path: {method: reader.operation(node) for method, node in item.items()}
             for path, item in sliced["paths"].items()
         },
         "components": {
-            "schemas": {name: _schema(node) for name, node in components["schemas"].items()},
-            "securitySchemes": {
-                name: {key: value for key, value in node.items() if key != "x-unread"}
-                for name, node in components["securitySchemes"].items()
-            },
+            "schemas": {name: reader.schema(node) for name, node in components["schemas"].items()},
+            "securitySchemes": {},
         },
     }
 
 
-def _operation(node: Json) -> Json:
-    kept = _of(node, _OPERATION)
-    kept["parameters"] = [
-        _of(parameter, _PARAMETER) | {"schema": _schema(parameter["schema"])}
-        for parameter in node["parameters"]
-    ]
-    if "requestBody" in node:
-        kept["requestBody"] = _content(_of(node["requestBody"], {"required", "content"}))
-    kept["responses"] = {
-        status: _content(_of(response, {"description", "content"}))
-        for status, response in node["responses"].items()
-    }
-    return kept
+class _Essence:
+    def __init__(self, *, conditions: bool) -> None:
+        self._conditions = conditions
 
-
-def _content(node: Json) -> Json:
-    if "content" in node:
-        node["content"] = {
-            media: {"schema": _schema(value["schema"])} for media, value in node["content"].items()
+    def operation(self, node: Json) -> Json:
+        kept = _of(node, _OPERATION)
+        kept["parameters"] = [
+            _of(parameter, _PARAMETER) | {"schema": self.schema(parameter["schema"])}
+            for parameter in node["parameters"]
+        ]
+        if "requestBody" in node:
+            kept["requestBody"] = self._content(_of(node["requestBody"], {"required", "content"}))
+        kept["responses"] = {
+            status: self._answer(response) for status, response in node["responses"].items()
         }
-    return node
+        return kept
+
+    def schema(self, node: Json) -> Json:
+        kept = _of(node, _SCHEMA)
+        if "properties" in kept:
+            kept["properties"] = {
+                name: self.schema(each) for name, each in kept["properties"].items()
+            }
+        for keyword in ONE:
+            if isinstance(kept.get(keyword), dict):
+                kept[keyword] = self.schema(kept[keyword])
+        for keyword in MANY:
+            if keyword in kept:
+                kept[keyword] = [self.schema(each) for each in kept[keyword]]
+                if not self._conditions and all(set(each) <= _CONDITIONS for each in kept[keyword]):
+                    del kept[keyword]
+        return kept
+
+    def _answer(self, node: Json) -> Json:
+        """An answer as JSON; the client reads no other."""
+        kept = self._content(_of(node, {"description", "content"}))
+        if "content" in kept:
+            kept["content"] = _of(kept["content"], {_JSON})
+            if not kept["content"]:
+                del kept["content"]
+        return kept
+
+    def _content(self, node: Json) -> Json:
+        if "content" in node:
+            node["content"] = {
+                media: {"schema": self.schema(value["schema"])}
+                for media, value in node["content"].items()
+            }
+        return node
 
 
-def _schema(node: Json) -> Json:
-    kept = _of(node, _SCHEMA)
-    if "properties" in kept:
-        kept["properties"] = {name: _schema(each) for name, each in kept["properties"].items()}
-    for keyword in ONE:
-        if isinstance(kept.get(keyword), dict):
-            kept[keyword] = _schema(kept[keyword])
-    for keyword in MANY:
-        if keyword in kept:
-            kept[keyword] = [_schema(each) for each in kept[keyword]]
-    return kept
+def _is_fixed(server: Json) -> bool:
+    return server["url"].startswith("https://") and "{" not in server["url"]
 
 
 def _of(node: Json, keys: set[str]) -> Json:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from regeneration.canonical import digest
+from regeneration.pointers import keys
 
 _PROSE = {
     "title", "summary", "description", "example", "examples", "externalDocs", "$comment",
@@ -111,8 +112,7 @@ class Recorder:
 
     def _target(self, reference: str) -> object:
         node: object = self._root
-        for part in reference.removeprefix("#/").split("/"):
-            key = part.replace("~1", "/").replace("~0", "~")
+        for key in keys(reference):
             if not (isinstance(node, dict) and key in node):
                 return None
             node = node[key]

@@ -21,6 +21,7 @@ from ruff import find_ruff_bin
 from regeneration import RegenerationError
 from regeneration.document import read
 from regeneration.operations import Operations
+from regeneration.pointers import escape
 
 PACKAGE = "intercom_data_events_api"
 #: What generated models call things for themselves: a property of such a name would replace them.
@@ -81,9 +82,7 @@ def validate(document: dict[str, Any], name: str) -> None:
         error = errors[0]
         while error.context:
             error = max(error.context, key=lambda reason: len(reason.absolute_path))
-        place = "/".join(
-            str(part).replace("~", "~0").replace("/", "~1") for part in error.absolute_path
-        )
+        place = "/".join(map(escape, error.absolute_path))
         raise RegenerationError(f"{name}: #/{place}: not valid OpenAPI: {error.message[:300]}")
 
 
@@ -178,7 +177,7 @@ def _properties(node: object, at: str, *, named: bool = False) -> Iterator[tuple
     elif isinstance(node, list):
         children = enumerate(node)
     for key, value in children:
-        place = f"{at}/{str(key).replace('~', '~0').replace('/', '~1')}"
+        place = f"{at}/{escape(key)}"
         if named:
             yield place, str(key)
         yield from _properties(value, place, named=key == "properties" and not named)

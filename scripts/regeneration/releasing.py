@@ -34,7 +34,8 @@ class Release:
 def suggest(
     project: Path,
     *,
-    breaks: Sequence[str],
+    is_break: bool,
+    changed: Sequence[str],
     new: Sequence[str],
     gone: Sequence[str],
     pin: tuple[str | None, str],
@@ -48,7 +49,9 @@ def suggest(
 
     Args:
         project: Whose version is read.
-        breaks: Sentences that say what breaks callers.
+        is_break: Whether something breaks callers, or may.
+        changed: Names of the generated package that do. What Intercom asks of requests is not a
+            line for callers, since the release sends it.
         new: What callers can use now.
         gone: Versions that are no longer listed.
         pin: The version that callers sent by default, and the one that they will send.
@@ -56,7 +59,7 @@ def suggest(
     """
     version = _version(project)
     level: Level = "none"
-    if breaks:
+    if is_break:
         level = "minor" if version is not None and version[0] == 0 else "major"
     elif new or gone or pin[0] != pin[1]:
         level = "minor"
@@ -67,23 +70,23 @@ def suggest(
         level,
         None if version is None else ".".join(map(str, version)),
         None if after is None else ".".join(map(str, after)),
-        "" if level == "none" else _line(breaks, new, gone, pin),
+        "" if level == "none" else _line(changed, new, gone, pin),
     )
 
 
 def _line(
-    breaks: Sequence[str], new: Sequence[str], gone: Sequence[str], pin: tuple[str | None, str]
+    changed: Sequence[str], new: Sequence[str], gone: Sequence[str], pin: tuple[str | None, str]
 ) -> str:
     before, after = pin
-    said = [f"Generated from Intercom's description of {after}"]
+    said = [f"Breaking: generated names changed or are gone: {_some(changed)}"] if changed else []
+    said.append(f"Generated from Intercom's description of {after}")
     if before not in (None, after):
-        said[0] += f", the version that is sent by default now (before: {before})"
+        said[-1] += f", which callers send by default now (before: {before})"
     if new:
         said.append(f"New: {_some(new)}")
     if gone:
         said.append(f"No longer listed: {_some(gone)}")
-    start = "Breaking: " + " ".join(breaks) + " " if breaks else ""
-    return f"- {start}{'. '.join(said)}."
+    return f"- {'. '.join(said)}."
 
 
 def _some(words: Sequence[str]) -> str:

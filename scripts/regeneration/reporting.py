@@ -10,7 +10,7 @@ import json
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 
@@ -23,6 +23,7 @@ from regeneration import (
     document,
     generating,
     looking,
+    narrowing,
     slicing,
     versions,
     withdrawing,
@@ -31,22 +32,35 @@ from regeneration.census import Unoffered
 from regeneration.comparing import Difference, differences, overlap
 from regeneration.correcting import Unknown
 from regeneration.describing import describe
+from regeneration.essentials import essential
 from regeneration.looking import Look
 from regeneration.operations import Operations
 from regeneration.releasing import Release, suggest
 from regeneration.uses import Uses
 
 Json = dict[str, Any]
-#: Where a difference ends: in Python; in the corrected description alone; in requests, at a
-#: correction or a rule of the pipeline; in answers, which are read whatever they hold; nowhere.
+#: Where a difference ends. Of requests: in Python, at a correction or a pinned name, or it is
+#: a fact that the client does not use. Of answers: they are read whatever they hold.
 Effect = Literal[
-    "comes through", "not in Python", "levelled", "read tolerantly", "not in the client"
+    "comes through",
+    "not used",
+    "levelled",
+    "read tolerantly",
+    "not in Python",
+    "not in the client",
 ]
 
 #: The exit codes: nothing to decide; a person has to look.
 DONE, LOOK = 0, 3
 #: What a slice is compared with where there is none.
-_EMPTY: Json = {"servers": [], "security": [], "paths": {}, "components": {"schemas": {}}}
+_EMPTY: Json = {
+    "openapi": "",
+    "info": {},
+    "servers": [],
+    "security": [],
+    "paths": {},
+    "components": {"schemas": {}, "securitySchemes": {}},
+}
 #: Of one screen.
 _COLUMNS = 120
 _MOST_LOOKS = 6
@@ -199,7 +213,7 @@ class Report:
         return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
     def _head(self) -> list[str]:
-        lines = [_cut(self.verdict)]
+        lines = _wrapped(self.verdict)
         if self.look and self.verdict != _heading(self.look):
             lines.append(_heading(self.look))
         for number, each in enumerate(self.look[:_MOST_LOOKS], 1):
@@ -211,25 +225,19 @@ class Report:
         return [*lines, *_more(len(self.look), _MOST_LOOKS, "")]
 
     def _upstream(self) -> list[str]:
-        said = [each for each in self.changes if not self._is_of_versions(each.difference)]
+        said = [each for each in self.changes if not _is_of_versions(each.difference, self.pin)]
         if not said:
             return []
+        effects = get_args(Effect)
         lines = [
-            _cut(f"  {each.words} [{each.effect}]", keep=len(each.effect) + 3) for each in said
+            _cut(f"  {each.words} [{each.effect}]", keep=len(each.effect) + 3)
+            for each in sorted(said, key=lambda each: effects.index(each.effect))
         ]
         return [
             "What changed upstream:",
             *lines[:_MOST_LINES],
             *_more(len(lines), _MOST_LINES, "  "),
         ]
-
-    def _is_of_versions(self, difference: Difference) -> bool:
-        """Whether it is said elsewhere: the versions, and the default of each request's."""
-        path = difference.path
-        if path[:3] == ("components", "schemas", versions.SCHEMA):
-            defaults = (difference.before, difference.after) == self.pin
-            return path[3:4] == ("enum",) or (path[3:] == ("default",) and defaults)
-        return path == ("info", "version")
 
     def _python(self) -> list[str]:
         if not self.python:
@@ -262,8 +270,9 @@ class Report:
         if release.level == "none":
             return ["Release: nothing to release."]
         numbers = f": {release.before} → {release.after}" if release.after else ""
+        when = ", once the list above is decided" if self.look else ""
         return [
-            f"Release: {release.level}{numbers}. For CHANGELOG.md:",
+            f"Release{when}: {release.level}{numbers}. For CHANGELOG.md:",
             *_wrapped(release.changelog),
         ]
 
@@ -326,13 +335,21 @@ def make(before: Committed, after: Made, project: Path) -> Report:
     ]
     operations = after.operations
     required = breaking.requirements(before.sliced, after.sliced, before.corrected, operations)
-    look = (
-        *looking.at_requirements(required),
-        *looking.at_python(_unsaid(python, required)),
-        *looking.at_corrections(after.unknown, after.sliced, uses),
-        *looking.at_operations(after.unoffered),
-        *looking.at_version(after.sliced),
-        *looking.at_withdrawals(withdrawing.withdrawals(before.sliced, after.sliced, operations)),
+    narrowed = narrowing.narrowings(
+        found, after.unknown, after.sliced, before.corrected or {}, uses
+    )
+    look = looking.joined(
+        [
+            *looking.at_requirements(required),
+            *looking.at_python(_unsaid(python, required, narrowed)),
+            *looking.at_narrowings(narrowed),
+            *looking.at_withdrawals(
+                withdrawing.withdrawals(before.sliced, after.sliced, operations)
+            ),
+            *looking.at_corrections(after.unknown, after.sliced, uses),
+            *looking.at_operations(after.unoffered),
+            *looking.at_version(after.sliced),
+        ]
     )
     were = [] if before.sliced is None else versions.listed(before.sliced)
     are = versions.listed(after.sliced)
@@ -342,21 +359,31 @@ def make(before: Committed, after: Made, project: Path) -> Report:
         None if before.sliced is None else versions.described(before.sliced),
         versions.described(after.sliced),
     )
+    used = differences(essential(old, conditions=True), essential(after.sliced, conditions=True))
+    changes = tuple(
+        Change(each, describe(each), _effect(each, through, used, uses, rewritten=rewritten))
+        for each in found
+    )
     return Report(
-        _verdict(before, look, files, same=after.form_only and not (found or through or python)),
-        look,
-        tuple(
-            Change(each, describe(each), _effect(each, through, uses, rewritten=rewritten))
-            for each in found
+        _verdict(
+            before,
+            look,
+            files,
+            changes,
+            pin,
+            same=after.form_only and not (found or through or python),
         ),
+        look,
+        changes,
         tuple(python),
         listed,
         unlisted,
         pin,
         suggest(
             project,
-            breaks=[each.title for each in look if each.kind in ("break", "may-break")],
-            new=[*_names(python, "no"), *(f"version {version}" for version in listed)],
+            is_break=any(each.kind in ("break", "may-break") for each in look),
+            changed=_names(python, "yes", "maybe"),
+            new=[*_names(python, "no"), *(f"version {each}" for each in listed if each != pin[1])],
             gone=unlisted,
             pin=pin,
             rewritten=rewritten,
@@ -366,7 +393,13 @@ def make(before: Committed, after: Made, project: Path) -> Report:
 
 
 def _verdict(
-    before: Committed, look: tuple[Look, ...], files: tuple[str, ...], *, same: bool
+    before: Committed,
+    look: tuple[Look, ...],
+    files: tuple[str, ...],
+    changes: tuple[Change, ...],
+    pin: tuple[str | None, str],
+    *,
+    same: bool,
 ) -> str:
     breaks = [each.title for each in look if each.kind == "break"]
     if breaks:
@@ -380,12 +413,29 @@ def _verdict(
         return "Everything is new: openapi/upstream.yaml is missing or damaged."
     if same:
         return "Nothing but the order or the form changed."
-    return "Nothing that callers use changed."
+    but = [f"the default version (now {pin[1]})"] if pin[0] != pin[1] else []
+    # The client sends JSON, whatever else Intercom takes.
+    if any(
+        each.effect == "not used"
+        and "x-other-media-types" not in each.difference.path
+        and not _is_of_versions(each.difference, pin)
+        for each in changes
+    ):
+        but.append("what Intercom says of requests")
+    return f"Nothing that callers use changed{', except ' if but else ''}{' and '.join(but)}."
 
 
-def _names(python: list[api_diff.Change], breaks: str) -> list[str]:
-    prefix = f"{generating.PACKAGE}."
-    return [change.name.removeprefix(prefix) for change in python if change.breaks == breaks]
+def _is_of_versions(difference: Difference, pin: tuple[str | None, str]) -> bool:
+    """Whether it is said elsewhere: the versions, and the default of each request's."""
+    path = difference.path
+    if path[:3] == ("components", "schemas", versions.SCHEMA):
+        defaults = (difference.before, difference.after) == pin
+        return path[3:4] == ("enum",) or (path[3:] == ("default",) and defaults)
+    return path == ("info", "version")
+
+
+def _names(python: list[api_diff.Change], *breaks: str) -> list[str]:
+    return looking.short_names(change.name for change in python if change.breaks in breaks)
 
 
 def _heading(look: tuple[Look, ...]) -> str:
@@ -394,29 +444,40 @@ def _heading(look: tuple[Look, ...]) -> str:
 
 
 def _effect(
-    difference: Difference, through: list[Difference], uses: Uses, *, rewritten: bool
+    difference: Difference,
+    through: list[Difference],
+    used: list[Difference],
+    uses: Uses,
+    *,
+    rewritten: bool,
 ) -> Effect:
-    if any(overlap(difference.path, each.path) for each in through):
+    def is_among(others: list[Difference]) -> bool:
+        return any(overlap(difference.path, each.path) for each in others)
+
+    if is_among(through):
         return "comes through" if rewritten else "not in Python"
     found = uses.of(difference.path)
     if found["request"]:
-        return "levelled"
+        return "levelled" if is_among(used) else "not used"
     return "read tolerantly" if found["answer"] else "not in the client"
 
 
 def _unsaid(
-    python: list[api_diff.Change], required: list[breaking.Requirement]
+    python: list[api_diff.Change],
+    required: list[breaking.Requirement],
+    narrowed: list[narrowing.Narrowing],
 ) -> list[api_diff.Change]:
-    """The changes but for those that a requirement has said: a parameter or field, required now."""
+    """The changes but for those of parameters and fields that are required or narrowed now."""
     said = {generating.python_name(each.part[-1]) for each in required}
-    return [
-        change
-        for change in python
-        if not (
-            "required" in change.text
-            and change.name.rstrip(")").replace("(", ".").rsplit(".", 1)[-1] in said
-        )
-    ]
+    narrower = {generating.python_name(each.name) for each in narrowed if each.name}
+
+    def is_said(change: api_diff.Change) -> bool:
+        name = change.name.rstrip(")").replace("(", ".").rsplit(".", 1)[-1]
+        if "required" in change.text:
+            return name in said
+        return name in narrower and change.breaks == "maybe"
+
+    return [change for change in python if not is_said(change)]
 
 
 def _content(held: Json) -> str:

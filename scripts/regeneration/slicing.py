@@ -21,6 +21,7 @@ from regeneration.canonical import digest, is_digest
 from regeneration.document import Source
 from regeneration.facts import Recorder, TooMuchError, is_harmless
 from regeneration.operations import Operation
+from regeneration.pointers import escape, keys
 
 Json = dict[str, Any]
 #: What a slice calls its list of the operations of data events that the client does not offer.
@@ -61,14 +62,16 @@ _PARAMETER_FACTS = ("deprecated", "allowReserved", "allowEmptyValue")
 _METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 _JSON = "application/json"
 _NAME = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_.$@-]*")
-_MEDIA_TYPE = re.compile(r"[a-z0-9.+-]+/[a-z0-9.*+-]+")
+_MEDIA_TYPE = re.compile(r"[a-z0-9.*+-]+/[a-z0-9.*+-]+")
 _MEDIA_TYPE_PARAMETERS = re.compile(r"(\s*;\s*[A-Za-z0-9-]+=(\"?)[A-Za-z0-9._-]+\2)*\s*")
 _SCOPE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _STATUS = re.compile(r"[1-5]([0-9][0-9]|XX)|default")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+|Preview|Unstable")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OPENAPI = re.compile(r"3\.[01]\.[0-9]+")
-_SERVER = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]*)?")
+#: Whole or relative, with variables in braces.
+_SERVER = re.compile(r"(https?://)?[A-Za-z0-9.:{}/_-]{1,200}")
+_SCHEME = re.compile(r"[A-Za-z0-9_.$@-][A-Za-z0-9_.$@ -]{0,99}")
 #: A slice has a few hundred nodes; YAML aliases can blow a small file up to billions.
 _MAX_NODES = 50_000
 #: Schemas that are made of each other; Intercom's are not. Deeper ones overflow stacks.
@@ -156,7 +159,7 @@ class _Slicer:
             "paths": paths,
             "components": {
                 "schemas": components,
-                "securitySchemes": self._security_schemes(),
+                "securitySchemes": self._security_schemes(paths),
             },
         }
         known = {"openapi", "info", "servers", "security", "paths", "components", "tags"}
@@ -171,7 +174,7 @@ class _Slicer:
     def _paths(self) -> Json:
         paths = self._mapping(self._root.get("paths"), "#/paths")
         kept: Json = {}
-        places = {each.path: f"#/paths/{_escape(each.path)}" for each in self._operations}
+        places = {each.path: f"#/paths/{escape(each.path)}" for each in self._operations}
         items: dict[str, Json] = {}
         for path in places:
             items[path], places[path] = self._resolved(paths.get(path, {}), places[path])
@@ -283,7 +286,7 @@ class _Slicer:
         at = f"{at}/content"
         content: dict[str, tuple[Json, str]] = {}
         for media, value in self._mapping(node.get("content"), at).items():
-            place = f"{at}/{_escape(media)}"
+            place = f"{at}/{escape(media)}"
             found = self._mapping(value, place)
             name = self._media_type(media, at)
             if name in content and content[name][0] != found:
@@ -335,6 +338,9 @@ class _Slicer:
         self._nodes += 1
         if self._nodes > _MAX_NODES:
             raise self._error(at, f"the data-events part has more than {_MAX_NODES:,} schemas")
+        if isinstance(node, bool):
+            # OpenAPI 3.1's "anything" and "nothing" in the words of 3.0.
+            node = {} if node else {"not": {}}
         node = self._mapping(node, at)
         if "$ref" in node:
             reference = self._refer(node["$ref"], f"{at}/$ref")
@@ -364,14 +370,18 @@ class _Slicer:
                     raise self._error(f"{at}/{keyword}", f"{value!r} is not a finite number")
                 kept[keyword] = value
                 known.add(keyword)
-        kept |= self._unread(node, known, at)
+        properties = self._mapping(node.get("properties", {}), f"{at}/properties")
+        # No code can be made of these; where one is required, it is refused below.
+        odd = {name: value for name, value in properties.items() if not _NAME.fullmatch(name)}
+        if odd:
+            kept |= self._unread({**node, "properties": odd}, known - {"properties"}, at)
+        else:
+            kept |= self._unread(node, known, at)
         if "properties" in node:
-            properties = self._mapping(node["properties"], f"{at}/properties")
             kept["properties"] = {
-                self._word(name, _NAME, f"{at}/properties", "a property"): self._schema(
-                    value, f"{at}/properties/{name}"
-                )
+                name: self._schema(value, f"{at}/properties/{name}")
                 for name, value in properties.items()
+                if name not in odd
             }
         if node.get("required"):
             kept["required"] = [
@@ -400,6 +410,9 @@ class _Slicer:
                     kept["nullable"] = True
                     if len(kept[keyword]) == 1 and "$ref" not in kept[keyword][0]:
                         kept = _joined(kept.pop(keyword)[0], kept)
+        if set(kept) == {"allOf"} and len(kept["allOf"]) == 1:
+            # All of one is that one.
+            kept = kept["allOf"][0]
         return kept
 
     def _type(self, node: object, at: str) -> Json:
@@ -490,8 +503,7 @@ class _Slicer:
         if not (isinstance(reference, str) and reference.startswith("#/")):
             raise self._error(at, f"{_shown(reference)} does not point into this document")
         node: object = self._root
-        for part in reference[2:].split("/"):
-            key = part.replace("~1", "/").replace("~0", "~")
+        for key in keys(reference):
             if not (isinstance(node, dict) and key in node):
                 raise self._error(at, f"{_shown(reference)} points to nothing")
             node = node[key]
@@ -504,14 +516,14 @@ class _Slicer:
         for index, each in enumerate(self._list(node, at)):
             place = f"{at}/{index}"
             server = self._mapping(each, place)
-            url = self._word(server.get("url"), _SERVER, f"{place}/url", "an https address")
+            url = self._word(server.get("url"), _SERVER, f"{place}/url", "an address")
             kept.append({"url": url, **self._unread(server, {"url"}, place)})
         return kept
 
     def _security(self, node: object, at: str) -> list[Json]:
         return [
             {
-                self._word(name, _NAME, f"{at}/{index}", "a security scheme"): [
+                self._word(name, _SCHEME, f"{at}/{index}", "a security scheme"): [
                     self._word(scope, _SCOPE, f"{at}/{index}/{name}", "a scope")
                     for scope in self._list(scopes, f"{at}/{index}/{name}")
                 ]
@@ -520,18 +532,26 @@ class _Slicer:
             for index, requirement in enumerate(self._list(node, at))
         ]
 
-    def _security_schemes(self) -> Json:
+    def _security_schemes(self, paths: Json) -> Json:
+        """How the operations can be authenticated, as far as a slice can say it."""
         kept: Json = {}
         read = ("type", "scheme", "in", "name", "bearerFormat")
-        for requirement in self._security(self._root.get("security", []), "#/security"):
-            for name in requirement:
-                at = f"#/components/securitySchemes/{name}"
-                node = self._mapping(self._target(at, "#/security"), at)
-                kept[name] = {
-                    key: self._word(node[key], _NAME, f"{at}/{key}", "a word")
-                    for key in read
-                    if key in node
-                } | self._unread(node, set(read), at)
+        components = self._mapping(self._root.get("components", {}), "#/components")
+        schemes = self._mapping(
+            components.get("securitySchemes", {}), "#/components/securitySchemes"
+        )
+        required = [*self._security(self._root.get("security", []), "#/security")]
+        for item in paths.values():
+            for operation in item.values():
+                required += operation.get("security", ())
+        for name in dict.fromkeys(name for requirement in required for name in requirement):
+            at = f"#/components/securitySchemes/{escape(name)}"
+            node, at = self._resolved(schemes.get(name, {}), at)
+            kept[name] = {
+                key: self._word(node[key], _NAME, f"{at}/{key}", "a word")
+                for key in read
+                if key in node
+            } | self._unread(node, set(read), at)
         return kept
 
     # Checks.
@@ -556,10 +576,6 @@ class _Slicer:
 
     def _error(self, at: str, what: str) -> RegenerationError:
         return RegenerationError(f"{self._file}: {at}: {what}")
-
-
-def _escape(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
 
 
 def _made_of(schema: Json) -> Iterator[str]:

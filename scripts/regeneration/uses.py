@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from regeneration.operations import Operation
+from regeneration.tolerating import references
 
 Json = dict[str, Any]
 Direction = Literal["request", "answer"]
-
-_SCHEMAS = "#/components/schemas/"
 
 
 class Uses:
@@ -51,14 +50,14 @@ class Uses:
     def _collect(
         self, document: Json, root: object, operation: Operation, direction: Direction
     ) -> None:
-        pending, seen = list(_references(root)), set()
+        pending, seen = list(references(root)), set()
         while pending:
             name = pending.pop()
             if name not in seen:
                 seen.add(name)
                 self._schemas.setdefault(name, {}).setdefault(direction, set()).add(operation)
                 schema = document.get("components", {}).get("schemas", {}).get(name)
-                pending += _references(schema)
+                pending += references(schema)
 
 
 def verbs(operations: Iterable[Operation]) -> str:
@@ -69,16 +68,3 @@ def verbs(operations: Iterable[Operation]) -> str:
 def and_(words: list[str]) -> str:
     """Returns words as a sentence lists them."""
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
-
-
-def _references(root: object) -> Iterator[str]:
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            reference = node.get("$ref")
-            if isinstance(reference, str) and reference.startswith(_SCHEMAS):
-                yield reference.removeprefix(_SCHEMAS)
-            pending += node.values()
-        elif isinstance(node, list):
-            pending += node

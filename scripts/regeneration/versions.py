@@ -9,6 +9,8 @@ Json = dict[str, Any]
 
 #: The schema whose enum lists them.
 SCHEMA = "intercom_version"
+#: The header of a request that says its version.
+HEADER = "Intercom-Version"
 
 
 def described(document: Json) -> str:
@@ -20,6 +22,11 @@ def listed(document: Json) -> list[str]:
     """Returns the versions that a slice lists, oldest first."""
     schema = document["components"]["schemas"].get(SCHEMA, {})
     return sorted((str(version) for version in schema.get("enum", ())), key=order)
+
+
+def is_header(parameter: Json) -> bool:
+    """Whether a parameter is the header that says the version, whose name has no case."""
+    return parameter["in"] == "header" and parameter["name"].lower() == HEADER.lower()
 
 
 def order(version: str) -> tuple[int, int, int, str]:

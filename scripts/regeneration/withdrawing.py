@@ -1,15 +1,16 @@
-"""What a new description takes away from callers: servers, ways to authenticate, successes."""
+"""What a new description takes away: servers, authentication, successes, the version's header."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from regeneration.comparing import canonical
+from regeneration import versions
+from regeneration.canonical import canonical
 from regeneration.operations import Operation, Operations
 
 Json = dict[str, Any]
-Kind = Literal["deprecated", "server", "security", "status"]
+Kind = Literal["deprecated", "header", "server", "security", "status"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,13 @@ class Withdrawal:
 
     Attributes:
         kind: What it is.
-        what: Which one: an address, the names of security schemes, a status. Of an operation that
-            is deprecated now, nothing.
+        what: Which ones: addresses, names of security schemes, statuses. Of an operation that is
+            deprecated now, none.
         operations: That had it.
     """
 
     kind: Kind
-    what: str
+    what: tuple[str, ...]
     operations: tuple[Operation, ...]
 
 
@@ -32,19 +33,23 @@ def withdrawals(before: Json | None, after: Json, operations: Operations) -> lis
     """Returns what the operations of the client lost between two slices."""
     if before is None:
         return []
-    lost: dict[tuple[Kind, str], list[Operation]] = {}
+    lost: dict[tuple[Kind, tuple[str, ...]], list[Operation]] = {}
     for operation in operations.client:
         were, are = _Offer(before, operation), _Offer(after, operation)
-        gone: list[tuple[Kind, str]] = []
-        if are.deprecated and not were.deprecated:
-            gone.append(("deprecated", ""))
-        gone += [("server", url) for url in were.servers if url not in are.servers]
-        gone += [
-            ("security", name) for form, name in were.security.items() if form not in are.security
+        gone: list[tuple[Kind, tuple[str, ...]]] = [
+            ("header", tuple(name for name in were.headers if name not in are.headers)),
+            ("server", tuple(url for url in were.servers if url not in are.servers)),
+            (
+                "security",
+                tuple(name for form, name in were.security.items() if form not in are.security),
+            ),
+            ("status", tuple(each for each in were.successes if each not in are.successes)),
         ]
-        gone += [("status", status) for status in were.successes if status not in are.successes]
-        for each in gone:
-            lost.setdefault(each, []).append(operation)
+        if are.deprecated and not were.deprecated:
+            lost.setdefault(("deprecated", ()), []).append(operation)
+        for kind, what in gone:
+            if what:
+                lost.setdefault((kind, what), []).append(operation)
     return [Withdrawal(kind, what, tuple(of)) for (kind, what), of in lost.items()]
 
 
@@ -60,11 +65,21 @@ class _Offer:
         schemes = document["components"].get("securitySchemes", {})
         required = node.get("security", document.get("security", ()))
         self.security = {
-            canonical({name: schemes.get(name) for name in alternative}): _and(alternative)
+            canonical(sorted(_form(schemes.get(name, {})) for name in alternative)): (
+                " and ".join(sorted(alternative)) or "no token"
+            )
             for alternative in required
         }
+        self.headers = [
+            versions.HEADER for each in node.get("parameters", ()) if versions.is_header(each)
+        ]
         self.successes = [status for status in node.get("responses", {}) if status[:1] == "2"]
 
 
-def _and(alternative: Json) -> str:
-    return " and ".join(sorted(alternative)) or "no token"
+def _form(scheme: Json) -> str:
+    """How a scheme authenticates, whatever it is called; the format of a token is a hint."""
+    held = {key: value for key, value in scheme.items() if key != "bearerFormat"}
+    if isinstance(held.get("scheme"), str):
+        # As HTTP has it, in any case.
+        held["scheme"] = held["scheme"].lower()
+    return canonical(held)

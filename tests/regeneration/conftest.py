@@ -402,6 +402,12 @@ class Project:
             path.write_text(text, encoding="utf-8")
         return path
 
+    def say_version(self, version: str) -> None:
+        """Makes the package's version known, which a release follows."""
+        about = self.root / "overlays" / "intercom_data_events" / "__about__.py"
+        about.parent.mkdir(parents=True)
+        about.write_text(f'__version__ = "{version}"\n', encoding="utf-8")
+
     def run(self, *arguments: object) -> Outcome:
         """Runs the regeneration in this process; a description is written to a file first."""
         words = [

@@ -67,7 +67,7 @@ def lost(openapi, sliced):
 
     def lost(change, before=_unchanged):
         return [
-            (each.kind, each.what, [str(one) for one in each.operations])
+            (each.kind, ", ".join(each.what), [str(one) for one in each.operations])
             for each in withdrawals(sliced(before), sliced(change), operations)
         ]
 
@@ -241,6 +241,25 @@ def _deprecated(*operations):
     return change
 
 
+def _no_version(*operations, name=None):
+    def change(description):
+        for each in operations:
+            parameters = _operation(description, each)["parameters"]
+            if name:
+                parameters[0]["name"] = name
+            else:
+                parameters.pop(0)
+
+    return change
+
+
+def _bearer_by_another_name(description):
+    schemes = description["components"]["securitySchemes"]
+    schemes["a token"] = {"$ref": "#/components/securitySchemes/bearerAuth"}
+    description["security"] = [{"a token": []}]
+    _operation(description, CREATE)["security"] = [{"a token": []}]
+
+
 def _no_status(operation, status, *others):
     def change(description):
         responses = _operation(description, operation)["responses"]
@@ -285,6 +304,23 @@ def _no_status(operation, status, *others):
             lambda description: description["security"].clear(),
             [("security", "bearerAuth", [CREATE, LIST, SUMMARIES])],
         ),
+        (
+            lambda description: description["security"].__setitem__(0, {"nothing": []}),
+            [("security", "bearerAuth", [CREATE, LIST, SUMMARIES])],
+        ),
+        (
+            lambda description: description["servers"].clear(),
+            [
+                (
+                    "server",
+                    "https://api.intercom.io, https://api.eu.intercom.io, " + AU["url"],
+                    [CREATE, LIST, SUMMARIES],
+                )
+            ],
+        ),
+        (_no_version(CREATE), [("header", "Intercom-Version", [CREATE])]),
+        (_no_version(LIST, SUMMARIES), [("header", "Intercom-Version", [LIST, SUMMARIES])]),
+        (_no_version(CREATE, name="X-Version"), [("header", "Intercom-Version", [CREATE])]),
         (_no_status(CREATE, "202", "200", "201"), [("status", "202", [CREATE])]),
         (_no_status(LIST, "200", "206"), [("status", "200", [LIST])]),
         (_no_status(SUMMARIES, "200"), [("status", "200", [SUMMARIES])]),
@@ -301,6 +337,11 @@ def test_what_operations_lost(lost, change, expected):
         lambda description: description["servers"].append({"url": "https://api.us.intercom.io"}),
         lambda description: description["security"].append({}),
         lambda description: _operation(description, CREATE).update(security=[{"bearerAuth": []}]),
+        lambda description: description["components"]["securitySchemes"].update(
+            bearerAuth={"type": "http", "scheme": "Bearer", "bearerFormat": "JWT"}
+        ),
+        _bearer_by_another_name,
+        _no_version(CREATE, name="intercom-version"),
         _no_status(LIST, "401", "403"),
         _deprecated(),
     ],

@@ -29,12 +29,22 @@ def _corrected(description, *actions):
     return correcting.correct(_sliced(description), corrections, OPERATIONS)
 
 
+def _generated_from(description):
+    """The corrected document, but for what it was cut from."""
+    document = _corrected(description).document
+    return {**document, "info": {**document["info"], "x-source": None}}
+
+
 def _schemas(description):
     return description["components"]["schemas"]
 
 
 def _properties(description, schema="data_event"):
     return _schemas(description)[schema]["properties"]
+
+
+def _answered(description):
+    return description["paths"]["/events"]["get"]["responses"]["200"]["content"]
 
 
 def _parameters(description):
@@ -113,11 +123,39 @@ SUMMARIES = "create_data_event_summaries_request"
             lambda d: d["paths"]["/events"]["get"]["responses"]["200"]["content"][
                 "application/json"
             ].update(schema={"$ref": "#/components/schemas/data_event_list"}),
-            "#/paths/~1events/get/responses/200/content/application~1json/schema",
+            "#/paths/~1events/get/responses/200",
         ),
         (
-            lambda d: d["paths"]["/events"]["post"]["responses"].pop("202"),
-            "#/paths/~1events/post",
+            lambda d: d["paths"]["/events"]["get"]["responses"]["200"].pop("content"),
+            "#/paths/~1events/get/responses/200",
+        ),
+        (
+            lambda d: _answered(d).update({"text/csv": _answered(d).pop("application/json")}),
+            "#/paths/~1events/get/responses/200",
+        ),
+        *(
+            (
+                lambda d, schema=schema, change=change: change(_properties(d, schema)),
+                f"#/components/schemas/{schema}",
+            )
+            for schema in ("data_event_list", "data_event_summary")
+            for change in (
+                lambda p: p.pop("events"),
+                lambda p: p.update(data=p.pop("events")),
+                lambda p: p.update(events={"type": "object"}),
+                lambda p: p["events"].update(items={"type": "string"}),
+                lambda p: p["events"].update(items={"$ref": "#/components/schemas/contact"}),
+            )
+        ),
+        (
+            lambda d: _properties(d, "data_event_list").update(
+                pages={"$ref": "#/components/schemas/contact"}
+            ),
+            "#/components/schemas/data_event_list",
+        ),
+        (
+            lambda d: _properties(d, "error").update(errors={"type": "string"}),
+            "#/components/schemas/error",
         ),
     ],
 )  # fmt: skip
@@ -133,6 +171,103 @@ def test_what_a_correction_was_not_written_against_is_found(describe, change, po
     assert CORRECTIONS.content["actions"][unknown.correction.number - 1]["target"] == (
         unknown.correction.target
     )
+
+
+#: What the client reads and sends by name: each of them in its schema.
+READ = {
+    "data_event": ("event_name", "created_at", "user_id", "id", "intercom_user_id", "email"),
+    "data_event_list": ("type", "events", "pages"),
+    "data_event_summary": ("type", "email", "intercom_user_id", "user_id", "events"),
+    "data_event_summary_item": ("name", "first", "last", "count", "description"),
+    "error": ("request_id", "errors"),
+    REQUEST: ("event_name", "created_at", "user_id", "id", "email"),
+    SUMMARIES: ("user_id", "event_summaries"),
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"), [(schema, name) for schema, names in READ.items() for name in names]
+)
+def test_every_field_that_the_client_uses_is_missed_where_it_goes(describe, schema, name):
+    for change in (
+        lambda fields: fields.pop(name),
+        lambda fields: fields.update({f"{name}_": fields.pop(name)}),
+        lambda fields: fields.update({name: {"type": "boolean"}}),
+        lambda fields: fields.update({name: {"$ref": "#/components/schemas/article"}}),
+    ):
+        description = describe("2.17")
+        change(_properties(description, schema))
+
+        places = [each.pointer for each in _corrected(description).unknown]
+
+        assert places == [f"#/components/schemas/{schema}"]
+
+
+@pytest.mark.parametrize(
+    "schemes",
+    [
+        {"oauth": {"type": "oauth2", "flows": {}}},
+        {"open id": {"type": "openIdConnect", "openIdConnectUrl": "https://example.org"}},
+        {"key": {"type": "apiKey", "in": "header", "name": "X-Key"}},
+        {"both": {"$ref": "#/components/securitySchemes/one"}, "one": {"type": "mutualTLS"}},
+        {},
+    ],
+)
+def test_however_requests_are_authenticated_the_client_sends_its_token(describe, schemes):
+    description = describe("2.17")
+    description["security"] = [{name: []} for name in schemes]
+    description["components"]["securitySchemes"] = schemes
+
+    assert _generated_from(description) == _generated_from(describe("2.17"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://api.intercom.io", "/", "https://{region}.intercom.io", "//api.intercom.io/v3"]
+)
+def test_servers_that_no_client_can_use_alone_are_left_out(describe, url):
+    description = describe("2.17")
+    description["servers"].append({"url": url})
+
+    assert _sliced(description)["servers"][-1]["url"] == url
+    assert _generated_from(description) == _generated_from(describe("2.17"))
+
+
+@pytest.mark.parametrize("media", ["*/*", "text/html", "application/problem+json"])
+def test_an_answer_is_read_as_json_alone(describe, media):
+    description = describe("2.17")
+    failure = description["paths"]["/events"]["post"]["responses"]["401"]
+    failure["content"] = {media: failure["content"]["application/json"]}
+
+    assert _corrected(description).unknown == ()
+    assert media in _sliced(description)["paths"]["/events"]["post"]["responses"]["401"]["content"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: _parameters(d)[2]["schema"].update(enum=["user"]),
+        lambda d: _parameters(d)[0].update(required=True),
+        lambda d: _parameters(d)[0].update(name="intercom-version"),
+        lambda d: _parameters(d).pop(0),
+        lambda d: _parameters(d).__setitem__(
+            slice(1, 2),
+            [
+                {"name": name, "in": "query", "schema": {"type": "string"}}
+                for name in ("user_id", "email", "intercom_user_id")
+            ],
+        ),
+        lambda d: d["paths"]["/events"]["post"]["responses"].pop("401"),
+        lambda d: _schemas(d).update({REQUEST: {"allOf": [_schemas(d)[REQUEST]]}}),
+    ],
+)
+def test_what_says_the_same_as_the_client_does_is_known(describe, change):
+    description = describe("2.17")
+    change(description)
+
+    corrected = _corrected(description)
+
+    assert corrected.unknown == ()
+    assert corrected.document["paths"] == _corrected(describe("2.17")).document["paths"]
 
 
 @pytest.mark.parametrize(

@@ -138,19 +138,55 @@ FIELDS = (*EVENT, "properties")
         ((*EVENT, "required"), [], "event: field `name` is no longer required"),
         ((*EVENT, "required"), None, "event: field `name` is no longer required"),
         (
+            (*EVENT, "properties"),
+            None,
+            "event: fields `name`, `kind`, `parts`, `more` are gone",
+        ),
+        (
+            (*FIELDS, "more", "properties"),
+            {"id": TEXT},
+            "event.more: field `id` is new",
+        ),
+        (
             (*EVENT, "anyOf", 0, "required"),
             ["name", "id"],
             "event (anyOf 0): field `id` is required now",
         ),
-        # Where there are no better words.
-        ((*EVENT, "maxProperties"), 3, "#/components/schemas/event/maxProperties: absent → 3"),
+        ((*FIELDS, "name", "deprecated"), True, "event: field `name` is deprecated now"),
+        ((*LIST, "tags"), None, 'GET /events: tag "Events" is gone'),
+        (
+            (*LIST, "responses", "204", "x-unread"),
+            {"headers": {"A": 1}},
+            'GET /events: answer 204: headers absent → {"A": 1}',
+        ),
+        (
+            (*LIST, "responses", "200", "x-other-media-types"),
+            {"text/csv": "sha256:0"},
+            "GET /events: answer 200 as text/csv is new",
+        ),
+        (
+            (*LIST, "parameters", 0, "deprecated"),
+            True,
+            "GET /events: query parameter `summary` is deprecated now",
+        ),
+        (
+            (*LIST, "parameters", 0, "schema", "default"),
+            True,
+            "GET /events: query parameter `summary`: default absent → true",
+        ),
+        ((*LIST, "security"), [{}], "GET /events: security absent → [{}]"),
+        # Of a keyword that there are no words for, the place has some.
+        ((*EVENT, "maxProperties"), 3, "event: maxProperties absent → 3"),
+        ((*FIELDS, "name", "pattern"), "^a", 'event: field `name`: pattern absent → "^a"'),
+        ((*EVENT, "x-unread"), {"a": 1, "b": 2}, "event: a absent → 1, b absent → 2"),
         (("openapi",), "3.1.0", '#/openapi: absent → "3.1.0"'),
         (
             (*EVENT, "default"),
             ["x" * 200],
-            f'#/components/schemas/event/default: absent → ["{"x" * 57}…',
+            f'event: default absent → ["{"x" * 57}…',
         ),
-        ((*EVENT, "x\x1b[31m"), "\u202e\n", "#/components/schemas/event/x\\x1b[31m: absent → "),
+        ((*EVENT, "x\x1b[31m"), "\u202e\n", "event: x\\x1b[31m absent → "),
+        # Where there are no better words.
     ],
 )
 def test_a_difference_in_words(path, value, words):

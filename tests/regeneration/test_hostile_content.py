@@ -258,7 +258,7 @@ def test_a_payload_is_refused_or_left_behind_when_slicing(describe, place):
             # By the letter, escapes undone.
             through += [name] if MARK in repr(sliced) else []
     # An address may have any path; it does not come into the code.
-    assert place in VALUES | {"server of a name"} or through == []
+    assert place in VALUES | {"server", "server of a name"} or through == []
 
 
 def test_what_is_typed_is_repeated_printable(capsys):
@@ -296,7 +296,7 @@ def test_prose_defaults_examples_and_extensions_do_not_come_into_the_code(
     # As JSON: YAML has no NUL and no lone surrogates.
     outcome = project.run(project.write(description, "description.json"))
 
-    if outcome.code:
+    if outcome.code == 1:
         # A text can be in the way where a key of this name means something.
         refused(outcome, "description.json")
         assert project.files() == before
@@ -350,7 +350,7 @@ def test_a_value_with_a_control_character_is_refused(project, describe, refused,
 @pytest.mark.parametrize(
     "place",
     [
-        _operation_id, _tag, _parameter_name, _property_name, _schema_name, _described_version,
+        _operation_id, _tag, _parameter_name, _schema_name, _described_version,
         _media_type, _status, _server, _security_scheme, _required_name, _format,
     ],
 )  # fmt: skip
@@ -362,6 +362,22 @@ def test_a_payload_in_a_name_is_refused_by_a_whole_run(project, describe, refuse
     refused(project.run(description), "description.yaml", "cannot be used as")
 
     assert project.files() == before
+
+
+@pytest.mark.parametrize("name", ["größe", "a b", "", "canary_e1f7()", '"""'])
+def test_a_field_whose_name_no_code_can_have_is_left_out_and_recorded(describe, name):
+    described, other = describe("2.17"), describe("2.17")
+    _property_name(other, name)
+
+    one, sliced = (
+        slice_description(Source("d.yaml", "0" * 64, each), OPERATIONS, ["data_event"])
+        for each in (described, other)
+    )
+
+    event = sliced["components"]["schemas"]["data_event"]
+    record = event.pop("x-unread")["properties"]
+    assert record.startswith("sha256:")
+    assert event == one["components"]["schemas"]["data_event"]
 
 
 def test_properties_of_awkward_names_are_read_and_written_back(project, describe):

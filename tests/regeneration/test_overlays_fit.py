@@ -20,7 +20,8 @@ FITTED = (
 )
 
 
-@pytest.mark.parametrize("version", ["2.7", "2.11", "Preview", "2.17"])
+# The oldest, and one that is not a number; test_variants.py shows that others give the same code.
+@pytest.mark.parametrize("version", ["2.7", "Preview"])
 def test_the_overlays_pass_their_tests_on_every_version(project, describe, sources, version):
     description = describe(version)
     assert project.run(description).code == 0

@@ -9,6 +9,9 @@ import pytest
 import regenerate
 import yaml
 
+from regeneration import pipeline
+from regeneration.pipeline import PARTS, stage
+from regeneration.publishing import publish
 from regeneration.releasing import suggest
 
 CREATE, LIST, SUMMARIES = ("/events", "post"), ("/events", "get"), ("/events/summaries", "post")
@@ -30,23 +33,22 @@ def plain(make_session_project, describe):
 def report(plain, make_project, describe):
     """Regenerates from a changed description what was generated from a plain 2.16.
 
-    Returns the project, the lines of the report, and what gives the same as JSON.
+    Returns the project, the lines of the report, and the same as JSON, both of one run.
     """
 
     def report(change, code, version="2.16"):
         description = describe(version)
         change(description)
         project = make_project("project", like=plain.root)
-        path = project.write(description, "description.json")
-        outcome = project.run(path)
-        assert (outcome.code, outcome.err) == (code, "")
-
-        def as_json():
-            same = make_project("same", like=plain.root).run("--json", path)
-            assert (same.code, same.err) == (code, "")
-            return json.loads(same.out)
-
-        return project, outcome.out.splitlines(), as_json
+        project.say_version("1.4.2")
+        staged = project.root / ".staged"
+        staged.mkdir()
+        made = stage(staged, project.root, str(project.write(description, "description.json")))
+        said = pipeline.report(staged, project.root, made)
+        publish(staged, project.root, PARTS)
+        shutil.rmtree(staged)
+        assert said.exit_code == code
+        return project, said.as_text().splitlines(), said.as_json()
 
     return report
 
@@ -93,8 +95,7 @@ def _other_prose(description):
 
 @pytest.mark.parametrize("change", [lambda _: None, _other_prose])
 def test_without_a_change_there_is_nothing_to_say(report, change):
-    _, lines, as_json = report(change, 0)
-    said = as_json()
+    _, lines, said = report(change, 0)
 
     assert lines == ["Nothing changed."]
     assert said["changes"] == said["look"] == said["python"] == said["files"] == []
@@ -131,12 +132,12 @@ def test_other_versions_are_said_in_their_order_with_the_one_that_callers_send(r
             _schema(description, "intercom_version")["enum"].remove(version)
         _schema(description, "intercom_version")["enum"] += ["Preview", "2.18"]
 
-    _, lines, as_json = report(change, 0, "2.17")
-    said = as_json()
+    _, lines, said = report(change, 0, "2.17")
 
-    assert lines[0] == "Nothing that callers use changed."
+    assert lines[0] == "Nothing that callers use changed, except the default version (now 2.17)."
     assert "Versions: now accepted 2.17, 2.18, Preview; no longer listed 1.0, 2.9, 2.10." in lines
     assert "Callers will send Intercom-Version: 2.17 by default (before: 2.16)." in lines
+    assert "Release: minor: 1.4.2 → 1.5.0. For CHANGELOG.md:" in lines
     assert said["versions"] == {
         "listed": ["2.17", "2.18", "Preview"],
         "unlisted": ["1.0", "2.9", "2.10"],
@@ -157,17 +158,12 @@ def _bounds(description):
 
 
 def test_what_changed_is_shown_whatever_it_is(report):
-    _, lines, as_json = report(_bounds, 3)
-    said = as_json()
+    _, lines, said = report(_bounds, 3)
 
-    schemas = "#/components/schemas/create_data_event_request"
-    assert f"  {schemas}/maxProperties: absent → 9 [levelled]" in lines
-    assert any(
-        line.startswith(
-            "  #/components/schemas/create_data_event_request/properties/user_id/pattern"
-        )
-        and "[a-z]+" in line
-        for line in lines
+    assert "  create_data_event_request: maxProperties absent → 9 [not used]" in lines
+    assert (
+        '  create_data_event_request: field `user_id`: pattern absent → "[a-z]+" [not used]'
+        in lines
     )
     assert any(
         line.startswith("  GET /events: answer 200 ") and line.endswith("[read tolerantly]")
@@ -208,10 +204,7 @@ def test_where_a_change_ends_is_said(report):
             "  data_event: new field `source`, string [comes through]",
             "  data_event: new field `origin`, origin [comes through]",
             "  origin: new schema, object [comes through]",
-            (
-                "  #/components/schemas/data_event_summary_item/properties/count/minimum: absent → "
-                "0 [read tolerantly]"
-            ),
+            ("  data_event_summary_item: field `count`: minimum absent → 0 [read tolerantly]"),
         ]
     )
     names = [(breaks, name) for breaks, name, _ in _python(lines)]
@@ -226,8 +219,7 @@ def test_what_is_long_is_cut_to_a_screen_and_whole_as_json(report):
             _schema(description, "data_event")["properties"][f"field_{number}"] = {"type": "string"}
             description["paths"][f"/events/{number}"] = {"get": NAMES}
 
-    _, lines, as_json = report(change, 3)
-    said = as_json()
+    _, lines, said = report(change, 3)
 
     assert lines[0] == "Look at these 30 before you release:"
     assert len(lines) < 66
@@ -245,13 +237,21 @@ def test_what_is_long_is_cut_to_a_screen_and_whole_as_json(report):
 # What a person has to look at.
 
 
-def test_an_invented_version_is_told_on_one_screen(report):
-    project, lines, as_json = report(_invented, 3, "2.17")
-    said = as_json()
+def test_an_invented_version_is_told_on_one_screen(plain, make_project, describe):
+    description = describe("2.17")
+    _invented(description)
+    project, same = (make_project(name, like=plain.root) for name in ("project", "same"))
+    project.say_version("1.4.2")
+    same.say_version("1.4.2")
 
+    outcome = project.run(description)
+    as_json = same.run("--json", description)
+
+    assert (outcome.code, outcome.err) == (as_json.code, as_json.err) == (3, "")
+    lines, said = outcome.out.splitlines(), json.loads(as_json.out)
     assert lines[:2] == [
         "Breaks callers: list and summary do not send `workspace`, which GET /events requires now.",
-        "Look at these 3 before you release:",
+        "Look at these 2 before you release:",
     ]
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
@@ -259,10 +259,13 @@ def test_an_invented_version_is_told_on_one_screen(report):
     assert "  GET /events: new query parameter `workspace`, string, required [levelled]" in lines
     assert any(line[1:].startswith(". GET /events/names (listEventNames) ") for line in lines)
     assert "   - {operation: GET /events/names, reason: …}" in lines
+    # The guide shows it.
+    guide = (project.root / "openapi" / "README.md").read_text(encoding="utf-8")
+    assert f"```text\n{outcome.out}```\n" in guide
     # The same for programs.
     assert said["verdict"] == lines[0]
     assert said["exit_code"] == 3
-    assert [each["kind"] for each in said["look"]] == ["break", "correction", "operation"]
+    assert [each["kind"] for each in said["look"]] == ["break", "operation"]
     text = " ".join(" ".join(lines).split())
     for each in said["look"]:
         assert each["title"] in text
@@ -278,8 +281,9 @@ def test_an_invented_version_is_told_on_one_screen(report):
     assert again.code == 3
     assert again.out.splitlines()[0] == "Look at these 2 before you release:"
     assert "GET /events/names (listEventNames)" in again.out
-    # What was decided does.
-    unknown = next(each for each in said["look"] if each["kind"] == "correction")
+    # What was decided does, as the report and the guide say.
+    (unknown,) = said["look"][0]["corrections"]
+    assert f"   - {unknown['as_written']}" in lines
     corrections = project.root / "openapi" / "corrections.yaml"
     content = yaml.safe_load(corrections.read_text(encoding="utf-8"))
     action = content["actions"][unknown["correction"]["number"] - 1]
@@ -292,6 +296,76 @@ def test_an_invented_version_is_told_on_one_screen(report):
     assert project.run().out == "Nothing changed.\n"
 
 
+def _source_in_the_body(description):
+    event = _schema(description, "create_data_event_request")
+    event["properties"]["source"] = {"type": "string"}
+    for alternative in event["anyOf"]:
+        alternative["required"].append("source")
+
+
+def test_a_cause_is_one_item_also_where_a_correction_was_not_written_for_it(report):
+    def change(description):
+        parameter = {"name": "workspace", "in": "query", "required": True}
+        _operation(description, LIST)["parameters"].append(parameter)
+        _source_in_the_body(description)
+
+    _, lines, said = report(change, 3)
+
+    told = []
+    for each in said["look"]:
+        (correction,) = each["corrections"]
+        number, target = correction["correction"]["number"], correction["correction"]["target"]
+        told.append((each["kind"], target))
+        heading = f"   Correction {number} ({target}) was written for: "
+        assert any(line.startswith(heading) for line in lines)
+        assert f"   - {correction['as_written']}" in lines
+    assert told == [
+        ("break", "$.components.schemas.create_data_event_request.anyOf"),
+        ("break", "$.paths['/events'].get.parameters"),
+    ]
+
+
+def test_of_what_a_correction_was_written_for_the_part_is_shown_that_differs(report):
+    def change(description):
+        _schema(description, "create_data_event_request")["properties"]["created_at"] = {
+            "type": "string",
+            "format": "date-time",
+        }
+        del _schema(description, "data_event")["properties"]["email"]
+        _operation(description, LIST)["parameters"][1]["required"] = False
+
+    _, lines, _ = report(change, 3)
+
+    assert lines[0] == "Look at these 3 before you release:"
+    shown = [line[3:] for line in lines if line[3:].startswith(("Written", "Upstream", "Means"))]
+    assert shown == [
+        'Written for: created_at: {"type": "integer", "format": "date-time"}',
+        'Upstream now: created_at: {"type": "string", "format": "date-time"}',
+        "Means: Intercom may refuse the requests of create and send, which stay as they are.",
+        "Written for: query filter.required: true",
+        "Upstream now: query filter.required: absent",
+        "Means: Intercom may refuse the requests of list and summary, which stay as they are.",
+        'Written for: email: {"type": "string"}',
+        "Upstream now: email: absent",
+        (
+            "Means: what list and summary cannot read is None, and is kept as it came in "
+            "additional_properties."
+        ),
+    ]
+
+
+def test_what_is_said_of_requests_is_not_called_unchanged(report):
+    def change(description):
+        facts = {"deprecated": True, "default": "ran"}
+        event = _schema(description, "create_data_event_request")
+        event["properties"]["event_name"] |= facts
+
+    _, lines, said = report(change, 0)
+
+    assert lines[0] == "Nothing that callers use changed, except what Intercom says of requests."
+    assert [each["effect"] for each in said["changes"]] == ["not used"] * 2
+
+
 def test_a_field_that_the_body_must_have_is_said_once(report):
     def change(description):
         event = _schema(description, "create_data_event_request")
@@ -299,8 +373,7 @@ def test_a_field_that_the_body_must_have_is_said_once(report):
         event["required"] = ["source"]
         _schema(description, "create_data_event_summaries_request")["required"] = ["user_id"]
 
-    _, lines, as_json = report(change, 3)
-    said = as_json()
+    _, lines, said = report(change, 3)
 
     assert lines[0] == (
         "Breaks callers: create and send do not send `source`, which POST /events requires now."
@@ -333,10 +406,13 @@ def test_names_that_go_break_callers_and_types_that_change_may(extended, make_pr
     lines = outcome.out.splitlines()
     assert outcome.code == 3
     assert lines[0] == (
-        "Breaks callers: Python: changes of models.CreateDataEventRequest.origin, "
-        "models.DataEvent.source break callers."
+        "Breaks callers: generated names changed or are gone: "
+        "models.CreateDataEventRequest.origin, models.DataEvent.source."
     )
-    assert "2. Python: changes of models.CreateDataEventRequest.size may break callers." in lines
+    assert (
+        "2. Intercom accepts less in the requests of create and send: create_data_event_request: "
+        "field `size`: type"
+    ) in " ".join(outcome.out.split())
     assert [breaks for breaks, *_ in _python(lines)] == ["yes", "yes", "maybe"]
     assert "  data_event: field `source` is gone [comes through]" in lines
 
@@ -350,8 +426,7 @@ def test_what_operations_lost_is_to_be_looked_at(report):
         responses = _operation(description, CREATE)["responses"]
         responses["204"] = responses.pop("202")
 
-    _, lines, as_json = report(change, 3)
-    said = as_json()
+    _, lines, said = report(change, 3)
 
     assert lines[0].startswith(("Look at these ", "Breaks callers: "))
     kinds = [each["kind"] for each in said["look"]]
@@ -360,10 +435,11 @@ def test_what_operations_lost_is_to_be_looked_at(report):
     assert "The server https://api.au.intercom.io is gone" in text
     assert "POST /events/summaries is deprecated now." in text
     assert "POST /events does not answer 202 any more." in text
-    assert "bearerAuth does not authenticate any more" in text
+    operations = "POST /events, GET /events and POST /events/summaries"
+    assert f"{operations} no longer accept bearerAuth as before." in text
 
 
-@pytest.mark.parametrize("version", ["2.17", "3.0", "Preview"])
+@pytest.mark.parametrize("version", ["3.0", "Preview"])
 def test_a_version_that_its_own_description_does_not_list_is_to_be_looked_at(report, version):
     def change(description):
         _schema(description, "intercom_version")["enum"].remove(version)
@@ -389,8 +465,7 @@ def test_text_from_outside_controls_no_terminal(report):
             "enum": ["x" * 5_000, "Nothing changed."],
         }
 
-    _, lines, as_json = report(change, 3)
-    said = as_json()
+    _, lines, said = report(change, 3)
 
     assert lines[0] == "Look at these 4 before you release:"
     assert all(line.isprintable() and len(line) <= 120 for line in lines)
@@ -483,7 +558,8 @@ def suggested(tmp_path):
     def suggested(version, **facts):
         about.write_text(f'"""What it is."""\n\n__version__ = "{version}"\n', encoding="utf-8")
         nothing = {
-            "breaks": (), "new": (), "gone": (), "pin": ("2.16", "2.16"), "rewritten": False
+            "is_break": False, "changed": (), "new": (), "gone": (), "pin": ("2.16", "2.16"),
+            "rewritten": False,
         }  # fmt: skip
         release = suggest(tmp_path, **nothing | facts)
         assert release.before == version
@@ -492,7 +568,7 @@ def suggested(tmp_path):
     return suggested
 
 
-BREAKS = {"breaks": ["One breaks."], "new": ["models.A"], "rewritten": True}
+BREAKS = {"is_break": True, "changed": ["models.A"], "rewritten": True}
 
 
 @pytest.mark.parametrize(
@@ -500,6 +576,7 @@ BREAKS = {"breaks": ["One breaks."], "new": ["models.A"], "rewritten": True}
     [
         ("0.1.0", BREAKS, "minor", "0.2.0"),
         ("1.4.2", BREAKS, "major", "2.0.0"),
+        ("1.4.2", {"is_break": True}, "major", "2.0.0"),
         ("0.9.3", {"new": ["models.A"], "rewritten": True}, "minor", "0.10.0"),
         ("1.4.2", {"new": ["models.A"], "rewritten": True}, "minor", "1.5.0"),
         ("1.4.2", {"gone": ["2.7"], "rewritten": True}, "minor", "1.5.0"),
@@ -517,21 +594,16 @@ def test_a_release_follows_from_what_callers_notice(suggested, version, facts, l
 
 def test_a_line_for_the_changelog_says_what_callers_notice(suggested):
     release = suggested(
-        "1.4.2", breaks=["One breaks."], new=list("abcdefg"), gone=["2.7"], pin=("2.16", "2.17")
+        "1.4.2",
+        is_break=True,
+        changed=["models.A"],
+        new=list("abcdefg"),
+        gone=["2.7"],
+        pin=("2.16", "2.17"),
     )
 
     assert release.changelog == (
-        "- Breaking: One breaks. Generated from Intercom's description of 2.17, the version that "
-        "is sent by default now (before: 2.16). New: a, b, c, d, e, 2 more. No longer listed: 2.7."
+        "- Breaking: generated names changed or are gone: models.A. Generated from Intercom's "
+        "description of 2.17, which callers send by default now (before: 2.16). New: a, b, c, d, "
+        "e, 2 more. No longer listed: 2.7."
     )
-
-
-def test_the_version_of_the_project_is_raised_in_the_report(plain, make_project, describe):
-    project = make_project(like=plain.root)
-    about = project.root / "overlays" / "intercom_data_events" / "__about__.py"
-    about.parent.mkdir(parents=True)
-    about.write_text('__version__ = "0.3.1"\n', encoding="utf-8")
-
-    outcome = project.run(describe("2.17"))
-
-    assert "Release: minor: 0.3.1 → 0.4.0. For CHANGELOG.md:" in outcome.out.splitlines()

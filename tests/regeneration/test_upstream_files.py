@@ -58,7 +58,7 @@ def test_2_14_changes_only_the_versions_and_says_so(project, upstream):
 
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.splitlines()[:6] == [
-        "Nothing that callers use changed.",
+        "Nothing that callers use changed, except the default version (now 2.14).",
         "",
         "Python: no name and no signature changed.",
         "",
@@ -86,7 +86,9 @@ def test_a_published_description_needs_no_decision_and_nothing_of_it_is_denied(
 
     assert (outcome.code, outcome.err) == (0, "")
     report = json.loads(outcome.out)
-    assert report["verdict"] == "Nothing that callers use changed."
+    assert report["verdict"] == (
+        f"Nothing that callers use changed, except the default version (now {version})."
+    )
     assert report["look"] == report["breaks"] == report["python"] == []
     assert report["versions"]["default"] == {"before": "2.16", "after": version}
     assert {

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+
+from regeneration import correcting
+from regeneration.document import Source, read
+from regeneration.operations import read_operations
+from regeneration.slicing import slice_description
 
 
 def _schemas(description):
@@ -131,23 +138,59 @@ def _versions_listed_as(*more):
     return change
 
 
-VARIANTS = {
+#: What is corrected to the same document, so that the same code is generated from it.
+SAME = {
     "2.7": ("2.7", _versions_listed_as("Unstable")),
     "2.11 with per_page": ("2.11", _per_page_already_there),
-    "2.13 that requires everything": ("2.13", _everything_required),
     "2.14": ("2.14", _as_it_is),
     "2.16 without nullable items": ("2.16", _items_not_nullable),
-    "2.17": ("2.17", _as_it_is),
     "2.17 with everything nullable": ("2.17", _everything_nullable),
     "2.17 with parameters of the path": ("2.17", _parameters_of_the_path),
     "2.17 all by reference": ("2.17", _everything_by_reference),
-    "2.17 with some things mended": ("2.17", _levelled_fields_gone),
-    "2.17 as OpenAPI 3.1": ("2.17", _openapi_3_1),
     "Preview": ("Preview", _metadata(additionalProperties=True)),
     "Preview, metadata by a schema": ("Preview", _metadata(additionalProperties={})),
     "Preview, metadata of any kind": ("Preview", _metadata()),
+}
+#: What gives the same names otherwise.
+VARIANTS = {
+    "2.13 that requires everything": ("2.13", _everything_required),
+    "2.17": ("2.17", _as_it_is),
+    "2.17 with some things mended": ("2.17", _levelled_fields_gone),
+    "2.17 as OpenAPI 3.1": ("2.17", _openapi_3_1),
     "Unstable": ("Unstable", _metadata(additionalProperties=True)),
 }
+
+
+@pytest.fixture(scope="module")
+def corrected(sources):
+    """Slices and corrects a description; the versions that it lists are left out."""
+    openapi = sources.root / "openapi"
+    corrections = read(str(openapi / "corrections.yaml"))
+    operations = read_operations(read(str(openapi / "operations.yaml")))
+
+    def corrected(description):
+        source = Source("a description", "0" * 64, description)
+        schemas = correcting.referenced_schemas(corrections)
+        sliced = slice_description(source, operations.client, schemas)
+        made = correcting.correct(sliced, corrections, operations)
+        assert made.unknown == ()
+        document = made.document
+        del document["components"]["schemas"]["intercom_version"]["enum"]
+        return document.pop("info")["version"], json.dumps(document)
+
+    return corrected
+
+
+@pytest.mark.parametrize(("version", "change"), SAME.values(), ids=SAME)
+def test_a_variant_is_corrected_to_what_the_committed_version_is(
+    describe, corrected, version, change
+):
+    description = describe(version)
+    change(description)
+
+    _, committed = corrected(describe("2.16"))
+
+    assert corrected(description) == (version, committed)
 
 
 @pytest.mark.parametrize(("version", "change"), VARIANTS.values(), ids=VARIANTS)
@@ -284,7 +327,7 @@ def test_what_is_read_of_a_response_follows_from_its_status(project, describe, d
     responses = description["paths"]["/events"]["post"]["responses"]
     responses["203"] = {
         "description": "",
-        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/contact"}}},
     }
     responses["418"] = {"description": ""}
     responses["4XX"] = responses["401"]
@@ -316,8 +359,8 @@ print(*(sent(status, b"<html>") for status in (202, 203, 401, 418, 451, 503)))
     imported = project.imports(code)
     assert imported.err == ""
     assert imported.out.splitlines() == [
-        f"NoneType str Error NoneType Error {others[0]}",
-        f"NoneType str undecodable NoneType undecodable {others[1]}",
+        f"NoneType Contact Error NoneType Error {others[0]}",
+        f"NoneType undecodable undecodable NoneType undecodable {others[1]}",
     ]
 
 
