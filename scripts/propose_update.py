@@ -59,12 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 64
     folder = Path(given[0])
     try:
-        # What is cut off would be cut from the body as well.
-        body = _INTRODUCTION + as_code(_read(folder / "report.txt", 4 * _MAX_BODY))
-        patch = _read(folder / "patch", _MAX_PATCH + 1)
-        if len(patch) > _MAX_PATCH:
-            raise ProposalError(f"{folder / 'patch'} has more than {_MAX_PATCH:,} bytes")
-        tree = _tree_of(patch)
+        # What is cut off here would be cut from the body as well.
+        body = _INTRODUCTION + as_code(_read(folder / "report.txt", 4 * _MAX_BODY, cut=True))
+        tree = _tree_of(_read(folder / "patch", _MAX_PATCH))
         return _propose(tree, body)
     except (ProposalError, OSError) as error:
         said = str(error)
@@ -92,11 +89,14 @@ def _printable(text: str) -> str:
     )
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(path: Path, most: int, *, cut: bool = False) -> bytes:
     if path.is_symlink() or not path.is_file():
         raise ProposalError(f"{path} must be a regular file")
     with path.open("rb") as file:
-        return file.read(most)
+        content = file.read(most + 1)
+    if len(content) > most and not cut:
+        raise ProposalError(f"{path} has more than {most:,} bytes")
+    return content
 
 
 def _tree_of(patch: bytes) -> str:
