@@ -65,7 +65,7 @@ def stage(staged: Path, project: Path, described: document.Source | str | None) 
     if isinstance(described, document.Source):
         source = described
     else:
-        source = document.read(described or str(upstream))
+        source = document.read(str(upstream) if described is None else described)
     corrections = document.read(str(openapi / "corrections.yaml"))
     operations = read_operations(document.read(str(openapi / "operations.yaml")))
     recorded = None
