@@ -4,7 +4,7 @@
 
 FOLDER/patch and FOLDER/report.txt are written by scripts/prepare_update.py in a job that has run
 generated code, so neither is trusted: the patch may change regular files of a regeneration alone,
-and is never checked out; the report is shown as text that nobody is notified of.
+and is never checked out; the report is shown as code, whose mentions notify no account.
 
 The branch and its pull request are made, or updated. A branch that has commits of other authors is
 left as it is. It needs git, gh, and a token for them; and no package of Python's.
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def as_code(report: bytes) -> str:
-    """Returns a report as code that Markdown neither renders nor ends, and that notifies nobody.
+    """Returns a report as code that Markdown neither renders nor ends; mentions notify no account.
 
     Each line is indented, which nothing in it can end; a fence would have to be longer than any in
     the report, and so would have no bound.
