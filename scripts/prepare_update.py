@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.executable, "scripts/watch_upstream.py", "--json", *_given("--url", options.url)
     )
     sys.stderr.write(found.stderr)
-    if found.returncode == 64:
+    if not found.stdout:
+        # A wrong command line.
         return found.returncode
     said = json.loads(found.stdout)
     print(said["verdict"])
@@ -47,11 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
     if regenerated.returncode not in _DONE:
         return 1
     _run("git", "add", "--all", "--", *PARTS, check=True)
-    patch = _run("git", "diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", check=True)
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    # Before generated code runs.
-    (folder / "patch").write_text(patch.stdout, encoding="utf-8", newline="")
+    # Before generated code runs. Written by git, as what it prints is bytes.
+    patch = f"--output={folder.absolute() / 'patch'}"
+    _run("git", "diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", patch, check=True)
     checks = _run("bash", ".ci/run")
     last = checks.stdout.splitlines()[-_LAST_LINES:]
     print(*last, sep="\n", flush=True)

@@ -4,7 +4,7 @@
 
 FOLDER/patch and FOLDER/report.txt are written by scripts/prepare_update.py in a job that has run
 generated code, so neither is trusted: the patch may change regular files of a regeneration alone,
-and is never checked out; the report is shown as text that nobody is notified of.
+and is never checked out; the report is shown as code, whose mentions notify no account.
 
 The branch and its pull request are made, or updated. A branch that has commits of other authors is
 left as it is. It needs git, gh, and a token for them; and no package of Python's.
@@ -27,7 +27,8 @@ _AUTHOR = "github-actions[bot]"
 _EMAIL = "41898282+github-actions[bot]@users.noreply.github.com"
 #: What a regeneration writes: two files, and a package of modules.
 _ALLOWED = re.compile(
-    r"openapi/(upstream|data-events)\.yaml|generated/([A-Za-z0-9_]+/)*([A-Za-z0-9_]+\.py|py\.typed)"
+    r"openapi/(upstream|data-events)\.yaml"
+    r"|generated/intercom_data_events_api/([A-Za-z0-9_]+/)*([A-Za-z0-9_]+\.py|py\.typed)"
 )
 #: Of a regular file, and of none.
 _MODES = {"100644", "000000"}
@@ -38,7 +39,7 @@ _NO_HOOKS = {
 }
 _MAX_PATCH = 16 * 1024 * 1024
 #: GitHub takes 65,536 characters.
-_MAX_REPORT = 50_000
+_MAX_BODY = 60_000
 _INTRODUCTION = """\
 Intercom's description of data events has changed; this is what `nox -s regenerate` makes of it. \
 The report says whether `.ci/run` passed, and what to look at before a release.
@@ -58,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 64
     folder = Path(given[0])
     try:
-        body = _INTRODUCTION + fenced(_read(folder / "report.txt", 4 * _MAX_REPORT))
+        # What is cut off here would be cut from the body as well.
+        body = _INTRODUCTION + as_code(_read(folder / "report.txt", 4 * _MAX_BODY, cut=True))
         tree = _tree_of(_read(folder / "patch", _MAX_PATCH))
         return _propose(tree, body)
     except (ProposalError, OSError) as error:
@@ -69,14 +71,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def fenced(report: bytes) -> str:
-    """Returns a report as text that Markdown neither renders nor ends, and that notifies nobody."""
+def as_code(report: bytes) -> str:
+    """Returns a report as code that Markdown neither renders nor ends; mentions notify no account.
+
+    Each line is indented, which nothing in it can end; a fence would have to be longer than any in
+    the report, and so would have no bound.
+    """
     text = _printable(report.decode("utf-8", "backslashreplace"))
-    if len(text) > _MAX_REPORT:
-        text = f"{text[:_MAX_REPORT]}\n[cut]"
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}\n"
+    code = "".join(f"    {line}\n" for line in text.split("\n"))
+    return code if len(code) <= _MAX_BODY else f"{code[:_MAX_BODY].rstrip()}\n    [cut]\n"
 
 
 def _printable(text: str) -> str:
@@ -86,12 +89,12 @@ def _printable(text: str) -> str:
     )
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(path: Path, most: int, *, cut: bool = False) -> bytes:
     if path.is_symlink() or not path.is_file():
         raise ProposalError(f"{path} must be a regular file")
     with path.open("rb") as file:
         content = file.read(most + 1)
-    if len(content) > most:
+    if len(content) > most and not cut:
         raise ProposalError(f"{path} has more than {most:,} bytes")
     return content
 

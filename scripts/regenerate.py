@@ -27,15 +27,18 @@ before, after, changelog), files. A key that stands for nothing is left out: of 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
 from pathlib import Path
 
+from running import run
+
 from client_parts import ArgumentParser, sentence
 from regeneration import RegenerationError
 from regeneration.pipeline import PARTS, report, stage
-from regeneration.publishing import differences, publish
+from regeneration.publishing import alone, differences, publish
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,18 +58,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(project: Path, location: str | None, options: argparse.Namespace) -> int:
-    try:
-        # Beside what it replaces, so that publishing is a rename; a check leaves the project alone.
-        workspace = tempfile.TemporaryDirectory(
-            prefix=".regenerate-", dir=None if options.check else project
-        )
-    except OSError as error:
-        raise RegenerationError(f"{project}: cannot be written: {error.strerror}") from error
-    with workspace as folder:
+    prefix = ".regenerate-"
+    if options.check:
+        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+            stage(Path(folder), project, location)
+            return _check(differences(Path(folder), project, PARTS), as_json=options.json)
+    with contextlib.ExitStack() as opened:
+        try:
+            opened.enter_context(alone(project))
+            # Beside what it replaces, so that publishing is a rename.
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=project))
+        except OSError as error:
+            raise RegenerationError(f"{project}: cannot be written: {error.strerror}") from error
         staged = Path(folder)
         made = stage(staged, project, location)
-        if options.check:
-            return _check(differences(staged, project, PARTS), as_json=options.json)
         # Before the files are replaced that it compares with.
         said = report(staged, project, made)
         publish(staged, project, PARTS)
@@ -115,6 +120,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    # What a terminal cannot show must not fail a run that has written everything.
-    sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(main())
+    run(main, "regenerate")

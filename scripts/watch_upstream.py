@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from running import run
+
 from client_parts import ArgumentParser, sentence
 from regeneration import RegenerationError, document, downloading, newest, slicing
 from regeneration.pipeline import Staged, report, stage
@@ -170,6 +172,4 @@ def _address(text: str) -> str:
 
 
 if __name__ == "__main__":
-    # What a terminal cannot show must not look like an exit code of its own.
-    sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(main())
+    run(main, "watch_upstream")

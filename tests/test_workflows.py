@@ -47,6 +47,15 @@ def test_nothing_is_expanded_into_a_shell():
     assert [step["run"] for _, step in STEPS if "${{" in step.get("run", "")] == []
 
 
+def test_what_is_printed_gives_the_runner_no_commands():
+    # A line of a report that begins with "::" or has "##[" would be one.
+    printing = [lines for _, step in STEPS if "_update.py" in (lines := step.get("run", ""))]
+
+    assert len(printing) == 2
+    for lines in printing:
+        assert 'echo "::stop-commands::$(uuidgen)"' in lines.partition("python")[0].splitlines()
+
+
 def test_a_job_gets_nothing_of_another_but_that_something_changed():
     # Names, places and the token of the workflow: nothing that a description could have chosen.
     constants = {
@@ -79,6 +88,7 @@ def test_the_job_that_can_write_runs_git_gh_and_one_script_without_the_clones_mo
     lines = [line for step in steps for line in step.get("run", "").splitlines()]
 
     assert lines == [
+        'echo "::stop-commands::$(uuidgen)"',
         "gh auth setup-git",
         'python3 -I scripts/propose_update.py "$RUNNER_TEMP/upstream"',
     ]

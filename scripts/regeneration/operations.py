@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from regeneration import RegenerationError
@@ -14,6 +15,9 @@ _OPERATION = re.compile(rf"({'|'.join(METHODS).upper()}) (/.*)")
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
 _NAME = re.compile(r"[a-z][A-Za-z0-9]*")
 _VERB = re.compile(r"[a-z][a-z0-9_]*")
+_KEYS = ("tag", "client", "unsupported")
+_KEYS_OF_CLIENT = ("operation", "name", "verbs")
+_KEYS_OF_UNSUPPORTED = ("operation", "reason")
 
 
 @dataclass(frozen=True)
@@ -59,46 +63,61 @@ def read_operations(source: Source) -> Operations:
         RegenerationError: They are not as they must be; names the place.
     """
     content = source.content
+    _check_keys(content, _KEYS, f"{source.name}: #/")
     tag = _word(content.get("tag"), _TAG, f"{source.name}: #/tag", "a tag such as Data Events")
     client: list[Operation] = []
-    for at, entry in _entries(source, "client"):
+    for at, entry in _entries(source, "client", _KEYS_OF_CLIENT):
         method, path = _operation(entry, at)
         name = _word(entry.get("name"), _NAME, f"{at}/name", "a name such as createDataEvent")
         verbs = entry.get("verbs")
         if not (isinstance(verbs, list) and verbs):
-            raise RegenerationError(f"{at}/verbs: must be a list of methods of the clients")
+            raise RegenerationError(
+                f"{at}/verbs: must be a list of methods of the clients, such as [create]"
+            )
         words = [_word(verb, _VERB, f"{at}/verbs", "a method such as create") for verb in verbs]
         client.append(Operation(method, path, name, tuple(words)))
-    unsupported: dict[tuple[str, str], str] = {}
-    for at, entry in _entries(source, "unsupported"):
+    unsupported: list[tuple[tuple[str, str], str]] = []
+    for at, entry in _entries(source, "unsupported", _KEYS_OF_UNSUPPORTED):
         reason = entry.get("reason")
         if not (isinstance(reason, str) and reason.strip()):
             raise RegenerationError(f"{at}/reason: must say why the client leaves it out")
-        unsupported[_operation(entry, at)] = reason.strip()
+        unsupported.append((_operation(entry, at), reason.strip()))
     if not client:
         raise RegenerationError(f"{source.name}: #/client: must list an operation")
-    known = [(each.method, each.path) for each in client] + list(unsupported)
-    for method, path in known:
-        if known.count((method, path)) > 1:
-            raise RegenerationError(f"{source.name}: {method.upper()} {path} is listed twice")
-    names = [each.name for each in client]
-    for name in names:
-        if names.count(name) > 1:
-            raise RegenerationError(f"{source.name}: two operations are called {name}")
-    return Operations(tag, tuple(client), unsupported)
+    listed = [str(each) for each in client]
+    listed += [f"{method.upper()} {path}" for (method, path), _ in unsupported]
+    for what, values in (
+        ("operation", listed),
+        ("name", [each.name for each in client]),
+        ("verb", [verb for each in client for verb in each.verbs]),
+    ):
+        if twice := [value for value, times in Counter(values).items() if times > 1]:
+            raise RegenerationError(
+                f"{source.name}: the {what} {twice[0]} is listed twice; remove one of them"
+            )
+    return Operations(tag, tuple(client), dict(unsupported))
 
 
-def _entries(source: Source, key: str) -> list[tuple[str, dict[str, object]]]:
+def _entries(
+    source: Source, key: str, keys: tuple[str, ...]
+) -> list[tuple[str, dict[str, object]]]:
     entries = source.content.get(key, [])
     if not isinstance(entries, list):
-        raise RegenerationError(f"{source.name}: #/{key}: must be a list")
+        raise RegenerationError(f"{source.name}: #/{key}: must be a list; write [] for none")
     found = []
     for index, entry in enumerate(entries):
         at = f"{source.name}: #/{key}/{index}"
         if not isinstance(entry, dict):
             raise RegenerationError(f"{at}: must be a mapping with an `operation`")
+        _check_keys(entry, keys, f"{at}/")
         found.append((at, entry))
     return found
+
+
+def _check_keys(mapping: dict[str, object], known: tuple[str, ...], at: str) -> None:
+    """Refuses a key that would not be read, such as one that is misspelt."""
+    if unknown := [key for key in mapping if key not in known]:
+        raise RegenerationError(f"{at}{unknown[0]}: must be one of {', '.join(known)}")
 
 
 def _operation(entry: dict[str, object], at: str) -> tuple[str, str]:

@@ -65,12 +65,52 @@ def stage(staged: Path, project: Path, described: document.Source | str | None) 
     if isinstance(described, document.Source):
         source = described
     else:
-        source = document.read(described or str(upstream))
+        source = document.read(str(upstream) if described is None else described)
     corrections = document.read(str(openapi / "corrections.yaml"))
     operations = read_operations(document.read(str(openapi / "operations.yaml")))
+    again = Path(source.name).resolve() == upstream.resolve()
+    made = derive(source, corrections, operations, again=again)
+    (staged / "openapi").mkdir()
+    (staged / "openapi" / "upstream.yaml").write_bytes(
+        document.dump(made.sliced, _UPSTREAM_HEADING)
+    )
+    (staged / "openapi" / "data-events.yaml").write_bytes(
+        document.dump(made.corrected.document, _FRAGMENT_HEADING)
+    )
+    name = f"{source.name}, corrected"
+    generating.validate(made.corrected.document, name)
+    (staged / "generated").mkdir()
+    # As JSON, which the generator cannot read otherwise than it is written.
+    fragment = staged / "data-events.json"
+    fragment.write_text(json.dumps(made.corrected.document), encoding="utf-8")
+    generating.generate(
+        fragment,
+        openapi / "generator.yaml",
+        openapi / "templates",
+        staged / "generated",
+        operations,
+        name,
+    )
+    return made
+
+
+def derive(
+    source: document.Source, corrections: document.Source, operations: Operations, *, again: bool
+) -> Staged:
+    """Slices a description, takes its census, and corrects the slice; writes nothing.
+
+    Args:
+        source: A full description, or a slice of one.
+        corrections: What openapi/corrections.yaml holds.
+        operations: What openapi/operations.yaml says.
+        again: Whether it is a slice, which says itself what it was cut from, and what else there
+            was.
+
+    Raises:
+        RegenerationError: A step cannot go on.
+    """
     recorded = None
-    if Path(source.name).resolve() == upstream.resolve():
-        # A slice of the slice, which says itself what it was cut from, and what else there was.
+    if again:
         recorded = slicing.recorded_source(source)
         others = census.recorded(source.content.get(slicing.OTHERS))
     else:
@@ -84,25 +124,6 @@ def stage(staged: Path, project: Path, described: document.Source | str | None) 
         [census.record(each) for each in others],
     )
     corrected = correcting.correct(sliced, corrections, operations)
-    (staged / "openapi").mkdir()
-    (staged / "openapi" / "upstream.yaml").write_bytes(document.dump(sliced, _UPSTREAM_HEADING))
-    (staged / "openapi" / "data-events.yaml").write_bytes(
-        document.dump(corrected.document, _FRAGMENT_HEADING)
-    )
-    name = f"{source.name}, corrected"
-    generating.validate(corrected.document, name)
-    (staged / "generated").mkdir()
-    # As JSON, which the generator cannot read otherwise than it is written.
-    fragment = staged / "data-events.json"
-    fragment.write_text(json.dumps(corrected.document), encoding="utf-8")
-    generating.generate(
-        fragment,
-        openapi / "generator.yaml",
-        openapi / "templates",
-        staged / "generated",
-        operations,
-        name,
-    )
     unoffered = tuple(each for each in others if not census.is_left_out(each, operations))
     return Staged(source, operations, sliced, corrected, unoffered)
 

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from regeneration import RegenerationError
+
+
+@contextlib.contextmanager
+def alone(project: Path) -> Iterator[None]:
+    """Keeps other regenerations of a project out, until this one ends in whatever way.
+
+    Raises:
+        RegenerationError: Another one is running.
+        OSError: The project cannot be opened.
+    """
+    if sys.platform == "win32":
+        yield  # It locks no folders.
+        return
+    import fcntl
+
+    folder = os.open(project, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RegenerationError(
+                f"{project}: another regeneration is running; start this one after it has ended"
+            ) from error
+        except OSError:
+            pass  # Not every network file system has locks.
+        yield
+    finally:
+        os.close(folder)
 
 
 def publish(staged: Path, project: Path, parts: tuple[str, ...]) -> None:

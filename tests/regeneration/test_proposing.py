@@ -258,6 +258,8 @@ def with_a_submodule(work):
         (write("generated/a b/c.py"), "generated/a b/c.py, which"),
         (write("generated/a.py/b.sh"), "generated/a.py/b.sh, which"),
         (write("generated/a.pyc"), "generated/a.pyc, which"),
+        (write("generated/conftest.py"), "generated/conftest.py, which"),
+        (write("generated/yaml/__init__.py"), "generated/yaml/__init__.py, which"),
         (write("openapi/upstream.yaml.orig"), "openapi/upstream.yaml.orig, which"),
         (write("generated/intercom_data_events_api/run.py", 0o755), "mode 100755"),
         (write(MODULE, 0o755), "mode 100755"),
@@ -332,28 +334,41 @@ def test_what_was_left_must_be_two_files_of_bounded_size(repository, what):
         "<!-- -->\n<script>\n</details>",
         "\x1b[31mred\x07 \u202edesrever\r\n``` @sam",
         "$(touch owned) `touch owned` ${{ github.token }}",
+        "~~~\n</code></pre>\n</div>\n- an item\n\n  - @sam\n# heading",
+        "\n\n\nafter nothing\n\n\n[a link]: javascript:alert(1)",
         "x" * 200_000,
+        "`" * 100_000,
+        "y\n" * 300_000,
+        "\u202e" * 100_000,
+        "\U0001f600" * 100_000,
     ],
 )
-def test_a_report_is_shown_as_text_alone(repository, report):
-    repository.leave(regenerate, report=report)
+def test_a_report_is_shown_as_code_alone(report):
+    code = propose_update.as_code(report.encode())
+
+    # Markdown ends an indented block at a line that is not.
+    lines = code.splitlines()
+    assert lines
+    assert all(line.startswith("    ") and line.isprintable() for line in lines)
+    # With the introduction, GitHub takes 65,536.
+    assert len(code) < 64_000
+    for word in re.findall("[a-z]{3,}", report[:100]):
+        assert word in code
+    assert (lines[-1] == "    [cut]") == (len(report) > 60_000)
+
+
+def test_a_report_of_any_size_becomes_the_body(repository):
+    report = "$(touch owned) `touch owned` ${{ github.token }} @frodo\n"
+    repository.leave(regenerate, report=report + "```\n" * 1_000_000)
 
     done = repository.propose()
 
     assert done.returncode == 0, done.stderr
     _, body = repository.calls()[-1]
-    introduction, begin, rest = body.partition("`" * 3)
-    fence = begin + rest[: len(rest) - len(rest.lstrip("`"))]
-    text, end, after = rest.lstrip("`").removeprefix("text\n").rpartition(f"\n{fence}\n")
-    assert end
-    assert not after
+    introduction, code = body.split("\n\n", 1)
     assert "@" not in introduction
-    # A fence ends at a line that begins with as many backticks, or more.
-    assert fence not in text
-    assert all(line.isprintable() for line in text.split("\n"))
+    assert code.startswith(f"    {report}    ```\n")
     assert len(body) < 65_536
-    for word in re.findall("[a-z]{3,}", report[:100]):
-        assert word in text
     assert not list(repository.clone.glob("owned"))
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from regeneration.publishing import alone
+
 
 class Refusal:
     """Refuses what the operating system would refuse, at a place in a regeneration.
@@ -118,6 +120,66 @@ def test_where_nothing_was_nothing_is_left_behind(project, describe, refusing):
         assert project.run(describe("2.17")).code == 1
 
     assert project.files() == before
+
+
+@pytest.fixture(scope="module")
+def shared(make_session_project):
+    return make_session_project("shared")
+
+
+#: Of programs that start: it ends them once a regeneration has staged its files.
+ENDING = """
+import os, runpy, signal, sys
+def hook(event, arguments):
+    if event == "os.rename" and str(arguments[0]).endswith("data-events.yaml"):
+        os.kill(os.getpid(), signal.{signal})
+sys.addaudithook(hook)
+sys.argv = {argv}
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("signal", "code", "said"),
+    [("SIGINT", 130, "regenerate: interrupted; run it again\n"), ("SIGTERM", 143, "")],
+)
+def test_ended_while_it_publishes_it_leaves_everything_as_it_was(
+    shared, describe, sources, signal, code, said
+):
+    before = shared.files()
+    script, description = sources.root / "scripts/regenerate.py", shared.write(describe("2.17"))
+    argv = [str(script), str(description), "--project", str(shared.root)]
+
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING.format(signal=signal, argv=argv)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+    assert shared.files() == before
+
+
+def test_one_regeneration_at_a_time(shared, describe, refused):
+    before = shared.files()
+
+    with alone(shared.root):
+        refused(shared.run(describe("2.17")), f"{shared.root}: another regeneration is running")
+        assert shared.run("--check").code in (0, 1)
+
+    assert shared.files() == before
+    with alone(shared.root):
+        pass
+
+
+def test_an_empty_name_is_not_taken_for_the_committed_slice(shared, refused):
+    before = shared.files()
+
+    refused(shared.run(""), "cannot be read")
+
+    assert shared.files() == before
 
 
 @pytest.fixture

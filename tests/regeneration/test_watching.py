@@ -380,3 +380,13 @@ def test_a_workflow_gets_nothing_where_nothing_changed(clone, published, describ
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Unchanged: ")
     assert not (clone / "build").exists()
+
+
+def test_a_workflow_is_told_why_it_cannot_compare(clone, published):
+    (clone / "openapi" / "upstream.yaml").unlink()
+
+    done = prepare(clone, published.address, "exit 9")
+
+    assert (done.returncode, done.stderr) == (64, "")
+    assert done.stdout.startswith("Unusable project: ")
+    assert not (clone / "build").exists()

@@ -628,32 +628,42 @@ def _message_errors() -> tuple[type[BaseException], ...]:
 
 
 class _Descriptions:
-    """The pipeline that makes the client's description, as far as the generator."""
+    """The regeneration, with its report, but for what is generated."""
 
     def __init__(self, files: _Files) -> None:
-        from regeneration import RegenerationError, correcting, document, operations, slicing
+        from regeneration import RegenerationError, document, operations, pipeline, reporting
 
         self.errors = (RegenerationError,)
         self._path = files.folder / "description.yaml"
-        self._correct, self._slice, self._document = (
-            correcting.correct,
-            slicing.slice_description,
-            document,
-        )
-        self._corrections = document.read(str(PROJECT / "openapi" / "corrections.yaml"))
+        self._document, self._pipeline, self._reporting = document, pipeline, reporting
+        openapi = PROJECT / "openapi"
+        self._corrections = document.read(str(openapi / "corrections.yaml"))
         self._operations = operations.read_operations(
-            document.read(str(PROJECT / "openapi" / "operations.yaml"))
+            document.read(str(openapi / "operations.yaml"))
         )
-        self._kept = correcting.referenced_schemas(self._corrections)
-        self.upstream = document.read(str(PROJECT / "openapi" / "upstream.yaml")).content
+        self._committed = reporting.committed(PROJECT)
+        self.upstream = document.read(str(openapi / "upstream.yaml")).content
 
     def read(self, content: bytes) -> list[str]:
         self._path.write_bytes(content)
         source = self._document.read(str(self._path))
-        sliced = self._slice(source, self._operations.client, self._kept, None)
-        corrected = self._correct(sliced, self._corrections, self._operations)
-        self._document.dump(corrected.document, "corrected")
-        return []
+        made = self._pipeline.derive(source, self._corrections, self._operations, again=False)
+        self._document.dump(made.corrected.document, "corrected")
+        report = self._reporting.make(
+            self._committed,
+            self._reporting.Made(
+                made.sliced,
+                made.corrected.document,
+                self._committed.surface,
+                made.operations,
+                made.corrected.unknown,
+                made.unoffered,
+                ("differs: openapi/upstream.yaml",),
+                form_only=False,
+            ),
+            PROJECT,
+        )
+        return [*report.as_text().split("\n"), json.dumps(report.as_json())]
 
 
 # Events of callers
