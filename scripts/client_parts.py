@@ -8,10 +8,16 @@ from pathlib import Path
 # Last, so that an installed client counts first.
 sys.path.append(str(Path(__file__).parents[1] / "overlays"))
 
-from intercom_data_events._arguments import ArgumentParser
-from intercom_data_events._inflating import ACCEPTED, InflateError, Inflater, coding_of
-from intercom_data_events._loopback import is_loopback
-from intercom_data_events._validation import printable
+try:
+    from intercom_data_events._arguments import ArgumentParser
+    from intercom_data_events._inflating import ACCEPTED, InflateError, Inflater, coding_of
+    from intercom_data_events._loopback import is_loopback
+    from intercom_data_events._validation import printable
+except ImportError as error:
+    sys.exit(
+        f"The client that is installed for {sys.executable} is of another version than these "
+        f"scripts ({error}): uninstall it, or run a session of nox."
+    )
 
 __all__ = [
     "ACCEPTED",

@@ -20,8 +20,9 @@ from regeneration.essentials import MANY
 Json = dict[str, Any]
 
 SCHEMAS = "#/components/schemas/"
-#: Null and nothing else. In OpenAPI 3.0, `nullable` says nothing without a type beside it.
-NULL: Json = {"type": "string", "nullable": True, "enum": [None]}
+#: Null and nothing else. In OpenAPI 3.0, `nullable` says nothing without a type beside it; where
+#: both stand here, Prism lists null twice, and then lets every value pass.
+NULL: Json = {"enum": [None]}
 #: Combined fields of combined fields can be many; Intercom's answers have some 50 in all.
 _MAX_SCHEMAS = 50_000
 #: What is deeper overflows the stack.
