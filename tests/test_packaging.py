@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from importlib.metadata import distribution
@@ -131,6 +132,17 @@ def test_ci_runs_the_readmes_test_command():
 )
 def test_the_project_has_what_its_readme_speaks_of(name):
     assert (PROJECT / name).stat().st_size > 200
+
+
+def test_the_tests_that_the_sessions_name_are_there():
+    sessions = ast.parse((PROJECT / "noxfile.py").read_text(encoding="utf-8"))
+    texts = [node.value for node in ast.walk(sessions) if isinstance(node, ast.Constant)]
+    named = [text.split("::") for text in texts if re.match(r"tests/\S+\.py(::|$)", str(text))]
+
+    assert len(named) > 10
+    for path, *function in named:
+        source = (PROJECT / path).read_text(encoding="utf-8")
+        assert all(f"\ndef {name}(" in source for name in function), (path, function)
 
 
 def test_what_security_says_is_tested_somewhere():
