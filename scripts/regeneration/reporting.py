@@ -85,7 +85,7 @@ class Committed:
 
 @dataclass(frozen=True)
 class Made:
-    """What a regeneration made, and found on its way.
+    """What a regeneration made, and what it found meanwhile.
 
     Attributes:
         sliced: What openapi/upstream.yaml will hold.

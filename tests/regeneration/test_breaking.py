@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 
 import pytest
+from steps import OPERATIONS, correct, slice_of
 
-from regeneration import RegenerationError, correcting, document, slicing
+from regeneration import RegenerationError
 from regeneration.breaking import requirements
-from regeneration.operations import read_operations
 from regeneration.withdrawing import withdrawals
 
 
@@ -17,58 +17,43 @@ def _unchanged(description):
 
 
 @pytest.fixture(scope="module")
-def openapi(sources):
-    """The corrections and the operations of the project."""
-    folder = sources.root / "openapi"
-    return (
-        document.read(str(folder / "corrections.yaml")),
-        read_operations(document.read(str(folder / "operations.yaml"))),
-    )
-
-
-@pytest.fixture(scope="module")
-def sliced(openapi, describe):
+def sliced(describe):
     """Slices a description of 2.16 that was changed."""
-    corrections, operations = openapi
 
     def sliced(change):
         description = describe("2.16")
         change(description)
-        source = document.Source("description.yaml", "0" * 64, description)
-        schemas = correcting.referenced_schemas(corrections)
-        return slicing.slice_description(source, operations.client, schemas)
+        return slice_of(description)
 
     return sliced
 
 
 @pytest.fixture(scope="module")
-def needed(openapi, sliced):
+def needed(sliced):
     """What the operations need after a change: the operation, the name, whether callers have it."""
-    corrections, operations = openapi
 
     @functools.cache  # The corrections take most of the time of a test.
     def sent(before):
-        return correcting.correct(sliced(before), corrections, operations).document
+        return correct(sliced(before)).document
 
     def needed(change, before=_unchanged):
         old = sliced(before)
         return [
             (str(each.operation), each.name, each.optional)
-            for each in requirements(old, sliced(change), sent(before), operations)
+            for each in requirements(old, sliced(change), sent(before), OPERATIONS)
         ]
 
     return needed
 
 
 @pytest.fixture(scope="module")
-def lost(openapi, sliced):
+def lost(sliced):
     """What the operations lost by a change: its kind, what it is, and of which operations."""
-    _, operations = openapi
 
     def lost(change, before=_unchanged):
         return [
             (each.kind, ", ".join(each.what), [str(one) for one in each.operations])
-            for each in withdrawals(sliced(before), sliced(change), operations)
+            for each in withdrawals(sliced(before), sliced(change), OPERATIONS)
         ]
 
     return lost
@@ -222,11 +207,11 @@ def test_a_few_schemas_that_stand_for_billions_are_refused(needed):
         needed(change)
 
 
-def test_without_a_slice_before_nothing_is_known_to_be_new(openapi, sliced):
+def test_without_a_slice_before_nothing_is_known_to_be_new(sliced):
     change = _parameter("GET /events", "workspace", required=True)
 
-    assert requirements(None, sliced(change), None, openapi[1]) == []
-    assert withdrawals(None, sliced(change), openapi[1]) == []
+    assert requirements(None, sliced(change), None, OPERATIONS) == []
+    assert withdrawals(None, sliced(change), OPERATIONS) == []
 
 
 CREATE, LIST, SUMMARIES = "POST /events", "GET /events", "POST /events/summaries"

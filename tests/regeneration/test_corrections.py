@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
+from steps import CORRECTIONS, OPERATIONS, slice_of
 
 from regeneration import ABSENT, RegenerationError, correcting
-from regeneration.document import Source, read
-from regeneration.operations import read_operations
-from regeneration.slicing import slice_description
-
-OPENAPI = Path(__file__).parents[2] / "openapi"
-OPERATIONS = read_operations(read(str(OPENAPI / "operations.yaml")))
-CORRECTIONS = read(str(OPENAPI / "corrections.yaml"))
-
-
-def _sliced(description):
-    kept = correcting.referenced_schemas(CORRECTIONS)
-    return slice_description(Source("d.yaml", "0" * 64, description), OPERATIONS.client, kept)
+from regeneration.document import Source
 
 
 def _corrected(description, *actions):
     corrections = CORRECTIONS
     if actions:
         corrections = Source("c.yaml", "", {"overlay": "1.0.0", "actions": list(actions)})
-    return correcting.correct(_sliced(description), corrections, OPERATIONS)
+    return correcting.correct(slice_of(description), corrections, OPERATIONS)
 
 
 def _generated_from(description):
@@ -228,7 +217,7 @@ def test_servers_that_no_client_can_use_alone_are_left_out(describe, url):
     description = describe("2.17")
     description["servers"].append({"url": url})
 
-    assert _sliced(description)["servers"][-1]["url"] == url
+    assert slice_of(description)["servers"][-1]["url"] == url
     assert _generated_from(description) == _generated_from(describe("2.17"))
 
 
@@ -239,7 +228,7 @@ def test_an_answer_is_read_as_json_alone(describe, media):
     failure["content"] = {media: failure["content"]["application/json"]}
 
     assert _corrected(description).unknown == ()
-    assert media in _sliced(description)["paths"]["/events"]["post"]["responses"]["401"]["content"]
+    assert media in slice_of(description)["paths"]["/events"]["post"]["responses"]["401"]["content"]
 
 
 @pytest.mark.parametrize(

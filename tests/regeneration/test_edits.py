@@ -7,16 +7,13 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from steps import OPERATIONS, correct, slice_of
 
 from profiles import scaled
-from regeneration import RegenerationError, correcting, reporting
-from regeneration.document import Source, read
-from regeneration.operations import read_operations
-from regeneration.slicing import slice_description
+from regeneration import RegenerationError, reporting
+from regeneration.document import read
 
 ROOT = Path(__file__).parents[2]
-OPERATIONS = read_operations(read(str(ROOT / "openapi" / "operations.yaml")))
-CORRECTIONS = read(str(ROOT / "openapi" / "corrections.yaml"))
 BEFORE = reporting.committed(ROOT)
 SLICE = read(str(ROOT / "openapi" / "upstream.yaml"))
 
@@ -88,12 +85,9 @@ def _said(sliced):
 @settings(max_examples=scaled(60))
 @given(EDITS)
 def test_no_edit_of_a_slice_is_denied(edits):
-    source = Source("d.yaml", "0" * 64, _edited(edits))
     try:
-        sliced = slice_description(
-            source, OPERATIONS.client, correcting.referenced_schemas(CORRECTIONS)
-        )
-        corrected = correcting.correct(sliced, CORRECTIONS, OPERATIONS)
+        sliced = slice_of(_edited(edits))
+        corrected = correct(sliced)
         report = reporting.make(
             BEFORE,
             reporting.Made(

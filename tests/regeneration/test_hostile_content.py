@@ -5,21 +5,19 @@ from __future__ import annotations
 import ast
 import copy
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import regenerate
+import steps
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from profiles import scaled
 from regeneration import RegenerationError, correcting
 from regeneration.document import Source, dump, read
-from regeneration.operations import read_operations
 from regeneration.slicing import slice_description
 
-_LISTS = Path(__file__).parents[2] / "openapi" / "operations.yaml"
-OPERATIONS = read_operations(read(str(_LISTS))).client
+OPERATIONS = steps.OPERATIONS.client
 #: Finds what got through: a call in code, a word in text.
 MARK = "canary_e1f7"
 PAYLOADS = {

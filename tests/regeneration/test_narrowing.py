@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from steps import OPERATIONS, correct, slice_of
 
-from regeneration import correcting
 from regeneration.comparing import differences
-from regeneration.document import Source, read
 from regeneration.narrowing import narrowings
-from regeneration.operations import read_operations
-from regeneration.slicing import slice_description
 from regeneration.uses import Uses
-
-OPENAPI = Path(__file__).parents[2] / "openapi"
-OPERATIONS = read_operations(read(str(OPENAPI / "operations.yaml")))
-CORRECTIONS = read(str(OPENAPI / "corrections.yaml"))
-
-
-def _sliced(description):
-    kept = correcting.referenced_schemas(CORRECTIONS)
-    return slice_description(Source("d.yaml", "0" * 64, description), OPERATIONS.client, kept)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +18,10 @@ def narrowed(describe):
         one, other = describe("2.16"), describe("2.16")
         before(one)
         change(other)
-        old, new = _sliced(one), _sliced(other)
-        made = correcting.correct(new, CORRECTIONS, OPERATIONS)
+        old, new = slice_of(one), slice_of(other)
+        made = correct(new)
         uses = Uses(OPERATIONS.client, [old, new, made.document])
-        sent = correcting.correct(old, CORRECTIONS, OPERATIONS).document
+        sent = correct(old).document
         found = narrowings(differences(old, new), made.unknown, new, sent, uses)
         return [
             (each.name, [verb for operation in each.operations for verb in operation.verbs])

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
+from steps import correct, slice_of
 
-from regeneration import RegenerationError, correcting
-from regeneration.document import Source, dump, read
-from regeneration.operations import read_operations
-from regeneration.slicing import slice_description
-
-OPENAPI = Path(__file__).parents[2] / "openapi"
-OPERATIONS = read_operations(read(str(OPENAPI / "operations.yaml")))
-CORRECTIONS = read(str(OPENAPI / "corrections.yaml"))
-
-
-def _sliced(description, recorded=None):
-    kept = correcting.referenced_schemas(CORRECTIONS)
-    source = Source("d.yaml", "0" * 64, description)
-    return slice_description(source, OPERATIONS.client, kept, recorded)
+from regeneration import RegenerationError
+from regeneration.document import dump, read
 
 
 def _facts(sliced):
@@ -32,7 +20,7 @@ def _facts(sliced):
 
 
 def _corrected(sliced):
-    document = correcting.correct(sliced, CORRECTIONS, OPERATIONS).document
+    document = correct(sliced).document
     # What the client is not made of.
     return {key: value for key, value in document.items() if key not in ("info", "servers")}
 
@@ -135,7 +123,7 @@ def test_a_slice_keeps_every_fact_and_the_code_does_not_depend_on_it(describe, f
     description = copy.deepcopy(plain)
     FACTS[fact](description)
 
-    before, after = _sliced(plain), _sliced(description)
+    before, after = slice_of(plain), slice_of(description)
 
     assert _facts(before) != _facts(after)
     assert _corrected(after) == _corrected(before)
@@ -145,11 +133,11 @@ def test_a_slice_keeps_every_fact_and_the_code_does_not_depend_on_it(describe, f
 def test_a_slice_of_a_slice_is_the_slice(describe, tmp_path, fact):
     description = describe("2.17")
     FACTS[fact](description)
-    sliced = _sliced(description)
+    sliced = slice_of(description)
     path = tmp_path / "slice.yaml"
     path.write_bytes(dump(sliced, "A slice"))
 
-    assert _sliced(read(str(path)).content, "0" * 64) == sliced
+    assert slice_of(read(str(path)).content, "0" * 64) == sliced
 
 
 @pytest.mark.parametrize(
@@ -169,7 +157,7 @@ def test_prose_and_other_operations_stay_behind(describe, change):
     description = describe("2.17")
     change(description)
 
-    assert _sliced(description) == _sliced(describe("2.17"))
+    assert slice_of(description) == slice_of(describe("2.17"))
 
 
 def test_what_a_record_refers_to_belongs_to_it(describe):
@@ -179,13 +167,13 @@ def test_what_a_record_refers_to_belongs_to_it(describe):
     }
     _answer(description)["headers"] = {"X-Limit": {"$ref": "#/components/headers/limit"}}
     description["components"]["schemas"]["number"] = {"type": "integer", "description": "x"}
-    before = _facts(_sliced(description))
+    before = _facts(slice_of(description))
     description["components"]["headers"]["limit"]["description"] = "other"
-    assert _facts(_sliced(description)) == before
+    assert _facts(slice_of(description)) == before
 
     description["components"]["schemas"]["number"]["type"] = "string"
 
-    assert _facts(_sliced(description)) != before
+    assert _facts(slice_of(description)) != before
 
 
 def test_records_of_what_refers_to_itself_end(describe):
@@ -193,7 +181,7 @@ def test_records_of_what_refers_to_itself_end(describe):
     description["components"]["headers"] = {"a": {"$ref": "#/components/headers/a"}}
     _answer(description)["headers"] = {"X": {"$ref": "#/components/headers/a"}}
 
-    assert "x-unread" in _sliced(description)["paths"]["/events"]["get"]["responses"]["200"]
+    assert "x-unread" in slice_of(description)["paths"]["/events"]["get"]["responses"]["200"]
 
 
 def test_more_records_than_a_slice_can_have_are_refused(describe):
@@ -201,7 +189,7 @@ def test_more_records_than_a_slice_can_have_are_refused(describe):
     _event(description).update({f"keyword{number}": 1 for number in range(5_001)})
 
     with pytest.raises(RegenerationError, match="data_event: its extensions hold too much"):
-        _sliced(description)
+        slice_of(description)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +204,7 @@ def test_json_by_any_spelling_is_json(describe, media):
     for holder in (_body(description), _answer(description)):
         holder["content"] = {media: holder["content"]["application/json"]}
 
-    assert _facts(_sliced(description)) == _facts(_sliced(describe("2.17")))
+    assert _facts(slice_of(description)) == _facts(slice_of(describe("2.17")))
 
 
 @pytest.mark.parametrize("other", ["text/csv", "application/x-www-form-urlencoded", "text/*"])
@@ -225,7 +213,7 @@ def test_of_several_media_types_json_alone_is_read_and_the_others_are_recorded(d
     for holder in (_body(description), _answer(description)):
         holder["content"] = {other: {"schema": {"type": "string"}}, **holder["content"]}
 
-    sliced = _sliced(description)
+    sliced = slice_of(description)
 
     for holder in (_body(sliced), _answer(sliced)):
         assert list(holder["content"]) == ["application/json"]
@@ -238,7 +226,7 @@ def test_a_request_that_takes_no_json_is_refused_with_its_place(describe, media)
     _body(description)["content"] = {media: {"schema": {"type": "string"}}}
 
     with pytest.raises(RegenerationError) as caught:
-        _sliced(description)
+        slice_of(description)
 
     assert str(caught.value).startswith("d.yaml: #/paths/~1events/post/requestBody/content: ")
     assert media in str(caught.value)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-
-from regeneration import correcting
-from regeneration.document import Source, read
-from regeneration.operations import read_operations
-from regeneration.slicing import slice_description
+from steps import correct, slice_of
 
 
 def _schemas(description):
@@ -164,15 +160,9 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def corrected(sources):
     """Slices and corrects a description; the versions that it lists are left out."""
-    openapi = sources.root / "openapi"
-    corrections = read(str(openapi / "corrections.yaml"))
-    operations = read_operations(read(str(openapi / "operations.yaml")))
 
     def corrected(description):
-        source = Source("a description", "0" * 64, description)
-        schemas = correcting.referenced_schemas(corrections)
-        sliced = slice_description(source, operations.client, schemas)
-        made = correcting.correct(sliced, corrections, operations)
+        made = correct(slice_of(description))
         assert made.unknown == ()
         document = made.document
         del document["components"]["schemas"]["intercom_version"]["enum"]
