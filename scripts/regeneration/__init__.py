@@ -6,8 +6,8 @@ else there is, `correcting` corrects what `tolerating` and `essentials` leave, `
 the package. Nothing is written to the project, by `publishing`, before every step has succeeded.
 
 `reporting` says what it means: `comparing` finds the differences and `describing` words them,
-`breaking` and `withdrawing` judge them for callers, `looking` makes a list for a person of it,
-and `releasing` suggests a version.
+`breaking`, `narrowing` and `withdrawing` judge them for callers, `looking` makes a list for a
+person of it, and `releasing` suggests a version.
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@ _UNORDERED = {"required", "enum", "type", "parameters", "oneOf", "anyOf", "allOf
 
 
 def canonical(value: object, key: str = "") -> str:
-    """Returns the JSON of a value that stands below a key, whatever the order of what has none.
+    """Returns the JSON of a value that stands below a key.
 
-    Of different values it is another one: 1, true and "1" are three, and so is what is ABSENT.
+    Lists whose order means nothing are sorted. Different values have different JSON: 1, true and
+    "1" are three, and ABSENT is a fourth.
     """
     return "absent" if value is ABSENT else _dumped(_ordered(value, key))
 

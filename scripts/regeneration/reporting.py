@@ -85,7 +85,7 @@ class Committed:
 
 @dataclass(frozen=True)
 class Made:
-    """What a regeneration made, and what it found meanwhile.
+    """What a regeneration made and found.
 
     Attributes:
         sliced: What openapi/upstream.yaml will hold.
