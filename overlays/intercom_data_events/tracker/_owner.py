@@ -151,7 +151,7 @@ class _Shared(Generic[R]):
         oldest = None if scheduler.stopped else self.queue.oldest()
         age = 0.0 if oldest is None else max(0.0, self._session.clock.time() - oldest)
         return Counters(
-            queued=self.queue.size,
+            queued=scheduler.queued,  # Read first: see there.
             sent=scheduler.sent,
             refused=scheduler.refused,
             dropped=scheduler.dropped.value,

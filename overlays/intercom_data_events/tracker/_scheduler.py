@@ -139,6 +139,16 @@ class Scheduler:
         return self._pauses > 0
 
     @property
+    def queued(self) -> int:
+        """How many events wait or are in flight; 0 only once every event is counted elsewhere.
+
+        An event first leaves the queue, then it is counted, then it leaves `in_flight`. So another
+        thread that reads this before `sent` and `refused` misses none.
+        """
+        size = self.queue.size
+        return size if self._is_given_up else max(size, len(self.in_flight))
+
+    @property
     def has_next(self) -> bool:
         """Whether an event may be sent now, if there is quota for it."""
         sending = len(self.in_flight)
@@ -190,13 +200,12 @@ class Scheduler:
         if error is None:
             self.queue.ack(queued)
             self._answered(queued, accepted=True)
-            self.sent += not self._is_given_up
             self._learn(queued)
             return None
         queued.unsure |= error.may_have_been_processed
         if (delay := self._unknown_delay(queued, error, now)) is not None:
             self.queue.nack(queued, delay, now)
-            self._answered(queued, accepted=False)
+            self._answered(queued)
             return None
         kind = self._class_of(queued, error)
         if kind is ErrorClass.PERMANENT:
@@ -234,9 +243,9 @@ class Scheduler:
             self.failing = failure  # One line is enough.
         else:
             self._fail(failure, queued, general=True)
+        self.sent += accepted
         if queued is not None:
             self._leave(queued)
-            self.sent += accepted
 
     def run_maintenance(self) -> None:
         """Does what is due by time."""
@@ -303,10 +312,9 @@ class Scheduler:
     def _reject(self, queued: QueuedEvent, error: IntercomError, now: float) -> GivenUp | None:
         error.may_have_been_processed = queued.unsure
         self.queue.dead_letter(queued, error, now)
-        self._answered(queued, accepted=False)
+        self._answered(queued, rejected=True)
         if self._is_given_up:
             return None
-        self.refused += 1
         self.say(logging.WARNING, "%s refused: %s", named(queued.event), reason_of(error))
         return queued.event, error
 
@@ -381,12 +389,17 @@ class Scheduler:
             return ErrorClass.PERMANENT if self._unbroken == {queued.id} else kind
         return ErrorClass.TRANSIENT if self._accepted > before else kind
 
-    def _answered(self, queued: QueuedEvent, *, accepted: bool) -> None:
+    def _answered(
+        self, queued: QueuedEvent, *, accepted: bool = False, rejected: bool = False
+    ) -> None:
         if self._pauses > 1:
             # What failed meanwhile need not wait for its time. After a single pause, it may be that
             # only those events failed.
             self.queue.release_delayed()
             self._pauses = 1
+        if not self._is_given_up:
+            self.sent += accepted
+            self.refused += rejected
         self._leave(queued)
         self._suspects.pop(queued.id, None)
         if accepted or queued.rejected_at is None:
