@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intercom_data_events import Event
-from intercom_data_events.cli.columns import ColumnError, flatten, plan, read_metadata
-from intercom_data_events.cli.records import Reader
+from intercom_data_events.cli.importer.columns import ColumnError, flatten, plan, read_metadata
+from intercom_data_events.cli.importer.records import Reader
 
 
 def metadata_of(**cells):

@@ -21,8 +21,9 @@ import httpx
 import pytest
 
 from intercom_data_events import DataEventsClient, Event, InvalidInputError
-from intercom_data_events.cli import contacts, main
+from intercom_data_events.cli import main
 from intercom_data_events.cli.app import run
+from intercom_data_events.cli.commands import events
 from intercom_data_events.cli.times import moment
 from intercom_data_events.emulator import EmulatedContact, Fault
 from intercom_data_events.outbox._binding import Binding
@@ -328,7 +329,7 @@ def test_follow_shows_what_arrives_later(emulator, command, monkeypatch):
             raise KeyboardInterrupt
         fill(*(event(number, user_id="1") for number in numbers))
 
-    monkeypatch.setattr(contacts.time, "sleep", arrive)
+    monkeypatch.setattr(events.time, "sleep", arrive)
     asked = ["list", "--user-id", "1", "--follow", "--interval", "0.5", "--json"]
     done = command(*asked)
     assert done.code == 130

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intercom_data_events.cli.records import SourceError
-from intercom_data_events.cli.source import PIECE, Source
+from intercom_data_events.cli.importer.records import SourceError
+from intercom_data_events.cli.importer.source import PIECE, Source
 from memory import peak_below
 
 RAN = b'{"event_name": "ran", "user_id": "1"}\n'

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from intercom_data_events.cli import importing, output
+from intercom_data_events.cli import progress
+from intercom_data_events.cli.importer import run as importing
 from intercom_data_events.emulator import EmulatedContact, Fault, ManualClock, random_faults
 
 from .conftest import COMMAND, NOON, PATIENCE, Plan, event, times
@@ -776,7 +777,7 @@ def test_a_full_disk_under_the_refused_events_ends_it_and_it_goes_on(emulator, c
 
 
 def test_through_a_pipe_progress_is_lines_now_and_then(serve, command, ndjson, monkeypatch):
-    monkeypatch.setattr(output, "_EVERY", 0.0)
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
     plan = Plan({number: lambda: Fault.slow(0.3) for number in (30, 60)})
     serve(rate_limit=1000, faults=plan)
     path = ndjson(90)

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intercom_data_events.cli.journal import Done, Journal, JournalError, NoJournalError, Read
+from intercom_data_events.cli.importer.journal import (
+    Done,
+    Journal,
+    JournalError,
+    NoJournalError,
+    Read,
+)
 from memory import peak_below
 
 MIB = 1024 * 1024

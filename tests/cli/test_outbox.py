@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from intercom_data_events import DataEventsClient, Event
-from intercom_data_events.cli import outbox as commands
+from intercom_data_events.cli.commands import draining as commands
+from intercom_data_events.cli.commands import outbox as outbox_commands
 from intercom_data_events.clock import Clock
 from intercom_data_events.emulator import EmulatedContact, Fault
 from intercom_data_events.errors import NotSentError
@@ -593,7 +594,7 @@ def test_only_some_of_many_are_shown(nobody_knows, command, monkeypatch):
     assert (done.code, done.out, done.err) == (0, "", "No dead letters.\n")
     assert command("outbox", "dead", FILE, "--json").out == ""
     refuse(*(event(number, user_id="1") for number in range(5)))
-    monkeypatch.setattr(commands, "_SHOWN", 3)
+    monkeypatch.setattr(outbox_commands, "_SHOWN", 3)
     done = command("outbox", "dead", FILE)
     assert done.out.count("NotFoundError") == 3
     assert done.err == "2 more: see them with --limit or --json.\n"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from intercom_data_events.cli.records import LONGEST, Format, Reader, SourceError
+from intercom_data_events.cli.importer.records import LONGEST, Format, Reader, SourceError
 
 RAN = b'{"event_name": "ran", "user_id": "1"}'
 FIELDS = {"event_name": "ran", "user_id": "1"}

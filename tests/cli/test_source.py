@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intercom_data_events.cli.records import SourceError
-from intercom_data_events.cli.source import PIECE, Source
+from intercom_data_events.cli.importer.records import SourceError
+from intercom_data_events.cli.importer.source import PIECE, Source
 
 
 def pieces(name: str) -> list[bytes]:

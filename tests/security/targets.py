@@ -34,7 +34,7 @@ from kombu.exceptions import KombuError
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient, Event, IntercomError
 from intercom_data_events.cli.app import run
-from intercom_data_events.cli.exits import Exit
+from intercom_data_events.cli.exit_codes import Exit
 from intercom_data_events.emulator import Emulator, ManualClock
 from intercom_data_events.outbox import Outbox
 from intercom_data_events.tracker import Tracker

@@ -1,7 +1,7 @@
 """The command line, ``intercom-events``: the ``[cli]`` extra.
 
 Results go to standard output, messages to standard error. The exit codes are those of
-:class:`~intercom_data_events.cli.exits.Exit`.
+:class:`~intercom_data_events.cli.exit_codes.Exit`.
 """
 
 from __future__ import annotations

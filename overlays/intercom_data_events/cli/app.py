@@ -6,7 +6,6 @@ import io
 import json
 import traceback
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +14,41 @@ import typer
 from intercom_data_events import IntercomError
 from intercom_data_events.__about__ import __version__
 from intercom_data_events.cli import output
-from intercom_data_events.cli.exits import EXIT_CODES, Exit, UsageError, exit_code
-from intercom_data_events.cli.importing import StoppedError
-from intercom_data_events.cli.journal import JournalError, NoJournalError
-from intercom_data_events.cli.records import Format, SourceError
-from intercom_data_events.cli.settings import Connection
+from intercom_data_events.cli.connection import Connection
+from intercom_data_events.cli.exit_codes import (
+    EXIT_CODES,
+    Exit,
+    StoppedError,
+    UsageError,
+    exit_code,
+)
+from intercom_data_events.cli.importer.journal import JournalError, NoJournalError
+from intercom_data_events.cli.importer.records import SourceError
+from intercom_data_events.cli.options import (
+    AllowHttpOption,
+    BaseUrlOption,
+    DeadLettersArgument,
+    DryRunOption,
+    EmailOption,
+    FormatOption,
+    IdOption,
+    JsonOption,
+    NoPaceOption,
+    OutboxArgument,
+    OutputOption,
+    PlotOption,
+    QuietOption,
+    QuotaShareOption,
+    RegionOption,
+    RetriesOption,
+    SinceOption,
+    StampOption,
+    SvgOption,
+    TimeoutOption,
+    UserIdOption,
+    VersionOption,
+    Written,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,108 +91,6 @@ app.add_typer(outbox, name="outbox")
 
 # Seconds.
 _DAY = 24 * 60 * 60
-
-
-class Region(StrEnum):
-    """Where a workspace's data is kept."""
-
-    US = "us"
-    EU = "eu"
-    AU = "au"
-
-
-class Written(StrEnum):
-    """How `export` writes events."""
-
-    NDJSON = "ndjson"
-    CSV = "csv"
-
-
-RegionOption = Annotated[
-    Region | None,
-    typer.Option(help="Where the workspace's data is kept [env: INTERCOM_REGION; else us]."),
-]
-BaseUrlOption = Annotated[
-    str | None,
-    typer.Option(help="The API's address, instead of a region's [env: INTERCOM_BASE_URL]."),
-]
-AllowHttpOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-http",
-        help="Send to other machines over http:// too, which does not encrypt the access token "
-        "[env: INTERCOM_ALLOW_HTTP].",
-    ),
-]
-VersionOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The API version, such as 2.14 [env: INTERCOM_VERSION; else the newest known]."
-    ),
-]
-TimeoutOption = Annotated[
-    float | None, typer.Option(help="Seconds that one try of a request may take [else 30].")
-]
-RetriesOption = Annotated[
-    int | None, typer.Option(help="How often a failed request is made again [else 4].")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-DryRunOption = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Check everything, and send nothing [env: INTERCOM_DISABLED]."),
-]
-UserIdOption = Annotated[
-    str | None, typer.Option(help="The contact, by your own identifier.", metavar="ID")
-]
-EmailOption = Annotated[
-    str | None, typer.Option(help="The contact, by e-mail address.", metavar="ADDRESS")
-]
-IdOption = Annotated[
-    str | None,
-    typer.Option("--id", help="The contact, by Intercom's identifier, as for leads.", metavar="ID"),
-]
-SinceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Only events from then on: 7d, 12h, 2026-01-31, or a whole time (UTC where it names "
-        "no offset).",
-        metavar="TIME",
-    ),
-]
-SvgOption = Annotated[
-    Path | None, typer.Option(help="Write the chart to this file, as SVG.", metavar="FILE")
-]
-PlotOption = Annotated[bool, typer.Option("--plot", help="Draw what happened when.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-FormatOption = Annotated[
-    Format | None,
-    typer.Option(help="How the file is written [else found out from its beginning]."),
-]
-QuotaShareOption = Annotated[
-    float | None,
-    typer.Option(help="The part of the app's rate limit to use, up to 1.", metavar="PART"),
-]
-NoPaceOption = Annotated[
-    bool, typer.Option("--no-pace", help="Send without waiting for room within the rate limit.")
-]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="Where to [else standard output].", metavar="FILE"),
-]
-OutboxArgument = Annotated[
-    Path, typer.Argument(help="The outbox: what the tracker was given.", metavar="FILE")
-]
-DeadLettersArgument = Annotated[
-    list[int] | None,
-    typer.Argument(help="Their numbers, as `outbox dead` shows them.", metavar="NUMBER"),
-]
-StampOption = Annotated[
-    bool,
-    typer.Option(
-        "--stamp-now",
-        help="Take the present second for events without created_at, which are refused otherwise.",
-    ),
-]
 
 
 def _examples(*lines: str) -> str:
@@ -234,7 +161,7 @@ def track(
     as_json: JsonOption = False,
 ) -> None:
     """Send one event."""
-    from intercom_data_events.cli import contacts
+    from intercom_data_events.cli.commands import events
 
     connection = Connection(
         region=region,
@@ -245,7 +172,7 @@ def track(
         max_retries=max_retries,
         dry_run=dry_run,
     )
-    contacts.track(
+    events.track(
         connection,
         event_name,
         {"user_id": user_id, "email": email, "id": id},
@@ -294,14 +221,14 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List a contact's events of the last 90 days, newest first."""
-    from intercom_data_events.cli import contacts
+    from intercom_data_events.cli.commands import events
 
     if follow and (plot or svg):
         raise UsageError("--follow has no end to draw a chart at: leave out --plot and --svg")
     if not 0.1 <= interval <= _DAY:
         raise UsageError(f"--interval is {interval}: it is seconds, from 0.1 to a day")
     _check_drawn(plot=plot, as_json=as_json)
-    contacts.list_events(
+    events.list_events(
         Connection(
             region=region,
             base_url=base_url,
@@ -342,10 +269,10 @@ def summary(
     as_json: JsonOption = False,
 ) -> None:
     """Count a contact's events by name, those older than 90 days included."""
-    from intercom_data_events.cli import contacts
+    from intercom_data_events.cli.commands import events
 
     _check_drawn(plot=plot, as_json=as_json)
-    contacts.summarise(
+    events.summarise(
         Connection(
             region=region,
             base_url=base_url,
@@ -430,9 +357,9 @@ def import_(
     journal beside the file. What is sent twice then is the same event to Intercom. Lines that are
     refused are written to a file of their own with the reasons: mend them there, and import it.
     """
-    from intercom_data_events.cli import imports
+    from intercom_data_events.cli.commands import importing
 
-    imports.import_file(
+    importing.import_file(
         Connection(
             region=region,
             base_url=base_url,
@@ -480,9 +407,9 @@ def validate(
 
     What only Intercom knows, such as who its contacts are, is not checked.
     """
-    from intercom_data_events.cli import imports
+    from intercom_data_events.cli.commands import importing
 
-    imports.validate(file, format=format, stamp_now=stamp_now, quiet=quiet, as_json=as_json)
+    importing.validate(file, format=format, stamp_now=stamp_now, quiet=quiet, as_json=as_json)
 
 
 @app.command(
@@ -520,7 +447,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format ndjson.")] = False,
 ) -> None:
     """Write contacts' events of the last 90 days to a file that `import` reads."""
-    from intercom_data_events.cli import exports
+    from intercom_data_events.cli.commands import exporting
 
     if as_json and format is not Written.NDJSON:
         raise UsageError("--json and --format csv contradict each other: leave one out")
@@ -529,7 +456,7 @@ def export(
         *(("email", value) for value in email or ()),
         *(("intercom_user_id", value) for value in id or ()),
     ]
-    exports.export(
+    exporting.export(
         Connection(
             region=region,
             base_url=base_url,
@@ -568,7 +495,7 @@ def emulator(context: typer.Context) -> None:
 )
 def demo(as_json: JsonOption = False) -> None:
     """Send, list and summarise events against the emulator, and show the requests."""
-    from intercom_data_events.cli.demo import show
+    from intercom_data_events.cli.commands.demo import show
 
     show(as_json=as_json)
 
@@ -582,7 +509,7 @@ def demo(as_json: JsonOption = False) -> None:
 )
 def status(file: OutboxArgument, as_json: JsonOption = False) -> None:
     """Say how many events wait, since when, and how many were refused."""
-    from intercom_data_events.cli import outbox as doing
+    from intercom_data_events.cli.commands import outbox as doing
 
     doing.status(file, as_json=as_json)
 
@@ -644,9 +571,9 @@ def drain(
     the same command sends it. While Intercom is away, it says so, and tries again. What is tracked
     in the meantime is not waited for.
     """
-    from intercom_data_events.cli import outbox as doing
+    from intercom_data_events.cli.commands import draining
 
-    doing.drain(
+    draining.drain(
         Connection(
             region=region,
             base_url=base_url,
@@ -686,7 +613,7 @@ def dead(
     as_json: JsonOption = False,
 ) -> None:
     """List the dead letters: the events that were refused, and why, oldest first."""
-    from intercom_data_events.cli import outbox as doing
+    from intercom_data_events.cli.commands import outbox as doing
 
     doing.dead(file, limit=limit, as_json=as_json)
 
@@ -705,7 +632,7 @@ def retry(
     as_json: JsonOption = False,
 ) -> None:
     """Put dead letters back into the queue, to be sent again by a tracker or `outbox drain`."""
-    from intercom_data_events.cli import outbox as doing
+    from intercom_data_events.cli.commands import outbox as doing
 
     doing.retry(file, numbers or [], every=every, as_json=as_json)
 
@@ -724,7 +651,7 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Delete dead letters, for good: `outbox export --dead` keeps a copy."""
-    from intercom_data_events.cli import outbox as doing
+    from intercom_data_events.cli.commands import outbox as doing
 
     doing.forget(file, numbers or [], every=every, as_json=as_json)
 
@@ -743,7 +670,7 @@ def compact(file: OutboxArgument, as_json: JsonOption = False) -> None:
     needs room on the disk for what is in the file two times more. While it runs, applications that
     use the file wait; events that they track may raise an OutboxLockedError after a second.
     """
-    from intercom_data_events.cli import outbox as doing
+    from intercom_data_events.cli.commands import outbox as doing
 
     doing.compact(file, as_json=as_json)
 
@@ -772,7 +699,7 @@ def export_outbox(
     They stay in the outbox, too. To send what waits from elsewhere, have nothing use the file: what
     is sent twice is the same event to Intercom.
     """
-    from intercom_data_events.cli import outbox as doing
+    from intercom_data_events.cli.commands import outbox as doing
 
     doing.export(file, refused=dead, to=to, quiet=quiet)
 

@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from intercom_data_events._inflating import PIECE, InflateError, Inflater
-from intercom_data_events.cli.records import SourceError
+from intercom_data_events.cli.importer.records import SourceError
 
 _GZIP = b"\x1f\x8b"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from intercom_data_events.cli.plot import (
+from intercom_data_events.cli.charts import (
     Histogram,
     Span,
     histogram_chart,

@@ -13,10 +13,11 @@ from typing import TextIO
 from intercom_data_events import DataEventsClient, ListedEvent
 from intercom_data_events._files import replacing
 from intercom_data_events._validation import printable
-from intercom_data_events.cli import columns, output
-from intercom_data_events.cli.contacts import read_time, recent
-from intercom_data_events.cli.exits import UsageError
-from intercom_data_events.cli.settings import Connection
+from intercom_data_events.cli import output
+from intercom_data_events.cli.commands.events import read_time, recent
+from intercom_data_events.cli.connection import Connection
+from intercom_data_events.cli.exit_codes import UsageError
+from intercom_data_events.cli.importer import columns
 
 
 def export(

@@ -1,16 +1,13 @@
-"""The commands `outbox …`, which look after the file that a tracker keeps events in."""
+"""The command `outbox drain`."""
 
 from __future__ import annotations
 
 import logging
 import math
-import shlex
 import signal
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -18,24 +15,19 @@ from typing import Any
 
 import attrs
 import typer
-from rich.filesize import decimal
-from rich.table import Table
 
 from intercom_data_events import DataEventsClient, Event, IntercomError
 from intercom_data_events._sending.retry import ErrorClass, classify
 from intercom_data_events.cli import output
-from intercom_data_events.cli.exits import Exit, UsageError
-from intercom_data_events.cli.exports import opened, write_ndjson
-from intercom_data_events.cli.importing import StoppedError
-from intercom_data_events.cli.settings import Connection
+from intercom_data_events.cli.connection import Connection
+from intercom_data_events.cli.exit_codes import Exit, StoppedError, UsageError
+from intercom_data_events.cli.progress import Advance, ProgressShown
 from intercom_data_events.errors import OutboxError, OutboxLockedError
-from intercom_data_events.outbox import DeadLetter, Outbox
+from intercom_data_events.outbox import Outbox
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._queue import OutboxQueue
 from intercom_data_events.tracker import Counters, Tracker
 
-# Dead letters that a person is shown, unless told otherwise.
-_SHOWN = 100
 # Refusals that are told of one by one; all of them are dead letters.
 _TOLD = 10
 # Seconds between two looks at how far it has come.
@@ -46,146 +38,6 @@ _FAILING = 1.0
 _STANDSTILL = 5.0
 # Seconds for the answers to what is on its way as it ends.
 _GRACE = 0.5
-
-
-def status(file: Path, *, as_json: bool) -> None:
-    """Says what is in an outbox.
-
-    Raises:
-        OutboxError: It cannot be used.
-    """
-    now = time.time()
-    with Outbox(file) as box:
-        found = box.status(now)
-    age = None if found.oldest is None else max(0.0, now - found.oldest)
-    if as_json:
-        output.result_json({"file": str(file), **attrs.asdict(found), "oldest_age": age})
-        return
-    whose = "for nobody yet" if found.address is None else f"for {found.address}"
-    if found.workspace is not None:
-        whose += f", workspace {found.workspace}"
-    output.result(f"{file}: {decimal(found.size)}, {whose}")
-    for count, what in (
-        (found.queued - found.claimed - found.held, "waiting"),
-        (found.claimed, "being sent by a process"),
-        (found.held, "held back after a failure, until the next try"),
-        (found.dead, "refused: dead letters"),
-    ):
-        output.result(f"{count:>12,} {what}")
-    if found.oldest is not None and age is not None:
-        output.result(
-            f"The oldest was tracked at {_second(found.oldest)} UTC, {output.duration(age)} ago."
-        )
-
-
-def dead(file: Path, *, limit: int | None, as_json: bool) -> None:
-    """Shows the dead letters of an outbox, oldest first.
-
-    Args:
-        file: The outbox.
-        limit: How many at most.
-        as_json: Whether to write JSON, all of them if there is no limit.
-
-    Raises:
-        OutboxError: It cannot be used.
-    """
-    with Outbox(file) as box:
-        if as_json:
-            for letter in islice(box.dead_letters(), limit):
-                output.result_json(attrs.asdict(letter))
-            return
-        letters = list(islice(box.dead_letters(), _SHOWN if limit is None else limit))
-        more = box.status().dead - len(letters)
-    if letters:
-        output.draw(_table(letters))
-    else:
-        output.message("No dead letters.")
-    if letters and more > 0:
-        output.message(f"{more:,} more: see them with --limit or --json.")
-
-
-def retry(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> None:
-    """Puts dead letters back into the queue.
-
-    Args:
-        file: The outbox.
-        numbers: Which.
-        every: Whether to take all instead.
-        as_json: Whether to write JSON.
-
-    Raises:
-        UsageError: It is not said which, or one of them is not there; nothing is changed.
-        OutboxError: It cannot be used.
-    """
-    with Outbox(file) as box:
-        count = box.retry(_chosen(box, numbers, every=every))
-    if as_json:
-        output.result_json({"file": str(file), "retried": count})
-        return
-    output.result(f"{_events(count)} put back into the queue.")
-    if count:
-        output.message(
-            "A tracker that has the file open sends what is in it; so does: "
-            f"intercom-events outbox drain {_word(file)}"
-        )
-
-
-def forget(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> None:
-    """Deletes dead letters; the arguments and errors are those of :func:`retry`."""
-    with Outbox(file) as box:
-        count = box.forget(_chosen(box, numbers, every=every))
-    if as_json:
-        output.result_json({"file": str(file), "forgotten": count})
-    else:
-        output.result(f"{_events(count)} deleted.")
-
-
-def compact(file: Path, *, as_json: bool) -> None:
-    """Makes an outbox as small as what is in it, and tells its sizes.
-
-    Args:
-        file: The outbox.
-        as_json: Whether to write JSON.
-
-    Raises:
-        OutboxLockedError: Another process is reading or writing it.
-        OutboxError: It cannot be used.
-    """
-    with Outbox(file) as box:
-        before = box.status().size
-        after = box.compact()
-    if as_json:
-        output.result_json({"file": str(file), "size_before": before, "size": after})
-        return
-    sizes = f"{decimal(before)} before, {decimal(after)} now"
-    output.result(f"{file}: {sizes}")
-
-
-def export(file: Path, *, refused: bool, to: Path | None, quiet: bool) -> None:
-    """Writes what is in an outbox as `import` reads it; it stays there.
-
-    Args:
-        file: The outbox.
-        refused: Whether to write the dead letters instead of what waits.
-        to: Where to; None for standard output.
-        quiet: Whether nothing is told.
-
-    Raises:
-        UsageError: It would be written over the outbox.
-        OutboxError: The outbox cannot be used.
-        OSError: It cannot be written.
-    """
-    with Outbox(file) as box:
-        if to is not None:
-            _check_apart(file, to)
-        events: Iterable[Mapping[str, object]] = (
-            (letter.event for letter in box.dead_letters()) if refused else box.waiting()
-        )
-        with opened(to) as target:
-            count = write_ndjson(events, target)
-    if not quiet:
-        where = to if to is not None else "standard output"
-        output.message(f"{_events(count)} written to {where}.")
 
 
 def drain(
@@ -236,7 +88,7 @@ def drain(
         binding = Binding(connection.address, options["access_token"], workspace, token_renewed)
         box = use.enter_context(OutboxQueue(file, binding, create=False))
         signals = use.enter_context(_signals())
-        progress = use.enter_context(output.ProgressShown(file.name, quiet=quiet))
+        progress = use.enter_context(ProgressShown(file.name, quiet=quiet))
         run = _Drain(box, client, _Teller(progress, quiet=quiet), signals)
         problem: IntercomError | None = None
         try:
@@ -286,7 +138,7 @@ class _Teller:
         quiet: Whether to tell of outages alone.
     """
 
-    def __init__(self, progress: output.ProgressShown, *, quiet: bool) -> None:
+    def __init__(self, progress: ProgressShown, *, quiet: bool) -> None:
         self._progress = progress
         self._quiet = quiet
         self._refusals = 0
@@ -295,7 +147,7 @@ class _Teller:
         self._done = 0
         self._moved_at = time.monotonic()
 
-    def show(self, advance: output.Advance) -> None:
+    def show(self, advance: Advance) -> None:
         """Shows how far it has come."""
         self._progress.show(advance)
 
@@ -430,7 +282,7 @@ class _Drain:
         left = max(0, total - counters.queued)
         events = counters.sent + counters.refused
         self._teller.show(
-            output.Advance(left, total, events, counters.refused, 0, self._client.rate_limit)
+            Advance(left, total, events, counters.refused, 0, self._client.rate_limit)
         )
         self._teller.standstill(events, self._box)
 
@@ -502,7 +354,9 @@ def _report(report: _Report, as_json: bool) -> None:
 
 def _end(run: _Drain, report: _Report, file: Path) -> None:
     if report.refused:
-        output.message(f"See why they were refused: intercom-events outbox dead {_word(file)}")
+        output.message(
+            f"See why they were refused: intercom-events outbox dead {output.word(file)}"
+        )
     if run.stopped and not run.done:
         output.message("Interrupted: what is left stays in the outbox.")
         raise typer.Exit(Exit.INTERRUPTED)
@@ -510,70 +364,5 @@ def _end(run: _Drain, report: _Report, file: Path) -> None:
         output.message("The time is over: what is left stays in the outbox.")
         raise typer.Exit(Exit.FAILED)
     if run.since:
-        output.message(f"{_events(run.since)} were tracked in the meantime, and wait.")
+        output.message(f"{output.counted(run.since)} were tracked in the meantime, and wait.")
     raise typer.Exit(Exit.REFUSED if report.refused else Exit.DONE)
-
-
-def _chosen(box: Outbox, numbers: Sequence[int], *, every: bool) -> list[int] | None:
-    """Which dead letters are meant; None for all.
-
-    Raises:
-        UsageError: That is not said, or one of them is not there.
-    """
-    if every == bool(numbers):
-        raise UsageError("say which: numbers, as `outbox dead` shows them, or --all")
-    if every:
-        return None
-    wanted = sorted(set(numbers))
-    known = {letter.id for letter in box.dead_letters()}
-    unknown = [str(number) for number in wanted if number not in known]
-    if unknown:
-        raise UsageError(
-            f"there is no dead letter {', '.join(unknown)} in {box.path}: nothing was changed; "
-            "`outbox dead` shows which there are"
-        )
-    return wanted
-
-
-def _check_apart(file: Path, to: Path) -> None:
-    """Checks that what is written is not the outbox, nor what SQLite keeps beside it."""
-    parts = [file.with_name(f"{file.name}{end}") for end in ("", "-wal", "-shm")]
-    if to.exists() and any(part.exists() and part.samefile(to) for part in parts):
-        raise UsageError("--output names the outbox itself: name another place")
-
-
-def _table(letters: Sequence[DeadLetter]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("number", justify="right")
-    for heading in ("refused (UTC)", "event", "of", "error"):
-        table.add_column(heading, overflow="fold")
-    for letter in letters:
-        fields = letter.event
-        who = next((fields[name] for name in ("user_id", "email", "id") if fields.get(name)), "")
-        table.add_row(
-            str(letter.id),
-            _second(letter.died_at),
-            *(
-                output.cell(text)
-                for text in (
-                    str(fields.get("event_name", "")),
-                    str(who),
-                    f"{letter.error}: {letter.message}",
-                )
-            ),
-        )
-    return table
-
-
-def _second(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _events(count: int) -> str:
-    return f"{count:,} event{'' if count == 1 else 's'}"
-
-
-def _word(file: Path) -> str:
-    """A file's name, as a shell takes it for one word, and nothing else."""
-    name = str(file)
-    return shlex.quote(f"./{name}" if name.startswith("-") else name)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple, NoReturn
 
 from intercom_data_events._validation import short_repr
-from intercom_data_events.cli.columns import ColumnError, Plan, known, plan
+from intercom_data_events.cli.importer.columns import ColumnError, Plan, known, plan
 
 #: How long a record can be, in bytes; events are a few hundred.
 LONGEST = 1024 * 1024

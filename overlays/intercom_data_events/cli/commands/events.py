@@ -18,10 +18,10 @@ from intercom_data_events import (
 )
 from intercom_data_events._files import replacing
 from intercom_data_events._validation import read_number, short_repr
-from intercom_data_events.cli import columns, output
-from intercom_data_events.cli import plot as _plot
-from intercom_data_events.cli.exits import UsageError
-from intercom_data_events.cli.settings import Connection
+from intercom_data_events.cli import charts, output
+from intercom_data_events.cli.connection import Connection
+from intercom_data_events.cli.exit_codes import UsageError
+from intercom_data_events.cli.importer import columns
 from intercom_data_events.cli.times import AGO, moment
 from intercom_data_events.timestamps import to_unix
 
@@ -169,11 +169,11 @@ def summarise(
             ]
         )
     if plot or svg is not None:
-        spans = [_plot.Span(one.name or "", one.count, one.first, one.last) for one in found]
+        spans = [charts.Span(one.name or "", one.count, one.first, one.last) for one in found]
         if plot and not as_json:
-            output.draw(_plot.spans_chart(spans, width=output.width(), ascii=output.is_ascii()))
+            output.draw(charts.spans_chart(spans, width=output.width(), ascii=output.is_ascii()))
         if svg is not None:
-            _write(svg, _plot.spans_svg(spans, f"Events of {_whose(identity)}"))
+            _write(svg, charts.spans_svg(spans, f"Events of {_whose(identity)}"))
     elif not as_json:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("event", "count", "first (UTC)", "last (UTC)", "description"):
@@ -281,18 +281,18 @@ def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Pa
     if unknown := len(events) - len(moments):
         output.message(f"{unknown:,} events have no time that can be read; they are not drawn.")
     width = output.width()
-    histogram = _plot.Histogram.of(moments, buckets=max(1, width // 2))
+    histogram = charts.Histogram.of(moments, buckets=max(1, width // 2))
     if plot:
         if histogram is None:
             output.message("No events: there is nothing to draw.")
         else:
-            output.draw(_plot.histogram_chart(histogram, width=width, ascii=output.is_ascii()))
+            output.draw(charts.histogram_chart(histogram, width=width, ascii=output.is_ascii()))
     if svg is not None:
-        fine = _plot.Histogram.of(moments, buckets=_SVG_BUCKETS)
+        fine = charts.Histogram.of(moments, buckets=_SVG_BUCKETS)
         if fine is None:
             output.message(f"No events: {svg} is not written.")
         else:
-            _write(svg, _plot.histogram_svg(fine, f"Events of {whose}"))
+            _write(svg, charts.histogram_svg(fine, f"Events of {whose}"))
 
 
 def _write(path: Path, text: str) -> None:

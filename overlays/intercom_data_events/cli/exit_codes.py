@@ -41,6 +41,10 @@ class UsageError(Exception):
     """Arguments that make no sense together, or one that cannot be understood."""
 
 
+class StoppedError(Exception):
+    """What ended before its end; what was done is noted, and running it again goes on."""
+
+
 def exit_code(error: IntercomError) -> Exit:
     """Returns what a command ends with that ended in an error."""
     if isinstance(error, OutboxError):

@@ -17,18 +17,18 @@ import typer
 from intercom_data_events import AsyncDataEventsClient, RateLimit
 from intercom_data_events.bulk import check_bounds
 from intercom_data_events.cli import output
-from intercom_data_events.cli.exits import Exit, UsageError
-from intercom_data_events.cli.importing import (
+from intercom_data_events.cli.connection import Connection
+from intercom_data_events.cli.exit_codes import Exit, StoppedError, UsageError
+from intercom_data_events.cli.importer.journal import Journal
+from intercom_data_events.cli.importer.records import Format, SourceError
+from intercom_data_events.cli.importer.refused import RefusedFile
+from intercom_data_events.cli.importer.run import (
     Import,
     Problem,
-    RefusedFile,
     Report,
-    StoppedError,
 )
-from intercom_data_events.cli.journal import Journal
-from intercom_data_events.cli.records import Format, SourceError
-from intercom_data_events.cli.settings import Connection
-from intercom_data_events.cli.source import Source
+from intercom_data_events.cli.importer.source import Source
+from intercom_data_events.cli.progress import Advance, ProgressShown
 
 # Problems that are told of one by one; all of them are in the file of refused events.
 _TOLD = 10
@@ -196,7 +196,7 @@ def _perform(
     async def main() -> Exception | None:
         problem = None
         name = run.source.name if run.source.path is None else run.source.path.name
-        with output.ProgressShown(name, quiet=quiet) as progress:
+        with ProgressShown(name, quiet=quiet) as progress:
             if isinstance(run.tell, _Teller):
                 run.tell.show = progress.tell if not quiet else lambda _: None
             async with anyio.create_task_group() as group:
@@ -216,15 +216,13 @@ def _perform(
 
 
 async def _look(
-    run: Import, progress: output.ProgressShown, quota: Callable[[], RateLimit | None]
+    run: Import, progress: ProgressShown, quota: Callable[[], RateLimit | None]
 ) -> None:
     while True:
         report = run.report
         events = report.accepted + report.duplicates + report.refused + report.failed
         progress.show(
-            output.Advance(
-                run.through, run.source.size, events, report.refused, report.failed, quota()
-            )
+            Advance(run.through, run.source.size, events, report.refused, report.failed, quota())
         )
         await anyio.sleep(_LOOK)
 

@@ -1,0 +1,1 @@
+"""What each command does; :mod:`~intercom_data_events.cli.app` has their arguments."""

@@ -1,0 +1,1 @@
+"""Importing a file of events: from its bytes to what became of each event."""
