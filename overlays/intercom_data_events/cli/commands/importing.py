@@ -19,6 +19,7 @@ from intercom_data_events.bulk import check_bounds
 from intercom_data_events.cli import output
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import Exit, StoppedError, UsageError
+from intercom_data_events.cli.importer.input import Input
 from intercom_data_events.cli.importer.journal import Journal
 from intercom_data_events.cli.importer.records import Format, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
@@ -62,7 +63,7 @@ def import_file(
     with ExitStack() as opened:
         source = opened.enter_context(Source(file))
         if not connection.sends:
-            run = Import(source, format, None, None, stamp_now, _Teller(_TOLD))
+            run = Import(Input(source, format, None, stamp_now), None, _Teller(_TOLD))
             stopped = _perform(run, run.check, quiet=quiet)
             _report(run.report, file, as_json=as_json, dry=True)
             _end(run.report, stopped)
@@ -90,7 +91,7 @@ def import_file(
                 token_renewed=token_renewed,
             )
             opened.callback(notes.close)
-        run = Import(source, format, notes, aside, stamp_now, _Teller(_TOLD))
+        run = Import(Input(source, format, notes, stamp_now), aside, _Teller(_TOLD))
 
         async def send(stop: anyio.Event) -> None:
             async with client:
@@ -133,7 +134,7 @@ def validate(
             output.result(_said(file, problem))
 
     with Source(file) as source:
-        run = Import(source, format, None, None, stamp_now, tell)
+        run = Import(Input(source, format, None, stamp_now), None, tell)
         stopped = _perform(run, run.check, quiet=quiet)
     report = run.report
     if not as_json:
@@ -195,7 +196,9 @@ def _perform(
 
     async def main() -> Exception | None:
         problem = None
-        name = run.source.name if run.source.path is None else run.source.path.name
+        name = (
+            run.input.source.name if run.input.source.path is None else run.input.source.path.name
+        )
         with ProgressShown(name, quiet=quiet) as progress:
             if isinstance(run.tell, _Teller):
                 run.tell.show = progress.tell if not quiet else lambda _: None
@@ -222,7 +225,9 @@ async def _look(
         report = run.report
         events = report.accepted + report.duplicates + report.refused + report.failed
         progress.show(
-            Advance(run.through, run.source.size, events, report.refused, report.failed, quota())
+            Advance(
+                run.through, run.input.source.size, events, report.refused, report.failed, quota()
+            )
         )
         await anyio.sleep(_LOOK)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypeAlias
 
@@ -14,10 +13,9 @@ from attrs import define, field, frozen
 from intercom_data_events import AsyncDataEventsClient, Outcome
 from intercom_data_events.bulk import check_many
 from intercom_data_events.cli.exit_codes import StoppedError
-from intercom_data_events.cli.importer.journal import Journal, Read
-from intercom_data_events.cli.importer.records import Format, Reader, Record, SourceError
+from intercom_data_events.cli.importer.input import Input
+from intercom_data_events.cli.importer.records import Record, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
-from intercom_data_events.cli.importer.source import Source
 
 # Failures in a row, after all tries of each, that are taken for an outage.
 _OUTAGE = 20
@@ -82,21 +80,14 @@ class Import:
     """One run over a file.
 
     Args:
-        source: What is read.
-        format: As told, or None to find out.
-        journal: What runs before noted; None for none.
+        input: What is read.
         refused: Where refused events go; None for nowhere.
-        stamp_now: Whether events without `created_at` are stamped with the present second.
         tell: Is told of each problem.
     """
 
-    source: Source
-    format: Format | None
-    journal: Journal | None
+    input: Input
     refused: RefusedFile | None
-    stamp_now: bool
     tell: Tell
-    _reader: Reader = field(init=False)
     _begun: float = field(factory=time.monotonic)
     # By the place in what is sent: the record of each event that has no outcome yet.
     _pending: dict[int, Record] = field(factory=dict[int, Record])
@@ -106,9 +97,6 @@ class Import:
     _waiting: int = 0
     _failed_in_a_row: int = 0
     _stopping: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        self._reader = Reader(self.format)
 
     async def run(
         self,
@@ -161,33 +149,33 @@ class Import:
     @property
     def sent(self) -> bool:
         """Whether anything was left to do."""
-        return bool(self._counts.keys() - {"before"} or self._pending)
+        return bool(self._counts or self._pending)
 
     @property
     def through(self) -> int:
         """Bytes of what has been read whose events have an outcome, as nearly as can be told."""
-        done = sum(self._counts.values())
+        done = self.input.before + sum(self._counts.values())
         left = len(self._pending) + self._waiting
-        return self.source.position * done // max(1, done + left)
+        return self.input.source.position * done // max(1, done + left)
 
     @property
     def begun(self) -> bool:
         """Whether anything was read that there is to report on."""
-        return bool(self._position or self._counts)
+        return bool(self._position or self._counts or self.input.before)
 
     @property
     def report(self) -> Report:
         """What became of everything so far."""
         counts = self._counts
         return Report(
-            lines=self._reader.lines,
+            lines=self.input.reader.lines,
             accepted=counts["accepted"],
             duplicates=counts["duplicate"],
             refused=counts["refused"],
             failed=counts["failed"],
             pending=len(self._pending),
-            before=counts["before"],
-            refused_before=self.journal.refused if self.journal is not None else 0,
+            before=self.input.before,
+            refused_before=self.input.journal.refused if self.input.journal is not None else 0,
             seconds=time.monotonic() - self._begun,
             refused_file=(
                 str(self.refused.path) if self.refused is not None and self.refused.exists else None
@@ -214,7 +202,7 @@ class Import:
 
     async def _events(self) -> AsyncIterator[dict[str, object]]:
         """The events to send, in the API's field names."""
-        async for stamp, records in self._records():
+        async for stamp, records in self.input.batches():
             for number, record in enumerate(records, 1):
                 self._waiting = len(records) - number
                 if self._stopping:
@@ -222,7 +210,7 @@ class Import:
                 fields = record.fields
                 reason = record.problem
                 if fields is not None and "created_at" not in fields:
-                    if self.stamp_now:
+                    if self.input.stamp_now:
                         fields["created_at"] = stamp(record.line)
                     else:
                         reason = _NO_TIME
@@ -233,88 +221,15 @@ class Import:
                 self._position += 1
                 yield fields
         if not self.begun:
-            what = "has no events in it" if self._reader.lines else "is empty"
-            raise SourceError(f"{self.source.name} {what}: there is nothing to import")
-
-    async def _records(self) -> AsyncIterator[tuple[Callable[[int], int], list[Record]]]:
-        """Reads on; what is read is noted before it is handed on."""
-        known = deque(self.journal.reads if self.journal is not None else ())
-        digest = hashlib.blake2b(digest_size=16)
-        read = line = 0
-        async for piece in self._pieces():
-            rest = piece
-            while rest:
-                if line > self._reader.lines and not rest.startswith((b"\n", b"\r")):
-                    raise self._changed(
-                        f"its last line then, {line:,}, had no end, and has been written on"
-                    )
-                # No further than to the next place where the text can be compared.
-                part = rest[: known[0].position - read] if known else rest
-                rest = rest[len(part) :]
-                digest.update(part)
-                read += len(part)
-                now = int(time.time())
-                batches = list(self._reader.feed(part))
-                while known and known[0].position == read:
-                    if known[0].digest != digest.hexdigest():
-                        raise self._changed(
-                            f"something in its lines {line + 1:,} to {known[0].line:,}, which was "
-                            "read then, is different"
-                        )
-                    line = known.popleft().line
-                if not known and self.journal is not None and read > self.journal.position:
-                    self._note_read(read, digest.hexdigest(), now)
-                for batch in batches:
-                    yield self._stamp(now), self._undone(batch)
-        if known:
-            raise self._changed(
-                f"it ends after {read:,} bytes of text, and {known[-1].position:,} were read then"
-            )
-        now = int(time.time())
-        for batch in self._reader.close():
-            self._note_read(read, digest.hexdigest(), now)
-            yield self._stamp(now), self._undone(batch)
-
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self.source:
-                yield piece
-        except SourceError as error:
-            raise SourceError(f"line {self._reader.lines + 1:,}: {error}") from error
-
-    def _note_read(self, position: int, digest: str, now: int) -> None:
-        if self.journal is not None:
-            self.journal.note_read(
-                Read(position, self._reader.lines, digest, now), lasting=self.stamp_now
-            )
-
-    def _stamp(self, now: int) -> Callable[[int], int]:
-        journal = self.journal
-        if journal is None:
-            return lambda _: now
-        return lambda line: journal.stamp(line) or now
-
-    def _undone(self, batch: list[Record]) -> list[Record]:
-        if self.journal is None:
-            return batch
-        done = self.journal.done
-        undone = [record for record in batch if record.line not in done]
-        self._counts["before"] += len(batch) - len(undone)
-        return undone
-
-    def _changed(self, how: str) -> SourceError:
-        path = self.journal.path if self.journal is not None else ""
-        return SourceError(
-            f"{self.source.name} has changed since its import began: {how}. Undo that, to go on; "
-            f"or, to import all of it anew, use --restart, which forgets {path}"
-        )
+            what = "has no events in it" if self.input.reader.lines else "is empty"
+            raise SourceError(f"{self.input.source.name} {what}: there is nothing to import")
 
     def _refuse(self, record: Record, reason: str) -> None:
         self._counts["refused"] += 1
         if self.refused is not None:
-            self.refused.add(record, reason, self._reader)
-        if self.journal is not None:
-            self.journal.note("refused", record.line)
+            self.refused.add(record, reason, self.input.reader)
+        if self.input.journal is not None:
+            self.input.journal.note("refused", record.line)
         self.tell(Problem(record.line, "refused", reason))
 
     def _note(self, outcome: Outcome) -> None:
@@ -327,8 +242,8 @@ class Import:
         self._counts[status] += 1
         if status != "failed":
             self._failed_in_a_row = 0
-            if self.journal is not None:
-                self.journal.note(status, record.line)
+            if self.input.journal is not None:
+                self.input.journal.note(status, record.line)
         else:
             self._failed_in_a_row += 1
             self.tell(Problem(record.line, "failed", str(outcome.error)))
