@@ -279,7 +279,8 @@ def _time_ticks(
     first: datetime, last: datetime, step: timedelta, size: int
 ) -> list[tuple[int, str]]:
     """Columns and labels of midnights, beginnings of months, and so on: as many as have room."""
-    for unit in (*_CLOCK, *_MONTHS):
+    units: Sequence[timedelta | int] = (*_CLOCK, *_MONTHS)
+    for unit in units:
         ticks = [
             ((moment - first) // step, _label(moment, unit))
             for moment in _boundaries(first, last, unit, size)
