@@ -421,7 +421,7 @@ def export(
 @app.command(
     epilog=_examples(
         "intercom-events check",
-        "intercom-events check --region eu --json",
+        "intercom-events check --json",
     )
 )
 @connecting(timeout=10, max_retries=0)
@@ -569,7 +569,8 @@ def dead(
 def show(
     file: OutboxArgument,
     number: Annotated[
-        int, typer.Argument(help="Its number in `outbox dead`.", metavar="NUMBER", min=1)
+        int,
+        typer.Argument(help="Its number in `outbox dead`.", metavar="NUMBER", min=1, max=2**63 - 1),
     ],
     waiting: Annotated[
         bool,
