@@ -134,7 +134,7 @@ def _main(
     no_args_is_help=True,
     epilog=_closing(
         "intercom-events track placed-order --user-id 314159 --metadata plan=pro",
-        "intercom-events track placed-order --email a@b.co --created-at 2026-01-31T12:00:00Z \\",
+        "intercom-events track placed-order --email a@b.co --created-at 2026-01-31 \\",
         "  -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
     ),
 )
@@ -387,7 +387,7 @@ def validate(
     no_args_is_help=True,
     epilog=_closing(
         "intercom-events export --user-id 314159 > events.ndjson",
-        "intercom-events export --user-id 314159 --user-id 271828 --format csv -o events.csv",
+        "intercom-events export --user-id 314159 --email a@b.co --format csv -o both.csv",
     ),
 )
 @connecting()
@@ -408,7 +408,9 @@ def export(
         ),
     ] = None,
     since: SinceOption = None,
-    format: Annotated[Written, typer.Option(help="How to write the events.")] = Written.NDJSON,
+    format: Annotated[
+        Written, typer.Option(help="How to write the events.", metavar="ndjson|csv")
+    ] = Written.NDJSON,
     to: OutputOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format ndjson.")] = False,

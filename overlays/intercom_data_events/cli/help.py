@@ -73,9 +73,8 @@ def usage(command: Any, context: Any) -> str:
 
 
 def _name(parameter: Any) -> str:
-    """An argument, or an option with its value; releases of Typer write these in different ways."""
-    choices = "|".join(str(one) for one in getattr(parameter.type, "choices", ()))
-    value = parameter.metavar or f"[{choices}]"
+    """An argument, or an option with its value, which each of ours has a metavar for."""
+    value = parameter.metavar or ""
     if parameter.param_type_name == "argument":
         value += "..." if parameter.nargs != 1 else ""
         return value if parameter.required else f"[{value}]"

@@ -29,7 +29,10 @@ class Written(StrEnum):
 
 
 ShapeOption = Annotated[
-    Shape | None, typer.Option("--format", help="How to write the result. [default: table]")
+    Shape | None,
+    typer.Option(
+        "--format", help="How to write the result. [default: table]", metavar="table|json|csv"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 UserIdOption = Annotated[
@@ -57,7 +60,10 @@ PlotOption = Annotated[bool, typer.Option("--plot", help="Draw a chart.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 FormatOption = Annotated[
     Format | None,
-    typer.Option(help="How the file is written. [default: found out from its beginning]"),
+    typer.Option(
+        help="How the file is written. [default: found out from its beginning]",
+        metavar="|".join(Format),
+    ),
 ]
 OutputOption = Annotated[
     Path | None,
