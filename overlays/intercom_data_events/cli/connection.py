@@ -38,7 +38,10 @@ class Connection:
 
     region: Annotated[
         Region | None,
-        _option(help="Where the workspace's data is kept. [env: INTERCOM_REGION] [default: us]"),
+        _option(
+            help="Where the workspace's data is kept. [env: INTERCOM_REGION] [default: us]",
+            metavar="us|eu|au",
+        ),
     ] = None
     base_url: Annotated[
         str | None,

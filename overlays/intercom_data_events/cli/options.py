@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from enum import StrEnum
 from functools import wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 from attrs import fields
 
+from intercom_data_events._sending.logs import shown_requests
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import UsageError
 from intercom_data_events.cli.importer.records import Format
@@ -27,9 +30,12 @@ class Written(StrEnum):
 
 
 ShapeOption = Annotated[
-    Shape | None, typer.Option("--format", help="How to write the result. [default: table]")
+    Shape | None,
+    typer.Option(
+        "--format", help="How to write the result. [default: table]", metavar="table|json|csv"
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 UserIdOption = Annotated[
     str | None, typer.Option(help="The contact, by your own identifier.", metavar="ID")
 ]
@@ -43,36 +49,41 @@ IdOption = Annotated[
 SinceOption = Annotated[
     str | None,
     typer.Option(
-        help="Only events from then on: 7d, 12h, 2026-01-31, or a whole time (UTC where it names "
-        "no offset).",
+        help="Only events from then on: 7d, 12h, 2026-01-31 or 2026-01-31T12:00:00Z (UTC unless it "
+        "has an offset).",
         metavar="TIME",
     ),
 ]
 SvgOption = Annotated[
     Path | None, typer.Option(help="Write the chart to this file, as SVG.", metavar="FILE")
 ]
-PlotOption = Annotated[bool, typer.Option("--plot", help="Draw what happened when.")]
+PlotOption = Annotated[bool, typer.Option("--plot", help="Draw a chart.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 FormatOption = Annotated[
     Format | None,
-    typer.Option(help="How the file is written [else found out from its beginning]."),
+    typer.Option(
+        help="How the file is written. [default: found out from its beginning]",
+        metavar="|".join(Format),
+    ),
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Where to [else standard output].", metavar="FILE"),
+    typer.Option(
+        "--output", "-o", help="Where to write it. [default: standard output]", metavar="FILE"
+    ),
 ]
 OutboxArgument = Annotated[
-    Path, typer.Argument(help="The outbox: what the tracker was given.", metavar="FILE")
+    Path, typer.Argument(help="The outbox: the path that the tracker has.", metavar="FILE")
 ]
 DeadLettersArgument = Annotated[
     list[int] | None,
-    typer.Argument(help="Their numbers, as `outbox dead` shows them.", metavar="NUMBER"),
+    typer.Argument(help="The numbers that `outbox dead` shows.", metavar="NUMBER"),
 ]
 StampOption = Annotated[
     bool,
     typer.Option(
         "--stamp-now",
-        help="Take the present second for events without created_at, which are refused otherwise.",
+        help="Use the current time for events without created_at, which are rejected otherwise.",
     ),
 ]
 
@@ -86,6 +97,15 @@ def shape_of(format: Shape | None, *, as_json: bool) -> Shape:
     if as_json and format not in (None, Shape.JSON):
         raise UsageError(f"--json means --format json, but --format is {format}; leave out one")
     return Shape.JSON if as_json else format or Shape.TABLE
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether arguments ask for JSON, also where the rest of them cannot be understood."""
+    return (
+        "--json" in arguments
+        or "--format=json" in arguments
+        or (("--format", "json") in pairwise(arguments))
+    )
 
 
 # Options that only commands which send have, and those which send much.
@@ -126,7 +146,8 @@ def connecting(
         @wraps(command)
         def merged(*_: object, **given: Any) -> None:
             connection = Connection(**{one.name: given.pop(one.name) for one in settings})
-            command(connection=connection, **given)
+            with shown_requests() if connection.verbose else nullcontext():
+                command(connection=connection, **given)
 
         del merged.__wrapped__
         merged.__signature__ = signature.replace(parameters=[*own, *settings])  # type: ignore[attr-defined]

@@ -61,10 +61,29 @@ def to_json(value: object) -> str:
 
 
 def message(text: str) -> None:
-    """Writes a message, one printable line on standard error, where anybody reads it."""
-    # That nobody does is no reason to stop what is being done.
+    """Writes a message, printable, on standard error; on a terminal it is wrapped at blanks."""
+    _on_stderr(cell(text))
+
+
+def error(text: str) -> None:
+    """Writes what went wrong on standard error, marked in colour on a terminal."""
+    _on_stderr(Text.assemble(("Error:", "bold red"), " ", cell(text)))
+
+
+def page(text: str) -> None:
+    """Writes lines of our own, already laid out, on standard error."""
     with suppress(OSError, ValueError):
-        sys.stderr.write(f"{printable(text, None)}\n")
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def _on_stderr(text: Text) -> None:
+    # A reader that has gone away does not stop the work.
+    with suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            Console(file=sys.stderr, highlight=False).print(text)
+        else:
+            sys.stderr.write(f"{text.plain}\n")
         sys.stderr.flush()
 
 
