@@ -21,6 +21,8 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from intercom_data_events.pagination import EventSummary
+
 # The year 1 begins on a Monday, so steps that are counted from here are days that begin at
 # midnight and weeks that begin on Mondays, and no bucket begins before what a datetime can hold.
 _ORIGIN = datetime.min.replace(tzinfo=UTC)
@@ -93,23 +95,6 @@ class Chart:
     told: str
 
 
-@frozen
-class Span:
-    """How often events of one name happened, and since when.
-
-    Attributes:
-        name: What happened.
-        count: How many times, or None.
-        first: When it happened first, an aware datetime in UTC, or None.
-        last: When it happened last, likewise.
-    """
-
-    name: str
-    count: int | None
-    first: datetime | None
-    last: datetime | None
-
-
 def timeline(
     moments: Sequence[tuple[str, datetime]], *, width: int = _SVG_WIDTH, ascii: bool = False
 ) -> Chart:
@@ -126,9 +111,10 @@ def timeline(
     titles = ranked[:_ROWS]
     if len(ranked) > _ROWS:
         titles.append(_counted(len(ranked) - _ROWS, "more name"))
+    width = max(width, _MINIMUM_WIDTH)
+    names, taken = _names(titles, width, ascii)
     # The longest number is that of all.
-    names, numbers = _names(titles, width, ascii), len(_number(len(moments)))
-    room = max(width, _MINIMUM_WIDTH) - names.width - max(numbers, len("count")) - 2 * _GAP
+    room = width - taken - max(len(_number(len(moments))), len("count")) - 2 * _GAP
     since = [(places[name], moment - _ORIGIN) for name, moment in moments]
     first, last = min(time for _, time in since), max(time for _, time in since)
     step = next(step for step in _STEPS if last // step - first // step < room)
@@ -139,7 +125,7 @@ def timeline(
     most = max(map(max, rows))
     heights = _ASCII_HEIGHTS if ascii else _HEIGHTS
     table = _table("event", "", "count")
-    for name, row in zip(names.shown, rows, strict=True):
+    for name, row in zip(names, rows, strict=True):
         # Rounded up, so that whatever happened can be seen.
         bars = "".join(heights[-(-number * 8 // most)] for number in row)
         table.add_row(name, Text(bars, _BAR), Text(_number(sum(row))))
@@ -156,13 +142,16 @@ def timeline(
     return Chart(Group(table, Text(caption, "dim")), f"{told}; {caption}")
 
 
-def counts(spans: Sequence[Span], *, width: int = _SVG_WIDTH, ascii: bool = False) -> Chart:
-    """Draws how often something happened, as bars, and tells since when: a row for each span.
+def counts(spans: Sequence[EventSummary], *, width: int = _SVG_WIDTH, ascii: bool = False) -> Chart:
+    """Draws how often events happened, as bars, and tells since when: a row for each name.
 
-    The other arguments are those of `timeline`.
+    Args:
+        spans: How often, and when first and last.
+        width: How wide the chart may be, in columns of the terminal, from 40.
+        ascii: Whether the terminal can show nothing but ASCII.
     """
     width = max(width, _MINIMUM_WIDTH)
-    names = _names([span.name for span in spans], width, ascii)
+    names, taken = _names([span.name or "" for span in spans], width, ascii)
     numbers = [_number(span.count) for span in spans]
     ends = [_ends(span) for span in spans]
     known = [moment for pair in ends for moment in pair or ()]
@@ -170,14 +159,13 @@ def counts(spans: Sequence[Span], *, width: int = _SVG_WIDTH, ascii: bool = Fals
     if known and max(known) - min(known) < 2 * _DAY:
         cut = slice(5, 16)  # Days alone would say too little.
     dates = cut.stop - (cut.start or 0)
-    taken = names.width + max(map(len, ["count", *numbers])) + 2 * _GAP
-    columns = width - taken - 2 * (max(dates, *map(len, _DATED)) + _GAP)
-    is_dated = columns >= _LEAST_BAR
-    if not is_dated:
-        columns = width - taken
+    columns = width - taken - max(map(len, ["count", *numbers])) - 2 * _GAP
+    dated = 2 * (max(dates, *map(len, _DATED)) + _GAP)
+    if is_dated := columns - dated >= _LEAST_BAR:
+        columns -= dated
     table = _table("event", "count", "", *(_DATED if is_dated else ()))
     most = min(max((span.count or 0 for span in spans), default=0), _MOST)
-    for name, span, number, pair in zip(names.shown, spans, numbers, ends, strict=True):
+    for name, span, number, pair in zip(names, spans, numbers, ends, strict=True):
         bar = _bar(max(span.count or 0, 0), most, columns, ascii)
         moments = [_iso(moment)[cut] for moment in pair] if pair else ["-", "-"]
         table.add_row(name, number, Text(bar, _BAR), *(moments if is_dated else ()))
@@ -185,7 +173,7 @@ def counts(spans: Sequence[Span], *, width: int = _SVG_WIDTH, ascii: bool = Fals
         for line in _axis([*_count_ticks(most, columns)], columns, columns, ascii):
             table.add_row("", "", Text(line, "dim"))
     told = [
-        f"{_shown(span.name, 200)}: {number}, "
+        f"{_shown(span.name or '', 200)}: {number}, "
         + (f"{_iso(pair[0])} to {_iso(pair[1])} UTC" if pair else "at unknown times")
         for span, number, pair in zip(spans, numbers, ends, strict=True)
     ]
@@ -194,17 +182,7 @@ def counts(spans: Sequence[Span], *, width: int = _SVG_WIDTH, ascii: bool = Fals
 
 def svg(chart: Chart, title: str) -> str:
     """Returns a chart as an SVG document, in the colours that the reader's page has."""
-    console = Console(
-        file=io.StringIO(),
-        record=True,
-        width=_SVG_WIDTH,
-        color_system="truecolor",
-        no_color=False,
-        force_terminal=True,
-        highlight=False,
-        emoji=False,
-        legacy_windows=False,
-    )
+    console = Console(file=io.StringIO(), record=True, width=_SVG_WIDTH)
     console.print(chart.drawn)
     texts = {"TITLE": title, "HEADING": _shown(title, 90), "TOLD": chart.told}
     form = re.sub(
@@ -225,18 +203,12 @@ def svg(chart: Chart, title: str) -> str:
     return document
 
 
-@frozen
-class _Names:
-    shown: list[Text]
-    width: int
-
-
-def _names(names: Sequence[str], width: int, ascii: bool) -> _Names:
-    """The first column of a chart."""
-    limit = min(max(width, _MINIMUM_WIDTH) * 3 // 10, 32)
+def _names(names: Sequence[str], width: int, ascii: bool) -> tuple[list[Text], int]:
+    """The first column of a chart, and its width."""
+    limit = min(width * 3 // 10, 32)
     shown = [_shown(name, limit, ascii=ascii) for name in names]
     # Text is not searched for markup, unlike str.
-    return _Names([*map(Text, shown)], max(map(cell_len, ["event", *shown])))
+    return [*map(Text, shown)], max(map(cell_len, ["event", *shown]))
 
 
 def _table(*headings: str) -> Table:
@@ -339,7 +311,7 @@ def _shown(name: str, limit: int, *, ascii: bool = False) -> str:
     return set_cell_size(text[:limit], limit - len(more)).rstrip() + more
 
 
-def _ends(span: Span) -> tuple[datetime, datetime] | None:
+def _ends(span: EventSummary) -> tuple[datetime, datetime] | None:
     # One alone stands for both, and a server may mix them up.
     known = sorted(moment for moment in (span.first, span.last) if moment is not None)
     return (known[0], known[-1]) if known else None

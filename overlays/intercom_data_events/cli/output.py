@@ -176,7 +176,8 @@ def _table(
             ratio=1 if key in cut else None,
         )
     for record in records:
-        table.add_row(*(cell(shown(record.get(key))) for key in columns))
+        values = [record.get(key) for key in columns]
+        table.add_row(*(cell(f"{one:,}" if type(one) is int else shown(one)) for one in values))
     return table
 
 
@@ -226,8 +227,6 @@ def shown(value: object) -> str:
             return f"{value.value} <{value.url}>"
         case datetime():
             return moment(value)
-        case int() if not isinstance(value, bool):
-            return f"{value:,}"
     return json.dumps(value, ensure_ascii=False, default=_as_json)
 
 

@@ -121,14 +121,12 @@ def show(file: Path, number: int, *, waiting: bool, as_json: bool) -> None:
     if as_json:
         output.result_json(record)
         return
-    event = record.pop("event")
-    given = dict(event) if isinstance(event, Mapping) else {}
-    attributes = given.pop("metadata", None) or {}
-    if isinstance(created := given.get("created_at"), int):
-        given["created_at"] = _moment(created)
-    if isinstance(attributes, Mapping):
-        given |= {f"metadata.{key}": one for key, one in metadata.decode(attributes).items()}
-    fields = {name: value for name, value in {**record, **given}.items() if value is not None}
+    event = dict(event) if isinstance(event := record.pop("event"), Mapping) else {"event": event}
+    if isinstance(inner := event.get("metadata"), Mapping):
+        del event["metadata"]
+        event |= {f"metadata.{key}": value for key, value in inner.items()}
+    known = {name: value for name, value in record.items() if value is not None}
+    fields = {**known, **metadata.decode(event)}
     width = max(map(len, fields))
     for name, value in fields.items():
         output.result(f"{name:<{width}}  {output.shown(value)}")
@@ -265,7 +263,7 @@ def _short(letter: DeadLetter) -> dict[str, object]:
     # Words of the error's name, such as "not found".
     reason = re.sub("(?<=[a-z])(?=[A-Z])", " ", letter.error.removesuffix("Error")).lower()
     return {
-        "id": letter.id,
+        "id": str(letter.id),
         "died_at": f"{_moment(letter.died_at):%Y-%m-%d %H:%M}",
         "event_name": letter.event.get("event_name"),
         "contact": who,
