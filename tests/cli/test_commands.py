@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -397,6 +398,57 @@ def test_summary_counts_by_name(emulator, command):
     ]
     assert counted["count"] == 2
     assert counted["first"] == "2026-01-01T12:00:00Z"
+
+
+def test_tables_are_written_as_csv_too(emulator, command):
+    metadata = {"price": {"amount": 1, "currency": "usd"}}
+    fill(event(0, user_id="1", metadata=metadata), event(50, user_id="1", event_name="paid"))
+    done = command("list", "--user-id", "1", "--format", "csv")
+    assert (done.code, done.err) == (0, "")
+    newest, oldest = csv.DictReader(done.out.splitlines())
+    assert (newest["event_name"], newest["created_at"]) == ("paid", "2026-01-01T12:00:50Z")
+    assert json.loads(oldest["metadata"]) == metadata
+    done = command("summary", "--user-id", "1", "--format", "csv")
+    counted = {row["name"]: row for row in csv.DictReader(done.out.splitlines())}
+    assert counted.keys() == {"paid", "placed-order"}
+    assert counted["paid"]["first"] == counted["paid"]["last"] == "2026-01-01T12:00:50Z"
+    for asked in ("list", "summary"):
+        named = command(asked, "--user-id", "1", "--format", "json").out
+        assert named == command(asked, "--user-id", "1", "--json").out
+
+
+def test_a_summary_has_a_line_of_80_columns_for_each_name(emulator, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    fill(*(event(n, user_id="1", event_name=name * 60) for n, name in enumerate("ab")))
+    heading, *rows = command("summary", "--user-id", "1").out.splitlines()
+    assert heading.split()[:2] == ["event", "count"]
+    assert len(rows) == 2
+    assert all(len(row.rstrip()) <= 80 for row in rows)
+    for row in rows:
+        name, count, *first, _, _, description = row.split()
+        assert re.fullmatch("a{9,}…|b{9,}…", name)
+        assert (count, description) == ("1", "-")
+        assert " ".join(first).startswith("2026-01-01 12:00:0")
+
+
+def test_a_summary_is_one_object_for_programs(emulator, command):
+    fill(event(0, user_id="1"))
+    found = command("summary", "--user-id", "1", "--json").json
+    assert found["user_id"] == "1"
+    assert [one["name"] for one in found["events"]] == ["placed-order"]
+    assert "additional_properties" not in str(found)
+
+
+@pytest.mark.parametrize("asked", ["list", "summary"])
+def test_amounts_and_times_are_said_as_people_say_them(asked, emulator, command):
+    price = {"amount": 51044, "currency": "usd"}
+    fill(event(0, user_id="1", metadata={"price": price, "order_number": 3434, "paid_at": NOON}))
+    said = command(asked, "--user-id", "1").out
+    if asked == "list":
+        assert "price=$510.44" in said
+        assert "order_number=3434" in said
+        assert "paid_at=2026-01-01 12:00:00 UTC" in said
+    assert "UTC" in said
 
 
 @pytest.mark.parametrize("asked", ["list", "summary"])

@@ -148,6 +148,13 @@ def test_status_tells_what_is_in_the_file(emulator, command, monkeypatch):
     }
 
 
+def test_status_is_a_row_of_csv_too(emulator, command):
+    keep(0, 1)
+    [row] = csv.DictReader(command("outbox", "status", FILE, "--format", "csv").out.splitlines())
+    assert (row["file"], row["queued"], row["dead"]) == ("outbox.db", "2", "0")
+    assert row["oldest"].endswith("Z")
+
+
 def test_what_a_dead_process_had_taken_waits_again(emulator, command):
     keep(0, 1)
     with opened() as box:
