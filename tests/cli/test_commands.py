@@ -40,6 +40,7 @@ COMMANDS = [
     "import",
     "validate",
     "export",
+    "check",
     "emulator",
     "demo",
     "outbox",
@@ -250,12 +251,15 @@ def test_whoever_gives_no_token_gets_no_traceback(typed, code, emulator, termina
 
 def test_list_shows_events_newest_first(emulator, command):
     price = {"price": {"amount": 2999, "currency": "usd"}, "plan": "pro", "load": 3.5}
-    link = {"link": {"url": "https://a.example", "value": "7"}}
+    link = {"link": {"url": "https://a.example", "value": "7"}, "x_at": NOON}
     fill(event(0, user_id="1", metadata=price), event(50, user_id="1", metadata=link))
     done = command("list", "--user-id", "1")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "2026-01-01 12:00:50 UTC  placed-order  link=7 <https://a.example>",
+        (
+            "2026-01-01 12:00:50 UTC  placed-order  link=7 <https://a.example>  "
+            "x_at=2026-01-01 12:00:00 UTC"
+        ),
         "2026-01-01 12:00:00 UTC  placed-order  price=$29.99  plan=pro  load=3.5",
     ]
     [newest, oldest] = command("list", "--user-id", "1", "--json").lines
@@ -351,7 +355,7 @@ def test_follow_ends_when_a_person_in_the_terminal_says_so(emulator, terminal):
 def test_follow_cannot_be_told_to_look_never_or_all_the_time(seconds, emulator, command):
     done = command("list", "--user-id", "1", "--follow", "--interval", seconds)
     assert (done.code, done.out) == (2, "")
-    assert "--interval must be from 0.1 to 86400 seconds, not " in done.err
+    assert "--interval must be from 0.1 to 86,400 seconds, not " in done.err
 
 
 @pytest.mark.parametrize(
@@ -706,7 +710,7 @@ def test_every_help_has_an_example():
 
 def needs_a_process(example: str) -> bool:
     """Whether it takes a shell to run an example, or an interruption to end it."""
-    return bool({"|", ">"} & set(example)) or "--follow" in example
+    return bool({"|", ">", "<"} & set(example)) or "--follow" in example
 
 
 EXAMPLES = dict.fromkeys(examples())
