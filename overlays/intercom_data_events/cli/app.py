@@ -282,7 +282,7 @@ def validate(
 @_command(
     app,
     "export --user-id 314159 > events.ndjson",
-    "export --user-id 314159 --email a@b.co --format csv -o both.csv",
+    "export --user-id 314159 --format csv -o events.csv",
 )
 @connecting()
 def export(

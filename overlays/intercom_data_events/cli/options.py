@@ -19,7 +19,7 @@ from attrs import fields
 from intercom_data_events._sending.logs import shown_requests
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import UsageError
-from intercom_data_events.cli.output import Shape
+from intercom_data_events.cli.output import Shape, message
 from intercom_data_events.version import API_VERSION
 
 # The name of a parameter, after a command's where it is not the same everywhere; the option or
@@ -171,7 +171,7 @@ def connecting(
         @wraps(command)
         def merged(*own: object, **given: Any) -> None:
             connection = Connection(**{one.name: given.pop(one.name) for one in settings})
-            with shown_requests() if connection.verbose else nullcontext():
+            with shown_requests(message) if connection.verbose else nullcontext():
                 command(*own, connection=connection, **given)
 
         parameters = inspect.signature(command, eval_str=True).parameters.values()
