@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -14,19 +13,13 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from intercom_data_events.cli.charts import (
-    Histogram,
-    Span,
-    histogram_chart,
-    histogram_svg,
-    spans_chart,
-    spans_svg,
-)
+from intercom_data_events.cli.charts import Chart, Span, counts, svg, timeline
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 YEAR_1 = datetime.min.replace(tzinfo=UTC)
 YEAR_9999 = datetime.max.replace(tzinfo=UTC)
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 SVG = "{http://www.w3.org/2000/svg}"
 
 #: What has broken terminals, layouts and documents.
@@ -58,25 +51,21 @@ SPANS = st.lists(
 WIDTHS = st.integers(40, 200)
 
 
-def printed(chart, width=80, terminal=False):
+def printed(chart: Chart, width=80, terminal=False):
     file = StringIO()
     colours = "truecolor" if terminal else None
-    Console(file=file, width=width, force_terminal=terminal, color_system=colours).print(chart)
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=colours)
+    console.print(chart.drawn)
     return file.getvalue()
 
 
 def lines(chart, width=80):
-    return printed(chart, width).splitlines()
-
-
-def histogram(*moments, buckets=40):
-    made = Histogram.of(moments, buckets=buckets)
-    assert made is not None
-    return made
+    return [line.rstrip() for line in printed(chart, width).splitlines()]
 
 
 def texts(document, tag="text"):
-    return [node.text or "" for node in ElementTree.fromstring(document).iter(SVG + tag)]
+    found = [node.text or "" for node in ElementTree.fromstring(document).iter(SVG + tag)]
+    return [text.replace("\xa0", " ").strip() for text in found]
 
 
 def assert_harmless(chart, width, ascii=False):
@@ -86,205 +75,193 @@ def assert_harmless(chart, width, ascii=False):
     rows = output.split("\n")
     assert all(char.isprintable() for row in rows for char in row)
     assert all(cell_len(row) <= width for row in rows)
-    # With styles there is nothing in it but our own two, and the same text.
+    # With styles there is nothing in it but our own three, and the same text.
     styled = printed(chart, width, terminal=True)
-    assert set(re.findall(r"\x1b.{,4}?m", styled)) <= {"\x1b[0m", "\x1b[2m", "\x1b[36m"}
-    assert re.sub(r"\x1b\[(?:0|2|36)m", "", styled) == output
+    assert set(re.findall(r"\x1b.{,4}?m", styled)) <= {f"\x1b[{n}m" for n in (0, 1, 2, 36)}
+    assert re.sub(r"\x1b\[(?:0|1|2|36)m", "", styled) == output
 
 
-# Counting
+# When
 
 
-@given(MOMENTS, st.integers(1, 200))
-def test_every_event_is_in_the_bucket_of_its_time_and_in_no_other(moments, buckets):
-    made = histogram(*moments, buckets=buckets)
-    assert 1 <= len(made.begins) <= buckets
-    assert {later - earlier for earlier, later in pairwise(made.begins)} <= {made.step}
-    expected = {name: [0] * len(made.begins) for name, _ in moments}
-    for name, moment in moments:
-        # Differences, since the end of the last bucket may be after the year 9999.
-        [bucket] = [
-            number
-            for number, begin in enumerate(made.begins)
-            if timedelta() <= moment - begin < made.step
-        ]
-        expected[name][bucket] += 1
-    assert made.counts == {name: tuple(counts) for name, counts in expected.items()}
+def at(*hours, name="a"):
+    return [(name, NOON + hour * HOUR) for hour in hours]
 
 
-@given(MOMENTS)
-def test_the_most_frequent_name_is_first_whatever_the_order_of_the_events(moments):
-    made = histogram(*moments)
-    totals = [sum(counts) for counts in made.counts.values()]
-    assert totals == sorted(totals, reverse=True)
-    assert list(histogram(*reversed(moments)).counts.items()) == list(made.counts.items())
-
-
-def test_no_events_are_no_histogram():
-    assert Histogram.of([], buckets=10) is None
-
-
-def test_there_must_be_a_bucket():
-    with pytest.raises(ValueError, match="buckets is 0"):
-        Histogram.of([("a", NOON)], buckets=0)
-
-
-@pytest.mark.parametrize(
-    ("extent", "step", "first"),
-    [
-        (timedelta(), timedelta(minutes=1), "2026-01-31 12:34"),
-        (timedelta(minutes=20), timedelta(minutes=1), "2026-01-31 12:34"),
-        (timedelta(hours=2), timedelta(minutes=5), "2026-01-31 12:30"),
-        (timedelta(days=1), HOUR, "2026-01-31 12:00"),
-        (timedelta(days=7), 6 * HOUR, "2026-01-31 12:00"),
-        (timedelta(days=30), timedelta(days=1), "2026-01-31 00:00"),
-        (timedelta(days=200), timedelta(days=7), "2026-01-26 00:00"),  # A Monday
-    ],
-)
-def test_buckets_begin_where_people_would_begin_them(extent, step, first):
-    at = NOON + timedelta(minutes=34, seconds=56)
-    made = histogram(("a", at), ("a", at + extent))
-    assert made.step == step
-    assert made.begins[0].isoformat(" ").startswith(first)
-
-
-def test_all_that_a_datetime_can_hold_fits_one_bucket():
-    assert histogram(("a", YEAR_1), ("a", YEAR_9999), buckets=1).counts == {"a": (2,)}
-
-
-# In the terminal
-
-
-def test_a_histogram_shows_names_bars_totals_and_how_to_read_them():
-    orders = [*[("placed-order", NOON)] * 8, ("placed-order", NOON + 3 * HOUR)]
-    made = histogram(*orders, ("paid", NOON + HOUR), buckets=20)
-    assert lines(histogram_chart(made, width=80)) == [
-        "placed-order █           ▁ 9",
-        "paid             ▁         1",
-        "             ┬──────┬─────",
-        "             12:00  13:45",
-        "one column is 15 minutes, UTC, from 2026-01-31 12:00; █ is 8 events",
+def test_a_timeline_shows_names_bars_counts_and_how_to_read_them():
+    orders = [*at(*[0] * 8, 3, name="placed-order"), *at(1, name="paid")]
+    assert lines(timeline(orders, width=80)) == [
+        "event                                                    count",
+        "placed-order  █                                   ▁          9",
+        "paid                      ▁                                  1",
+        "              ┬───────────┬───────────┬───────────┬",
+        "              12:00       13:00       14:00       15:00",
+        "one column is 5 minutes, from 2026-01-31 12:00 UTC; █ is 8 events",
     ]
 
 
-def test_a_histogram_can_do_with_ascii():
-    made = histogram(*[("commandé", NOON)] * 8, ("commandé", NOON + 3 * HOUR), buckets=20)
-    assert lines(histogram_chart(made, width=80, ascii=True)) == [
-        "command? @           . 9",
-        "         +------+-----",
-        "         12:00  13:45",
-        "one column is 15 minutes, UTC, from 2026-01-31 12:00; @ is 8 events",
+def test_a_timeline_can_do_with_ascii():
+    orders = at(*[0] * 8, 3, name="commandé")
+    assert lines(timeline(orders, width=80, ascii=True)) == [
+        "event                                                count",
+        "command?  @                                   .          9",
+        "          +-----------+-----------+-----------+",
+        "          12:00       13:00       14:00       15:00",
+        "one column is 5 minutes, from 2026-01-31 12:00 UTC; @ is 8 events",
     ]
 
 
-def test_bars_of_all_names_have_one_scale():
-    made = histogram(*[("a", NOON)] * 800, *[("b", NOON)] * 400, ("c", NOON))
-    bars = [line.split()[1] for line in lines(histogram_chart(made, width=80))[:3]]
-    assert bars == ["█", "▄", "▁"]
+@given(MOMENTS, WIDTHS)
+def test_every_event_is_counted_once_whatever_the_order(moments, width):
+    chart = timeline(moments, width=width)
+    _, *rows = lines(chart, width)
+    names = len({name for name, _ in moments})
+    counted = [int(row.split()[-1]) for row in rows[: min(names, 13)]]
+    assert sum(counted) == len(moments)
+    assert counted[:12] == sorted(counted[:12], reverse=True)
+    again = timeline(moments[::-1], width=width)
+    assert (again.told, printed(again, width)) == (chart.told, printed(chart, width))
+
+
+def test_the_most_frequent_name_is_first_and_all_have_one_scale():
+    moments = [*at(0, name="c"), *at(*[0] * 400, name="b"), *at(*[0] * 800, name="a")]
+    shown = [line.split() for line in lines(timeline(moments, width=80))[1:4]]
+    assert shown == [["a", "█", "800"], ["b", "▄", "400"], ["c", "▁", "1"]]
 
 
 def test_names_after_the_twelfth_are_summed_up():
     moments = [(f"name-{number:03}", NOON) for number in range(500)]
-    shown = lines(histogram_chart(histogram(*moments), width=80))
+    _, *shown = lines(timeline(moments, width=80))
     assert [line.split()[0] for line in shown[:12]] == [f"name-{n:03}" for n in range(12)]
     assert shown[12].split() == ["488", "more", "names", "█", "488"]
     assert len(shown) == 13 + 3
-    shown = lines(histogram_chart(histogram(*moments[:13]), width=80))
+    _, *shown = lines(timeline(moments[:13], width=80))
     assert shown[12].startswith("1 more name ")
 
 
-def test_buckets_are_merged_where_the_terminal_has_too_few_columns():
-    moments = [("a", NOON + number * HOUR) for number in range(100)]
-    made = histogram(*moments, buckets=100)
-    row, *_, caption = lines(histogram_chart(made, width=70))
-    assert made.step == HOUR
-    assert row == f"a {'█' * 50} 100"
-    assert caption == "one column is 2 hours, UTC, from 2026-01-31 12:00; █ is 2 events"
-
-
 @pytest.mark.parametrize(
-    ("first", "last", "labels"),
+    ("last", "labels", "caption"),
     [
-        (NOON, NOON, ["12:00"]),
-        (NOON, NOON + timedelta(days=9), ["01-31 12:00", "02-03 18:00", "02-07 00:00"]),
-        (NOON, NOON + timedelta(days=40), ["2026-01-31", "2026-02-14", "2026-02-28"]),
-        (YEAR_1, YEAR_9999, ["0001-01-01", "2599-04-11", "5197-07-20", "7795-10-28"]),
+        (NOON, ["12:00"], "1 minute, from 2026-01-31 12:00 UTC"),
+        (NOON + HOUR, ["12:00", "12:15", "12:30", "12:45", "13:00"], "1 minute"),
+        (NOON + 24 * HOUR, ["12:00", "18:00", "02-01", "06:00", "12:00"], "30 minutes"),
+        (NOON + 9 * DAY, ["02-02", "02-09"], "6 hours"),
+        (NOON + 40 * DAY, ["2026-02", "2026-03"], "1 day, from 2026-01-31 00:00 UTC"),
+        (NOON + 300 * DAY, ["2026-04", "2026-07", "2026-10"], "1 week, from 2026-01-26"),
+        (NOON + 900 * DAY, ["2026-07", "2027-01", "2027-07", "2028-01", "2028-07"], "2 weeks"),
+        (YEAR_9999, ["2000", "4000", "6000", "8000"], "200 years"),
     ],
 )
-def test_the_axis_tells_as_much_of_the_time_as_the_step_needs(first, last, labels):
-    made = histogram(("a", first), ("a", last), buckets=60)
-    axis = lines(histogram_chart(made, width=80))[2]
-    assert re.split(r"\s{2,}", axis.strip()) == labels
+def test_ticks_are_where_a_calendar_has_lines(last, labels, caption):
+    chart = timeline([("a", NOON), ("a", last)], width=80)
+    *_, shown, told = lines(chart)
+    assert re.split(r"\s{2,}", shown.strip()) == labels
+    assert f"one column is {caption}" in told
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
-def test_names_counts_and_labels_are_in_columns_at_every_width(width):
-    spans = [Span("x" * 300, 10**9, NOON, NOON + 900 * HOUR), Span("b", 1, NOON, NOON)]
-    first, second, axis, *_ = lines(spans_chart(spans, width=width), width)
-    assert "x…" in first
-    assert first.endswith("┤ 1000000000")
-    assert len(first) == len(second) == width
-    assert first.index("├") == second.index("●") == axis.index("┬")
-    assert axis.count("┬") in range(2, 5)
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("days", [0.01, 1, 3, 14, 45, 89, 400, 4000])
+def test_the_label_of_a_tick_is_the_time_of_its_column(days, columns):
+    moments = [("a", NOON + timedelta(days=days) * part / 60) for part in range(61)]
+    _, row, axis, labels, caption = lines(timeline(moments, width=columns), columns)
+    step, unit, begin = re.search(
+        r"is (\d+) (\w+?)s?, from (.*) UTC", caption.replace(" of 365 days", "")
+    ).groups()
+    seconds = {"minute": 60, "hour": 3600, "day": 86400, "week": 604800, "year": 31536000}[unit]
+    first = datetime.fromisoformat(begin).replace(tzinfo=UTC)
+    marks = [match.start() for match in re.finditer("┬", axis)]
+    assert 1 <= len(marks) <= 9
+    for mark in marks:
+        label = labels[mark:].split()[0]
+        start = first + timedelta(seconds=int(step) * seconds) * (mark - row.index(row.split()[1]))
+        end = start + timedelta(seconds=int(step) * seconds)
+        # The time that a label names is within the column below which it begins.
+        assert any(
+            label in f"{moment:%Y-%m-%d %H:%M}"
+            for moment in (start + (end - start) * part / 2000 for part in range(2000))
+        ), (label, start, end)
 
 
-def test_spans_are_lines_from_first_to_last_and_moments_are_marks():
+# How often
+
+
+def test_bars_are_as_long_as_their_counts():
     spans = [
-        Span("opened-app", 400, NOON, NOON + 10 * HOUR),
-        Span("paid", 1, NOON + 10 * HOUR, NOON + 10 * HOUR),
-        Span("left", 2, None, NOON),
+        Span("opened-app", 400, NOON - 400 * DAY, NOON),
+        Span("paid", 100, NOON - 2 * DAY, NOON - DAY),
+        Span("left", 1, None, NOON),
         Span("never", 0, None, None),
+        Span("odd", None, None, None),
     ]
-    assert lines(spans_chart(spans, width=40), 40) == [
-        "opened-app ├───────────────────────┤ 400",
-        "paid                               ●   1",
-        "left       ●                           2",
-        "never                                  0",
-        "           ┬──────┬──────┬──────┬───",
-        "           12:00  14:55  17:50  20:45",
-        "from 2026-01-31 12:00:00 to 2026-01-31",
-        "22:00:00, UTC",
+    assert lines(counts(spans, width=80)) == [
+        "event       count                                       first (UTC)  last (UTC)",
+        "opened-app    400  ███████████████████████████████████  2024-12-27   2026-01-31",
+        "paid          100  ████████▊                            2026-01-29   2026-01-30",
+        "left            1  ▏                                    2026-01-31   2026-01-31",
+        "never           0                                       -            -",
+        "odd             -                                       -            -",
+        "                   ┬───────┬────────┬────────┬───────┬",
+        "                   0       100      200      300   400",
     ]
-
-
-def test_spans_of_one_second_are_a_column_of_marks():
-    spans = [Span("a", 1, NOON, NOON), Span("b", 2, NOON, NOON)]
-    assert lines(spans_chart(spans, width=80, ascii=True)) == [
-        "a * 1",
-        "b * 2",
-        "  +",
-        "  12:00:00",
-        "from 2026-01-31 12:00:00 to 2026-01-31 12:00:00, UTC",
+    assert lines(counts(spans[:2], width=80, ascii=True))[1:] == [
+        "opened-app    400  ###################################  2024-12-27   2026-01-31",
+        "paid          100  #########                            2026-01-29   2026-01-30",
+        "                   +-------+--------+--------+-------+",
+        "                   0       100      200      300   400",
     ]
 
 
-def test_a_span_that_ends_before_it_begins_is_drawn_all_the_same():
-    assert "├" in printed(spans_chart([Span("a", 2, NOON + HOUR, NOON)], width=80))
+def test_dates_have_times_where_all_is_within_two_days():
+    spans = [Span("a", 2, NOON, NOON + 30 * HOUR)]
+    assert lines(counts(spans, width=80))[1].endswith("█  01-31 12:00  02-01 18:00")
 
 
-def test_spans_without_times_and_no_spans_are_said_to_be_so():
-    assert lines(spans_chart([Span("a", 2, None, None)], width=80)) == [
-        "a  2",
-        "the times are not known",
-    ]
-    assert lines(spans_chart([], width=80)) == ["no events"]
+def test_dates_are_left_out_where_bars_would_have_no_room():
+    spans = [Span("x" * 300, 10**9, NOON, NOON + 900 * HOUR), Span("b", 1, NOON, NOON)]
+    heading, first, second, *_ = lines(counts(spans, width=40), 40)
+    assert heading.split() == ["event", "count"]
+    assert first.startswith("xxxxxxxxxxx…  1,000,000,000  ██")
+    assert (len(first), second.split()) == (40, ["b", "1", "▏"])
 
 
-@given(MOMENTS, WIDTHS, st.integers(1, 300), st.booleans())
-def test_no_name_harms_the_terminal_or_a_histograms_layout(moments, width, buckets, ascii):
-    made = histogram(*moments, buckets=buckets)
-    assert_harmless(histogram_chart(made, width=width, ascii=ascii), width, ascii)
+@given(st.integers(1, 10**12), st.integers(60, 200))
+def test_ticks_of_counts_are_round_and_at_their_place(most, width):
+    _, bar, axis, labels = lines(counts([Span("a", most, None, None)], width=width), width)
+    numbers = [int(text.replace(",", "")) for text in labels.split()]
+    assert numbers[0] == 0
+    assert len(numbers) <= 6
+    marks = [match.start() for match in re.finditer("┬", axis)]
+    assert len(marks) == len(numbers)
+    for mark, number in zip(marks, numbers, strict=True):
+        assert re.fullmatch(r"0|[125]0*", str(number // max(numbers.index(number), 1)))
+        columns = bar.count("█")
+        assert mark - marks[0] == min(columns * number // min(most, 10**10 - 1), columns - 1)
+
+
+def test_a_span_that_ends_before_it_begins_is_told_all_the_same():
+    [_, row, *_] = lines(counts([Span("a", 2, NOON + 60 * HOUR, NOON)], width=80))
+    assert row.endswith("2026-01-31   2026-02-03")
+
+
+def test_no_spans_are_said_to_be_so():
+    assert lines(counts([], width=80))[0].split()[:2] == ["event", "count"]
+    assert counts([]).told == "no events"
+
+
+@given(MOMENTS, WIDTHS, st.booleans())
+def test_no_name_harms_the_terminal_or_a_timelines_layout(moments, width, ascii):
+    assert_harmless(timeline(moments, width=width, ascii=ascii), width, ascii)
 
 
 @given(SPANS, WIDTHS, st.booleans())
-def test_no_name_and_no_number_harms_the_terminal_or_the_layout_of_spans(spans, width, ascii):
-    assert_harmless(spans_chart(spans, width=width, ascii=ascii), width, ascii)
+def test_no_name_and_no_number_harms_the_terminal_or_the_layout_of_counts(spans, width, ascii):
+    assert_harmless(counts(spans, width=width, ascii=ascii), width, ascii)
 
 
 def test_combining_characters_do_not_pile_up():
-    made = histogram(("e" + "\u0301" * 1000, NOON))
-    assert printed(histogram_chart(made, width=200)).count("\u0301") <= 32
-    assert all(text.count("\u0301") <= 26 for text in texts(histogram_svg(made, "t")))
+    chart = timeline([("e" + "\u0301" * 1000, NOON)])
+    assert printed(chart, 100).count("\u0301") <= 32
+    assert all(text.count("\u0301") <= 32 for text in texts(svg(chart, "t")))
 
 
 # As SVG
@@ -292,92 +269,73 @@ def test_combining_characters_do_not_pile_up():
 
 def assert_sound(document):
     root = ElementTree.fromstring(document)
-    allowed = {"svg", "title", "desc", "style", "g", "rect", "line", "text"}
+    allowed = {"svg", "title", "desc", "style", "g", "rect", "text"}
     assert {node.tag.removeprefix(SVG) for node in root.iter()} <= allowed
     assert root.get("role") == "img"
     assert [node.tag for node in root][:2] == [SVG + "title", SVG + "desc"]
     _, _, width, height = map(float, root.get("viewBox").split())
-    for rect in root.iter(SVG + "rect"):
-        x, y, wide, tall = (float(rect.get(key, 0)) for key in ("x", "y", "width", "height"))
-        assert wide > 0
-        assert tall > 0
-        assert x >= 0
-        assert y >= 0
-        assert x + wide <= width
-        assert y + tall <= height + 0.1
-    assert "href" not in document
-    assert "url(" not in document
+    for text in root.iter(SVG + "text"):
+        assert 0 <= float(text.get("x")) + float(text.get("textLength", 0)) < width
+        assert 0 <= float(text.get("y")) < height
+    # Nothing from elsewhere, such as a font.
+    assert not re.search(r"href|url\(|@import|@font-face", document)
 
 
-@given(MOMENTS, TEXTS, st.integers(1, 200))
-def test_no_name_breaks_a_histograms_document(moments, title, buckets):
-    made = histogram(*moments, buckets=buckets)
-    document = histogram_svg(made, title)
+@given(MOMENTS, TEXTS)
+def test_no_name_breaks_the_document_of_a_timeline(moments, title):
+    document = svg(timeline(moments), title)
     assert_sound(document)
-    assert document == histogram_svg(histogram(*reversed(moments), buckets=buckets), title)
+    assert document == svg(timeline(moments[::-1]), title)
 
 
 @given(SPANS, TEXTS)
-def test_no_name_and_no_number_breaks_a_document_of_spans(spans, title):
-    document = spans_svg(spans, title)
+def test_no_name_and_no_number_breaks_the_document_of_counts(spans, title):
+    document = svg(counts(spans), title)
     assert_sound(document)
-    assert document == spans_svg(spans, title)
+    assert document == svg(counts(spans), title)
 
 
-def test_each_bar_tells_what_it_is():
-    made = histogram(("paid & <gone>", NOON), ("paid & <gone>", NOON), ("left", NOON + HOUR))
-    title, *bars = texts(histogram_svg(made, "Events of 314159"), "title")
-    assert title == "Events of 314159"
-    assert bars == [
-        "paid & <gone>: 2, 5 minutes from 2026-01-31 12:00 UTC",
-        "left: 1, 5 minutes from 2026-01-31 13:00 UTC",
+@pytest.mark.parametrize("title", ["TOLD {0} HEADING", "{unique_id} TITLE", "</title>"])
+def test_a_title_is_shown_as_it_is(title):
+    document = svg(counts([Span("TITLE {lines}", 1, None, None)]), title)
+    assert texts(document, "title") == [title]
+    assert texts(document)[0] == title
+    assert texts(document, "desc") == ["TITLE {lines}: 1, at unknown times"]
+
+
+def test_a_document_shows_what_a_terminal_shows():
+    chart = counts([Span("注文", 2, NOON, NOON + HOUR)])
+    shown = texts(svg(chart, "Events of 1"))
+    assert [text for text in shown if text][:4] == ["Events of 1", "event", "count", "first (UTC)"]
+    assert {"注文", "2", "01-31 12:00"} <= set(shown)
+    # Wide characters have the room of two.
+    [node] = [
+        node
+        for node in ElementTree.fromstring(svg(chart, "t")).iter(SVG + "text")
+        if (node.text or "").startswith("注文")
     ]
+    assert float(node.get("textLength")) == pytest.approx(5 * 12.2)
 
 
 def test_a_document_is_described_to_those_who_do_not_see_it():
-    made = histogram(("paid", NOON), ("paid", NOON), ("left", NOON))
-    description = "paid 2, left 1; one bar is 1 minute, UTC, from 2026-01-31 12:00"
-    assert texts(histogram_svg(made, "t"), "desc") == [description]
+    chart = timeline([*at(0, 0, name="paid"), *at(0, name="left")])
+    told = "paid 2, left 1; one column is 1 minute, from 2026-01-31 12:00 UTC; █ is 2 events"
+    assert texts(svg(chart, "t"), "desc") == [told]
     spans = [Span("paid", 2, NOON, NOON + HOUR), Span("left", 0, None, None)]
-    description = (
-        "paid: 2, 2026-01-31 12:00:00 to 2026-01-31 13:00:00 UTC; left: 0, at unknown times"
-    )
-    assert texts(spans_svg(spans, "t"), "desc") == [description]
-    assert texts(spans_svg([], "t"), "desc") == ["no events"]
-
-
-def test_bars_are_stacked_in_proportion():
-    made = Histogram((NOON,), HOUR, {"a": (3 * 10**9,), "b": (10**9,)})
-    root = ElementTree.fromstring(histogram_svg(made, "t"))
-    lower, upper = (node for node in root.iter(SVG + "rect") if len(node))
-    assert float(lower.get("height")) == pytest.approx(3 * float(upper.get("height")), rel=0.01)
-    assert float(upper.get("y")) + float(upper.get("height")) == float(lower.get("y"))
-    assert "4000000000" in texts(histogram_svg(made, "t"))
-
-
-def test_names_after_the_seventh_share_a_colour():
-    moments = [(f"name-{number:03}", NOON) for number in range(500)]
-    legend = texts(histogram_svg(histogram(*moments), "t"))
-    assert {"name-006 1", "493 more names 493"} <= set(legend)
-    assert "name-007 1" not in legend
+    told = "paid: 2, 2026-01-31 12:00:00 to 2026-01-31 13:00:00 UTC; left: 0, at unknown times"
+    assert texts(svg(counts(spans), "t"), "desc") == [told]
 
 
 def test_a_document_has_a_row_for_each_of_many_spans():
     spans = [Span(f"name-{number:03}", number, NOON, NOON + HOUR) for number in range(500)]
-    shown = texts(spans_svg(spans, "t"))
+    shown = texts(svg(counts(spans), "t"))
     assert {span.name for span in spans} <= set(shown)
 
 
-def test_a_moment_is_as_visible_as_a_span():
-    spans = [Span("a", 1, NOON, NOON), Span("b", 1, YEAR_1, YEAR_9999)]
-    root = ElementTree.fromstring(spans_svg(spans, "t"))
-    widths = [float(node.get("width")) for node in root.iter(SVG + "rect") if node.get("rx")]
-    assert widths == [10, 620]
-
-
-@pytest.mark.parametrize(
-    "document", [histogram_svg(histogram(("a", NOON)), "t"), spans_svg([], "t")]
-)
-def test_a_document_has_colours_for_light_and_for_dark(document):
-    [style] = texts(document, "style")
-    assert "prefers-color-scheme: dark" in style
+def test_a_document_has_colours_for_light_and_for_dark():
+    for chart in (timeline(at(0)), counts([])):
+        [style] = texts(svg(chart, "t"), "style")
+        assert "prefers-color-scheme: dark" in style
+        # Text and axes have the page's colours, and bars one that is seen on both.
+        of_text = set(re.findall(r"chart-r\d \{ fill: ([^;} ]+)", style))
+        assert of_text <= {"currentColor", "#4c8fd0"}

@@ -1,17 +1,24 @@
-"""Charts of what happened when, for the terminal and as SVG.
+"""Charts of what happened when, and of how often, for the terminal and as SVG.
 
-Event names are whatever a server says: each passes through `_shown` before it is drawn.
+A server decides what events are called, so each name passes through `_shown` before it is drawn.
 """
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from xml.etree.ElementTree import Element, SubElement, tostring
+from html import escape, unescape
+from itertools import count, pairwise
+from typing import Literal
 
-from attrs import field, frozen
+from attrs import frozen
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group
+from rich.table import Table
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 # The year 1 begins on a Monday, so steps that are counted from here are days that begin at
@@ -26,33 +33,69 @@ _STEPS = (
     *(timedelta(days=number) for number in (1, 2, 7, 14, 28, 91, 182)),
     *(_YEAR * number for number in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 20_000)),
 )
-_UNITS = (("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
+_UNITS = (("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
+# Between two ticks of an axis of time: steps of the clock, days and weeks, then months.
+_CLOCK = tuple(step for step in _STEPS if step <= timedelta(days=7) and step != 2 * _DAY)
+_MONTHS = (
+    1,
+    3,
+    6,
+    *(12 * years for years in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)),
+)
+_MOST_TICKS = 5  # Of an axis of counts, beside the one at 0.
+_LABEL_GAP = 4  # Columns, between the labels of an axis of time.
+_MOST = 10**10 - 1  # A server may say any number; longer ones would leave no room for the chart.
 
-_ROWS = 12  # Of a histogram in the terminal.
+_ROWS = 12  # Names that a timeline shows; the others are one row.
 _MINIMUM_WIDTH = 40  # A narrower terminal cuts charts off on the right.
-_BLOCKS = " ▁▂▃▄▅▆▇█"
-_ASCII_BLOCKS = " .:-=+*#@"
+_LEAST_BAR = 12  # Columns; where they would be fewer, the dates are left out.
+_GAP = 2  # Columns, between those of a table.
+_DATED = ("first (UTC)", "last (UTC)")
+_HEIGHTS, _ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_BAR = "cyan"
 
-# Okabe and Ito's, without black, which a dark page would hide; the last is for the other names.
-_PALETTE = ("0072B2", "E69F00", "009E73", "D55E00", "56B4E9", "CC79A7", "F0E442", "999999")
-_WIDTH = 960
-_MARGIN = 20
-_CELL = 7.3  # Of a monospaced character at 12 pixels, or a little more.
-_STYLE = """
-.paper { fill: #fff } .grid { stroke: #ccc } .bar { stroke: #333; stroke-width: .5 }
-.axis { stroke: #333 }
-text { fill: #222; font: 12px ui-monospace, monospace; direction: ltr; unicode-bidi: isolate }
-.heading { font-size: 15px } .end { text-anchor: end } .middle { text-anchor: middle }
-@media (prefers-color-scheme: dark) {
-.paper { fill: #16181c } .grid { stroke: #444 } .bar { stroke: #ddd } .axis { stroke: #bbb }
-text { fill: #e6e6e6 }
-}
+_SVG_WIDTH = 100  # Columns.
+_MOST_TOLD = 100_000  # Characters.
+# What rich makes of these, dim text included, stands for the page's own colours in _SVG.
+_THEME = TerminalTheme((255, 255, 255), (0, 0, 0), [(76, 143, 208)] * 8)
+_COLOURS = {"#000000": "currentColor", "#666666": "currentColor; opacity: .65"}
+_SVG = """\
+<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}">
+<title>TITLE</title>
+<desc>TOLD</desc>
+<style>
+text {{ font: {char_height}px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }}
+text {{ direction: ltr; unicode-bidi: isolate }}
+{styles}
+svg {{ color: #222 }} .paper {{ fill: #fff }}
+@media (prefers-color-scheme: dark) {{ svg {{ color: #e6e6e6 }} .paper {{ fill: #16181c }} }}
+</style>
+<rect class="paper" width="{width}" height="{height}"/>
+<text x="{terminal_x}" y="28" fill="currentColor">HEADING</text>
+<g transform="translate({terminal_x}, {terminal_y})">
+{matrix}
+</g>
+</svg>
 """
 
 
 @frozen
+class Chart:
+    """A chart to draw.
+
+    Attributes:
+        drawn: What rich draws.
+        told: What it shows, in words.
+    """
+
+    drawn: Group
+    told: str
+
+
+@frozen
 class Span:
-    """When events of one name happened.
+    """How often events of one name happened, and since when.
 
     Attributes:
         name: What happened.
@@ -67,254 +110,213 @@ class Span:
     last: datetime | None
 
 
-@frozen
-class Histogram:
-    """How often events of each name happened in each of some equal stretches of time.
-
-    Attributes:
-        begins: When each bucket begins, in UTC, the earliest first. There is at least one.
-        step: How long each bucket is.
-        counts: By name, one number for each bucket; the most frequent name first.
-    """
-
-    begins: tuple[datetime, ...]
-    step: timedelta
-    counts: Mapping[str, tuple[int, ...]] = field(hash=False)
-
-    @classmethod
-    def of(cls, moments: Iterable[tuple[str, datetime]], *, buckets: int) -> Histogram | None:
-        """Counts events, or returns None where there are none.
-
-        Args:
-            moments: What happened and when, in any order, as aware datetimes in UTC.
-            buckets: How many buckets there may be. There are as many as the shortest step among
-                minutes, hours, days, weeks and years needs, from the first event to the last.
-
-        Raises:
-            ValueError: There may be no bucket.
-
-        Example:
-            >>> noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
-            >>> Histogram.of([("a", noon), ("a", noon + timedelta(hours=2))], buckets=3).counts
-            {'a': (1, 0, 1)}
-        """
-        if buckets < 1:
-            raise ValueError(f"buckets is {buckets}: there must be at least one")
-        since = [(name, moment - _ORIGIN) for name, moment in moments]
-        if not since:
-            return None
-        first, last = min(time for _, time in since), max(time for _, time in since)
-        step = next(step for step in _STEPS if last // step - first // step < buckets)
-        begin, end = first // step, last // step + 1
-        counts: dict[str, list[int]] = {}
-        for name, time in since:
-            counts.setdefault(name, [0] * (end - begin))[time // step - begin] += 1
-        ranked = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
-        return cls(
-            tuple(_ORIGIN + step * number for number in range(begin, end)),
-            step,
-            {name: tuple(numbers) for name, numbers in ranked},
-        )
-
-
-def histogram_chart(histogram: Histogram, *, width: int, ascii: bool = False) -> Text:
-    """Draws a histogram for the terminal: a row for each name, and an axis of time.
-
-    Where there are more buckets than columns, a column stands for several.
+def timeline(
+    moments: Sequence[tuple[str, datetime]], *, width: int = _SVG_WIDTH, ascii: bool = False
+) -> Chart:
+    """Draws how often events happened in equal stretches of time: a row for each name.
 
     Args:
-        histogram: What to draw.
+        moments: What happened and when, in any order, as aware datetimes in UTC; at least one.
         width: How wide the chart may be, in columns of the terminal, from 40.
         ascii: Whether the terminal can show nothing but ASCII.
     """
-    rows = _top(histogram, _ROWS)
-    frame = _Frame.around([(name, sum(row)) for name, row in rows], width, ascii)
-    merged = -(-len(histogram.begins) // frame.columns)
-    step = histogram.step * merged
-    begins = range(0, len(histogram.begins), merged)
-    cells = [[sum(row[begin : begin + merged]) for begin in begins] for _, row in rows]
-    most = max((number for row in cells for number in row), default=0) or 1
-    blocks = _ASCII_BLOCKS if ascii else _BLOCKS
-    # Rounded up, so that whatever happened can be seen.
-    bars = ["".join(blocks[-(-number * 8 // most)] for number in row) for row in cells]
-    first, last = histogram.begins[0], histogram.begins[-1]
+    often = Counter(name for name, _ in moments)
+    ranked = sorted(often, key=lambda name: (-often[name], name))
+    places = {name: min(place, _ROWS) for place, name in enumerate(ranked)}
+    titles = ranked[:_ROWS]
+    if len(ranked) > _ROWS:
+        titles.append(_counted(len(ranked) - _ROWS, "more name"))
+    # The longest number is that of all.
+    names, numbers = _names(titles, width, ascii), len(_number(len(moments)))
+    room = max(width, _MINIMUM_WIDTH) - names.width - max(numbers, len("count")) - 2 * _GAP
+    since = [(places[name], moment - _ORIGIN) for name, moment in moments]
+    first, last = min(time for _, time in since), max(time for _, time in since)
+    step = next(step for step in _STEPS if last // step - first // step < room)
+    begin, size = first // step, last // step - first // step + 1
+    rows = [[0] * size for _ in titles]
+    for place, time in since:
+        rows[place][time // step - begin] += 1
+    most = max(map(max, rows))
+    heights = _ASCII_HEIGHTS if ascii else _HEIGHTS
+    table = _table("event", "", "count")
+    for name, row in zip(names.shown, rows, strict=True):
+        # Rounded up, so that whatever happened can be seen.
+        bars = "".join(heights[-(-number * 8 // most)] for number in row)
+        table.add_row(name, Text(bars, _BAR), Text(_number(sum(row))))
+    origin = _ORIGIN + step * begin
+    for line in _axis(_time_ticks(origin, _ORIGIN + last, step, size), size, room, ascii):
+        table.add_row("", Text(line, "dim"), "")
     caption = (
-        f"one column is {_in_words(step)}, UTC, from {_iso(first)[:16]}; "
-        f"{blocks[-1]} is {_counted(most, 'event')}"
+        f"one column is {_in_words(step)}, from {_iso(origin)[:16]} UTC; "
+        f"{heights[-1]} is {_counted(most, 'event')}"
     )
-    return frame.chart(bars, _axis(first, last, step, len(begins), ascii), caption)
+    told = ", ".join(
+        f"{_shown(title, 200)} {sum(row):,}" for title, row in zip(titles, rows, strict=True)
+    )
+    return Chart(Group(table, Text(caption, "dim")), f"{told}; {caption}")
 
 
-def spans_chart(spans: Sequence[Span], *, width: int, ascii: bool = False) -> Text:
-    """Draws for the terminal from when to when something happened: a row for each span.
+def counts(spans: Sequence[Span], *, width: int = _SVG_WIDTH, ascii: bool = False) -> Chart:
+    """Draws how often something happened, as bars, and tells since when: a row for each span.
 
-    The arguments are those of `histogram_chart`.
+    The other arguments are those of `timeline`.
     """
-    if not spans:
-        return Text("no events")
-    frame = _Frame.around([(span.name, span.count) for span in spans], width, ascii)
-    extent = _extent(spans)
-    if extent is None:
-        return frame.chart([""] * len(spans), [], "the times are not known")
-    first, last = extent
-    columns = frame.columns if first < last else 1
-    left, line, right, mark = "|-|*" if ascii else "├─┤●"
-    bars = []
-    for span in spans:
-        bar = ""
-        if ends := _ends(span):
-            begin, end = (round(_share(moment, extent) * (columns - 1)) for moment in ends)
-            bar = mark if begin == end else left + line * (end - begin - 1) + right
-            bar = " " * begin + bar
-        bars.append(bar)
-    step = (last - first) / max(columns - 1, 1)
-    caption = f"from {_iso(first)} to {_iso(last)}, UTC"
-    return frame.chart(bars, _axis(first, last, step, columns, ascii), caption)
+    width = max(width, _MINIMUM_WIDTH)
+    names = _names([span.name for span in spans], width, ascii)
+    numbers = [_number(span.count) for span in spans]
+    ends = [_ends(span) for span in spans]
+    known = [moment for pair in ends for moment in pair or ()]
+    cut = slice(10)
+    if known and max(known) - min(known) < 2 * _DAY:
+        cut = slice(5, 16)  # Days alone would say too little.
+    dates = cut.stop - (cut.start or 0)
+    taken = names.width + max(map(len, ["count", *numbers])) + 2 * _GAP
+    columns = width - taken - 2 * (max(dates, *map(len, _DATED)) + _GAP)
+    is_dated = columns >= _LEAST_BAR
+    if not is_dated:
+        columns = width - taken
+    table = _table("event", "count", "", *(_DATED if is_dated else ()))
+    most = min(max((span.count or 0 for span in spans), default=0), _MOST)
+    for name, span, number, pair in zip(names.shown, spans, numbers, ends, strict=True):
+        bar = _bar(max(span.count or 0, 0), most, columns, ascii)
+        moments = [_iso(moment)[cut] for moment in pair] if pair else ["-", "-"]
+        table.add_row(name, number, Text(bar, _BAR), *(moments if is_dated else ()))
+    if spans:
+        for line in _axis([*_count_ticks(most, columns)], columns, columns, ascii):
+            table.add_row("", "", Text(line, "dim"))
+    told = [
+        f"{_shown(span.name, 200)}: {number}, "
+        + (f"{_iso(pair[0])} to {_iso(pair[1])} UTC" if pair else "at unknown times")
+        for span, number, pair in zip(spans, numbers, ends, strict=True)
+    ]
+    return Chart(Group(table), "; ".join(told) or "no events")
 
 
-def histogram_svg(histogram: Histogram, title: str) -> str:
-    """Returns a histogram as an SVG document: stacked bars, with a colour for each name.
-
-    There are seven such colours, and another for all other names together.
-    """
-    rows = _top(histogram, len(_PALETTE) - 1)
-    first, last, step = histogram.begins[0], histogram.begins[-1], _in_words(histogram.step)
-    names = ", ".join(f"{_shown(name, 200)} {_number(sum(row))}" for name, row in rows)
-    caption = f"one bar is {step}, UTC, from {_iso(first)[:16]}"
-    svg = _document(380 + 20 * -(-len(rows) // 3), title, f"{names or 'no events'}; {caption}")
-    size = len(histogram.begins)
-    highest = max(sum(row[bucket] for _, row in rows) for bucket in range(size))
-    power = 10 ** (len(str(highest)) - 1)
-    units = (power // 5 or 1, power // 2 or 1, power, power * 2)
-    unit = next(unit for unit in units if highest <= unit * 5)
-    lines = max(-(-highest // unit), 1)
-    left, right, top, bottom = _CELL * len(_number(unit * lines)) + 44, _WIDTH - _MARGIN, 50, 320
-    for line in range(lines + 1):
-        y = bottom - (bottom - top) * line / lines
-        _add(svg, "line", "grid", x1=left, x2=right, y1=y, y2=y)
-        _add(svg, "text", "end", _number(unit * line), x=left - 8, y=y + 4)
-    wide = min((right - left) / size, 60.0)
-    drawn = [0] * size
-    for place, ((name, row), colour) in enumerate(zip(rows, _PALETTE, strict=False)):
-        group = _add(svg, "g", fill=f"#{colour}")
-        for bucket, number in enumerate(row):
-            if number:
-                drawn[bucket] += number
-                y = bottom - (bottom - top) * (drawn[bucket] / (unit * lines))
-                # A bar of no height would not be drawn.
-                tall = max((bottom - top) * (number / (unit * lines)), 1.0)
-                x = left + wide * (bucket + 0.05)
-                bar = _add(group, "rect", "bar", x=x, y=y, width=wide * 0.9, height=tall)
-                told = f"{_number(number)}, {step} from {_iso(histogram.begins[bucket])[:16]} UTC"
-                _add(bar, "title", text=f"{_shown(name, 200)}: {told}")
-        x, y = _MARGIN + place % 3 * 310, 380 + place // 3 * 20
-        _add(group, "rect", "bar", x=x, y=y - 10, width=12, height=12)
-        _add(svg, "text", text=f"{_shown(name, 26)} {_number(sum(row))}", x=x + 18, y=y)
-    _add(svg, "line", "axis", x1=left, x2=right, y1=bottom, y2=bottom)
-    part, ticks = _ticks(first, last, histogram.step, size, int(wide * size / _CELL / 1.2), 6)
-    for tick in ticks:
-        x = left + wide * tick
-        _add(svg, "line", "axis", x1=x, x2=x, y1=bottom, y2=bottom + 5)
-        _add(svg, "text", "middle", _iso(histogram.begins[tick])[part], x=x, y=bottom + 18)
-    _add(svg, "text", "end", caption, x=right, y=bottom + 36)
-    return tostring(svg, encoding="unicode") + "\n"
-
-
-def spans_svg(spans: Sequence[Span], title: str) -> str:
-    """Returns as an SVG document from when to when something happened: a row for each span."""
-    told = []
-    for span in spans:
-        ends = _ends(span)
-        when = f"{_iso(ends[0])} to {_iso(ends[1])} UTC" if ends else "at unknown times"
-        told.append(f"{_shown(span.name, 200)}: {_number(span.count)}, {when}")
-    left, right, bottom = 230, _WIDTH - 120, 50 + 22 * len(spans)
-    svg = _document(bottom + 46, title, "; ".join(told) or "no events")
-    if extent := _extent(spans):
-        first, last = extent
-        room = int((right - left) / _CELL)
-        step = (last - first) / room
-        part, ticks = _ticks(first, last, step, room, room if step else 0, 6)
-        for tick in ticks:
-            x = left + (right - left) * tick / room
-            _add(svg, "line", "grid", x1=x, x2=x, y1=44, y2=bottom + 5)
-            _add(svg, "text", "middle", _iso(first + step * tick)[part], x=x, y=bottom + 18)
-        caption = f"from {_iso(first)} to {_iso(last)}, UTC"
-        _add(svg, "text", "end", caption, x=_WIDTH - _MARGIN, y=bottom + 36)
-    for place, span in enumerate(spans):
-        y = 60 + 22 * place
-        row = _add(svg, "g", fill=f"#{_PALETTE[0]}")
-        _add(row, "title", text=told[place])
-        _add(row, "text", text=_shown(span.name, 26), x=_MARGIN, y=y + 4)
-        if extent and (ends := _ends(span)):
-            begin, end = (left + (right - left) * _share(moment, extent) for moment in ends)
-            # As wide as it is high at least, or a moment would not be drawn.
-            x, width = begin - 5, end - begin + 10
-            _add(row, "rect", "bar", x=x, y=y - 5, width=width, height=10, rx=5)
-        _add(row, "text", "end", _number(span.count), x=_WIDTH - _MARGIN, y=y + 4)
-    return tostring(svg, encoding="unicode") + "\n"
+def svg(chart: Chart, title: str) -> str:
+    """Returns a chart as an SVG document, in the colours that the reader's page has."""
+    console = Console(
+        file=io.StringIO(),
+        record=True,
+        width=_SVG_WIDTH,
+        color_system="truecolor",
+        no_color=False,
+        force_terminal=True,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    console.print(chart.drawn)
+    texts = {"TITLE": title, "HEADING": _shown(title, 90), "TOLD": chart.told}
+    form = re.sub(
+        "|".join(texts),
+        lambda word: re.sub("([{}])", r"\1\1", escape(_shown(texts[word[0]], _MOST_TOLD))),
+        _SVG,
+    )
+    document = console.export_svg(theme=_THEME, code_format=form, unique_id="chart")
+    # rich draws line ends, clips by references, and takes each character for as wide as a column.
+    document = re.sub(r"<text [^>]*>\n</text>|(?<=\") clip-path=\"[^\"]*\"", "", document)
+    document = re.sub(
+        r'(?<= textLength=")[^"]*(?="[^>]*>([^<]*)<)',
+        lambda found: f'{cell_len(unescape(found[1])) * 12.2:g}" lengthAdjust="spacingAndGlyphs',
+        document,
+    )
+    for colour, of_page in _COLOURS.items():
+        document = document.replace(f"fill: {colour}", f"fill: {of_page}")
+    return document
 
 
 @frozen
-class _Frame:
-    """Names on the left and numbers on the right, with room for so many columns between them."""
-
-    names: tuple[str, ...]
-    numbers: tuple[str, ...]
+class _Names:
+    shown: list[Text]
     width: int
-    columns: int
-
-    @classmethod
-    def around(cls, rows: Sequence[tuple[str, int | None]], width: int, ascii: bool) -> _Frame:
-        width = max(width, _MINIMUM_WIDTH)
-        names = [_shown(name, min(width * 35 // 100, 32), ascii=ascii) for name, _ in rows]
-        numbers = [_number(number) for _, number in rows]
-        widest = max(map(cell_len, names), default=0)
-        longest = max(map(len, numbers), default=0)
-        return cls(
-            tuple(set_cell_size(name, widest) for name in names),
-            tuple(number.rjust(longest) for number in numbers),
-            width,
-            width - widest - longest - 2,
-        )
-
-    def chart(self, bars: Sequence[str], axis: Sequence[str], caption: str) -> Text:
-        widest = max(map(len, [*bars, *axis[:1]]), default=0)
-        lines = [
-            Text.assemble(name, " ", (bar.ljust(widest), "cyan"), " ", number)
-            for name, bar, number in zip(self.names, bars, self.numbers, strict=True)
-        ]
-        indent = " " * (cell_len(self.names[0]) + 1 if self.names else 0)
-        lines += [Text(indent + line, "dim") for line in axis]
-        lines += [Text(line, "dim") for line in textwrap.wrap(caption, self.width)]
-        # Text is not searched for markup, unlike str.
-        return Text("\n", no_wrap=True, overflow="crop").join(lines)
 
 
-def _axis(first: datetime, last: datetime, step: timedelta, columns: int, ascii: bool) -> list[str]:
-    cut, ticks = _ticks(first, last, step, columns, columns, 4)
-    labels = ""
-    for tick in ticks:
-        labels = labels.ljust(tick) + _iso(first + step * tick)[cut]
+def _names(names: Sequence[str], width: int, ascii: bool) -> _Names:
+    """The first column of a chart."""
+    limit = min(max(width, _MINIMUM_WIDTH) * 3 // 10, 32)
+    shown = [_shown(name, limit, ascii=ascii) for name in names]
+    # Text is not searched for markup, unlike str.
+    return _Names([*map(Text, shown)], max(map(cell_len, ["event", *shown])))
+
+
+def _table(*headings: str) -> Table:
+    """A table without lines, the counts of which are at the right of their column."""
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for heading in headings:
+        justify: Literal["left", "right"] = "right" if heading == "count" else "left"
+        table.add_column(heading, justify=justify, no_wrap=True, overflow="crop")
+    return table
+
+
+def _bar(number: int, most: int, columns: int, ascii: bool) -> str:
+    # Rounded up, so that whatever happened can be seen.
+    eighths = -(-min(number, most) * columns * 8 // max(most, 1))
+    if ascii:
+        return "#" * -(-eighths // 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def _axis(ticks: Sequence[tuple[int, str]], size: int, room: int, ascii: bool) -> tuple[str, str]:
+    """An axis of so many columns with its ticks, and their labels, which have more room."""
     line, mark = "-+" if ascii else "─┬"
-    return ["".join(mark if at in ticks else line for at in range(columns)), labels]
+    marked = {at for at, _ in ticks}
+    labels = ""
+    for at, label in ticks:
+        labels = labels.ljust(max(min(at, room - len(label)), 0)) + label
+    return "".join(mark if at in marked else line for at in range(size)), labels
 
 
-def _ticks(
-    first: datetime, last: datetime, step: timedelta, places: int, room: int, most: int
-) -> tuple[slice, range]:
-    """Which part of a time to show, and at which places, with so much room in characters."""
-    if step < _DAY and first.date() == last.date():
-        cuts = [slice(11, 16 if step >= timedelta(minutes=1) else 19)]
-    elif step < _DAY:
-        cuts = [slice(5, 16), slice(5, 10)]
-    elif first.year == last.year:
-        cuts = [slice(10), slice(5, 10)]
-    else:
-        cuts = [slice(10), slice(7), slice(4)]
-    lengths = [cut.stop - (cut.start or 0) + 1 for cut in cuts]
-    chosen = next((at for at, length in enumerate(lengths) if room >= 2 * length), -1)
-    ticks = max(min(room // lengths[chosen], places, most), 1)
-    return cuts[chosen], range(0, places, -(-places // ticks))
+def _count_ticks(most: int, columns: int) -> Iterator[tuple[int, str]]:
+    """Columns and labels of counts up to one, which are 1, 2 or 5 and zeros apart."""
+    room = columns // (2 * len(_number(most)) + 1)
+    units = (unit * 10**power for power in count() for unit in (1, 2, 5))
+    unit = next(unit for unit in units if most // unit <= min(room, _MOST_TICKS))
+    for tick in range(0, most + 1, unit):
+        yield min(columns * tick // max(most, 1), columns - 1), _number(tick)
+
+
+def _time_ticks(
+    first: datetime, last: datetime, step: timedelta, size: int
+) -> list[tuple[int, str]]:
+    """Columns and labels of midnights, beginnings of months, and so on: as many as have room."""
+    units: Sequence[timedelta | int] = (*_CLOCK, *_MONTHS)
+    for unit in units:
+        ticks = [
+            ((moment - first) // step, _label(moment, unit))
+            for moment in _boundaries(first, last, unit, size)
+            if moment >= first
+        ]
+        if ticks and all(
+            later - at - len(label) >= _LABEL_GAP for (at, label), (later, _) in pairwise(ticks)
+        ):
+            return ticks
+    return [(0, _iso(first)[:10])]
+
+
+def _boundaries(
+    first: datetime, last: datetime, unit: timedelta | int, most: int
+) -> Iterator[datetime]:
+    """Multiples of a unit, or of so many months, from one time to another; none if too many."""
+    if isinstance(unit, timedelta):
+        if (last - first) // unit <= most:
+            begin, end = -((_ORIGIN - first) // unit), (last - _ORIGIN) // unit
+            yield from (_ORIGIN + unit * number for number in range(begin, end + 1))
+        return
+    begin, end = (moment.year * 12 + moment.month - 1 for moment in (first, last))
+    if (end - begin) // unit <= most:
+        for month in range(begin // unit * unit, end + 1, unit):
+            if (
+                month >= 12
+                and (found := datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)) >= first
+            ):
+                yield found
+
+
+def _label(moment: datetime, unit: timedelta | int) -> str:
+    text = _iso(moment)
+    if isinstance(unit, timedelta):
+        return text[5:10] if unit >= _DAY or text[11:16] == "00:00" else text[11:16]
+    return text[:7] if unit < 12 else text[:4]
 
 
 def _shown(name: str, limit: int, *, ascii: bool = False) -> str:
@@ -337,35 +339,16 @@ def _shown(name: str, limit: int, *, ascii: bool = False) -> str:
     return set_cell_size(text[:limit], limit - len(more)).rstrip() + more
 
 
-def _top(histogram: Histogram, limit: int) -> list[tuple[str, tuple[int, ...]]]:
-    rows = list(histogram.counts.items())
-    if rest := rows[limit:]:
-        total = tuple(map(sum, zip(*(row for _, row in rest), strict=True)))
-        rows[limit:] = [(_counted(len(rest), "more name"), total)]
-    return rows
-
-
 def _ends(span: Span) -> tuple[datetime, datetime] | None:
     # One alone stands for both, and a server may mix them up.
     known = sorted(moment for moment in (span.first, span.last) if moment is not None)
     return (known[0], known[-1]) if known else None
 
 
-def _extent(spans: Sequence[Span]) -> tuple[datetime, datetime] | None:
-    known = [moment for span in spans for moment in _ends(span) or ()]
-    return (min(known), max(known)) if known else None
-
-
-def _share(moment: datetime, extent: tuple[datetime, datetime]) -> float:
-    first, last = extent
-    return (moment - first) / (last - first) if first < last else 0.0
-
-
 def _number(number: int | None) -> str:
     if number is None:
         return "-"
-    # A server may say any number; longer ones would leave no room for the chart.
-    return str(number) if abs(number) < 10**10 else f"{'<-' if number < 0 else '>'}10^10"
+    return f"{number:,}" if abs(number) <= _MOST else f"{'<-' if number < 0 else '>'}10^10"
 
 
 def _counted(number: int, noun: str) -> str:
@@ -382,24 +365,3 @@ def _in_words(step: timedelta) -> str:
 
 def _iso(moment: datetime) -> str:
     return moment.isoformat(" ")[:19]
-
-
-def _document(height: int, title: str, description: str) -> Element:
-    svg = Element("svg", xmlns="http://www.w3.org/2000/svg", role="img")
-    svg.set("viewBox", f"0 0 {_WIDTH} {height}")
-    _add(svg, "title", text=_shown(title, 200))
-    _add(svg, "desc", text=description)
-    _add(svg, "style", text=_STYLE)
-    _add(svg, "rect", "paper", width=_WIDTH, height=height)
-    _add(svg, "text", "heading", _shown(title, 100), x=_MARGIN, y=28)
-    return svg
-
-
-def _add(
-    parent: Element, tag: str, kind: str = "", text: str = "", **attributes: float | str
-) -> Element:
-    node = SubElement(parent, tag, {"class": kind} if kind else {})
-    for name, value in attributes.items():
-        node.set(name, value if isinstance(value, str) else f"{value:.1f}")
-    node.text = text or None
-    return node

@@ -29,7 +29,6 @@ from intercom_data_events.timestamps import to_unix
 _PER_PAGE = 50
 # What --follow begins with.
 _FOLLOWED = 10
-_SVG_BUCKETS = 60
 
 
 def track(
@@ -171,9 +170,10 @@ def summarise(
     if plot or svg is not None:
         spans = [charts.Span(one.name or "", one.count, one.first, one.last) for one in found]
         if plot and not as_json:
-            output.draw(charts.spans_chart(spans, width=output.width(), ascii=output.is_ascii()))
+            drawn = charts.counts(spans, width=output.width(), ascii=output.is_ascii())
+            output.draw(drawn.drawn)
         if svg is not None:
-            _write(svg, charts.spans_svg(spans, f"Events of {_whose(identity)}"))
+            _write(svg, charts.counts(spans), _whose(identity))
     elif not as_json:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("event", "count", "first (UTC)", "last (UTC)", "description"):
@@ -280,24 +280,20 @@ def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Pa
     ]
     if unknown := len(events) - len(moments):
         output.message(f"{unknown:,} events have no time that can be read; they are not drawn.")
-    width = output.width()
-    histogram = charts.Histogram.of(moments, buckets=max(1, width // 2))
+    if not moments:
+        unwritten = f"{svg} is not written" if svg is not None else "there is nothing to draw"
+        output.message(f"No events: {unwritten}.")
+        return
     if plot:
-        if histogram is None:
-            output.message("No events: there is nothing to draw.")
-        else:
-            output.draw(charts.histogram_chart(histogram, width=width, ascii=output.is_ascii()))
+        chart = charts.timeline(moments, width=output.width(), ascii=output.is_ascii())
+        output.draw(chart.drawn)
     if svg is not None:
-        fine = charts.Histogram.of(moments, buckets=_SVG_BUCKETS)
-        if fine is None:
-            output.message(f"No events: {svg} is not written.")
-        else:
-            _write(svg, charts.histogram_svg(fine, f"Events of {whose}"))
+        _write(svg, charts.timeline(moments), whose)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, chart: charts.Chart, whose: str) -> None:
     with replacing(path, UsageError) as file:
-        file.write(text)
+        file.write(charts.svg(chart, f"Events of {whose}"))
     output.message(f"Written: {path}")
 
 

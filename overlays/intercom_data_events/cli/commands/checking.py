@@ -1,0 +1,174 @@
+"""The command `check`: whether Intercom can be reached and takes the access token, in one look."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from enum import StrEnum
+
+import attrs
+import httpx
+from attrs import define
+
+from intercom_data_events import DataEventsClient
+from intercom_data_events._sending.causes import causes
+from intercom_data_events._sending.engines.connections import proxy_of
+from intercom_data_events._sending.quota import ClockSkew
+from intercom_data_events._sending.rate_limit import RateLimit
+from intercom_data_events._sending.retry import ErrorClass, classify
+from intercom_data_events._sending.settings import region_of, resolve_version
+from intercom_data_events._validation import printable
+from intercom_data_events.cli import output
+from intercom_data_events.cli.connection import Connection
+from intercom_data_events.cli.exit_codes import Exit, exit_code
+from intercom_data_events.errors import (
+    APIConnectionError,
+    APIResponseError,
+    APITimeoutError,
+    ConfigurationError,
+    IntercomError,
+    NotFoundError,
+    RateLimitError,
+)
+
+# What fails below HTTP, by the names of exceptions: engines have those of several libraries.
+_FAILURES = {"ProxyError": "proxy", "gaierror": "dns", "ConnectionRefusedError": "refused"}
+
+
+class _Token(StrEnum):
+    """What Intercom says of the access token."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+
+
+@define
+class _Found:
+    """What is known of the connection; None for what is not."""
+
+    token: _Token = _Token.UNKNOWN
+    base_url: str | None = None
+    region: str | None = None
+    proxy: str | None = None
+    version: str | None = None
+    answered_version: str | None = None
+    quota: RateLimit | None = None
+    clock_ahead: float | None = None
+    seconds: float | None = None
+    failure: str | None = None
+
+
+def check(connection: Connection, *, as_json: bool) -> None:
+    """Makes one request that changes nothing, and tells what there is to know of the connection.
+
+    It asks for the summary of a contact that does not exist: where Intercom answers that there is
+    none, it has accepted the token.
+
+    Raises:
+        IntercomError: Events cannot be sent; what is known is told before.
+    """
+    found = _Found()
+    problem: IntercomError | None = None
+    try:
+        _ask(connection, found)
+    except IntercomError as error:
+        problem = error
+        found.token = _token(error)
+        found.failure = _failure(error, is_proxied=found.proxy is not None)
+    if as_json:
+        output.result_json({"ok": problem is None, **attrs.asdict(found)})
+    else:
+        for name, text in _lines(found):
+            output.result(f"{name:<8}{text}")
+    if problem is not None:
+        raise problem
+
+
+def _ask(connection: Connection, found: _Found) -> None:
+    """Finds out one thing after another, so that what is before a problem is known."""
+    found.base_url = connection.address
+    found.region = region_of(found.base_url)
+    found.version = resolve_version(connection.api_version)
+    if proxy := proxy_of(httpx.URL(found.base_url)):
+        found.proxy = str(proxy)
+    problem: APIResponseError | None = None
+    with DataEventsClient(**connection.to_read()) as client:
+        sent = time.time()
+        try:
+            headers = client.with_raw_response.summary(user_id=f"check-{uuid.uuid4()}").headers
+        except APIResponseError as error:
+            problem, headers = error, error.response.headers
+        received = time.time()
+    found.seconds = round(received - sent, 3)
+    found.answered_version = printable(headers.get("intercom-version", ""), 40) or None
+    found.quota = RateLimit.from_headers(headers)
+    if "date" in headers:
+        skew = ClockSkew()
+        skew.learn(headers["date"], sent, received)
+        found.clock_ahead = round(skew.ahead, 1)
+    is_unknown = isinstance(problem, NotFoundError) and classify(problem) is ErrorClass.PERMANENT
+    if problem is not None and not is_unknown:
+        raise problem
+    found.token = _Token.ACCEPTED
+
+
+def _token(error: IntercomError) -> _Token:
+    if exit_code(error) is Exit.DENIED:
+        return _Token.REJECTED
+    # A request too many is one that was counted, for the app that the token is of.
+    if isinstance(error, RateLimitError):
+        return _Token.ACCEPTED
+    if isinstance(error, ConfigurationError) and not os.environ.get("INTERCOM_ACCESS_TOKEN"):
+        return _Token.MISSING
+    return _Token.UNKNOWN
+
+
+def _failure(error: IntercomError, *, is_proxied: bool) -> str | None:
+    """Which part of a connection failed; None where there was an answer."""
+    if not isinstance(error, APIConnectionError):
+        return None
+    names = [type(one).__name__ for one in causes(error)]
+    if any(name.startswith("SSL") for name in names):
+        return "tls"
+    if isinstance(error, APITimeoutError):
+        return "timeout"
+    named = next((_FAILURES[name] for name in names if name in _FAILURES), "connection")
+    # A client resolves the proxy's name alone, and connects to nothing else.
+    return "proxy" if is_proxied and named in ("dns", "refused") else named
+
+
+def _lines(found: _Found) -> Iterator[tuple[str, str]]:
+    yield "token", found.token
+    region = f" (region {found.region})" if found.region else ""
+    yield "address", f"{found.base_url or 'unknown'}{region}"
+    yield "proxy", found.proxy or "none"
+    answered = ""
+    if found.answered_version is not None:
+        is_same = found.answered_version == found.version
+        answered = ", as answered" if is_same else f", but {found.answered_version} was answered"
+    yield "version", f"{found.version or 'unknown'}{answered}"
+    if found.failure is not None:
+        yield "failure", found.failure
+    if found.seconds is None:
+        return
+    yield "answer", f"after {found.seconds:.2f} s"
+    if found.quota is None:
+        yield "quota", "not told"
+    else:
+        left = f"{found.quota.remaining:,} of {found.quota.limit:,} requests left"
+        yield "quota", f"{left} until {output.moment(found.quota.reset_at)}"
+    yield "clock", _clock(found.clock_ahead)
+
+
+def _clock(ahead: float | None) -> str:
+    if ahead is None:
+        return "unknown, as the answer has no date"
+    if not ahead:
+        return "the same as the server's"
+    side = "behind" if ahead > 0 else "ahead of"
+    by = output.duration(abs(ahead))
+    return f"{by} {side} the server's; set it, because events get their times from it"
