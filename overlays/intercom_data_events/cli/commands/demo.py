@@ -38,7 +38,7 @@ _READING = 2.5  # Seconds that a person has to read a screen.
 _EVENTS, _QUOTA, _WINDOW, _LINE = 200, 100, 2.0, 70
 # The kill: events that the process has tracked by then, the longest time to send the rest, and
 # seconds after which an outbox takes back the events that a dead process was sending.
-_TRACKED, _DRAINED, _STALLED = 200, 60.0, 31.0
+_TRACKED, _DRAINED, _STALLED = 400, 60.0, 31.0
 _CHILD = "import sys; from intercom_data_events.cli.commands import demo; demo.track(*sys.argv[1:])"
 # The plot: the days in which so many events of each name happened.
 _DAYS, _NAMES = 28, {"logged-in": 60, "invited-friend": 20, "placed-order": 10}
