@@ -255,8 +255,10 @@ def test_list_shows_events_newest_first(emulator, command):
     done = command("list", "--user-id", "1")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "2026-01-01 12:00:50 UTC  placed-order  link=7 <https://a.example>  "
-        "x_at=2026-01-01 12:00:00 UTC",
+        (
+            "2026-01-01 12:00:50 UTC  placed-order  link=7 <https://a.example>  "
+            "x_at=2026-01-01 12:00:00 UTC"
+        ),
         "2026-01-01 12:00:00 UTC  placed-order  price=$29.99  plan=pro  load=3.5",
     ]
     [newest, oldest] = command("list", "--user-id", "1", "--json").lines

@@ -34,13 +34,16 @@ from intercom_data_events.cli.options import (
     OutputOption,
     PlotOption,
     QuietOption,
+    ShapeOption,
     SinceOption,
     StampOption,
     SvgOption,
     UserIdOption,
     Written,
     connecting,
+    shape_of,
 )
+from intercom_data_events.cli.output import Shape
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -90,9 +93,11 @@ def _examples(*lines: str) -> str:
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
-def _check_drawn(*, plot: bool, as_json: bool) -> None:
-    if plot and as_json:
-        raise UsageError("--plot is for people and --json for programs: leave one out")
+def _drawn(format: Shape | None, *, plot: bool, as_json: bool) -> Shape:
+    shape = shape_of(format, as_json=as_json)
+    if plot and shape is not Shape.TABLE:
+        raise UsageError("--plot is for people and --json or --format for programs; leave one out")
+    return shape
 
 
 def _show_version(wanted: bool) -> None:
@@ -193,6 +198,7 @@ def list_(
     ] = 5.0,
     plot: PlotOption = False,
     svg: SvgOption = None,
+    format: ShapeOption = None,
     as_json: JsonOption = False,
     connection: Connection,
 ) -> None:
@@ -200,10 +206,10 @@ def list_(
     from intercom_data_events.cli.commands import events
 
     if follow and (plot or svg):
-        raise UsageError("--follow has no end to draw a chart at: leave out --plot and --svg")
+        raise UsageError("--follow has no end to draw a chart at; leave out --plot and --svg")
     if not 0.1 <= interval <= _DAY:
-        raise UsageError(f"--interval is {interval}: it is seconds, from 0.1 to a day")
-    _check_drawn(plot=plot, as_json=as_json)
+        raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval}")
+    shape = _drawn(format, plot=plot, as_json=as_json)
     events.list_events(
         connection,
         {"user_id": user_id, "email": email, "intercom_user_id": id},
@@ -212,7 +218,7 @@ def list_(
         follow=interval if follow else None,
         plot=plot,
         svg=svg,
-        as_json=as_json,
+        shape=shape,
     )
 
 
@@ -231,19 +237,20 @@ def summary(
     id: IdOption = None,
     plot: PlotOption = False,
     svg: SvgOption = None,
+    format: ShapeOption = None,
     as_json: JsonOption = False,
     connection: Connection,
 ) -> None:
     """Count a contact's events by name, those older than 90 days included."""
     from intercom_data_events.cli.commands import events
 
-    _check_drawn(plot=plot, as_json=as_json)
+    shape = _drawn(format, plot=plot, as_json=as_json)
     events.summarise(
         connection,
         {"user_id": user_id, "email": email, "intercom_user_id": id},
         plot=plot,
         svg=svg,
-        as_json=as_json,
+        shape=shape,
     )
 
 
@@ -374,17 +381,27 @@ def export(
         ),
     ] = None,
     since: SinceOption = None,
-    format: Annotated[Written, typer.Option(help="How to write them.")] = Written.NDJSON,
+    format: Annotated[
+        Written, typer.Option(help="How to write them: an object per line, or a table.")
+    ] = Written.JSON,
+    for_spreadsheets: Annotated[
+        bool,
+        typer.Option(
+            "--for-spreadsheets",
+            help="Put an apostrophe before cells of CSV that a spreadsheet would take for a "
+            "formula. Not the default, because `import` does not take the apostrophes away.",
+        ),
+    ] = False,
     to: OutputOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format ndjson.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Report errors only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     connection: Connection,
 ) -> None:
     """Write contacts' events of the last 90 days to a file that `import` reads."""
     from intercom_data_events.cli.commands import exporting
 
-    if as_json and format is not Written.NDJSON:
-        raise UsageError("--json and --format csv contradict each other: leave one out")
+    if as_json and format is Written.CSV:
+        raise UsageError("--json means --format json, but --format is csv; leave out one")
     asked = [
         *(("user_id", value) for value in user_id or ()),
         *(("email", value) for value in email or ()),
@@ -395,9 +412,27 @@ def export(
         asked,
         since=since,
         as_csv=format is Written.CSV,
+        guarded=for_spreadsheets,
         to=to,
         quiet=quiet,
     )
+
+
+@app.command(
+    epilog=_examples(
+        "intercom-events check",
+        "intercom-events check --region eu --json",
+    )
+)
+@connecting(timeout=10, max_retries=0)
+def check(*, as_json: JsonOption = False, connection: Connection) -> None:
+    """Check the token, the address, the version, the quota and the clock with one request.
+
+    The request changes nothing: it asks for a contact that does not exist.
+    """
+    from intercom_data_events.cli.commands import checking
+
+    checking.check(connection, as_json=as_json)
 
 
 @app.command(
@@ -434,11 +469,11 @@ def demo(as_json: JsonOption = False) -> None:
         "intercom-events outbox status events.outbox --json",
     ),
 )
-def status(file: OutboxArgument, as_json: JsonOption = False) -> None:
-    """Say how many events wait, since when, and how many were refused."""
+def status(file: OutboxArgument, format: ShapeOption = None, as_json: JsonOption = False) -> None:
+    """Show how many events wait, since when, and how many were refused."""
     from intercom_data_events.cli.commands import outbox as doing
 
-    doing.status(file, as_json=as_json)
+    doing.status(file, shape=shape_of(format, as_json=as_json))
 
 
 @outbox.command(
@@ -508,15 +543,44 @@ def dead(
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", "-n", min=1, max=10**9, help="Show so many at most [else 100; JSON: all]."
+            "--limit",
+            "-n",
+            min=1,
+            max=10**9,
+            help="How many to list. [default: 100; with --format json or csv: all]",
         ),
     ] = None,
+    format: ShapeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the dead letters: the events that were refused, and why, oldest first."""
+    """List the dead letters: refused events, oldest first, with the reasons."""
     from intercom_data_events.cli.commands import outbox as doing
 
-    doing.dead(file, limit=limit, as_json=as_json)
+    doing.dead(file, limit=limit, shape=shape_of(format, as_json=as_json))
+
+
+@outbox.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "intercom-events outbox show events.outbox 17",
+        "intercom-events outbox show events.outbox 1 --waiting --json",
+    ),
+)
+def show(
+    file: OutboxArgument,
+    number: Annotated[
+        int, typer.Argument(help="Its number in `outbox dead`.", metavar="NUMBER", min=1)
+    ],
+    waiting: Annotated[
+        bool,
+        typer.Option("--waiting", help="Show a waiting event instead; the oldest has number 1."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one event whole: fields, metadata, error and what to do."""
+    from intercom_data_events.cli.commands import outbox as doing
+
+    doing.show(file, number, waiting=waiting, as_json=as_json)
 
 
 @outbox.command(

@@ -19,10 +19,11 @@ from intercom_data_events.cli.output import Shape
 
 
 class Written(StrEnum):
-    """How `export` writes events."""
+    """How `export` writes events; "ndjson" is another name for "json"."""
 
-    NDJSON = "ndjson"
+    JSON = "json"
     CSV = "csv"
+    NDJSON = "ndjson"
 
 
 ShapeOption = Annotated[

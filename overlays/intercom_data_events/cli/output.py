@@ -7,7 +7,7 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,6 +22,7 @@ from intercom_data_events._validation import printable
 from intercom_data_events.event import to_json as event_json
 from intercom_data_events.metadata import decimals_of
 
+_WIDEST = 100_000  # Columns, to measure how wide a table wants to be.
 _SIGNS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
 
 
@@ -94,7 +95,13 @@ def is_ascii() -> bool:
     return not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
-def rows(shape: Shape, columns: Mapping[str, str], records: Iterable[Mapping[str, object]]) -> None:
+def rows(
+    shape: Shape,
+    columns: Mapping[str, str],
+    records: Iterable[Mapping[str, object]],
+    *,
+    cut: Collection[str] = (),
+) -> None:
     """Writes records as a table, as one line of JSON each, or as CSV.
 
     Args:
@@ -102,6 +109,7 @@ def rows(shape: Shape, columns: Mapping[str, str], records: Iterable[Mapping[str
         columns: The keys to show, in order, and their headings in a table. CSV has the keys as its
             header; JSON has all keys of a record.
         records: What to write. JSON and CSV are written as they come.
+        cut: Columns that a table cuts, so that each record has one line; none to fold all.
     """
     match shape:
         case Shape.JSON:
@@ -112,7 +120,10 @@ def rows(shape: Shape, columns: Mapping[str, str], records: Iterable[Mapping[str
             for record in records:
                 _csv_line([_plain(record.get(key)) for key in columns])
         case Shape.TABLE:
-            draw(_table(columns, list(records)))
+            table = _table(columns, list(records), cut)
+            if cut:
+                table.expand = Console(width=_WIDEST).measure(table).maximum > width()
+            draw(table)
 
 
 def _csv_line(values: Sequence[object]) -> None:
@@ -132,18 +143,21 @@ def _plain(value: object) -> object:
     return _as_json(value) if isinstance(value, datetime) else to_json(value)
 
 
-def _table(columns: Mapping[str, str], records: Sequence[Mapping[str, object]]) -> Table:
+def _table(
+    columns: Mapping[str, str], records: Sequence[Mapping[str, object]], cut: Collection[str]
+) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key, heading in columns.items():
         kinds = {type(record.get(key)) for record in records} - {type(None)}
         table.add_column(
             heading,
             justify="right" if kinds and kinds <= {int, float, MonetaryAmount} else "left",
-            no_wrap=bool(kinds) and kinds <= {int, float, MonetaryAmount, datetime},
-            overflow="fold",
+            no_wrap=bool(cut) or (bool(kinds) and kinds <= {int, float, MonetaryAmount, datetime}),
+            overflow="ellipsis" if cut else "fold",
+            ratio=1 if key in cut else None,
         )
     for record in records:
-        table.add_row(*(cell(_shown(record.get(key))) for key in columns))
+        table.add_row(*(cell(shown(record.get(key))) for key in columns))
     return table
 
 
@@ -176,11 +190,12 @@ def event_line(
     """An event on one line; with colours, where they are shown."""
     text = Text.assemble((moment(created_at), "dim"), "  ", cell(name or "-", "bold"))
     for key, value in metadata.items():
-        text.append_text(cell(f"  {key}=", "cyan")).append_text(cell(_shown(value)))
+        text.append_text(cell(f"  {key}=", "cyan")).append_text(cell(shown(value)))
     return text
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Returns a value as people read it."""
     match value:
         case None:
             return "-"

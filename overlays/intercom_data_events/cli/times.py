@@ -23,7 +23,7 @@ def moment(text: str, now: datetime) -> datetime:
         now: The present, aware.
 
     Raises:
-        ValueError: It is none of these; says so.
+        ValueError: It is not one of these; says so.
 
     Example:
         >>> moment("7d", datetime(2026, 1, 31, tzinfo=UTC)).date().isoformat()
@@ -39,5 +39,6 @@ def moment(text: str, now: datetime) -> datetime:
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise ValueError(
-            f"{short_repr(text)} is no time: write 7d, 12h, 2026-01-31 or 2026-01-31T12:00:00Z, say"
+            "a time must be such as 7d, 12h, 2026-01-31 or 2026-01-31T12:00:00Z, not "
+            f"{short_repr(text)}"
         ) from error

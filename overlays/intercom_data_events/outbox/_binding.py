@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import uuid
 from collections.abc import Mapping
@@ -62,12 +63,16 @@ class Binding:
         known = bound(connection, path)
         try:
             with transaction(connection):
-                problem = self._problem(bound(connection, path))
+                problem = self._problem(bound(connection, path), path)
                 if problem is None:
                     return self._note(connection, path)
         except sqlite3.Error as error:
             # A full disk keeps no process from sending what is in a file that is bound already.
-            if not is_full(error) or self._problem(known) is not None or not self._is_noted(known):
+            if (
+                not is_full(error)
+                or self._problem(known, path) is not None
+                or not self._is_noted(known)
+            ):
                 raise
             return known["mark"]
         if not _is_free(connection):
@@ -82,7 +87,7 @@ class Binding:
 
     def fits(self, connection: sqlite3.Connection, path: Path) -> bool:
         """Whether a file is bound to the workspace, or to none."""
-        return self._problem(bound(connection, path)) is None
+        return self._problem(bound(connection, path), path) is None
 
     def _note(self, connection: sqlite3.Connection, path: Path) -> str:
         mark = bound(connection, path).get("mark") or uuid.uuid4().hex
@@ -104,7 +109,7 @@ class Binding:
             and (self.token is None or digest == token_digest(self.token, digest.partition(":")[0]))
         )
 
-    def _problem(self, known: Mapping[str, str]) -> str | None:
+    def _problem(self, known: Mapping[str, str], path: Path) -> str | None:
         """Returns why the file may be bound to another workspace; None if it is not."""
         address, workspace, digest = (known.get(one) for one in ("address", "workspace", "token"))
         if address is None:
@@ -112,7 +117,8 @@ class Binding:
         if address != self.address:
             return (
                 f"is for {address}, not for {self.address}; choose another path, or send its "
-                "events to that address with: intercom-events outbox drain"
+                f"events there with: intercom-events outbox drain {shlex.quote(str(path))} "
+                f"--base-url {shlex.quote(address)}"
             )
         if workspace is not None and self.workspace is not None:
             if workspace == self.workspace:

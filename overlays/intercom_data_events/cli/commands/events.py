@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 
-from rich.table import Table
+import attrs
 
 from intercom_data_events import (
     DataEventsClient,
@@ -22,9 +22,19 @@ from intercom_data_events.cli import charts, output
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import UsageError
 from intercom_data_events.cli.importer import columns
+from intercom_data_events.cli.output import Shape
 from intercom_data_events.cli.times import AGO, moment
 from intercom_data_events.timestamps import to_unix
 
+# Of a listed event, and of a summary with the headings of its table.
+_FIELDS = ("event_name", "created_at", "user_id", "email", "intercom_user_id", "id", "metadata")
+_COUNTED = {
+    "name": "event",
+    "count": "count",
+    "first": "first (UTC)",
+    "last": "last (UTC)",
+    "description": "description",
+}
 # Few requests, and no page so large that it takes long; no maximum is documented.
 _PER_PAGE = 50
 # What --follow begins with.
@@ -47,7 +57,7 @@ def track(
         IntercomError: It is refused, or failed.
     """
     if not any(identity.values()):
-        raise UsageError("say whose event it is: --user-id, --email or --id")
+        raise UsageError("the event has no contact: pass --user-id, --email or --id")
     fields: dict[str, object] = {"event_name": event_name}
     fields.update((name, value) for name, value in identity.items() if value is not None)
     if created_at is not None:
@@ -63,9 +73,9 @@ def track(
     else:
         whose = event.user_id or event.email or event.id or ""
         done = "accepted" if connection.sends else "would be sent"
-        output.result(
-            f"{event.event_name} of {whose} at {event.created_at:%Y-%m-%d %H:%M:%S} UTC: {done}"
-        )
+        output.result(f"{event.event_name} of {whose} at {output.moment(event.created_at)}: {done}")
+        for key, value in event.metadata.items():
+            output.result(f"  {key}: {output.shown(value)}")
 
 
 def list_events(
@@ -77,7 +87,7 @@ def list_events(
     follow: float | None,
     plot: bool,
     svg: Path | None,
-    as_json: bool,
+    shape: Shape,
 ) -> None:
     """Lists a contact's events, or draws them, or goes on showing new ones.
 
@@ -89,7 +99,7 @@ def list_events(
         follow: Seconds between two looks for new ones; None to end.
         plot: Whether to draw what happened when.
         svg: Where to write that as SVG.
-        as_json: Whether to write JSON.
+        shape: How to write them.
 
     Raises:
         UsageError: A time that cannot be understood.
@@ -98,17 +108,26 @@ def list_events(
     _check_one(identity)
     begin = None if since is None else read_time(since, "--since")
     with DataEventsClient(**connection.to_read()) as client:
-        if follow is not None:
-            _follow(client, identity, begin, limit, follow, as_json=as_json)
-            return
-        events: Iterable[ListedEvent] = recent(client, identity, begin, limit)
+        events: Iterable[ListedEvent]
+        if follow is None:
+            events = recent(client, identity, begin, limit)
+        else:
+            events = _followed(client, identity, begin, limit, follow)
         if plot or svg is not None:
             events = list(events)
             _draw_list(events, _whose(identity), plot=plot, svg=svg)
-            if not as_json:
+            if shape is Shape.TABLE:
                 return
-        for event in events:
-            _show(event, as_json=as_json)
+        match shape:
+            case Shape.JSON:
+                output.rows(shape, {}, (event.to_dict() for event in events))
+            case Shape.CSV:
+                records = ({**event.to_dict(), "created_at": event.created_at} for event in events)
+                output.rows(shape, dict.fromkeys(_FIELDS, ""), records)
+            case Shape.TABLE:
+                for event in events:
+                    whole = event.event_name, event.created_at, event.metadata
+                    output.line(output.event_line(*whole))
 
 
 def recent(
@@ -129,7 +148,7 @@ def read_time(text: str, flag: str) -> datetime:
     """Reads a time as a person types it.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not a time.
     """
     try:
         return moment(text, datetime.now(UTC))
@@ -143,7 +162,7 @@ def summarise(
     *,
     plot: bool,
     svg: Path | None,
-    as_json: bool,
+    shape: Shape,
 ) -> None:
     """Counts a contact's events by name.
 
@@ -153,47 +172,32 @@ def summarise(
     _check_one(identity)
     with DataEventsClient(**connection.to_read()) as client:
         found = client.summary(**identity)
-    if as_json:
-        output.result_json(
-            [
-                {
-                    "name": one.name,
-                    "count": one.count,
-                    "first": one.first,
-                    "last": one.last,
-                    "description": one.description,
-                    **one.additional_properties,
-                }
-                for one in found
-            ]
-        )
+    records = [
+        {**dict.fromkeys(_COUNTED), **attrs.asdict(one, recurse=False), **one.additional_properties}
+        for one in found
+    ]
+    if shape is Shape.JSON:
+        given = {name: value for name, value in identity.items() if value is not None}
+        output.result_json({**given, "events": records})
+    elif shape is Shape.CSV:
+        output.rows(shape, _COUNTED, records)
     if plot or svg is not None:
         spans = [charts.Span(one.name or "", one.count, one.first, one.last) for one in found]
-        if plot and not as_json:
+        if plot and shape is Shape.TABLE:
             drawn = charts.counts(spans, width=output.width(), ascii=output.is_ascii())
             output.draw(drawn.drawn)
         if svg is not None:
             _write(svg, charts.counts(spans), _whose(identity))
-    elif not as_json:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("event", "count", "first (UTC)", "last (UTC)", "description"):
-            table.add_column(heading, justify="right" if heading == "count" else "left")
-        for one in found:
-            table.add_row(
-                output.cell(one.name or "-"),
-                "-" if one.count is None else f"{one.count:,}",
-                output.second(one.first),
-                output.second(one.last),
-                output.cell(one.description or "-"),
-            )
-        output.draw(table)
+    elif shape is Shape.TABLE:
+        for record in records:
+            record |= {name: output.second(record[name]) for name in ("first", "last")}
+        output.rows(shape, _COUNTED, records, cut=("name", "description"))
 
 
 def _check_one(identity: Mapping[str, str | None]) -> None:
     given = sum(value is not None for value in identity.values())
     if given != 1:
-        said = "none is given" if given == 0 else f"{given} are given"
-        raise UsageError(f"say whose events, by one of --user-id, --email and --id: {said}")
+        raise UsageError(f"pass one of --user-id, --email and --id, not {given or 'none'}")
 
 
 def _created_at(text: str) -> int:
@@ -203,8 +207,7 @@ def _created_at(text: str) -> int:
     read = read_time(text, "--created-at")
     if read.microsecond and not AGO.fullmatch(text.strip().lower()):
         raise UsageError(
-            f"--created-at is {short_repr(text)}, and the API counts whole seconds: leave out the "
-            "fraction"
+            f"--created-at must be in whole seconds, not {short_repr(text)}; leave out the fraction"
         )
     return to_unix(read, "--created-at")
 
@@ -215,9 +218,11 @@ def _metadata(given: Sequence[str]) -> object:
     for one in given:
         key, sign, value = one.partition("=")
         if not sign or not key:
-            raise UsageError(f"--metadata {short_repr(one)} is not KEY=VALUE, as plan=pro")
+            raise UsageError(
+                f"--metadata must be KEY=VALUE, such as plan=pro, not {short_repr(one)}"
+            )
         if key in pairs:
-            raise UsageError(f"--metadata has the key {short_repr(key)} twice")
+            raise UsageError(f"--metadata has the key {short_repr(key)} twice; leave out one")
         pairs[key] = value
     try:
         return columns.read_metadata(pairs)
@@ -225,16 +230,14 @@ def _metadata(given: Sequence[str]) -> object:
         raise UsageError(f"--metadata: {error}") from error
 
 
-def _follow(
+def _followed(
     client: DataEventsClient,
     identity: Mapping[str, str | None],
     begin: datetime | None,
     limit: int | None,
     interval: float,
-    *,
-    as_json: bool,
-) -> None:
-    """Shows the last events, oldest first, and then new ones as they come."""
+) -> Iterator[ListedEvent]:
+    """The last events, oldest first, and then new ones as they come, without an end."""
     pages = client.list(**identity, per_page=_PER_PAGE, limit=None).pages()
     first = next(pages)
     cursor = first.since
@@ -243,12 +246,11 @@ def _follow(
     events = (event for page in chain([first], pages) for event in page.events)
     kept = list(islice(_until(events, begin), limit))
     while True:
-        for event in reversed(kept):
-            _show(event, as_json=as_json)
+        yield from reversed(kept)
         if cursor is None:
             raise InvalidInputError(
-                "Intercom's answer has no cursor to ask with for what is new, so there is nothing "
-                "to follow by"
+                "--follow needs a cursor for newer events, and Intercom's answer has none; list "
+                "the events again instead"
             )
         time.sleep(interval)
         found = list(client.list(**identity, since=cursor, per_page=None, limit=None).pages())
@@ -263,13 +265,6 @@ def _until(events: Iterator[ListedEvent], begin: datetime | None) -> Iterator[Li
         if begin is not None and event.created_at is not None and event.created_at < begin:
             return
         yield event
-
-
-def _show(event: ListedEvent, *, as_json: bool) -> None:
-    if as_json:
-        output.result_json(event.to_dict())
-    else:
-        output.line(output.event_line(event.event_name, event.created_at, event.metadata))
 
 
 def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Path | None) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from intercom_data_events import DataEventsClient, ListedEvent
+from intercom_data_events import DataEventsClient, ListedEvent, MetadataError
 from intercom_data_events._files import replacing
 from intercom_data_events._validation import printable
 from intercom_data_events.cli import output
@@ -18,6 +18,11 @@ from intercom_data_events.cli.commands.events import read_time, recent
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import UsageError
 from intercom_data_events.cli.importer import columns
+from intercom_data_events.metadata import encode
+
+# What a cell begins with that a spreadsheet may take for a formula, by OWASP; the last four are the
+# wide forms of the first.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def export(
@@ -26,6 +31,7 @@ def export(
     *,
     since: str | None,
     as_csv: bool,
+    guarded: bool,
     to: Path | None,
     quiet: bool,
 ) -> None:
@@ -36,27 +42,49 @@ def export(
         asked: Kinds of identities, and identities.
         since: A time, as a person types it, from which on.
         as_csv: Whether to write CSV instead of NDJSON.
+        guarded: Whether to guard cells of CSV, so that spreadsheets take none for a formula.
         to: Where to; None for standard output.
-        quiet: Whether nothing is told.
+        quiet: Whether to report nothing.
 
     Raises:
-        UsageError: Nobody is asked for, or the time cannot be understood.
+        UsageError: No contact is given, or the time cannot be understood.
         IntercomError: Intercom refuses it, or it failed.
         OSError: It cannot be written.
     """
     if not asked:
-        raise UsageError("say whose events: --user-id, --email or --id")
+        raise UsageError("pass contacts by --user-id, --email or --id")
+    if guarded and not as_csv:
+        raise UsageError("--for-spreadsheets is for CSV; pass --format csv, or leave it out")
     begin = None if since is None else read_time(since, "--since")
+    unsupported = 0
+
+    def fetched(client: DataEventsClient) -> Iterator[Mapping[str, object]]:
+        nonlocal unsupported
+        for kind, value in asked:
+            for event in recent(client, {kind: value}, begin):
+                yield (fields := _to_import(event))
+                unsupported += _is_unsupported(fields)
+
     with DataEventsClient(**connection.to_read()) as client, opened(to) as file:
-        events = (
-            _to_import(event)
-            for kind, value in asked
-            for event in recent(client, {kind: value}, begin)
-        )
-        count = _write_csv(events, file) if as_csv else write_ndjson(events, file)
+        events = fetched(client)
+        count = _write_csv(events, file, guarded=guarded) if as_csv else write_ndjson(events, file)
     if not quiet:
         where = to if to is not None else "standard output"
-        output.message(f"{count:,} events of {len(asked):,} contacts written to {where}.")
+        contacts = f"{len(asked):,} contact{'' if len(asked) == 1 else 's'}"
+        output.message(f"{output.counted(count)} of {contacts} written to {where}.")
+        if unsupported:
+            output.message(
+                f"{output.counted(unsupported)} hold metadata that others have sent and `import` "
+                "does not send, such as lists, bools or null."
+            )
+
+
+def _is_unsupported(fields: Mapping[str, object]) -> bool:
+    try:
+        encode(fields.get("metadata", {}))  # type: ignore[arg-type]  # what it checks
+    except MetadataError:
+        return True
+    return False
 
 
 def _to_import(event: ListedEvent) -> dict[str, object]:
@@ -78,17 +106,26 @@ def write_ndjson(events: Iterable[Mapping[str, object]], file: TextIO) -> int:
     return count
 
 
-def _write_csv(events: Iterator[Mapping[str, object]], file: TextIO) -> int:
+def _write_csv(
+    events: Iterator[Mapping[str, object]], file: TextIO, *, guarded: bool = False
+) -> int:
     """Writes a table; its columns are known when all events are."""
     rows = [columns.flatten(fields) for fields in events]
+    if guarded:
+        rows = [{_guarded(name): _guarded(cell) for name, cell in row.items()} for row in rows]
     names = dict.fromkeys(("event_name", "created_at", *(name for row in rows for name in row)))
     table = io.StringIO(newline="") if file.isatty() else file
     writer = csv.DictWriter(table, names, restval="")
     writer.writeheader()
     writer.writerows(rows)
-    if isinstance(table, io.StringIO):  # A person looks at it: nothing in it is to steer.
+    if isinstance(table, io.StringIO):  # It is for a terminal, which nothing in it may control.
         file.writelines(f"{printable(line, None)}\n" for line in table.getvalue().splitlines())
     return len(rows)
+
+
+def _guarded(cell: str) -> str:
+    """A cell that spreadsheets show as it is: OWASP says what they take for a formula."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 @contextmanager

@@ -1,27 +1,39 @@
-"""The commands `outbox …`, which look after the file that a tracker keeps events in."""
+"""The commands `outbox …`, which maintain the file that a tracker keeps events in."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 import attrs
 from rich.filesize import decimal
-from rich.table import Table
 
+from intercom_data_events import metadata
 from intercom_data_events.cli import output
 from intercom_data_events.cli.commands.exporting import opened, write_ndjson
 from intercom_data_events.cli.exit_codes import UsageError
+from intercom_data_events.cli.output import Shape
 from intercom_data_events.outbox import DeadLetter, Outbox
 
-# Dead letters that a person is shown, unless told otherwise.
+# Dead letters that a table shows, unless told otherwise.
 _SHOWN = 100
+_IDENTITIES = ("user_id", "email", "id")
+_LETTERS = {
+    "id": "number",
+    "died_at": "refused (UTC)",
+    "event_name": "event",
+    "contact": "contact",
+    "reason": "error",
+}
+_REASON = 26  # Characters: the longest of our own.
+_FIELDS = ("id", "tracked_at", "died_at", "error", "status", "request_id", "message", "event")
 
 
-def status(file: Path, *, as_json: bool) -> None:
+def status(file: Path, *, shape: Shape) -> None:
     """Says what is in an outbox.
 
     Raises:
@@ -31,50 +43,101 @@ def status(file: Path, *, as_json: bool) -> None:
     with Outbox(file) as box:
         found = box.status(now)
     age = None if found.oldest is None else max(0.0, now - found.oldest)
-    if as_json:
-        output.result_json({"file": str(file), **attrs.asdict(found), "oldest_age": age})
+    oldest = None if found.oldest is None else _moment(found.oldest)
+    if shape is not Shape.TABLE:
+        record = {"file": str(file), **attrs.asdict(found), "oldest": oldest, "oldest_age": age}
+        output.rows(shape, dict.fromkeys(record, ""), [record])
         return
-    whose = "for nobody yet" if found.address is None else f"for {found.address}"
+    whose = f"for {found.address}" if found.address else "not used by a tracker yet"
     if found.workspace is not None:
         whose += f", workspace {found.workspace}"
     output.result(f"{file}: {decimal(found.size)}, {whose}")
     for count, what in (
         (found.queued - found.claimed - found.held, "waiting"),
         (found.claimed, "being sent by a process"),
-        (found.held, "held back after a failure, until the next try"),
+        (found.held, "delayed after a failure, until the next attempt"),
         (found.dead, "refused: dead letters"),
     ):
         output.result(f"{count:>12,} {what}")
-    if found.oldest is not None and age is not None:
+    if age is not None:
         output.result(
-            f"The oldest was tracked at {_second(found.oldest)} UTC, {output.duration(age)} ago."
+            f"The oldest was tracked at {output.moment(oldest)}, {output.duration(age)} ago."
         )
 
 
-def dead(file: Path, *, limit: int | None, as_json: bool) -> None:
-    """Shows the dead letters of an outbox, oldest first.
+def dead(file: Path, *, limit: int | None, shape: Shape) -> None:
+    """Lists the dead letters of an outbox, oldest first; a table has a line for each.
 
     Args:
         file: The outbox.
-        limit: How many at most.
-        as_json: Whether to write JSON, all of them if there is no limit.
+        limit: How many at most; None for all, or for as many as a table shows.
+        shape: How to write them.
 
     Raises:
         OutboxError: It cannot be used.
     """
     with Outbox(file) as box:
-        if as_json:
-            for letter in islice(box.dead_letters(), limit):
-                output.result_json(attrs.asdict(letter))
+        if shape is not Shape.TABLE:
+            letters = map(_letter, islice(box.dead_letters(), limit))
+            output.rows(shape, dict.fromkeys(_FIELDS, ""), letters)
             return
-        letters = list(islice(box.dead_letters(), _SHOWN if limit is None else limit))
-        more = box.status().dead - len(letters)
-    if letters:
-        output.draw(_table(letters))
-    else:
+        shown = [*islice(box.dead_letters(), _SHOWN if limit is None else limit)]
+        more = box.status().dead - len(shown)
+    if not shown:
         output.message("No dead letters.")
-    if letters and more > 0:
+        return
+    output.rows(shape, _LETTERS, map(_short, shown), cut=("event_name", "contact"))
+    if more > 0:
         output.message(f"{more:,} more: see them with --limit or --json.")
+    output.message(f"See one whole: intercom-events outbox show {output.word(file)} NUMBER")
+
+
+def show(file: Path, number: int, *, waiting: bool, as_json: bool) -> None:
+    """Shows one dead letter, or one waiting event, with all there is of it.
+
+    Args:
+        file: The outbox.
+        number: That of a dead letter; or the place of a waiting event, 1 for the oldest.
+        waiting: Whether a waiting event is meant.
+        as_json: Whether to write JSON.
+
+    Raises:
+        UsageError: There is none of that number.
+        OutboxError: It cannot be used.
+    """
+    found: Iterator[dict[str, object]]
+    with Outbox(file) as box:
+        if waiting:
+            found = ({"event": event} for event in islice(box.waiting(), number - 1, number))
+        else:
+            found = (_letter(letter) for letter in box.dead_letters() if letter.id == number)
+        record = next(found, None)
+    if record is None:
+        kind, see = ("waiting event", "export") if waiting else ("dead letter", "dead")
+        raise UsageError(
+            f"{file} has no {kind} {number}; see which there are with: "
+            f"intercom-events outbox {see} {output.word(file)}"
+        )
+    if as_json:
+        output.result_json(record)
+        return
+    event = record.pop("event")
+    given = dict(event) if isinstance(event, Mapping) else {}
+    attributes = given.pop("metadata", None) or {}
+    if isinstance(created := given.get("created_at"), int):
+        given["created_at"] = _moment(created)
+    if isinstance(attributes, Mapping):
+        given |= {f"metadata.{key}": one for key, one in metadata.decode(attributes).items()}
+    fields = {name: value for name, value in {**record, **given}.items() if value is not None}
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        output.result(f"{name:<{width}}  {output.shown(value)}")
+    if not waiting:
+        again, away = (
+            f"intercom-events outbox {verb} {output.word(file)} {number}"
+            for verb in ("retry", "forget")
+        )
+        output.message(f"Once the cause is gone, send it again: {again}; or delete it: {away}")
 
 
 def retry(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> None:
@@ -168,7 +231,7 @@ def _chosen(box: Outbox, numbers: Sequence[int], *, every: bool) -> list[int] | 
         UsageError: That is not said, or one of them is not there.
     """
     if every == bool(numbers):
-        raise UsageError("say which: numbers, as `outbox dead` shows them, or --all")
+        raise UsageError("pass the numbers that `outbox dead` shows, or --all")
     if every:
         return None
     wanted = sorted(set(numbers))
@@ -176,8 +239,8 @@ def _chosen(box: Outbox, numbers: Sequence[int], *, every: bool) -> list[int] | 
     unknown = [str(number) for number in wanted if number not in known]
     if unknown:
         raise UsageError(
-            f"there is no dead letter {', '.join(unknown)} in {box.path}: nothing was changed; "
-            "`outbox dead` shows which there are"
+            f"there is no dead letter {', '.join(unknown)} in {box.path}, so nothing was changed; "
+            f"see which there are with: intercom-events outbox dead {output.word(box.path)}"
         )
     return wanted
 
@@ -189,28 +252,26 @@ def _check_apart(file: Path, to: Path) -> None:
         raise UsageError("--output names the outbox itself: name another place")
 
 
-def _table(letters: Sequence[DeadLetter]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("number", justify="right")
-    for heading in ("refused (UTC)", "event", "of", "error"):
-        table.add_column(heading, overflow="fold")
-    for letter in letters:
-        fields = letter.event
-        who = next((fields[name] for name in ("user_id", "email", "id") if fields.get(name)), "")
-        table.add_row(
-            str(letter.id),
-            _second(letter.died_at),
-            *(
-                output.cell(text)
-                for text in (
-                    str(fields.get("event_name", "")),
-                    str(who),
-                    f"{letter.error}: {letter.message}",
-                )
-            ),
-        )
-    return table
+def _letter(letter: DeadLetter) -> dict[str, object]:
+    """All of a dead letter."""
+    times = {name: _moment(getattr(letter, name)) for name in ("tracked_at", "died_at")}
+    record = {**attrs.asdict(letter), **times}
+    return {name: record[name] for name in _FIELDS}
 
 
-def _second(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+def _short(letter: DeadLetter) -> dict[str, object]:
+    """What a line has room for."""
+    who = next((letter.event[name] for name in _IDENTITIES if letter.event.get(name)), None)
+    # Words of the error's name, such as "not found".
+    reason = re.sub("(?<=[a-z])(?=[A-Z])", " ", letter.error.removesuffix("Error")).lower()
+    return {
+        "id": letter.id,
+        "died_at": f"{_moment(letter.died_at):%Y-%m-%d %H:%M}",
+        "event_name": letter.event.get("event_name"),
+        "contact": who,
+        "reason": f"{letter.status or ''} {reason}".strip()[:_REASON],
+    }
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

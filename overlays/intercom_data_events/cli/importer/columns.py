@@ -5,7 +5,8 @@ A column is a field of the API's (``event_name``, ``created_at``, ``user_id``, `
 ``metadata.order.url`` with ``metadata.order.value``, make an object; in any other case dots belong
 to the key. A cell below a key is a number where it is written as JSON writes one, Unix seconds
 where the key ends in _date or _at, and text otherwise; ``metadata.code:text`` and
-``metadata.load:number`` say it outright, but for keys of dates, which hold times in any case. An
+``metadata.load:number`` say it outright, but for keys of dates, which hold times in any case.
+``metadata.tags:json`` has any JSON, such as what others have sent and events cannot have. An
 empty cell is none.
 """
 
@@ -16,18 +17,18 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeGuard
 
 from attrs import frozen
 
 from intercom_data_events import metadata as _metadata
-from intercom_data_events._validation import short_repr
+from intercom_data_events._validation import decode_json, short_repr
 from intercom_data_events.errors import MetadataError
 
 _IDENTITIES = ("user_id", "id", "email")
 _FIELDS = ("event_name", "created_at", *_IDENTITIES)
 _METADATA = "metadata."
-_TEXT, _NUMBER = ":text", ":number"
+_TEXT, _NUMBER, _JSON = ":text", ":number", ":json"
 # Of the objects that the API knows: what makes each whole.
 _OTHER = {"amount": "currency", "currency": "amount", "url": "value", "value": "url"}
 _PAIRS = ({"amount", "currency"}, {"url", "value"})
@@ -163,7 +164,13 @@ def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
     """
     for key, text in given.items():
         if not text:
-            raise ColumnError(f"metadata.{_shown(key)} is empty: leave it out, or say what it is")
+            raise ColumnError(f"metadata.{_shown(key)} must not be empty; leave it out")
+        head, _, part = key.rpartition(".")
+        if head and part in _OTHER and f"{head}.{_OTHER[part]}" not in given:
+            raise ColumnError(
+                f"metadata.{_shown(key)} needs metadata.{_shown(head)}.{_OTHER[part]}, because the "
+                f"two make one value; pass both, or {_shown(key)}{_TEXT} for a key with a dot"
+            )
     fields = _plan([f"{_METADATA}{key}" for key in given]).read(list(given.values()))
     metadata = fields.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
@@ -173,8 +180,8 @@ def flatten(fields: Mapping[str, object]) -> dict[str, str]:
     """Returns an event's cells by column; the reverse of reading a row.
 
     What is read again below these columns, or below those of several events together, is the same
-    event: text that reads as a number stands in a column of its own, ``metadata.code:text``. Not so
-    where metadata holds what an event cannot have, such as lists, or empty text, which is left out.
+    event: text that reads as a number stands in a column of its own, ``metadata.code:text``, and so
+    does what events cannot have but others have sent, such as lists: ``metadata.tags:json``.
 
     Args:
         fields: The event in the API's field names.
@@ -190,12 +197,13 @@ def flatten(fields: Mapping[str, object]) -> dict[str, str]:
     }
     metadata = fields.get("metadata")
     for key, value in metadata.items() if isinstance(metadata, Mapping) else ():
-        if value is None:
-            continue
-        if isinstance(value, Mapping) and value.keys() in _PAIRS:
+        if _is_pair(value):
             cells.update((f"{_METADATA}{key}.{part}", _cell(value[part])) for part in value)
-        elif cell := _cell(value):
+        elif _is_plain(value):
+            cell = _cell(value)
             cells[_name(key, value, cell)] = cell
+        else:
+            cells[f"{_METADATA}{key}{_JSON}"] = json.dumps(value, ensure_ascii=False, default=str)
     return cells
 
 
@@ -229,6 +237,8 @@ def _column(name: str, present: AbstractSet[str]) -> _Column:
         column = _Column(name, key.removesuffix(_TEXT))
     elif key.endswith(_NUMBER):
         column = _Column(name, key.removesuffix(_NUMBER), read=_number)
+    elif key.endswith(_JSON):
+        column = _Column(name, key.removesuffix(_JSON), read=_json)
     elif head.strip() and f"{_METADATA}{head}.{_OTHER.get(part)}" in present:
         column = _Column(name, head, part, _amount if part == "amount" else None)
     else:
@@ -300,6 +310,13 @@ def _number(name: str, cell: str) -> object:
     return number
 
 
+def _json(name: str, cell: str) -> object:
+    try:
+        return decode_json(cell.encode())
+    except (ValueError, RecursionError) as error:
+        raise ColumnError(f"{_shown(name)} must be JSON, not {short_repr(cell)}") from error
+
+
 def _amount(name: str, cell: str) -> object:
     if not _DIGITS.fullmatch(cell):
         raise ColumnError(
@@ -322,6 +339,26 @@ def _seconds(name: str, cell: str) -> object:
 
 def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _is_pair(value: object) -> TypeGuard[Mapping[str, object]]:
+    """Whether two cells hold an object as it is."""
+    if not isinstance(value, Mapping) or value.keys() not in _PAIRS:
+        return False
+    if "url" in value:
+        return (
+            isinstance(value["value"], str) and isinstance(value["url"], str) and value["url"] != ""
+        )
+    amount, currency = value["amount"], value["currency"]
+    is_whole = type(amount) is int and _DIGITS.fullmatch(str(amount)) is not None
+    return is_whole and isinstance(currency, str) and currency != ""
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a cell holds text, or a number, as it is."""
+    if type(value) in (int, float):
+        return _parsed(_cell(value)) == value
+    return isinstance(value, str) and value != ""
 
 
 def _name(key: str, value: object, cell: str) -> str:
