@@ -456,7 +456,7 @@ def emulator(context: typer.Context) -> None:
     )
 )
 def demo(as_json: JsonOption = False) -> None:
-    """Send, list and summarise events against the emulator, and show the requests."""
+    """Show events, failures, a kill and a chart against the emulator."""
     from intercom_data_events.cli.commands.demo import show
 
     show(as_json=as_json)
