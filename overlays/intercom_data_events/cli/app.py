@@ -349,7 +349,7 @@ def emulator(context: typer.Context) -> None:
 )
 @done_by("demo.show")
 def demo(*, as_json: bool = False) -> None:
-    """Show the client at work against the emulator."""
+    """Show events, failures, a kill and a chart against the emulator."""
 
 
 @_command(outbox, "outbox status events.outbox", "outbox status events.outbox --json", codes=_LOCAL)
