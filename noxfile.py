@@ -482,7 +482,7 @@ def api_diff(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def demo(session: nox.Session) -> None:
-    """Sends, lists and summarises events against the bundled emulator, and shows the requests."""
+    """Plays the demo of the command line against the bundled emulator."""
     _install_wheel(session, extras="[cli]")
     session.run("intercom-events", "demo", *session.posargs)
 

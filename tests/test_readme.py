@@ -80,7 +80,7 @@ def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
     assert len(emulator.requests) > before or "assert " in code
 
 
-@pytest.mark.parametrize(("name", "least"), [("", 8), ("tracker", 12)])
+@pytest.mark.parametrize(("name", "least"), [("", 8), ("tracker", 12), ("cli", 1), ("emulator", 4)])
 def test_a_readme_has_examples(name, least):
     assert len([path for path, *_ in EXAMPLES if path == readmes()[name]]) >= least
 

@@ -1,4 +1,4 @@
-"""The README's backfill, step by step as it stands there."""
+"""The backfill of the command line's guide, step by step as it stands there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 import shlex
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+from intercom_data_events import cli
+
+README = Path(cli.__file__).parent / "README.md"
 SECTION = re.compile(r"^## A year of events from a file$(.*?)^## ", re.MULTILINE | re.DOTALL)
 
 

@@ -55,7 +55,9 @@ def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
         process.send_signal(number)
         _, told = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert told == "requests: 1, stored: 1, duplicates: 0, refused: 0, limited: 0, faults: 0\n"
+    assert told.splitlines()[-1] == (
+        "requests: 1, stored: 1, duplicates: 0, refused: 0, limited: 0, faults: 0"
+    )
 
 
 def stop(process: subprocess.Popen[str]) -> str:
@@ -71,7 +73,7 @@ def post(url: str, second: int = 0, **fields: str) -> httpx.Response:
 
 @pytest.mark.processes
 def test_it_counts_what_arrives_until_it_stops() -> None:
-    with running("--rate-limit", "5", "--window", "86400") as (process, url):
+    with running("--rate-limit", "5", "--window", "86400", "--quiet") as (process, url):
         answers = [post(url, second) for second in (0, 0, 0, 1)]
         answers += [post(url, event_name=""), post(url, 2), post(url, 3)]
         told = stop(process)
@@ -81,7 +83,7 @@ def test_it_counts_what_arrives_until_it_stops() -> None:
 
 @pytest.mark.processes
 def test_a_program_reads_where_it_serves_and_what_it_counted_as_json() -> None:
-    with running("--rate-limit", "4", "--window", "86400", "--json") as (process, url):
+    with running("--rate-limit", "4", "--window", "86400", "--json", "--quiet") as (process, url):
         for second in (0, 0, 1):
             assert post(url, second).status_code == 202
         assert post(url, event_name="").status_code == 400
@@ -118,7 +120,7 @@ def test_as_json_its_first_line_is_an_object_and_its_faults_are_counted_by_name(
 def test_a_share_of_the_requests_goes_wrong_as_the_seed_has_it() -> None:
     # None of what this seed chooses takes time.
     with (
-        running("--faults", "0.5", "--seed", "9") as (process, url),
+        running("--faults", "0.5", "--seed", "9", "--quiet") as (process, url),
         httpx.Client(base_url=url, headers={"Authorization": "Bearer any"}) as client,
     ):
         for second in range(12):
@@ -134,6 +136,70 @@ def test_a_share_of_the_requests_goes_wrong_as_the_seed_has_it() -> None:
         f"requests: 12, stored: {stored}, duplicates: 0, refused: 0, limited: 0, "
         f"faults: {sum(faults.values())} ({kinds})\n"
     )
+
+
+@pytest.mark.processes
+def test_its_access_log_names_each_request_but_neither_token_nor_contact() -> None:
+    # What this seed chooses for the first three: 429, another version, 503.
+    with running("--faults", "1", "--seed", "0") as (process, url):
+        headers = {"Authorization": "Bearer dG9rOnNlY3JldA"}
+        query = {"type": "user", "email": "frodo@example.com", "x\x1b": "y", "per_page": "2"}
+        httpx.post(f"{url}/events", json=EVENT, headers=headers)
+        httpx.get(f"{url}/events", params=query, headers=headers)
+        httpx.post(f"{url}/{'long' * 100}", headers=headers)
+        lines = stop(process).splitlines()[:-1]
+
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    asked = r"GET /events\?type=user&email=…&x\\x1b=…&per_page=2"
+    patterns = [
+        rf"{when} POST /events 429 \d+ B \d+\.\d ms \(fault: 429\)",
+        rf"{when} {asked} 404 \d+ B \d+\.\d ms \(fault: other version\)",
+        rf"{when} POST /(long){{49}}lon… 503 \d+ B \d+\.\d ms \(fault: 503\)",
+    ]
+    assert len(lines) == len(patterns)
+    for pattern, line in zip(patterns, lines, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+@pytest.mark.processes
+def test_its_access_log_tells_of_lost_answers_and_of_what_is_not_http() -> None:
+    # What this seed chooses for the first two: a reset before and one after processing.
+    seed = next(
+        seed
+        for seed in range(1000)
+        if [fault and fault.name for fault in islice(random_faults(1, seed=seed), 2)]
+        == ["reset", "reset after processing"]
+    )
+    with running("--faults", "1", "--seed", str(seed), "--json") as (process, url):
+        for _ in range(2):
+            with pytest.raises(httpx.TransportError):
+                post(url)
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            size = len(connection.recv(65536))
+        records = [json.loads(line) for line in stop(process).splitlines()]
+
+    for record in records:
+        assert re.fullmatch(r"\d{4}(-\d\d){2}T(\d\d:){2}\d\d\.\d{3}Z", record.pop("time"))
+        assert record.pop("milliseconds") >= 0
+    lost = {"method": "POST", "path": "/events", "status": None, "size": 0}
+    assert records == [
+        {**lost, "fault": "reset"},
+        {**lost, "fault": "reset after processing"},
+        {"method": "-", "path": "-", "status": 400, "size": size, "fault": None},
+    ]
+
+
+@pytest.mark.processes
+def test_a_reader_of_the_access_log_that_goes_away_does_not_stop_it() -> None:
+    headers = {"Authorization": "Bearer any"}
+    with running() as (process, url), httpx.Client(base_url=url, headers=headers) as client:
+        assert process.stderr is not None
+        process.stderr.close()
+        answers = [client.post("/events", json=EVENT) for _ in range(3)]
+        streams = [answer.extensions["network_stream"] for answer in answers]
+        assert len({stream.get_extra_info("client_addr") for stream in streams}) == 1
 
 
 @pytest.mark.processes
@@ -197,12 +263,12 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_1() -> None:
         (["--port", "http"], "argument --port: 'http' is not a port"),
         (["--contact", "name=Frodo"], "argument --contact: 'name=Frodo' is not FIELD=VALUE"),
         (["--contact", "user_id="], "argument --contact: 'user_id=' is not FIELD=VALUE"),
-        (["--contact", "id=1", "--contact", "id=1"], "somebody with this user_id or id is known"),
+        (["--contact", "id=1", "--contact", "id=1"], "a contact with this user_id or id exists"),
         (["--faults", "20%"], "argument --faults: '20%' is not a share from 0 to 1"),
         (["--faults", "1.01"], "argument --faults: '1.01' is not a share from 0 to 1"),
         (["--faults", "-0.1"], "argument --faults: '-0.1' is not a share from 0 to 1"),
         (["--faults", "nan"], "argument --faults: 'nan' is not a share from 0 to 1"),
-        (["--seed", "1"], "argument --seed: there is nothing to choose without --faults"),
+        (["--seed", "1"], "argument --seed: pass --faults as well"),
         (["--faults", "0.1", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
         (["--rate-limit", "-1"], "argument --rate-limit: '-1' is not a number of requests"),
         (["--rate-limit", "1.5"], "argument --rate-limit: '1.5' is not a number of requests"),
@@ -232,10 +298,15 @@ def test_a_complaint_is_exit_code_2_and_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    helped = capsys.readouterr().out
+def test_help_shows_an_example_and_fits_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for prog in ("python -m intercom_data_events.emulator", "intercom-events emulator"):
+        with pytest.raises(SystemExit):
+            main(["--help"], prog=prog)
+        helped = capsys.readouterr().out
+        assert [line for line in helped.splitlines() if len(line) > 80] == []
     assert "--contact user_id=314159,email=a@b.co" in helped
     assert "--faults 0.2 --seed 1" in helped
 
@@ -248,8 +319,8 @@ def test_help_and_complaints_name_the_command_that_delegates_to_it(
             main(arguments, prog="intercom-data-events emulate")
     helped, complained = capsys.readouterr()
     assert helped.startswith("usage: intercom-data-events emulate [-h]")
-    assert "\n  intercom-data-events emulate --port 8125 --contact user_id=" in helped
-    assert "\n  intercom-data-events emulate --port 8125 --faults 0.2" in helped
+    assert "\n  intercom-data-events emulate --port 8125 \\\n    --contact user_id=" in helped
+    assert "\n  intercom-data-events emulate --port 8125 \\\n    --faults 0.2" in helped
     assert '-d \'{"event_name": "placed-order"' in helped
     assert "python -m" not in helped
     assert "intercom-data-events emulate: error: argument --port" in complained
@@ -261,7 +332,7 @@ def test_help_says_what_each_option_is_without(capsys: pytest.CaptureFixture[str
     helped = capsys.readouterr().out
     for option, default in [
         ("faults", "0"),
-        ("seed", "another choice each time"),
+        ("seed", "other faults each time"),
         ("rate-limit", "1667"),
         ("window", "10"),
         ("skew", "0"),

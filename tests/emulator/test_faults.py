@@ -468,7 +468,7 @@ def test_a_random_plan_chooses_among_what_it_is_given() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
 def test_a_share_that_is_none_is_refused_before_the_plan_is_used(share: float) -> None:
-    with pytest.raises(ValueError, match="share is from 0 to 1"):
+    with pytest.raises(ValueError, match="share must be from 0 to 1"):
         random_faults(share)
 
 

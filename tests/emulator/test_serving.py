@@ -133,7 +133,6 @@ def test_a_chunked_body_is_read(emulator: Emulator, connection: socket.socket) -
     assert emulator.requests[0].body == BODY
 
 
-# Those that anything but the first comes with are read by h11, and a part of one is, too.
 @pytest.mark.parametrize(
     ("extra", "parts"),
     [
@@ -197,7 +196,7 @@ def test_an_oversized_body_is_refused_before_it_is_sent(connection: socket.socke
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_client_in_the_midst_of_an_oversized_body_still_reads_the_answer(
+def test_a_client_that_sends_an_oversized_body_still_reads_the_answer(
     url: str, chunked: bool
 ) -> None:
     body = b" " * 8 * 1024 * 1024

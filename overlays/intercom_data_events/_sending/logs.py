@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from intercom_data_events._validation import printable, short_repr
@@ -45,9 +45,9 @@ def show_log() -> None:
 
 
 @contextmanager
-def shown_requests() -> Iterator[None]:
-    """Shows the log on stderr for a while, with each request, answer, retry and wait."""
-    level, handler = log.level, _StderrHandler()
+def shown_requests(write: Callable[[str], None]) -> Iterator[None]:
+    """Tells a function of each request, answer, retry and wait, for a while: a line each."""
+    level, handler = log.level, _WritingHandler(write)
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
@@ -56,6 +56,15 @@ def shown_requests() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+
+
+class _WritingHandler(logging.Handler):
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(self.format(record))
 
 
 def reason_of(error: Exception) -> str:

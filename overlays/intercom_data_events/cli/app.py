@@ -1,12 +1,16 @@
-"""The commands of ``intercom-events`` and their arguments; a module of its own does each."""
+"""The commands of ``intercom-events`` and their arguments; a module of its own does each.
+
+`cli.options` says what the arguments mean. Commands are imported when they run, so that help and
+completion are fast.
+"""
 
 from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,30 +27,22 @@ from intercom_data_events.cli.exit_codes import (
 )
 from intercom_data_events.cli.help import Command, Group
 from intercom_data_events.cli.importer.journal import JournalError, NoJournalError
-from intercom_data_events.cli.importer.records import SourceError
+from intercom_data_events.cli.importer.records import Format, SourceError
 from intercom_data_events.cli.options import (
-    DeadLettersArgument,
-    EmailOption,
-    FormatOption,
-    IdOption,
-    JsonOption,
-    OutboxArgument,
-    OutputOption,
-    PlotOption,
-    QuietOption,
-    ShapeOption,
-    SinceOption,
-    StampOption,
-    SvgOption,
-    UserIdOption,
     Written,
     connecting,
+    declared,
+    done_by,
     shape_of,
     wants_json,
 )
 from intercom_data_events.cli.output import Shape
 from intercom_data_events.cli.usage import asks_for_help, explained, is_usage_error
 
+# Seconds.
+_DAY = 24 * 60 * 60
+# The exit codes of commands that do not ask Intercom.
+_LOCAL = (Exit.DONE, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED)
 _ENVIRONMENT = """\
 Environment:
   INTERCOM_ACCESS_TOKEN  the access token; if unset, a terminal is asked for it
@@ -55,18 +51,16 @@ Environment:
   INTERCOM_ALLOW_HTTP    1 allows http:// to other machines
   INTERCOM_VERSION       the API version
   INTERCOM_DISABLED      1 sends nothing and asks Intercom nothing
-  INTERCOM_LOG           debug logs requests and answers, as --verbose does"""
+  INTERCOM_LOG           debug logs requests and answers, as --verbose does
+
+"""
 
 
 def _closing(*examples: str, codes: Iterable[int] = EXIT_CODES) -> str:
     """What stands at the end of a command's help, each line as it is."""
-    lines = ["Examples:", *(f"  {line}" for line in examples), ""] if examples else []
+    lines = ["Examples:", *(f"  intercom-events {line}" for line in examples), ""]
     lines += ["Exit codes:", *(f"  {code:<3}  {EXIT_CODES[Exit(code)]}" for code in codes)]
     return "\n".join(lines)
-
-
-# The exit codes of commands that do not ask Intercom.
-_LOCAL = (Exit.DONE, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED)
 
 
 app = typer.Typer(
@@ -80,18 +74,13 @@ app = typer.Typer(
 The access token comes from INTERCOM_ACCESS_TOKEN or is asked for on the terminal; it is never an
 argument.
 """,
-    epilog="\n\n".join(
-        (
-            _ENVIRONMENT,
-            _closing(
-                "intercom-events track placed-order --user-id 314159 --metadata plan=pro",
-                "intercom-events list --user-id 314159 --since 7d",
-                "intercom-events import events.ndjson",
-            ),
-        )
+    epilog=_ENVIRONMENT
+    + _closing(
+        "track placed-order --user-id 314159 --metadata plan=pro",
+        "list --user-id 314159 --since 7d",
+        "import events.ndjson",
     ),
 )
-
 outbox = typer.Typer(
     cls=Group,
     no_args_is_help=True,
@@ -101,23 +90,36 @@ outbox = typer.Typer(
 Every command is safe while applications use the file.
 """,
     epilog=_closing(
-        "intercom-events outbox status events.outbox",
-        "intercom-events outbox drain events.outbox",
-        "intercom-events outbox dead events.outbox",
+        "outbox status events.outbox", "outbox drain events.outbox", "outbox dead events.outbox"
     ),
 )
 app.add_typer(outbox, name="outbox")
 
-# Seconds.
-_DAY = 24 * 60 * 60
+
+def _command(
+    group: typer.Typer,
+    *examples: str,
+    name: str | None = None,
+    codes: Iterable[int] = EXIT_CODES,
+    no_args_is_help: bool = True,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds a function to a group as a command, with examples and exit codes below its help."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        called = name or function.__name__.strip("_")
+        closing = _closing(*examples, codes=codes)
+        register = group.command(
+            called, cls=Command, epilog=closing, no_args_is_help=no_args_is_help
+        )
+        return register(declared(function, called))
+
+    return add
 
 
 def _drawn(format: Shape | None, *, plot: bool, as_json: bool) -> Shape:
     shape = shape_of(format, as_json=as_json)
     if plot and shape is not Shape.TABLE:
-        raise UsageError(
-            f"--plot draws for people and --format {shape} writes for programs; leave one out"
-        )
+        raise UsageError("--plot is for people and --json or --format for programs; leave one out")
     return shape
 
 
@@ -137,110 +139,61 @@ def _main(
     pass
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events track placed-order --user-id 314159 --metadata plan=pro",
-        "intercom-events track placed-order --email a@b.co --created-at 2026-01-31 \\",
-        "  -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
-    ),
+@_command(
+    app,
+    "track placed-order --user-id 314159 --metadata plan=pro",
+    "track placed-order --email a@b.co --created-at 2026-01-31 \\\n"
+    "    -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
 )
 @connecting(sends=True)
 def track(
+    event_name: str,
     *,
-    event_name: Annotated[
-        str, typer.Argument(help="What happened, such as placed-order.", metavar="EVENT_NAME")
-    ],
-    user_id: UserIdOption = None,
-    email: EmailOption = None,
-    id: IdOption = None,
-    created_at: Annotated[
-        str | None,
-        typer.Option(
-            help="When it happened: as --since, or Unix seconds. [default: now]", metavar="TIME"
-        ),
-    ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metadata",
-            "-m",
-            help="A key of the metadata and its value; can be repeated. As in CSV files, numbers "
-            "are numbers unless the key ends in :text; KEY.amount with KEY.currency, or KEY.url "
-            "with KEY.value, make one value.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
+    user_id: str | None = None,
+    email: str | None = None,
+    id: str | None = None,
+    created_at: str | None = None,
+    metadata: list[str] | None = None,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """Send one event."""
     from intercom_data_events.cli.commands import events
 
-    events.track(
-        connection,
-        event_name,
-        {"user_id": user_id, "email": email, "id": id},
-        created_at,
-        metadata or [],
-        as_json=as_json,
-    )
+    identity = {"user_id": user_id, "email": email, "id": id}
+    events.track(connection, event_name, identity, created_at, metadata or [], as_json=as_json)
 
 
-@app.command(
-    "list",
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events list --user-id 314159 --since 7d",
-        "intercom-events list --email a@b.co --limit 10 --json",
-        "intercom-events list --user-id 314159 --plot --svg events.svg",
-        "intercom-events list --user-id 314159 --follow",
-    ),
+@_command(
+    app,
+    "list --user-id 314159 --since 7d",
+    "list --email a@b.co --limit 10 --json",
+    "list --user-id 314159 --plot --svg events.svg",
+    "list --user-id 314159 --follow",
 )
 @connecting()
 def list_(
     *,
-    user_id: UserIdOption = None,
-    email: EmailOption = None,
-    id: IdOption = None,
-    since: SinceOption = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=1,
-            max=10**9,
-            help="Show at most this many. [with --follow: 10]",
-            metavar="NUMBER",
-        ),
-    ] = None,
-    follow: Annotated[
-        bool,
-        typer.Option("--follow", "-f", help="Keep running and show new events, until interrupted."),
-    ] = False,
-    interval: Annotated[
-        float,
-        typer.Option(
-            help="How often --follow asks for new events, from 0.1 to 86400.", metavar="SECONDS"
-        ),
-    ] = 5,
-    plot: PlotOption = False,
-    svg: SvgOption = None,
-    format: ShapeOption = None,
-    as_json: JsonOption = False,
+    user_id: str | None = None,
+    email: str | None = None,
+    id: str | None = None,
+    since: str | None = None,
+    limit: int | None = None,
+    follow: bool = False,
+    interval: float = 5,
+    plot: bool = False,
+    svg: Path | None = None,
+    format: Shape | None = None,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """List a contact's events of the last 90 days, newest first."""
     from intercom_data_events.cli.commands import events
 
     if follow and (plot or svg):
-        raise UsageError(
-            "--follow never ends, so no chart can be drawn; leave out --plot and --svg"
-        )
+        raise UsageError("--follow has no end to draw a chart at; leave out --plot and --svg")
     if not 0.1 <= interval <= _DAY:
-        raise UsageError(f"--interval must be from 0.1 to {_DAY} seconds, not {interval}")
-    shape = _drawn(format, plot=plot, as_json=as_json)
+        raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval}")
     events.list_events(
         connection,
         {"user_id": user_id, "email": email, "intercom_user_id": id},
@@ -249,96 +202,52 @@ def list_(
         follow=interval if follow else None,
         plot=plot,
         svg=svg,
-        shape=shape,
+        shape=_drawn(format, plot=plot, as_json=as_json),
     )
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events summary --user-id 314159",
-        "intercom-events summary --email a@b.co --plot",
-    ),
-)
+@_command(app, "summary --user-id 314159", "summary --email a@b.co --plot")
 @connecting()
 def summary(
     *,
-    user_id: UserIdOption = None,
-    email: EmailOption = None,
-    id: IdOption = None,
-    plot: PlotOption = False,
-    svg: SvgOption = None,
-    format: ShapeOption = None,
-    as_json: JsonOption = False,
+    user_id: str | None = None,
+    email: str | None = None,
+    id: str | None = None,
+    plot: bool = False,
+    svg: Path | None = None,
+    format: Shape | None = None,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """Count all events of a contact by name, however old."""
     from intercom_data_events.cli.commands import events
 
+    identity = {"user_id": user_id, "email": email, "intercom_user_id": id}
     shape = _drawn(format, plot=plot, as_json=as_json)
-    events.summarise(
-        connection,
-        {"user_id": user_id, "email": email, "intercom_user_id": id},
-        plot=plot,
-        svg=svg,
-        shape=shape,
-    )
+    events.summarise(connection, identity, plot=plot, svg=svg, shape=shape)
 
 
-@app.command(
-    "import",
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events import events.ndjson",
-        "intercom-events import events.csv.gz --quota-share 0.5",
-        "cat 2026-*.ndjson.gz | intercom-events import - --journal 2026.journal",
-    ),
+@_command(
+    app,
+    "import events.ndjson",
+    "import events.csv.gz --quota-share 0.5",
+    "import - --journal 2026.journal < events.ndjson",
 )
 @connecting(sends=True, paces=True, deadline=600, max_retries=10)
+@done_by("importing.import_file")
 def import_(
+    file: str,
     *,
-    file: Annotated[
-        str,
-        typer.Argument(help="NDJSON or CSV, also as .gz; - is standard input.", metavar="FILE"),
-    ],
-    format: FormatOption = None,
-    stamp_now: StampOption = False,
-    journal: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where to note finished lines. [default: FILE.journal; none for a pipe]",
-            metavar="PATH",
-        ),
-    ] = None,
-    refused: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where rejected events go, with the reasons. [default: NAME.refused.ndjson or "
-            ".csv beside FILE; for a pipe stdin.refused]",
-            metavar="PATH",
-        ),
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Forget earlier runs and import the whole file.")
-    ] = False,
-    token_renewed: Annotated[
-        bool,
-        typer.Option(
-            "--token-renewed", help="Resume with another access token of the same workspace."
-        ),
-    ] = False,
-    max_rate: Annotated[
-        float | None, typer.Option(help="At most this many events a second.", metavar="NUMBER")
-    ] = None,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            help="At most this many requests at once; fewer where more would not be faster.",
-            metavar="NUMBER",
-        ),
-    ] = 100,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    format: Format | None = None,
+    stamp_now: bool = False,
+    journal: Path | None = None,
+    refused: Path | None = None,
+    restart: bool = False,
+    token_renewed: bool = False,
+    max_rate: float | None = None,
+    concurrency: int = 100,
+    quiet: bool = False,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """Send a file of events, as fast as the rate limit allows.
@@ -347,90 +256,46 @@ def import_(
     file. To Intercom, an event that is sent twice is one event. Rejected lines are written to a
     file of their own with the reasons: fix them there, then import that file.
     """
-    from intercom_data_events.cli.commands import importing
-
-    importing.import_file(
-        connection,
-        file,
-        format=format,
-        stamp_now=stamp_now,
-        journal=journal,
-        refused=refused,
-        restart=restart,
-        token_renewed=token_renewed,
-        max_rate=max_rate,
-        concurrency=concurrency,
-        quiet=quiet,
-        as_json=as_json,
-    )
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events validate events.csv",
-        "gzip -dc events.ndjson.gz | intercom-events validate - --json",
-        codes=(Exit.DONE, Exit.REFUSED, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED),
-    ),
+@_command(
+    app,
+    "validate events.csv",
+    "validate - --json < events.ndjson",
+    codes=(Exit.DONE, Exit.REFUSED, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED),
 )
+@done_by("importing.validate")
 def validate(
-    file: Annotated[
-        str,
-        typer.Argument(help="NDJSON or CSV, also as .gz; - is standard input.", metavar="FILE"),
-    ],
-    format: FormatOption = None,
-    stamp_now: StampOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    file: str,
+    *,
+    format: Format | None = None,
+    stamp_now: bool = False,
+    quiet: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Check a file of events line by line, without sending any.
 
     It cannot check what only Intercom knows, such as which contacts exist.
     """
-    from intercom_data_events.cli.commands import importing
-
-    importing.validate(file, format=format, stamp_now=stamp_now, quiet=quiet, as_json=as_json)
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events export --user-id 314159 > events.ndjson",
-        "intercom-events export --user-id 314159 --email a@b.co --format csv -o both.csv",
-    ),
+@_command(
+    app,
+    "export --user-id 314159 > events.ndjson",
+    "export --user-id 314159 --format csv -o events.csv",
 )
 @connecting()
 def export(
     *,
-    user_id: Annotated[
-        list[str] | None,
-        typer.Option(help="A contact, by your own identifier; can be repeated.", metavar="ID"),
-    ] = None,
-    email: Annotated[
-        list[str] | None,
-        typer.Option(help="A contact, by e-mail address; can be repeated.", metavar="ADDRESS"),
-    ] = None,
-    id: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--id", help="A contact, by Intercom's identifier; can be repeated.", metavar="ID"
-        ),
-    ] = None,
-    since: SinceOption = None,
-    format: Annotated[
-        Written, typer.Option(help="How to write the events.", metavar="json|csv")
-    ] = Written.JSON,
-    for_spreadsheets: Annotated[
-        bool,
-        typer.Option(
-            "--for-spreadsheets",
-            help="Put an apostrophe before cells of CSV that a spreadsheet would take for a "
-            "formula. Not the default, because `import` does not take the apostrophes away.",
-        ),
-    ] = False,
-    to: OutputOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    user_id: list[str] | None = None,
+    email: list[str] | None = None,
+    id: list[str] | None = None,
+    since: str | None = None,
+    format: Written = Written.JSON,
+    for_spreadsheets: bool = False,
+    to: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """Write events of the last 90 days for `import` to read."""
@@ -438,14 +303,10 @@ def export(
 
     if as_json and format is Written.CSV:
         raise UsageError("--json means --format json, but --format is csv; leave out one")
-    asked = [
-        *(("user_id", value) for value in user_id or ()),
-        *(("email", value) for value in email or ()),
-        *(("intercom_user_id", value) for value in id or ()),
-    ]
+    given = {"user_id": user_id, "email": email, "intercom_user_id": id}
     exporting.export(
         connection,
-        asked,
+        [(kind, value) for kind, values in given.items() for value in values or ()],
         since=since,
         as_csv=format is Written.CSV,
         guarded=for_spreadsheets,
@@ -454,21 +315,14 @@ def export(
     )
 
 
-@app.command(
-    epilog=_closing(
-        "intercom-events check",
-        "intercom-events check --json",
-    )
-)
+@_command(app, "check", "check --json", no_args_is_help=False)
 @connecting(timeout=10, max_retries=0)
-def check(*, as_json: JsonOption = False, connection: Connection) -> None:
-    """Check the token, address, version, quota and clock.
+@done_by("checking.check")
+def check(*, as_json: bool = False, connection: Connection) -> None:
+    """Check the token, address, version, quota and clock by one request.
 
-    It makes one request, which changes nothing: it asks for a contact that does not exist.
+    The request changes nothing: it asks for a contact that does not exist.
     """
-    from intercom_data_events.cli.commands import checking
-
-    checking.check(connection, as_json=as_json)
 
 
 @app.command(
@@ -486,69 +340,38 @@ def emulator(context: typer.Context) -> None:
     raise typer.Exit(main(context.args, prog="intercom-events emulator"))
 
 
-@app.command(
-    epilog=_closing(
-        "intercom-events demo",
-        "intercom-events demo --json",
-        codes=(Exit.DONE, Exit.FAILED, Exit.INTERRUPTED),
-    )
+@_command(
+    app,
+    "demo",
+    "demo --json",
+    codes=(Exit.DONE, Exit.FAILED, Exit.INTERRUPTED),
+    no_args_is_help=False,
 )
-def demo(as_json: JsonOption = False) -> None:
-    """Show the client at work against the emulator."""
-    from intercom_data_events.cli.commands.demo import show
-
-    show(as_json=as_json)
+@done_by("demo.show")
+def demo(*, as_json: bool = False) -> None:
+    """Show events, failures, a kill and a chart against the emulator."""
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events outbox status events.outbox",
-        "intercom-events outbox status events.outbox --json",
-        codes=_LOCAL,
-    ),
-)
-def status(file: OutboxArgument, format: ShapeOption = None, as_json: JsonOption = False) -> None:
+@_command(outbox, "outbox status events.outbox", "outbox status events.outbox --json", codes=_LOCAL)
+def status(file: Path, *, format: Shape | None = None, as_json: bool = False) -> None:
     """Show how many events are waiting, and how many were rejected."""
     from intercom_data_events.cli.commands import outbox as doing
 
     doing.status(file, shape=shape_of(format, as_json=as_json))
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events outbox drain events.outbox",
-        "intercom-events outbox drain events.outbox --max-time 60 --json",
-    ),
-)
+@_command(outbox, "outbox drain events.outbox", "outbox drain events.outbox --max-time 60 --json")
 @connecting(sends=True, paces=True)
+@done_by("draining.drain")
 def drain(
+    file: Path,
     *,
-    file: OutboxArgument,
-    max_time: Annotated[
-        float | None,
-        typer.Option(
-            help="Time limit for the whole run; unsent events stay in the outbox.",
-            metavar="SECONDS",
-        ),
-    ] = None,
-    workspace: Annotated[
-        str | None,
-        typer.Option(help="The workspace's name, if the tracker has one.", metavar="NAME"),
-    ] = None,
-    token_renewed: Annotated[
-        bool,
-        typer.Option(
-            "--token-renewed", help="Resume with another access token of the same workspace."
-        ),
-    ] = False,
-    concurrency: Annotated[
-        int,
-        typer.Option(min=1, max=1000, help="At most this many requests at once.", metavar="NUMBER"),
-    ] = 20,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    max_time: float | None = None,
+    workspace: str | None = None,
+    token_renewed: bool = False,
+    concurrency: int = 20,
+    quiet: bool = False,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """Send all waiting events.
@@ -557,43 +380,13 @@ def drain(
     sends them. While Intercom does not answer, it says so and keeps trying. It does not wait for
     events that are tracked after it began.
     """
-    from intercom_data_events.cli.commands import draining
-
-    draining.drain(
-        connection,
-        file,
-        workspace=workspace,
-        token_renewed=token_renewed,
-        concurrency=concurrency,
-        timeout=max_time,
-        quiet=quiet,
-        as_json=as_json,
-    )
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events outbox dead events.outbox",
-        "intercom-events outbox dead events.outbox --limit 5 --json",
-        codes=_LOCAL,
-    ),
+@_command(
+    outbox, "outbox dead events.outbox", "outbox dead events.outbox --limit 5 --json", codes=_LOCAL
 )
 def dead(
-    file: OutboxArgument,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=1,
-            max=10**9,
-            help="Show at most this many. [default: 100; JSON and CSV: all]",
-            metavar="NUMBER",
-        ),
-    ] = None,
-    format: ShapeOption = None,
-    as_json: JsonOption = False,
+    file: Path, *, limit: int | None = None, format: Shape | None = None, as_json: bool = False
 ) -> None:
     """List rejected events (dead letters) and why, oldest first."""
     from intercom_data_events.cli.commands import outbox as doing
@@ -601,45 +394,22 @@ def dead(
     doing.dead(file, limit=limit, shape=shape_of(format, as_json=as_json))
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events outbox show events.outbox 17",
-        "intercom-events outbox show events.outbox 1 --waiting --json",
-        codes=_LOCAL,
-    ),
+@_command(
+    outbox,
+    "outbox show events.outbox 17",
+    "outbox show events.outbox 1 --waiting --json",
+    codes=_LOCAL,
 )
-def show(
-    file: OutboxArgument,
-    number: Annotated[
-        int,
-        typer.Argument(help="Its number in `outbox dead`.", metavar="NUMBER", min=1, max=2**63 - 1),
-    ],
-    waiting: Annotated[
-        bool,
-        typer.Option("--waiting", help="Show a waiting event instead; the oldest has number 1."),
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Show one event with all its fields, and why it was rejected."""
-    from intercom_data_events.cli.commands import outbox as doing
-
-    doing.show(file, number, waiting=waiting, as_json=as_json)
+@done_by("outbox.show")
+def show(file: Path, number: int, *, waiting: bool = False, as_json: bool = False) -> None:
+    """Show one event whole: fields, metadata, error and what to do."""
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events outbox retry events.outbox 17 18",
-        "intercom-events outbox retry events.outbox --all",
-        codes=_LOCAL,
-    ),
+@_command(
+    outbox, "outbox retry events.outbox 17 18", "outbox retry events.outbox --all", codes=_LOCAL
 )
 def retry(
-    file: OutboxArgument,
-    numbers: DeadLettersArgument = None,
-    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
-    as_json: JsonOption = False,
+    file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
 ) -> None:
     """Put dead letters back into the queue.
 
@@ -650,19 +420,11 @@ def retry(
     doing.retry(file, numbers or [], every=every, as_json=as_json)
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events outbox forget events.outbox 17 18",
-        "intercom-events outbox forget events.outbox --all",
-        codes=_LOCAL,
-    ),
+@_command(
+    outbox, "outbox forget events.outbox 17 18", "outbox forget events.outbox --all", codes=_LOCAL
 )
 def forget(
-    file: OutboxArgument,
-    numbers: DeadLettersArgument = None,
-    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
-    as_json: JsonOption = False,
+    file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
 ) -> None:
     """Delete dead letters for good.
 
@@ -673,45 +435,33 @@ def forget(
     doing.forget(file, numbers or [], every=every, as_json=as_json)
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events outbox compact events.outbox",
-        "intercom-events outbox compact events.outbox --json",
-        codes=_LOCAL,
-    ),
+@_command(
+    outbox, "outbox compact events.outbox", "outbox compact events.outbox --json", codes=_LOCAL
 )
-def compact(file: OutboxArgument, as_json: JsonOption = False) -> None:
+@done_by("outbox.compact")
+def compact(file: Path, *, as_json: bool = False) -> None:
     """Rewrite the file as small as its contents.
 
     Outboxes shrink by themselves, but one from an earlier version does so only after this. It needs
     free disk space for twice the contents. While it runs, applications that use the file wait;
     tracking an event may raise an OutboxLockedError after a second.
     """
-    from intercom_data_events.cli.commands import outbox as doing
-
-    doing.compact(file, as_json=as_json)
 
 
-@outbox.command(
-    "export",
-    no_args_is_help=True,
-    epilog=_closing(
-        "intercom-events outbox export events.outbox > waiting.ndjson",
-        "intercom-events outbox export events.outbox --dead -o refused.ndjson",
-        codes=_LOCAL,
-    ),
+@_command(
+    outbox,
+    "outbox export events.outbox > waiting.ndjson",
+    "outbox export events.outbox --dead -o refused.ndjson",
+    name="export",
+    codes=_LOCAL,
 )
 def export_outbox(
-    file: OutboxArgument,
-    dead: Annotated[
-        bool, typer.Option("--dead", help="Write the dead letters instead of the waiting events.")
-    ] = False,
-    to: OutputOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
-    as_json: Annotated[  # noqa: ARG001  # every command takes it
-        bool, typer.Option("--json", help="NDJSON, as without it.")
-    ] = False,
+    file: Path,
+    *,
+    dead: bool = False,
+    to: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,  # noqa: ARG001  # it writes NDJSON in any case
 ) -> None:
     """Write waiting events or dead letters for `import` to read.
 
@@ -723,14 +473,6 @@ def export_outbox(
     doing.export(file, refused=dead, to=to, quiet=quiet)
 
 
-def program() -> Any:
-    """Returns the commands as one program, whose help is laid out as `cli.help` does."""
-    for group in (app, outbox):
-        for registered in group.registered_commands:
-            registered.cls = Command
-    return typer.main.get_command(app)
-
-
 def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
     """Runs a command; returns the exit code.
 
@@ -739,7 +481,7 @@ def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
         prog: What the program was called as.
     """
     try:
-        code = program().main(
+        code = typer.main.get_command(app).main(
             list(arguments),
             prog_name=prog,
             complete_var="_INTERCOM_EVENTS_COMPLETE",

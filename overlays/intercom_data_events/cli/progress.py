@@ -10,7 +10,7 @@ from typing import Self
 
 from attrs import define
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from intercom_data_events import RateLimit
 from intercom_data_events._validation import printable
-from intercom_data_events.cli.output import cell, counted, message
+from intercom_data_events.cli.output import cell, console, counted, message
 
 # Seconds between two plain lines of progress.
 _EVERY = 10.0
@@ -61,7 +61,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         self._quiet = quiet
         self._advance = Advance(0, None, 0, 0, 0, None)
         self._live: Live | None = None
-        self._console = Console(file=sys.stderr, highlight=False)
+        self._console = console(sys.stderr)
         if not quiet and sys.stderr.isatty() and self._console.is_interactive:
             self._live = Live(
                 console=self._console,

@@ -1,20 +1,19 @@
 """A stateful stand-in for Intercom's data-event endpoints, for tests and trials.
 
-It imitates what Intercom documents of each endpoint that the client uses, such as `POST /events`:
-the access token and the version header, the checks of a request and the failures that follow,
-contacts and the identities that name them, de-duplication, the limits on names and metadata keys,
-the 90 days for which events can be listed, pages and their cursors, counts, the rate limit and the
-headers that tell of it. What is observed or inferred rather than documented is marked so beside the
-code.
+It imitates what Intercom documents about each endpoint that the client uses, such as `POST
+/events`: the access token and the version header, the validation of requests and the failures that
+follow, contacts and their identities, de-duplication, the limits on names and metadata keys, the 90
+days for which events can be listed, pages and their cursors, counts, and the rate limit with its
+headers. Comments in the code mark what was observed or inferred instead.
 
-With `faults`, it misbehaves on purpose: slow answers, connections that are reset or cut off,
-failures of the server and of proxies before it, pages that lead astray, and answers that break
-HTTP's rules (`PROTOCOL_FAULTS`): sent twice, after rows of 1xx answers, of another length than they
-declare. `ManualClock` gives it and a client a time that passes without waiting.
+`faults` makes requests fail on purpose: slow answers, connections that are reset or cut off,
+failures of the server and of proxies in front of it, pages with wrong links, and answers that break
+HTTP's rules (`PROTOCOL_FAULTS`): sent twice, after many 1xx answers, with a wrong length. With a
+`ManualClock`, the waits of an emulator and a client take no time.
 
 It does not imitate: permissions of tokens (403); delays until an event or its metadata shows;
-compressed bodies; the archiving and the descriptions of events; anything about contacts but their
-identities; differences between API versions, which have none for these endpoints that matter here.
+compressed bodies; archiving and descriptions of events; contacts beyond their identities;
+differences between API versions, none of which matters for these endpoints.
 
     >>> import httpx
     >>> from intercom_data_events.emulator import Emulator
@@ -29,9 +28,8 @@ identities; differences between API versions, which have none for these endpoint
     >>> emulator.events[0].user_id
     '314159'
 
-`Emulator.serve` does the same on a real socket, and so does `python -m
-intercom_data_events.emulator`; the pytest plugin has it as the fixtures `intercom_emulator` and
-`intercom_emulator_url`.
+`Emulator.serve` and `python -m intercom_data_events.emulator` serve it on a real socket; the pytest
+plugin provides the fixtures `intercom_emulator` and `intercom_emulator_url`.
 """
 
 from ._clock import ManualClock

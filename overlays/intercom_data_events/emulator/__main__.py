@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 import attrs
@@ -17,6 +18,7 @@ from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events._validation import printable
 from intercom_data_events_api import API_VERSION
 
+from . import _access
 from ._emulator import Emulator, EmulatorCounts
 from ._faults import random_faults
 from ._workspace import RATE_LIMIT, WINDOW, EmulatedContact
@@ -25,24 +27,31 @@ _PROG = "python -m intercom_data_events.emulator"
 
 _EXAMPLE = """\
 example:
-  {prog} --port 8125 --contact user_id=314159,email=a@b.co
+  {prog} --port 8125 \\
+    --contact user_id=314159,email=a@b.co
 
   curl -i http://127.0.0.1:8125/events \\
     -H 'Authorization: Bearer token' -H 'Content-Type: application/json' \\
-    -d '{{"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"}}'
+    -d '{{"event_name": "placed-order", "user_id": "314159",
+         "created_at": 1389913941}}'
 
   curl 'http://127.0.0.1:8125/events?type=user&user_id=314159&summary=true' \\
     -H 'Authorization: Bearer token'
 
-To see whether a program loses events, let a fifth of its requests go wrong, the same each time,
-and compare what it sent with what was counted when this stops:
+To see whether a program loses events, let a fifth of its requests go wrong,
+the same ones each time, and compare what the program sent with the counts that
+are written when the emulator stops:
 
-  {prog} --port 8125 --faults 0.2 --seed 1 --skew 30
+  {prog} --port 8125 \\
+    --faults 0.2 --seed 1 --skew 30
 
-Everything is forgotten when it stops, which it does on Ctrl-C; what was counted is then told.
+Ctrl-C stops the emulator, which then writes its counts and forgets everything.
+Until then, it writes a line for each request on standard error: time, method,
+path, status, bytes, milliseconds, and the fault that was played. The line has
+no access token and no body, and hides user_id, email and intercom_user_id.
 """
 
-# More would leave the years that a date has digits for.
+# A larger one would leave the years that the Date header has digits for.
 _SKEW = 1e9
 
 
@@ -50,19 +59,21 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
     """Serve until interrupted or terminated.
 
     Args:
-        arguments: Those of the command line, where None.
-        prog: What the command is called in its help and its complaints.
+        arguments: The arguments; None takes those of the process.
+        prog: The name of the command in its help and its error messages.
 
     Returns:
-        The exit code: 0 when stopped, 1 where the address cannot be had.
+        The exit code: 0 when stopped, 1 if it cannot listen on the address.
 
     Raises:
-        SystemExit: The arguments make no sense, or ask for help.
+        SystemExit: The arguments are invalid, or ask for help.
     """
     parser = _parser(prog)
     options = parser.parse_args(arguments)
     if options.seed is not None and options.faults is None:
-        parser.error("argument --seed: there is nothing to choose without --faults")
+        parser.error(
+            "argument --seed: pass --faults as well; without it, there is nothing to choose"
+        )
     try:
         emulator = Emulator(
             contacts=options.contact,
@@ -76,11 +87,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
     except ValueError as error:
         parser.error(str(error))
     emulator.advance(options.skew)
-    # A queue, as its `put` is the one that may be called while its `get` is interrupted.
+    # SimpleQueue.put is reentrant: a signal handler may call it while `get` waits.
     signals: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.put(number))
     with ExitStack() as serving:
+        if not options.quiet:
+            serving.enter_context(_logging(as_json=options.json))
         try:
             url = serving.enter_context(emulator.serve(options.host, options.port))
         except (OSError, UnicodeError) as error:
@@ -88,19 +101,36 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
             said = f"Cannot listen on {options.host}:{options.port}: {reason}."
             sys.stderr.write(f"{printable(said, None)}\n")
             return 1
-        # Whoever starts this in the background waits for the line, through a pipe.
+        # A program that starts this in the background waits for this line.
         sentence = f"Emulating Intercom's data events at {url}"
         _say(json.dumps({"url": url}) if options.json else sentence)
         _wait(signals)
     if options.json:
         _say(json.dumps(attrs.asdict(emulator.counts)))
     else:
-        sys.stderr.write(f"{_told(emulator.counts)}\n")
+        sys.stderr.write(f"{_summary(emulator.counts)}\n")
     return 0
 
 
+@contextmanager
+def _logging(*, as_json: bool) -> Iterator[None]:
+    """Writes the access log on standard error."""
+    handler = _access.AccessLog(sys.stderr, as_json=as_json)
+    log, level, propagates = _access.log, _access.log.level, _access.log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    # INTERCOM_LOG would write each line a second time.
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagates
+
+
 def _wait(signals: SimpleQueue[int]) -> None:
-    """Waits for a signal; one that arrives right before `get` waits is seen as that times out."""
+    """Waits for a signal; one that arrives just before `get` waits is seen when `get` times out."""
     while True:
         with suppress(Empty):
             signals.get(timeout=0.5)
@@ -108,10 +138,10 @@ def _wait(signals: SimpleQueue[int]) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201  # its job
+    print(line, flush=True)  # noqa: T201  # the command's result
 
 
-def _told(counts: EmulatorCounts) -> str:
+def _summary(counts: EmulatorCounts) -> str:
     faults = counts.faults
     kinds = ", ".join(f"{name} {number}" for name, number in sorted(faults.items()))
     return (
@@ -144,55 +174,58 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         action="append",
         type=_contact,
         metavar="FIELD=VALUE,...",
-        help="somebody known, by user_id, email or id, or several of them; anybody else is then "
-        "answered with 404; repeatable (default: everybody is created on sight)",
+        help="a known contact, by user_id, email, id or several of them; events of all other "
+        "contacts are then answered with 404; repeatable (default: an event creates its contact)",
     )
     parser.add_argument(
         "--version",
         default=API_VERSION,
-        help="API version used where a request names none (default: %(default)s)",
+        help="API version of requests that name none (default: %(default)s)",
     )
     parser.add_argument(
         "--faults",
         type=_share,
         metavar="SHARE",
         help="share of the requests, from 0 to 1, that go wrong at random: slow answers, reset "
-        "connections, failures before and after an event was stored (default: 0)",
+        "connections, failures before and after an event is stored (default: 0)",
     )
     parser.add_argument(
         "--seed",
         type=int,
         metavar="N",
-        help="makes --faults choose the same each time (default: another choice each time)",
+        help="makes --faults choose the same faults each time (default: other faults each time)",
     )
     parser.add_argument(
         "--rate-limit",
         type=_rate_limit,
         default=RATE_LIMIT,
         metavar="N",
-        help="requests in one window for one token, those beyond are answered with 429; 0 for no "
-        "limit (default: %(default)s)",
+        help="requests that a token may make in one window; further ones are answered with 429; "
+        "0 for no limit (default: %(default)s)",
     )
     parser.add_argument(
         "--window",
         type=_window,
         default=WINDOW,
         metavar="SECONDS",
-        help="how long such a window is (default: %(default)g)",
+        help="length of such a window (default: %(default)g)",
     )
     parser.add_argument(
         "--skew",
         type=_skew,
         default=0.0,
         metavar="SECONDS",
-        help="how far the emulator's clock is ahead of this machine's, or behind if negative: "
-        "shows in the Date header and in when windows end (default: %(default)g)",
+        help="seconds by which the emulator's clock is ahead of this machine's, or behind if "
+        "negative; affects the Date header and the ends of windows (default: %(default)g)",
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help='say on standard output where it serves, as {"url": ...} in one line, and at the end '
-        "what it counted, as one object in another",
+        help='write JSON: {"url": ...} first, and the counts at the end, each in one line on '
+        "standard output; the access log as one object per line on standard error",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="write no access log (default: on standard error)"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""A clock that a test controls, for an emulator and for the clients that use it."""
+"""A clock that a test controls, for an emulator and its clients."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
 
 class ManualClock(Clock):
-    """A clock that stands still but for those who wait on it: each wait moves it forward, at once.
+    """A clock that only waits move: each wait advances it at once instead of taking time.
 
-    So a test of retries, of the rate limit or of a slow server takes no time. It is made for one
-    thread or task at a time; of several that wait, each moves it on by its own wait. httpx's own
-    time-outs on a real socket know nothing of it.
+    So a test of retries, of the rate limit or of a slow server takes no time. The clock is meant
+    for one thread or task at a time: if several wait, each advances it by its own wait. It does not
+    affect the time-outs of httpx on a real socket.
 
     Args:
-        now: The time to begin at, in Unix seconds.
+        now: The time at the start, in Unix seconds.
 
     Attributes:
-        waits: How long each wait was, in seconds.
+        waits: The length of each wait, in seconds.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -41,23 +41,23 @@ class ManualClock(Clock):
         return self._now
 
     def monotonic(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the start."""
         return self._now - self._begun
 
     def advance(self, seconds: float) -> None:
-        """Lets time pass, without anybody waiting."""
+        """Advances the time without a wait."""
         self._now += seconds
 
     def alarm(self) -> Alarm:
-        """What a thread waits on; it does not wait, but for what has no end of its own."""
+        """An alarm for a thread: only a wait without a time limit takes time."""
         return _ManualAlarm(self)
 
     def async_alarm(self) -> AsyncAlarm:
-        """What a task waits on; likewise."""
+        """An alarm for a task: only a wait without a time limit takes time."""
         return _AsyncManualAlarm(self)
 
     def pass_by(self, seconds: float) -> None:
-        """Takes note of a wait, and lets its time pass."""
+        """Records a wait and advances the time by it."""
         self.waits.append(seconds)
         self._now += seconds
 
@@ -104,11 +104,11 @@ class _AsyncManualAlarm:
 
 
 class FunctionClock(Clock):
-    """A clock whose time comes from a function; its waits are real."""
+    """A clock whose time comes from a function; its waits take time."""
 
     def __init__(self, time: Callable[[], float]) -> None:
         self._time = time
 
     def time(self) -> float:
-        """What the function says."""
+        """The function's result."""
         return self._time()

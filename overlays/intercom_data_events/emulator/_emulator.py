@@ -1,4 +1,4 @@
-"""The emulator itself: one function from a request to its answer, and ways to reach it."""
+"""The emulator: one function from a request to its answer, and the ways to reach it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from intercom_data_events_api.models.intercom_version import INTERCOM_VERSION_VA
 
 from ._clock import FunctionClock
 from ._endpoints import Answer, endpoint_for
-from ._faults import Fault, misled
-from ._plain import Asked, PlainRequest, Reply
+from ._faults import Fault, faulty, misled
 from ._reading import BODY_LIMIT
 from ._refusal import JSON, RefusalError
 from ._server import EmulatorServer
@@ -45,14 +44,14 @@ _UNNUMBERED = {"Preview", "Unstable"}
 
 @attrs.frozen(kw_only=True)
 class RecordedRequest:
-    """A request as it reached the emulator, whatever the answer was.
+    """A request as it reached the emulator, whatever was answered.
 
     Attributes:
         method: In capitals.
-        path: Without the query, decoded.
-        query: The parameters of the query, decoded.
+        path: Decoded, without the query.
+        query: The decoded parameters of the query.
         headers: Their `repr` does not show the access token.
-        body: Empty where there was none.
+        body: Empty if there was none.
 
     Example:
         >>> request = RecordedRequest(
@@ -71,7 +70,7 @@ class RecordedRequest:
 
     @property
     def json(self) -> JSON:
-        """The body read as JSON, or None where it is none."""
+        """The body parsed as JSON, or None if it is not JSON."""
         try:
             document: JSON = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -81,16 +80,16 @@ class RecordedRequest:
 
 @attrs.frozen
 class EmulatorCounts:
-    """What became of the requests, to compare with what was sent.
+    """Counts of requests and their results, to compare with what a program sent.
 
     Attributes:
-        requests: All that arrived.
-        processed: Those that an endpoint accepted, whatever became of the answer.
-        stored: Events among them, each counted once.
-        duplicates: Events among them that were stored before.
-        refused: Those that the API refused, but for 429.
-        limited: Those beyond the rate limit.
-        faults: What went wrong on purpose, by the faults' names.
+        requests: All requests that arrived.
+        processed: Requests that an endpoint accepted, even if the answer was lost.
+        stored: Events that were stored, each counted once.
+        duplicates: Accepted events that had been stored before.
+        refused: Requests that the API refused, without 429.
+        limited: Requests beyond the rate limit.
+        faults: The number of faults played, by name.
 
     Example:
         >>> Emulator().counts.requests
@@ -109,25 +108,25 @@ class EmulatorCounts:
 class Emulator:
     """A stateful stand-in for Intercom's data-event endpoints.
 
-    An instance shares nothing with any other, and gives the same answers whenever it gets the
-    same requests at the same times. It can be used from several threads and event loops at once.
+    Instances share nothing. The same requests at the same times get the same answers. An instance
+    can be used from several threads and event loops at once.
 
     Args:
-        contacts: The people known beforehand, in every workspace; anybody else is then answered
-            with 404. None creates people on sight, from the identities that an event gives.
+        contacts: The known contacts, in every workspace; requests about other contacts are then
+            answered with 404. With None, an event creates its contact from the identities in it.
         tokens: The access tokens that are accepted, each for a workspace of its own. None
-            accepts any.
-        version: The API version of the app, used where a request names none.
-        versions: The API versions that are accepted besides `version`.
-        clock: Gives the time in Unix seconds; a `Clock`, such as a `ManualClock`, is also what
-            delays are waited for with.
-        rate_limit: Requests in one window for one workspace; those beyond are answered with 429.
-            Documented: 10,000 a minute, dealt out in windows of 10 seconds. None for no limit, and
-            no word of one.
-        window: Length of such a window, in seconds; the documented headers have whole seconds.
-        faults: What goes wrong with one request after the other, None where nothing does: a list,
-            at whose end all is well, or a plan such as `random_faults`.
-        record: Whether `requests` keeps what arrives; a server that runs for long had better not.
+            accepts all.
+        version: The API version of the app, for requests that name none.
+        versions: Further API versions to accept.
+        clock: Gives the time in Unix seconds; delays wait on it if it is a `Clock`, such as a
+            `ManualClock`.
+        rate_limit: Requests that a workspace accepts in one window; further ones are answered with
+            429. Documented: 10,000 a minute, in windows of 10 seconds. None for no limit, and no
+            headers about one.
+        window: Length of such a window in seconds; the documented headers have whole seconds.
+        faults: The fault of each request in turn, None for none: a list, after which requests
+            succeed, or a plan such as `random_faults`.
+        record: Whether `requests` keeps all requests; pass False to a server that runs for long.
 
     Raises:
         TypeError: `tokens` is one string.
@@ -161,7 +160,7 @@ class Emulator:
         record: bool = True,
     ) -> None:
         if isinstance(tokens, str):
-            raise TypeError("tokens is a collection of access tokens, not one of them")
+            raise TypeError("tokens must be a collection of access tokens, not a string")
         if (rate_limit is not None and rate_limit < 1) or not 0 < window < math.inf:
             raise ValueError("rate_limit and window must be positive, and window finite")
         self._tokens = None if tokens is None else frozenset(tokens)
@@ -181,22 +180,22 @@ class Emulator:
         self._on_sight = contacts is None
         self._workspaces: dict[str, Workspace] = {}
         self._requests: list[RecordedRequest] = []
-        # Held for work in memory only, never while waiting: that makes it fit for event loops.
+        # Held for work in memory only, never during a wait, so that event loops may take it.
         self._lock = threading.Lock()
-        # Not open to any request: a template of what every workspace knows beforehand.
+        # No request reaches this one: it is the template of each new workspace.
         self._known = self._new_workspace(())
         for contact in contacts or ():
             self.add_contact(contact)
 
     @property
     def requests(self) -> tuple[RecordedRequest, ...]:
-        """The requests that were answered, in their order, those refused among them."""
+        """The requests in the order of their arrival, refused ones included."""
         with self._lock:
             return tuple(self._requests)
 
     @property
     def events(self) -> tuple[EmulatedEvent, ...]:
-        """What is stored in all workspaces, in the order of arrival, duplicates left out."""
+        """The stored events of all workspaces in the order of arrival, without duplicates."""
         with self._lock:
             arrivals = [
                 arrival for workspace in self._workspaces.values() for arrival in workspace.arrivals
@@ -205,18 +204,18 @@ class Emulator:
 
     @property
     def counts(self) -> EmulatorCounts:
-        """What became of all requests so far."""
+        """The counts of all requests so far."""
         with self._lock:
             return EmulatorCounts(**self._counts, faults=dict(self._faults_seen))
 
     def workspace(self, token: str) -> EmulatedWorkspace:
-        """What one access token's workspace holds now.
+        """A snapshot of the workspace of one access token.
 
         Args:
             token: The access token, without `Bearer`.
 
         Example:
-            >>> Emulator().workspace("nobody has used this one").events
+            >>> Emulator().workspace("a token that was never used").events
             ()
         """
         with self._lock:
@@ -227,13 +226,13 @@ class Emulator:
             )
 
     def add_contact(self, contact: EmulatedContact) -> EmulatedContact:
-        """Make a person known in every workspace, those to come included.
+        """Add a contact to every workspace, future ones included.
 
         Returns:
             The contact, with an id.
 
         Raises:
-            ValueError: Somebody with this `user_id` or `id` is known already.
+            ValueError: A contact with this `user_id` or `id` exists already.
 
         Example:
             >>> Emulator(contacts=[]).add_contact(EmulatedContact(email="frodo@example.com")).id
@@ -244,16 +243,16 @@ class Emulator:
             if contact.id is None:
                 contact = attrs.evolve(contact, id=next(self._contact_ids))
             if any(workspace.knows(contact) for workspace in workspaces):
-                raise ValueError("somebody with this user_id or id is known already")
+                raise ValueError("a contact with this user_id or id exists already")
             for workspace in workspaces:
                 workspace.add(contact)
             return contact
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: the emulator's clock runs ahead by so much more.
+        """Advance the emulator's clock, so that events age and rate-limit windows end.
 
         Args:
-            seconds: How far, so that events age and rate-limit windows end.
+            seconds: By how much; added to earlier calls.
 
         Example:
             >>> emulator = Emulator(clock=lambda: 0.0)
@@ -266,9 +265,9 @@ class Emulator:
             self._advanced += seconds
 
     def clear(self) -> None:
-        """Forget requests, events, what was counted, and contacts created on sight.
+        """Forget requests, events, counts, and the contacts that events created.
 
-        Contacts known beforehand stay, and so does the time; ids are not given twice.
+        Other contacts and the time stay; ids are not used again.
 
         Example:
             >>> emulator = Emulator()
@@ -283,7 +282,7 @@ class Emulator:
             self._faults_seen.clear()
 
     def transport(self) -> EmulatorTransport:
-        """A transport for clients of httpx and httpx2, sync and async, that sends everything here.
+        """A transport for sync and async clients of httpx and httpx2, without a socket.
 
         Example:
             >>> client = httpx.Client(transport=Emulator().transport())
@@ -303,26 +302,24 @@ class Emulator:
             tls: The server's certificate and key, to serve https.
 
         Raises:
-            OSError: On entering, where the address cannot be had.
+            OSError: On entering, if the server cannot listen on the address.
 
         Example:
             >>> with Emulator().serve() as url:
             ...     httpx.get(f"{url}/events")
             <Response [401 Unauthorized]>
         """
-        return EmulatorServer(
-            self.answer, host, port, tls=tls, clock=self._clock, reply=self._reply
-        )
+        return EmulatorServer(self.answer, host, port, tls=tls, clock=self._clock)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request; whatever reaches the emulator by other ways comes through here.
+        """Answer one request; transport and server call this, too.
 
         Args:
-            request: Its body has been read, or can be at once.
+            request: Its body has been read, or can be read without waiting.
 
         Returns:
-            The answer. Where something goes wrong on purpose, its `extensions` have the `Fault`
-            as "fault": delays and broken connections are up to who sends it.
+            The answer. If a fault is played, its `extensions` have the `Fault` as "fault": the
+            caller then plays the delays and the broken connections.
 
         Example:
             >>> request = httpx.Request("GET", "https://api.intercom.io/events")
@@ -330,9 +327,6 @@ class Emulator:
             [{'code': 'unauthorized', 'message': 'Access Token Invalid'}]
         """
         request.read()
-        return self._reply(request).as_httpx(request)
-
-    def _reply(self, request: Asked) -> Reply:
         with self._lock:
             if self._record:
                 self._requests.append(_recorded(request))
@@ -360,17 +354,18 @@ class Emulator:
                     limited = refusal.status == HTTPStatus.TOO_MANY_REQUESTS
                     self._counts["limited" if limited else "refused"] += 1
             else:
-                # What goes wrong before the API is reached leaves nothing of it in the answer.
+                # A fault in front of the API leaves none of the API's headers in the answer.
                 headers = {"Date": headers["Date"]}
                 answer = Answer(HTTPStatus.BAD_GATEWAY)
         content = b""
         if answer.document is not None and request.method != "HEAD":
             content = json.dumps(answer.document).encode()
             headers["Content-Type"] = "application/json; charset=utf-8"
-        return Reply(answer.status, headers, content, fault)
+        response = httpx.Response(answer.status, headers=headers, content=content, request=request)
+        return response if fault is None else faulty(fault, response)
 
-    def _process(self, request: Asked, now: float, headers: dict[str, str]) -> Answer:
-        """The answer of an endpoint; adds to the headers what only authenticated answers have."""
+    def _process(self, request: httpx.Request, now: float, headers: dict[str, str]) -> Answer:
+        """The answer of an endpoint; adds the headers that only authenticated answers have."""
         workspace = self._authenticate(request)
         headers |= workspace.rate.count(now)
         self._check_version(request.headers.get("intercom-version"))
@@ -381,13 +376,13 @@ class Emulator:
             self._counts["stored" if workspace.stored > before else "duplicates"] += 1
         return answer
 
-    def _mislead(self, pages: str, answer: Answer, request: Asked, now: float) -> Answer:
+    def _mislead(self, pages: str, answer: Answer, request: httpx.Request, now: float) -> Answer:
         if answer.document is None or answer.document.get("type") != "event.list":
             return answer
         workspace = self._authenticate(request)
         size = len(cast("list[JSON]", answer.document["events"]))
         if size == 1 and pages == "overlapping":
-            # The page that begins with its only event is the page itself.
+            # A page of one event that begins with this page's last event is this page.
             pages = "again"
         url = request.url.copy_set_param("per_page", str(max(1, size - 1)))
         asked = httpx.Request("GET", url)
@@ -395,7 +390,7 @@ class Emulator:
         document = misled(pages, answer.document, request.url, shorter.document or {})
         return Answer(answer.status, document)
 
-    def _authenticate(self, request: Asked) -> Workspace:
+    def _authenticate(self, request: httpx.Request) -> Workspace:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
         known = self._tokens is None or token in self._tokens
@@ -428,16 +423,15 @@ def _date(seconds: int) -> str:
     return formatdate(seconds, usegmt=True)
 
 
-def _dispatch(workspace: Workspace, request: Asked, now: float) -> Answer:
-    # A server that has seen too much coming hands on what it has read of it.
+def _dispatch(workspace: Workspace, request: httpx.Request, now: float) -> Answer:
+    # The server passes on only the beginning of a body that is too large.
     if len(request.content) > BODY_LIMIT or request.extensions.get("truncated"):
         # Inferred, as is the code.
         raise RefusalError(413, "request_too_large", f"At most {BODY_LIMIT} bytes are read")
     return endpoint_for(request.method, request.url.path)(workspace, request, now)
 
 
-def _recorded(asked: Asked) -> RecordedRequest:
-    request = asked.as_httpx() if isinstance(asked, PlainRequest) else asked
+def _recorded(request: httpx.Request) -> RecordedRequest:
     return RecordedRequest(
         method=request.method,
         path=request.url.path,

@@ -1,4 +1,4 @@
-"""The endpoints: each reads a request, asks or changes a workspace, and says the answer."""
+"""The endpoints: each reads a request, uses a workspace, and returns the answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import attrs
 import httpx
 
-from ._plain import Asked
 from ._reading import (
     PER_PAGE,
     Question,
@@ -23,51 +22,51 @@ from ._workspace import LISTED_FOR, Contact, EmulatedEvent, Workspace
 
 @attrs.frozen
 class Answer:
-    """A status, and the document that goes with it."""
+    """A status and its document."""
 
     status: int
     document: dict[str, JSON] | None = None
 
 
-Endpoint = Callable[[Workspace, Asked, float], Answer]
+Endpoint = Callable[[Workspace, httpx.Request, float], Answer]
 
 
 def endpoint_for(method: str, path: str) -> Endpoint:
-    """The endpoint that a request is for.
+    """The endpoint for a method and a path.
 
     Raises:
-        RefusalError: There is none; the codes and messages are inferred.
+        RefusalError: There is none. The codes and messages are inferred.
     """
     if (endpoints := _ENDPOINTS.get(path)) is None:
         raise RefusalError(404, "not_found", "The requested resource does not exist")
     if (endpoint := endpoints.get(method)) is None:
         allowed = ", ".join(sorted(endpoints))
         raise RefusalError(
-            405, "method_not_allowed", f"{path} knows {allowed} only", headers={"Allow": allowed}
+            405, "method_not_allowed", f"{path} supports only {allowed}", headers={"Allow": allowed}
         )
     return endpoint
 
 
-def _create_event(workspace: Workspace, request: Asked, _now: float) -> Answer:
+def _create_event(workspace: Workspace, request: httpx.Request, _now: float) -> Answer:
     event = read_event(_declared(request))
     workspace.record(event.who, event.name, event.created_at, event.metadata)
     return Answer(202)
 
 
-def _create_summary(workspace: Workspace, request: Asked, _now: float) -> Answer:
+def _create_summary(workspace: Workspace, request: httpx.Request, _now: float) -> Answer:
     summary = read_summary(_declared(request))
     workspace.summarise(summary.who, summary.tallies)
     return Answer(200)
 
 
-def _declared(request: Asked) -> bytes:
-    """The body; one that is there must be declared as JSON."""
+def _declared(request: httpx.Request) -> bytes:
+    """The body, which must be declared as JSON unless it is empty."""
     if request.content:
         check_declaration(request.headers.get("content-type"))
     return request.content
 
 
-def _list_events(workspace: Workspace, request: Asked, now: float) -> Answer:
+def _list_events(workspace: Workspace, request: httpx.Request, now: float) -> Answer:
     question = read_question(request.url.params)
     contact = workspace.find(question.who)
     if question.summary:
@@ -88,8 +87,8 @@ def _listing(contact: Contact, question: Question, url: httpx.URL, now: float) -
         params = httpx.QueryParams({**given, question.identity[0]: question.identity[1]})
         return str(url.copy_with(params=params.set("type", "user"), fragment=None))
 
-    # In the order and with the parameters of the documented examples; `since` stays in `next`,
-    # so that the pages of what is new end where the new ends.
+    # Order and parameters are those of the documented examples. `since` stays in `next`, so that
+    # a listing of newer events ends with the oldest of these.
     pages: dict[str, JSON] = {"since": link(since=page.since)}
     if page.before is not None:
         pages["next"] = link(per_page=question.per_page, before=page.before, since=question.since)
@@ -119,7 +118,7 @@ def _summary(contact: Contact) -> dict[str, JSON]:
                 "first": _written(tally.first),
                 "last": _written(tally.last),
                 "count": tally.count,
-                # Somebody's text about the name in Intercom's settings, for which there is no API.
+                # Written in Intercom's settings, for which there is no API.
                 "description": "",
             }
             for tally in contact.tallies.values()

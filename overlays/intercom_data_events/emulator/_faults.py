@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: single faults, and plans of them."""
+"""Faults that the emulator plays on purpose: single ones, and plans of them."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ HTML = (
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """What goes wrong with one request; the class methods make the usual ones.
+    """A failure of one request; the class methods make the usual ones.
 
     Args:
-        name: What it is called where faults are counted.
-        processed: Whether the request takes effect all the same.
+        name: Its name in the counts and in the access log.
+        processed: Whether the request takes effect nevertheless.
         delay: Seconds before the answer.
-        status: Of the answer that takes the place of the emulator's own; None leaves that.
-        headers: Set on the answer.
-        body: In place of the answer's own, as it is; left out where HTTP has none.
-        connection: Whether the connection is kept, reset without an answer, cut off within it,
-            closed after it without notice, or deaf: it stays open, and nothing more is read.
+        status: The status of the answer; None keeps the emulator's own.
+        headers: Headers to set on the answer.
+        body: The exact body of the answer, unless the answer has none by HTTP's rules; None keeps
+            the emulator's own.
+        connection: Whether the connection is kept, reset without an answer, cut off during the
+            answer, closed after it without notice, or deaf: open, but nothing more is read.
         trickle: Seconds before each byte of the body.
         wire: A function that takes the bytes of the answer and yields the bytes to send instead,
-            with seconds to wait and `Idle` between them. `trickle` is not used then.
+            with seconds to wait and `Idle` between them. `trickle` has no effect then.
         pages: Where the `next` link of a list leads: to another host, to the same page again, or
             to a page that begins with the last event of this one.
 
@@ -71,7 +72,7 @@ class Fault:
 
     @classmethod
     def slow(cls, seconds: float, *, processed: bool = True) -> Fault:
-        """The answer takes its time."""
+        """The answer is slow."""
         return cls(name="slow", delay=seconds, processed=processed)
 
     @classmethod
@@ -82,7 +83,7 @@ class Fault:
 
     @classmethod
     def cut_short(cls) -> Fault:
-        """The request is processed; of the answer a part arrives."""
+        """The request is processed; only a part of the answer arrives."""
         return cls(name="cut short", connection="cut")
 
     @classmethod
@@ -106,14 +107,14 @@ class Fault:
         """The request is processed; 1xx answers come before the answer.
 
         Args:
-            number: The number of 1xx answers; `math.inf` for an endless row.
+            number: The number of 1xx answers; `math.inf` for an endless number.
             every: Seconds after each.
 
         Raises:
-            ValueError: The row is endless, and `every` is not positive.
+            ValueError: The number is endless and `every` is not positive.
         """
         if number == math.inf and not every > 0:
-            raise ValueError("every must be positive for an endless row of answers")
+            raise ValueError("every must be positive for an endless number of answers")
         name = "endless 1xx answers" if number == math.inf else "1xx answers"
         return cls(name=name, wire=partial(interim, number=number, every=every))
 
@@ -163,7 +164,7 @@ class Fault:
 
     @classmethod
     def redirected(cls, location: str = "/events", *, status: int = 307) -> Fault:
-        """A server, or a proxy before it, redirects the client to another address."""
+        """A server, or a proxy in front of it, redirects the client to another address."""
         return cls(
             name=f"redirected by {status}",
             processed=False,
@@ -174,7 +175,7 @@ class Fault:
 
     @classmethod
     def failing(cls, status: int = 500, *, processed: bool = False, html: bool = False) -> Fault:
-        """A server, or a proxy before it, answers with a failure: in HTML, or without a body."""
+        """A server, or a proxy in front of it, reports a failure, in HTML or without a body."""
         return cls(
             name=f"{status} after processing" if processed else str(status),
             processed=processed,
@@ -185,7 +186,7 @@ class Fault:
 
     @classmethod
     def rate_limited(cls, *, retry_after: float | str | None = None) -> Fault:
-        """429, with a `Retry-After` or without, and without a word of windows."""
+        """A 429 with or without `Retry-After`, and without headers about the rate limit."""
         refusal = RefusalError(429, "rate_limit_exceeded", "Exceeded rate limit")
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return cls(
@@ -198,16 +199,16 @@ class Fault:
 
     @classmethod
     def other_version(cls, version: str = "1.0") -> Fault:
-        """The answer says that it was made for another API version."""
+        """The answer echoes another API version."""
         return cls(name="other version", headers={"Intercom-Version": version})
 
     @classmethod
     def misleading(cls, pages: Literal["elsewhere", "again", "overlapping"]) -> Fault:
-        """The `next` link of a list leads where it should not."""
+        """The `next` link of a list is wrong."""
         return cls(name=f"next page {pages}", pages=pages)
 
 
-#: One of each kind that can befall any request; none delays an event longer than a second.
+#: One of each kind that fits any request; none delays an event for longer than a second.
 FAULTS: Sequence[Fault] = (
     Fault.slow(0.2),
     Fault.reset(),
@@ -227,7 +228,7 @@ FAULTS: Sequence[Fault] = (
     Fault.other_version(),
 )
 
-#: One of each kind with which a server breaks HTTP's rules, or uses little known ones. Those with
+#: One of each kind in which a server breaks HTTP's rules or uses little known ones. Those with
 #: "endless" in their name end only when the client gives up.
 PROTOCOL_FAULTS: Sequence[Fault] = (
     Fault.answered_twice(),
@@ -250,15 +251,15 @@ PROTOCOL_FAULTS: Sequence[Fault] = (
 def random_faults(
     share: float = 0.2, *, seed: int | None = None, among: Sequence[Fault] = FAULTS
 ) -> Iterator[Fault | None]:
-    """A plan without end in which some requests go wrong, at random.
+    """An endless plan of faults in which a share of the requests fail at random.
 
     Args:
-        share: The part of the requests that go wrong, from 0 to 1.
-        seed: Makes the plan the same each time; None makes it another each time.
-        among: What may go wrong, each as likely.
+        share: The share of the requests that fail, from 0 to 1.
+        seed: The same seed gives the same plan; None gives another plan each time.
+        among: The faults to choose from, each with the same probability.
 
     Raises:
-        ValueError: `share` is not from 0 to 1, or there is nothing to choose from.
+        ValueError: `share` is not from 0 to 1, or `among` is empty.
 
     Example:
         >>> plan = random_faults(0.5, seed=1)
@@ -266,7 +267,7 @@ def random_faults(
         ['reset after processing', 'other version', None]
     """
     if not 0 <= share <= 1 or not among:
-        raise ValueError("share is from 0 to 1, and among holds at least one fault")
+        raise ValueError("share must be from 0 to 1, and among must hold at least one fault")
     return _random_faults(share, random.Random(seed), among)  # noqa: S311  # guards nothing
 
 
@@ -278,13 +279,13 @@ def _random_faults(
 
 
 def fault_of(answer: httpx.Response) -> Fault | None:
-    """What is to go wrong while an answer is sent."""
+    """The fault to play while an answer is sent, or None."""
     fault = answer.extensions.get("fault")
     return fault if isinstance(fault, Fault) else None
 
 
 def faulty(fault: Fault, answer: httpx.Response) -> httpx.Response:
-    """An answer as a fault leaves it; what befalls the connection is for those who send it."""
+    """The answer with a fault's changes; the sender plays what concerns the connection."""
     status = answer.status_code if fault.status is None else fault.status
     body = answer.content if fault.body is None else fault.body
     if fault.trickle and not body:
@@ -293,7 +294,7 @@ def faulty(fault: Fault, answer: httpx.Response) -> httpx.Response:
     if bodiless:
         body = b""
     headers = answer.headers.copy()
-    # It follows from the body, as which a fault can give anything.
+    # Set from the body, which a fault can replace.
     headers.pop("Content-Length", None)
     if body or (fault.wire is not None and not bodiless):
         headers["Content-Length"] = str(len(body))
@@ -305,26 +306,26 @@ def faulty(fault: Fault, answer: httpx.Response) -> httpx.Response:
         request=answer.request,
         extensions={"fault": fault},
     )
-    # Whether it is what its headers say is the client's concern.
+    # A body that does not match its headers is the client's concern.
     with suppress(httpx.DecodingError):
         response.read()
     return response
 
 
 def body_of(response: httpx.Response) -> bytes:
-    """The body as it is sent, whatever encoding its headers speak of."""
+    """The body as it is sent, not decoded."""
     return b"".join(cast("httpx.ByteStream", response.stream))
 
 
 def misled(
     kind: str, document: dict[str, JSON], url: httpx.URL, shorter: dict[str, JSON]
 ) -> dict[str, JSON]:
-    """A list whose `next` link leads where it should not.
+    """A list with a wrong `next` link.
 
     Args:
-        kind: What `Fault.pages` says.
+        kind: The value of `Fault.pages`.
         document: The list.
-        url: Where it was asked for.
+        url: The URL of the request for it.
         shorter: The same list with a page that is one event shorter.
     """
     pages = document.get("pages")

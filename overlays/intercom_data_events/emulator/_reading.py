@@ -1,4 +1,4 @@
-"""Reads requests of the three endpoints, and refuses those that the documentation rules out."""
+"""Reads the requests of the three endpoints and refuses those that the documentation forbids."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ._refusal import JSON, RefusalError, invalid, missing
 from ._workspace import EmulatedContact, MetadataValue, Tally
 
 BODY_LIMIT = 1024 * 1024
-"""Bytes of a request's body that are read (inferred: one event needs far less)."""
+"""The largest request body in bytes (inferred: one event needs far less)."""
 
 METADATA_KEYS = 10
-"""Metadata keys that an event keeps (documented)."""
+"""The number of metadata keys that an event keeps (documented)."""
 
 PER_PAGE = 15
-"""Events on a page where the request does not say (documented)."""
+"""The number of events on a page by default (documented)."""
 
-# Inferred: whole numbers have 64 bits.
+# Inferred: integers have 64 bits.
 _BEYOND = 2**63
 
-# The year 1; nothing is documented against times before 1970.
+# The year 1: no document forbids times before 1970.
 _FIRST = -62_135_596_800
 # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
 _MILLISECONDS = 10**11
 
 # The one media type that the description has for bodies, with any parameters. Two headers arrive as
-# one, with a comma between them, which is not a media type.
+# one, joined by a comma, which does not match.
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = rf'{_WORD}=({_WORD}|"([^"\\]|\\.)*")'
 _DECLARED = re.compile(
@@ -43,7 +43,7 @@ _NOBODY = EmulatedContact()
 
 @attrs.frozen
 class NewEvent:
-    """What a request to create an event says."""
+    """The content of a request to create an event."""
 
     who: EmulatedContact
     name: str
@@ -53,7 +53,7 @@ class NewEvent:
 
 @attrs.frozen
 class NewSummary:
-    """What a request to create event summaries says."""
+    """The content of a request to create event summaries."""
 
     who: EmulatedContact
     tallies: list[Tally]
@@ -61,7 +61,7 @@ class NewSummary:
 
 @attrs.frozen
 class Question:
-    """What a request to list or summarise somebody's events asks for."""
+    """The content of a request to list or summarise a contact's events."""
 
     who: EmulatedContact
     identity: tuple[str, str]
@@ -75,14 +75,14 @@ def check_declaration(media_type: str | None) -> None:
     """Refuses a body that is not declared as JSON.
 
     Args:
-        media_type: What the Content-Type header says; None where there is none.
+        media_type: The Content-Type header, or None if there is none.
 
     Raises:
-        RefusalError: It is another type, none, or several.
+        RefusalError: It is missing, another type, or several types.
     """
     if media_type is None or not _DECLARED.fullmatch(media_type):
-        # The status is documented. Inferred: the code, which Intercom is known to send about the
-        # Accept header, and that a missing header is refused like a wrong one.
+        # The status is documented. Inferred: the code, which Intercom sends about the Accept
+        # header, and that a missing header is refused in the same way as a wrong one.
         raise RefusalError(
             415,
             "media_type_not_acceptable",
@@ -91,10 +91,10 @@ def check_declaration(media_type: str | None) -> None:
 
 
 def read_event(body: bytes) -> NewEvent:
-    """An event to be stored, its metadata cut to the first keys.
+    """The event to store, with its first metadata keys.
 
     Raises:
-        RefusalError: Anything missing or wrong.
+        RefusalError: A field is missing or wrong.
     """
     fields = _read_object(body)
     who = EmulatedContact(
@@ -110,10 +110,10 @@ def read_event(body: bytes) -> NewEvent:
 
 
 def read_summary(body: bytes) -> NewSummary:
-    """Counts to be added for one contact.
+    """The counts to add for one contact.
 
     Raises:
-        RefusalError: Anything missing or wrong.
+        RefusalError: A field is missing or wrong.
     """
     fields = _read_object(body)
     user_id = _read_identity(fields, "user_id")
@@ -122,7 +122,7 @@ def read_summary(body: bytes) -> NewSummary:
     summaries = fields.get("event_summaries")
     if summaries is None:
         raise missing("event_summaries")
-    # The documented schema is one object, the prose beside it says a list: both are taken.
+    # The documented schema is one object; its description says a list. Both are accepted.
     several = summaries if isinstance(summaries, list) else [summaries]
     if not several:
         raise invalid("event_summaries", "event_summaries is empty")
@@ -130,10 +130,10 @@ def read_summary(body: bytes) -> NewSummary:
 
 
 def read_question(query: httpx.QueryParams) -> Question:
-    """Whose events to list or to summarise, and how.
+    """Which contact's events to list or to summarise, and how.
 
     Raises:
-        RefusalError: Anything missing or wrong.
+        RefusalError: A parameter is missing or wrong.
     """
     if (kind := query.get("type")) is None:
         raise missing("type")
@@ -147,7 +147,7 @@ def read_question(query: httpx.QueryParams) -> Question:
     ((name, value),) = identities
     if not value:
         raise invalid(name, f"{name} is empty")
-    # Other words are inferred to be refused: the parameter is documented as a boolean.
+    # Documented as a boolean; inferred: other words are refused.
     summary = query.get("summary", "false")
     if summary not in ("true", "false"):
         raise invalid("summary", "summary must be true or false")
@@ -180,14 +180,14 @@ def _read_object(body: bytes) -> dict[str, JSON]:
 
 
 def _refuse_constant(name: str) -> JSON:
-    # Python reads NaN and Infinity, which JSON does not have.
+    # Python's parser accepts NaN and Infinity, which are not JSON.
     raise ValueError(name)
 
 
 def _read_identity(fields: dict[str, JSON], name: str) -> str | None:
     if name not in fields:
         return None
-    # Null, too: the description has it in answers only.
+    # Null is refused, too: the description has it in answers only.
     if not isinstance(value := fields[name], str) or not value:
         raise invalid(name, f"{name} must be a string that is not empty")
     return value
@@ -207,7 +207,7 @@ def _read_time(fields: dict[str, JSON], name: str) -> int:
     if value is None:
         raise missing(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < _FIRST:
-        raise invalid(name, f"{name} must be whole Unix seconds")
+        raise invalid(name, f"{name} must be Unix seconds, as an integer")
     if value >= _MILLISECONDS:
         raise invalid(name, f"{name} must be Unix seconds, not milliseconds")
     return value
@@ -232,7 +232,7 @@ def _read_metadata(fields: dict[str, JSON]) -> dict[str, MetadataValue]:
     metadata = fields.get("metadata", {})
     if not isinstance(metadata, dict):
         raise invalid("metadata", "metadata must be an object")
-    # Documented: further keys are ignored, so they are not looked at either.
+    # Documented: further keys are ignored, so they are not checked either.
     kept = list(metadata.items())[:METADATA_KEYS]
     return {key: _read_value(key, value) for key, value in kept}
 
@@ -248,18 +248,18 @@ def _read_value(key: str, value: JSON) -> MetadataValue:
         case {"url": str(url), "value": str(text), **more} if not more:
             return {"url": url, "value": text}
         case {"amount": int(amount), "currency": str(currency), **more} if not more:
-            # Documented: a positive integer, in cents; inferred: nothing is an amount, too.
+            # Documented: a positive integer, in cents; inferred: 0 is accepted, too.
             if 0 <= amount < _BEYOND and not isinstance(amount, bool):
                 return {"amount": amount, "currency": currency}
         case _:
             pass
-    raise invalid(key, "A string, a number, a rich link or a monetary amount is expected")
+    raise invalid(key, f"{key} must be a string, a number, a rich link or a monetary amount")
 
 
 def _read_number(query: httpx.QueryParams, name: str) -> int | None:
     if (text := query.get(name)) is None:
         return None
-    # A bounded length, as Python refuses to read numbers of thousands of digits.
+    # The length is bounded because int() refuses thousands of digits.
     if not re.fullmatch(r"[0-9]{1,24}", text):
         raise invalid(name, f"{name} must be a number")
     return int(text)

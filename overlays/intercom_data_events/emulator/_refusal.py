@@ -1,4 +1,4 @@
-"""The refusals of the emulated API, in the shape that Intercom documents for every failure."""
+"""Refusals of the emulated API, in the form that Intercom documents for all failures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | Non
 
 
 class RefusalError(Exception):
-    """A request that is answered with an `error.list`, and has changed nothing."""
+    """Answers a request with an `error.list`; the request has changed nothing."""
 
     def __init__(
         self,
@@ -35,13 +35,12 @@ class RefusalError(Exception):
         return {"type": "error.list", "request_id": request_id, "errors": [error]}
 
 
-# Intercom documents these two codes and the key `field`; which of its endpoints sends which
-# message is not documented, so the messages are ours (inferred).
+# Intercom documents these two codes and the key `field`, but not the messages: those are inferred.
 def missing(field: str, message: str | None = None) -> RefusalError:
-    """A 400 for something that the request lacks."""
+    """A 400 for a field that is missing."""
     return RefusalError(400, "parameter_not_found", message or f"{field} is required", field=field)
 
 
 def invalid(field: str, message: str) -> RefusalError:
-    """A 400 for something that the request has wrong."""
+    """A 400 for a field with a wrong value."""
     return RefusalError(400, "parameter_invalid", message, field=field)

@@ -1,4 +1,4 @@
-"""Serves answers on real sockets: HTTP/1.1 on asyncio, in a thread of its own."""
+"""Serves answers on real sockets: HTTP/1.1 by h11 on asyncio, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from email.utils import formatdate
@@ -23,8 +24,8 @@ import httpx
 from intercom_data_events._validation import printable
 from intercom_data_events.clock import SYSTEM, Clock
 
+from ._access import record
 from ._faults import Fault, body_of, fault_of
-from ._plain import PlainRequest, Reply, read_head, write_reply
 from ._reading import BODY_LIMIT
 from ._wire import Idle, Piece
 
@@ -32,34 +33,31 @@ log = logging.getLogger("intercom_data_events.emulator")
 
 _CHUNK = 64 * 1024
 
-# How long a refused upload may go on, so that the client sends it to its end and then reads the
-# answer; closing with bytes unread would reset the connection and lose the answer.
+# Seconds for which the rest of a refused upload is read, so that the client can read the answer:
+# closing with unread bytes would reset the connection and lose the answer.
 _LINGER_SECONDS = 2.0
 
-# How long to wait for connections to close where no more can be opened.
+# Seconds to wait for connections to close when no more can be opened.
 _BREATH_SECONDS = 0.05
 
 Answering = Callable[[httpx.Request], httpx.Response]
-Replying = Callable[[PlainRequest], Reply]
-Answered = Callable[[PlainRequest | httpx.Request], bytes | httpx.Response]
 
 
 class EmulatorServer:
     """A context manager, plain or async, that serves while it is entered and yields the base URL.
 
-    Both forms run the server in a thread of its own, so that code which blocks its event loop
-    still gets answers. Leaving stops the server, closes its connections and joins its thread.
+    Both forms run the server in a thread of its own, so that code that blocks its event loop still
+    gets answers. Leaving stops the server, closes its connections and joins its thread.
 
     Args:
         answer: The function from a request, its body read, to its answer.
         host: Name or address of the interface to listen on.
         port: The port, or 0 for a free one.
         tls: The server's certificate and key, to serve https.
-        clock: What delays are waited for with.
-        reply: A function that answers plain requests as `answer` does, at less cost.
+        clock: Delays wait on it.
 
     Raises:
-        OSError: On entering, where the address cannot be had.
+        OSError: On entering, if the server cannot listen on the address.
 
     Example:
         >>> with EmulatorServer(lambda request: httpx.Response(202)) as url:
@@ -75,9 +73,8 @@ class EmulatorServer:
         *,
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM,
-        reply: Replying | None = None,
     ) -> None:
-        self._serving = partial(serving, partial(_answered, answer, reply), host, port, tls, clock)
+        self._serving = partial(serving, answer, host, port, tls, clock)
         self._running = ExitStack()
 
     def __enter__(self) -> str:
@@ -107,24 +104,24 @@ class EmulatorServer:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving, even where the caller is being cancelled."""
+        """Stop serving, even while the caller is being cancelled."""
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._running.close)
 
 
 @asynccontextmanager
 async def serving(
-    answered: Answered, host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
+    answer: Answering, host: str, port: int, tls: ssl.SSLContext | None, clock: Clock
 ) -> AsyncGenerator[str, None]:
     """Serve in the running event loop, which is asyncio's, and yield the base URL."""
     listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
     open_sockets = set[socket.socket]()
 
     async def converse(accepted: socket.socket) -> None:
-        # Whoever does not speak TLS, breaks off or leaves is none of a server's business.
+        # A client that does not speak TLS or has gone must not end the server.
         with suppress(OSError):
             async with _connected(accepted, tls, clock) as connection:
-                await _converse(answered, connection)
+                await _converse(answer, connection)
         open_sockets.discard(accepted)
 
     async with listener:
@@ -138,7 +135,7 @@ async def serving(
                 yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}"
                 connections.cancel_scope.cancel()
         finally:
-            # A conversation that was cancelled before its first step has closed nothing.
+            # A task that was cancelled before its first step has closed nothing.
             for accepted in open_sockets:
                 accepted.close()
 
@@ -149,7 +146,7 @@ async def _accept(
     connections: anyio.abc.TaskGroup,
     open_sockets: set[socket.socket],
 ) -> None:
-    """Accept connections for ever, also after there were more than files can be opened."""
+    """Accept connections for ever, even after the limit of open files was reached."""
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -165,19 +162,19 @@ async def _accept(
 async def _connected(
     accepted: socket.socket, tls: ssl.SSLContext | None, clock: Clock
 ) -> AsyncGenerator[_Connection, None]:
-    """A connection that is closed in peace after its last answer, at once where it is cut off.
+    """A connection that is closed gracefully after its last answer, or at once if it is cut off.
 
-    These are asyncio's own streams, as anyio's take several times as long.
+    It uses asyncio's own streams, because anyio's take several times as long.
 
     Raises:
-        OSError: The client does not speak TLS, or is gone.
+        OSError: The client does not speak TLS, or has gone.
     """
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=tls)
-    # So that to have sent is to have handed it to the system. With a limit of 0, asyncio's TLS
-    # would pause the writer where nothing is left to write, and nothing would wake it.
+    # A send ends when the system has all bytes. With a limit of 0, asyncio's TLS would pause the
+    # writer when nothing is left to write, and nothing would wake it.
     transport.set_write_buffer_limits(high=1, low=0)
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     try:
@@ -191,51 +188,44 @@ async def _connected(
             await writer.wait_closed()
 
 
-async def _converse(answered: Answered, connection: _Connection) -> None:
+async def _converse(answer: Answering, connection: _Connection) -> None:
     """Answer the requests of one connection, one after the other."""
     try:
         while (request := await connection.receive()) is not None:
-            response = answered(request)
-            if isinstance(response, bytes):
-                goes_on = await connection.send_plain(response)
-            elif (fault := fault_of(response)) is None:
-                goes_on = await connection.send(response)
-            else:
-                goes_on = await connection.misbehave(response, fault)
+            began, before = time.perf_counter(), connection.sent
+            response = _answered(answer, request)
+            fault = fault_of(response)
+            try:
+                if fault is None:
+                    goes_on = await connection.send(response)
+                else:
+                    goes_on = await connection.misbehave(response, fault)
+            finally:
+                size, seconds = connection.sent - before, time.perf_counter() - began
+                record(request, response.status_code, size, seconds, fault)
             if not goes_on:
                 break
     except (h11.RemoteProtocolError, httpx.InvalidURL) as error:
         await connection.refuse(error)
     except h11.LocalProtocolError:
-        # A fault can ask for anything; it does not end the server either.
-        log.exception("an answer is no HTTP, and cannot be sent")
+        # A fault can ask for anything; that must not end the server.
+        log.exception("an answer is not valid HTTP and cannot be sent")
 
 
-def _answered(
-    answer: Answering, reply: Replying | None, request: PlainRequest | httpx.Request
-) -> bytes | httpx.Response:
-    """The answer, written if it is plain, or a 500 where there is none.
-
-    One request does not end the server.
-    """
+def _answered(answer: Answering, request: httpx.Request) -> httpx.Response:
+    """The answer, or a 500 where `answer` raises: one request must not end the server."""
     try:
-        if isinstance(request, httpx.Request):
-            return answer(request)
-        if reply is None:
-            return answer(request.as_httpx())
-        replied = reply(request)
-        return write_reply(replied) or replied.as_httpx(request.as_httpx())
+        return answer(request)
     except Exception:
-        path = printable(request.url.path)
-        log.exception("%s %s cannot be answered", request.method, path)
+        log.exception("%s %s cannot be answered", request.method, printable(request.url.path))
         return httpx.Response(500)
 
 
 class _Connection:
     """One connection, seen as requests and answers.
 
-    A plain request is read without h11; any other, or an answer that is not plain, begins an h11
-    conversation, which lasts until that request is answered.
+    Attributes:
+        sent: The number of bytes sent so far.
     """
 
     def __init__(
@@ -247,6 +237,7 @@ class _Connection:
         tls: bool,
         clock: Clock,
     ) -> None:
+        self.sent = 0
         self._reader = reader
         self._writer = writer
         self._socket = accepted
@@ -255,38 +246,22 @@ class _Connection:
         self._idle: Idle | None = None
         self._pieces: Iterator[Piece] = iter(())
         self._fault: Fault | None = None
-        self._received = b""
-        self._plain = b""
         self._http = h11.Connection(h11.SERVER)
         self._unread = False
 
-    async def receive(self) -> PlainRequest | httpx.Request | None:
-        """The next request, or None when the client, or a fault, has no more."""
+    async def receive(self) -> httpx.Request | None:
+        """The next request, or None when the client, or a fault, ends the connection."""
         while self._idle is not None and await self._is_idle_for(self._idle.seconds):
             if not await self._play():
                 return None
-        received = self._received or await self._reader.read(_CHUNK)
-        head = read_head(received)
-        if head is None or head.end - head.begin > BODY_LIMIT:
-            return await self._receive_by_h11(received)
-        while len(received) < head.end:
-            if not (more := await self._reader.read(_CHUNK)):
-                return await self._receive_by_h11(received)
-            received += more
-        self._plain, self._received = received[: head.end], received[head.end :]
-        url = _url(self._scheme, head.target, head.headers["host"])
-        return PlainRequest(head, url, received[head.begin : head.end])
-
-    async def _receive_by_h11(self, received: bytes) -> httpx.Request | None:
-        self._begin_h11(received)
         head = await self._next_event()
         if not isinstance(head, h11.Request):
             return None
         headers = httpx.Headers(head.headers.raw_items())
         declared = int(headers.get("content-length", "0"))
         body = bytearray()
-        # No more is read than it takes to see that it is too much: a client that waits for
-        # `100 Continue` is refused before it sends, any other while it does.
+        # Reading stops as soon as the body is known to be too large: a client that waits for
+        # `100 Continue` is refused before it sends, and any other while it sends.
         self._unread = True
         while self._unread and declared <= BODY_LIMIT and len(body) <= BODY_LIMIT:
             event = await self._next_event()
@@ -301,33 +276,20 @@ class _Connection:
             extensions={"truncated": self._unread},
         )
 
-    def _begin_h11(self, received: bytes) -> None:
-        self._plain = self._received = b""
-        self._http = h11.Connection(h11.SERVER)
-        if received:
-            self._http.receive_data(received)
-
-    async def send_plain(self, answer: bytes) -> bool:
-        """Answer a plain request; the connection can go on."""
-        await self._send(answer)
-        return True
-
     async def send(self, response: httpx.Response) -> bool:
         """Answer; whether the connection can go on."""
-        self._catch_up()
         await self._send(self._head(response) + self._body(response.content))
         return await self._finish()
 
     async def misbehave(self, response: httpx.Response, fault: Fault) -> bool:
-        """Answer as a fault has it; whether the connection can go on."""
+        """Answer and play a fault; whether the connection can go on."""
         if fault.delay > 0:
             await self._clock.async_alarm().wait(fault.delay)
         if fault.connection == "reset":
-            # Closed at once instead of in peace, which the client sees as a reset.
+            # An immediate close, which the client sees as a reset.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._writer.transport.abort()
             return False
-        self._catch_up()
         head, body = self._head(response), body_of(response)
         if fault.wire is not None:
             self._pieces, self._fault = fault.wire(head + self._body(body)), fault
@@ -348,7 +310,7 @@ class _Connection:
         return await self._goes_on(fault) and await self._finish()
 
     async def _play(self) -> bool:
-        """Send what a fault has in store, up to where it waits; whether the connection goes on."""
+        """Send a fault's pieces up to the next `Idle`; whether the connection goes on."""
         self._idle = None
         for piece in self._pieces:
             if isinstance(piece, Idle):
@@ -368,10 +330,10 @@ class _Connection:
         return fault.connection == "kept"
 
     async def _is_idle_for(self, seconds: float) -> bool:
-        """Whether no byte arrives for so long."""
-        if self._received:
+        """Whether no byte arrives for some seconds."""
+        if self._http.trailing_data[0]:
             return False
-        ended = False
+        arrived, ended = b"", False
         async with anyio.create_task_group() as waiting:
 
             async def pass_time() -> None:
@@ -379,15 +341,17 @@ class _Connection:
                 waiting.cancel_scope.cancel()
 
             waiting.start_soon(pass_time)
-            # An error comes again with the next read.
+            # The next read raises the error again.
             with suppress(OSError):
-                self._received = await self._reader.read(_CHUNK)
+                arrived = await self._reader.read(_CHUNK)
             ended = not waiting.cancel_scope.cancel_called
             waiting.cancel_scope.cancel()
-        return not (ended or self._received or self._has_arrived())
+        if arrived:
+            self._http.receive_data(arrived)
+        return not (ended or arrived or self._has_arrived())
 
     def _has_arrived(self) -> bool:
-        """Whether the system has received what the event loop has not seen yet."""
+        """Whether the system has received bytes that the event loop has not seen yet."""
         try:
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -416,27 +380,20 @@ class _Connection:
             await self._drain()
         if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return False
-        self._received, _ = self._http.trailing_data
+        self._http.start_next_cycle()
         return True
 
     async def refuse(self, error: h11.RemoteProtocolError | httpx.InvalidURL) -> None:
-        """Answer what is no HTTP, as a proxy in front of the API would: without a document."""
-        self._catch_up()
+        """Answer invalid HTTP as a proxy in front of the API would: without a document."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
         headers = [("Date", formatdate(usegmt=True)), ("Content-Length", "0")]
         head = h11.Response(status_code=status, headers=[*headers, ("Connection", "close")])
-        await self._send(self._written(head, h11.EndOfMessage()))
+        answer = self._written(head, h11.EndOfMessage())
+        await self._send(answer)
+        record(None, status, len(answer))
         await self._drain()
-
-    def _catch_up(self) -> None:
-        """Let h11 see a request that was read without it."""
-        if self._plain:
-            rest = self._received
-            self._begin_h11(self._plain + rest)
-            while not isinstance(self._http.next_event(), h11.EndOfMessage):
-                pass
 
     async def _next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -451,12 +408,13 @@ class _Connection:
         return b"".join(self._http.send(event) or b"" for event in events)
 
     async def _send(self, data: bytes) -> None:
+        self.sent += len(data)
         self._writer.write(data)
         await self._writer.drain()
 
     async def _drain(self) -> None:
         with anyio.move_on_after(_LINGER_SECONDS):
-            # TLS cannot end one direction alone; there the client closes once it has read.
+            # TLS cannot end one direction alone; there the client closes after it has read.
             if self._writer.can_write_eof():
                 self._writer.write_eof()
             while await self._reader.read(_CHUNK):
@@ -470,17 +428,17 @@ class _Connection:
 # Clients post to one address only.
 @lru_cache(maxsize=64)
 def _url(scheme: str, target: bytes, host: str) -> httpx.URL:
-    """Where a request came to, as its client wrote it.
+    """The URL of a request, as its client wrote it.
 
     Raises:
-        httpx.InvalidURL: What it wrote is no address.
+        httpx.InvalidURL: It is not a URL.
     """
-    # HTTP lets other bytes through here, for which httpx raises what is no InvalidURL.
+    # HTTP allows other bytes here, for which httpx would raise another error.
     if not host.isascii():
         raise httpx.InvalidURL("the host is not ASCII")
     if target.startswith(b"/"):
         return httpx.URL(scheme=scheme, netloc=host.encode(), raw_path=target)
-    # A client that takes the emulator for a proxy sends the whole URL.
+    # A client that uses the emulator as a proxy sends the whole URL.
     if target.startswith((b"http://", b"https://")):
         return httpx.URL(target.decode("ascii"))
     raise httpx.InvalidURL("neither a path nor a URL")

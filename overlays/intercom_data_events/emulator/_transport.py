@@ -1,7 +1,7 @@
 """Answers a client of httpx or httpx2 in the same process, without a socket.
 
-The emulator itself knows requests and answers of httpx. Those of httpx2 are translated here: an
-answer, its body and its errors are made of the library that the request belongs to.
+The emulator uses requests and answers of httpx. Those of httpx2 are translated here: an answer, its
+body and its errors are of the library that the request belongs to.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import httpx2
 
     class _OfHttpx2(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
-        """What httpx2's clients say that they take."""
+        """The declared type of transports of httpx2's clients."""
 
 else:
 
     class _OfHttpx2:
-        """Nothing: httpx2's clients call the methods of a transport and do not look at its type."""
+        """Empty: httpx2's clients do not check the type of a transport."""
 
 
 class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2):
@@ -40,7 +40,7 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
     Args:
         answer: The function from a request, its body read, to its answer. Both are httpx's,
             whichever library the client is from.
-        clock: What delays are waited for with.
+        clock: Delays wait on it.
 
     Example:
         >>> transport = EmulatorTransport(lambda request: httpx.Response(202))
@@ -54,7 +54,7 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
         self._answer = answer
         self._clock = clock
 
-    # What the two libraries declare alike, each with classes of its own.
+    # Both libraries declare these alike, each with classes of its own.
 
     def __enter__(self) -> Self:
         """Return the transport itself."""
@@ -85,7 +85,7 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
     @overload
     def handle_request(self, request: httpx2.Request) -> httpx2.Response: ...
     def handle_request(self, request: Any) -> Any:
-        """Read a body that comes from an iterable, and answer."""
+        """Read the body, which may come from an iterable, and answer."""
         request.read()
         course = self._course(request)
         for seconds in course.before():
@@ -97,7 +97,7 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
     @overload
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response: ...
     async def handle_async_request(self, request: Any) -> Any:
-        """Read a body that may come from an async iterable, and answer without blocking."""
+        """Read the body, which may come from an async iterable, and answer without blocking."""
         await request.aread()
         course = self._course(request)
         for seconds in course.before():
@@ -140,13 +140,13 @@ def _stream_of(library: ModuleType) -> type[_Course]:
 
 
 class _Course:
-    """How an answer comes, as a library tells of it; also the stream of its body.
+    """An answer and its fault as a client of a library sees them; also the stream of the body.
 
     Args:
         library: httpx or httpx2; errors and the answer are its own.
         response: The answer.
         request: The request, which is the library's.
-        clock: What delays are waited for with.
+        clock: Delays wait on it.
     """
 
     def __init__(
@@ -173,9 +173,9 @@ class _Course:
         """Yields how long to wait before the answer.
 
         Raises:
-            ReadTimeout: Longer than the client's patience.
+            ReadTimeout: The wait is longer than the client's time limit.
             ReadError: The connection is reset.
-            RemoteProtocolError: There is no answer, or not all of its head.
+            RemoteProtocolError: The answer or a part of its head is missing.
         """
         yield from self._pause(self._fault.delay)
         if self._fault.connection == "reset":
@@ -191,7 +191,7 @@ class _Course:
                 yield step
 
     def answer(self) -> Any:
-        """The answer, whose body is still to come."""
+        """The answer, whose body has not been read."""
         if self._library is httpx and self._fault is _NO_FAULT:
             return self._response
         return self._library.Response(

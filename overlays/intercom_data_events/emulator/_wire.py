@@ -1,4 +1,4 @@
-"""The bytes of answers that break HTTP's rules, or leave a connection in disorder.
+"""The bytes of answers that break HTTP's rules or make a connection unusable.
 
 Each function here takes the bytes of a well-formed answer and yields the bytes that a server sends
 in their place. The server writes them to a socket; the transport reads them as a client does.
@@ -66,7 +66,7 @@ def answer_twice(answer: bytes, *, after: float | None) -> Iterator[Piece]:
 
 
 def interim(answer: bytes, *, number: float, every: float) -> Iterator[Piece]:
-    """A row of 1xx answers, and then the answer."""
+    """Several 1xx answers, and then the answer."""
     hints = repeat(_HINTS) if number == math.inf else repeat(_HINTS, int(number))
     if not every:
         yield _HINTS * int(number)

@@ -1,4 +1,4 @@
-"""What one emulated workspace holds: its contacts, their events, and how often each happened."""
+"""The content of one emulated workspace: contacts, their events, and counts by name."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from intercom_data_events._identity import hyphenated, name_key
 
 from ._refusal import RefusalError
 
-# Documented: metadata is flat but for rich links and monetary amounts.
+# Documented: metadata is flat, except for rich links and monetary amounts.
 MetadataValue: TypeAlias = str | int | float | dict[str, str | int]
 
 LISTED_FOR = 90 * 24 * 60 * 60
-"""Seconds for which an event can be listed (documented); summaries count older ones too."""
+"""Seconds for which an event can be listed (documented); summaries count older ones, too."""
 
 RATE_LIMIT = 1667
-"""Requests in one window (documented: 10,000 a minute, dealt out in windows of 10 seconds)."""
+"""Requests in one window (documented: 10,000 a minute, in windows of 10 seconds)."""
 
 WINDOW = 10.0
-"""Seconds of such a window (documented)."""
+"""Length of such a window in seconds (documented)."""
 
 ACTIVE_NAMES = 120
-"""Distinct event names that a workspace can have (documented)."""
+"""The number of event names that a workspace can have (documented)."""
 
-# A cursor packs two positions into one number, as the documented cursors are numbers too.
+# A cursor is two positions in one number, because the documented cursors are numbers.
 _POSITIONS = 10**9
 
 
 @attrs.frozen(kw_only=True)
 class EmulatedContact:
-    """A person whom the emulated workspaces know.
+    """A contact in the emulated workspaces.
 
     Args:
-        user_id: Your identifier for the person.
-        email: The person's e-mail address; several contacts may share one.
-        id: Intercom's identifier (`intercom_user_id` in lists). The emulator makes one up
-            where it is None.
+        user_id: Your identifier for the contact.
+        email: The contact's e-mail address; several contacts may share one.
+        id: Intercom's identifier (`intercom_user_id` in lists). If it is None, the emulator
+            assigns one.
 
     Example:
         >>> EmulatedContact(user_id="314159", email="frodo@example.com").email
@@ -56,16 +56,16 @@ class EmulatedContact:
 
 @attrs.frozen(kw_only=True)
 class EmulatedEvent:
-    """An event as the emulator stores it and lists it.
+    """An event as the emulator stores and lists it.
 
     Attributes:
-        event_name: The name, spelled as the workspace first saw it, without `.` and `$`.
+        event_name: The name in the spelling of its first event, without `.` and `$`.
         created_at: When it happened, in Unix seconds.
-        user_id: Of its contact, where known.
-        id: The event's own identifier, in the shape of a UUID.
+        user_id: That of its contact, or None.
+        id: The event's own identifier, which looks like a UUID.
         intercom_user_id: Intercom's identifier of its contact.
-        email: Of its contact, where known.
-        metadata: What was sent with it, the first 10 keys only.
+        email: That of its contact, or None.
+        metadata: The first 10 keys that were sent.
 
     Example:
         >>> event = EmulatedEvent(
@@ -88,11 +88,11 @@ class EmulatedEvent:
 
 @attrs.frozen(kw_only=True)
 class EmulatedWorkspace:
-    """What one access token's workspace held when it was asked for.
+    """A snapshot of the workspace of one access token.
 
     Attributes:
-        contacts: Those known beforehand, then those created on sight.
-        events: In the order in which they arrived, duplicates left out.
+        contacts: The known contacts, then those that events created.
+        events: In the order of arrival, without duplicates.
 
     Example:
         >>> EmulatedWorkspace(contacts=(EmulatedContact(user_id="314159"),), events=()).events
@@ -105,7 +105,7 @@ class EmulatedWorkspace:
 
 @attrs.define
 class Tally:
-    """How often, when first and when last one contact's event happened."""
+    """The count, the first and the last time of a contact's events of one name."""
 
     name: str
     count: int
@@ -113,13 +113,13 @@ class Tally:
     last: int
 
     def add(self, count: int, first: int, last: int) -> None:
-        """Count further occurrences; the times only widen."""
+        """Add further occurrences and widen the times."""
         self.count += count
         self.first = min(self.first, first)
         self.last = max(self.last, last)
 
 
-# A run can store a million of them: as text, metadata takes a fraction of what dictionaries take.
+# A run can store a million of them: a string takes a fraction of a dictionary's memory.
 @attrs.frozen(weakref_slot=False)
 class _Occurrence:
     number: int  # across all workspaces, in order of arrival
@@ -130,7 +130,7 @@ class _Occurrence:
 
 @attrs.frozen
 class Page:
-    """One page of a contact's events, newest first, and the cursors that lead on from it."""
+    """One page of a contact's events, newest first, and its cursors."""
 
     events: list[EmulatedEvent]
     before: int | None
@@ -139,23 +139,23 @@ class Page:
 
 @attrs.define(eq=False)
 class Contact:
-    """A person and what happened to them."""
+    """A contact and its events."""
 
     id: str
     user_id: str | None = None
     email: str | None = None
     tallies: dict[str, Tally] = attrs.field(factory=dict[str, Tally])
     _arrived: list[_Occurrence] = attrs.field(factory=list[_Occurrence], init=False)
-    # Positions among those arrived, by time; those of one second in the order of arrival.
+    # Positions in _arrived, sorted by time; those of one second in the order of arrival.
     _timeline: array[int] = attrs.field(factory=lambda: array("Q"), init=False)
 
     @property
     def arrivals(self) -> Iterator[tuple[int, EmulatedEvent]]:
-        """The stored events with their number, in the order of their arrival."""
+        """The stored events with their numbers, in the order of arrival."""
         return ((event.number, self._shown(event)) for event in self._arrived)
 
     def place(self, name: str, created_at: int) -> int | None:
-        """Where in time an event belongs, or None if one of that name and second is stored."""
+        """The position of an event in time, or None if one of that name and second is stored."""
         end = bisect_right(self._timeline, created_at, key=self._created_at)
         for position in range(end - 1, -1, -1):
             other = self._arrived[self._timeline[position]]
@@ -166,13 +166,13 @@ class Contact:
         return end
 
     def store(self, key: str, occurrence: _Occurrence, place: int) -> None:
-        """Keep an event, in its place among those of other seconds and of the same."""
+        """Store an event at its position in time."""
         self._timeline.insert(place, len(self._arrived))
         self._arrived.append(occurrence)
         self.count(key, Tally(occurrence.name, 1, occurrence.created_at, occurrence.created_at))
 
     def count(self, key: str, tally: Tally) -> None:
-        """Add to what the summary says."""
+        """Add a tally to the summary."""
         if (known := self.tallies.get(key)) is None:
             self.tallies[key] = attrs.evolve(tally)
         else:
@@ -181,23 +181,30 @@ class Contact:
     def page(self, *, size: int, newer_than: float, before: int | None, since: int) -> Page:
         """Up to `size` events, newest first.
 
-        A listing is a snapshot: `before` says where the page before ended, and how many events
-        there were when the first page was given. What arrives between two pages, whatever its
-        `created_at`, is left to the `since` cursor, which is the same on every page. So pages
-        and later questions with `since` together give each event once.
+        A listing is a snapshot: `before` has the end of the previous page and the number of events
+        at the time of the first page. Events that arrive between two pages, whatever their
+        `created_at`, are listed by the `since` cursor, which is the same on each page. So the pages
+        and a later listing with `since` together give each event once.
 
         Raises:
-            RefusalError: A cursor that this contact's pages have not given.
+            RefusalError: A cursor does not come from this contact's pages.
         """
         horizon, end = len(self._arrived), len(self._timeline)
         if before is not None:
             horizon, last = divmod(before, _POSITIONS)
             if not last < horizon <= len(self._arrived):
-                raise RefusalError(400, "parameter_invalid", "before is no cursor", field="before")
+                raise RefusalError(
+                    400,
+                    "parameter_invalid",
+                    "before is not a cursor of this contact",
+                    field="before",
+                )
             place = (self._arrived[last].created_at, last)
             end = bisect_left(self._timeline, place, key=lambda one: (self._created_at(one), one))
         if since > len(self._arrived):
-            raise RefusalError(400, "parameter_invalid", "since is no cursor", field="since")
+            raise RefusalError(
+                400, "parameter_invalid", "since is not a cursor of this contact", field="since"
+            )
         found: list[int] = []
         for position in range(end - 1, -1, -1):
             arrival = self._timeline[position]
@@ -226,11 +233,11 @@ class Contact:
 
 @attrs.define
 class RateWindow:
-    """The requests of the present window.
+    """Counts the requests of the current window.
 
     Args:
         limit: Requests in one window, or None for no limit.
-        seconds: How long a window is. Inferred: windows lie on multiples of it.
+        seconds: Length of a window. Inferred: windows begin at multiples of it.
     """
 
     limit: int | None
@@ -239,10 +246,10 @@ class RateWindow:
     _used: int = attrs.field(default=0, init=False)
 
     def count(self, now: float) -> dict[str, str]:
-        """Count one request, and say so in the documented headers.
+        """Count one request and return the documented headers.
 
         Raises:
-            RefusalError: The window's requests are used up.
+            RefusalError: The limit of the window is reached.
         """
         if self.limit is None:
             return {}
@@ -255,7 +262,7 @@ class RateWindow:
             "X-RateLimit-Reset": str(math.ceil((window + 1) * self.seconds)),
         }
         if self._used >= self.limit:
-            # Documented code, and message but for its figures.
+            # Code and message are documented, except for the figures.
             raise RefusalError(
                 429,
                 "rate_limit_exceeded",
@@ -270,11 +277,11 @@ class Workspace:
     """The contacts of one workspace, the names of its events, and its rate limit.
 
     Args:
-        on_sight: Whether events create the contacts that they name.
-        contacts: Those known beforehand, each with an id.
-        contact_ids: Made-up ids for contacts created on sight.
-        event_numbers: Numbers for events, in order of arrival.
-        rate: What the requests to it count against.
+        on_sight: Whether events create their contacts.
+        contacts: The known contacts, each with an id.
+        contact_ids: Ids for the contacts that events create.
+        event_numbers: Numbers for events, in the order of arrival.
+        rate: The rate limit of its requests.
     """
 
     def __init__(
@@ -301,7 +308,7 @@ class Workspace:
 
     @property
     def contacts(self) -> tuple[EmulatedContact, ...]:
-        """The people known, in the order in which they became so."""
+        """The contacts in the order in which they were added."""
         return tuple(
             EmulatedContact(user_id=contact.user_id, email=contact.email, id=contact.id)
             for contact in self._contacts
@@ -309,16 +316,16 @@ class Workspace:
 
     @property
     def arrivals(self) -> list[tuple[int, EmulatedEvent]]:
-        """Everything stored, each with its number, in the order of arrival."""
+        """The stored events with their numbers, in the order of arrival."""
         every = (arrival for contact in self._contacts for arrival in contact.arrivals)
         return sorted(every, key=lambda arrival: arrival[0])
 
     def knows(self, contact: EmulatedContact) -> bool:
-        """Whether somebody here has that contact's `user_id` or `id`."""
+        """Whether a contact here has the same `user_id` or `id`."""
         return contact.user_id in self._by_user_id or contact.id in self._by_id
 
     def add(self, who: EmulatedContact) -> Contact:
-        """Make somebody known who has neither `user_id` nor `id` in common with anybody here."""
+        """Add a contact that shares neither `user_id` nor `id` with another one here."""
         contact = Contact(next(self._contact_ids) if who.id is None else who.id)
         self._contacts.append(contact)
         self._by_id[contact.id] = contact
@@ -326,10 +333,10 @@ class Workspace:
         return contact
 
     def find(self, who: EmulatedContact) -> Contact:
-        """The contact meant; of several identities the strongest decides: user_id, id, email.
+        """The contact with these identities; user_id decides before id, and id before email.
 
         Raises:
-            RefusalError: Nobody is meant, or several contacts with one e-mail address.
+            RefusalError: There is none, or several contacts have the e-mail address.
         """
         if (contact := self._lookup(who)) is None:
             # Observed code and message.
@@ -346,23 +353,23 @@ class Workspace:
         """Store an event, unless it is a duplicate.
 
         Raises:
-            RefusalError: As `find`, where contacts are not created on sight; one name too many.
+            RefusalError: As for `find`, if events do not create contacts; or too many names.
         """
         spellings = self._spellings_with([name])
         contact = self._sight(who)
         self._spellings = spellings
         key = name_key(name)
-        # Documented: workspace, contact, name and time make an event, not its metadata.
+        # Documented: workspace, contact, name and time identify an event; its metadata does not.
         if (place := contact.place(spellings[key], created_at)) is not None:
             self.stored += 1
             number, kept = next(self._event_numbers), json.dumps(metadata) if metadata else "{}"
             contact.store(key, _Occurrence(number, spellings[key], created_at, kept), place)
 
     def summarise(self, who: EmulatedContact, tallies: Iterable[Tally]) -> None:
-        """Add to the counts of a contact's events, all of them or none.
+        """Add to the counts of a contact's events: all tallies or none.
 
         Raises:
-            RefusalError: As `record`.
+            RefusalError: As for `record`.
         """
         counted = list(tallies)
         spellings = self._spellings_with([tally.name for tally in counted])
@@ -383,10 +390,10 @@ class Workspace:
         return named[0] if named else None
 
     def _sight(self, who: EmulatedContact) -> Contact:
-        """The contact meant, created or completed from the identities given.
+        """The contact with these identities, created or completed from them.
 
-        Inferred, as the API creates nobody: an identity is added to a contact that lacks it and
-        never replaces one, so people who are known apart stay apart.
+        The API creates no contacts, so this is inferred: an identity is added to a contact that
+        lacks it and never replaces one, so two contacts never become one.
         """
         if not self._on_sight:
             return self.find(who)
@@ -412,9 +419,9 @@ class Workspace:
             self._by_email.setdefault(email, []).append(contact)
 
     def _spellings_with(self, names: Iterable[str]) -> dict[str, str]:
-        """How this workspace spells its names, once these are among them.
+        """The spellings of this workspace's names, with these names added.
 
-        Inferred: the first spelling is the one that is kept.
+        Inferred: the first spelling stays.
         """
         new: dict[str, str] = {}
         for name in names:
