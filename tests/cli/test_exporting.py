@@ -153,7 +153,7 @@ def test_cells_can_be_guarded_from_spreadsheets(command):
 def test_the_help_says_why_cells_are_not_guarded_by_default(command):
     said = " ".join(command("export", "--help").out.split())
     assert "--for-spreadsheets" in said
-    assert "Not the default, because `import` does not take the apostrophes away" in said
+    assert "Not the default, because `import` keeps the apostrophes" in said
 
 
 def test_numbers_below_zero_are_numbers_to_a_spreadsheet_too(emulator, command):

@@ -55,13 +55,12 @@ _GAP = 2  # Columns, between those of a table.
 _DATED = ("first (UTC)", "last (UTC)")
 _HEIGHTS, _ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_BAR = "cyan"
+_BAR = "magenta"  # Seen on light and dark terminals.
 
 _SVG_WIDTH = 100  # Columns.
 _MOST_TOLD = 100_000  # Characters.
-# What rich makes of these, dim text included, stands for the page's own colours in _SVG.
+# Bars have one colour that is seen on light and dark pages, and text has the page's own.
 _THEME = TerminalTheme((255, 255, 255), (0, 0, 0), [(76, 143, 208)] * 8)
-_COLOURS = {"#000000": "currentColor", "#666666": "currentColor; opacity: .65"}
 _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}">
 <title>TITLE</title>
@@ -131,7 +130,7 @@ def timeline(
         table.add_row(name, Text(bars, _BAR), Text(_number(sum(row))))
     origin = _ORIGIN + step * begin
     for line in _axis(_time_ticks(origin, _ORIGIN + last, step, size), size, room, ascii):
-        table.add_row("", Text(line, "dim"), "")
+        table.add_row("", Text(line), "")
     caption = (
         f"one column is {_in_words(step)}, from {_iso(origin)[:16]} UTC; "
         f"{heights[-1]} is {_counted(most, 'event')}"
@@ -139,7 +138,7 @@ def timeline(
     told = ", ".join(
         f"{_shown(title, 200)} {sum(row):,}" for title, row in zip(titles, rows, strict=True)
     )
-    return Chart(Group(table, Text(caption, "dim")), f"{told}; {caption}")
+    return Chart(Group(table, Text(caption)), f"{told}; {caption}")
 
 
 def counts(spans: Sequence[EventSummary], *, width: int = _SVG_WIDTH, ascii: bool = False) -> Chart:
@@ -171,7 +170,7 @@ def counts(spans: Sequence[EventSummary], *, width: int = _SVG_WIDTH, ascii: boo
         table.add_row(name, number, Text(bar, _BAR), *(moments if is_dated else ()))
     if spans:
         for line in _axis([*_count_ticks(most, columns)], columns, columns, ascii):
-            table.add_row("", "", Text(line, "dim"))
+            table.add_row("", "", Text(line))
     told = [
         f"{_shown(span.name or '', 200)}: {number}, "
         + (f"{_iso(pair[0])} to {_iso(pair[1])} UTC" if pair else "at unknown times")
@@ -198,9 +197,7 @@ def svg(chart: Chart, title: str) -> str:
         lambda found: f'{cell_len(unescape(found[1])) * 12.2:g}" lengthAdjust="spacingAndGlyphs',
         document,
     )
-    for colour, of_page in _COLOURS.items():
-        document = document.replace(f"fill: {colour}", f"fill: {of_page}")
-    return document
+    return document.replace("fill: #000000", "fill: currentColor")
 
 
 def _names(names: Sequence[str], width: int, ascii: bool) -> tuple[list[Text], int]:

@@ -221,7 +221,7 @@ def event_line(
     name: str | None, created_at: datetime | None, metadata: Mapping[str, object]
 ) -> Text:
     """An event on one line; with colours, where they are shown."""
-    text = Text.assemble(moment(created_at), "  ", cell(name or "-", "bold"))
+    text = Text.assemble(f"{moment(created_at):23}", "  ", cell(name or "-", "bold"))
     for key, value in metadata.items():
         text.append_text(cell(f"  {key}=", "magenta")).append_text(cell(shown(value)))
     return text
