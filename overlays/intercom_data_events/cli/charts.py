@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from intercom_data_events._validation import printable
 from intercom_data_events.pagination import EventSummary
 
 # The year 1 begins on a Monday, so steps that are counted from here are days that begin at
@@ -291,14 +292,10 @@ def _label(moment: datetime, unit: timedelta | int) -> str:
 def _shown(name: str, limit: int, *, ascii: bool = False) -> str:
     """What is safe to show of a text from elsewhere, in so many columns.
 
-    What is not printable would control the terminal, turn the line's direction or be no XML.
-    Characters are limited as well as columns, since combining ones take no column.
+    What is not printable is escaped: it would control the terminal, turn the line's direction or be
+    no XML. Characters are limited as well as columns, since combining ones take no column.
     """
-    text = "".join(
-        char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}"
-        for char in name[: limit + 1]
-    )
-    more = "…"
+    text, more = printable(name, limit + 1), "…"
     if ascii:
         text, more = text.encode("ascii", "replace").decode(), "..."
     if not text.strip():

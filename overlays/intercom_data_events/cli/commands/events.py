@@ -117,16 +117,14 @@ def list_events(
             _draw(charts.timeline, _moments(events), identity, plot=plot, svg=svg)
             if shape is Shape.TABLE:
                 return
-        match shape:
-            case Shape.JSON:
-                output.rows(shape, {}, (event.to_dict() for event in events))
-            case Shape.CSV:
-                records = ({**event.to_dict(), "created_at": event.created_at} for event in events)
-                output.rows(shape, dict.fromkeys(_FIELDS, ""), records)
-            case Shape.TABLE:
-                for event in events:
-                    whole = event.event_name, event.created_at, event.metadata
-                    output.line(output.event_line(*whole))
+        if shape is Shape.TABLE:
+            for event in events:
+                output.line(output.event_line(event.event_name, event.created_at, event.metadata))
+            return
+        records = (event.to_dict() for event in events)
+        if shape is Shape.CSV:
+            records = ({**event.to_dict(), "created_at": event.created_at} for event in events)
+        output.rows(shape, dict.fromkeys(_FIELDS, ""), records)
 
 
 def recent(

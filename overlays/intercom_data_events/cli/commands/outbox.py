@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 from rich.filesize import decimal
+from rich.table import Table
 
 from intercom_data_events import metadata
 from intercom_data_events.cli import output
@@ -30,6 +31,7 @@ _LETTERS = {
     "reason": "error",
 }
 _REASON = 26  # Characters: the longest of our own.
+_NAME = 30  # Columns, of the names of fields, which others may have made.
 _FIELDS = ("id", "tracked_at", "died_at", "error", "status", "request_id", "message", "event")
 
 
@@ -126,10 +128,12 @@ def show(file: Path, number: int, *, waiting: bool, as_json: bool) -> None:
         del event["metadata"]
         event |= {f"metadata.{key}": value for key, value in inner.items()}
     known = {name: value for name, value in record.items() if value is not None}
-    fields = {**known, **metadata.decode(event)}
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        output.result(f"{name:<{width}}  {output.shown(value)}")
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", overflow="fold", max_width=_NAME)
+    grid.add_column(overflow="fold")
+    for name, value in {**known, **metadata.decode(event)}.items():
+        grid.add_row(output.cell(name), output.cell(output.shown(value)))
+    output.draw(grid)
     if not waiting:
         again, away = (
             f"intercom-events outbox {verb} {output.word(file)} {number}"
