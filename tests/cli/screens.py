@@ -63,7 +63,7 @@ class Screen:
     @property
     def words(self) -> set[str]:
         """The words on it; all numbers are the same, as many change from run to run."""
-        return {re.sub(r"\d+", "0", word) for word in self.text.split() if word.strip("…─━┬█▁-+|")}
+        return {re.sub(r"\d+", "0", word) for word in self.text.split() if "…" not in word}
 
 
 class _Terminal(pyte.Screen):

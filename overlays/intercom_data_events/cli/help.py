@@ -43,7 +43,10 @@ def sections(command: Any, context: Any) -> Iterator[Section]:
         if (record := parameter.get_help_record(context)) is not None:
             kind = f"{parameter.param_type_name}s".capitalize()
             title = getattr(parameter, "rich_help_panel", None) or kind
-            meaning = re.sub(r"(\d+)<=x<=(\d+)", r"\1 to \2", " ".join(record[1].split()))
+            meaning = " ".join(record[1].split())
+            # A bound that only a machine has is not worth a word.
+            meaning = re.sub(r" ?\[\d+<=x<=\d{10,}]|\d+<=x<=\d{10,}; ", "", meaning)
+            meaning = re.sub(r"(\d+)<=x<=(\d+)", r"\1 to \2", meaning)
             options.setdefault(title, []).append((_name(parameter), meaning))
     yield from (Section(title, definitions=rows) for title, rows in options.items() if rows)
     if commands := getattr(command, "commands", None):
