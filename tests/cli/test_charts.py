@@ -200,26 +200,21 @@ def test_bars_are_as_long_as_their_counts():
         span("odd", None, None, None),
     ]
     assert lines(counts(spans, width=80)) == [
-        "event       count                                       first (UTC)  last (UTC)",
-        "opened-app    400  ███████████████████████████████████  2024-12-27   2026-01-31",
-        "paid          100  ████████▊                            2026-01-29   2026-01-30",
-        "left            1  ▏                                    2026-01-31   2026-01-31",
-        "never           0                                       -            -",
-        "odd             -                                       -            -",
-        "                   ┬───────┬────────┬────────┬───────┬",
-        "                   0       100      200      300   400",
+        "event       count                                        first (UTC)  last (UTC)",
+        "opened-app    400  ████████████████████████████████████  2024-12-27   2026-01-31",
+        "paid          100  █████████                             2026-01-29   2026-01-30",
+        "left            1  ▏                                     2026-01-31   2026-01-31",
+        "never           0                                        -            -",
+        "odd             -                                        -            -",
+        "                   ┬────────┬────────┬────────┬───────┬",
+        "                   0        100      200      300   400",
     ]
     assert lines(counts(spans[:2], width=80, ascii=True))[1:] == [
-        "opened-app    400  ###################################  2024-12-27   2026-01-31",
-        "paid          100  #########                            2026-01-29   2026-01-30",
-        "                   +-------+--------+--------+-------+",
-        "                   0       100      200      300   400",
+        "opened-app    400  ####################################  2024-12-27   2026-01-31",
+        "paid          100  #########                             2026-01-29   2026-01-30",
+        "                   +--------+--------+--------+-------+",
+        "                   0        100      200      300   400",
     ]
-
-
-def test_dates_have_times_where_all_is_within_two_days():
-    spans = [span("a", 2, NOON, NOON + 30 * HOUR)]
-    assert lines(counts(spans, width=80))[1].endswith("█  01-31 12:00  02-01 18:00")
 
 
 def test_dates_are_left_out_where_bars_would_have_no_room():
@@ -313,7 +308,7 @@ def test_a_document_shows_what_a_terminal_shows():
     chart = counts([span("注文", 2, NOON, NOON + HOUR)])
     shown = texts(svg(chart, "Events of 1"))
     assert [text for text in shown if text][:4] == ["Events of 1", "event", "count", "first (UTC)"]
-    assert {"注文", "2", "01-31 12:00"} <= set(shown)
+    assert {"注文", "2", "2026-01-31"} <= set(shown)
     # Wide characters have the room of two.
     [node] = [
         node

@@ -157,7 +157,7 @@ def test_the_help_says_why_cells_are_not_guarded_by_default(command):
 
 
 def test_numbers_below_zero_are_numbers_to_a_spreadsheet_too(emulator, command):
-    fill({**event(0, user_id="1"), "metadata": {"change": -5}})
+    fill({**event(0, user_id="1"), "metadata": {"change": -5, "share": -1e-7}})
     done = command("export", "--user-id", "1", "--format", "csv", "--for-spreadsheets")
-    assert ",-5" in done.out
+    assert ",-5,-1e-07" in done.out
     assert NOON in [int(row["created_at"]) for row in csv.DictReader(done.out.splitlines())]

@@ -154,20 +154,15 @@ def counts(spans: Sequence[EventSummary], *, width: int = _SVG_WIDTH, ascii: boo
     names, taken = _names([span.name or "" for span in spans], width, ascii)
     numbers = [_number(span.count) for span in spans]
     ends = [_ends(span) for span in spans]
-    known = [moment for pair in ends for moment in pair or ()]
-    cut = slice(10)
-    if known and max(known) - min(known) < 2 * _DAY:
-        cut = slice(5, 16)  # Days alone would say too little.
-    dates = cut.stop - (cut.start or 0)
     columns = width - taken - max(map(len, ["count", *numbers])) - 2 * _GAP
-    dated = 2 * (max(dates, *map(len, _DATED)) + _GAP)
+    dated = sum(map(len, _DATED)) + 2 * _GAP
     if is_dated := columns - dated >= _LEAST_BAR:
         columns -= dated
     table = _table("event", "count", "", *(_DATED if is_dated else ()))
     most = min(max((span.count or 0 for span in spans), default=0), _MOST)
     for name, span, number, pair in zip(names, spans, numbers, ends, strict=True):
         bar = _bar(max(span.count or 0, 0), most, columns, ascii)
-        moments = [_iso(moment)[cut] for moment in pair] if pair else ["-", "-"]
+        moments = [_iso(moment)[:10] for moment in pair] if pair else ["-", "-"]
         table.add_row(name, number, Text(bar, _BAR), *(moments if is_dated else ()))
     if spans:
         for line in _axis([*_count_ticks(most, columns)], columns, columns, ascii):

@@ -266,8 +266,7 @@ def _moments(events: Iterable[ListedEvent]) -> list[tuple[str, datetime]]:
     times = [(event.event_name or "", event.created_at) for event in events]
     known = [(name, at) for name, at in times if at is not None]
     if unknown := len(times) - len(known):
-        verb = "is" if unknown == 1 else "are"
-        output.message(f"{output.counted(unknown)} without a readable time {verb} not drawn.")
+        output.message(f"Not drawn, because their time cannot be read: {output.counted(unknown)}.")
     return known
 
 

@@ -25,7 +25,7 @@ from intercom_data_events.metadata import encode
 # wide forms of the first.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
-_NUMBER = re.compile(r"-[0-9.]+")
+_NUMBER = re.compile(r"-[0-9.]+(e[+-]?[0-9]+)?")
 
 
 def export(
@@ -115,7 +115,7 @@ def write_csv(
     """Writes a table; its columns are known when all events are."""
     rows = [columns.flatten(fields) for fields in events]
     if guarded:
-        rows = [{_guarded(name): _guarded(cell) for name, cell in row.items()} for row in rows]
+        rows = [{name: _guarded(cell) for name, cell in row.items()} for row in rows]
     names = dict.fromkeys(("event_name", "created_at", *(name for row in rows for name in row)))
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table if file.isatty() else file, names, restval="")

@@ -32,7 +32,7 @@ _LETTERS = {
 }
 _REASON = 26  # Characters: the longest of our own.
 _NAME = 30  # Columns, of the names of fields, which others may have made.
-_FIELDS = ("id", "tracked_at", "died_at", "error", "status", "request_id", "message", "event")
+_FIELDS = dict.fromkeys(attrs.fields_dict(DeadLetter), "")
 
 
 def status(file: Path, *, shape: Shape) -> None:
@@ -81,7 +81,7 @@ def dead(file: Path, *, limit: int | None, shape: Shape) -> None:
     with Outbox(file) as box:
         if shape is not Shape.TABLE:
             letters = map(_letter, islice(box.dead_letters(), limit))
-            output.rows(shape, dict.fromkeys(_FIELDS, ""), letters)
+            output.rows(shape, _FIELDS, letters)
             return
         shown = [*islice(box.dead_letters(), _SHOWN if limit is None else limit)]
         more = box.status().dead - len(shown)
@@ -257,8 +257,7 @@ def _check_apart(file: Path, to: Path) -> None:
 def _letter(letter: DeadLetter) -> dict[str, object]:
     """All of a dead letter."""
     times = {name: _moment(getattr(letter, name)) for name in ("tracked_at", "died_at")}
-    record = {**attrs.asdict(letter), **times}
-    return {name: record[name] for name in _FIELDS}
+    return {**attrs.asdict(letter), **times}
 
 
 def _short(letter: DeadLetter) -> dict[str, object]:
