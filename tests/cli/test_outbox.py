@@ -625,13 +625,17 @@ def test_a_dead_letter_has_one_line_of_80_columns_however_long_it_is(
     command, emulator, monkeypatch
 ):
     monkeypatch.setenv("COLUMNS", "80")
-    keep(event(0), event(1, event_name="n" * 200, user_id="u" * 200))
+    keep(
+        event(0),
+        event(1, event_name="n" * 200, user_id="u" * 200),
+        event(2, event_name="n " * 100, user_id="u " * 100),
+    )
     with opened() as box:
-        for _ in range(2):
+        for _ in range(3):
             error = UnprocessableEntityError("no", APIResponse(422, httpx.Headers(), b"", None))
             box.dead_letter(box.claim(time.time()), error, time.time())
     first, *lines = command("outbox", "dead", FILE).out.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert all(len(line.rstrip()) <= 80 for line in [first, *lines])
     number, _, _, name, who, *reason = lines[1].split()
     assert (number, reason) == ("2", ["422", "unprocessable", "entity"])
