@@ -475,8 +475,8 @@ def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, 
     emulator = serve(faults=plan, rate_limit=1000)
     keep(*range(60))
     begun = terminal("outbox", "drain", FILE, "--concurrency", "3")
-    begun.expect("20 events, ")
-    begun.expect(", quota ")
+    begun.expect("20 events · ")
+    begun.expect(" · quota ")
     begun.interrupt()
     done = begun.finish()
     assert done.code == 130

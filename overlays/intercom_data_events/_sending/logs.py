@@ -49,6 +49,8 @@ def shown_requests(write: Callable[[str], None]) -> Iterator[None]:
     """Tells a function of each request, answer, retry and wait, for a while: a line each."""
     level, handler = log.level, _WritingHandler(write)
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    # Not of the emulator, whose logger is below it.
+    handler.addFilter(lambda record: record.name == log.name)
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     try:

@@ -107,7 +107,8 @@ def _command(
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         called = name or function.__name__.strip("_")
-        closing = _closing(*examples, codes=codes)
+        path = called if group is app else f"outbox {called}"
+        closing = _closing(*(f"{path} {one}".rstrip() for one in examples), codes=codes)
         register = group.command(
             called, cls=Command, epilog=closing, no_args_is_help=no_args_is_help
         )
@@ -141,8 +142,8 @@ def _main(
 
 @_command(
     app,
-    "track placed-order --user-id 314159 --metadata plan=pro",
-    "track placed-order --email a@b.co --created-at 2026-01-31 \\\n"
+    "placed-order --user-id 314159 --metadata plan=pro",
+    "placed-order --email a@b.co --created-at 2026-01-31 \\\n"
     "    -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
 )
 @connecting(sends=True)
@@ -166,10 +167,10 @@ def track(
 
 @_command(
     app,
-    "list --user-id 314159 --since 7d",
-    "list --email a@b.co --limit 10 --json",
-    "list --user-id 314159 --plot --svg events.svg",
-    "list --user-id 314159 --follow",
+    "--user-id 314159 --since 7d",
+    "--email a@b.co --limit 10 --json",
+    "--user-id 314159 --plot --svg events.svg",
+    "--user-id 314159 --follow",
 )
 @connecting()
 def list_(
@@ -206,7 +207,7 @@ def list_(
     )
 
 
-@_command(app, "summary --user-id 314159", "summary --email a@b.co --plot")
+@_command(app, "--user-id 314159", "--email a@b.co --plot")
 @connecting()
 def summary(
     *,
@@ -229,9 +230,9 @@ def summary(
 
 @_command(
     app,
-    "import events.ndjson",
-    "import events.csv.gz --quota-share 0.5",
-    "import - --journal 2026.journal < events.ndjson",
+    "events.ndjson",
+    "events.csv.gz --quota-share 0.5",
+    "- --journal 2026.journal < events.ndjson",
 )
 @connecting(sends=True, paces=True, deadline=600, max_retries=10)
 @done_by("importing.import_file")
@@ -260,8 +261,8 @@ def import_(
 
 @_command(
     app,
-    "validate events.csv",
-    "validate - --json < events.ndjson",
+    "events.csv",
+    "- --json < events.ndjson",
     codes=(Exit.DONE, Exit.REFUSED, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED),
 )
 @done_by("importing.validate")
@@ -279,11 +280,7 @@ def validate(
     """
 
 
-@_command(
-    app,
-    "export --user-id 314159 > events.ndjson",
-    "export --user-id 314159 --format csv -o events.csv",
-)
+@_command(app, "--user-id 314159 > events.ndjson", "--user-id 314159 --format csv -o events.csv")
 @connecting()
 def export(
     *,
@@ -315,7 +312,7 @@ def export(
     )
 
 
-@_command(app, "check", "check --json", no_args_is_help=False)
+@_command(app, "", "--json", no_args_is_help=False)
 @connecting(timeout=10, max_retries=0)
 @done_by("checking.check")
 def check(*, as_json: bool = False, connection: Connection) -> None:
@@ -341,18 +338,14 @@ def emulator(context: typer.Context) -> None:
 
 
 @_command(
-    app,
-    "demo",
-    "demo --json",
-    codes=(Exit.DONE, Exit.FAILED, Exit.INTERRUPTED),
-    no_args_is_help=False,
+    app, "", "--json", codes=(Exit.DONE, Exit.FAILED, Exit.INTERRUPTED), no_args_is_help=False
 )
 @done_by("demo.show")
 def demo(*, as_json: bool = False) -> None:
     """Show events, failures, a kill and a chart against the emulator."""
 
 
-@_command(outbox, "outbox status events.outbox", "outbox status events.outbox --json", codes=_LOCAL)
+@_command(outbox, "events.outbox", "events.outbox --json", codes=_LOCAL)
 def status(file: Path, *, format: Shape | None = None, as_json: bool = False) -> None:
     """Show how many events are waiting, and how many were rejected."""
     from intercom_data_events.cli.commands import outbox as doing
@@ -360,7 +353,7 @@ def status(file: Path, *, format: Shape | None = None, as_json: bool = False) ->
     doing.status(file, shape=shape_of(format, as_json=as_json))
 
 
-@_command(outbox, "outbox drain events.outbox", "outbox drain events.outbox --max-time 60 --json")
+@_command(outbox, "events.outbox", "events.outbox --max-time 60 --json")
 @connecting(sends=True, paces=True)
 @done_by("draining.drain")
 def drain(
@@ -382,9 +375,7 @@ def drain(
     """
 
 
-@_command(
-    outbox, "outbox dead events.outbox", "outbox dead events.outbox --limit 5 --json", codes=_LOCAL
-)
+@_command(outbox, "events.outbox", "events.outbox --limit 5 --json", codes=_LOCAL)
 def dead(
     file: Path, *, limit: int | None = None, format: Shape | None = None, as_json: bool = False
 ) -> None:
@@ -394,20 +385,14 @@ def dead(
     doing.dead(file, limit=limit, shape=shape_of(format, as_json=as_json))
 
 
-@_command(
-    outbox,
-    "outbox show events.outbox 17",
-    "outbox show events.outbox 1 --waiting --json",
-    codes=_LOCAL,
-)
+@_command(outbox, "events.outbox 17", "events.outbox 1 --waiting --json", codes=_LOCAL)
 @done_by("outbox.show")
 def show(file: Path, number: int, *, waiting: bool = False, as_json: bool = False) -> None:
     """Show one event whole: fields, metadata, error and what to do."""
 
 
-@_command(
-    outbox, "outbox retry events.outbox 17 18", "outbox retry events.outbox --all", codes=_LOCAL
-)
+@_command(outbox, "events.outbox 17 18", "events.outbox --all", codes=_LOCAL)
+@done_by("outbox.retry")
 def retry(
     file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
 ) -> None:
@@ -415,14 +400,10 @@ def retry(
 
     A tracker that uses the file, or `outbox drain`, sends them again.
     """
-    from intercom_data_events.cli.commands import outbox as doing
-
-    doing.retry(file, numbers or [], every=every, as_json=as_json)
 
 
-@_command(
-    outbox, "outbox forget events.outbox 17 18", "outbox forget events.outbox --all", codes=_LOCAL
-)
+@_command(outbox, "events.outbox 17 18", "events.outbox --all", codes=_LOCAL)
+@done_by("outbox.forget")
 def forget(
     file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
 ) -> None:
@@ -430,14 +411,9 @@ def forget(
 
     To keep a copy, run `outbox export --dead` first.
     """
-    from intercom_data_events.cli.commands import outbox as doing
-
-    doing.forget(file, numbers or [], every=every, as_json=as_json)
 
 
-@_command(
-    outbox, "outbox compact events.outbox", "outbox compact events.outbox --json", codes=_LOCAL
-)
+@_command(outbox, "events.outbox", "events.outbox --json", codes=_LOCAL)
 @done_by("outbox.compact")
 def compact(file: Path, *, as_json: bool = False) -> None:
     """Rewrite the file as small as its contents.
@@ -450,8 +426,8 @@ def compact(file: Path, *, as_json: bool = False) -> None:
 
 @_command(
     outbox,
-    "outbox export events.outbox > waiting.ndjson",
-    "outbox export events.outbox --dead -o refused.ndjson",
+    "events.outbox > waiting.ndjson",
+    "events.outbox --dead -o refused.ndjson",
     name="export",
     codes=_LOCAL,
 )

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from enum import StrEnum
 from functools import wraps
 from importlib import import_module
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any
 
 import typer
-from attrs import fields
 
 from intercom_data_events._sending.logs import shown_requests
 from intercom_data_events.cli.connection import Connection
@@ -128,23 +127,22 @@ def declared(function: Callable[..., None], name: str) -> Callable[..., None]:
     """Gives a command's parameters the options and arguments that are declared here.
 
     Args:
-        function: The command; a parameter that is annotated with an option keeps it.
+        function: The command.
         name: The command's name.
     """
+
+    def option(one: inspect.Parameter) -> inspect.Parameter:
+        panel = "Connection options" if hasattr(Connection, one.name) else None
+        return one.replace(annotation=Annotated[one.annotation, _declared(one.name, name, panel)])
+
     signature = inspect.signature(function, eval_str=True)
-    parameters = [
-        one
-        if get_origin(one.annotation) is Annotated
-        else one.replace(annotation=Annotated[one.annotation, _declared(one.name, name)])
-        for one in signature.parameters.values()
-    ]
-    return _signed(function, parameters)
+    return _signed(function, map(option, signature.parameters.values()))
 
 
 def connecting(
     *, sends: bool = False, paces: bool = False, **defaults: object
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options of a connection, behind its own, and hands it the Connection.
+    """Gives a command the settings of a connection, behind its own, and hands it the Connection.
 
     Args:
         sends: Whether the command sends events, so that it has --dry-run.
@@ -155,29 +153,21 @@ def connecting(
         A decorator for a command whose parameter ``connection`` is a Connection.
     """
     left_out = (set() if sends else _SENDING) | (set() if paces else _PACING)
-    hints = get_type_hints(Connection)
     settings = [
-        inspect.Parameter(
-            one.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(one.name, one.default),
-            annotation=Annotated[hints[one.name], _declared(one.name, panel="Connection options")],
-        )
-        for one in fields(Connection)
+        one.replace(default=defaults.get(one.name, one.default))
+        for one in inspect.signature(Connection, eval_str=True).parameters.values()
         if one.name not in left_out
     ]
 
     def merge(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def merged(*own: object, **given: Any) -> None:
+        def merged(**given: Any) -> None:
             connection = Connection(**{one.name: given.pop(one.name) for one in settings})
             with shown_requests(message) if connection.verbose else nullcontext():
-                command(*own, connection=connection, **given)
+                command(connection=connection, **given)
 
-        parameters = inspect.signature(command, eval_str=True).parameters.values()
-        return _signed(
-            merged, [*(one for one in parameters if one.name != "connection"), *settings]
-        )
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [*(one for one in own if one.name != "connection"), *settings]
+        return _signed(wraps(command)(merged), parameters)
 
     return merge
 
@@ -201,7 +191,7 @@ def done_by(function: str) -> Callable[[Callable[..., None]], Callable[..., None
 
 
 def _signed(
-    function: Callable[..., None], parameters: Sequence[inspect.Parameter]
+    function: Callable[..., None], parameters: Iterable[inspect.Parameter]
 ) -> Callable[..., None]:
     """A function with the signature that Typer is to see."""
 
@@ -210,13 +200,13 @@ def _signed(
         function(**given)
 
     del signed.__wrapped__
-    signature = inspect.Signature(parameters, return_annotation=None)
+    signature = inspect.Signature(list(parameters), return_annotation=None)
     signed.__signature__ = signature  # type: ignore[attr-defined]  # inspect reads it
-    signed.__annotations__ = {one.name: one.annotation for one in parameters}
+    signed.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
     return signed
 
 
-def _declared(name: str, command: str = "", panel: str | None = None) -> Any:
+def _declared(name: str, command: str, panel: str | None) -> Any:
     """The option or argument of a parameter."""
     for key in (f"{command}.{name}", name):
         if found := re.search(

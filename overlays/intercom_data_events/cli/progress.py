@@ -113,7 +113,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         if advance.failed:
             parts.append((4, f"{advance.failed:,} failed"))
         if (limit := advance.rate_limit) is not None:
-            parts.append((6, f"quota {limit.remaining:,}"))
+            parts.append((6, f"quota {limit.remaining:,} left"))
         if advance.total and advance.done:
             left = seconds / advance.done * (advance.total - advance.done)
             parts.append((2, f"{_clock(left)} to go"))
