@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from intercom_data_events import DataEventsClient, ListedEvent
@@ -121,7 +121,6 @@ def same(one: object) -> str:
 
 
 @given(st.lists(METADATA, min_size=1, max_size=3))
-@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_arbitrary_metadata_comes_back_from_csv_as_it_was(found):
     events = [exporting.to_import(listed(one, number)) for number, one in enumerate(found)]
     file = io.StringIO(newline="")
