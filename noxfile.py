@@ -487,6 +487,14 @@ def demo(session: nox.Session) -> None:
     session.run("intercom-events", "demo", *session.posargs)
 
 
+@nox.session(python=PYTHON, default=False)
+def screens(session: nox.Session) -> None:
+    """Draws the pictures of the guides anew, from real runs: nox -s screens [-- NAME ...]."""
+    session.install(*_group("screens"))
+    _install_wheel(session, extras="[cli]")
+    session.run("python", "scripts/draw_screens.py", "docs/screens", *session.posargs)
+
+
 @nox.session(python=False, default=False)
 def bare(session: nox.Session) -> None:
     """Runs the README's commands where PATH has python3 and nothing else; of the tests, a part."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 
 def test_each_screen_of_the_demo_fits_a_terminal_of_24_lines_and_80_columns(terminal):
     done = terminal("demo", columns=80).finish()
@@ -25,9 +27,8 @@ def test_each_screen_of_the_demo_fits_a_terminal_of_24_lines_and_80_columns(term
     assert re.search(r"logged-in .*█ +60\b", plot)
 
 
-def test_the_demo_for_programs_counts_what_it_claims_whatever_the_environment(
-    command, monkeypatch
-):
+@pytest.mark.processes
+def test_the_demo_for_programs_counts_what_it_claims_whatever_the_environment(command, monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "INTERCOM_BASE_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("INTERCOM_DISABLED", "1")
@@ -47,9 +48,7 @@ def test_the_demo_for_programs_counts_what_it_claims_whatever_the_environment(
     assert plot["listed"] == sum(plot["counts"].values())
 
 
-def test_a_claim_of_the_demo_that_does_not_hold_is_a_sentence_and_exit_code_3(
-    command, monkeypatch
-):
+def test_a_claim_of_the_demo_that_does_not_hold_is_a_sentence_and_exit_code_3(command, monkeypatch):
     contact = "intercom_data_events.emulator._workspace.Contact"
     monkeypatch.setattr(f"{contact}.count", lambda *_: None)  # A server that counts nothing.
 
