@@ -495,6 +495,13 @@ def screens(session: nox.Session) -> None:
     session.run("python", "scripts/draw_screens.py", "docs/screens", *session.posargs)
 
 
+@nox.session(python=PYTHON, default=False)
+def man(session: nox.Session) -> None:
+    """Writes the manual page from the help of the command line: nox -s man."""
+    _install_wheel(session, extras="[cli]")
+    session.run("python", "scripts/man_page.py")
+
+
 @nox.session(python=False, default=False)
 def bare(session: nox.Session) -> None:
     """Runs the README's commands where PATH has python3 and nothing else; of the tests, a part."""

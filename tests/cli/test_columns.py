@@ -121,8 +121,14 @@ def test_pairs_of_columns_make_objects():
     }
 
 
-def test_without_the_other_of_the_pair_dots_belong_to_the_key():
-    assert read_metadata({"price.amount": "29.99"}) == {"price.amount": 29.99}
+@pytest.mark.parametrize("part", ["amount", "currency", "url", "value"])
+def test_one_of_a_pair_alone_is_a_mistake_unless_its_type_is_said(part):
+    with pytest.raises(ColumnError, match=rf"^metadata\.a\.{part} needs metadata\.a\.\w+, .* both"):
+        read_metadata({f"a.{part}": "29"})
+    assert read_metadata({f"a.{part}:text": "29"}) == {f"a.{part}": "29"}
+
+
+def test_other_dots_belong_to_the_key():
     assert read_metadata({"a.b.c": "x", ".url": "u", ".value": "v"}) == {
         "a.b.c": "x",
         ".url": "u",
@@ -160,7 +166,7 @@ def test_several_cells_of_a_row_cannot_say_what_one_key_is(names):
 
 
 def test_an_empty_text_cannot_be_given():
-    with pytest.raises(ColumnError, match=r"metadata.plan is empty"):
+    with pytest.raises(ColumnError, match=r"metadata.plan must not be empty"):
         metadata_of(plan="")
 
 
@@ -231,12 +237,18 @@ def test_numbers_are_written_as_json_writes_them():
     }
 
 
-def test_what_an_event_cannot_have_is_written_all_the_same():
-    cells = flatten(
-        {"event_name": "ran", "id": None, "metadata": {"a": [1], "b": True, "c": None, "d": ""}}
-    )
+def test_what_an_event_cannot_have_is_written_as_json_and_read_as_it_was():
+    odd = {"a": [1], "b": True, "c": None, "d": "", "e": {"amount": 1.5, "currency": "usd"}}
+    cells = flatten({"event_name": "ran", "user_id": "1", "metadata": odd})
 
-    assert cells == {"event_name": "ran", "metadata.a:text": "[1]", "metadata.b:text": "true"}
+    assert cells["metadata.a:json"] == "[1]"
+    assert cells["metadata.b:json"] == "true"
+    assert plan([*cells]).read([*cells.values()])["metadata"] == odd
+
+
+def test_json_that_is_not_json_is_told():
+    with pytest.raises(ColumnError, match=r"^metadata.a:json must be JSON, not '\[1'"):
+        read_metadata({"a:json": "[1"})
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -16,9 +17,11 @@ import tempfile
 import threading
 import time
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
+import httpx
 import pytest
 
 from intercom_data_events import DataEventsClient, Event
@@ -26,9 +29,10 @@ from intercom_data_events.cli.commands import draining as commands
 from intercom_data_events.cli.commands import outbox as outbox_commands
 from intercom_data_events.clock import Clock
 from intercom_data_events.emulator import EmulatedContact, Fault
-from intercom_data_events.errors import NotSentError
+from intercom_data_events.errors import NotSentError, UnprocessableEntityError
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._queue import OutboxQueue as Outbox
+from intercom_data_events.response import APIResponse
 from intercom_data_events.tracker import Tracker
 from memory import peak_below
 
@@ -123,14 +127,16 @@ def test_status_tells_what_is_in_the_file(emulator, command, monkeypatch):
     assert [line.split()[:2] for line in counts] == [
         ["3", "waiting"],
         ["2", "being"],
-        ["1", "held"],
+        ["1", "delayed"],
         ["1", "refused:"],
     ]
     assert oldest.startswith("The oldest was tracked at 20")
     assert oldest.endswith(" UTC, 1 h 0 min ago.")
     assert told.pop("size") > 10_000
     assert 3605 <= told.pop("oldest_age") < 3605 + PATIENCE
-    assert told.pop("oldest") == pytest.approx(now - 3605)
+    oldest = datetime.fromisoformat(told["oldest"])
+    assert oldest.timestamp() == pytest.approx(now - 3605, abs=0.01)
+    assert told.pop("oldest").endswith("Z")
     assert told == {
         "file": "outbox.db",
         "queued": 6,
@@ -140,6 +146,13 @@ def test_status_tells_what_is_in_the_file(emulator, command, monkeypatch):
         "address": os.environ["INTERCOM_BASE_URL"],
         "workspace": "shop",
     }
+
+
+def test_status_is_a_row_of_csv_too(emulator, command):
+    keep(0, 1)
+    [row] = csv.DictReader(command("outbox", "status", FILE, "--format", "csv").out.splitlines())
+    assert (row["file"], row["queued"], row["dead"]) == ("outbox.db", "2", "0")
+    assert row["oldest"].endswith("Z")
 
 
 def test_what_a_dead_process_had_taken_waits_again(emulator, command):
@@ -155,7 +168,7 @@ def test_status_of_a_file_that_nobody_has_used(command):
     Outbox(FILE).close()
     done = command("outbox", "status", FILE)
     assert done.code == 0
-    assert "for nobody yet\n" in done.out
+    assert "not used by a tracker yet\n" in done.out
     assert "0 waiting" in done.out
     assert "oldest" not in done.out
 
@@ -403,11 +416,23 @@ def test_a_workspace_of_a_name_outlasts_tokens(emulator, command, monkeypatch):
     assert command("outbox", "status", FILE, "--json").json["workspace"] == "shop"
 
 
-def test_events_go_where_they_were_to_go(emulator, command):
+def test_the_command_that_an_error_names_sends_where_events_were_to_go(
+    emulator, command, monkeypatch
+):
     keep(0)
     done = command("outbox", "drain", FILE, "--base-url", "https://api.eu.intercom.io")
     assert (done.code, done.out) == (2, "")
+    url = os.environ["INTERCOM_BASE_URL"]
     assert "not for https://api.eu.intercom.io" in done.err
+    assert f"intercom-events outbox drain {FILE.resolve()} --base-url {url}\n" in done.err
+    monkeypatch.setenv("INTERCOM_BASE_URL", "https://api.au.intercom.io")
+    assert command(*done.err.strip().partition("intercom-events ")[2].split()).code == 0
+    assert waiting() == []
+
+
+def test_nothing_is_sent_to_another_address(emulator, command):
+    keep(0)
+    assert command("outbox", "drain", FILE, "--base-url", "https://api.eu.intercom.io").code == 2
     assert waiting() == [NOON]
 
 
@@ -450,8 +475,8 @@ def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, 
     emulator = serve(faults=plan, rate_limit=1000)
     keep(*range(60))
     begun = terminal("outbox", "drain", FILE, "--concurrency", "3")
-    begun.expect("20 events, ")
-    begun.expect(", quota ")
+    begun.expect("20 events · ")
+    begun.expect(" · quota ")
     begun.interrupt()
     done = begun.finish()
     assert done.code == 130
@@ -521,6 +546,7 @@ def test_an_application_can_be_running_meanwhile(emulator, command):
     application = """
 import sys
 from intercom_data_events import DataEventsClient
+from intercom_data_events.response import APIResponse
 from intercom_data_events.tracker import Tracker
 with DataEventsClient() as client, Tracker(client, sys.argv[1]) as tracker:
     print("begun", flush=True)
@@ -569,22 +595,109 @@ def test_dead_letters_are_listed_for_people_and_programs(nobody_knows, command):
             del fields["user_id"]
         refuse(fields)
     done = command("outbox", "dead", FILE)
-    assert (done.code, done.err) == (0, "")
-    heading = done.out.splitlines()[0]
-    assert heading.split() == ["number", "refused", "(UTC)", "event", "of", "error"]
-    assert "NotFoundError: 404" in done.out
-    # A cell may be folded.
-    seen = done.out.replace(" ", "").replace("\n", "")
-    for name in ("placed-order", "a@b.co"):
-        assert name in seen
+    assert done.code == 0
+    assert done.err == "See one whole: intercom-events outbox show outbox.db NUMBER\n"
+    heading, *lines = done.out.splitlines()
+    assert heading.split() == ["number", "refused", "(UTC)", "event", "contact", "error"]
+    assert [re.split(r"\s{2,}", line.strip())[2:] for line in lines] == [
+        ["placed-order", "1", "404 not found"],
+        ["placed-order", "a@b.co", "404 not found"],
+        ["placed-order", "5f" * 12, "404 not found"],
+    ]
     listed = command("outbox", "dead", FILE, "--json").lines
     assert [letter["id"] for letter in listed] == [1, 2, 3]
     for letter, whose in zip(listed, who, strict=True):
         assert letter["event"].items() >= {"event_name": "placed-order", **whose}.items()
-        assert letter["tracked_at"] <= letter["died_at"] <= time.time()
+        tracked, died = letter["tracked_at"], letter["died_at"]
+        assert "2026" < tracked <= died <= datetime.now(UTC).isoformat()
+        assert tracked.endswith("Z")
         assert (letter["error"], letter["status"]) == ("NotFoundError", 404)
         assert letter["message"].startswith("404 for POST /events")
         assert letter["request_id"] in letter["message"]
+    table = list(
+        csv.DictReader(command("outbox", "dead", FILE, "--format", "csv").out.splitlines())
+    )
+    assert [json.loads(row["event"]) for row in table] == [letter["event"] for letter in listed]
+    assert [row["message"] for row in table] == [letter["message"] for letter in listed]
+
+
+def test_a_dead_letter_has_one_line_of_80_columns_however_long_it_is(
+    command, emulator, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    keep(event(0), event(1, event_name="n" * 200, user_id="u" * 200))
+    with opened() as box:
+        for _ in range(2):
+            error = UnprocessableEntityError("no", APIResponse(422, httpx.Headers(), b"", None))
+            box.dead_letter(box.claim(time.time()), error, time.time())
+    first, *lines = command("outbox", "dead", FILE).out.splitlines()
+    assert len(lines) == 2
+    assert all(len(line.rstrip()) <= 80 for line in [first, *lines])
+    number, _, _, name, who, *reason = lines[1].split()
+    assert (number, reason) == ("2", ["422", "unprocessable", "entity"])
+    assert re.fullmatch("n{5,}…", name)
+    assert re.fullmatch("u{5,}…", who)
+
+
+def test_one_dead_letter_is_shown_whole(nobody_knows, command, monkeypatch):
+    metadata = {
+        "price": {"amount": 51044, "currency": "usd"},
+        "paid_at": NOON,
+        "long": "x" * 200,
+    }
+    refuse(event(0, user_id="1"), event(1, user_id="1", metadata=metadata))
+    number = letters()[1]
+    narrow = command("outbox", "show", FILE, number).out.splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert "".join(line[16:].strip() for line in narrow).count("x" * 200) == 1
+    monkeypatch.setenv("COLUMNS", "1000")
+    done = command("outbox", "show", FILE, number)
+    assert done.code == 0
+    told = dict(line.strip().split(maxsplit=1) for line in done.out.splitlines())
+    assert told["id"] == str(number)
+    assert (told["event_name"], told["user_id"]) == ("placed-order", "1")
+    assert told["created_at"] == "2026-01-01 12:00:01 UTC"
+    assert told["metadata.price"] == "$510.44"
+    assert told["metadata.paid_at"] == "2026-01-01 12:00:00 UTC"
+    assert told["metadata.long"] == "x" * 200
+    assert told["message"].startswith("404 for POST /events: there is no contact")
+    assert told["died_at"].endswith(" UTC")
+    for verb in ("retry", "forget"):
+        assert f"intercom-events outbox {verb} outbox.db {number}" in done.err
+    [_, whole] = command("outbox", "dead", FILE, "--json").lines
+    assert command("outbox", "show", FILE, number, "--json").json == whole
+
+
+def test_one_waiting_event_is_shown_whole(emulator, command):
+    keep(*range(3))
+    done = command("outbox", "show", FILE, 2, "--waiting")
+    assert (done.code, done.err) == (0, "")
+    assert re.search("created_at  2026-01-01 12:00:01 UTC *\n", done.out)
+    shown = command("outbox", "show", FILE, 3, "--waiting", "--json").json
+    assert shown == {"event": event(2)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["4"], "no dead letter 4; see which there are with: intercom-events outbox dead"),
+        (
+            ["4", "--waiting"],
+            "no waiting event 4; see which there are with: intercom-events outbox",
+        ),
+        (["0"], "NUMBER"),
+        (["9" * 18], "no dead letter 999"),
+        (["9" * 18, "--waiting"], "no waiting event 999"),
+        (["9" * 30], "NUMBER"),
+        (["one"], "NUMBER"),
+    ],
+)
+def test_what_is_to_be_shown_has_to_be_there(asked, said, emulator, command):
+    keep(*range(3))
+    for as_json in ([], ["--json"]):
+        done = command("outbox", "show", FILE, *asked, *as_json)
+        assert (done.code, done.out) == (2, "")
+        assert said in (done.error["message"] if as_json else done.err)
 
 
 def test_only_some_of_many_are_shown(nobody_knows, command, monkeypatch):
@@ -596,10 +709,11 @@ def test_only_some_of_many_are_shown(nobody_knows, command, monkeypatch):
     refuse(*(event(number, user_id="1") for number in range(5)))
     monkeypatch.setattr(outbox_commands, "_SHOWN", 3)
     done = command("outbox", "dead", FILE)
-    assert done.out.count("NotFoundError") == 3
-    assert done.err == "2 more: see them with --limit or --json.\n"
+    assert done.out.count("404 not found") == 3
+    assert done.err.startswith("2 more: see them with --limit or --json.\n")
     done = command("outbox", "dead", FILE, "--limit", "5")
-    assert (done.out.count("NotFoundError"), done.err) == (5, "")
+    assert done.out.count("404 not found") == 5
+    assert "more" not in done.err
     assert len(command("outbox", "dead", FILE, "--json").lines) == 5
     assert len(command("outbox", "dead", FILE, "-n", "2", "--json").lines) == 2
 
@@ -636,8 +750,8 @@ def test_dead_letters_can_be_forgotten(nobody_knows, command):
     [
         (["1", "77", "99999999999999999999"], "no dead letter 77, 99999999999999999999 in "),
         (["1", "one"], "NUMBER"),
-        ([], "say which"),
-        (["1", "--all"], "say which"),
+        ([], "pass the numbers"),
+        (["1", "--all"], "pass the numbers"),
     ],
 )
 def test_which_dead_letters_has_to_be_right(which, said, nobody_knows, command):
@@ -817,7 +931,7 @@ def damaged() -> None:
 def test_what_is_no_outbox_is_told_in_a_line_and_left_alone(make, said, emulator, command):
     make()
     before = FILE.read_bytes() if FILE.is_file() else None
-    for (one, *rest), as_json in product(ALL.values(), ([], ["--json"])):
+    for (one, *rest), as_json in product([*ALL.values(), ["show", "1"]], ([], ["--json"])):
         done = command("outbox", one, FILE, *rest, *as_json)
         assert (done.code, done.out) == (2, "")
         assert len(done.err.splitlines()) == 1
@@ -834,7 +948,7 @@ def test_a_locked_file_is_worth_another_try(emulator, command, monkeypatch):
     with closing(sqlite3.connect(FILE)) as raw, raw:
         raw.execute("PRAGMA locking_mode = EXCLUSIVE")
         raw.execute("DELETE FROM dead")
-        for one, *rest in ALL.values():
+        for one, *rest in [*ALL.values(), ["show", "1"]]:
             done = command("outbox", one, FILE, *rest, "--json")
             assert (done.code, done.out) == (3, "")
             assert done.error["error"] == "OutboxLockedError"
@@ -904,13 +1018,21 @@ def test_nothing_in_an_event_steers_the_terminal(serve, terminal, command):
         for asked in (["status", FILE], ["status", FILE, "--json"], ["export", FILE])
     ]
     sent = terminal("outbox", "drain", FILE, "--workspace", f"shop{HOSTILE}").finish()
-    shown.append(terminal("outbox", "dead", FILE).finish())
     shown += [
         command("outbox", *asked)
-        for asked in (["dead", FILE], ["dead", FILE, "--json"], ["export", FILE, "--dead"])
+        for asked in (
+            ["dead", FILE, "--json"],
+            ["dead", FILE, "--format", "csv"],
+            ["show", FILE, 1],
+        )
     ]
+    shown += [
+        command("outbox", *asked)
+        for asked in (["show", FILE, 1, "--json"], ["export", FILE, "--dead"])
+    ]
+    assert all("owned" in done.out for done in shown)
+    shown += [command("outbox", "dead", FILE), terminal("outbox", "dead", FILE).finish()]
     for done in shown:
-        assert "owned" in done.out
         # The terminal's own way of ending lines is a return, and bold letters are the table's.
         seen = (done.out + done.err).replace("\r\n", "\n")
         assert not STEERING.search(seen)

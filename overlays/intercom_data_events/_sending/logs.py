@@ -1,11 +1,12 @@
-"""The package's log: how it names failures, and INTERCOM_LOG, which shows it on stderr."""
+"""The package's log: how it names failures, and what shows it on stderr."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from intercom_data_events._validation import printable, short_repr
 from intercom_data_events.errors import (
@@ -41,6 +42,31 @@ def show_log() -> None:
         handler.setFormatter(logging.Formatter(_FORMAT))
         log.addHandler(handler)
         log.setLevel(level)
+
+
+@contextmanager
+def shown_requests(write: Callable[[str], None]) -> Iterator[None]:
+    """Tells a function of each request, answer, retry and wait, for a while: a line each."""
+    level, handler = log.level, _WritingHandler(write)
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    # Not of the emulator, whose logger is below it.
+    handler.addFilter(lambda record: record.name == log.name)
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _WritingHandler(logging.Handler):
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(self.format(record))
 
 
 def reason_of(error: Exception) -> str:

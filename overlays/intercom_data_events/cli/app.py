@@ -1,11 +1,14 @@
-"""The commands of ``intercom-events`` and their arguments; each is done by a module of its own."""
+"""The commands of ``intercom-events`` and their arguments; a module of its own does each.
+
+`cli.options` says what the arguments mean. Commands are imported when they run, so that help and
+completion are fast.
+"""
 
 from __future__ import annotations
 
-import io
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,75 +25,95 @@ from intercom_data_events.cli.exit_codes import (
     UsageError,
     exit_code,
 )
+from intercom_data_events.cli.help import Command, Group
 from intercom_data_events.cli.importer.journal import JournalError, NoJournalError
-from intercom_data_events.cli.importer.records import SourceError
+from intercom_data_events.cli.importer.records import Format, SourceError
 from intercom_data_events.cli.options import (
-    DeadLettersArgument,
-    EmailOption,
-    FormatOption,
-    IdOption,
-    JsonOption,
-    OutboxArgument,
-    OutputOption,
-    PlotOption,
-    QuietOption,
-    ShapeOption,
-    SinceOption,
-    StampOption,
-    SvgOption,
-    UserIdOption,
     Written,
     connecting,
+    declared,
+    done_by,
     shape_of,
+    wants_json,
 )
 from intercom_data_events.cli.output import Shape
+from intercom_data_events.cli.usage import asks_for_help, explained, is_usage_error
+
+# Seconds.
+_DAY = 24 * 60 * 60
+# The exit codes of commands that do not ask Intercom.
+_LOCAL = (Exit.DONE, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED)
+_ENVIRONMENT = """\
+Environment:
+  INTERCOM_ACCESS_TOKEN  the access token; if unset, a terminal is asked for it
+  INTERCOM_REGION        us, eu or au
+  INTERCOM_BASE_URL      the API's address; --region is an error while it is set
+  INTERCOM_ALLOW_HTTP    1 allows http:// to other machines
+  INTERCOM_VERSION       the API version
+  INTERCOM_DISABLED      1 sends nothing and asks Intercom nothing
+  INTERCOM_LOG           debug logs requests and answers, as --verbose does
+
+"""
+
+
+def _closing(*examples: str, codes: Iterable[int] = EXIT_CODES) -> str:
+    """What stands at the end of a command's help, each line as it is."""
+    lines = ["Examples:", *(f"  intercom-events {line}" for line in examples), ""]
+    lines += ["Exit codes:", *(f"  {code:<3}  {EXIT_CODES[Exit(code)]}" for code in codes)]
+    return "\n".join(lines)
+
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help=f"""Send, list and summarise Intercom data events.
+    help="""Send, list and summarise Intercom data events.
 
-The access token is INTERCOM_ACCESS_TOKEN in the environment, or asked for on the terminal; it is
-never an argument. INTERCOM_REGION, INTERCOM_BASE_URL, INTERCOM_ALLOW_HTTP, INTERCOM_VERSION and
-INTERCOM_DISABLED count where their flags are left out; --region is an error while INTERCOM_BASE_URL
-is set.
-
-\b
-Examples:
-  intercom-events track placed-order --user-id 314159 --metadata plan=pro
-  intercom-events list --user-id 314159 --since 7d
-  intercom-events import events.ndjson
-
-\b
-{EXIT_CODES}
+The access token comes from INTERCOM_ACCESS_TOKEN or is asked for on the terminal; it is never an
+argument.
 """,
+    epilog=_ENVIRONMENT
+    + _closing(
+        "track placed-order --user-id 314159 --metadata plan=pro",
+        "list --user-id 314159 --since 7d",
+        "import events.ndjson",
+    ),
 )
-
 outbox = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="""Look after an outbox: the file that a tracker keeps events in until Intercom has them.
+    help="""Manage the file that a tracker keeps unsent events in.
 
-All of it is safe while applications are using the file.
-
-\b
-Examples:
-  intercom-events outbox status events.outbox
-  intercom-events outbox drain events.outbox
-  intercom-events outbox dead events.outbox
+Every command is safe while applications use the file.
 """,
+    epilog=_closing(
+        "outbox status events.outbox", "outbox drain events.outbox", "outbox dead events.outbox"
+    ),
 )
 app.add_typer(outbox, name="outbox")
 
-# Seconds.
-_DAY = 24 * 60 * 60
 
+def _command(
+    group: typer.Typer,
+    *examples: str,
+    name: str | None = None,
+    codes: Iterable[int] = EXIT_CODES,
+    no_args_is_help: bool = True,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds a function to a group as a command, with examples and exit codes below its help."""
 
-def _examples(*lines: str) -> str:
-    """What stands at the end of a command's help, each line as it is."""
-    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        called = name or function.__name__.strip("_")
+        closing = _closing(*examples, codes=codes)
+        register = group.command(
+            called, cls=Command, epilog=closing, no_args_is_help=no_args_is_help
+        )
+        return register(declared(function, called))
+
+    return add
 
 
 def _drawn(format: Shape | None, *, plot: bool, as_json: bool) -> Shape:
@@ -116,90 +139,52 @@ def _main(
     pass
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events track placed-order --user-id 314159 --metadata plan=pro",
-        "intercom-events track placed-order --email a@b.co --created-at 2026-01-31T12:00:00Z \\",
-        "  -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
-    ),
+@_command(
+    app,
+    "track placed-order --user-id 314159 --metadata plan=pro",
+    "track placed-order --email a@b.co --created-at 2026-01-31 \\\n"
+    "    -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
 )
 @connecting(sends=True)
 def track(
+    event_name: str,
     *,
-    event_name: Annotated[
-        str, typer.Argument(help="What happened, such as placed-order.", metavar="EVENT_NAME")
-    ],
-    user_id: UserIdOption = None,
-    email: EmailOption = None,
-    id: IdOption = None,
-    created_at: Annotated[
-        str | None,
-        typer.Option(
-            help="When it happened: as --since, or Unix seconds [else now].", metavar="TIME"
-        ),
-    ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metadata",
-            "-m",
-            help="A key of the metadata and its value; give it once for each. As in CSV files, a "
-            "number is a number unless the key ends in :text, and KEY.amount with KEY.currency, or "
-            "KEY.url with KEY.value, make one value.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
+    user_id: str | None = None,
+    email: str | None = None,
+    id: str | None = None,
+    created_at: str | None = None,
+    metadata: list[str] | None = None,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """Send one event."""
     from intercom_data_events.cli.commands import events
 
-    events.track(
-        connection,
-        event_name,
-        {"user_id": user_id, "email": email, "id": id},
-        created_at,
-        metadata or [],
-        as_json=as_json,
-    )
+    identity = {"user_id": user_id, "email": email, "id": id}
+    events.track(connection, event_name, identity, created_at, metadata or [], as_json=as_json)
 
 
-@app.command(
-    "list",
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events list --user-id 314159 --since 7d",
-        "intercom-events list --email a@b.co --limit 10 --json",
-        "intercom-events list --user-id 314159 --plot --svg events.svg",
-        "intercom-events list --user-id 314159 --follow",
-    ),
+@_command(
+    app,
+    "list --user-id 314159 --since 7d",
+    "list --email a@b.co --limit 10 --json",
+    "list --user-id 314159 --plot --svg events.svg",
+    "list --user-id 314159 --follow",
 )
 @connecting()
 def list_(
     *,
-    user_id: UserIdOption = None,
-    email: EmailOption = None,
-    id: IdOption = None,
-    since: SinceOption = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit", "-n", min=1, max=10**9, help="Show so many at most [with --follow: 10]."
-        ),
-    ] = None,
-    follow: Annotated[
-        bool,
-        typer.Option("--follow", "-f", help="Go on: show what is new, until interrupted."),
-    ] = False,
-    interval: Annotated[
-        float, typer.Option(help="Seconds between two looks of --follow, from 0.1 to a day.")
-    ] = 5.0,
-    plot: PlotOption = False,
-    svg: SvgOption = None,
-    format: ShapeOption = None,
-    as_json: JsonOption = False,
+    user_id: str | None = None,
+    email: str | None = None,
+    id: str | None = None,
+    since: str | None = None,
+    limit: int | None = None,
+    follow: bool = False,
+    interval: float = 5,
+    plot: bool = False,
+    svg: Path | None = None,
+    format: Shape | None = None,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """List a contact's events of the last 90 days, newest first."""
@@ -209,7 +194,6 @@ def list_(
         raise UsageError("--follow has no end to draw a chart at; leave out --plot and --svg")
     if not 0.1 <= interval <= _DAY:
         raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval}")
-    shape = _drawn(format, plot=plot, as_json=as_json)
     events.list_events(
         connection,
         {"user_id": user_id, "email": email, "intercom_user_id": id},
@@ -218,198 +202,111 @@ def list_(
         follow=interval if follow else None,
         plot=plot,
         svg=svg,
-        shape=shape,
+        shape=_drawn(format, plot=plot, as_json=as_json),
     )
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events summary --user-id 314159",
-        "intercom-events summary --email a@b.co --plot",
-    ),
-)
+@_command(app, "summary --user-id 314159", "summary --email a@b.co --plot")
 @connecting()
 def summary(
     *,
-    user_id: UserIdOption = None,
-    email: EmailOption = None,
-    id: IdOption = None,
-    plot: PlotOption = False,
-    svg: SvgOption = None,
-    format: ShapeOption = None,
-    as_json: JsonOption = False,
+    user_id: str | None = None,
+    email: str | None = None,
+    id: str | None = None,
+    plot: bool = False,
+    svg: Path | None = None,
+    format: Shape | None = None,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
-    """Count a contact's events by name, those older than 90 days included."""
+    """Count all events of a contact by name, however old."""
     from intercom_data_events.cli.commands import events
 
+    identity = {"user_id": user_id, "email": email, "intercom_user_id": id}
     shape = _drawn(format, plot=plot, as_json=as_json)
-    events.summarise(
-        connection,
-        {"user_id": user_id, "email": email, "intercom_user_id": id},
-        plot=plot,
-        svg=svg,
-        shape=shape,
-    )
+    events.summarise(connection, identity, plot=plot, svg=svg, shape=shape)
 
 
-@app.command(
-    "import",
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events import events.ndjson",
-        "intercom-events import events.csv.gz --quota-share 0.5",
-        "cat 2026-*.ndjson.gz | intercom-events import - --journal 2026.journal",
-    ),
+@_command(
+    app,
+    "import events.ndjson",
+    "import events.csv.gz --quota-share 0.5",
+    "import - --journal 2026.journal < events.ndjson",
 )
 @connecting(sends=True, paces=True, deadline=600, max_retries=10)
+@done_by("importing.import_file")
 def import_(
+    file: str,
     *,
-    file: Annotated[
-        str,
-        typer.Argument(help="NDJSON or CSV, gzip or not; - for standard input.", metavar="FILE"),
-    ],
-    format: FormatOption = None,
-    stamp_now: StampOption = False,
-    journal: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where to note what is done [else FILE.journal; none for a pipe].", metavar="PATH"
-        ),
-    ] = None,
-    refused: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where refused events go, with the reasons [else beside FILE, as "
-            "NAME.refused.ndjson or .csv; for a pipe stdin.refused].",
-            metavar="PATH",
-        ),
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Forget earlier runs, and import all of it.")
-    ] = False,
-    token_renewed: Annotated[
-        bool,
-        typer.Option(
-            "--token-renewed", help="Go on with another access token, of the same workspace."
-        ),
-    ] = False,
-    max_rate: Annotated[
-        float | None, typer.Option(help="Events a second, at most.", metavar="NUMBER")
-    ] = None,
-    concurrency: Annotated[
-        int,
-        typer.Option(help="Requests at once, at most; fewer where more would not be faster."),
-    ] = 100,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    format: Format | None = None,
+    stamp_now: bool = False,
+    journal: Path | None = None,
+    refused: Path | None = None,
+    restart: bool = False,
+    token_renewed: bool = False,
+    max_rate: float | None = None,
+    concurrency: int = 100,
+    quiet: bool = False,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
     """Send a file of events, as fast as the rate limit allows.
 
-    It can be stopped at any moment, also killed: the same command goes on where it was, by the
-    journal beside the file. What is sent twice then is the same event to Intercom. Lines that are
-    refused are written to a file of their own with the reasons: mend them there, and import it.
+    It can be stopped or killed at any moment: the same command resumes from the journal beside the
+    file. To Intercom, an event that is sent twice is one event. Rejected lines are written to a
+    file of their own with the reasons: fix them there, then import that file.
     """
-    from intercom_data_events.cli.commands import importing
-
-    importing.import_file(
-        connection,
-        file,
-        format=format,
-        stamp_now=stamp_now,
-        journal=journal,
-        refused=refused,
-        restart=restart,
-        token_renewed=token_renewed,
-        max_rate=max_rate,
-        concurrency=concurrency,
-        quiet=quiet,
-        as_json=as_json,
-    )
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events validate events.csv",
-        "gzip -dc events.ndjson.gz | intercom-events validate - --json",
-    ),
+@_command(
+    app,
+    "validate events.csv",
+    "validate - --json < events.ndjson",
+    codes=(Exit.DONE, Exit.REFUSED, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED),
 )
+@done_by("importing.validate")
 def validate(
-    file: Annotated[
-        str,
-        typer.Argument(help="NDJSON or CSV, gzip or not; - for standard input.", metavar="FILE"),
-    ],
-    format: FormatOption = None,
-    stamp_now: StampOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    file: str,
+    *,
+    format: Format | None = None,
+    stamp_now: bool = False,
+    quiet: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Check a file of events line by line, without sending any.
 
-    What only Intercom knows, such as who its contacts are, is not checked.
+    It cannot check what only Intercom knows, such as which contacts exist.
     """
-    from intercom_data_events.cli.commands import importing
-
-    importing.validate(file, format=format, stamp_now=stamp_now, quiet=quiet, as_json=as_json)
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events export --user-id 314159 > events.ndjson",
-        "intercom-events export --user-id 314159 --user-id 271828 --format csv -o events.csv",
-    ),
+@_command(
+    app,
+    "export --user-id 314159 > events.ndjson",
+    "export --user-id 314159 --format csv -o events.csv",
 )
 @connecting()
 def export(
     *,
-    user_id: Annotated[
-        list[str] | None,
-        typer.Option(help="A contact, by your own identifier; can be repeated.", metavar="ID"),
-    ] = None,
-    email: Annotated[
-        list[str] | None,
-        typer.Option(help="A contact, by e-mail address; can be repeated.", metavar="ADDRESS"),
-    ] = None,
-    id: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--id", help="A contact, by Intercom's identifier; can be repeated.", metavar="ID"
-        ),
-    ] = None,
-    since: SinceOption = None,
-    format: Annotated[
-        Written, typer.Option(help="How to write them: an object per line, or a table.")
-    ] = Written.JSON,
-    for_spreadsheets: Annotated[
-        bool,
-        typer.Option(
-            "--for-spreadsheets",
-            help="Put an apostrophe before cells of CSV that a spreadsheet would take for a "
-            "formula. Not the default, because `import` does not take the apostrophes away.",
-        ),
-    ] = False,
-    to: OutputOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Report errors only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    user_id: list[str] | None = None,
+    email: list[str] | None = None,
+    id: list[str] | None = None,
+    since: str | None = None,
+    format: Written = Written.JSON,
+    for_spreadsheets: bool = False,
+    to: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
-    """Write contacts' events of the last 90 days to a file that `import` reads."""
+    """Write events of the last 90 days for `import` to read."""
     from intercom_data_events.cli.commands import exporting
 
     if as_json and format is Written.CSV:
         raise UsageError("--json means --format json, but --format is csv; leave out one")
-    asked = [
-        *(("user_id", value) for value in user_id or ()),
-        *(("email", value) for value in email or ()),
-        *(("intercom_user_id", value) for value in id or ()),
-    ]
+    given = {"user_id": user_id, "email": email, "intercom_user_id": id}
     exporting.export(
         connection,
-        asked,
+        [(kind, value) for kind, values in given.items() for value in values or ()],
         since=since,
         as_csv=format is Written.CSV,
         guarded=for_spreadsheets,
@@ -418,21 +315,14 @@ def export(
     )
 
 
-@app.command(
-    epilog=_examples(
-        "intercom-events check",
-        "intercom-events check --region eu --json",
-    )
-)
+@_command(app, "check", "check --json", no_args_is_help=False)
 @connecting(timeout=10, max_retries=0)
-def check(*, as_json: JsonOption = False, connection: Connection) -> None:
-    """Check the token, the address, the version, the quota and the clock with one request.
+@done_by("checking.check")
+def check(*, as_json: bool = False, connection: Connection) -> None:
+    """Check the token, address, version, quota and clock by one request.
 
     The request changes nothing: it asks for a contact that does not exist.
     """
-    from intercom_data_events.cli.commands import checking
-
-    checking.check(connection, as_json=as_json)
 
 
 @app.command(
@@ -444,282 +334,207 @@ def check(*, as_json: JsonOption = False, connection: Connection) -> None:
     add_help_option=False,
 )
 def emulator(context: typer.Context) -> None:
-    """Serve a stand-in for Intercom to try things against; see `emulator --help`."""
+    """Serve a stand-in for Intercom on this machine."""
     from intercom_data_events.emulator.__main__ import main
 
     raise typer.Exit(main(context.args, prog="intercom-events emulator"))
 
 
-@app.command(
-    epilog=_examples(
-        "intercom-events demo",
-    )
+@_command(
+    app,
+    "demo",
+    "demo --json",
+    codes=(Exit.DONE, Exit.FAILED, Exit.INTERRUPTED),
+    no_args_is_help=False,
 )
-def demo(as_json: JsonOption = False) -> None:
+@done_by("demo.show")
+def demo(*, as_json: bool = False) -> None:
     """Show events, failures, a kill and a chart against the emulator."""
-    from intercom_data_events.cli.commands.demo import show
-
-    show(as_json=as_json)
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events outbox status events.outbox",
-        "intercom-events outbox status events.outbox --json",
-    ),
-)
-def status(file: OutboxArgument, format: ShapeOption = None, as_json: JsonOption = False) -> None:
-    """Show how many events wait, since when, and how many were refused."""
+@_command(outbox, "outbox status events.outbox", "outbox status events.outbox --json", codes=_LOCAL)
+def status(file: Path, *, format: Shape | None = None, as_json: bool = False) -> None:
+    """Show how many events are waiting, and how many were rejected."""
     from intercom_data_events.cli.commands import outbox as doing
 
     doing.status(file, shape=shape_of(format, as_json=as_json))
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events outbox drain events.outbox",
-        "intercom-events outbox drain events.outbox --max-time 60 --json",
-    ),
-)
+@_command(outbox, "outbox drain events.outbox", "outbox drain events.outbox --max-time 60 --json")
 @connecting(sends=True, paces=True)
+@done_by("draining.drain")
 def drain(
+    file: Path,
     *,
-    file: OutboxArgument,
-    max_time: Annotated[
-        float | None,
-        typer.Option(
-            help="Time limit for the whole run; unsent events stay in the outbox.",
-            metavar="SECONDS",
-        ),
-    ] = None,
-    workspace: Annotated[
-        str | None,
-        typer.Option(help="The workspace's name, where the tracker was given one.", metavar="NAME"),
-    ] = None,
-    token_renewed: Annotated[
-        bool,
-        typer.Option(
-            "--token-renewed", help="Go on with another access token, of the same workspace."
-        ),
-    ] = False,
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=1000, help="Requests at once, at most.")
-    ] = 20,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    max_time: float | None = None,
+    workspace: str | None = None,
+    token_renewed: bool = False,
+    concurrency: int = 20,
+    quiet: bool = False,
+    as_json: bool = False,
     connection: Connection,
 ) -> None:
-    """Send what waits, until nothing of it is left.
+    """Send all waiting events.
 
-    It can be stopped at any moment, also killed: what has not been accepted stays in the file, and
-    the same command sends it. While Intercom is away, it says so, and tries again. What is tracked
-    in the meantime is not waited for.
+    It can be stopped or killed at any moment: unsent events stay in the file, and the same command
+    sends them. While Intercom does not answer, it says so and keeps trying. It does not wait for
+    events that are tracked after it began.
     """
-    from intercom_data_events.cli.commands import draining
-
-    draining.drain(
-        connection,
-        file,
-        workspace=workspace,
-        token_renewed=token_renewed,
-        concurrency=concurrency,
-        timeout=max_time,
-        quiet=quiet,
-        as_json=as_json,
-    )
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events outbox dead events.outbox",
-        "intercom-events outbox dead events.outbox --limit 5 --json",
-    ),
+@_command(
+    outbox, "outbox dead events.outbox", "outbox dead events.outbox --limit 5 --json", codes=_LOCAL
 )
 def dead(
-    file: OutboxArgument,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=1,
-            max=10**9,
-            help="How many to list. [default: 100; with --format json or csv: all]",
-        ),
-    ] = None,
-    format: ShapeOption = None,
-    as_json: JsonOption = False,
+    file: Path, *, limit: int | None = None, format: Shape | None = None, as_json: bool = False
 ) -> None:
-    """List the dead letters: refused events, oldest first, with the reasons."""
+    """List rejected events (dead letters) and why, oldest first."""
     from intercom_data_events.cli.commands import outbox as doing
 
     doing.dead(file, limit=limit, shape=shape_of(format, as_json=as_json))
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events outbox show events.outbox 17",
-        "intercom-events outbox show events.outbox 1 --waiting --json",
-    ),
+@_command(
+    outbox,
+    "outbox show events.outbox 17",
+    "outbox show events.outbox 1 --waiting --json",
+    codes=_LOCAL,
 )
-def show(
-    file: OutboxArgument,
-    number: Annotated[
-        int, typer.Argument(help="Its number in `outbox dead`.", metavar="NUMBER", min=1)
-    ],
-    waiting: Annotated[
-        bool,
-        typer.Option("--waiting", help="Show a waiting event instead; the oldest has number 1."),
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
+@done_by("outbox.show")
+def show(file: Path, number: int, *, waiting: bool = False, as_json: bool = False) -> None:
     """Show one event whole: fields, metadata, error and what to do."""
-    from intercom_data_events.cli.commands import outbox as doing
-
-    doing.show(file, number, waiting=waiting, as_json=as_json)
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events outbox retry events.outbox 17 18",
-        "intercom-events outbox retry events.outbox --all",
-    ),
+@_command(
+    outbox, "outbox retry events.outbox 17 18", "outbox retry events.outbox --all", codes=_LOCAL
 )
 def retry(
-    file: OutboxArgument,
-    numbers: DeadLettersArgument = None,
-    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
-    as_json: JsonOption = False,
+    file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
 ) -> None:
-    """Put dead letters back into the queue, to be sent again by a tracker or `outbox drain`."""
+    """Put dead letters back into the queue.
+
+    A tracker that uses the file, or `outbox drain`, sends them again.
+    """
     from intercom_data_events.cli.commands import outbox as doing
 
     doing.retry(file, numbers or [], every=every, as_json=as_json)
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events outbox forget events.outbox 17 18",
-        "intercom-events outbox forget events.outbox --all",
-    ),
+@_command(
+    outbox, "outbox forget events.outbox 17 18", "outbox forget events.outbox --all", codes=_LOCAL
 )
 def forget(
-    file: OutboxArgument,
-    numbers: DeadLettersArgument = None,
-    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
-    as_json: JsonOption = False,
+    file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
 ) -> None:
-    """Delete dead letters, for good: `outbox export --dead` keeps a copy."""
+    """Delete dead letters for good.
+
+    To keep a copy, run `outbox export --dead` first.
+    """
     from intercom_data_events.cli.commands import outbox as doing
 
     doing.forget(file, numbers or [], every=every, as_json=as_json)
 
 
-@outbox.command(
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events outbox compact events.outbox",
-        "intercom-events outbox compact events.outbox --json",
-    ),
+@_command(
+    outbox, "outbox compact events.outbox", "outbox compact events.outbox --json", codes=_LOCAL
 )
-def compact(file: OutboxArgument, as_json: JsonOption = False) -> None:
-    """Write the file anew, as small as what is in it.
+@done_by("outbox.compact")
+def compact(file: Path, *, as_json: bool = False) -> None:
+    """Rewrite the file as small as its contents.
 
-    Outboxes shrink by themselves, but one that an earlier version made does so only after this. It
-    needs room on the disk for what is in the file two times more. While it runs, applications that
-    use the file wait; events that they track may raise an OutboxLockedError after a second.
+    Outboxes shrink by themselves, but one from an earlier version does so only after this. It needs
+    free disk space for twice the contents. While it runs, applications that use the file wait;
+    tracking an event may raise an OutboxLockedError after a second.
     """
-    from intercom_data_events.cli.commands import outbox as doing
-
-    doing.compact(file, as_json=as_json)
 
 
-@outbox.command(
-    "export",
-    no_args_is_help=True,
-    epilog=_examples(
-        "intercom-events outbox export events.outbox > waiting.ndjson",
-        "intercom-events outbox export events.outbox --dead -o refused.ndjson",
-    ),
+@_command(
+    outbox,
+    "outbox export events.outbox > waiting.ndjson",
+    "outbox export events.outbox --dead -o refused.ndjson",
+    name="export",
+    codes=_LOCAL,
 )
 def export_outbox(
-    file: OutboxArgument,
-    dead: Annotated[
-        bool, typer.Option("--dead", help="Write the dead letters, instead of what waits.")
-    ] = False,
-    to: OutputOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[  # noqa: ARG001  # every command takes it
-        bool, typer.Option("--json", help="NDJSON, as without it.")
-    ] = False,
+    file: Path,
+    *,
+    dead: bool = False,
+    to: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,  # noqa: ARG001  # it writes NDJSON in any case
 ) -> None:
-    """Write the events that wait, or the dead letters, as NDJSON that `import` reads.
+    """Write waiting events or dead letters for `import` to read.
 
-    They stay in the outbox, too. To send what waits from elsewhere, have nothing use the file: what
-    is sent twice is the same event to Intercom.
+    They are written as NDJSON and stay in the outbox. Stop all use of the file before you send its
+    events from elsewhere; to Intercom, an event that is sent twice is one event.
     """
     from intercom_data_events.cli.commands import outbox as doing
 
     doing.export(file, refused=dead, to=to, quiet=quiet)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs a command; returns the exit code."""
-    command = typer.main.get_command(app)
+def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
+    """Runs a command; returns the exit code.
+
+    Args:
+        arguments: Those of the command line.
+        prog: What the program was called as.
+    """
     try:
-        code = command.main(list(arguments), prog_name="intercom-events", standalone_mode=False)
+        code = typer.main.get_command(app).main(
+            list(arguments),
+            prog_name=prog,
+            complete_var="_INTERCOM_EVENTS_COMPLETE",
+            standalone_mode=False,
+        )
     except (KeyboardInterrupt, typer.Abort):
         output.message("Interrupted.")
         return Exit.INTERRUPTED
     except BrokenPipeError:
         return Exit.DONE
     except SystemExit as end:
-        # The emulator's own, completion's, or typer's where whoever reads has seen enough.
+        # The emulator's own, completion's, or typer's when the reader of a pipe has gone.
         enough = isinstance(end.__context__, BrokenPipeError)
         if end.code == Exit.INTERRUPTED:
             output.message("Interrupted.")
         return end.code if isinstance(end.code, int) and not enough else Exit.DONE
-    except (SourceError, UsageError, NoJournalError) as error:
-        return _failed(arguments, error, str(error), Exit.USAGE)
-    except (StoppedError, JournalError) as error:
-        return _failed(arguments, error, str(error), Exit.FAILED)
-    except IntercomError as error:
-        return _failed(arguments, error, str(error), exit_code(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        lasting = isinstance(
-            error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
-        )
-        code = Exit.USAGE if lasting else Exit.FAILED
-        return _failed(arguments, error, f"{where}{error.strerror or error}", code)
-    except Exception as error:  # noqa: BLE001  # all that is left is told
-        # Of click's, or of typer's copy of it: by what it can do, as there are two.
-        show, say = getattr(error, "show", None), getattr(error, "format_message", None)
-        if show is None or say is None:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(place.filename).name}:{place.lineno}"
-            text = f"{type(error).__name__} at {where}: {error}; this is a bug, please report it"
-            return _failed(arguments, error, text, Exit.FAILED)
-        if "--json" in arguments:
-            return _failed(arguments, error, say(), Exit.USAGE)
-        show(shown := io.StringIO())
-        for line in shown.getvalue().rstrip("\n").split("\n"):
-            output.message(line)  # Escaped, as it repeats arguments.
-        return Exit.USAGE
+    except Exception as error:  # noqa: BLE001  # every error becomes a message and an exit code
+        return _failed(error, as_json=wants_json(arguments))
     return code if isinstance(code, int) else Exit.DONE
 
 
-def _failed(arguments: Sequence[str], error: Exception, text: str, code: Exit) -> Exit:
-    text = text.replace("\n", " ")
-    if "--json" in arguments:
+def _failed(error: Exception, *, as_json: bool) -> Exit:
+    """Says what went wrong; returns the exit code for it."""
+    text, code, more = " ".join(str(error).split("\n")), Exit.FAILED, None
+    match error:
+        case SourceError() | UsageError() | NoJournalError():
+            code = Exit.USAGE
+        case StoppedError() | JournalError():
+            pass
+        case IntercomError():
+            code = exit_code(error)
+        case OSError():
+            text = f"{error.filename}: " if error.filename else ""
+            text += error.strerror or str(error)
+            if isinstance(
+                error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
+            ):
+                code = Exit.USAGE
+        case _ if is_usage_error(error):
+            code = Exit.USAGE
+            if asks_for_help(error):
+                output.page(str(error))
+                return code
+            text, more = explained(error)
+        case _:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            text = f"{type(error).__name__} at {where}: {text}; this is a bug, please report it"
+    if as_json:
         kind = type(error).__name__
         output.message(json.dumps({"error": kind, "message": text, "exit_code": code}))
-    else:
-        output.message(f"Error: {text}")
+        return code
+    output.error(text)
+    if more:
+        output.message(f"For help, run: {more}")
     return code

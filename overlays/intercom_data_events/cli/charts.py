@@ -21,6 +21,9 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from intercom_data_events._validation import printable
+from intercom_data_events.pagination import EventSummary
+
 # The year 1 begins on a Monday, so steps that are counted from here are days that begin at
 # midnight and weeks that begin on Mondays, and no bucket begins before what a datetime can hold.
 _ORIGIN = datetime.min.replace(tzinfo=UTC)
@@ -53,13 +56,12 @@ _GAP = 2  # Columns, between those of a table.
 _DATED = ("first (UTC)", "last (UTC)")
 _HEIGHTS, _ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_BAR = "cyan"
+_BAR = "magenta"  # Seen on light and dark terminals.
 
 _SVG_WIDTH = 100  # Columns.
 _MOST_TOLD = 100_000  # Characters.
-# What rich makes of these, dim text included, stands for the page's own colours in _SVG.
+# Bars have one colour that is seen on light and dark pages, and text has the page's own.
 _THEME = TerminalTheme((255, 255, 255), (0, 0, 0), [(76, 143, 208)] * 8)
-_COLOURS = {"#000000": "currentColor", "#666666": "currentColor; opacity: .65"}
 _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}">
 <title>TITLE</title>
@@ -93,23 +95,6 @@ class Chart:
     told: str
 
 
-@frozen
-class Span:
-    """How often events of one name happened, and since when.
-
-    Attributes:
-        name: What happened.
-        count: How many times, or None.
-        first: When it happened first, an aware datetime in UTC, or None.
-        last: When it happened last, likewise.
-    """
-
-    name: str
-    count: int | None
-    first: datetime | None
-    last: datetime | None
-
-
 def timeline(
     moments: Sequence[tuple[str, datetime]], *, width: int = _SVG_WIDTH, ascii: bool = False
 ) -> Chart:
@@ -126,9 +111,10 @@ def timeline(
     titles = ranked[:_ROWS]
     if len(ranked) > _ROWS:
         titles.append(_counted(len(ranked) - _ROWS, "more name"))
+    width = max(width, _MINIMUM_WIDTH)
+    names, taken = _names(titles, width, ascii)
     # The longest number is that of all.
-    names, numbers = _names(titles, width, ascii), len(_number(len(moments)))
-    room = max(width, _MINIMUM_WIDTH) - names.width - max(numbers, len("count")) - 2 * _GAP
+    room = width - taken - max(len(_number(len(moments))), len("count")) - 2 * _GAP
     since = [(places[name], moment - _ORIGIN) for name, moment in moments]
     first, last = min(time for _, time in since), max(time for _, time in since)
     step = next(step for step in _STEPS if last // step - first // step < room)
@@ -139,13 +125,13 @@ def timeline(
     most = max(map(max, rows))
     heights = _ASCII_HEIGHTS if ascii else _HEIGHTS
     table = _table("event", "", "count")
-    for name, row in zip(names.shown, rows, strict=True):
+    for name, row in zip(names, rows, strict=True):
         # Rounded up, so that whatever happened can be seen.
         bars = "".join(heights[-(-number * 8 // most)] for number in row)
         table.add_row(name, Text(bars, _BAR), Text(_number(sum(row))))
     origin = _ORIGIN + step * begin
     for line in _axis(_time_ticks(origin, _ORIGIN + last, step, size), size, room, ascii):
-        table.add_row("", Text(line, "dim"), "")
+        table.add_row("", Text(line), "")
     caption = (
         f"one column is {_in_words(step)}, from {_iso(origin)[:16]} UTC; "
         f"{heights[-1]} is {_counted(most, 'event')}"
@@ -153,16 +139,19 @@ def timeline(
     told = ", ".join(
         f"{_shown(title, 200)} {sum(row):,}" for title, row in zip(titles, rows, strict=True)
     )
-    return Chart(Group(table, Text(caption, "dim")), f"{told}; {caption}")
+    return Chart(Group(table, Text(caption)), f"{told}; {caption}")
 
 
-def counts(spans: Sequence[Span], *, width: int = _SVG_WIDTH, ascii: bool = False) -> Chart:
-    """Draws how often something happened, as bars, and tells since when: a row for each span.
+def counts(spans: Sequence[EventSummary], *, width: int = _SVG_WIDTH, ascii: bool = False) -> Chart:
+    """Draws how often events happened, as bars, and tells since when: a row for each name.
 
-    The other arguments are those of `timeline`.
+    Args:
+        spans: How often, and when first and last.
+        width: How wide the chart may be, in columns of the terminal, from 40.
+        ascii: Whether the terminal can show nothing but ASCII.
     """
     width = max(width, _MINIMUM_WIDTH)
-    names = _names([span.name for span in spans], width, ascii)
+    names, taken = _names([span.name or "" for span in spans], width, ascii)
     numbers = [_number(span.count) for span in spans]
     ends = [_ends(span) for span in spans]
     known = [moment for pair in ends for moment in pair or ()]
@@ -170,22 +159,21 @@ def counts(spans: Sequence[Span], *, width: int = _SVG_WIDTH, ascii: bool = Fals
     if known and max(known) - min(known) < 2 * _DAY:
         cut = slice(5, 16)  # Days alone would say too little.
     dates = cut.stop - (cut.start or 0)
-    taken = names.width + max(map(len, ["count", *numbers])) + 2 * _GAP
-    columns = width - taken - 2 * (max(dates, *map(len, _DATED)) + _GAP)
-    is_dated = columns >= _LEAST_BAR
-    if not is_dated:
-        columns = width - taken
+    columns = width - taken - max(map(len, ["count", *numbers])) - 2 * _GAP
+    dated = 2 * (max(dates, *map(len, _DATED)) + _GAP)
+    if is_dated := columns - dated >= _LEAST_BAR:
+        columns -= dated
     table = _table("event", "count", "", *(_DATED if is_dated else ()))
     most = min(max((span.count or 0 for span in spans), default=0), _MOST)
-    for name, span, number, pair in zip(names.shown, spans, numbers, ends, strict=True):
+    for name, span, number, pair in zip(names, spans, numbers, ends, strict=True):
         bar = _bar(max(span.count or 0, 0), most, columns, ascii)
         moments = [_iso(moment)[cut] for moment in pair] if pair else ["-", "-"]
         table.add_row(name, number, Text(bar, _BAR), *(moments if is_dated else ()))
     if spans:
         for line in _axis([*_count_ticks(most, columns)], columns, columns, ascii):
-            table.add_row("", "", Text(line, "dim"))
+            table.add_row("", "", Text(line))
     told = [
-        f"{_shown(span.name, 200)}: {number}, "
+        f"{_shown(span.name or '', 200)}: {number}, "
         + (f"{_iso(pair[0])} to {_iso(pair[1])} UTC" if pair else "at unknown times")
         for span, number, pair in zip(spans, numbers, ends, strict=True)
     ]
@@ -194,17 +182,7 @@ def counts(spans: Sequence[Span], *, width: int = _SVG_WIDTH, ascii: bool = Fals
 
 def svg(chart: Chart, title: str) -> str:
     """Returns a chart as an SVG document, in the colours that the reader's page has."""
-    console = Console(
-        file=io.StringIO(),
-        record=True,
-        width=_SVG_WIDTH,
-        color_system="truecolor",
-        no_color=False,
-        force_terminal=True,
-        highlight=False,
-        emoji=False,
-        legacy_windows=False,
-    )
+    console = Console(file=io.StringIO(), record=True, width=_SVG_WIDTH)
     console.print(chart.drawn)
     texts = {"TITLE": title, "HEADING": _shown(title, 90), "TOLD": chart.told}
     form = re.sub(
@@ -220,23 +198,15 @@ def svg(chart: Chart, title: str) -> str:
         lambda found: f'{cell_len(unescape(found[1])) * 12.2:g}" lengthAdjust="spacingAndGlyphs',
         document,
     )
-    for colour, of_page in _COLOURS.items():
-        document = document.replace(f"fill: {colour}", f"fill: {of_page}")
-    return document
+    return document.replace("fill: #000000", "fill: currentColor")
 
 
-@frozen
-class _Names:
-    shown: list[Text]
-    width: int
-
-
-def _names(names: Sequence[str], width: int, ascii: bool) -> _Names:
-    """The first column of a chart."""
-    limit = min(max(width, _MINIMUM_WIDTH) * 3 // 10, 32)
+def _names(names: Sequence[str], width: int, ascii: bool) -> tuple[list[Text], int]:
+    """The first column of a chart, and its width."""
+    limit = min(width * 3 // 10, 32)
     shown = [_shown(name, limit, ascii=ascii) for name in names]
     # Text is not searched for markup, unlike str.
-    return _Names([*map(Text, shown)], max(map(cell_len, ["event", *shown])))
+    return [*map(Text, shown)], max(map(cell_len, ["event", *shown]))
 
 
 def _table(*headings: str) -> Table:
@@ -322,14 +292,10 @@ def _label(moment: datetime, unit: timedelta | int) -> str:
 def _shown(name: str, limit: int, *, ascii: bool = False) -> str:
     """What is safe to show of a text from elsewhere, in so many columns.
 
-    What is not printable would control the terminal, turn the line's direction or be no XML.
-    Characters are limited as well as columns, since combining ones take no column.
+    What is not printable is escaped: it would control the terminal, turn the line's direction or be
+    no XML. Characters are limited as well as columns, since combining ones take no column.
     """
-    text = "".join(
-        char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}"
-        for char in name[: limit + 1]
-    )
-    more = "…"
+    text, more = printable(name, limit + 1), "…"
     if ascii:
         text, more = text.encode("ascii", "replace").decode(), "..."
     if not text.strip():
@@ -339,7 +305,7 @@ def _shown(name: str, limit: int, *, ascii: bool = False) -> str:
     return set_cell_size(text[:limit], limit - len(more)).rstrip() + more
 
 
-def _ends(span: Span) -> tuple[datetime, datetime] | None:
+def _ends(span: EventSummary) -> tuple[datetime, datetime] | None:
     # One alone stands for both, and a server may mix them up.
     known = sorted(moment for moment in (span.first, span.last) if moment is not None)
     return (known[0], known[-1]) if known else None

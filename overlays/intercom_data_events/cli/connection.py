@@ -6,15 +6,13 @@ import getpass
 import os
 import sys
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 
 from attrs import frozen
-from typer import Option
 
 from intercom_data_events import ConfigurationError
 from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events._sending.settings import resolve_address, resolve_enabled
-from intercom_data_events.version import API_VERSION
 
 
 class Region(StrEnum):
@@ -25,10 +23,6 @@ class Region(StrEnum):
     AU = "au"
 
 
-def _option(*names: str, help: str, metavar: str | None = None) -> Any:
-    return Option(*names, help=help, metavar=metavar, rich_help_panel="Connection options")
-
-
 @frozen(kw_only=True)
 class Connection:
     """The settings that options give; None leaves one to the environment.
@@ -36,54 +30,17 @@ class Connection:
     What an attribute means, its option says; `options.connecting` gives commands these options.
     """
 
-    region: Annotated[
-        Region | None,
-        _option(help="Where the workspace's data is kept. [env: INTERCOM_REGION] [default: us]"),
-    ] = None
-    base_url: Annotated[
-        str | None,
-        _option(
-            help="The API's address, instead of a region. [env: INTERCOM_BASE_URL]", metavar="URL"
-        ),
-    ] = None
-    allow_http: Annotated[
-        bool,
-        _option(
-            "--allow-http",
-            help="Also send to other machines over http://, which does not encrypt the access "
-            "token. [env: INTERCOM_ALLOW_HTTP]",
-        ),
-    ] = False
-    api_version: Annotated[
-        str | None,
-        _option(
-            help=f"The API version. [env: INTERCOM_VERSION] [default: {API_VERSION}]",
-            metavar="VERSION",
-        ),
-    ] = None
-    timeout: Annotated[
-        float, _option(help="Time limit for each attempt of a request.", metavar="SECONDS")
-    ] = 30
-    deadline: Annotated[
-        float, _option(help="Time limit for all attempts of an event.", metavar="SECONDS")
-    ] = 120
-    max_retries: Annotated[
-        int, _option(help="How often a failed request is repeated.", metavar="NUMBER")
-    ] = 4
-    quota_share: Annotated[
-        float, _option(help="The part of the app's rate limit to use.", metavar="PART")
-    ] = 1
-    no_pace: Annotated[
-        bool, _option("--no-pace", help="Send without waiting for room within the rate limit.")
-    ] = False
-    dry_run: Annotated[
-        bool,
-        _option("--dry-run", help="Check everything and send nothing. [env: INTERCOM_DISABLED]"),
-    ] = False
-    verbose: Annotated[
-        bool,
-        _option("--verbose", "-v", help="Show each request and its answer on standard error."),
-    ] = False
+    region: Region | None = None
+    base_url: str | None = None
+    allow_http: bool = False
+    api_version: str | None = None
+    timeout: float = 30
+    deadline: float = 120
+    max_retries: int = 4
+    quota_share: float = 1
+    no_pace: bool = False
+    dry_run: bool = False
+    verbose: bool = False
 
     @property
     def sends(self) -> bool:
@@ -107,7 +64,7 @@ class Connection:
         """Returns the arguments to make a client with.
 
         Raises:
-            ConfigurationError: There is no access token, and nobody to ask for one.
+            ConfigurationError: There is no access token and no terminal to ask for one.
         """
         options: dict[str, Any] = {
             "region": self.region,

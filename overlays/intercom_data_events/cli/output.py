@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -39,16 +41,23 @@ def cell(text: str, style: str = "") -> Text:
     return Text(printable(text, None), style)
 
 
+def console(file: TextIO) -> Console:
+    """Returns what draws on a stream: in colours on a terminal, but without with NO_COLOR."""
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(file=file, color_system=colours, highlight=False, emoji=False, markup=False)
+
+
 def result(text: str = "") -> None:
-    """Writes a line of a result, printable."""
-    sys.stdout.write(f"{printable(text, None)}\n")
-    # Whoever reads it through a pipe sees it as it comes.
-    sys.stdout.flush()
+    """Writes a line of a result, printable; on a terminal it is wrapped at blanks."""
+    if sys.stdout.isatty():
+        line(cell(text))
+    else:
+        _write(sys.stdout, text)
 
 
 def result_json(value: object) -> None:
-    """Writes a result as one line of JSON."""
-    result(to_json(value))
+    """Writes a result as one line of JSON, however long."""
+    _write(sys.stdout, to_json(value))
 
 
 def to_json(value: object) -> str:
@@ -61,11 +70,34 @@ def to_json(value: object) -> str:
 
 
 def message(text: str) -> None:
-    """Writes a message, one printable line on standard error, where anybody reads it."""
-    # That nobody does is no reason to stop what is being done.
+    """Writes a message, printable, on standard error; on a terminal it is wrapped at blanks."""
+    _on_stderr(cell(text))
+
+
+def error(text: str) -> None:
+    """Writes what went wrong on standard error, marked in colour on a terminal."""
+    _on_stderr(Text.assemble(("Error:", "bold red"), " ", cell(text)))
+
+
+def page(text: str) -> None:
+    """Writes lines of our own, already laid out, on standard error."""
+    for one in text.split("\n"):
+        _write(sys.stderr, one)
+
+
+def _on_stderr(text: Text) -> None:
+    # A reader that has gone away does not stop the work.
     with suppress(OSError, ValueError):
-        sys.stderr.write(f"{printable(text, None)}\n")
-        sys.stderr.flush()
+        if sys.stderr.isatty():
+            console(sys.stderr).print(text)
+        else:
+            _write(sys.stderr, text.plain)
+
+
+def _write(file: TextIO, text: str) -> None:
+    """Writes a line, printable, so that a reader behind a pipe has it at once."""
+    file.write(f"{printable(text, None)}\n")
+    file.flush()
 
 
 def _as_json(value: object) -> object:
@@ -76,17 +108,17 @@ def _as_json(value: object) -> object:
 
 def width() -> int:
     """Columns that a chart or table may take."""
-    return Console(file=sys.stdout).width
+    return console(sys.stdout).width
 
 
 def draw(renderable: object) -> None:
     """Draws a chart or table, on standard output."""
-    Console(file=sys.stdout, highlight=False, emoji=False, markup=False).print(renderable)
+    console(sys.stdout).print(renderable)
 
 
 def line(text: Text) -> None:
-    """Writes a line of a result, in colours on a terminal, never wrapped."""
-    Console(file=sys.stdout, highlight=False).print(text, soft_wrap=True)
+    """Writes a line of a result; on a terminal, in colours and wrapped at blanks."""
+    console(sys.stdout).print(text, soft_wrap=not sys.stdout.isatty())
     sys.stdout.flush()
 
 
@@ -157,7 +189,8 @@ def _table(
             ratio=1 if key in cut else None,
         )
     for record in records:
-        table.add_row(*(cell(shown(record.get(key))) for key in columns))
+        values = [record.get(key) for key in columns]
+        table.add_row(*(cell(f"{one:,}" if type(one) is int else shown(one)) for one in values))
     return table
 
 
@@ -188,9 +221,9 @@ def event_line(
     name: str | None, created_at: datetime | None, metadata: Mapping[str, object]
 ) -> Text:
     """An event on one line; with colours, where they are shown."""
-    text = Text.assemble((moment(created_at), "dim"), "  ", cell(name or "-", "bold"))
+    text = Text.assemble(f"{moment(created_at):23}", "  ", cell(name or "-", "bold"))
     for key, value in metadata.items():
-        text.append_text(cell(f"  {key}=", "cyan")).append_text(cell(shown(value)))
+        text.append_text(cell(f"  {key}=", "magenta")).append_text(cell(shown(value)))
     return text
 
 
@@ -207,8 +240,6 @@ def shown(value: object) -> str:
             return f"{value.value} <{value.url}>"
         case datetime():
             return moment(value)
-        case int() if not isinstance(value, bool):
-            return f"{value:,}"
     return json.dumps(value, ensure_ascii=False, default=_as_json)
 
 

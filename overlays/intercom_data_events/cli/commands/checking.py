@@ -151,8 +151,6 @@ def _lines(found: _Found) -> Iterator[tuple[str, str]]:
         is_same = found.answered_version == found.version
         answered = ", as answered" if is_same else f", but {found.answered_version} was answered"
     yield "version", f"{found.version or 'unknown'}{answered}"
-    if found.failure is not None:
-        yield "failure", found.failure
     if found.seconds is None:
         return
     yield "answer", f"after {found.seconds:.2f} s"

@@ -215,11 +215,10 @@ def _plot(draw: Callable[..., None]) -> object:
         listed = list(client.list(user_id="1000"))
         found = client.summary(user_id="1000")
     moments = [(e.event_name, e.created_at) for e in listed if e.event_name and e.created_at]
-    spans = [charts.Span(one.name or "", one.count, one.first, one.last) for one in found]
     size: dict[str, Any] = {"width": output.width() - 2, "ascii": output.is_ascii()}
     draw(charts.timeline(moments, **size).drawn)
-    draw(charts.counts(spans, **size).drawn)
-    counts = {span.name: span.count for span in spans}
+    draw(charts.counts(found.events, **size).drawn)
+    counts = {one.name: one.count for one in found}
     _claim("all events are listed", holds=len(moments) == len(events) and counts == _NAMES)
     return {"listed": len(moments), "counts": counts}
 

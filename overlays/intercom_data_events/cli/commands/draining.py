@@ -47,7 +47,7 @@ def drain(
     workspace: str | None,
     token_renewed: bool,
     concurrency: int,
-    timeout: float | None,
+    max_time: float | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -59,7 +59,7 @@ def drain(
         workspace: The name that was given to its workspace.
         token_renewed: Whether the access token is known to be for the same workspace.
         concurrency: Requests at once, at most.
-        timeout: Seconds that all of it may take; None for as long as it takes.
+        max_time: Seconds that all of it may take; None for as long as it takes.
         quiet: Whether no progress is shown.
         as_json: Whether to write JSON.
 
@@ -70,8 +70,8 @@ def drain(
         StoppedError: It cannot be used any longer.
         IntercomError: Intercom takes no event at all: the token, the version.
     """
-    if timeout is not None and not timeout >= 0:
-        raise UsageError(f"--max-time must be a number of seconds of at least 0, not {timeout}")
+    if max_time is not None and not max_time >= 0:
+        raise UsageError(f"--max-time must be a number of seconds of at least 0, not {max_time}")
     # Looked at first: nobody is to be asked for a token in vain.
     with Outbox(file) as box:
         found = box.status()
@@ -92,7 +92,7 @@ def drain(
         run = _Drain(box, client, _Teller(progress, quiet=quiet), signals)
         problem: IntercomError | None = None
         try:
-            run.send(workspace, concurrency, math.inf if timeout is None else timeout)
+            run.send(workspace, concurrency, math.inf if max_time is None else max_time)
         except IntercomError as error:
             problem = error
         report = run.report(str(file))

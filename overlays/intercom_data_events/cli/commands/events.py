@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-
-import attrs
+from typing import Any
 
 from intercom_data_events import (
     DataEventsClient,
@@ -115,19 +114,17 @@ def list_events(
             events = _followed(client, identity, begin, limit, follow)
         if plot or svg is not None:
             events = list(events)
-            _draw_list(events, _whose(identity), plot=plot, svg=svg)
+            _draw(charts.timeline, _moments(events), identity, plot=plot, svg=svg)
             if shape is Shape.TABLE:
                 return
-        match shape:
-            case Shape.JSON:
-                output.rows(shape, {}, (event.to_dict() for event in events))
-            case Shape.CSV:
-                records = ({**event.to_dict(), "created_at": event.created_at} for event in events)
-                output.rows(shape, dict.fromkeys(_FIELDS, ""), records)
-            case Shape.TABLE:
-                for event in events:
-                    whole = event.event_name, event.created_at, event.metadata
-                    output.line(output.event_line(*whole))
+        if shape is Shape.TABLE:
+            for event in events:
+                output.line(output.event_line(event.event_name, event.created_at, event.metadata))
+            return
+        records = (event.to_dict() for event in events)
+        if shape is Shape.CSV:
+            records = ({**event.to_dict(), "created_at": event.created_at} for event in events)
+        output.rows(shape, dict.fromkeys(_FIELDS, ""), records)
 
 
 def recent(
@@ -172,22 +169,19 @@ def summarise(
     _check_one(identity)
     with DataEventsClient(**connection.to_read()) as client:
         found = client.summary(**identity)
-    records = [
-        {**dict.fromkeys(_COUNTED), **attrs.asdict(one, recurse=False), **one.additional_properties}
-        for one in found
-    ]
+    records = [{name: getattr(one, name) for name in _COUNTED} for one in found]
     if shape is Shape.JSON:
         given = {name: value for name, value in identity.items() if value is not None}
-        output.result_json({**given, "events": records})
+        whole = [
+            {**record, **one.additional_properties}
+            for record, one in zip(records, found, strict=True)
+        ]
+        output.result_json({**given, "events": whole})
     elif shape is Shape.CSV:
         output.rows(shape, _COUNTED, records)
     if plot or svg is not None:
-        spans = [charts.Span(one.name or "", one.count, one.first, one.last) for one in found]
-        if plot and shape is Shape.TABLE:
-            drawn = charts.counts(spans, width=output.width(), ascii=output.is_ascii())
-            output.draw(drawn.drawn)
-        if svg is not None:
-            _write(svg, charts.counts(spans), _whose(identity))
+        is_shown = plot and shape is Shape.TABLE
+        _draw(charts.counts, found.events, identity, plot=is_shown, svg=svg)
     elif shape is Shape.TABLE:
         for record in records:
             record |= {name: output.second(record[name]) for name in ("first", "last")}
@@ -267,30 +261,33 @@ def _until(events: Iterator[ListedEvent], begin: datetime | None) -> Iterator[Li
         yield event
 
 
-def _draw_list(events: Sequence[ListedEvent], whose: str, *, plot: bool, svg: Path | None) -> None:
-    moments = [
-        (event.event_name or "", event.created_at)
-        for event in events
-        if event.created_at is not None
-    ]
-    if unknown := len(events) - len(moments):
-        output.message(f"{unknown:,} events have no time that can be read; they are not drawn.")
-    if not moments:
+def _moments(events: Iterable[ListedEvent]) -> list[tuple[str, datetime]]:
+    """What a timeline draws; tells what it cannot."""
+    times = [(event.event_name or "", event.created_at) for event in events]
+    known = [(name, at) for name, at in times if at is not None]
+    if unknown := len(times) - len(known):
+        verb = "is" if unknown == 1 else "are"
+        output.message(f"{output.counted(unknown)} without a readable time {verb} not drawn.")
+    return known
+
+
+def _draw(
+    draw: Callable[..., charts.Chart],
+    found: Sequence[Any],
+    identity: Mapping[str, str | None],
+    *,
+    plot: bool,
+    svg: Path | None,
+) -> None:
+    """Draws a chart to the terminal, a file, or both."""
+    if not found:
         unwritten = f"{svg} is not written" if svg is not None else "there is nothing to draw"
         output.message(f"No events: {unwritten}.")
         return
     if plot:
-        chart = charts.timeline(moments, width=output.width(), ascii=output.is_ascii())
-        output.draw(chart.drawn)
+        output.draw(draw(found, width=output.width(), ascii=output.is_ascii()).drawn)
     if svg is not None:
-        _write(svg, charts.timeline(moments), whose)
-
-
-def _write(path: Path, chart: charts.Chart, whose: str) -> None:
-    with replacing(path, UsageError) as file:
-        file.write(charts.svg(chart, f"Events of {whose}"))
-    output.message(f"Written: {path}")
-
-
-def _whose(identity: Mapping[str, str | None]) -> str:
-    return next((value for value in identity.values() if value), "")
+        whose = next((value for value in identity.values() if value), "")
+        with replacing(svg, UsageError) as file:
+            file.write(charts.svg(draw(found), f"Events of {whose}"))
+        output.message(f"Written: {svg}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from intercom_data_events.metadata import encode
 # What a cell begins with that a spreadsheet may take for a formula, by OWASP; the last four are the
 # wide forms of the first.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+_NUMBER = re.compile(r"-[0-9.]+")
 
 
 def export(
@@ -62,12 +65,12 @@ def export(
         nonlocal unsupported
         for kind, value in asked:
             for event in recent(client, {kind: value}, begin):
-                yield (fields := _to_import(event))
+                yield (fields := to_import(event))
                 unsupported += _is_unsupported(fields)
 
     with DataEventsClient(**connection.to_read()) as client, opened(to) as file:
         events = fetched(client)
-        count = _write_csv(events, file, guarded=guarded) if as_csv else write_ndjson(events, file)
+        count = write_csv(events, file, guarded=guarded) if as_csv else write_ndjson(events, file)
     if not quiet:
         where = to if to is not None else "standard output"
         contacts = f"{len(asked):,} contact{'' if len(asked) == 1 else 's'}"
@@ -87,7 +90,7 @@ def _is_unsupported(fields: Mapping[str, object]) -> bool:
     return False
 
 
-def _to_import(event: ListedEvent) -> dict[str, object]:
+def to_import(event: ListedEvent) -> dict[str, object]:
     """The fields that an event to send has; the `id` of a listed one is not the contact's."""
     listed = event.to_dict()
     names = ("event_name", "created_at", "user_id", "email", "metadata")
@@ -106,7 +109,7 @@ def write_ndjson(events: Iterable[Mapping[str, object]], file: TextIO) -> int:
     return count
 
 
-def _write_csv(
+def write_csv(
     events: Iterator[Mapping[str, object]], file: TextIO, *, guarded: bool = False
 ) -> int:
     """Writes a table; its columns are known when all events are."""
@@ -114,18 +117,18 @@ def _write_csv(
     if guarded:
         rows = [{_guarded(name): _guarded(cell) for name, cell in row.items()} for row in rows]
     names = dict.fromkeys(("event_name", "created_at", *(name for row in rows for name in row)))
-    table = io.StringIO(newline="") if file.isatty() else file
-    writer = csv.DictWriter(table, names, restval="")
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table if file.isatty() else file, names, restval="")
     writer.writeheader()
     writer.writerows(rows)
-    if isinstance(table, io.StringIO):  # It is for a terminal, which nothing in it may control.
-        file.writelines(f"{printable(line, None)}\n" for line in table.getvalue().splitlines())
+    # Nothing in it may control a terminal.
+    file.writelines(f"{printable(line, None)}\n" for line in table.getvalue().splitlines())
     return len(rows)
 
 
 def _guarded(cell: str) -> str:
-    """A cell that spreadsheets show as it is: OWASP says what they take for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    """A cell that spreadsheets show as it is."""
+    return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 from rich.filesize import decimal
+from rich.table import Table
 
 from intercom_data_events import metadata
 from intercom_data_events.cli import output
@@ -30,6 +31,7 @@ _LETTERS = {
     "reason": "error",
 }
 _REASON = 26  # Characters: the longest of our own.
+_NAME = 30  # Columns, of the names of fields, which others may have made.
 _FIELDS = ("id", "tracked_at", "died_at", "error", "status", "request_id", "message", "event")
 
 
@@ -121,17 +123,17 @@ def show(file: Path, number: int, *, waiting: bool, as_json: bool) -> None:
     if as_json:
         output.result_json(record)
         return
-    event = record.pop("event")
-    given = dict(event) if isinstance(event, Mapping) else {}
-    attributes = given.pop("metadata", None) or {}
-    if isinstance(created := given.get("created_at"), int):
-        given["created_at"] = _moment(created)
-    if isinstance(attributes, Mapping):
-        given |= {f"metadata.{key}": one for key, one in metadata.decode(attributes).items()}
-    fields = {name: value for name, value in {**record, **given}.items() if value is not None}
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        output.result(f"{name:<{width}}  {output.shown(value)}")
+    event = dict(event) if isinstance(event := record.pop("event"), Mapping) else {"event": event}
+    if isinstance(inner := event.get("metadata"), Mapping):
+        del event["metadata"]
+        event |= {f"metadata.{key}": value for key, value in inner.items()}
+    known = {name: value for name, value in record.items() if value is not None}
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", overflow="fold", max_width=_NAME)
+    grid.add_column(overflow="fold")
+    for name, value in {**known, **metadata.decode(event)}.items():
+        grid.add_row(output.cell(name), output.cell(output.shown(value)))
+    output.draw(grid)
     if not waiting:
         again, away = (
             f"intercom-events outbox {verb} {output.word(file)} {number}"
@@ -265,7 +267,7 @@ def _short(letter: DeadLetter) -> dict[str, object]:
     # Words of the error's name, such as "not found".
     reason = re.sub("(?<=[a-z])(?=[A-Z])", " ", letter.error.removesuffix("Error")).lower()
     return {
-        "id": letter.id,
+        "id": str(letter.id),
         "died_at": f"{_moment(letter.died_at):%Y-%m-%d %H:%M}",
         "event_name": letter.event.get("event_name"),
         "contact": who,

@@ -1,0 +1,146 @@
+"""What the command line says of its options, and of those that it does not have."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from intercom_data_events.cli.app import app
+from intercom_data_events.emulator import Fault
+
+from .conftest import NOON, PATIENCE, TOKEN, Plan
+from .test_screens import names
+
+SECRET = "MyOwnSecretToken"
+WHO = ["--user-id", "1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["track", "ran", "--retries", "3"], "--max-retries"),
+        (["track", "ran", "--userid", "3"], "--user-id"),
+        (["list", "--frmat", "json"], "--format"),
+        (["outbox", "drain", "x", "--max-tme=3"], "--max-time"),
+        (["import", "x", "--dryrun"], "--dry-run"),
+    ],
+)
+def test_an_option_that_is_nearly_right_is_named(given, meant, command):
+    done = command(*given)
+    assert (done.code, done.out) == (2, "")
+    wrong = next(one for one in given if one.startswith("--")).partition("=")[0]
+    first, second = done.err.splitlines()
+    assert first == f"Error: there is no option {wrong}; did you mean {meant}?"
+    assert second.startswith(f"For help, run: intercom-events {given[0]} ")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--token", SECRET],
+        [f"--token={SECRET}"],
+        ["--access-token", SECRET],
+        [f"--access_token={SECRET}"],
+        ["--api-key", SECRET],
+        ["-t", SECRET],
+        [f"-t{SECRET}"],
+    ],
+)
+def test_a_token_is_not_an_option_and_is_not_repeated(given, command):
+    for path in ([], ["track", "ran"], ["list"], ["import", "x"], ["check"], ["outbox", "drain"]):
+        for as_json in ([], ["--json"]) if path else ([],):
+            done = command(*path, *as_json, *given)
+            assert (done.code, done.out) == (2, "")
+            assert SECRET not in done.err
+            assert "set INTERCOM_ACCESS_TOKEN in the environment, or leave it unset" in done.err
+            if as_json:
+                assert json.loads(done.err)["exit_code"] == 2
+
+
+def test_every_command_that_asks_intercom_has_the_same_options_for_it():
+    program = typer.main.get_command(app)
+    asking = {}
+    for name in names(program):
+        command = program
+        for part in name.split():
+            command = command.commands[part]
+        options = {option.name: option.help for option in command.params}
+        if "region" in options:
+            asking[name] = options
+    shared = ["base_url", "allow_http", "api_version", "timeout", "max_retries", "verbose"]
+    assert len(asking) == 7
+    for options in asking.values():
+        assert options["timeout"] == "Time limit for each attempt of a request."
+        assert all(name in options for name in shared)
+    with_a_dry_run = [name for name, options in asking.items() if "dry_run" in options]
+    assert with_a_dry_run == ["track", "import", "outbox drain"]
+
+
+def test_verbose_shows_requests_and_retries_without_personal_data(serve, command):
+    serve(faults=Plan({2: lambda: Fault.failing(503)}))
+    who = ["--email", "frodo@example.com"]
+    sent = command("track", "ran", *who, "--created-at", NOON, "-m", "note=secret", "-v")
+    assert sent.code == 0
+    done = command("list", *who, "--verbose")
+    assert done.code == 0
+    shown = sent.err + done.err
+    lines = [line.split(" ", 1)[1].split(", request id")[0] for line in shown.splitlines()]
+    assert [line.split(" in ")[0] for line in lines] == [
+        "POST /events 202",
+        "GET /events 503",
+        "GET /events: 503, retrying",
+        "GET /events 200",
+    ]
+    assert not [one for one in ("frodo", "secret", TOKEN) if one in shown]
+    # Once it has ended, nothing is shown any longer.
+    assert command("list", *who).err == ""
+
+
+@pytest.mark.processes
+def test_python_m_is_the_same_program_under_its_own_name():
+    program = [sys.executable, "-m", "intercom_data_events"]
+    done = subprocess.run([*program, "lst"], capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines()[-1] == (
+        "For help, run: python -m intercom_data_events --help"
+    )
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "shown"),
+    [
+        (51044, "usd", "$510.44"),
+        (5, "EUR", "€0.05"),
+        (51044, "chf", "510.44 CHF"),
+        (51044, "jpy", "¥51,044"),
+        (51044, "kwd", "51.044 KWD"),
+        (1234567, "clf", "123.4567 CLF"),
+        (51044, "xbt", "51,044 minor units of XBT"),
+    ],
+)
+def test_amounts_are_in_major_units_with_the_decimals_of_the_currency(
+    amount, currency, shown, emulator, command
+):
+    price = ["-m", f"price.amount={amount}", "-m", f"price.currency={currency}"]
+    assert command("track", "paid", *WHO, "--created-at", NOON, *price).code == 0
+    assert f"price={shown}\n" in command("list", *WHO).out
+
+
+def test_the_same_records_are_a_table_json_and_csv(emulator, command):
+    for number in range(2):
+        command("track", f"step-{number}", *WHO, "--created-at", NOON + number)
+    table = command("summary", *WHO).out
+    assert "step-1" in table
+    in_json = command("summary", *WHO, "--format", "json")
+    assert command("summary", *WHO, "--json").out == in_json.out
+    assert '"2026-01-01T12:00:01Z"' in in_json.out
+    heading, *rows = command("summary", *WHO, "--format", "csv").out.splitlines()
+    assert heading.startswith("name,count,first,last")
+    assert len(rows) == 2
+    done = command("summary", *WHO, "--json", "--format", "csv")
+    assert (done.code, done.out) == (2, "")
+    assert "--json means --format json, but --format is csv" in done.error["message"]
