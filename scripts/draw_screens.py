@@ -262,7 +262,11 @@ def draw_dead(folder: Path) -> Mapping[str, str]:
     with served(contacts=known) as (_, url):
         with (
             DataEventsClient("any", base_url=url, clock=FixedClock()) as client,
-            Tracker(client, outbox=folder / "events.outbox", unknown_contact_patience=0) as tracker,
+            Tracker(
+                client,
+                outbox=folder / "events.outbox",
+                unknown_contact_patience=0,
+            ) as tracker,
         ):
             for number, name in enumerate(("placed-order", "invited-friend", "logged-in")):
                 tracker.track(
@@ -271,7 +275,7 @@ def draw_dead(folder: Path) -> Mapping[str, str]:
                     created_at=_NOW - timedelta(hours=number),
                     metadata={"price": MonetaryAmount(2999, "usd")},
                 )
-            tracker.flush(30)
+                tracker.flush(30)  # So that their order is the same each time.
         screen = Screen("outbox dead events.outbox", folder, url)
         screen.run()
     return {"outbox-dead": screen.svg("The dead letters of an outbox")}
