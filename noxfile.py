@@ -488,6 +488,14 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON, default=False)
+def screens(session: nox.Session) -> None:
+    """Draws the pictures of the guides anew, from real runs: nox -s screens [-- NAME ...]."""
+    session.install(*_group("screens"))
+    _install_wheel(session, extras="[cli]")
+    session.run("python", "scripts/draw_screens.py", "docs/screens", *session.posargs)
+
+
+@nox.session(python=PYTHON, default=False)
 def man(session: nox.Session) -> None:
     """Writes the manual page from the help of the command line: nox -s man."""
     _install_wheel(session, extras="[cli]")

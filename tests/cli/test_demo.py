@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 
 def test_each_screen_of_the_demo_fits_a_terminal_of_24_lines_and_80_columns(terminal):
     done = terminal("demo", columns=80).finish()
@@ -25,6 +27,7 @@ def test_each_screen_of_the_demo_fits_a_terminal_of_24_lines_and_80_columns(term
     assert re.search(r"logged-in .*█ +60\b", plot)
 
 
+@pytest.mark.processes
 def test_the_demo_for_programs_counts_what_it_claims_whatever_the_environment(command, monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "INTERCOM_BASE_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+from extract_examples import PROJECT, readmes
 from intercom_data_events import cli
 
 README = Path(cli.__file__).parent / "README.md"
@@ -34,6 +35,23 @@ def write(path: Path) -> None:
     events[20]["metadata"] = {"items": ["a", "b"]}
     del events[30]["created_at"]
     path.write_text("".join(f"{json.dumps(one)}\n" for one in events), encoding="utf-8")
+
+
+def test_each_picture_of_a_guide_is_small_and_needs_no_font_of_the_web():
+    named = [
+        (guide.parent / target).resolve()
+        for guide in readmes().values()
+        for target in re.findall(r"!\[[^]]*\]\(([^)]+\.svg)\)", guide.read_text(encoding="utf-8"))
+    ]
+
+    folder = PROJECT / "docs" / "screens"
+    assert {path for path in named if path.parent == folder} == set(folder.iterdir())
+    assert len(list(folder.iterdir())) == 6
+    for picture in named:
+        assert picture.stat().st_size <= 40_000, picture
+        text = picture.read_text(encoding="utf-8")
+        assert "@font-face" not in text
+        assert "url(http" not in text
 
 
 def test_each_step_does_what_it_says(serve, command, monkeypatch, tmp_path):

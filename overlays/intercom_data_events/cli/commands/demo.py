@@ -142,9 +142,9 @@ def _storm(draw: Callable[..., None]) -> object:
         events = (Event("logged-in", user_id=f"{n}", created_at=now) for n in range(_EVENTS))
         for _ in client.create_many(events):
             if len(played) - shown >= _LINE:
-                draw(Text("".join(played[shown : (shown := shown + _LINE)]), "cyan"))
+                draw(Text("".join(played[shown : (shown := shown + _LINE)]), "magenta"))
     seconds, counts = round(time.monotonic() - began, 1), emulator.counts
-    draw(Text("".join(played[shown:]), "cyan"))
+    draw(Text("".join(played[shown:]), "magenta"))
     kinds = sorted(counts.faults.items(), key=lambda kind: -kind[1])
     draw(Text(", ".join(f"{name}: {number}" for name, number in kinds), "dim"))
     lost, retries = _EVENTS - counts.stored, counts.requests - _EVENTS
