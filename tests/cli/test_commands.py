@@ -255,8 +255,9 @@ def test_list_shows_events_newest_first(emulator, command):
     done = command("list", "--user-id", "1")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "2026-01-01 12:00:50  placed-order  link=7 <https://a.example>  x_at=2026-01-01T12:00:00Z",
-        "2026-01-01 12:00:00  placed-order  price=2999 usd  plan=pro  load=3.5",
+        "2026-01-01 12:00:50 UTC  placed-order  link=7 <https://a.example>  "
+        "x_at=2026-01-01 12:00:00 UTC",
+        "2026-01-01 12:00:00 UTC  placed-order  price=$29.99  plan=pro  load=3.5",
     ]
     [newest, oldest] = command("list", "--user-id", "1", "--json").lines
     assert newest["created_at"] == NOON + 50
@@ -386,7 +387,7 @@ def test_summary_counts_by_name(emulator, command):
         if one["name"] == "placed-order"
     ]
     assert counted["count"] == 2
-    assert counted["first"] == "2026-01-01T12:00:00+00:00"
+    assert counted["first"] == "2026-01-01T12:00:00Z"
 
 
 @pytest.mark.parametrize("asked", ["list", "summary"])

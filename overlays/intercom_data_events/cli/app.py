@@ -25,29 +25,21 @@ from intercom_data_events.cli.exit_codes import (
 from intercom_data_events.cli.importer.journal import JournalError, NoJournalError
 from intercom_data_events.cli.importer.records import SourceError
 from intercom_data_events.cli.options import (
-    AllowHttpOption,
-    BaseUrlOption,
     DeadLettersArgument,
-    DryRunOption,
     EmailOption,
     FormatOption,
     IdOption,
     JsonOption,
-    NoPaceOption,
     OutboxArgument,
     OutputOption,
     PlotOption,
     QuietOption,
-    QuotaShareOption,
-    RegionOption,
-    RetriesOption,
     SinceOption,
     StampOption,
     SvgOption,
-    TimeoutOption,
     UserIdOption,
-    VersionOption,
     Written,
+    connecting,
 )
 
 app = typer.Typer(
@@ -127,7 +119,9 @@ def _main(
         "  -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
     ),
 )
+@connecting(sends=True)
 def track(
+    *,
     event_name: Annotated[
         str, typer.Argument(help="What happened, such as placed-order.", metavar="EVENT_NAME")
     ],
@@ -151,27 +145,12 @@ def track(
             metavar="KEY=VALUE",
         ),
     ] = None,
-    region: RegionOption = None,
-    base_url: BaseUrlOption = None,
-    allow_http: AllowHttpOption = False,
-    api_version: VersionOption = None,
-    timeout: TimeoutOption = None,
-    max_retries: RetriesOption = None,
-    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
+    connection: Connection,
 ) -> None:
     """Send one event."""
     from intercom_data_events.cli.commands import events
 
-    connection = Connection(
-        region=region,
-        base_url=base_url,
-        allow_http=allow_http,
-        version=api_version,
-        timeout=timeout,
-        max_retries=max_retries,
-        dry_run=dry_run,
-    )
     events.track(
         connection,
         event_name,
@@ -192,7 +171,9 @@ def track(
         "intercom-events list --user-id 314159 --follow",
     ),
 )
+@connecting()
 def list_(
+    *,
     user_id: UserIdOption = None,
     email: EmailOption = None,
     id: IdOption = None,
@@ -212,13 +193,8 @@ def list_(
     ] = 5.0,
     plot: PlotOption = False,
     svg: SvgOption = None,
-    region: RegionOption = None,
-    base_url: BaseUrlOption = None,
-    allow_http: AllowHttpOption = False,
-    api_version: VersionOption = None,
-    timeout: TimeoutOption = None,
-    max_retries: RetriesOption = None,
     as_json: JsonOption = False,
+    connection: Connection,
 ) -> None:
     """List a contact's events of the last 90 days, newest first."""
     from intercom_data_events.cli.commands import events
@@ -229,14 +205,7 @@ def list_(
         raise UsageError(f"--interval is {interval}: it is seconds, from 0.1 to a day")
     _check_drawn(plot=plot, as_json=as_json)
     events.list_events(
-        Connection(
-            region=region,
-            base_url=base_url,
-            allow_http=allow_http,
-            version=api_version,
-            timeout=timeout,
-            max_retries=max_retries,
-        ),
+        connection,
         {"user_id": user_id, "email": email, "intercom_user_id": id},
         since=since,
         limit=limit,
@@ -254,33 +223,23 @@ def list_(
         "intercom-events summary --email a@b.co --plot",
     ),
 )
+@connecting()
 def summary(
+    *,
     user_id: UserIdOption = None,
     email: EmailOption = None,
     id: IdOption = None,
     plot: PlotOption = False,
     svg: SvgOption = None,
-    region: RegionOption = None,
-    base_url: BaseUrlOption = None,
-    allow_http: AllowHttpOption = False,
-    api_version: VersionOption = None,
-    timeout: TimeoutOption = None,
-    max_retries: RetriesOption = None,
     as_json: JsonOption = False,
+    connection: Connection,
 ) -> None:
     """Count a contact's events by name, those older than 90 days included."""
     from intercom_data_events.cli.commands import events
 
     _check_drawn(plot=plot, as_json=as_json)
     events.summarise(
-        Connection(
-            region=region,
-            base_url=base_url,
-            allow_http=allow_http,
-            version=api_version,
-            timeout=timeout,
-            max_retries=max_retries,
-        ),
+        connection,
         {"user_id": user_id, "email": email, "intercom_user_id": id},
         plot=plot,
         svg=svg,
@@ -297,7 +256,9 @@ def summary(
         "cat 2026-*.ndjson.gz | intercom-events import - --journal 2026.journal",
     ),
 )
+@connecting(sends=True, paces=True, deadline=600, max_retries=10)
 def import_(
+    *,
     file: Annotated[
         str,
         typer.Argument(help="NDJSON or CSV, gzip or not; - for standard input.", metavar="FILE"),
@@ -330,26 +291,13 @@ def import_(
     max_rate: Annotated[
         float | None, typer.Option(help="Events a second, at most.", metavar="NUMBER")
     ] = None,
-    quota_share: QuotaShareOption = None,
     concurrency: Annotated[
         int,
         typer.Option(help="Requests at once, at most; fewer where more would not be faster."),
     ] = 100,
-    no_pace: NoPaceOption = False,
-    region: RegionOption = None,
-    base_url: BaseUrlOption = None,
-    allow_http: AllowHttpOption = False,
-    api_version: VersionOption = None,
-    timeout: TimeoutOption = None,
-    deadline: Annotated[
-        float, typer.Option(help="Seconds that all tries of an event may take.")
-    ] = 600.0,
-    max_retries: Annotated[
-        int, typer.Option(help="How often a failed request is made again.")
-    ] = 10,
-    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
+    connection: Connection,
 ) -> None:
     """Send a file of events, as fast as the rate limit allows.
 
@@ -360,18 +308,7 @@ def import_(
     from intercom_data_events.cli.commands import importing
 
     importing.import_file(
-        Connection(
-            region=region,
-            base_url=base_url,
-            allow_http=allow_http,
-            version=api_version,
-            timeout=timeout,
-            deadline=deadline,
-            max_retries=max_retries,
-            quota_share=quota_share,
-            dry_run=dry_run,
-            pace=not no_pace,
-        ),
+        connection,
         file,
         format=format,
         stamp_now=stamp_now,
@@ -419,7 +356,9 @@ def validate(
         "intercom-events export --user-id 314159 --user-id 271828 --format csv -o events.csv",
     ),
 )
+@connecting()
 def export(
+    *,
     user_id: Annotated[
         list[str] | None,
         typer.Option(help="A contact, by your own identifier; can be repeated.", metavar="ID"),
@@ -437,14 +376,9 @@ def export(
     since: SinceOption = None,
     format: Annotated[Written, typer.Option(help="How to write them.")] = Written.NDJSON,
     to: OutputOption = None,
-    region: RegionOption = None,
-    base_url: BaseUrlOption = None,
-    allow_http: AllowHttpOption = False,
-    api_version: VersionOption = None,
-    timeout: TimeoutOption = None,
-    max_retries: RetriesOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format ndjson.")] = False,
+    connection: Connection,
 ) -> None:
     """Write contacts' events of the last 90 days to a file that `import` reads."""
     from intercom_data_events.cli.commands import exporting
@@ -457,14 +391,7 @@ def export(
         *(("intercom_user_id", value) for value in id or ()),
     ]
     exporting.export(
-        Connection(
-            region=region,
-            base_url=base_url,
-            allow_http=allow_http,
-            version=api_version,
-            timeout=timeout,
-            max_retries=max_retries,
-        ),
+        connection,
         asked,
         since=since,
         as_csv=format is Written.CSV,
@@ -518,15 +445,18 @@ def status(file: OutboxArgument, as_json: JsonOption = False) -> None:
     no_args_is_help=True,
     epilog=_examples(
         "intercom-events outbox drain events.outbox",
-        "intercom-events outbox drain events.outbox --timeout 60 --quota-share 0.5 --json",
+        "intercom-events outbox drain events.outbox --max-time 60 --json",
     ),
 )
+@connecting(sends=True, paces=True)
 def drain(
+    *,
     file: OutboxArgument,
-    timeout: Annotated[
+    max_time: Annotated[
         float | None,
         typer.Option(
-            help="Seconds after which to end; what is left stays [else as long as it takes]."
+            help="Time limit for the whole run; unsent events stay in the outbox.",
+            metavar="SECONDS",
         ),
     ] = None,
     workspace: Annotated[
@@ -539,31 +469,12 @@ def drain(
             "--token-renewed", help="Go on with another access token, of the same workspace."
         ),
     ] = False,
-    quota_share: QuotaShareOption = None,
     concurrency: Annotated[
         int, typer.Option(min=1, max=1000, help="Requests at once, at most.")
     ] = 20,
-    no_pace: NoPaceOption = False,
-    region: RegionOption = None,
-    base_url: BaseUrlOption = None,
-    allow_http: AllowHttpOption = False,
-    api_version: VersionOption = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(help="Seconds that an event may take, before others go first [else 120]."),
-    ] = None,
-    max_retries: Annotated[
-        int | None,
-        typer.Option(help="How often a request is made again, before others go first [else 4]."),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Say how much waits, and send nothing [env: INTERCOM_DISABLED]."
-        ),
-    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
+    connection: Connection,
 ) -> None:
     """Send what waits, until nothing of it is left.
 
@@ -574,22 +485,12 @@ def drain(
     from intercom_data_events.cli.commands import draining
 
     draining.drain(
-        Connection(
-            region=region,
-            base_url=base_url,
-            allow_http=allow_http,
-            version=api_version,
-            deadline=deadline,
-            max_retries=max_retries,
-            quota_share=quota_share,
-            dry_run=dry_run,
-            pace=not no_pace,
-        ),
+        connection,
         file,
         workspace=workspace,
         token_renewed=token_renewed,
         concurrency=concurrency,
-        timeout=timeout,
+        timeout=max_time,
         quiet=quiet,
         as_json=as_json,
     )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from attrs import fields
 
+from intercom_data_events.cli.connection import Connection
+from intercom_data_events.cli.exit_codes import UsageError
 from intercom_data_events.cli.importer.records import Format
-
-
-class Region(StrEnum):
-    """Where a workspace's data is kept."""
-
-    US = "us"
-    EU = "eu"
-    AU = "au"
+from intercom_data_events.cli.output import Shape
 
 
 class Written(StrEnum):
@@ -26,39 +25,10 @@ class Written(StrEnum):
     CSV = "csv"
 
 
-RegionOption = Annotated[
-    Region | None,
-    typer.Option(help="Where the workspace's data is kept [env: INTERCOM_REGION; else us]."),
-]
-BaseUrlOption = Annotated[
-    str | None,
-    typer.Option(help="The API's address, instead of a region's [env: INTERCOM_BASE_URL]."),
-]
-AllowHttpOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-http",
-        help="Send to other machines over http:// too, which does not encrypt the access token "
-        "[env: INTERCOM_ALLOW_HTTP].",
-    ),
-]
-VersionOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The API version, such as 2.14 [env: INTERCOM_VERSION; else the newest known]."
-    ),
-]
-TimeoutOption = Annotated[
-    float | None, typer.Option(help="Seconds that one try of a request may take [else 30].")
-]
-RetriesOption = Annotated[
-    int | None, typer.Option(help="How often a failed request is made again [else 4].")
+ShapeOption = Annotated[
+    Shape | None, typer.Option("--format", help="How to write the result. [default: table]")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-DryRunOption = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Check everything, and send nothing [env: INTERCOM_DISABLED]."),
-]
 UserIdOption = Annotated[
     str | None, typer.Option(help="The contact, by your own identifier.", metavar="ID")
 ]
@@ -86,13 +56,6 @@ FormatOption = Annotated[
     Format | None,
     typer.Option(help="How the file is written [else found out from its beginning]."),
 ]
-QuotaShareOption = Annotated[
-    float | None,
-    typer.Option(help="The part of the app's rate limit to use, up to 1.", metavar="PART"),
-]
-NoPaceOption = Annotated[
-    bool, typer.Option("--no-pace", help="Send without waiting for room within the rate limit.")
-]
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Where to [else standard output].", metavar="FILE"),
@@ -111,3 +74,62 @@ StampOption = Annotated[
         help="Take the present second for events without created_at, which are refused otherwise.",
     ),
 ]
+
+
+def shape_of(format: Shape | None, *, as_json: bool) -> Shape:
+    """Returns how to write a result, by --format and --json, which is short for --format json.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+    if as_json and format not in (None, Shape.JSON):
+        raise UsageError(f"--json means --format json, but --format is {format}; leave out one")
+    return Shape.JSON if as_json else format or Shape.TABLE
+
+
+# Options that only commands which send have, and those which send much.
+_SENDING = {"dry_run"}
+_PACING = {"deadline", "quota_share", "no_pace"}
+
+
+def connecting(
+    *, sends: bool = False, paces: bool = False, **defaults: object
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of a connection, behind its own, and hands it the Connection.
+
+    Args:
+        sends: Whether the command sends events, so that it has --dry-run.
+        paces: Whether it sends many: it has --deadline, --quota-share and --no-pace, too.
+        **defaults: Defaults of settings that are others than those of a Connection.
+
+    Returns:
+        A decorator for a command whose parameter ``connection`` is a Connection.
+    """
+    left_out = (set() if sends else _SENDING) | (set() if paces else _PACING)
+    hints = get_type_hints(Connection, include_extras=True)
+    settings = [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(one.name, one.default),
+            annotation=hints[one.name],
+        )
+        for one in fields(Connection)
+        if one.name not in left_out
+    ]
+
+    def merge(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.name != "connection"]
+
+        @wraps(command)
+        def merged(*_: object, **given: Any) -> None:
+            connection = Connection(**{one.name: given.pop(one.name) for one in settings})
+            command(connection=connection, **given)
+
+        del merged.__wrapped__
+        merged.__signature__ = signature.replace(parameters=[*own, *settings])  # type: ignore[attr-defined]
+        merged.__annotations__ = {one.name: one.annotation for one in (*own, *settings)}
+        return merged
+
+    return merge

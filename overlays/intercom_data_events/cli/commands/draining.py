@@ -71,7 +71,7 @@ def drain(
         IntercomError: Intercom takes no event at all: the token, the version.
     """
     if timeout is not None and not timeout >= 0:
-        raise UsageError(f"--timeout is {timeout}: it is seconds, 0 or more")
+        raise UsageError(f"--max-time must be a number of seconds of at least 0, not {timeout}")
     # Looked at first: nobody is to be asked for a token in vain.
     with Outbox(file) as box:
         found = box.status()
