@@ -26,6 +26,7 @@ from intercom_data_events.cli.importer.journal import JournalError, NoJournalErr
 from intercom_data_events.cli.importer.records import SourceError
 from intercom_data_events.cli.options import (
     DeadLettersArgument,
+    DropOption,
     EmailOption,
     FormatOption,
     IdOption,
@@ -261,10 +262,11 @@ def import_(
     *,
     file: Annotated[
         str,
-        typer.Argument(help="NDJSON or CSV, gzip or not; - for standard input.", metavar="FILE"),
+        typer.Argument(help="NDJSON, CSV or Parquet; - for standard input.", metavar="FILE"),
     ],
     format: FormatOption = None,
     stamp_now: StampOption = False,
+    drop_unsupported: DropOption = False,
     journal: Annotated[
         Path | None,
         typer.Option(
@@ -312,6 +314,7 @@ def import_(
         file,
         format=format,
         stamp_now=stamp_now,
+        drop_unsupported=drop_unsupported,
         journal=journal,
         refused=refused,
         restart=restart,
@@ -333,10 +336,11 @@ def import_(
 def validate(
     file: Annotated[
         str,
-        typer.Argument(help="NDJSON or CSV, gzip or not; - for standard input.", metavar="FILE"),
+        typer.Argument(help="NDJSON, CSV or Parquet; - for standard input.", metavar="FILE"),
     ],
     format: FormatOption = None,
     stamp_now: StampOption = False,
+    drop_unsupported: DropOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -346,7 +350,14 @@ def validate(
     """
     from intercom_data_events.cli.commands import importing
 
-    importing.validate(file, format=format, stamp_now=stamp_now, quiet=quiet, as_json=as_json)
+    importing.validate(
+        file,
+        format=format,
+        stamp_now=stamp_now,
+        drop_unsupported=drop_unsupported,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @app.command(

@@ -52,6 +52,13 @@ SvgOption = Annotated[
 ]
 PlotOption = Annotated[bool, typer.Option("--plot", help="Draw what happened when.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+DropOption = Annotated[
+    bool,
+    typer.Option(
+        "--drop-unsupported",
+        help="Leave out metadata that the API does not support: bools, nulls, lists, objects.",
+    ),
+]
 FormatOption = Annotated[
     Format | None,
     typer.Option(help="How the file is written [else found out from its beginning]."),

@@ -32,8 +32,8 @@ _TEXT, _NUMBER = ":text", ":number"
 # Of the objects that the API knows: what makes each whole.
 _OTHER = {"amount": "currency", "currency": "amount", "url": "value", "value": "url"}
 _PAIRS = ({"amount", "currency"}, {"url", "value"})
-# What exports of other tools (Segment, RudderStack, Mixpanel, Amplitude, PostHog, Braze, Customer.io,
-# Heap) and people's own tables call the same, without blanks, punctuation and capitals.
+# What exports of other tools (Segment, RudderStack, Mixpanel, Amplitude, PostHog, Braze, Heap) and
+# tables of people's own call the same, without blanks, punctuation and capitals.
 _MEANT = {
     other: name
     for name, others in {
@@ -134,7 +134,9 @@ class Plan:
             if found.keys() == {"url"}:
                 found["value"] = ""  # A link without a text; an empty cell cannot say so itself.
             if found.keys() not in _PAIRS and key not in dict(problems):
-                remedy = "an amount needs a currency and a url a value, so fill both cells or neither"
+                remedy = (
+                    "an amount needs a currency and a url a value, so fill both cells or neither"
+                )
                 has = " and ".join(sorted(found))
                 problems.append((key, f"metadata.{_shown(key)} has {has}; {remedy}"))
         if metadata:
@@ -193,7 +195,9 @@ def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
     """
     for key, text in given.items():
         if not text:
-            raise ColumnError(f"metadata.{_shown(key)} must not be empty; leave it out, or pass a value")
+            raise ColumnError(
+                f"metadata.{_shown(key)} must not be empty; leave it out, or pass a value"
+            )
     fields = _plan([f"{_METADATA}{key}" for key in given]).read(list(given.values()))
     metadata = fields.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
@@ -243,9 +247,7 @@ def _plan(names: Sequence[str], whole: Sequence[str] = ()) -> Plan:
         if name in present:
             raise ColumnError(f"the column {short_repr(name)} occurs twice; remove one of them")
         present.add(name)
-    columns = tuple(
-        _Column(name) if name in whole else _column(name, present) for name in stripped
-    )
+    columns = tuple(_Column(name) if name in whole else _column(name, present) for name in stripped)
     objects = frozenset(column.key for column in columns if column.key and column.part)
     return Plan(stripped, columns, objects)
 
@@ -336,9 +338,7 @@ def _guess(_: str, cell: str) -> object:
 def _number(name: str, cell: str) -> object:
     number = _parsed(cell)
     if number is None:
-        raise ColumnError(
-            f"{_shown(name)} must be a number such as 3.67, not {short_repr(cell)}"
-        )
+        raise ColumnError(f"{_shown(name)} must be a number such as 3.67, not {short_repr(cell)}")
     return number
 
 

@@ -351,9 +351,9 @@ class Reader:
 
         def found(delimiter: str) -> int:
             try:
-                names = _cells([line.decode("latin-1"), '"'], delimiter)
+                names = _cells([line.decode("latin-1")], delimiter, strict=False)
             except _RefusedError:
-                return -1
+                return 0
             return sum(known(name) or name.strip() == _REFUSED_BECAUSE for name in names)
 
         self.delimiter = max(self._delimiters, key=found)
@@ -376,13 +376,13 @@ class Reader:
         return raw if found is None else raw[found.end() :]
 
 
-def _cells(lines: Iterable[str], delimiter: str) -> list[str]:
+def _cells(lines: Iterable[str], delimiter: str, *, strict: bool = True) -> list[str]:
     """The cells of the row that begins in the first line.
 
     A quote that is not the first character of its cell is a character like any other.
     """
     try:
-        return next(csv.reader(lines, delimiter=delimiter, strict=True), [])
+        return next(csv.reader(lines, delimiter=delimiter, strict=strict), [])
     except csv.Error as error:
         raise _RefusedError(
             f"it is not CSV ({error}); write a quote within a quoted cell twice, and put quotes "
