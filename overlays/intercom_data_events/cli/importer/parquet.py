@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from intercom_data_events._validation import number, printable, short_repr
 from intercom_data_events.cli.importer.columns import IDENTITIES, ColumnError, Plan, plan
-from intercom_data_events.cli.importer.records import SourceError
+from intercom_data_events.cli.importer.records import LONGEST, SourceError
 from intercom_data_events.cli.importer.source import Source
 from intercom_data_events.metadata import is_date
 
@@ -77,30 +77,66 @@ def _told(source: Source) -> Iterator[None]:
 def _lines(source: Source) -> Iterator[bytes]:
     from pyarrow import int64, parquet, timestamp
 
-    first = parquet.ParquetFile(source.file, **_BOUNDS)
-    leaves = [first.schema.column(place) for place in range(len(first.schema.names))]
-    # Text stays in dictionaries: there, what is long and repeated takes the memory of one.
-    texts = [leaf.path for leaf in leaves if str(leaf.logical_type) == "String"]
-    file = parquet.ParquetFile(
-        source.file, read_dictionary=texts, metadata=first.metadata, **_BOUNDS
-    )
-    columns = _columns(first.schema_arrow)
+    file = parquet.ParquetFile(source.file, **_BOUNDS)
+    schema = file.schema_arrow
+    columns = _columns(schema)
     # Fractions of a second are cut off before times become numbers.
     types = [
         [_type(one.type, one.name, moment) for moment in (timestamp("s", "UTC"), int64())]
-        for one in first.schema_arrow
+        for one in schema
     ]
     done = 0
-    for batch in file.iter_batches(_ROWS, use_threads=False):
-        rows = max(1, min(_ROWS, _BYTES // max(1, batch.nbytes)))
-        for part in (batch.slice(begin, rows) for begin in range(0, len(batch), rows)):
+    for group in range(file.num_row_groups):
+        rows = max(1, min(_ROWS, _BYTES // _longest(source, file, group)))
+        for batch in file.iter_batches(rows, row_groups=[group], use_threads=False):
             cells = [
                 column.cast(seconds, safe=False).cast(last).to_pylist(maps_as_pydicts="strict")
-                for column, (seconds, last) in zip(part.columns, types, strict=True)
+                for column, (seconds, last) in zip(batch.columns, types, strict=True)
             ]
-            done += len(part)
+            done += len(batch)
             source.position = (source.size or 0) * done // file.metadata.num_rows
             yield b"".join(_line(columns, row) for row in zip(*cells, strict=True))
+
+
+def _longest(source: Source, file: Any, group: int) -> int:
+    """The bytes of the longest text of a group of rows that may stand in many of them.
+
+    Each text of a dictionary is in the file once, and in memory once for each row that has it.
+    """
+    from pyarrow import compute, parquet
+
+    described = file.metadata.row_group(group)
+    chunks = [described.column(place) for place in range(described.num_columns)]
+    for chunk in chunks:
+        if chunk.total_uncompressed_size > LONGEST * max(1, chunk.num_values):
+            raise ColumnError(f"{short_repr(chunk.path_in_schema)} must have values of up to 1 MiB")
+    texts = [chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
+    again = parquet.ParquetFile(
+        source.file, read_dictionary=texts, metadata=file.metadata, **_BOUNDS
+    )
+    longest = 1
+    for batch in again.iter_batches(1, row_groups=[group], columns=texts, use_threads=False):
+        for column in batch.columns:
+            for values in _dictionaries(column):
+                longest = max(longest, compute.max(compute.binary_length(values)).as_py() or 1)
+        break
+    return longest
+
+
+def _dictionaries(column: Any) -> Iterator[Any]:
+    """The dictionaries of a column and of those within it."""
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):
+        yield column.dictionary
+    elif types.is_struct(column.type):
+        for inner in column.flatten():
+            yield from _dictionaries(inner)
+    elif types.is_map(column.type):
+        yield from _dictionaries(column.keys)
+        yield from _dictionaries(column.items)
+    elif types.is_list(column.type) or types.is_large_list(column.type):
+        yield from _dictionaries(column.values)
 
 
 def _columns(schema: Any) -> Plan:
