@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from attrs import field, frozen
 
 from intercom_data_events import timestamps
-from intercom_data_events._validation import checked_text, invalid, short_repr, whole_number
+from intercom_data_events._validation import (
+    checked_text,
+    invalid,
+    is_missing,
+    short_repr,
+    whole_number,
+)
 from intercom_data_events.errors import IdentityError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -19,6 +25,19 @@ if TYPE_CHECKING:
     from intercom_data_events.timestamps import Timestamp
 
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
+# Of these, a row that has no value lacks the field. An event without a time would be stamped with
+# the current second, so a missing time of a frame is an error.
+_OPTIONAL = {"user_id", "id", "email", "metadata"}
+
+
+class Row(Protocol):
+    """What has keys and their values, such as a row of a database cursor."""
+
+    def keys(self) -> Iterable[Any]:
+        """Returns the names of the fields."""
+
+    def __getitem__(self, key: str, /) -> Any:
+        """Returns the value of a field."""
 
 
 @frozen(init=False)
@@ -125,17 +144,29 @@ class Event:
         return to_json(self.to_dict())
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, object]) -> Event:
+    def from_dict(cls, fields: Mapping[str, object] | Row) -> Event:
         """Makes an event from the API's JSON; the reverse of :meth:`to_dict`.
 
-        Without `created_at`, the event is stamped with the current second.
+        Args:
+            fields: The fields as the API names them. Identifiers and metadata that are missing
+                values, as rows of frames and tables have them (None, NaN, ``pandas.NA``), are left
+                out. Without `created_at`, or where it is None, the event is stamped with the
+                current second; NaN and NaT are errors there.
 
         Raises:
             InvalidInputError: The event has an unknown field or no name, or a value for which
                 `Event` raises the same error.
+
+        Example:
+            >>> Event.from_dict({"event_name": "ran", "user_id": "1", "email": None}).user_id
+            '1'
         """
         if not isinstance(fields, Mapping):
-            raise invalid(InvalidInputError, "an event must be a mapping of its fields", fields)
+            try:
+                fields = {name: fields[name] for name in fields.keys()}  # noqa: SIM118  # a row's own iteration gives its values
+            except Exception as error:  # another library may raise anything
+                must = "an event must be a mapping of its fields"
+                raise invalid(InvalidInputError, must, fields) from error
         unknown = [name for name in fields if name not in _FIELDS]
         if unknown:
             raise InvalidInputError(
@@ -143,7 +174,12 @@ class Event:
             )
         if "event_name" not in fields:
             raise InvalidInputError("event_name is missing; add it")
-        return cls(**fields)  # type: ignore[arg-type]  # the constructor checks each value
+        given = {
+            name: value
+            for name, value in fields.items()
+            if name not in _OPTIONAL or not is_missing(value)
+        }
+        return cls(**given)  # type: ignore[arg-type]  # the constructor checks each value
 
 
 def to_json(value: object, **options: Any) -> str:

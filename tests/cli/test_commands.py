@@ -112,7 +112,7 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
         (["-m", "plan"], 2, "--metadata 'plan' is not KEY=VALUE, as plan=pro"),
         (["-m", "=pro"], 2, "is not KEY=VALUE"),
         (["-m", "a=1", "-m", "a=2"], 2, "--metadata has the key 'a' twice"),
-        (["-m", "a="], 2, "metadata.a is empty"),
+        (["-m", "a="], 2, "metadata.a must not be empty"),
         (["-m", "price.amount=much", "-m", "price.currency=usd"], 2, "minor currency units"),
         (["--email", ""], 2, "email must not be empty"),
         (["--created-at", "2026-01-31T12:00:00.5Z"], 2, "counts whole seconds"),

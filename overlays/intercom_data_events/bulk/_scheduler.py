@@ -12,7 +12,7 @@ from intercom_data_events._dispatch.recent import RecentEvents
 from intercom_data_events._identity import Key, key, person
 from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
 from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
-from intercom_data_events.event import Event
+from intercom_data_events.event import Event, Row
 
 if TYPE_CHECKING:
     from intercom_data_events._dispatch.concurrency import Concurrency
@@ -26,7 +26,7 @@ _HELD = 10_000
 UNREAD = 1_000
 
 #: An event, or its fields as the API names them.
-EventLike: TypeAlias = Event | Mapping[str, object]
+EventLike: TypeAlias = Event | Mapping[str, object] | Row
 _Status: TypeAlias = Literal["accepted", "refused", "failed", "duplicate"]
 
 

@@ -80,15 +80,17 @@ class Input:
                 rest = rest[len(part) :]
                 digest.update(part)
                 read += len(part)
-                now = int(time.time())
-                batches = list(self.reader.feed(part))
+                compared = line
                 while known and known[0].position == read:
                     if known[0].digest != digest.hexdigest():
                         raise self._changed(
-                            f"something in its lines {line + 1:,} to {known[0].line:,}, which was "
+                            f"something in its lines {compared + 1:,} to {known[0].line:,}, which was "
                             "read then, is different"
                         )
-                    line = known.popleft().line
+                    compared = known.popleft().line
+                now = int(time.time())
+                batches = list(self.reader.feed(part))
+                line = compared
                 if not known and self.journal is not None and read > self.journal.position:
                     self._note_read(read, digest.hexdigest(), now)
                 for batch in batches:
