@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import anyio.lowlevel
 from attrs import define, field
@@ -17,6 +17,13 @@ from intercom_data_events.cli.importer.journal import Journal, Read
 from intercom_data_events.cli.importer.records import Format, Reader, Record, SourceError
 from intercom_data_events.cli.importer.source import Source
 from intercom_data_events.errors import InvalidInputError
+
+
+async def _attentively(batches: Iterable[list[Record]]) -> AsyncIterator[list[Record]]:
+    """Yields batches; the caller may want to stop after each, and of what is short there is much."""
+    for batch in batches:
+        await anyio.lowlevel.checkpoint()
+        yield batch
 
 
 @define
@@ -84,25 +91,23 @@ class Input:
                 while known and known[0].position == read:
                     if known[0].digest != digest.hexdigest():
                         raise self._changed(
-                            f"something in its lines {compared + 1:,} to {known[0].line:,}, which was "
-                            "read then, is different"
+                            f"something in its lines {compared + 1:,} to {known[0].line:,}, which "
+                            "was read then, is different"
                         )
                     compared = known.popleft().line
                 now = int(time.time())
-                batches = list(self.reader.feed(part))
+                batches = [batch async for batch in _attentively(self.reader.feed(part))]
                 line = compared
                 if not known and self.journal is not None and read > self.journal.position:
                     self._note_read(read, digest.hexdigest(), now)
-                for batch in batches:
-                    # Of what is small there can be much, and checks take longer than reading.
-                    await anyio.lowlevel.checkpoint()
+                async for batch in _attentively(batches):
                     yield list(self._checked(batch, now))
         if known:
             raise self._changed(
                 f"it ends after {read:,} bytes of text, and {known[-1].position:,} were read then"
             )
         now = int(time.time())
-        for batch in self.reader.close():
+        async for batch in _attentively(self.reader.close()):
             self._note_read(read, digest.hexdigest(), now)
             yield list(self._checked(batch, now))
 

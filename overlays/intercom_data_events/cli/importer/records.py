@@ -232,13 +232,14 @@ class Reader:
         """Whether a first line is what the file begins with, and not blank or a comment."""
         if self._begun:
             return True
+        sep = _SEP.fullmatch(line)
         line = line.strip()
         if b"\r" in line:
             self._fail("lines end in a lone carriage return; convert them with tr '\\r' '\\n'")
         if not line or line.startswith(b"#"):
             return False
-        if self.format is not Format.NDJSON and (found := _SEP.fullmatch(line)):
-            self.format, self._delimiters = Format.CSV, found[1].decode()
+        if sep is not None and self.format is not Format.NDJSON:
+            self.format, self._delimiters = Format.CSV, sep[1].decode()
             return False
         if self.format is None:
             if line.startswith(b"["):
