@@ -342,7 +342,11 @@ def send_event(self: EventTask, event: EventLike) -> None:
     others_passed = self._have_others_passed()
     try:
         received = _event(event)
-        if self.is_queued and not isinstance(event, Event) and "created_at" not in event:
+        if (
+            self.is_queued
+            and not isinstance(event, Event)
+            and "created_at" not in set(event.keys())
+        ):
             raise InvalidInputError(
                 "created_at is missing in a queued event, so each attempt would send another "
                 "event; add it where the event is queued"

@@ -123,9 +123,8 @@ def test_what_a_listing_shows_is_imported(emulator, command, tmp_path):
     )
 
     assert command("import", path).code == 0
-    assert [
-        (one.user_id, one.id) for one in sorted(emulator.events, key=lambda e: e.created_at)
-    ] == [
+    sent = sorted((one.json() for one in emulator.requests), key=lambda one: one["created_at"])
+    assert [(one.get("user_id"), one.get("id")) for one in sent] == [
         (None, "60"),
         ("1", "5f"),
         ("2", None),

@@ -98,7 +98,7 @@ class Plan:
         """Returns the event of a row, in the API's field names.
 
         Args:
-            cells: As many as there are columns; None where there is none.
+            cells: One for each column; None where it is missing.
 
         Raises:
             ColumnError: Cells are not what their columns say; names the columns.
@@ -146,7 +146,7 @@ class Plan:
         return fields
 
     def typed(self) -> Plan:
-        """Returns the same for cells that have types of their own, so that text is text.
+        """Returns the same for cells that have types of their own, so that strings stay strings.
 
         Raises:
             ColumnError: Several columns are of one key.

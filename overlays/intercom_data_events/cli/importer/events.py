@@ -73,11 +73,11 @@ def _problems(fields: Mapping[str, object]) -> Iterator[str]:
         else:
             yield f"events have no field {short_repr(name)}: did you mean {field}?"
             known[field] = value
-    name = {"event_name": known["event_name"]} if "event_name" in known else {}
-    yield from (faults := list(_faults(name, without="event_name")))
+    named = {"event_name": known["event_name"]} if "event_name" in known else {}
+    yield from (faults := list(_faults(named, without="event_name")))
     identities = {kind: known[kind] for kind in _IDENTITIES if known.get(kind) is not None}
     if not identities:
-        yield from _faults({} if faults else name, without="user_id")
+        yield from _faults({} if faults else named, without="user_id")
     for kind, identity in identities.items():
         yield from _faults({kind: identity})
     if known.get("created_at") is not None:

@@ -20,7 +20,7 @@ from intercom_data_events.errors import InvalidInputError
 
 
 async def _attentively(batches: Iterable[list[Record]]) -> AsyncIterator[list[Record]]:
-    """Yields batches; the caller may want to stop after each, and of what is short there is much."""
+    """Yields batches, of which there are many where records are short; a caller can stop it."""
     for batch in batches:
         await anyio.lowlevel.checkpoint()
         yield batch

@@ -11,11 +11,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from intercom_data_events import Event
 from intercom_data_events._validation import short_repr
 from intercom_data_events.cli.importer.columns import ColumnError, Plan, known, plan
+
+if TYPE_CHECKING:
+    from intercom_data_events import Event
 
 #: How long a record can be, in bytes; events are a few hundred.
 LONGEST = 1024 * 1024
@@ -119,7 +121,7 @@ class Reader:
         self.lines = 0
         # Those that the header may have.
         self._delimiters = _DELIMITERS
-        # Text that is no whole record yet.
+        # The beginning of a record that has no end yet.
         self._rest = b""
         self._started = False  # The first bytes of the text were looked at.
         self._begun = False  # The first line that is neither blank nor a comment was.
@@ -269,17 +271,6 @@ class Reader:
         return Record(self.lines + 1, b"", None, problem)
 
     def _event(self, raw: bytes) -> Record | None:
-        try:
-            text = raw.decode()
-            fields, end = _scan(text)
-            if (
-                end == len(text)
-                and type(fields) is dict
-                and not ("\\u" in text and _SURROGATE.search(text))
-            ):
-                return Record(self.lines + 1, raw, fields, None)
-        except (ValueError, RecursionError):
-            pass
         if not raw.strip() or raw.startswith(b"#"):
             return None
         try:
@@ -419,14 +410,13 @@ def _constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
-_scan = _DECODER.raw_decode
 
 
 def _object(text: str) -> dict[str, object]:
     """Reads a line of NDJSON that may be anything."""
     try:
         value = _DECODER.decode(text)
-        if _SURROGATE.search(text):
+        if "\\u" in text and _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         remedy = "write one event per line"

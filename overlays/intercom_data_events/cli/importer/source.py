@@ -70,7 +70,7 @@ class Source:
             # Of standard input, an earlier program may have read the beginning.
             self._begin = os.lseek(self._descriptor, 0, os.SEEK_CUR)
             self.size = found.st_size - self._begin
-            # /dev/stdin and the like lead to a file, but have no place of their own beside it.
+            # /dev/stdin and similar names lead to a file, but have no place beside it.
             placeless = name == "-" or name.startswith(("/dev/", "/proc/"))
             self.path = None if placeless else Path(name)
         self._opened_as = self._seen = _state(found)
