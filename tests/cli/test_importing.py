@@ -79,7 +79,7 @@ def test_the_report_is_for_programs_too(serve, command, ndjson):
         "refused_file": str(path.with_name("events.refused.ndjson")),
     }
     assert "line 3 refused: 404" in done.err
-    assert "line 4 refused: it has no created_at" in done.err
+    assert "line 4 refused: created_at is missing" in done.err
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_what_a_listing_shows_is_imported(emulator, command, tmp_path):
     )
 
     assert command("import", path).code == 0
-    sent = sorted((one.json() for one in emulator.requests), key=lambda one: one["created_at"])
+    sent = sorted((one.json for one in emulator.requests), key=lambda one: one["created_at"])
     assert [(one.get("user_id"), one.get("id")) for one in sent] == [
         (None, "60"),
         ("1", "5f"),

@@ -1,8 +1,8 @@
 """Parquet as NDJSON: a line for each row, so that all else reads and notes it as such.
 
 Columns are those of CSV, or ``metadata`` is a struct or a map. Cells have types, so strings stay
-strings; a null is a missing cell. Times are in Unix seconds. Decimals that an integer or a float holds exactly
-are numbers, and others strings of their digits.
+strings; a null is a missing cell. Times are in Unix seconds. Decimals that an integer or a float
+holds exactly are numbers, and others strings of their digits.
 """
 
 from __future__ import annotations
