@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import field, frozen
 
@@ -28,16 +28,6 @@ _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
 # Of these, a row that has no value lacks the field. An event without a time would be stamped with
 # the current second, so a missing time of a frame is an error.
 _OPTIONAL = {"user_id", "id", "email", "metadata"}
-
-
-class Row(Protocol):
-    """What has keys and their values, such as a row of a database cursor."""
-
-    def keys(self) -> Iterable[Any]:
-        """Returns the names of the fields."""
-
-    def __getitem__(self, key: str, /) -> Any:
-        """Returns the value of a field."""
 
 
 @frozen(init=False)
@@ -144,7 +134,7 @@ class Event:
         return to_json(self.to_dict())
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, object] | Row) -> Event:
+    def from_dict(cls, fields: Mapping[str, object]) -> Event:
         """Makes an event from the API's JSON; the reverse of :meth:`to_dict`.
 
         Args:
@@ -162,11 +152,7 @@ class Event:
             '1'
         """
         if not isinstance(fields, Mapping):
-            try:
-                fields = {name: fields[name] for name in fields.keys()}  # noqa: SIM118  # a row's own iteration gives its values
-            except Exception as error:  # another library may raise anything
-                must = "an event must be a mapping of its fields"
-                raise invalid(InvalidInputError, must, fields) from error
+            raise invalid(InvalidInputError, "an event must be a mapping of its fields", fields)
         unknown = [name for name in fields if name not in _FIELDS]
         if unknown:
             raise InvalidInputError(
