@@ -55,7 +55,7 @@ AROUND_TOO = {
     "_dispatch": {"anyio", "trio"},
     "bulk": {"anyio"},
     "celery": {"celery"},
-    "cli": {"anyio", "rich", "typer"},
+    "cli": {"anyio", "pyarrow", "rich", "typer"},
     "emulator": {"anyio", "h11", "httpx2"},
     "outbox": set(),
     "pytest_plugin": {"pytest"},

@@ -130,6 +130,16 @@ def number(value: Any) -> int | float | None:
         return None
 
 
+def is_missing(value: object) -> bool:
+    """Whether a value is what a cell without a value is: None, NaN, or pandas' NA and NaT."""
+    if value is None or type(value) is str:
+        return value is None
+    try:
+        return type(value).__name__ == "NAType" or bool(value != value)
+    except Exception:  # noqa: BLE001  # another library may raise anything
+        return False
+
+
 def dtype_kind(value: object) -> str:
     """Returns numpy's letter for the type of one of its scalars, or an empty string."""
     try:

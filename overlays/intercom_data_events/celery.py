@@ -111,13 +111,17 @@ from intercom_data_events.errors import (
 from intercom_data_events.event import Event
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
     from celery.canvas import Signature
     from celery.result import AsyncResult
 
-    from intercom_data_events.bulk import EventLike
     from intercom_data_events.clock import Clock
 
-    _Task = Task[[EventLike], None]
+    # A queue takes no rows of a database.
+    _Queued: TypeAlias = Event | Mapping[str, object]
+    _Task = Task[[_Queued], None]
 else:
     _Task = Task
 
@@ -331,7 +335,7 @@ class EventTask(_Task):
 
 
 @shared_task(bind=True, base=EventTask, name="intercom_data_events.send_event")
-def send_event(self: EventTask, event: EventLike) -> None:
+def send_event(self: EventTask, event: _Queued) -> None:
     """Sends an event: an `Event`, or a mapping of its fields as the API names them.
 
     Raises:
@@ -358,7 +362,7 @@ def send_event(self: EventTask, event: EventLike) -> None:
     self._accepted.append(SYSTEM.monotonic())
 
 
-def _event(event: EventLike) -> Event:
+def _event(event: _Queued) -> Event:
     return event if isinstance(event, Event) else Event.from_dict(event)
 
 
@@ -372,7 +376,7 @@ def _queued(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, kwargs
 
 
-def _fields(event: EventLike) -> dict[str, object]:
+def _fields(event: _Queued) -> dict[str, object]:
     fields = _event(event).to_dict()
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and metadata.keys() == _KOMBU_TYPE:

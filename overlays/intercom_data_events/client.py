@@ -120,7 +120,10 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
 
         Args:
             events: ``Event``s, or mappings of their fields as the API names them, such as
-                ``{"event_name": …, "user_id": …, "created_at": …}``.
+                ``{"event_name": …, "user_id": …, "created_at": …}``. Rows that have ``keys()``, as
+                those of a database cursor, are mappings, too. A missing identifier or missing
+                metadata (None, NaN, ``pandas.NA``) is left out; a missing time other than None, and
+                a missing value within metadata, are errors of the event.
             concurrency: The most requests in flight; fewer are used where more are not faster.
             max_rate: The most events per second; None for as many as the rate limit allows.
 
@@ -147,6 +150,19 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
             ...     if outcome.status != "accepted":
             ...         print(outcome.position, outcome.status, outcome.error)
             1 refused event 'invited-friend' has no contact: pass user_id, email or id
+
+            The rows of a database cursor, and of a frame as ``frame.to_dict("records")`` of pandas,
+            ``frame.iter_rows(named=True)`` of polars and ``table.to_pylist()`` of Arrow give them:
+
+            >>> import sqlite3
+            >>> database = sqlite3.connect(":memory:")
+            >>> database.row_factory = sqlite3.Row
+            >>> rows = database.execute(
+            ...     "SELECT 'ran' AS event_name, '1' AS user_id, NULL AS email, 9 AS created_at"
+            ... )
+            >>> client.create_many(rows).run()
+            Counts(accepted=1, refused=0, failed=0, duplicate=0)
+            >>> database.close()
         """
         # The only import of the core from the parts around it, made when it is used.
         from intercom_data_events.bulk import Outcomes

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 from attrs import field, frozen
 
 from intercom_data_events import timestamps
-from intercom_data_events._validation import checked_text, invalid, short_repr, whole_number
+from intercom_data_events._validation import (
+    checked_text,
+    invalid,
+    is_missing,
+    short_repr,
+    whole_number,
+)
 from intercom_data_events.errors import IdentityError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -19,6 +25,9 @@ if TYPE_CHECKING:
     from intercom_data_events.timestamps import Timestamp
 
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
+# Of these, a row that has no value lacks the field. An event without a time would be stamped with
+# the current second, so a missing time of a frame is an error.
+_OPTIONAL = {"user_id", "id", "email", "metadata"}
 
 
 @frozen(init=False)
@@ -128,11 +137,19 @@ class Event:
     def from_dict(cls, fields: Mapping[str, object]) -> Event:
         """Makes an event from the API's JSON; the reverse of :meth:`to_dict`.
 
-        Without `created_at`, the event is stamped with the current second.
+        Args:
+            fields: The fields as the API names them. Identifiers and metadata that are missing
+                values, as rows of frames and tables have them (None, NaN, ``pandas.NA``), are left
+                out. Without `created_at`, or where it is None, the event is stamped with the
+                current second; NaN and NaT are errors there.
 
         Raises:
             InvalidInputError: The event has an unknown field or no name, or a value for which
                 `Event` raises the same error.
+
+        Example:
+            >>> Event.from_dict({"event_name": "ran", "user_id": "1", "email": None}).user_id
+            '1'
         """
         if not isinstance(fields, Mapping):
             raise invalid(InvalidInputError, "an event must be a mapping of its fields", fields)
@@ -143,7 +160,12 @@ class Event:
             )
         if "event_name" not in fields:
             raise InvalidInputError("event_name is missing; add it")
-        return cls(**fields)  # type: ignore[arg-type]  # the constructor checks each value
+        given = {
+            name: value
+            for name, value in fields.items()
+            if name not in _OPTIONAL or not is_missing(value)
+        }
+        return cls(**given)  # type: ignore[arg-type]  # the constructor checks each value
 
 
 def to_json(value: object, **options: Any) -> str:

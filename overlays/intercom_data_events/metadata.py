@@ -275,6 +275,19 @@ def is_date(key: str) -> bool:
     return key.endswith(_DATE_SUFFIXES)
 
 
+def is_supported(value: object) -> bool:
+    """Whether the API has a type for a value; not so for a bool, None, a list, and other objects.
+
+    Example:
+        >>> is_supported("pro"), is_supported(True), is_supported({"amount": 1, "currency": "usd"})
+        (True, False, True)
+    """
+    try:
+        return _supported("", value) is not None
+    except MetadataError:
+        return True  # A rich link or an amount with something wrong in it.
+
+
 def to_seconds(key: str, value: object, name: str = "") -> int:
     """Returns the value of a key of dates in Unix seconds.
 

@@ -127,13 +127,13 @@ def test_a_byte_order_mark_is_no_part_of_the_text():
         (b"PK\x03\x04 and so on", "Excel workbook (.xlsx)"),
         (b"PAR1 and so on", "looks like Parquet"),
         (b"\x1f\x8b and so on", "gzip within gzip"),
-        (RAN + b"\n\n" + RAN[:9] + b"\0" + RAN, "line 3: a NUL byte, which no text has"),
+        (RAN + b"\n\n" + RAN[:9] + b"\0" + RAN, "line 3: a NUL byte, which text does not have"),
         (b"a\0", "line 1: a NUL byte"),
         (RAN.decode().encode("utf-16-le"), "line 1: a NUL byte"),
         (RAN + b"\r" + RAN, "line 1: lines end in a lone carriage return"),
-        (b"# comment\r" + RAN + b"\r", "a lone carriage return: convert them with tr '\\r' '\\n'"),
+        (b"# comment\r" + RAN + b"\r", "a lone carriage return; convert them with tr '\\r' '\\n'"),
         (HEADER.replace(b"\n", b"\r") + b"ran,1,\r" * 200_000, "a lone carriage return"),
-        (b"\n[\n" + RAN, "line 2: a [, so this is a JSON array: make it one event per line, jq -c"),
+        (b"\n[\n" + RAN, "line 2: this is a JSON array; make it one event per line: jq -c '.[]'"),
         (b"x" * (LONGEST + 1), "line 1: the header is longer than 1 MiB"),
     ],
 )
@@ -149,11 +149,11 @@ def test_what_is_no_text_of_events_is_told_as_what_it_looks_like(data, says):
             "line 1: the header of the CSV cannot be used: events have no column",
         ),
         (b"\n\nevent_name,user_id,plan", "line 3: the header"),
-        (b"event_name,email,email", "'email' is there twice"),
+        (b"event_name,email,email", "'email' occurs twice"),
         (b"event_name,created_at", "add one called user_id, id or email"),
-        (b"user_id", "no column is called event_name: the columns are user_id"),
-        (b'event_name,"user_id', "a quote opens here that is never closed"),
-        (b'event_name,"user_id"x', "text follows a quote"),
+        (b"user_id", "no column is called event_name; the columns are user_id"),
+        (b'event_name,"user_id', "a quote opens here that is not closed within 1 MiB"),
+        (b'event_name,"user_id"x', "line 1: it is not CSV ("),
         (b"event_name,user_id,metadata.pr\xe9nom", "is not UTF-8: byte 0xe9 at position 31"),
     ],
 )
@@ -175,18 +175,21 @@ def test_the_records_before_what_ends_the_reading_are_handed_on():
         (b'{"a": 1,}', "it is not JSON, "),
         (b'{"a": 1', "it is not JSON, Expecting ',' delimiter at column 8: write one event"),
         (b"{", "if the file is one JSON document, convert it with jq -c"),
-        (b"[]", "it is an array: write one event per line; is this a JSON array? convert it with"),
+        (
+            b"[]",
+            "it is an array; write one event per line, which jq -c '.[]' does for a JSON array",
+        ),
         (b"[1, 2", "at column 6"),
-        (b"42", "it is no object"),
+        (b"42", "it is not an object"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "has the key 'c' twice"),
-        (b'{"a": NaN}', "it has NaN in it, which is no JSON"),
+        (b'{"a": NaN}', "it has NaN in it, which is not JSON"),
         (b'{"a": -Infinity}', "it has -Infinity in it"),
         (b'{"a": %s}' % (b"9" * 5000), "a number of thousands of digits"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"a": "\\ud800"}', "a lone surrogate in it"),
         (b'{"a": {"\\uDC00": 1}}', "a lone surrogate in it"),
-        (b'{"a": "caf\xe9"}', "byte 0xe9 at position 11; was it written as Latin-1? convert"),
+        (b'{"a": "caf\xe9"}', "byte 0xe9 at position 11; if the file is in Latin-1, convert it"),
         (RAN + RAN, "Extra data"),
         (b'{"a": "\xed\xa0\x80"}', "it is not UTF-8"),
     ],
@@ -203,9 +206,11 @@ def test_pairs_of_surrogates_and_blanks_around_an_object_are_fine():
     ("row", "says"),
     [
         (b"ran,1", "it has 2 cells, and the header 3"),
-        (b"ran,1,a,b", "it has 4 cells, and the header 3: a cell that has ',' in it needs quotes"),
-        (b'ran,1,"a" b', "text follows a quote that closes a cell"),
-        (b'ran,1,"a', "a quote opens here that is never closed"),
+        (b"ran,1,a,b", "it has 4 cells, and the header 3; put quotes around a cell with ',' in it"),
+        (b'ran,1,"a" b', "it is not CSV ("),
+        (b"ran,1,a\rb", "and put quotes around a cell with a line end in it"),
+        (b"ran,1,%b" % (b"x" * 200_000), "it is not CSV (field larger than"),
+        (b'ran,1,"a', "a quote opens here that is not closed within 1 MiB"),
         (b"ran,1,caf\xe9", "it is not UTF-8: byte 0xe9 at position 10"),
     ],
 )
@@ -216,9 +221,7 @@ def test_a_row_that_is_no_event_is_a_record_that_says_why(row, says):
 def test_a_cell_that_is_not_what_its_column_says_is_told():
     records, _ = read(b"event_name,id,metadata.load:number\nran,1,much")
 
-    assert records[0].problem == (
-        "metadata.load:number is 'much', which is no number: write it as 3.67, say"
-    )
+    assert records[0].problem == ("metadata.load:number must be a number such as 3.67, not 'much'")
 
 
 def test_after_a_quote_that_is_never_closed_reading_goes_on_at_the_next_line():

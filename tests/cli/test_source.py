@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intercom_data_events.cli.exit_codes import StoppedError
 from intercom_data_events.cli.importer.records import SourceError
 from intercom_data_events.cli.importer.source import PIECE, Source
 
@@ -67,7 +68,7 @@ def test_gzip_that_is_cut_short_anywhere_is_told(tmp_path_factory, text, data):
     whole = gzip.compress(text)
     path = tmp_path_factory.getbasetemp() / "short.gz"
     path.write_bytes(whole[: data.draw(st.integers(2, len(whole) - 1))])
-    with pytest.raises(SourceError, match=r"short\.gz is gzip that is cut short: make or fetch"):
+    with pytest.raises(StoppedError, match=r"short\.gz is gzip that is cut short; make or fetch"):
         pieces(str(path))
 
 
@@ -75,7 +76,7 @@ def test_gzip_that_is_damaged_is_told(file):
     text = os.urandom(300_000)
     data = bytearray(gzip.compress(text))
     data[200_000:200_100] = bytes(100)
-    with pytest.raises(SourceError, match="is gzip that is damaged: make or fetch"):
+    with pytest.raises(SourceError, match="is gzip that is damaged; make or fetch"):
         pieces(file(bytes(data)))
 
 
@@ -137,11 +138,11 @@ def test_devices_are_read_to_their_end():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (".", r"^\. is a directory: name a file in it, or - for a pipe$"),
-        ("missing", "^missing cannot be read: there is no such file$"),
-        ("missing/file", "^missing/file cannot be read: there is no such file$"),
+        (".", r"^\. is a directory; name a file in it, or - for a pipe$"),
+        ("missing", "^missing cannot be read: it does not exist$"),
+        ("missing/file", "^missing/file cannot be read: it does not exist$"),
         ("a\0b", "cannot be read: embedded null"),
-        ("", "cannot be read: there is no such file"),
+        ("", "cannot be read: it does not exist"),
     ],
 )
 def test_what_cannot_be_opened_is_told(name, said, tmp_path, monkeypatch):

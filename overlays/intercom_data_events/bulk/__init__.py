@@ -442,6 +442,14 @@ def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
 
 
 def _check_events(events: object, kind: type | UnionType) -> None:
+    # A frame iterates its columns, or their names.
+    if hasattr(events, "columns") and hasattr(events, "shape"):
+        must = "create_many takes rows"
+        remedy = (
+            'pass frame.to_dict("records") of pandas, frame.iter_rows(named=True) of polars, or '
+            "table.to_pylist() of Arrow"
+        )
+        raise InvalidInputError(f"{must}, not a {type(events).__name__}; {remedy}")
     if not isinstance(events, kind) or isinstance(events, Mapping | str | bytes):
         must = "create_many takes an iterable of events"
         raise invalid(InvalidInputError, must, events, "put one event in a list")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from attrs import define, field, frozen
 
 from intercom_data_events._dispatch.recent import RecentEvents
 from intercom_data_events._identity import Key, key, person
 from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
+from intercom_data_events._validation import invalid
 from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
 from intercom_data_events.event import Event
 
@@ -25,8 +26,19 @@ _HELD = 10_000
 #: Outcomes that nothing has asked for yet, beyond which nothing more is begun.
 UNREAD = 1_000
 
+
+class Row(Protocol):
+    """What has keys and their values, such as a row of a database cursor."""
+
+    def keys(self) -> Iterable[Any]:
+        """Returns the names of the fields."""
+
+    def __getitem__(self, key: str, /) -> Any:
+        """Returns the value of a field."""
+
+
 #: An event, or its fields as the API names them.
-EventLike: TypeAlias = Event | Mapping[str, object]
+EventLike: TypeAlias = Event | Mapping[str, object] | Row
 _Status: TypeAlias = Literal["accepted", "refused", "failed", "duplicate"]
 
 
@@ -112,9 +124,18 @@ class QueuedEvent:
 def read_event(item: EventLike) -> Event | InvalidInputError:
     """Returns the event that an item of the input is, or the error that says why it is not one."""
     try:
-        return item if isinstance(item, Event) else Event.from_dict(item)
+        if isinstance(item, Event):
+            return item
+        return Event.from_dict(item if isinstance(item, Mapping) else _fields(item))
     except InvalidInputError as error:
         return error
+
+
+def _fields(row: Row) -> dict[str, object]:
+    try:
+        return {name: row[name] for name in row.keys()}  # noqa: SIM118  # iterating it gives values
+    except Exception as error:  # another library may raise anything
+        raise invalid(InvalidInputError, "an event must be a mapping of its fields", row) from error
 
 
 class Scheduler:

@@ -241,6 +241,7 @@ def import_(
     *,
     format: Format | None = None,
     stamp_now: bool = False,
+    drop_unsupported: bool = False,
     journal: Path | None = None,
     refused: Path | None = None,
     restart: bool = False,
@@ -271,6 +272,7 @@ def validate(
     *,
     format: Format | None = None,
     stamp_now: bool = False,
+    drop_unsupported: bool = False,
     quiet: bool = False,
     as_json: bool = False,
 ) -> None:

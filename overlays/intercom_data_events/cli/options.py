@@ -26,8 +26,8 @@ from intercom_data_events.version import API_VERSION
 _DECLARED = f"""
 event_name        EVENT_NAME               What happened, such as placed-order.
 file              FILE                     The outbox: the path that the tracker has.
-import.file       FILE                     NDJSON or CSV, also as .gz; - is standard input.
-validate.file     FILE                     NDJSON or CSV, also as .gz; - is standard input.
+import.file       FILE                     NDJSON or CSV, also as .gz, or Parquet; - is standard input.
+validate.file     FILE                     NDJSON or CSV, also as .gz, or Parquet; - is standard input.
 numbers           NUMBER                   The numbers that `outbox dead` shows.
 number            NUMBER                   The number that `outbox dead` shows.
 

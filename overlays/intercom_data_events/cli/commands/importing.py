@@ -21,6 +21,7 @@ from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import Exit, StoppedError, UsageError
 from intercom_data_events.cli.importer.input import Input
 from intercom_data_events.cli.importer.journal import Journal
+from intercom_data_events.cli.importer.parquet import MAGIC
 from intercom_data_events.cli.importer.records import Format, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
 from intercom_data_events.cli.importer.run import (
@@ -43,6 +44,7 @@ def import_file(
     *,
     format: Format | None,
     stamp_now: bool,
+    drop_unsupported: bool,
     journal: Path | None,
     refused: Path | None,
     restart: bool,
@@ -63,7 +65,9 @@ def import_file(
     with ExitStack() as opened:
         source = opened.enter_context(Source(file))
         if not connection.sends:
-            run = Import(Input(source, format, None, stamp_now), None, _Teller(_TOLD))
+            run = Import(
+                Input(source, format, None, stamp_now, drop_unsupported), None, _Teller(_TOLD)
+            )
             stopped = _perform(run, run.check, quiet=quiet)
             _report(run.report, file, as_json=as_json, dry=True)
             _end(run.report, stopped)
@@ -91,7 +95,9 @@ def import_file(
                 token_renewed=token_renewed,
             )
             opened.callback(notes.close)
-        run = Import(Input(source, format, notes, stamp_now), aside, _Teller(_TOLD))
+        run = Import(
+            Input(source, format, notes, stamp_now, drop_unsupported), aside, _Teller(_TOLD)
+        )
 
         async def send(stop: anyio.Event) -> None:
             async with client:
@@ -118,7 +124,13 @@ def import_file(
 
 
 def validate(
-    file: str, *, format: Format | None, stamp_now: bool, quiet: bool, as_json: bool
+    file: str,
+    *,
+    format: Format | None,
+    stamp_now: bool,
+    drop_unsupported: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Checks a file of events, tells of every problem, and ends the command.
 
@@ -134,7 +146,7 @@ def validate(
             output.result(_said(file, problem))
 
     with Source(file) as source:
-        run = Import(Input(source, format, None, stamp_now), None, tell)
+        run = Import(Input(source, format, None, stamp_now, drop_unsupported), None, tell)
         stopped = _perform(run, run.check, quiet=quiet)
     report = run.report
     if not as_json:
@@ -177,7 +189,9 @@ def _beside(source: Source) -> Path:
     if source.path is None:
         return Path("stdin.refused")
     name = source.path.name.removesuffix(".gz")
-    return source.path.with_name(f"{Path(name).stem}.refused{Path(name).suffix}")
+    # Parquet takes no text: what is refused of it is NDJSON.
+    suffix = ".ndjson" if source.begins_with(MAGIC) else Path(name).suffix
+    return source.path.with_name(f"{Path(name).stem}.refused{suffix}")
 
 
 def _perform(
@@ -260,6 +274,10 @@ def _write_report(report: Report, file: str, *, as_json: bool, dry: bool) -> Non
         (report.before - report.refused_before, "done in runs before"),
         (report.refused_before, f"refused in runs before{aside}"),
         (report.accepted, "would be sent" if dry else "accepted"),
+        (
+            report.without_unsupported,
+            "of them sent without metadata that the API does not support",
+        ),
         (report.duplicates, "duplicates: to Intercom, the same event as one before"),
         (report.refused, f"refused{aside}"),
         (report.failed, "failed for the time being: run the same command again"),

@@ -7,7 +7,7 @@ to the key. A cell below a key is a number where it is written as JSON writes on
 where the key ends in _date or _at, and text otherwise; ``metadata.code:text`` and
 ``metadata.load:number`` say it outright, but for keys of dates, which hold times in any case.
 ``metadata.tags:json`` has any JSON, such as what others have sent and events cannot have. An
-empty cell is none.
+empty cell is a missing one.
 """
 
 from __future__ import annotations
@@ -19,28 +19,34 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias, TypeGuard
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from intercom_data_events import metadata as _metadata
 from intercom_data_events._validation import decode_json, short_repr
 from intercom_data_events.errors import MetadataError
 
-_IDENTITIES = ("user_id", "id", "email")
-_FIELDS = ("event_name", "created_at", *_IDENTITIES)
+#: The fields that a contact is known by.
+IDENTITIES = ("user_id", "id", "email")
+_FIELDS = ("event_name", "created_at", *IDENTITIES)
 _METADATA = "metadata."
 _TEXT, _NUMBER, _JSON = ":text", ":number", ":json"
 # Of the objects that the API knows: what makes each whole.
 _OTHER = {"amount": "currency", "currency": "amount", "url": "value", "value": "url"}
 _PAIRS = ({"amount", "currency"}, {"url", "value"})
-# Names that other exports have for the same, without blanks, underscores and capitals.
+# What exports of other tools (Segment, RudderStack, Mixpanel, Amplitude, PostHog, Braze, Heap) and
+# tables of people's own call the same, without blanks, punctuation and capitals.
 _MEANT = {
     other: name
     for name, others in {
-        "event_name": "eventname event name",
-        "created_at": "createdat created timestamp time date datetime",
-        "user_id": "userid user externalid",
-        "id": "id contactid intercomid leadid",
+        "event_name": "eventname event name eventtype eventtitle action",
+        "created_at": "createdat created timestamp time date datetime eventtime eventtimestamp "
+        "eventdate clienteventtime originaltimestamp occurredat happenedat sentat ts",
+        "user_id": "userid user externalid externaluserid distinctid customerid identity "
+        "anonymousid uid",
+        "id": "id contactid intercomid intercomuserid leadid",
         "email": "email mail emailaddress useremail",
+        "metadata": "metadata properties eventproperties eventparams props attributes data custom "
+        "customproperties",
     }.items()
     for other in others.split()
 }
@@ -59,7 +65,15 @@ _Read: TypeAlias = Callable[[str, str], object]
 
 
 class ColumnError(ValueError):
-    """A header that cannot be used, or a cell that is not what its column says."""
+    """A header that cannot be used, or cells that are not what their columns say.
+
+    Attributes:
+        fields: What the other cells of the row are.
+    """
+
+    def __init__(self, message: str, fields: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.fields = fields
 
 
 class _Column(NamedTuple):
@@ -81,14 +95,14 @@ class Plan:
     _columns: tuple[_Column, ...]
     _objects: frozenset[str]
 
-    def read(self, cells: Sequence[str]) -> dict[str, object]:
-        """Returns the event of a row, in the API's field names; empty cells are left out.
+    def read(self, cells: Sequence[object]) -> dict[str, object]:
+        """Returns the event of a row, in the API's field names.
 
         Args:
-            cells: As many as there are columns.
+            cells: One for each column; None where it is missing.
 
         Raises:
-            ColumnError: A cell is not what its column says; names the column.
+            ColumnError: Cells are not what their columns say; names the columns.
 
         Example:
             >>> plan(["event_name", "id", "metadata.load"]).read(["ran", "5f", "3.67"])
@@ -96,53 +110,71 @@ class Plan:
         """
         fields: dict[str, object] = {}
         metadata: dict[str, object] = {}
+        problems: list[tuple[str, str]] = []
         for cell, (name, key, part, read) in zip(cells, self._columns, strict=True):
-            if not cell:
+            if cell is None:
                 continue
-            value = cell if read is None else read(name, cell)
-            if key is None:
-                fields[name] = value
-            elif part is None:
-                if key in metadata:
+            try:
+                value = read(name, cell) if read is not None and isinstance(cell, str) else cell
+                if key is None:
+                    fields[name] = value
+                    continue
+                into, place = metadata, key
+                if part is not None:
+                    whole = metadata.setdefault(key, {})
+                    into, place = (whole, part) if isinstance(whole, dict) else (metadata, key)
+                if place in into:
                     raise _twice(key)
-                metadata[key] = value
-            else:
-                whole = metadata.setdefault(key, {})
-                if not isinstance(whole, dict):
-                    raise _twice(key)
-                whole[part] = value
+                into[place] = value
+            except ColumnError as error:
+                problems.append((key or name, str(error)))
         for key in self._objects:
             found = metadata.get(key)
             if not isinstance(found, dict):
                 continue
             if found.keys() == {"url"}:
                 found["value"] = ""  # A link without a text; an empty cell cannot say so itself.
-            if found.keys() not in _PAIRS:
-                raise ColumnError(
-                    f"metadata.{_shown(key)} has {' and '.join(sorted(found))}: an amount goes "
-                    "with a currency and a url with a value, so fill both cells of one pair, or "
-                    "neither"
+            if found.keys() not in _PAIRS and key not in dict(problems):
+                remedy = (
+                    "an amount needs a currency and a url a value, so fill both cells or neither"
                 )
+                has = " and ".join(sorted(found))
+                problems.append((key, f"metadata.{_shown(key)} has {has}; {remedy}"))
         if metadata:
             fields["metadata"] = metadata
+        if problems:
+            raise ColumnError("; ".join(problem for _, problem in problems), fields)
         return fields
 
+    def typed(self) -> Plan:
+        """Returns the same for cells that have types of their own, so that strings stay strings.
 
-def plan(names: Sequence[str]) -> Plan:
+        Raises:
+            ColumnError: Several columns are of one key.
+        """
+        keys = [one.key for one in self._columns if one.part is None]
+        for key in filter(None, keys):
+            if keys.count(key) > 1 or key in self._objects:
+                raise _twice(key)
+        return evolve(self, columns=tuple(one._replace(read=None) for one in self._columns))
+
+
+def plan(names: Sequence[str], *, nested: bool = False) -> Plan:
     """Returns how rows below a header are read.
 
     Args:
         names: The header's cells; blanks around them are ignored.
+        nested: Whether the column ``metadata`` has objects with all keys.
 
     Raises:
         ColumnError: A column that no event has, one that is there twice, no event_name, or none
             of user_id, id and email.
     """
-    made = _plan(names)
+    made = _plan(names, ("metadata",) if nested else ())
     if "event_name" not in made.names:
-        raise ColumnError(f"no column is called event_name: the columns are {_listed(made.names)}")
-    if not set(_IDENTITIES) & set(made.names):
-        raise ColumnError("no column says whose event it is: add one called user_id, id or email")
+        raise ColumnError(f"no column is called event_name; the columns are {_listed(made.names)}")
+    if not set(IDENTITIES) & set(made.names):
+        raise ColumnError("no column has the contact; add one called user_id, id or email")
     return made
 
 
@@ -207,7 +239,7 @@ def flatten(fields: Mapping[str, object]) -> dict[str, str]:
     return cells
 
 
-def _plan(names: Sequence[str]) -> Plan:
+def _plan(names: Sequence[str], whole: Sequence[str] = ()) -> Plan:
     if len(names) > _MOST:
         raise ColumnError(
             f"it must have at most {_MOST:,} columns, not {len(names):,}; an event has "
@@ -217,11 +249,11 @@ def _plan(names: Sequence[str]) -> Plan:
     present: set[str] = set()
     for place, name in enumerate(stripped, 1):
         if not name:
-            raise ColumnError(f"column {place} has no name: give it one, or take it out")
+            raise ColumnError(f"column {place} has no name; name it or remove it")
         if name in present:
-            raise ColumnError(f"the column {short_repr(name)} is there twice: take one of them out")
+            raise ColumnError(f"the column {short_repr(name)} occurs twice; remove one of them")
         present.add(name)
-    columns = tuple(_column(name, present) for name in stripped)
+    columns = tuple(_Column(name) if name in whole else _column(name, present) for name in stripped)
     objects = frozenset(column.key for column in columns if column.key and column.part)
     return Plan(stripped, columns, objects)
 
@@ -244,22 +276,32 @@ def _column(name: str, present: AbstractSet[str]) -> _Column:
     else:
         column = _Column(name, key, read=_seconds if _metadata.is_date(key) else _guess)
     if not (column.key or "").strip():
-        raise ColumnError(f"the column {short_repr(name)} names no key: call it metadata.plan, say")
+        raise ColumnError(f"the column {short_repr(name)} has no key; name it as in metadata.plan")
     return column
 
 
+def meant(name: str) -> str | None:
+    """Returns the field that other tools call so, if there is one.
+
+    Example:
+        >>> meant("distinct_id"), meant("event_properties"), meant("plan")
+        ('user_id', 'metadata', None)
+    """
+    return _MEANT.get(re.sub(r"[\W_]", "", name).lower())
+
+
 def _unknown(name: str) -> ColumnError:
-    bare = re.sub(r"[\W_]", "", name).lower()
-    if bare == "metadata":
-        remedy = "give each key of the metadata a column of its own, metadata.plan say"
-    elif meant := _MEANT.get(bare):
-        remedy = f"if it is {meant}, call it that"
+    found = meant(name)
+    if found == "metadata":
+        remedy = "give each key of the metadata a column of its own, such as metadata.plan"
+    elif found is not None:
+        remedy = f"did you mean {found}?"
     else:
-        key = re.sub(r"^metadata\W*", "", name, flags=re.IGNORECASE)
-        remedy = f"call it metadata.{_shown(key)} to send it as metadata, or take it out"
+        key = re.sub(r"^(?:metadata|properties)\W*", "", name, flags=re.IGNORECASE)
+        remedy = f"name it metadata.{_shown(key)} to send it as metadata, or remove it"
     return ColumnError(
-        f"events have no column {short_repr(name)}: {remedy}; "
-        f"the columns are {_listed(_FIELDS)} and metadata.KEY"
+        f"events have no column {short_repr(name)} (the columns are {_listed(_FIELDS)} and "
+        f"metadata.KEY): {remedy}"
     )
 
 
@@ -274,7 +316,7 @@ def _shown(name: str) -> str:
 
 def _twice(key: str) -> ColumnError:
     return ColumnError(
-        f"several cells say what metadata.{_shown(key)} is: leave all of them empty but one"
+        f"several columns have a value for metadata.{_shown(key)}; leave all of them out but one"
     )
 
 
@@ -304,9 +346,7 @@ def _guess(_: str, cell: str) -> object:
 def _number(name: str, cell: str) -> object:
     number = _parsed(cell)
     if number is None:
-        raise ColumnError(
-            f"{_shown(name)} is {short_repr(cell)}, which is no number: write it as 3.67, say"
-        )
+        raise ColumnError(f"{_shown(name)} must be a number such as 3.67, not {short_repr(cell)}")
     return number
 
 
@@ -320,8 +360,8 @@ def _json(name: str, cell: str) -> object:
 def _amount(name: str, cell: str) -> object:
     if not _DIGITS.fullmatch(cell):
         raise ColumnError(
-            f"{_shown(name)} is {short_repr(cell)}: it is whole minor currency units, 2999 for "
-            "29.99, say"
+            f"{_shown(name)} must be an integer of minor currency units, such as 2999 for 29.99, "
+            f"not {short_repr(cell)}"
         )
     return int(cell)
 

@@ -5,13 +5,25 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterable, Iterator
 
+import anyio.lowlevel
 from attrs import define, field
 
+from intercom_data_events import Event
+from intercom_data_events.cli.exit_codes import StoppedError
+from intercom_data_events.cli.importer import events, parquet
 from intercom_data_events.cli.importer.journal import Journal, Read
 from intercom_data_events.cli.importer.records import Format, Reader, Record, SourceError
 from intercom_data_events.cli.importer.source import Source
+from intercom_data_events.errors import InvalidInputError
+
+
+async def _attentively(batches: Iterable[list[Record]]) -> AsyncIterator[list[Record]]:
+    """Yields batches, of which there are many where records are short; a caller can stop it."""
+    for batch in batches:
+        await anyio.lowlevel.checkpoint()
+        yield batch
 
 
 @define
@@ -22,7 +34,8 @@ class Input:
         source: What is read.
         format: As told, or None to find out.
         journal: What runs before noted; None for none.
-        stamp_now: Whether events without `created_at` are stamped with the present second.
+        stamp_now: Whether events without `created_at` are stamped with the current second.
+        drop_unsupported: Whether to leave out metadata that the API does not support.
 
     Attributes:
         reader: What finds the records in the text.
@@ -33,21 +46,28 @@ class Input:
     format: Format | None
     journal: Journal | None
     stamp_now: bool
+    drop_unsupported: bool = False
     reader: Reader = field(init=False)
     before: int = 0
+    _is_parquet: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.reader = Reader(self.format)
+        self._is_parquet = self.format is Format.PARQUET or (
+            self.format is None and self.source.begins_with(parquet.MAGIC)
+        )
+        if self._is_parquet and self.source.size is None:
+            raise SourceError(f"{self.source.name} must be a file to be read as Parquet; name one")
+        self.reader = Reader(Format.NDJSON if self._is_parquet else self.format)
 
-    async def batches(self) -> AsyncIterator[tuple[Callable[[int], int], list[Record]]]:
+    async def batches(self) -> AsyncIterator[list[Record]]:
         """Reads on, and notes in the journal what is read before it is handed on.
 
         Yields:
-            What gives the second that an event on a line without a time of its own is stamped
-            with, and the records that earlier runs have left to do.
+            The records that earlier runs have left to do, each with its event or a problem.
 
         Raises:
             SourceError: The input cannot be read any further, or has changed since.
+            StoppedError: The input was changed meanwhile, or is cut short.
             JournalError: The journal cannot be written.
         """
         known = deque(self.journal.reads if self.journal is not None else ())
@@ -60,39 +80,43 @@ class Input:
                     raise self._changed(
                         f"its last line then, {line:,}, had no end, and has been written on"
                     )
+                # A journal can have many places, and this takes a while for each.
+                await anyio.lowlevel.checkpoint()
                 # No further than to the next place where the text can be compared.
                 part = rest[: known[0].position - read] if known else rest
                 rest = rest[len(part) :]
                 digest.update(part)
                 read += len(part)
-                now = int(time.time())
-                batches = list(self.reader.feed(part))
+                compared = line
                 while known and known[0].position == read:
                     if known[0].digest != digest.hexdigest():
                         raise self._changed(
-                            f"something in its lines {line + 1:,} to {known[0].line:,}, which was "
-                            "read then, is different"
+                            f"something in its lines {compared + 1:,} to {known[0].line:,}, which "
+                            "was read then, is different"
                         )
-                    line = known.popleft().line
+                    compared = known.popleft().line
+                now = int(time.time())
+                batches = [batch async for batch in _attentively(self.reader.feed(part))]
+                line = compared
                 if not known and self.journal is not None and read > self.journal.position:
                     self._note_read(read, digest.hexdigest(), now)
-                for batch in batches:
-                    yield self._stamp(now), self._undone(batch)
+                async for batch in _attentively(batches):
+                    yield list(self._checked(batch, now))
         if known:
             raise self._changed(
                 f"it ends after {read:,} bytes of text, and {known[-1].position:,} were read then"
             )
         now = int(time.time())
-        for batch in self.reader.close():
+        async for batch in _attentively(self.reader.close()):
             self._note_read(read, digest.hexdigest(), now)
-            yield self._stamp(now), self._undone(batch)
+            yield list(self._checked(batch, now))
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         try:
-            async for piece in self.source:
+            async for piece in parquet.lines(self.source) if self._is_parquet else self.source:
                 yield piece
-        except SourceError as error:
-            raise SourceError(f"line {self.reader.lines + 1:,}: {error}") from error
+        except (SourceError, StoppedError) as error:
+            raise type(error)(f"line {self.reader.lines + 1:,}: {error}") from error
 
     def _note_read(self, position: int, digest: str, now: int) -> None:
         if self.journal is not None:
@@ -100,19 +124,34 @@ class Input:
                 Read(position, self.reader.lines, digest, now), lasting=self.stamp_now
             )
 
-    def _stamp(self, now: int) -> Callable[[int], int]:
-        journal = self.journal
-        if journal is None:
-            return lambda _: now
-        return lambda line: journal.stamp(line) or now
+    def _checked(self, batch: list[Record], now: int) -> Iterator[Record]:
+        done = self.journal.done if self.journal is not None else ()
+        for record in batch:
+            if record.line in done:
+                self.before += 1
+            elif record.fields is None:
+                yield record
+            else:
+                yield self._read(record, events.of_listing(record.fields), now)
 
-    def _undone(self, batch: list[Record]) -> list[Record]:
-        if self.journal is None:
-            return batch
-        done = self.journal.done
-        undone = [record for record in batch if record.line not in done]
-        self.before += len(batch) - len(undone)
-        return undone
+    def _read(self, record: Record, fields: dict[str, object], now: int) -> Record:
+        """The record with its event, or with all its problems."""
+        line, raw, _, problem, _, _ = record
+        if self.stamp_now and fields.get("created_at") is None:
+            stamp = self.journal.stamp(line) if self.journal is not None else None
+            fields["created_at"] = stamp or now
+        dropped = False
+        if problem is None and fields.get("created_at") is not None:
+            try:
+                return Record(line, raw, fields, None, Event.from_dict(fields))
+            except InvalidInputError:
+                if self.drop_unsupported:
+                    kept = events.without_unsupported(fields)
+                    dropped, fields = kept != fields, kept
+        found = events.problems(fields)
+        if not found and problem is None:
+            return Record(line, raw, fields, None, Event.from_dict(fields), dropped)
+        return Record(line, raw, fields, "; ".join(filter(None, (problem, found))))
 
     def _changed(self, how: str) -> SourceError:
         path = self.journal.path if self.journal is not None else ""

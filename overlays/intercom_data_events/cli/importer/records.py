@@ -1,4 +1,4 @@
-"""Events of a file nobody vouches for, one record after another: NDJSON or CSV.
+"""Events of a file from anywhere, one record after another: NDJSON or CSV.
 
 Nothing is read here: bytes are fed in, and records come out. Whatever the bytes are, no more than a
 record of 1 MiB is held at a time.
@@ -6,14 +6,18 @@ record of 1 MiB is held at a time.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from intercom_data_events._validation import short_repr
 from intercom_data_events.cli.importer.columns import ColumnError, Plan, known, plan
+
+if TYPE_CHECKING:
+    from intercom_data_events import Event
 
 #: How long a record can be, in bytes; events are a few hundred.
 LONGEST = 1024 * 1024
@@ -26,7 +30,7 @@ _REFUSED_BECAUSE = "refused_because"
 _DELIMITERS = ",;\t"
 _UTF16 = "convert it: iconv -f UTF-16 -t UTF-8"
 _UTF32 = "convert it: iconv -f UTF-32 -t UTF-8"
-# How files begin that are none of ours. UTF-32 is before UTF-16, which begins the same.
+# How files of other formats begin. UTF-32 is before UTF-16, which begins the same.
 _MAGIC = {
     b"\xff\xfe\0\0": f"is UTF-32: {_UTF32}",
     b"\0\0\xfe\xff": f"is UTF-32: {_UTF32}",
@@ -35,15 +39,18 @@ _MAGIC = {
     b"PK\x03\x04": "looks like a zip archive or an Excel workbook (.xlsx): unpack the archive, or "
     "save the sheet as CSV UTF-8",
     b"\xd0\xcf\x11\xe0": "looks like an Excel workbook (.xls): save the sheet as CSV UTF-8",
-    b"PAR1": "looks like Parquet: convert it to CSV or to one JSON object per line",
+    b"PAR1": "looks like Parquet: pass its path, without gzip, a pipe or another --format",
     b"BZh": "looks like bzip2: decompress it first",
     b"\xfd7zX": "looks like xz: decompress it first",
     b"(\xb5/\xfd": "looks like Zstandard: decompress it first",
     b"\x1f\x8b": "is gzip within gzip: decompress it once first",
 }
 _UNCLOSED = (
-    "a quote opens here that is never closed: close it, or write it twice within a quoted cell"
+    "a quote opens here that is not closed within 1 MiB; close it, or write it twice within a "
+    "quoted cell"
 )
+# Excel's first line, which has the delimiter of the others.
+_SEP = re.compile(rb'"?sep=([,;\t])"?', re.IGNORECASE)
 # What may be half of a character, as JSON writes it.
 _SURROGATE = re.compile(r"\\u[dD]")
 
@@ -53,6 +60,7 @@ class Format(StrEnum):
 
     NDJSON = "ndjson"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
 class SourceError(ValueError):
@@ -66,14 +74,19 @@ class Record(NamedTuple):
         line: The number of its first line in the decompressed text, from 1.
         raw: The record as it stands there, without its line end and without the column
             ``refused_because``; empty where it was too long to keep.
-        fields: The event in the API's field names, unchecked; None where there is a problem.
-        problem: What is wrong with it and what to do; None where nothing is.
+        fields: In the API's field names, unchecked: all of them, or with a problem those that could
+            be read; None where none could.
+        problem: What is wrong with it and what to do; None where nothing is known to be.
+        event: The event to send, once the fields were checked.
+        dropped: Whether the event lacks metadata of the fields that the API does not support.
     """
 
     line: int
     raw: bytes
     fields: dict[str, object] | None
     problem: str | None
+    event: Event | None = None
+    dropped: bool = False
 
 
 class _RefusedError(ValueError):
@@ -106,18 +119,19 @@ class Reader:
         self.header: bytes | None = None
         self.delimiter = ","
         self.lines = 0
-        # Text that is no whole record yet.
+        # Those that the header may have.
+        self._delimiters = _DELIMITERS
+        # The beginning of a record that has no end yet.
         self._rest = b""
         self._started = False  # The first bytes of the text were looked at.
         self._begun = False  # The first line that is neither blank nor a comment was.
         # Of a line that is too long to keep: its bytes so far.
         self._long = 0
-        # A place in the text up to which a cell that opens before it is known to be open.
+        # A place in the text up to which a quote that opens before it is known to be open.
         self._inside = 0
         self._plan: Plan | None = None
-        self._with_reasons = False
-        # Until the header tells, a cell may end at any of them.
-        self._dialect = _Dialect.of(_DELIMITERS)
+        # What ends the first cell of a row, where that is the reason of a file of refused rows.
+        self._reason: re.Pattern[bytes] | None = None
 
     def feed(self, data: bytes) -> Iterator[list[Record]]:
         """Takes the next bytes of the text and gives the records that they complete, in batches.
@@ -159,8 +173,8 @@ class Reader:
             return
         yield from self._records(text[:nul], last=False)
         raise SourceError(
-            f"line {self.lines + 1 + self._rest.count(10):,}: a NUL byte, which no text has: "
-            f"export it as CSV or NDJSON; or, if it is UTF-16, {_UTF16}"
+            f"line {self.lines + 1 + self._rest.count(10):,}: a NUL byte, which text does not "
+            f"have: export it as CSV or NDJSON; if it is UTF-16, {_UTF16}"
         )
 
     def _records(self, text: bytes, last: bool) -> Iterator[list[Record]]:
@@ -191,6 +205,8 @@ class Reader:
                     record = self._event(raw)
                 else:
                     try:
+                        if self._plan is None:
+                            self._choose_delimiter(raw)
                         if b'"' in raw:
                             whole = self._row_end(text, at, end, raw, last)
                             if whole is None:
@@ -218,17 +234,21 @@ class Reader:
         """Whether a first line is what the file begins with, and not blank or a comment."""
         if self._begun:
             return True
+        sep = _SEP.fullmatch(line)
         line = line.strip()
         if b"\r" in line:
-            self._fail("lines end in a lone carriage return: convert them with tr '\\r' '\\n'")
+            self._fail("lines end in a lone carriage return; convert them with tr '\\r' '\\n'")
         if not line or line.startswith(b"#"):
+            return False
+        if sep is not None and self.format is not Format.NDJSON:
+            self.format, self._delimiters = Format.CSV, sep[1].decode()
             return False
         if self.format is None:
             if line.startswith(b"["):
-                self._fail("a [, so this is a JSON array: make it one event per line, jq -c '.[]'")
+                self._fail("this is a JSON array; make it one event per line: jq -c '.[]'")
             self.format = Format.NDJSON if line.startswith(b"{") else Format.CSV
         if cut and self.format is Format.CSV:
-            self._fail("the header is longer than 1 MiB: is this CSV at all?")
+            self._fail("the header is longer than 1 MiB; is this CSV?")
         self._begun = True
         return True
 
@@ -251,17 +271,6 @@ class Reader:
         return Record(self.lines + 1, b"", None, problem)
 
     def _event(self, raw: bytes) -> Record | None:
-        try:
-            text = raw.decode()
-            fields, end = _scan(text)
-            if (
-                end == len(text)
-                and type(fields) is dict
-                and not ("\\u" in text and _SURROGATE.search(text))
-            ):
-                return Record(self.lines + 1, raw, fields, None)
-        except (ValueError, RecursionError):
-            pass
         if not raw.strip() or raw.startswith(b"#"):
             return None
         try:
@@ -275,12 +284,7 @@ class Reader:
         Raises:
             _RefusedError: Its quotes are not closed within 1 MiB, or text follows one.
         """
-        found = self._dialect.quotes.fullmatch(line)
-        if found is None:
-            raise _RefusedError(
-                "text follows a quote that closes a cell: write a quote within a quoted cell twice"
-            )
-        if found["open"] is None:
+        if not self._opens(line):
             return end
         # What was looked at for an earlier row is not looked at again: were it, a file whose every
         # line opens a quote would take the square of its length.
@@ -293,95 +297,89 @@ class Reader:
                     self._inside = max(self._inside, len(text) if quote < 0 else quote)
                     return None
                 stop = len(text)
-            if quote < 0:
+            if quote < 0 or stop - at > LONGEST:
                 raise _RefusedError(_UNCLOSED)
-            # It is open here, as if it opened just before.
-            found = self._dialect.quotes.fullmatch(b'"' + text[quote:stop].removesuffix(b"\r"))
-            if found is None or stop - at > LONGEST:
-                raise _RefusedError(_UNCLOSED)
-            if found["open"] is None:
-                return stop
+            try:
+                # It is open here, as if it opened just before.
+                if not self._opens(b'"' + text[quote:stop].removesuffix(b"\r")):
+                    return stop
+            except _RefusedError:
+                raise _RefusedError(_UNCLOSED) from None
             self._inside = stop + 1
+
+    def _opens(self, line: bytes) -> bool:
+        """Whether a quote is open at the end of a line."""
+        # Of other bytes than ASCII, only how many there are matters here.
+        lines = iter((line.decode("latin-1"), '"'))
+        _cells(lines, self.delimiter)
+        return next(lines, None) is None
 
     def _row(self, raw: bytes) -> Record | None:
         if self._plan is None:
             self._take_header(raw)
             return None
         raw = self._cut(raw)
+        fields = None
         try:
-            cells = self._dialect.split(_decoded(raw))
+            cells = _cells([_decoded(raw)], self.delimiter)
             if len(cells) == len(self._plan.names):
                 # A row of nothing but delimiters, as spreadsheets leave them, is blank, too.
-                fields = self._plan.read(cells)
+                fields = self._plan.read([cell or None for cell in cells])
                 return Record(self.lines + 1, raw, fields, None) if fields else None
             if not raw.strip():
                 return None
             problem = (
-                f"it has {len(cells):,} cells, and the header {len(self._plan.names)}: "
-                f"a cell that has {short_repr(self.delimiter)} in it needs quotes around it"
+                f"it has {len(cells):,} cells, and the header {len(self._plan.names)}; put quotes "
+                f"around a cell with {short_repr(self.delimiter)} in it"
             )
-        except (_RefusedError, ColumnError) as error:
+        except ColumnError as error:
+            problem, fields = str(error), error.fields
+        except _RefusedError as error:
             problem = str(error)
-        return Record(self.lines + 1, raw, None, problem)
+        return Record(self.lines + 1, raw, fields, problem)
+
+    def _choose_delimiter(self, line: bytes) -> None:
+        """Takes the one that finds the most columns in the header; of several, the first."""
+
+        def found(delimiter: str) -> int:
+            try:
+                names = _cells([line.decode("latin-1")], delimiter, strict=False)
+            except _RefusedError:
+                return 0
+            return sum(known(name) or name.strip() == _REFUSED_BECAUSE for name in names)
+
+        self.delimiter = max(self._delimiters, key=found)
 
     def _take_header(self, raw: bytes) -> None:
         try:
-            text = _decoded(raw)
-            dialects = [_Dialect.of(delimiter) for delimiter in _DELIMITERS]
-            # The one that finds the most columns; of several, the first.
-            self._dialect = max(dialects, key=lambda dialect: dialect.found(raw, text))
-            names = self._dialect.split(text)
-            self._with_reasons = names[0].strip() == _REFUSED_BECAUSE
-            self._plan = plan(names[1:] if self._with_reasons else names)
+            names = _cells([_decoded(raw)], self.delimiter)
+            if names[0].strip() == _REFUSED_BECAUSE:
+                names = names[1:]
+                cell = f'(?:"(?:[^"]|"")*+"|[^{self.delimiter}]*+){self.delimiter}'
+                self._reason = re.compile(cell.encode())
+            self._plan = plan(names)
         except (_RefusedError, ColumnError) as error:
             self._fail(f"the header of the CSV cannot be used: {error}")
         self.header = self._cut(raw)
-        self.delimiter = self._dialect.delimiters
 
     def _cut(self, raw: bytes) -> bytes:
         """A row without its reason, where rows have one."""
-        found = self._dialect.first.match(raw) if self._with_reasons else None
+        found = self._reason.match(raw) if self._reason is not None else None
         return raw if found is None else raw[found.end() :]
 
 
-class _Dialect(NamedTuple):
-    """What may stand between cells, how the quotes of a line stand, its cells, and its first cell.
+def _cells(lines: Iterable[str], delimiter: str, *, strict: bool = True) -> list[str]:
+    """The cells of the row that begins in the first line.
 
-    A quote that is not the first character of its cell is a character like any other. Nothing is
-    tried twice in these patterns, so that no line takes more time than its length.
+    A quote that is not the first character of its cell is a character like any other.
     """
-
-    delimiters: str
-    quotes: re.Pattern[bytes]
-    cells: re.Pattern[str]
-    first: re.Pattern[bytes]
-
-    @classmethod
-    def of(cls, delimiters: str) -> _Dialect:
-        delimiter, plain = f"[{delimiters}]", rf'[^"{delimiters}][^{delimiters}]*+|'
-        opened = r'"[^"]*+(?:""[^"]*+)*+'
-        cell = f'(?:{opened}"|{plain})'
-        return cls(
-            delimiters,
-            re.compile(f"(?:{cell}{delimiter})*+(?:{cell}|(?P<open>{opened}))".encode()),
-            re.compile(rf'(?:\A|{delimiter})(?:"({opened[1:]})"|({plain}))'),
-            re.compile(f"{cell}{delimiter}".encode()),
-        )
-
-    def split(self, text: str) -> list[str]:
-        if '"' not in text:
-            return text.split(self.delimiters)
-        return [
-            quoted.replace('""', '"') if quoted else bare
-            for quoted, bare in self.cells.findall(text)
-        ]
-
-    def found(self, raw: bytes, text: str) -> int:
-        """How many columns that events can have a header has, where this is its delimiter."""
-        if not self.quotes.fullmatch(raw):
-            return -1
-        names = self.split(text)
-        return sum(known(name) or name.strip() == _REFUSED_BECAUSE for name in names)
+    try:
+        return next(csv.reader(lines, delimiter=delimiter, strict=strict), [])
+    except csv.Error as error:
+        raise _RefusedError(
+            f"it is not CSV ({error}); write a quote within a quoted cell twice, and put quotes "
+            "around a cell with a line end in it"
+        ) from None
 
 
 def _decoded(raw: bytes) -> str:
@@ -389,8 +387,8 @@ def _decoded(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         raise _RefusedError(
-            f"it is not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1:,}; was "
-            "it written as Latin-1? convert the file with iconv -f LATIN1 -t UTF-8"
+            f"it is not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1:,}; if "
+            "the file is in Latin-1, convert it: iconv -f LATIN1 -t UTF-8"
         ) from error
 
 
@@ -401,25 +399,24 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
         for key, _ in pairs:
             if key in seen:
                 raise _RefusedError(
-                    f"an object in it has the key {short_repr(key)} twice: take one of them out"
+                    f"an object in it has the key {short_repr(key)} twice; remove one of them"
                 )
             seen.add(key)
     return fields
 
 
 def _constant(name: str) -> NoReturn:
-    raise _RefusedError(f"it has {name} in it, which is no JSON: leave the key out")
+    raise _RefusedError(f"it has {name} in it, which is not JSON; leave the key out")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
-_scan = _DECODER.raw_decode
 
 
 def _object(text: str) -> dict[str, object]:
     """Reads a line of NDJSON that may be anything."""
     try:
         value = _DECODER.decode(text)
-        if _SURROGATE.search(text):
+        if "\\u" in text and _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         remedy = "write one event per line"
@@ -430,21 +427,20 @@ def _object(text: str) -> dict[str, object]:
         ) from None
     except UnicodeEncodeError:
         raise _RefusedError(
-            "it has a lone surrogate in it, which UTF-8 cannot hold: take it out"
+            "it has a lone surrogate in it, which UTF-8 cannot encode; remove it"
         ) from None
     except RecursionError:
-        raise _RefusedError("its values are nested too deeply: an event has two levels") from None
+        raise _RefusedError("its values are nested too deeply; an event has two levels") from None
     except _RefusedError:
         raise
     except ValueError:  # Python's own limit, against numbers that take minutes to read.
         raise _RefusedError(
-            "it has a number of thousands of digits in it: write it as text"
+            "it has a number of thousands of digits in it; write it as a string"
         ) from None
     if isinstance(value, list):
         raise _RefusedError(
-            "it is an array: write one event per line; is this a JSON array? "
-            "convert it with jq -c '.[]'"
+            "it is an array; write one event per line, which jq -c '.[]' does for a JSON array"
         )
     if not isinstance(value, dict):
-        raise _RefusedError("it is no object: write one event per line, each as an object")
+        raise _RefusedError("it is not an object; write one event per line, each as an object")
     return value

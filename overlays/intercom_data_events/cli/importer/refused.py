@@ -16,11 +16,11 @@ from intercom_data_events.cli.importer.records import Format, Reader, Record, So
 
 
 class RefusedFile:
-    """Refused events as they stood, each with its reason, to be mended and imported again.
+    """Refused events as they stood, each with its reason, to be fixed and imported again.
 
     Of NDJSON, the reason is on a line of its own before, which begins with ``#``; of CSV, it is in
     a first column. It is made when there is something to write, and only ever added to: a person
-    may be mending it already.
+    may be editing it already.
     """
 
     def __init__(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import anyio
 from attrs import define, field, frozen
 
-from intercom_data_events import AsyncDataEventsClient, Outcome
+from intercom_data_events import AsyncDataEventsClient, Event, Outcome
 from intercom_data_events.bulk import check_many
 from intercom_data_events.cli.exit_codes import StoppedError
 from intercom_data_events.cli.importer.input import Input
@@ -21,11 +21,6 @@ from intercom_data_events.cli.importer.refused import RefusedFile
 _OUTAGE = 20
 # Seconds that what is on its way is waited for when a person wants to stop.
 _GRACE = 0.5
-
-_NO_TIME = (
-    "it has no created_at, so it is not known when it happened: add it, or import it with "
-    "--stamp-now, which takes the present second"
-)
 
 
 @frozen
@@ -41,6 +36,8 @@ class Report:
         pending: Events that were on their way, or next, when it stopped.
         before: Events that were done in runs before.
         refused_before: Those of them that were refused.
+        without_unsupported: Those of the accepted that were sent without metadata that the API does
+            not support.
         seconds: How long it took.
         refused_file: Where the refused events are, with the reasons.
     """
@@ -53,6 +50,7 @@ class Report:
     pending: int = 0
     before: int = 0
     refused_before: int = 0
+    without_unsupported: int = 0
     seconds: float = 0.0
     refused_file: str | None = None
 
@@ -93,6 +91,7 @@ class Import:
     _pending: dict[int, Record] = field(factory=dict[int, Record])
     _counts: Counter[str] = field(factory=Counter[str])
     _position: int = 0
+    _dropped: int = 0
     # Events that have been read and are not looked at yet.
     _waiting: int = 0
     _failed_in_a_row: int = 0
@@ -176,6 +175,7 @@ class Import:
             pending=len(self._pending),
             before=self.input.before,
             refused_before=self.input.journal.refused if self.input.journal is not None else 0,
+            without_unsupported=self._dropped,
             seconds=time.monotonic() - self._begun,
             refused_file=(
                 str(self.refused.path) if self.refused is not None and self.refused.exists else None
@@ -200,26 +200,19 @@ class Import:
         await anyio.sleep(_GRACE)
         scope.cancel()
 
-    async def _events(self) -> AsyncIterator[dict[str, object]]:
-        """The events to send, in the API's field names."""
-        async for stamp, records in self.input.batches():
+    async def _events(self) -> AsyncIterator[Event]:
+        """The events to send."""
+        async for records in self.input.batches():
             for number, record in enumerate(records, 1):
                 self._waiting = len(records) - number
                 if self._stopping:
                     return
-                fields = record.fields
-                reason = record.problem
-                if fields is not None and "created_at" not in fields:
-                    if self.input.stamp_now:
-                        fields["created_at"] = stamp(record.line)
-                    else:
-                        reason = _NO_TIME
-                if reason is not None or fields is None:
-                    self._refuse(record, reason or "")
+                if record.event is None:
+                    self._refuse(record, record.problem or "")
                     continue
                 self._pending[self._position] = record
                 self._position += 1
-                yield fields
+                yield record.event
         if not self.begun:
             what = "has no events in it" if self.input.reader.lines else "is empty"
             raise SourceError(f"{self.input.source.name} {what}: there is nothing to import")
@@ -240,6 +233,7 @@ class Import:
             self._refuse(record, str(outcome.error))
             return
         self._counts[status] += 1
+        self._dropped += status == "accepted" and record.dropped
         if status != "failed":
             self._failed_in_a_row = 0
             if self.input.journal is not None:

@@ -1,8 +1,13 @@
-"""The input of an import: a file or a pipe, plain or gzip, as pieces of text of bounded size."""
+"""The input of an import: a file or a pipe, plain or gzip, as pieces of text of bounded size.
+
+A regular file is compared with itself, because other programs may write to it meanwhile. Lines that
+are appended are read like the others. What was cut, written anew or replaced ends the reading.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import sys
@@ -16,9 +21,11 @@ import anyio
 import anyio.lowlevel
 
 from intercom_data_events._inflating import PIECE, InflateError, Inflater
+from intercom_data_events.cli.exit_codes import StoppedError
 from intercom_data_events.cli.importer.records import SourceError
 
 _GZIP = b"\x1f\x8b"
+_AGAIN = "wait until no program writes to it, then run the same command again"
 
 
 class Source:
@@ -32,9 +39,10 @@ class Source:
         path: Where it is; None for a pipe.
         size: Bytes that there are to read, compressed or not; None for a pipe.
         position: Bytes that have been read.
+        file: The open file.
 
     Raises:
-        SourceError: There is no such file, or it cannot be read.
+        SourceError: The file does not exist or cannot be read.
     """
 
     def __init__(self, name: str) -> None:
@@ -45,23 +53,30 @@ class Source:
         self._opened = ExitStack()
         try:
             if name == "-":
-                self._file: BinaryIO = sys.stdin.buffer
+                self.file: BinaryIO = sys.stdin.buffer
             else:
-                self._file = self._opened.enter_context(open(name, "rb"))  # noqa: SIM115, PTH123  # the stack closes it
-            found = os.fstat(self._file.fileno())
+                self.file = self._opened.enter_context(open(name, "rb"))  # noqa: SIM115, PTH123  # the stack closes it
+            self._descriptor = self.file.fileno()
+            found = os.fstat(self._descriptor)
         except IsADirectoryError:
             raise SourceError(
-                f"{name} is a directory: name a file in it, or - for a pipe"
+                f"{name} is a directory; name a file in it, or - for a pipe"
             ) from None
         except (OSError, ValueError) as error:
             raise SourceError(f"{name} cannot be read: {_reason(error)}") from error
         # Of other devices, such as /dev/null, there is nothing to wait for.
         self._waits = stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode)
         if stat.S_ISREG(found.st_mode):
-            self.size = found.st_size
-            # What /dev/stdin and the like lead to has no place of its own beside it.
+            # Of standard input, an earlier program may have read the beginning.
+            self._begin = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            self.size = found.st_size - self._begin
+            # /dev/stdin and similar names lead to a file, but have no place beside it.
             placeless = name == "-" or name.startswith(("/dev/", "/proc/"))
             self.path = None if placeless else Path(name)
+        self._opened_as = self._seen = _state(found)
+        # Of what was read: the last piece, and the digest of all of it.
+        self._piece = b""
+        self._digest = hashlib.blake2b(digest_size=16)
 
     def __enter__(self) -> Self:
         """Enters a block that closes it at its end."""
@@ -80,7 +95,8 @@ class Source:
         """Reads it, piece by piece.
 
         Raises:
-            SourceError: It cannot be read any further, or its gzip is damaged or cut short.
+            SourceError: It cannot be read any further, or its gzip is damaged.
+            StoppedError: It was changed meanwhile, or its gzip is cut short.
         """
         inflater: Inflater | None = None
         data = await self._read()
@@ -88,39 +104,135 @@ class Source:
             data += await self._read()
         if data.startswith(_GZIP):
             inflater = Inflater()
+        end = b"\n"
         try:
             while data:
-                self.position += len(data)
                 for piece in [data] if inflater is None else inflater.feed(data):
                     # Little gzip can be much text; meanwhile the caller may want to stop.
                     await anyio.lowlevel.checkpoint()
                     if piece:
+                        end = piece[-1:]
                         yield piece
                 data = await self._read()
+        except InflateError as error:
+            raise SourceError(f"{self.name} is {error}; make or fetch it again") from error
+        await self.check(ends=end == b"\n")
+        try:
             if inflater is not None:
                 inflater.close()
         except InflateError as error:
-            raise SourceError(f"{self.name} is {error}: make or fetch it again") from error
+            raise StoppedError(
+                f"{self.name} is {error}; make or fetch it again, then run the same command again"
+            ) from error
+
+    @property
+    def was_written(self) -> bool:
+        """Whether a regular file was written to since it was opened."""
+        return self.size is not None and _state(os.fstat(self._descriptor)) != self._opened_as
+
+    def begins_with(self, magic: bytes) -> bool:
+        """Whether it is a regular file that begins with these bytes."""
+        if self.size is None:
+            return False
+        begin = os.read(self._descriptor, len(magic))
+        os.lseek(self._descriptor, self._begin, os.SEEK_SET)
+        return begin == magic
+
+    async def check(self, *, ends: bool = True) -> None:
+        """Compares a regular file that was read to its end with what was read.
+
+        Args:
+            ends: Whether its last line has an end.
+
+        Raises:
+            StoppedError: It is another one, or its last line is still being written.
+        """
+        if self.was_written:
+            digest = hashlib.blake2b(digest_size=16)
+            left = self.position
+            os.lseek(self._descriptor, self._begin, os.SEEK_SET)
+            while data := os.read(self._descriptor, min(left, PIECE)):
+                await anyio.lowlevel.checkpoint()
+                digest.update(data)
+                left -= len(data)
+            if left or digest.digest() != self._digest.digest():
+                raise self.written_anew()
+            if not ends and os.fstat(self._descriptor).st_size > self._opened_as[0]:
+                raise StoppedError(
+                    f"{self.name} grew while it was read, and its last line has no end yet; "
+                    f"{_AGAIN}"
+                )
+        if self.path is None:
+            return
+        try:
+            found = self.path.stat()
+        except OSError:
+            raise StoppedError(
+                f"{self.name} was moved or deleted while it was read, so it cannot be compared "
+                "with what was read; put it back, then run the same command again"
+            ) from None
+        if not os.path.samestat(found, os.fstat(self._descriptor)):
+            raise StoppedError(
+                f"{self.name} was replaced by another file while it was read; run the same command "
+                "again: it resumes if the new file begins with what was read, and otherwise says "
+                "where they differ"
+            )
+
+    def written_anew(self) -> StoppedError:
+        """The error that ends the reading of a file that another program writes."""
+        return StoppedError(
+            f"{self.name} was written anew while it was read, from byte {self.position:,} or "
+            f"before; {_AGAIN}: it resumes if what was read is unchanged, and otherwise says where "
+            "it differs"
+        )
 
     async def _read(self) -> bytes:
-        descriptor = self._file.fileno()
         try:
-            if (self._waits or os.isatty(descriptor)) and sys.platform != "win32":
+            if (self._waits or os.isatty(self._descriptor)) and sys.platform != "win32":
                 # It can be silent for hours; only this waits for it.
-                await anyio.wait_readable(descriptor)
+                await anyio.wait_readable(self._descriptor)
             else:
                 await anyio.lowlevel.checkpoint()
             # What there is, not waiting until a piece is full.
-            return os.read(descriptor, PIECE)
+            data = os.read(self._descriptor, PIECE)
+            self._compare()
         except OSError as error:
             raise SourceError(
                 f"{self.name} cannot be read beyond byte {self.position:,}: {_reason(error)}"
             ) from error
+        self.position += len(data)
+        if self.size is not None and data:
+            self._piece = data
+            self._digest.update(data)
+        return data
+
+    def _compare(self) -> None:
+        """Compares a regular file that was written to with the last piece of what was read."""
+        found = os.fstat(self._descriptor)
+        if self.size is None or _state(found) == self._seen:
+            return
+        self._seen = _state(found)
+        self.size = found.st_size - self._begin
+        if self.size < self.position:
+            raise StoppedError(
+                f"{self.name} was cut to {self.size:,} bytes while it was read, and "
+                f"{self.position:,} had been read; {_AGAIN}"
+            )
+        place = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        os.lseek(self._descriptor, self._begin + self.position - len(self._piece), os.SEEK_SET)
+        if os.read(self._descriptor, len(self._piece)) != self._piece:
+            raise self.written_anew()
+        os.lseek(self._descriptor, place, os.SEEK_SET)
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int]:
+    """What changes where a file is written to."""
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         if error.errno == errno.ENOENT:
-            return "there is no such file"
+            return "it does not exist"
         return (error.strerror or str(error)).lower()
     return str(error)
