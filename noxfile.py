@@ -81,6 +81,8 @@ DONE = (0, 3)
 WATCHED = (0, 1)
 #: The exit code of a check that could look at nothing, as tests/security/auditing.py has it.
 NOT_RUN = 3
+#: Where the pictures of the guides are.
+SCREENS = Path("overlays", "intercom_data_events", "cli", "screens")
 #: Where `build` leaves the archives, and `tests` a report of each part.
 ARCHIVES = Path("build", "dist")
 REPORTS = Path("build", "tests")
@@ -492,7 +494,7 @@ def screens(session: nox.Session) -> None:
     """Draws the pictures of the guides anew, from real runs: nox -s screens [-- NAME ...]."""
     session.install(*_group("screens"))
     _install_wheel(session, extras="[cli]")
-    session.run("python", "scripts/draw_screens.py", "docs/screens", *session.posargs)
+    session.run("python", "scripts/draw_screens.py", str(SCREENS), *session.posargs)
 
 
 @nox.session(python=PYTHON, default=False)

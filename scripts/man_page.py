@@ -11,7 +11,9 @@ import typer
 from intercom_data_events.cli.app import app
 from intercom_data_events.cli.help import Section, sections, summary, usage
 
-PAGE = Path(__file__).parent.parent / "share" / "man" / "man1" / "intercom-events.1"
+PAGE = Path(__file__).parent.parent.joinpath(
+    "overlays", "intercom_data_events", "cli", "intercom-events.1"
+)
 
 
 def page() -> str:

@@ -44,7 +44,7 @@ def test_each_picture_of_a_guide_is_small_and_needs_no_font_of_the_web():
         for target in re.findall(r"!\[[^]]*\]\(([^)]+\.svg)\)", guide.read_text(encoding="utf-8"))
     ]
 
-    folder = PROJECT / "docs" / "screens"
+    folder = PROJECT / "overlays" / "intercom_data_events" / "cli" / "screens"
     assert {path for path in named if path.parent == folder} == set(folder.iterdir())
     assert len(list(folder.iterdir())) == 6
     for picture in named:

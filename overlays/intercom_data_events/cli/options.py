@@ -26,8 +26,10 @@ from intercom_data_events.version import API_VERSION
 _DECLARED = f"""
 event_name        EVENT_NAME               What happened, such as placed-order.
 file              FILE                     The outbox: the path that the tracker has.
-import.file       FILE                     NDJSON or CSV, also as .gz, or Parquet; - is standard input.
-validate.file     FILE                     NDJSON or CSV, also as .gz, or Parquet; - is standard input.
+import.file       FILE                     NDJSON or CSV, also as .gz, or Parquet; - is standard \
+input.
+validate.file     FILE                     NDJSON or CSV, also as .gz, or Parquet; - is standard \
+input.
 numbers           NUMBER                   The numbers that `outbox dead` shows.
 number            NUMBER                   The number that `outbox dead` shows.
 
@@ -51,8 +53,8 @@ interval          --interval SECONDS       How often --follow asks for events, f
 plot              --plot                   Draw a chart.
 svg               --svg FILE               Write the chart to this file, as SVG.
 format            --format table|json|csv  How to write the result. [default: table]
-import.format     --format ndjson|csv      How the file is written. [default: found out]
-validate.format   --format ndjson|csv      How the file is written. [default: found out]
+import.format     --format ndjson|csv|parquet  How the file is written. [default: found out]
+validate.format   --format ndjson|csv|parquet  How the file is written. [default: found out]
 export.format     --format json|csv        An object in each line, or a table.
 for_spreadsheets  --for-spreadsheets       Put an apostrophe before cells of CSV that a \
 spreadsheet would take for a formula. Not the default, because `import` keeps the apostrophes.
