@@ -129,7 +129,7 @@ def validate(
             stopped = _perform(run, run.check, quiet=quiet)
         finally:
             if run.begun and not as_json:
-                counts = [f"{run.counts['accepted']:,} good", f"{run.counts['refused']:,} not"]
+                counts = [f"{run.counts['accepted']:,} of them good", f"{run.counts['refused']:,} not"]
                 if duplicates := run.counts["duplicate"]:
                     counts.append(f"{duplicates:,} the same event to Intercom as one before")
                 events = output.counted(run.counts.total())
@@ -170,7 +170,7 @@ def _aside(source: Source, path: Path | None, *, new: bool) -> RefusedFile:
         raise UsageError("--refused names the file that is imported: name another place")
     if aside.exists and new:
         raise SourceError(
-            f"{aside.path}, where refused events go, exists from before: import it or move it "
+            f"{aside.path}, where refused events go, is there from before: import it or move it "
             "away, or name another place with --refused"
         )
     return aside

@@ -203,7 +203,7 @@ class Journal:
                 else:
                     digest = token_digest(held, os.urandom(8).hex())
                     with _schema.transaction(journal._connection):
-                        journal._connection.execute(_BEGIN, (source, address, digest))
+                        journal._connection.execute(_BEGIN, (printable(source, None), address, digest))
                     journal._begun = True
             except BaseException:
                 journal._connection.close()
@@ -422,6 +422,7 @@ def _connected(place: Path) -> sqlite3.Connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         _schema.secure(connection)
         connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+        connection.execute("PRAGMA page_size = 1024")  # Of a new file: small appends.
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("COMMIT")
