@@ -79,7 +79,7 @@ def import_file(
                 run, send, quiet=quiet, quota=lambda: None if client is None else client.rate_limit
             )
         except SourceError as error:
-            if run.sent:
+            if client is not None and run.sent:
                 raise StoppedError(str(error)) from error
             raise
         finally:
