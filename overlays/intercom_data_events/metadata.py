@@ -49,12 +49,25 @@ MAX_KEYS = 10
 _DATE_SUFFIXES = ("_date", "_at")
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 _SCHEMES = ("http://", "https://")
-# ISO 4217, as of 2026: currencies without a minor unit of one hundredth.
+# ISO 4217, as of 2026, and two that ended shortly before: currencies by the decimals of an amount.
 _DECIMALS = {
     0: "bif clp djf gnf isk jpy kmf krw pyg rwf ugx uyi vnd vuv xaf xof xpf",
+    2: "aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bmd bnd bob bov brl bsd btn bwp "
+    "byn bzd cad cdf che chf chw cny cop cou crc cup cve czk dkk dop dzd egp ern etb eur fjd fkp "
+    "gbp gel ghs gip gmd gtq gyd hkd hnl htg huf idr ils inr irr jmd kes kgs khr kpw kyd kzt lak "
+    "lbp lkr lrd lsl mad mdl mga mkd mmk mnt mop mru mur mvr mwk mxn mxv myr mzn nad ngn nio nok "
+    "npr nzd pab pen pgk php pkr pln qar ron rsd rub sar sbd scr sdg sek sgd shp sle sos srd ssp "
+    "stn svc syp szl thb tjs tmt top try ttd twd tzs uah usd usn uyu uzs ved ves wst xad xcd xcg "
+    "yer zar zmw zwg",
     3: "bhd iqd jod kwd lyd omr tnd",
     4: "clf uyw",
 }
+
+
+def decimals_of(currency: str) -> int | None:
+    """Returns how many decimals ISO 4217 gives a currency; None for one that it does not list."""
+    code = currency.lower()
+    return next((number for number, codes in _DECIMALS.items() if code in codes.split()), None)
 
 
 def _plain(value: Any) -> Any:
@@ -158,8 +171,8 @@ class MonetaryAmount:
                 f"{check.short_repr(amount)} of type {type(amount).__name__}; "
                 "pass a string such as '29.99', which is exact"
             )
-        code = currency.lower()
-        decimals = next((n for n, codes in _DECIMALS.items() if code in codes.split()), 2)
+        decimals = decimals_of(currency)
+        decimals = 2 if decimals is None else decimals
         # Every rounding is an error.
         exact = Context(prec=60, Emax=60, traps=[Inexact, InvalidOperation, Overflow, Underflow])
         try:

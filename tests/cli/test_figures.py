@@ -190,12 +190,12 @@ def send_some():
 DRAINS = {
     "done": (lambda: Plan(), [], (1,)),
     "Ctrl-C": (lambda: Plan({30: interrupt}, otherwise=endlessly(None)), [], (130,)),
-    "time": (lambda: Plan({30: lambda: SLOW}), ["--timeout", "0.5"], (3,)),
+    "time": (lambda: Plan({30: lambda: SLOW}), ["--max-time", "0.5"], (3,)),
     "an outage": (
         lambda: Plan(
             dict.fromkeys(range(1, 20), lambda: None), otherwise=endlessly(Fault.failing(503))
         ),
-        ["--timeout", "1"],
+        ["--max-time", "1"],
         (3,),
     ),
     "a denied token": (

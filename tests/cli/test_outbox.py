@@ -263,7 +263,7 @@ def test_what_was_held_back_is_sent_at_once(emulator, command):
     keep(0)
     with opened() as box:
         box.nack(box.claim(time.time()), 600, time.time())
-    assert command("outbox", "drain", FILE, "--timeout", PATIENCE).code == 0
+    assert command("outbox", "drain", FILE, "--max-time", PATIENCE).code == 0
     assert times(emulator) == [NOON]
 
 
@@ -288,7 +288,7 @@ def test_time_can_be_limited(serve, command, monkeypatch):
     monkeypatch.setattr(commands, "GRACE", 0)
     emulator = serve(faults=Plan({1: lambda: SLOW}))
     keep(0, 1)
-    done = command("outbox", "drain", FILE, "--timeout", "0.5", "--concurrency", "1", "--json")
+    done = command("outbox", "drain", FILE, "--max-time", "0.5", "--concurrency", "1", "--json")
     assert done.code == 3
     assert done.err == "The time is over: what is left stays in the outbox.\n"
     assert (done.json["sent"], done.json["left"]) == (0, 2)
@@ -314,7 +314,7 @@ def test_that_intercom_is_away_is_told_and_that_it_is_back(serve, command, monke
 def test_nothing_is_lost_where_intercom_stays_away(serve, command):
     serve(faults=Plan(otherwise=iter(lambda: Fault.failing(503), None)))
     keep(*range(5))
-    done = command("outbox", "drain", FILE, "--max-retries", "0", "--timeout", "1.5")
+    done = command("outbox", "drain", FILE, "--max-retries", "0", "--max-time", "1.5")
     assert done.code == 3
     assert "Nothing gets through at the moment, and 5 wait" in done.err
     assert "5 left" in done.out
@@ -415,8 +415,8 @@ def test_events_go_where_they_were_to_go(emulator, command):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--timeout", "-1"],
-        ["--timeout", "nan"],
+        ["--max-time", "-1"],
+        ["--max-time", "nan"],
         ["--concurrency", "0"],
         ["--concurrency", "1001"],
         ["--quota-share", "2"],
@@ -551,7 +551,7 @@ def test_what_another_process_is_sending_is_waited_for_and_told(emulator, comman
     keep(0, 1)
     with opened() as box:
         taken = box.claim(time.time())
-        done = command("outbox", "drain", FILE, "--timeout", "1.5")
+        done = command("outbox", "drain", FILE, "--max-time", "1.5")
         assert done.code == 3
         assert done.err.count("Waiting for the last ones: 1 being sent") == 1
         assert times(emulator) == [NOON + 1]

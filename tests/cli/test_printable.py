@@ -69,13 +69,11 @@ def test_wrong_arguments_are_repeated_printable(way, emulator, command, ndjson, 
         assert all(line.isprintable() for line in lines(said)), said
 
 
-def test_usage_and_hint_stay_lines_of_their_own(command):
+def test_a_mistake_and_where_help_is_are_lines_of_their_own(command):
     # Not ESC, whose sequences old versions of click leave out.
     assert command("list", "--no\x07").err.splitlines() == [
-        "Usage: intercom-events list [OPTIONS]",
-        "Try 'intercom-events list -h' for help.",
-        "",
-        "Error: No such option: --no\\x07",
+        "Error: there is no option --no\\x07",
+        "For help, run: intercom-events list --help",
     ]
 
 

@@ -46,7 +46,10 @@ def test_each_request_is_a_line_for_those_who_debug(call, logged):
 
     records = logged()
     assert [level for level, _ in records] == ["DEBUG"] * 4
-    said = [re.fullmatch(r"(.+) in \d+\.\d{3} s", message).group(1) for _, message in records]
+    said = [
+        re.match(r"(.+) in \d+\.\d{3} s, request id [0-9a-f-]{36}$", message).group(1)
+        for _, message in records
+    ]
     assert said == [
         "POST /events 202",
         "GET /events 200",

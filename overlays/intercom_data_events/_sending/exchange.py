@@ -27,6 +27,8 @@ from intercom_data_events._sending.steps import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from intercom_data_events._sending.pacing import RateLimiter, Reservation
     from intercom_data_events._sending.secret import Secret
     from intercom_data_events._sending.session import ProcessState, Session
@@ -39,7 +41,7 @@ T = TypeVar("T")
 
 # The headers that are read of every answer.
 _QUOTA = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
-_HEADERS = {b"date", b"intercom-version", b"retry-after", *_QUOTA}
+_HEADERS = {b"date", b"intercom-version", b"retry-after", b"x-request-id", *_QUOTA}
 # Seconds. With less of the deadline left after a wait, no further attempt is made.
 _LEAST_LEFT = 0.1
 # Reading and the standard library raise these for an answer that is not as described; they have no
@@ -225,8 +227,10 @@ class Exchange(Generic[T]):
         session.note(headers, self.settings.version)
         # The engine of a disabled client logs the request instead of sending it.
         if log.isEnabledFor(logging.DEBUG) and session.enabled:
-            label = self.operation.label
-            log.debug("%s %d in %.3f s", label, answer.status_code, clock.monotonic() - begun)
+            log.debug(
+                "%s %d in %.3f s%s", self.operation.label, answer.status_code,
+                clock.monotonic() - begun, self._request_id(headers),
+            )  # fmt: skip
         if not 200 <= answer.status_code < 300:
             return self._failed(answer, answer.problem)
         try:
@@ -286,6 +290,12 @@ class Exchange(Generic[T]):
         route = Route(self.settings, self.session)
         version = self.settings.version
         return failed_attempt(self.operation, answer, problem, route, version, self._token)
+
+    def _request_id(self, headers: Mapping[str, str]) -> str:
+        """Returns the id of a request, for logs, where it can only be an id."""
+        given = redacted_text(headers.get("x-request-id", ""), self._token)
+        is_id = len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum()
+        return f", request id {given}" if is_id else ""
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
         """Completes the error of the last attempt with the totals of all attempts."""

@@ -1,11 +1,12 @@
-"""The package's log: how it names failures, and INTERCOM_LOG, which shows it on stderr."""
+"""The package's log: how it names failures, and what shows it on stderr."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from intercom_data_events._validation import printable, short_repr
 from intercom_data_events.errors import (
@@ -40,6 +41,20 @@ def show_log() -> None:
         handler = _StderrHandler()
         handler.setFormatter(logging.Formatter(_FORMAT))
         log.addHandler(handler)
+        log.setLevel(level)
+
+
+@contextmanager
+def shown_requests() -> Iterator[None]:
+    """Shows the log on stderr for a while, with each request, answer, retry and wait."""
+    level, handler = log.level, _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
         log.setLevel(level)
 
 

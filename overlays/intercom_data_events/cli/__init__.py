@@ -10,24 +10,27 @@ import os
 import sys
 
 
-def main() -> None:
-    """Runs ``intercom-events`` with the arguments of the process, and ends it.
+def main(prog: str = "intercom-events") -> None:
+    """Runs the command line with the arguments of the process, and ends the process.
+
+    Args:
+        prog: What the program was called as, for its help.
 
     Raises:
         SystemExit: Always, with the exit code.
     """
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # Closed by whoever started this.
+        if getattr(sys, name) is None:  # The parent process closed it.
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123  # until the end
     try:
-        code = _run()
+        code = _run(prog)
     except KeyboardInterrupt:  # Before there was a command to end.
         code = 130
-    _let_go()
+    _flush()
     sys.exit(code)
 
 
-def _run() -> int:
+def _run(prog: str) -> int:
     try:
         from intercom_data_events.cli.app import run
     except ModuleNotFoundError as error:
@@ -37,13 +40,13 @@ def _run() -> int:
             f"intercom-events needs {error.name}, which comes with an extra: "
             "pip install 'intercom-data-events[cli]'"
         )
-    # Not all that an event can say can be said in every encoding.
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # nobody has replaced it
-    return run(sys.argv[1:])
+    # Some characters of events do not exist in every encoding.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is not replaced yet
+    return run(sys.argv[1:], prog)
 
 
-def _let_go() -> None:
-    """Has Python not try again, as it ends, to write what could not be written."""
+def _flush() -> None:
+    """Writes what is left; Python does not try again, as it ends, where that failed."""
     for stream in (sys.__stdout__, sys.__stderr__):
         if stream is None:
             continue

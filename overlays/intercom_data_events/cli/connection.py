@@ -1,46 +1,92 @@
-"""What a command is told of Intercom: token, address, version; from flags and the environment."""
+"""What a command is told of Intercom: token, address, version; from options and the environment."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import sys
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
 from attrs import frozen
+from typer import Option
 
 from intercom_data_events import ConfigurationError
 from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events._sending.settings import resolve_address, resolve_enabled
+from intercom_data_events.version import API_VERSION
+
+
+class Region(StrEnum):
+    """Where a workspace's data is kept."""
+
+    US = "us"
+    EU = "eu"
+    AU = "au"
+
+
+def _option(*names: str, help: str, metavar: str | None = None) -> Any:
+    return Option(*names, help=help, metavar=metavar, rich_help_panel="Connection options")
 
 
 @frozen(kw_only=True)
 class Connection:
-    """The settings that flags give; None leaves one to the environment.
+    """The settings that options give; None leaves one to the environment.
 
-    Attributes:
-        region: "us", "eu" or "au".
-        base_url: The API's address, instead of a region's.
-        version: The API version.
-        timeout: Seconds for one try.
-        deadline: Seconds for all tries of a request.
-        max_retries: How often a failed request is made again.
-        quota_share: The part of the app's quota to use.
-        dry_run: Whether nothing is to be sent.
-        pace: Whether to wait for room within the rate limit.
-        allow_http: Whether http:// may lead to other machines; False leaves it to the environment.
+    What an attribute means, its option says; `options.connecting` gives commands these options.
     """
 
-    region: str | None = None
-    base_url: str | None = None
-    version: str | None = None
-    timeout: float | None = None
-    deadline: float | None = None
-    max_retries: int | None = None
-    quota_share: float | None = None
-    dry_run: bool = False
-    pace: bool = True
-    allow_http: bool = False
+    region: Annotated[
+        Region | None,
+        _option(
+            help="Where the workspace's data is kept. [env: INTERCOM_REGION] [default: us]",
+            metavar="us|eu|au",
+        ),
+    ] = None
+    base_url: Annotated[
+        str | None,
+        _option(
+            help="The API's address, instead of a region. [env: INTERCOM_BASE_URL]", metavar="URL"
+        ),
+    ] = None
+    allow_http: Annotated[
+        bool,
+        _option(
+            "--allow-http",
+            help="Also send to other machines over http://, which does not encrypt the access "
+            "token. [env: INTERCOM_ALLOW_HTTP]",
+        ),
+    ] = False
+    api_version: Annotated[
+        str | None,
+        _option(
+            help=f"The API version. [env: INTERCOM_VERSION] [default: {API_VERSION}]",
+            metavar="VERSION",
+        ),
+    ] = None
+    timeout: Annotated[
+        float, _option(help="Time limit for each attempt of a request.", metavar="SECONDS")
+    ] = 30
+    deadline: Annotated[
+        float, _option(help="Time limit for all attempts of an event.", metavar="SECONDS")
+    ] = 120
+    max_retries: Annotated[
+        int, _option(help="How often a failed request is repeated.", metavar="NUMBER")
+    ] = 4
+    quota_share: Annotated[
+        float, _option(help="The part of the app's rate limit to use.", metavar="PART")
+    ] = 1
+    no_pace: Annotated[
+        bool, _option("--no-pace", help="Send without waiting for room within the rate limit.")
+    ] = False
+    dry_run: Annotated[
+        bool,
+        _option("--dry-run", help="Check everything and send nothing. [env: INTERCOM_DISABLED]"),
+    ] = False
+    verbose: Annotated[
+        bool,
+        _option("--verbose", "-v", help="Show each request and its answer on standard error."),
+    ] = False
 
     @property
     def sends(self) -> bool:
@@ -66,19 +112,16 @@ class Connection:
         Raises:
             ConfigurationError: There is no access token, and nobody to ask for one.
         """
-        named = {
+        options: dict[str, Any] = {
             "region": self.region,
             "base_url": self.base_url,
-            "version": self.version,
+            "version": self.api_version,
             "timeout": self.timeout,
             "deadline": self.deadline,
             "max_retries": self.max_retries,
             "quota_share": self.quota_share,
-            "pace": self.pace,
+            "pace": not self.no_pace,
             "allow_http": self.allow_http or None,
-        }
-        options: dict[str, Any] = {
-            name: value for name, value in named.items() if value is not None
         }
         if not self.sends:
             return {**options, "enabled": False}

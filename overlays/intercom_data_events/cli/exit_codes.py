@@ -21,32 +21,37 @@ from intercom_data_events.errors import (
 
 
 class Exit(IntEnum):
-    """What a command ends with."""
+    """What a command ends with; `EXIT_CODES` says what each means."""
 
-    #: Everything was done.
     DONE = 0
-    #: Something was refused: an event, a contact, a line of a file.
     REFUSED = 1
-    #: Nothing was done: the arguments, the settings or the file make no sense.
     USAGE = 2
-    #: Not everything was done: running the same command again goes on.
     FAILED = 3
-    #: Intercom does not accept the access token, or does not let it do this.
     DENIED = 4
-    #: Stopped by a person or a signal.
     INTERRUPTED = 130
 
 
+#: What each code means, for ``--help``.
+EXIT_CODES = {
+    Exit.DONE: "done",
+    Exit.REFUSED: "something was rejected, in this run or an earlier one",
+    Exit.USAGE: "nothing was done: wrong arguments, settings or file",
+    Exit.FAILED: "incomplete: run the same command again to resume",
+    Exit.DENIED: "Intercom does not accept the access token, its plan or permissions",
+    Exit.INTERRUPTED: "interrupted",
+}
+
+
 class UsageError(Exception):
-    """Arguments that make no sense together, or one that cannot be understood."""
+    """Arguments that contradict each other, or one that cannot be read."""
 
 
 class StoppedError(Exception):
-    """What ended before its end; what was done is noted, and running it again goes on."""
+    """Work that stopped before its end; running the same command again resumes it."""
 
 
 def exit_code(error: IntercomError) -> Exit:
-    """Returns what a command ends with that ended in an error."""
+    """Returns the exit code for an error that ended a command."""
     if isinstance(error, OutboxError):
         return Exit.FAILED if isinstance(error, OutboxLockedError) else Exit.USAGE
     if isinstance(error, InvalidInputError):
@@ -60,10 +65,3 @@ def exit_code(error: IntercomError) -> Exit:
         if denies_access(codes, error.status_code):
             return Exit.DENIED
     return Exit.FAILED
-
-
-#: For ``--help``.
-EXIT_CODES = """\
-Exit codes: 0 done; 1 something was refused, now or in runs before; 2 nothing was done: wrong
-arguments, settings or file; 3 incomplete: run the same command again to resume; 4 Intercom does not
-accept the access token, or its permissions or plan; 130 interrupted."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from enum import StrEnum
+from functools import wraps
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from attrs import fields
 
+from intercom_data_events._sending.logs import shown_requests
+from intercom_data_events.cli.connection import Connection
+from intercom_data_events.cli.exit_codes import UsageError
 from intercom_data_events.cli.importer.records import Format
-
-
-class Region(StrEnum):
-    """Where a workspace's data is kept."""
-
-    US = "us"
-    EU = "eu"
-    AU = "au"
+from intercom_data_events.cli.output import Shape
 
 
 class Written(StrEnum):
@@ -26,39 +28,13 @@ class Written(StrEnum):
     CSV = "csv"
 
 
-RegionOption = Annotated[
-    Region | None,
-    typer.Option(help="Where the workspace's data is kept [env: INTERCOM_REGION; else us]."),
-]
-BaseUrlOption = Annotated[
-    str | None,
-    typer.Option(help="The API's address, instead of a region's [env: INTERCOM_BASE_URL]."),
-]
-AllowHttpOption = Annotated[
-    bool,
+ShapeOption = Annotated[
+    Shape | None,
     typer.Option(
-        "--allow-http",
-        help="Send to other machines over http:// too, which does not encrypt the access token "
-        "[env: INTERCOM_ALLOW_HTTP].",
+        "--format", help="How to write the result. [default: table]", metavar="table|json|csv"
     ),
 ]
-VersionOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The API version, such as 2.14 [env: INTERCOM_VERSION; else the newest known]."
-    ),
-]
-TimeoutOption = Annotated[
-    float | None, typer.Option(help="Seconds that one try of a request may take [else 30].")
-]
-RetriesOption = Annotated[
-    int | None, typer.Option(help="How often a failed request is made again [else 4].")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-DryRunOption = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Check everything, and send nothing [env: INTERCOM_DISABLED]."),
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 UserIdOption = Annotated[
     str | None, typer.Option(help="The contact, by your own identifier.", metavar="ID")
 ]
@@ -72,42 +48,109 @@ IdOption = Annotated[
 SinceOption = Annotated[
     str | None,
     typer.Option(
-        help="Only events from then on: 7d, 12h, 2026-01-31, or a whole time (UTC where it names "
-        "no offset).",
+        help="Only events from then on: 7d, 12h, 2026-01-31 or 2026-01-31T12:00:00Z (UTC unless it "
+        "has an offset).",
         metavar="TIME",
     ),
 ]
 SvgOption = Annotated[
     Path | None, typer.Option(help="Write the chart to this file, as SVG.", metavar="FILE")
 ]
-PlotOption = Annotated[bool, typer.Option("--plot", help="Draw what happened when.")]
+PlotOption = Annotated[bool, typer.Option("--plot", help="Draw a chart.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 FormatOption = Annotated[
     Format | None,
-    typer.Option(help="How the file is written [else found out from its beginning]."),
-]
-QuotaShareOption = Annotated[
-    float | None,
-    typer.Option(help="The part of the app's rate limit to use, up to 1.", metavar="PART"),
-]
-NoPaceOption = Annotated[
-    bool, typer.Option("--no-pace", help="Send without waiting for room within the rate limit.")
+    typer.Option(
+        help="How the file is written. [default: found out from its beginning]",
+        metavar="|".join(Format),
+    ),
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Where to [else standard output].", metavar="FILE"),
+    typer.Option(
+        "--output", "-o", help="Where to write it. [default: standard output]", metavar="FILE"
+    ),
 ]
 OutboxArgument = Annotated[
-    Path, typer.Argument(help="The outbox: what the tracker was given.", metavar="FILE")
+    Path, typer.Argument(help="The outbox: the path that the tracker has.", metavar="FILE")
 ]
 DeadLettersArgument = Annotated[
     list[int] | None,
-    typer.Argument(help="Their numbers, as `outbox dead` shows them.", metavar="NUMBER"),
+    typer.Argument(help="The numbers that `outbox dead` shows.", metavar="NUMBER"),
 ]
 StampOption = Annotated[
     bool,
     typer.Option(
         "--stamp-now",
-        help="Take the present second for events without created_at, which are refused otherwise.",
+        help="Use the current time for events without created_at, which are rejected otherwise.",
     ),
 ]
+
+
+def shape_of(format: Shape | None, *, as_json: bool) -> Shape:
+    """Returns how to write a result, by --format and --json, which is short for --format json.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+    if as_json and format not in (None, Shape.JSON):
+        raise UsageError(f"--json means --format json, but --format is {format}; leave out one")
+    return Shape.JSON if as_json else format or Shape.TABLE
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether arguments ask for JSON, also where the rest of them cannot be understood."""
+    return (
+        "--json" in arguments
+        or "--format=json" in arguments
+        or (("--format", "json") in pairwise(arguments))
+    )
+
+
+# Options that only commands which send have, and those which send much.
+_SENDING = {"dry_run"}
+_PACING = {"deadline", "quota_share", "no_pace"}
+
+
+def connecting(
+    *, sends: bool = False, paces: bool = False, **defaults: object
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of a connection, behind its own, and hands it the Connection.
+
+    Args:
+        sends: Whether the command sends events, so that it has --dry-run.
+        paces: Whether it sends many: it has --deadline, --quota-share and --no-pace, too.
+        **defaults: Defaults of settings that are others than those of a Connection.
+
+    Returns:
+        A decorator for a command whose parameter ``connection`` is a Connection.
+    """
+    left_out = (set() if sends else _SENDING) | (set() if paces else _PACING)
+    hints = get_type_hints(Connection, include_extras=True)
+    settings = [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(one.name, one.default),
+            annotation=hints[one.name],
+        )
+        for one in fields(Connection)
+        if one.name not in left_out
+    ]
+
+    def merge(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.name != "connection"]
+
+        @wraps(command)
+        def merged(*_: object, **given: Any) -> None:
+            connection = Connection(**{one.name: given.pop(one.name) for one in settings})
+            with shown_requests() if connection.verbose else nullcontext():
+                command(connection=connection, **given)
+
+        del merged.__wrapped__
+        merged.__signature__ = signature.replace(parameters=[*own, *settings])  # type: ignore[attr-defined]
+        merged.__annotations__ = {one.name: one.annotation for one in (*own, *settings)}
+        return merged
+
+    return merge

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from intercom_data_events import MonetaryAmount, RichLink
 from intercom_data_events._validation import printable
 from intercom_data_events.event import to_json as event_json
+from intercom_data_events.metadata import decimals_of
+
+_SIGNS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
+
+
+class Shape(StrEnum):
+    """How a command writes what it found: for people, or for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
 
 
 def cell(text: str, style: str = "") -> Text:
@@ -45,16 +60,35 @@ def to_json(value: object) -> str:
 
 
 def message(text: str) -> None:
-    """Writes a message, one printable line on standard error, where anybody reads it."""
-    # That nobody does is no reason to stop what is being done.
+    """Writes a message, printable, on standard error; on a terminal it is wrapped at blanks."""
+    _on_stderr(cell(text))
+
+
+def error(text: str) -> None:
+    """Writes what went wrong on standard error, marked in colour on a terminal."""
+    _on_stderr(Text.assemble(("Error:", "bold red"), " ", cell(text)))
+
+
+def page(text: str) -> None:
+    """Writes lines of our own, already laid out, on standard error."""
     with suppress(OSError, ValueError):
-        sys.stderr.write(f"{printable(text, None)}\n")
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def _on_stderr(text: Text) -> None:
+    # A reader that has gone away does not stop the work.
+    with suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            Console(file=sys.stderr, highlight=False).print(text)
+        else:
+            sys.stderr.write(f"{text.plain}\n")
         sys.stderr.flush()
 
 
 def _as_json(value: object) -> object:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} is not for JSON")
 
 
@@ -79,6 +113,77 @@ def is_ascii() -> bool:
     return not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
+def rows(shape: Shape, columns: Mapping[str, str], records: Iterable[Mapping[str, object]]) -> None:
+    """Writes records as a table, as one line of JSON each, or as CSV.
+
+    Args:
+        shape: Which of them.
+        columns: The keys to show, in order, and their headings in a table. CSV has the keys as its
+            header; JSON has all keys of a record.
+        records: What to write. JSON and CSV are written as they come.
+    """
+    match shape:
+        case Shape.JSON:
+            for record in records:
+                result_json(record)
+        case Shape.CSV:
+            _csv_line(list(columns))
+            for record in records:
+                _csv_line([_plain(record.get(key)) for key in columns])
+        case Shape.TABLE:
+            draw(_table(columns, list(records)))
+
+
+def _csv_line(values: Sequence[object]) -> None:
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="").writerow(values)
+    text = line.getvalue()
+    if sys.stdout.isatty():
+        result(text)
+    else:  # Data is written as it is; only a terminal could be steered by it.
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return _as_json(value) if isinstance(value, datetime) else to_json(value)
+
+
+def _table(columns: Mapping[str, str], records: Sequence[Mapping[str, object]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for key, heading in columns.items():
+        kinds = {type(record.get(key)) for record in records} - {type(None)}
+        table.add_column(
+            heading,
+            justify="right" if kinds and kinds <= {int, float, MonetaryAmount} else "left",
+            no_wrap=bool(kinds) and kinds <= {int, float, MonetaryAmount, datetime},
+            overflow="fold",
+        )
+    for record in records:
+        table.add_row(*(cell(_shown(record.get(key))) for key in columns))
+    return table
+
+
+def money(amount: int, currency: str) -> str:
+    """Returns an amount of minor currency units as people write it: ``$510.44``, ``510.44 CHF``."""
+    code, decimals = currency.lower(), decimals_of(currency)
+    if decimals is None:
+        return f"{amount:,} minor units of {code.upper()}"
+    units, rest = divmod(abs(amount), 10**decimals)
+    text = f"{units:,}.{rest:0{decimals}}" if decimals else f"{units:,}"
+    minus, sign = "-" if amount < 0 else "", _SIGNS.get(code, "")
+    if not sign or (is_ascii() and not sign.isascii()):
+        return f"{minus}{text} {code.upper()}"
+    return f"{minus}{sign}{text}"
+
+
+def moment(value: datetime | None) -> str:
+    """Returns a time as people read it, in UTC, or a dash."""
+    return "-" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def second(moment: datetime | None) -> str:
     """Returns a time as tables show it, or a dash of the same width."""
     return f"{'-':19}" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
@@ -88,20 +193,27 @@ def event_line(
     name: str | None, created_at: datetime | None, metadata: Mapping[str, object]
 ) -> Text:
     """An event on one line; with colours, where they are shown."""
-    text = Text.assemble((second(created_at), "dim"), "  ", cell(name or "-", "bold"))
+    text = Text.assemble((moment(created_at), "dim"), "  ", cell(name or "-", "bold"))
     for key, value in metadata.items():
         text.append_text(cell(f"  {key}=", "cyan")).append_text(cell(_shown(value)))
     return text
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, MonetaryAmount):
-        return f"{value.amount} {value.currency}"
-    if isinstance(value, RichLink):
-        return f"{value.value} <{value.url}>"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%dT%H:%M:%SZ}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    match value:
+        case None:
+            return "-"
+        case str():
+            return value
+        case MonetaryAmount():
+            return money(value.amount, value.currency)
+        case RichLink():
+            return f"{value.value} <{value.url}>"
+        case datetime():
+            return moment(value)
+        case int() if not isinstance(value, bool):
+            return f"{value:,}"
+    return json.dumps(value, ensure_ascii=False, default=_as_json)
 
 
 def duration(seconds: float) -> str:

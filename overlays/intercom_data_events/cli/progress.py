@@ -9,23 +9,21 @@ from types import TracebackType
 from typing import Self
 
 from attrs import define
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from intercom_data_events import RateLimit
 from intercom_data_events._validation import printable
-from intercom_data_events.cli.output import cell, duration, message
+from intercom_data_events.cli.output import cell, counted, message
 
 # Seconds between two plain lines of progress.
 _EVERY = 10.0
+# Columns: of the bar, of the name at least, and of a terminal that has room for a bar.
+_BAR, _NAME, _ROOMY = 10, 12, 60
 
 
 @define
@@ -34,9 +32,9 @@ class Advance:
 
     Attributes:
         done: Bytes that have been read.
-        total: Bytes that there are, or None where nobody knows.
+        total: Bytes to read, or None where that is unknown.
         events: Events that have an outcome.
-        refused: How many of them were refused.
+        refused: How many of them were rejected.
         failed: How many failed.
         rate_limit: As last seen.
     """
@@ -54,37 +52,28 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
 
     Args:
         name: What is worked on.
-        quiet: Whether nothing is to be seen.
+        quiet: Whether to show nothing.
     """
 
     def __init__(self, name: str, *, quiet: bool) -> None:
         self._name = printable(name, None)
         self._begun = self._told = time.monotonic()
-        self._shown = 0
         self._quiet = quiet
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        if not quiet and sys.stderr.isatty():
-            self._bar = Progress(
-                # The name gives way first, so that what changes is always to be seen.
-                TextColumn(
-                    "{task.description}",
-                    markup=False,
-                    table_column=Column(no_wrap=True, overflow="ellipsis", max_width=24),
-                ),
-                BarColumn(bar_width=16),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[told]}", markup=False, table_column=Column(no_wrap=True)),
-                TimeRemainingColumn(compact=True),
-                console=Console(file=sys.stderr, highlight=False),
+        self._advance = Advance(0, None, 0, 0, 0, None)
+        self._live: Live | None = None
+        self._console = Console(file=sys.stderr, highlight=False)
+        if not quiet and sys.stderr.isatty() and self._console.is_interactive:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._drawn,
+                refresh_per_second=10,
                 transient=True,
             )
 
     def __enter__(self) -> Self:
         """Shows it."""
-        if self._bar is not None:
-            self._task = self._bar.add_task(self._name, total=None, told="")
-            self._bar.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
@@ -94,45 +83,74 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         traceback: TracebackType | None,
     ) -> None:
         """Takes the bar away; the report follows."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def tell(self, text: str) -> None:
         """Writes a message without breaking the bar."""
-        if self._bar is None:
+        if self._live is None:
             message(text)
         else:
-            self._bar.console.print(cell(text))
+            self._console.print(cell(text))
 
     def show(self, advance: Advance) -> None:
         """Shows how far it has come; cheap to call often."""
-        if self._quiet:
-            return
+        self._advance = advance
         now = time.monotonic()
-        if now - self._told < (0.1 if self._bar is not None else _EVERY):
+        if self._quiet or self._live is not None or now - self._told < _EVERY:
             return
         self._told = now
-        told = self._said(advance, now)
-        if self._bar is None or self._task is None:
-            part = f" ({advance.done / advance.total:.0%})" if advance.total else ""
-            left = _time_left(advance, now - self._begun)
-            message(f"{self._name}{part}: {told}{left}")
-        else:
-            self._bar.update(self._task, completed=advance.done, total=advance.total, told=told)
+        message(f"{self._name}: {', '.join(text for _, text in self._parts())}")
 
-    def _said(self, advance: Advance, now: float) -> str:
-        seconds = max(now - self._begun, 0.001)
-        parts = [f"{advance.events:,} events", f"{advance.events / seconds:,.0f}/s"]
+    def _parts(self) -> list[tuple[int, str]]:
+        """What to tell, in order, each with its rank; the highest is left out first."""
+        advance, seconds = self._advance, max(time.monotonic() - self._begun, 0.001)
+        parts = [(0, f"{advance.done / advance.total:.0%}")] if advance.total else []
+        parts.append((1, counted(advance.events)))
+        parts.append((5, f"{advance.events / seconds:,.0f}/s"))
         if advance.refused:
-            parts.append(f"{advance.refused:,} refused")
+            parts.append((3, f"{advance.refused:,} rejected"))
         if advance.failed:
-            parts.append(f"{advance.failed:,} failed")
+            parts.append((4, f"{advance.failed:,} failed"))
         if (limit := advance.rate_limit) is not None:
-            parts.append(f"quota {limit.remaining:,} of {limit.limit:,} left")
-        return ", ".join(parts)
+            parts.append((6, f"quota {limit.remaining:,}"))
+        if advance.total and advance.done:
+            left = seconds / advance.done * (advance.total - advance.done)
+            parts.append((2, f"{_clock(left)} to go"))
+        return parts
+
+    def _drawn(self) -> RenderableType:
+        """The line of progress, in the terminal's width: first the name shrinks, then parts go."""
+        width, parts = self._console.width, self._parts()
+        between = " · " if self._console.encoding.startswith("utf") else ", "
+        bar = _BAR if width >= _ROOMY else 0
+        room = width - bar - 2  # Blanks around the bar.
+        while len(parts) > 1 and _width(parts, between) > room - min(_NAME, cell_len(self._name)):
+            parts.remove(max(parts))
+        name = Text(self._name, no_wrap=True)
+        name.truncate(max(room - _width(parts, between), 1), overflow="ellipsis")
+        line = Table.grid(padding=(0, 1, 0, 0))
+        told = Text(between.join(text for _, text in parts), no_wrap=True, overflow="crop")
+        if not bar:
+            line.add_row(name, told)
+            return line
+        total = self._advance.total
+        line.add_row(
+            name,
+            ProgressBar(
+                total, self._advance.done, _BAR, pulse=total is None, complete_style="magenta"
+            ),
+            told,
+        )
+        return line
 
 
-def _time_left(advance: Advance, seconds: float) -> str:
-    if not advance.total or not advance.done:
-        return ""
-    return f", {duration(seconds / advance.done * (advance.total - advance.done))} to go"
+def _width(parts: list[tuple[int, str]], between: str) -> int:
+    return cell_len(between.join(text for _, text in parts))
+
+
+def _clock(seconds: float) -> str:
+    """Returns a duration as ``0:17`` or ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -60,7 +60,7 @@ def drain(
         IntercomError: Intercom accepts no event at all: the token, the version.
     """
     if timeout is not None and not timeout >= 0:
-        raise UsageError(f"--timeout must be seconds, 0 or more, not {timeout}")
+        raise UsageError(f"--max-time must be a number of seconds of at least 0, not {timeout}")
     # Looked at first, so that a person is not asked for a token in vain.
     with Outbox(file) as box:
         found = box.status()

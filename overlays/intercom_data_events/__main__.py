@@ -1,0 +1,6 @@
+"""``python -m intercom_data_events`` is ``intercom-events``."""
+
+from intercom_data_events.cli import main
+
+if __name__ == "__main__":
+    main("python -m intercom_data_events")

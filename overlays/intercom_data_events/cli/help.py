@@ -1,0 +1,134 @@
+"""How help is laid out: sections of paragraphs and definitions, for a terminal or a manual page.
+
+It is click's help but for what click cuts or breaks: no word is broken, also at its hyphens, and no
+summary of a command ends in an ellipsis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+from typing import Any
+
+from attrs import frozen
+from typer.core import TyperCommand, TyperGroup
+
+# Columns that the names of options and commands take at most.
+_NAMES = 26
+
+
+@frozen
+class Section:
+    """A part of a help page.
+
+    Attributes:
+        title: Its heading; empty for the description.
+        paragraphs: Texts to wrap.
+        definitions: Names, and what they mean.
+        lines: What is shown as it is.
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    definitions: Sequence[tuple[str, str]] = ()
+    lines: Sequence[str] = ()
+
+
+def sections(command: Any, context: Any) -> Iterator[Section]:
+    """What the help of a command or group says, in order; the usage comes before it."""
+    yield Section("", [" ".join(one.split()) for one in (command.help or "").split("\n\n")])
+    options: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for parameter in command.get_params(context):
+        if (record := parameter.get_help_record(context)) is not None:
+            kind = f"{parameter.param_type_name}s".capitalize()
+            title = getattr(parameter, "rich_help_panel", None) or kind
+            meaning = re.sub(r"(\d+)<=x<=(\d+)", r"\1 to \2", " ".join(record[1].split()))
+            options.setdefault(title, []).append((_name(parameter), meaning))
+    yield from (Section(title, definitions=rows) for title, rows in options.items() if rows)
+    if commands := getattr(command, "commands", None):
+        yield Section(
+            "Commands", definitions=[(name, summary(one)) for name, one in commands.items()]
+        )
+    for part in (command.epilog or "").split("\n\n"):
+        title, *lines = part.splitlines() or [""]
+        if lines:
+            yield Section(title.rstrip(":"), lines=lines)
+
+
+def summary(command: Any) -> str:
+    """The first sentence of what a command says of itself."""
+    text = " ".join((command.help or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.) ", text)[0]
+
+
+def usage(command: Any, context: Any) -> str:
+    """How a command is called: its names, and what is to be given."""
+    arguments = [
+        _name(one) for one in command.get_params(context) if one.param_type_name == "argument"
+    ]
+    if hasattr(command, "commands"):
+        arguments.append("COMMAND ...")
+    return " ".join((context.command_path, "[OPTIONS]", *arguments))
+
+
+def _name(parameter: Any) -> str:
+    """An argument, or an option with its value, which each of ours has a metavar for."""
+    value = parameter.metavar or ""
+    if parameter.param_type_name == "argument":
+        value += "..." if parameter.nargs != 1 else ""
+        return value if parameter.required else f"[{value}]"
+    names = ", ".join(sorted(parameter.opts, key=len))
+    return names if parameter.is_flag else f"{names} {value}"
+
+
+def _page(command: Any, context: Any, width: int) -> Iterator[str]:
+    yield f"Usage: {usage(command, context)}"
+    for section in sections(command, context):
+        for paragraph in section.paragraphs:
+            yield ""
+            yield from _wrapped(paragraph, width, "  ")
+        if not section.title:
+            continue
+        yield ""
+        yield f"{section.title}:"
+        yield from section.lines
+        longest = max((len(name) for name, _ in section.definitions), default=0)
+        column = min(longest, _NAMES) + 4
+        for name, meaning in section.definitions:
+            lines = _wrapped(meaning, width, " " * column)
+            if len(name) + 4 > column:
+                yield f"  {name}"
+            else:
+                lines[0] = f"  {name}".ljust(column) + lines[0][column:]
+            yield from lines
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    # What stands in brackets stays together, if it is short: a default, a variable.
+    kept = re.sub(r"\[[^]]{,32}]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    lines = wrap(
+        kept,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] or [indent]
+
+
+class Command(TyperCommand):
+    """A command whose help is laid out here."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help."""
+        formatter.write("\n".join(_page(self, ctx, formatter.width)))
+
+
+class Group(TyperGroup):
+    """A group of commands whose help is laid out here."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help."""
+        formatter.write("\n".join(_page(self, ctx, formatter.width)))
