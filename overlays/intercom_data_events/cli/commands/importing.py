@@ -129,7 +129,10 @@ def validate(
             stopped = _perform(run, run.check, quiet=quiet)
         finally:
             if run.begun and not as_json:
-                counts = [f"{run.counts['accepted']:,} of them good", f"{run.counts['refused']:,} not"]
+                counts = [
+                    f"{run.counts['accepted']:,} of them good",
+                    f"{run.counts['refused']:,} not",
+                ]
                 if duplicates := run.counts["duplicate"]:
                     counts.append(f"{duplicates:,} the same event to Intercom as one before")
                 events = output.counted(run.counts.total())

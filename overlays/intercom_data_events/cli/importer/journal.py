@@ -203,7 +203,9 @@ class Journal:
                 else:
                     digest = token_digest(held, os.urandom(8).hex())
                     with _schema.transaction(journal._connection):
-                        journal._connection.execute(_BEGIN, (printable(source, None), address, digest))
+                        journal._connection.execute(
+                            _BEGIN, (printable(source, None), address, digest)
+                        )
                     journal._begun = True
             except BaseException:
                 journal._connection.close()
