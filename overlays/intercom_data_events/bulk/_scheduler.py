@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _MOST_PROBLEMS = 10
 # Events that are held at most: in flight, or waiting for one of the same person.
 _HELD = 10_000
+# Events that are read ahead at least.
+_AHEAD = 16
 #: Outcomes that nothing has asked for yet, beyond which nothing more is begun.
 UNREAD = 1_000
 
@@ -162,7 +164,8 @@ class Scheduler:
     @property
     def wanted(self) -> int:
         """How many events of the input to read now: enough to be read in one go, or none."""
-        limit, ready = self.concurrency.limit, len(self._ready)
+        # Some more where few go at once, as each switch between reader and workers takes its time.
+        limit, ready = max(self.concurrency.limit, _AHEAD), len(self._ready)
         if ready >= limit or self.exhausted or self.stopped:
             return 0
         return max(0, min(2 * limit - ready, _HELD - self._held, UNREAD - len(self.outcomes)))
