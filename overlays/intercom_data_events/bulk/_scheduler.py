@@ -11,7 +11,12 @@ from attrs import define, field, frozen
 from intercom_data_events._dispatch.recent import RecentEvents
 from intercom_data_events._identity import Key, key, person
 from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
-from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
+from intercom_data_events.errors import (
+    APIResponseError,
+    IntercomError,
+    InvalidInputError,
+    NotSentError,
+)
 from intercom_data_events.event import Event
 
 if TYPE_CHECKING:
@@ -224,6 +229,8 @@ class Scheduler:
     def done(self, queued: QueuedEvent, error: IntercomError | None, latency: float) -> None:
         """Takes in what became of it; `latency` is of the last answer, in seconds."""
         self.in_flight.discard(queued)
+        if self.stopped and isinstance(error, NotSentError):
+            return  # It was handed out, and not begun before the stop.
         if latency > 0:
             self.concurrency.note(latency)
         kind = None if error is None else classify(error)

@@ -42,7 +42,7 @@ from intercom_data_events.errors import InvalidInputError
 # Bytes: the limit of httpx's parser.
 _LONGEST_LINE = 100 * 1024
 # Not empty once the running attempt has a connection. Before that, its request was not sent.
-_REACHED: ContextVar[list["_ClientRequest"]] = ContextVar("_REACHED")
+_REACHED: ContextVar[list[_ClientRequest]] = ContextVar("_REACHED")
 _BROKEN = "the server broke off before its answer was whole"
 _MOST_CACHED = 100
 # Statuses of answers before the answer; 101 is one itself.
