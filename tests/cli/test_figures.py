@@ -19,7 +19,7 @@ from intercom_data_events.emulator import EmulatedContact, Fault
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._queue import OutboxQueue
 
-from .conftest import PATIENCE, TOKEN, Plan, event
+from .conftest import NOON, PATIENCE, TOKEN, Plan, event, times
 
 SLOW = Fault.slow(50)
 CONTACTS = [EmulatedContact(user_id=str(number)) for number in range(1, 50)]
@@ -106,7 +106,7 @@ def test_of_an_import_they_add_up_however_it_ends(way, as_json, serve, command):
     path.write_text(text_of(700, refused={3, 7}, twice={8, 9}))
     begin, codes = WAYS[way]
     plan = begin(path)
-    serve(contacts=CONTACTS, faults=plan)
+    emulator = serve(contacts=CONTACTS, faults=plan)
     asked = ["import", path, "--max-retries", "0", *(["--json"] if as_json else [])]
 
     done = command(*asked)
@@ -115,6 +115,11 @@ def test_of_an_import_they_add_up_however_it_ends(way, as_json, serve, command):
     events = added_up(done, as_json=as_json)
     assert events <= 702
     assert events == 702 or way != "done"
+    if as_json:
+        # What Intercom has is accepted, or was not answered.
+        report, stored = done.json, len(times(emulator))
+        assert report["accepted"] <= stored <= report["accepted"] + report["pending"]
+        assert report["accepted"] > 0 or way == "Ctrl-C at the first"
     if way != "input that is cut":
         # What comes after it adds up, too, with what was done before.
         plan.at, plan.otherwise = {}, None
@@ -180,7 +185,7 @@ def track_more():
 
 
 def send_some():
-    """Another process sends some of it, buries one, and removes an earlier dead letter."""
+    """Another process sends some of it."""
     with OutboxQueue(FILE, Binding(os.environ["INTERCOM_BASE_URL"], TOKEN)) as queue:
         for _ in range(5):
             if (taken := queue.claim(time.time())) is not None:
@@ -220,7 +225,7 @@ DRAINS = {
 def test_of_a_drained_outbox_they_add_up_to_what_waited(way, as_json, serve, command, monkeypatch):
     monkeypatch.setattr(draining, "GRACE", 0.2)
     plan, flags, codes = DRAINS[way]
-    serve(contacts=CONTACTS, faults=plan())
+    emulator = serve(contacts=CONTACTS, faults=plan())
     kept(*range(60), users=("0", *map(str, range(1, 8))))
     flags = [*flags, "--max-retries", "0", "--concurrency", "1", *(["--json"] if as_json else [])]
 
@@ -228,6 +233,11 @@ def test_of_a_drained_outbox_they_add_up_to_what_waited(way, as_json, serve, com
 
     assert done.code in codes, done
     assert added_up(done, as_json=as_json) == 60
+    stored = sum(second < NOON + 60 for second in times(emulator))
+    if as_json and "sends" not in way:
+        assert done.json["sent"] <= stored <= done.json["sent"] + done.json["left"]
+    elif as_json:  # The other process has sent ten of them.
+        assert done.json["sent"] - 10 <= stored <= done.json["sent"]
     if as_json and way in ("done", "an application that tracks", "a process that sends"):
         assert (done.json["left"], done.json["sent"] > 0, done.json["refused"] > 0) == (0, 1, 1)
 
