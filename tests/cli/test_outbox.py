@@ -180,7 +180,7 @@ def test_what_waits_is_sent(emulator, command):
     keep(*range(120))
     done = command("outbox", "drain", FILE)
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("outbox.db: ")
+    assert done.out.startswith("outbox.db: 120 events in ")
     # A run of more than a second tells its rate.
     assert re.search(r" s(, [\d,]+ a second)?\n         120 sent\n$", done.out)
     assert times(emulator) == [NOON + number for number in range(120)]
@@ -200,6 +200,7 @@ def test_what_is_refused_is_told_and_becomes_a_dead_letter(nobody_knows, command
     assert report.pop("seconds") > 0
     assert report == {
         "file": "outbox.db",
+        "events": 16,
         "sent": 3,
         "refused": 13,
         "left": 0,
@@ -231,7 +232,7 @@ def test_the_last_refusal_is_told_even_if_its_worker_reports_it_late(
         threading.Timer(0.1, closing.set).start()
         return close(tracker, *timeout)
 
-    monkeypatch.setattr(commands, "_GRACE", PATIENCE)
+    monkeypatch.setattr(commands, "GRACE", PATIENCE)
     monkeypatch.setattr(Tracker, "close", close_slowly)
     logger, slow = logging.getLogger("intercom_data_events"), Slow(logging.WARNING)
     logger.addHandler(slow)
@@ -297,7 +298,7 @@ def test_what_comes_in_the_meantime_is_not_waited_for(serve, command):
 
 
 def test_time_can_be_limited(serve, command, monkeypatch):
-    monkeypatch.setattr(commands, "_GRACE", 0)
+    monkeypatch.setattr(commands, "GRACE", 0)
     emulator = serve(faults=Plan({1: lambda: SLOW}))
     keep(0, 1)
     done = command("outbox", "drain", FILE, "--max-time", "0.5", "--concurrency", "1", "--json")
@@ -317,7 +318,7 @@ def test_that_intercom_is_away_is_told_and_that_it_is_back(serve, command, monke
     assert done.code == 0
     away, back = done.err.splitlines()
     assert away.startswith(
-        "Nothing gets through at the moment, and 5 wait; trying again and again: 503 for POST"
+        "Nothing gets through at the moment, and 5 wait; retrying until it does: 503 for POST"
     )
     assert back == "Intercom answers again."
     assert times(emulator) == [NOON + number for number in range(5)]
@@ -375,7 +376,7 @@ def test_a_dry_run_sends_nothing_and_does_not_pretend(disabled, emulator, comman
     done = command(*asked)
     assert (done.code, done.err) == (3, "")
     assert done.out == (
-        "outbox.db: nothing is sent, as --dry-run or INTERCOM_DISABLED says\n"
+        "outbox.db: 2 events waiting; --dry-run or INTERCOM_DISABLED is set, so none is sent\n"
         "           0 sent\n"
         "           2 left\n"
     )

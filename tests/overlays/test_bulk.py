@@ -1136,16 +1136,16 @@ def test_the_bound_holds_whatever_the_latency(latencies, most):
 @pytest.fixture
 def through(monkeypatch):
     """Says whether requests went through aiohttp."""
-    import aiohttp
+    from intercom_data_events._sending.engines.aiohttp_engine import AiohttpEngine
 
     used = Counter[str]()
-    original = aiohttp.ClientSession._request
+    original = AiohttpEngine.send
 
     async def counted(self: Any, *arguments: Any, **options: Any) -> Any:
         used["aiohttp"] += 1
         return await original(self, *arguments, **options)
 
-    monkeypatch.setattr(aiohttp.ClientSession, "_request", counted)
+    monkeypatch.setattr(AiohttpEngine, "send", counted)
     return used
 
 

@@ -53,6 +53,8 @@ __all__ = ["AsyncOutcomes", "Counts", "EventLike", "Outcome", "Outcomes"]
 
 #: Requests at once, at most. A thread or a connection each.
 CONCURRENCY = 100
+# Seconds for which an async client's input is read before what was begun gets its turn.
+_TURN = 0.001
 
 
 async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]:
@@ -339,6 +341,8 @@ class _Sending:
     _dispatcher: BulkDispatcher
     _workers: TaskWorkers[QueuedEvent] | None = field(default=None, init=False)
     host: Host | None = field(default=None, init=False)
+    # When the reader last gave other tasks their turn.
+    _turn: float = field(default=-math.inf, init=False)
 
     def begin(self) -> None:
         """Starts to send."""
@@ -421,13 +425,15 @@ class _Sending:
         if dispatcher.is_idle:
             before = dispatcher.in_flight
             workers.step()
-            if dispatcher.in_flight > before:
+            if dispatcher.in_flight > before and anyio.current_time() > self._turn + _TURN:
                 # What was begun gets its turn, also where the input is slow.
                 await anyio.lowlevel.checkpoint()
+                self._turn = anyio.current_time()
         while not dispatcher.wants_input:
             wanted = anyio.Event()
             dispatcher.readers.append(wanted)
             await wanted.wait()
+            self._turn = anyio.current_time()
 
 
 def _shown(outcomes: object, dispatcher: BulkDispatcher) -> str:

@@ -12,7 +12,12 @@ from intercom_data_events._dispatch.recent import RecentEvents
 from intercom_data_events._identity import Key, key, person
 from intercom_data_events._sending.retry import OTHERS, ErrorClass, classify
 from intercom_data_events._validation import invalid
-from intercom_data_events.errors import APIResponseError, IntercomError, InvalidInputError
+from intercom_data_events.errors import (
+    APIResponseError,
+    IntercomError,
+    InvalidInputError,
+    NotSentError,
+)
 from intercom_data_events.event import Event
 
 if TYPE_CHECKING:
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 _MOST_PROBLEMS = 10
 # Events that are held at most: in flight, or waiting for one of the same person.
 _HELD = 10_000
+# Events that are read ahead at least.
+_AHEAD = 16
 #: Outcomes that nothing has asked for yet, beyond which nothing more is begun.
 UNREAD = 1_000
 
@@ -183,7 +190,8 @@ class Scheduler:
     @property
     def wanted(self) -> int:
         """How many events of the input to read now: enough to be read in one go, or none."""
-        limit, ready = self.concurrency.limit, len(self._ready)
+        # Some more where few go at once, as each switch between reader and workers takes its time.
+        limit, ready = max(self.concurrency.limit, _AHEAD), len(self._ready)
         if ready >= limit or self.exhausted or self.stopped:
             return 0
         return max(0, min(2 * limit - ready, _HELD - self._held, UNREAD - len(self.outcomes)))
@@ -242,6 +250,8 @@ class Scheduler:
     def done(self, queued: QueuedEvent, error: IntercomError | None, latency: float) -> None:
         """Takes in what became of it; `latency` is of the last answer, in seconds."""
         self.in_flight.discard(queued)
+        if self.stopped and isinstance(error, NotSentError):
+            return  # It was handed out, and not begun before the stop.
         if latency > 0:
             self.concurrency.note(latency)
         kind = None if error is None else classify(error)

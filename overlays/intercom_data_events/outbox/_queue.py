@@ -629,6 +629,15 @@ class OutboxQueue(Outbox):
             numbers = connection.execute(_LEFT, (mark,)).fetchall()
         return all(number in self._leaving or number in self._dying for (number,) in numbers)
 
+    def counts_to(self, mark: int) -> tuple[int, int]:
+        """Returns how many events up to this number are left, and how many are dead letters."""
+        leaving = sum(number <= mark for number in self._leaving)
+        dying = sum(number <= mark for number in self._dying)
+        with self._file.using(self._file.main) as connection:
+            left = one(connection, "SELECT count(*) FROM events WHERE id <= ?", mark)
+            dead = one(connection, "SELECT count(*) FROM dead WHERE id <= ?", mark)
+        return max(0, left - leaving - dying), dead + dying
+
     def oldest(self) -> float | None:
         """Returns when the oldest event was tracked, in Unix seconds."""
         with self._file.using(self._file.main) as connection:

@@ -21,6 +21,8 @@ from weakref import WeakSet
 import aiohttp
 import httpx
 import yarl
+from aiohttp.helpers import TimeoutHandle
+from aiohttp.http_exceptions import HttpProcessingError
 
 from intercom_data_events._inflating import InflateError
 from intercom_data_events._sending.causes import causes
@@ -40,9 +42,11 @@ from intercom_data_events.errors import InvalidInputError
 # Bytes: the limit of httpx's parser.
 _LONGEST_LINE = 100 * 1024
 # Not empty once the running attempt has a connection. Before that, its request was not sent.
-_REACHED: ContextVar[list[bool]] = ContextVar("_REACHED")
+_REACHED: ContextVar[list[_ClientRequest]] = ContextVar("_REACHED")
 _BROKEN = "the server broke off before its answer was whole"
 _MOST_CACHED = 100
+# Statuses of answers before the answer; 101 is one itself.
+_INTERIM = {status for status in range(100, 200) if status != 101}
 
 
 class _Model:
@@ -52,14 +56,43 @@ class _Model:
         session: The session, whose headers may have the token.
         url: The address.
         options: Further arguments of its `request`, which may have the token, too.
+        prepared: The first request as aiohttp made it, held, and the bytes of its head up to the
+            length of the body; None before, and where a proxy is told the address.
     """
 
-    __slots__ = ("options", "session", "url")
+    __slots__ = ("options", "prepared", "session", "url")
 
     def __init__(
         self, session: aiohttp.ClientSession, url: yarl.URL, options: Secret[Mapping[str, Any]]
     ) -> None:
         self.session, self.url, self.options = session, url, options
+        self.prepared: Secret[tuple[_ClientRequest, bytes]] | None = None
+
+    def prepare(self, made: _ClientRequest) -> None:
+        """Keeps a request that aiohttp has made, for the next ones."""
+        if made.proxy is None and made.method == "POST":
+            head = Secret(f"POST {made.url.raw_path_qs} HTTP/1.1\r\n")
+            for name, value in made.headers.items():
+                if name.lower() != "content-length":
+                    head = Secret(f"{head.value}{name}: {value}\r\n")
+            self.prepared = Secret((made, f"{head.value}Content-Length: ".encode()))
+
+
+class _Answer:
+    """An answer on a connection, with what is read of an aiohttp.ClientResponse."""
+
+    __slots__ = ("_connection", "content", "headers", "raw_headers", "status")
+
+    def __init__(self, connection: Any, message: Any, content: aiohttp.StreamReader) -> None:
+        self.status, self.headers = message.code, message.headers
+        self.raw_headers, self.content = message.raw_headers, content
+        self._connection = connection
+
+    def release(self) -> None:
+        self._connection.release()
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 class _ClientRequest(aiohttp.ClientRequest):
@@ -75,25 +108,25 @@ class _ClientRequest(aiohttp.ClientRequest):
         if protocol is None or len(protocol) or (protocol.should_close and self.proxy is None):
             conn.close()
             raise _OutOfStepError
-        _REACHED.get().append(True)
+        _REACHED.get().append(self)
         return await super().send(conn)
+
+    def has_unread(self, conn: Any) -> bool:
+        """Whether the system has received bytes that the event loop has not read yet."""
+        fresh = False
+        if conn.transport.get_extra_info("ssl_object") is not None:
+            fresh = conn.protocol not in self.used
+            self.used.add(conn.protocol)
+        return not fresh and has_arrived(conn.transport.get_extra_info("socket").fileno())
 
     # Its other parameters depend on aiohttp's version.
     async def write_bytes(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, writer: Any, conn: Any, *rest: Any
     ) -> None:
         """Writes head and body. Before Python 3.12 this runs some time after `send`."""
-        transport = conn.transport
-        if transport is not None:
-            fresh = False
-            if transport.get_extra_info("ssl_object") is not None:
-                fresh = conn.protocol not in self.used
-                self.used.add(conn.protocol)
-            raw = transport.get_extra_info("socket")
-            if not fresh and has_arrived(raw.fileno()):
-                # The system has received bytes that the event loop has not read yet.
-                conn.protocol.set_exception(_OutOfStepError())
-                return
+        if conn.transport is not None and self.has_unread(conn):
+            conn.protocol.set_exception(_OutOfStepError())
+            return
         await super().write_bytes(writer, conn, *rest)
 
 
@@ -111,6 +144,7 @@ class AiohttpEngine:
     """
 
     def __init__(self, most: int, tls: ssl.SSLContext) -> None:
+        self._loop = asyncio.get_running_loop()
         self._connector = aiohttp.TCPConnector(limit=most, keepalive_timeout=KEEPALIVE_EXPIRY)
         self._request_class = type("ClientRequest", (_ClientRequest,), {"used": WeakSet()})
         self._tls = tls
@@ -137,8 +171,10 @@ class AiohttpEngine:
         url = model.url
         if request.query:
             url = yarl.URL(f"{request.endpoint.url}?{request.query}", encoded=True)
-        reached = _REACHED.set([])
         ends = monotonic() + request.seconds
+        if model.prepared is not None and not request.query:
+            return await self._send_again(model.prepared, request, ends)
+        reached = _REACHED.set([])
         try:
             # Held, as its repr shows what the server says.
             response = Secret(
@@ -154,14 +190,74 @@ class AiohttpEngine:
         except (aiohttp.ClientError, OSError) as error:
             failure = _failure(error, possibly_sent=bool(_REACHED.get()))
         else:
+            if not request.query:
+                model.prepare(_REACHED.get()[0])
             return await self._read(request, response, ends)
         finally:
             _REACHED.reset(reached)
         # Outside of the handler, so that it does not refer to aiohttp's error, which has headers.
         raise failure
 
+    async def _send_again(
+        self, prepared: Secret[tuple[_ClientRequest, bytes]], request: Request, ends: float
+    ) -> RawResponse:
+        """Sends a request that differs only in its body from one that aiohttp has made.
+
+        aiohttp's session takes half of the time of a request to make it anew. Its connections and
+        its parser do the rest here, too.
+        """
+        timeout = self._timeout(request)
+        handle = TimeoutHandle(self._loop, timeout.total, math.inf)
+        timer = handle.timer()
+        clock = handle.start()
+        possibly_sent = False
+        conn: Any = None
+        held: Secret[Any] | None = None
+        try:
+            with timer:
+                conn = await self._connector.connect(prepared.value[0], [], timeout)
+                protocol = conn.protocol
+                if (
+                    protocol is None
+                    or len(protocol)
+                    or protocol.should_close
+                    or conn.transport is None
+                    or prepared.value[0].has_unread(conn)
+                ):
+                    raise _OutOfStepError
+                protocol.set_response_params(
+                    timer=timer,
+                    read_until_eof=True,
+                    auto_decompress=False,
+                    read_timeout=timeout.sock_read,
+                    timeout_ceil_threshold=math.inf,
+                    max_line_size=_LONGEST_LINE,
+                    max_field_size=_LONGEST_LINE,
+                )
+                possibly_sent = True
+                conn.transport.write(
+                    b"%b%d\r\n\r\n%b" % (prepared.value[1], len(request.body), request.body)
+                )
+                protocol.start_timeout()
+                while held is None or held.value.status in _INTERIM:
+                    held = Secret(_Answer(conn, *await protocol.read()))
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            failure = _failure(error, possibly_sent=possibly_sent)
+        else:
+            answer = await self._read(request, held, ends)
+            conn = None
+            return answer
+        finally:
+            handle.close()
+            if clock is not None:
+                clock.cancel()
+            if conn is not None:
+                conn.close()
+        # Outside of the handler, as above.
+        raise failure
+
     async def _read(
-        self, request: Request, held: Secret[aiohttp.ClientResponse], ends: float
+        self, request: Request, held: Secret[aiohttp.ClientResponse | _Answer], ends: float
     ) -> RawResponse:
         problem: Exception | None = None
         whole = False
@@ -309,7 +405,7 @@ def _failure(error: Exception, *, possibly_sent: bool) -> SendError:
     if isinstance(error, OSError):
         return SendError(httpx.ReadError(said), possibly_sent=True)
     # Without aiohttp's message, which quotes the server.
-    is_answer = isinstance(error, aiohttp.ClientResponseError)
+    is_answer = isinstance(error, aiohttp.ClientResponseError | HttpProcessingError)
     broken = "the answer is not HTTP" if is_answer else _BROKEN
     return SendError(httpx.RemoteProtocolError(broken), possibly_sent=True)
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import signal
-import sys
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
 
 import anyio
-import attrs
-import typer
 
 from intercom_data_events import AsyncDataEventsClient, RateLimit
 from intercom_data_events.bulk import check_bounds
@@ -24,18 +18,10 @@ from intercom_data_events.cli.importer.journal import Journal
 from intercom_data_events.cli.importer.parquet import MAGIC
 from intercom_data_events.cli.importer.records import Format, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
-from intercom_data_events.cli.importer.run import (
-    Import,
-    Problem,
-    Report,
-)
+from intercom_data_events.cli.importer.run import Import, Problem
 from intercom_data_events.cli.importer.source import Source
-from intercom_data_events.cli.progress import Advance, ProgressShown
-
-# Problems that are told of one by one; all of them are in the file of refused events.
-_TOLD = 10
-# Seconds between two looks at how far it has come.
-_LOOK = 0.1
+from intercom_data_events.cli.progress import Advance
+from intercom_data_events.cli.reporting import LOOK, Count, Report, Running, end, running
 
 
 def import_file(
@@ -59,68 +45,68 @@ def import_file(
     Raises:
         typer.Exit: With an exit code, where not everything was accepted.
         SourceError, JournalError, StoppedError: It cannot begin, or not go on.
-        IntercomError: Intercom takes no event at all.
+        IntercomError: Intercom accepts no event at all.
     """
     check_bounds(concurrency, max_rate)
     with ExitStack() as opened:
         source = opened.enter_context(Source(file))
-        if not connection.sends:
-            run = Import(
-                Input(source, format, None, stamp_now, drop_unsupported), None, _Teller(_TOLD)
-            )
-            stopped = _perform(run, run.check, quiet=quiet)
-            _report(run.report, file, as_json=as_json, dry=True)
-            _end(run.report, stopped)
-        options = connection.options()
-        client = AsyncDataEventsClient(**options)
-        noted = _place(source, journal)
-        aside = RefusedFile(refused or _beside(source))
-        opened.callback(aside.close)
-        aside.check()
-        if source.path is not None and aside.exists and source.path.samefile(aside.path):
-            raise UsageError("--refused names the file that is imported: name another place")
-        if aside.exists and (restart or noted is None or not noted.exists()):
-            raise SourceError(
-                f"{aside.path}, where refused events go, is there from before: import it or move "
-                "it away, or name another place with --refused"
-            )
-        notes = None
-        if noted is not None:
-            notes = Journal.open(
-                noted,
-                source.name,
-                connection.address,
-                options["access_token"],
-                restart=restart,
-                token_renewed=token_renewed,
-            )
-            opened.callback(notes.close)
-        run = Import(
-            Input(source, format, notes, stamp_now, drop_unsupported), aside, _Teller(_TOLD)
-        )
+        notes = aside = client = None
+        if connection.sends:
+            options = connection.options()
+            client = AsyncDataEventsClient(**options)
+            noted = _place(source, journal)
+            aside = _aside(source, refused, new=restart or noted is None or not noted.exists())
+            opened.callback(aside.close)
+            if noted is not None:
+                notes = Journal.open(
+                    noted,
+                    source.name,
+                    connection.address,
+                    options["access_token"],
+                    restart=restart,
+                    token_renewed=token_renewed,
+                )
+                opened.callback(notes.close)
+        run = Import(Input(source, format, notes, stamp_now, drop_unsupported), aside, _unheard)
 
         async def send(stop: anyio.Event) -> None:
+            if client is None:
+                await run.check(stop)
+                return
             async with client:
                 await run.run(client, concurrency=concurrency, max_rate=max_rate, stop=stop)
 
         try:
-            stopped = _perform(run, send, quiet=quiet, quota=lambda: client.rate_limit)
+            stopped = _perform(
+                run, send, quiet=quiet, quota=lambda: None if client is None else client.rate_limit
+            )
         except SourceError as error:
-            if run.sent:
+            if client is not None and run.sent:
                 raise StoppedError(str(error)) from error
             raise
         finally:
+            report = _report(run, file, dry=client is None)
             if run.begun:
-                _report(run.report, file, as_json=as_json)
-        if notes is not None and run.report.before and not run.sent:
+                report.write(as_json=as_json)
+            left = _remains(run)
+            if left:
+                word = output.word(Path(left))
+                output.message(f"Fix the lines in {left}, then run: intercom-events import {word}")
+        if notes is not None and notes.before and not run.sent:
             output.message(
-                f"Everything in it was done before, as {notes.path} has it; "
-                "--restart imports all of it anew."
+                f"All of its events were done before, as {notes.path} says; pass --restart to send "
+                "all of them again."
             )
-        again = "run the same command again, to go on"
-        if notes is None:
+        again = "run the same command again to resume"
+        if client is None:
+            again = "not all of it was checked"
+        elif notes is None:
             again = "nothing is noted of it, as there is no --journal"
-        _end(run.report, stopped, again)
+        end(
+            (stopped, Exit.INTERRUPTED, f"Interrupted: {again}."),
+            (run.counts["failed"], Exit.FAILED, ""),
+            (run.counts["refused"] or left, Exit.REFUSED, ""),
+        )
 
 
 def validate(
@@ -143,39 +129,30 @@ def validate(
         if as_json:
             output.result_json({"line": problem.line, "reason": problem.reason})
         else:
-            output.result(_said(file, problem))
+            output.result(f"{file}:{problem.line}: {' '.join(problem.reason.split())}")
 
     with Source(file) as source:
         run = Import(Input(source, format, None, stamp_now, drop_unsupported), None, tell)
-        stopped = _perform(run, run.check, quiet=quiet)
-    report = run.report
-    if not as_json:
-        counts = [f"{report.accepted:,} of them good", f"{report.refused:,} not"]
-        if report.duplicates:
-            counts.append(f"{report.duplicates:,} the same event to Intercom as one before")
-        events = report.accepted + report.refused + report.duplicates
-        output.message(f"{file}: {events:,} events, {', '.join(counts)}.")
-    _end(report, stopped)
+        try:
+            stopped = _perform(run, run.check, quiet=quiet)
+        finally:
+            if run.begun and not as_json:
+                counts = [
+                    f"{run.counts['accepted']:,} of them good",
+                    f"{run.counts['refused']:,} not",
+                ]
+                if duplicates := run.counts["duplicate"]:
+                    counts.append(f"{duplicates:,} the same event to Intercom as one before")
+                events = output.counted(run.counts.total())
+                output.message(f"{file}: {events}, {', '.join(counts)}.")
+    end(
+        (stopped, Exit.INTERRUPTED, "Interrupted: not all of it was checked."),
+        (run.counts["refused"], Exit.REFUSED, ""),
+    )
 
 
-class _Teller:
-    """Tells of the first problems, in full, where messages go."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-        self.show: Callable[[str], None] = output.message
-
-    def __call__(self, problem: Problem) -> None:
-        self._left -= 1
-        if self._left >= 0:
-            self.show(_said("", problem))
-        elif self._left == -1:
-            self.show("(further ones are counted, and not shown here)")
-
-
-def _said(file: str, problem: Problem) -> str:
-    where = f"{file}:{problem.line}" if file else f"line {problem.line:,} {problem.status}"
-    return f"{where}: {' '.join(problem.reason.split())}"
+def _unheard(problem: Problem) -> None:
+    """Takes the place of what tells of problems, until the command runs."""
 
 
 def _place(source: Source, path: Path | None) -> Path | None:
@@ -185,13 +162,31 @@ def _place(source: Source, path: Path | None) -> Path | None:
     return source.path.with_name(f"{source.path.name}.journal")
 
 
-def _beside(source: Source) -> Path:
-    if source.path is None:
-        return Path("stdin.refused")
-    name = source.path.name.removesuffix(".gz")
-    # Parquet takes no text: what is refused of it is NDJSON.
-    suffix = ".ndjson" if source.begins_with(MAGIC) else Path(name).suffix
-    return source.path.with_name(f"{Path(name).stem}.refused{suffix}")
+def _aside(source: Source, path: Path | None, *, new: bool) -> RefusedFile:
+    """Returns where refused events go; if the import is a new one, nothing may be there.
+
+    Raises:
+        UsageError: It is the file that is imported.
+        SourceError: Something is there, or another user may have made it.
+    """
+    if path is None and source.path is None:
+        path = Path("stdin.refused")
+    elif path is None and source.path is not None:
+        name = Path(source.path.name.removesuffix(".gz"))
+        # Parquet takes no text: what is rejected of it is NDJSON.
+        suffix = ".ndjson" if source.begins_with(MAGIC) else name.suffix
+        path = source.path.with_name(f"{name.stem}.refused{suffix}")
+    assert path is not None  # noqa: S101  # one of the above
+    aside = RefusedFile(path)
+    aside.check()
+    if source.path is not None and aside.exists and source.path.samefile(aside.path):
+        raise UsageError("--refused names the file that is imported: name another place")
+    if aside.exists and new:
+        raise SourceError(
+            f"{aside.path}, where refused events go, is there from before: import it or move it "
+            "away, or name another place with --refused"
+        )
+    return aside
 
 
 def _perform(
@@ -201,104 +196,83 @@ def _perform(
     quiet: bool,
     quota: Callable[[], RateLimit | None] = lambda: None,
 ) -> bool:
-    """Runs it with progress shown, until it ends or a signal asks for that.
+    """Runs it with progress shown, until it ends or a signal stops it.
 
     Returns:
         Whether a signal did.
     """
-    stop = anyio.Event()
+    source = run.input.source
 
-    async def main() -> Exception | None:
+    async def look(command: Running, stop: anyio.Event) -> None:
+        while True:
+            refused, failed = run.counts["refused"], run.counts["failed"]
+            done = run.counts.total()
+            command.show(Advance(run.through, source.size, done, refused, failed, quota()))
+            if command.stopped:
+                stop.set()
+            await anyio.sleep(LOOK)
+
+    async def main(command: Running) -> Exception | None:
+        stop = anyio.Event()
         problem = None
-        name = (
-            run.input.source.name if run.input.source.path is None else run.input.source.path.name
-        )
-        with ProgressShown(name, quiet=quiet) as progress:
-            if isinstance(run.tell, _Teller):
-                run.tell.show = progress.tell if not quiet else lambda _: None
-            async with anyio.create_task_group() as group:
-                group.start_soon(_look, run, progress, quota)
-                group.start_soon(_listen, stop)
-                try:
-                    await work(stop)
-                except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
-                    problem = error
-                group.cancel_scope.cancel()
+        async with anyio.create_task_group() as group:
+            group.start_soon(look, command, stop)
+            try:
+                await work(stop)
+            except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
+                problem = error
+            group.cancel_scope.cancel()
         return problem
 
-    problem = anyio.run(main)
+    with running(source.name if source.path is None else source.path.name, quiet=quiet) as command:
+        if run.tell is _unheard:
+            run.tell = lambda one: command.problem(f"line {one.line:,} {one.status}: {one.reason}")
+        problem = anyio.run(main, command)
     if problem is not None:
         raise problem
-    return stop.is_set()
+    return command.stopped
 
 
-async def _look(
-    run: Import, progress: ProgressShown, quota: Callable[[], RateLimit | None]
-) -> None:
-    while True:
-        report = run.report
-        events = report.accepted + report.duplicates + report.refused + report.failed
-        progress.show(
-            Advance(
-                run.through, run.input.source.size, events, report.refused, report.failed, quota()
-            )
-        )
-        await anyio.sleep(_LOOK)
+def _remains(run: Import) -> str | None:
+    """Returns where refused events are that remain to be fixed, if there are any."""
+    before = run.input.journal.refused if run.input.journal is not None else 0
+    if run.refused is None or not run.refused.exists or not (run.counts["refused"] or before):
+        return None
+    return str(run.refused.path)
 
 
-async def _listen(stop: anyio.Event) -> None:
-    """Waits for a person, or whoever runs this, to want it to end."""
-    if sys.platform == "win32":
-        return  # asyncio takes no signals there; Ctrl-C is an exception, at once.
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            stop.set()
-
-
-def _report(report: Report, file: str, *, as_json: bool, dry: bool = False) -> None:
-    # Whoever does not read it is told by the exit code, as it is.
-    with suppress(BrokenPipeError):
-        _write_report(report, file, as_json=as_json, dry=dry)
-
-
-def _write_report(report: Report, file: str, *, as_json: bool, dry: bool) -> None:
-    if as_json:
-        output.result_json({"file": file, "dry_run": dry, **attrs.asdict(report)})
-        return
-    done = report.accepted + report.duplicates + report.refused + report.failed
-    speed = f", {done / report.seconds:,.0f} events a second" if report.seconds > 1 else ""
-    took = output.duration(report.seconds)
-    output.result(f"{file}: {report.lines:,} lines in {took}{speed}")
-    aside = f", in {report.refused_file} with the reasons" if report.refused_file else ""
-    counts = [
-        (report.before - report.refused_before, "done in runs before"),
-        (report.refused_before, f"refused in runs before{aside}"),
-        (report.accepted, "would be sent" if dry else "accepted"),
+def _report(run: Import, file: str, *, dry: bool) -> Report:
+    counts, journal = run.counts, run.input.journal
+    before, refused_before = (journal.before, journal.refused) if journal is not None else (0, 0)
+    refused_file = run.refused.path if run.refused is not None and run.refused.exists else None
+    aside = f", in {refused_file} with the reasons" if refused_file else ""
+    without = f"{output.counted(run.dropped)} sent without metadata that the API does not support"
+    return Report(
+        file,
         (
-            report.without_unsupported,
-            "of them sent without metadata that the API does not support",
+            Count("before", before - refused_before, "done in runs before"),
+            Count("refused_before", refused_before, f"refused in runs before{aside}"),
+            Count(
+                "accepted", counts["accepted"], "would be sent" if dry else "accepted", always=True
+            ),
+            Count(
+                "duplicates",
+                counts["duplicate"],
+                "duplicates: to Intercom, the same event as one before",
+            ),
+            Count("refused", counts["refused"], f"refused{aside}"),
+            Count("failed", counts["failed"], "failed temporarily: run the same command again"),
+            Count("pending", run.pending, "not sent, or not answered yet"),
         ),
-        (report.duplicates, "duplicates: to Intercom, the same event as one before"),
-        (report.refused, f"refused{aside}"),
-        (report.failed, "failed for the time being: run the same command again"),
-        (report.pending, "not sent, or not answered yet"),
-    ]
-    for count, what in counts:
-        if count or what in ("accepted", "would be sent"):
-            output.result(f"{count:>12,} {what}")
-    if report.left_to_mend:
-        name = report.refused_file or ""
-        # As a shell takes it for one name, and nothing else.
-        word = shlex.quote(f"./{name}" if name.startswith("-") else name)
-        output.message(f"Mend {name}, then import it: intercom-events import {word}")
-
-
-def _end(report: Report, stopped: bool, again: str = "not all of it was looked at") -> NoReturn:
-    if stopped:
-        output.message(f"Interrupted: {again}.")
-        raise typer.Exit(Exit.INTERRUPTED)
-    if report.failed:
-        raise typer.Exit(Exit.FAILED)
-    if report.refused or report.left_to_mend:
-        raise typer.Exit(Exit.REFUSED)
-    raise typer.Exit(Exit.DONE)
+        run.seconds,
+        counts.total(),
+        remarks=(without,) if run.dropped else (),
+        details={
+            "before": before,
+            "refused_before": refused_before,
+            "lines": run.lines,
+            "without_unsupported": run.dropped,
+            "dry_run": dry,
+            "refused_file": None if refused_file is None else str(refused_file),
+        },
+    )

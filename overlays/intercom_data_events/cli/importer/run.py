@@ -14,55 +14,22 @@ from intercom_data_events import AsyncDataEventsClient, Event, Outcome
 from intercom_data_events.bulk import check_many
 from intercom_data_events.cli.exit_codes import StoppedError
 from intercom_data_events.cli.importer.input import Input
+from intercom_data_events.cli.importer.journal import JournalError
 from intercom_data_events.cli.importer.records import Record, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
+from intercom_data_events.cli.reporting import GRACE
 
-# Failures in a row, after all tries of each, that are taken for an outage.
+# Failures in a row, after all attempts of each, that are taken for an outage.
 _OUTAGE = 20
-# Seconds that what is on its way is waited for when a person wants to stop.
-_GRACE = 0.5
 
-
-@frozen
-class Report:
-    """What became of a file, in this run.
-
-    Attributes:
-        lines: Lines that were read, blank ones included.
-        accepted: Events that Intercom accepted; of a check, those that would be sent.
-        duplicates: Events that are the same as an accepted one to Intercom, and were not sent.
-        refused: Events that cannot be sent as they are, or that Intercom refused.
-        failed: Events that failed for the time being.
-        pending: Events that were on their way, or next, when it stopped.
-        before: Events that were done in runs before.
-        refused_before: Those of them that were refused.
-        without_unsupported: Those of the accepted that were sent without metadata that the API does
-            not support.
-        seconds: How long it took.
-        refused_file: Where the refused events are, with the reasons.
-    """
-
-    lines: int = 0
-    accepted: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    failed: int = 0
-    pending: int = 0
-    before: int = 0
-    refused_before: int = 0
-    without_unsupported: int = 0
-    seconds: float = 0.0
-    refused_file: str | None = None
-
-    @property
-    def left_to_mend(self) -> bool:
-        """Whether there are refused events of this run, or of those before, to look after."""
-        return self.refused_file is not None and bool(self.refused or self.refused_before)
+# Seconds in which outcomes are collected before they are written. A kill repeats those of the last
+# moment and those in flight, 100 at most on any line whose answers take longer than a moment.
+_MOMENT = 0.005
 
 
 @frozen
 class Problem:
-    """A line that was refused or failed, to tell of."""
+    """A line that was refused or failed."""
 
     line: int
     status: Literal["refused", "failed"]
@@ -77,25 +44,36 @@ Tell: TypeAlias = Callable[[Problem], None]
 class Import:
     """One run over a file.
 
+    Every event that was looked at is counted once: as done before, by its outcome, or as pending.
+
     Args:
         input: What is read.
         refused: Where refused events go; None for nowhere.
         tell: Is told of each problem.
+
+    Attributes:
+        counts: How many events have which outcome.
+        dropped: How many events were accepted without metadata that the API does not support.
+        lines: Lines up to the last event that is counted; in the end, all lines.
     """
 
     input: Input
     refused: RefusedFile | None
     tell: Tell
-    _begun: float = field(factory=time.monotonic)
+    counts: Counter[str] = field(factory=Counter[str], init=False)
+    dropped: int = field(default=0, init=False)
+    lines: int = field(default=0, init=False)
+    _begun: float = field(factory=time.monotonic, init=False)
     # By the place in what is sent: the record of each event that has no outcome yet.
-    _pending: dict[int, Record] = field(factory=dict[int, Record])
-    _counts: Counter[str] = field(factory=Counter[str])
-    _position: int = 0
-    _dropped: int = 0
+    _pending: dict[int, Record] = field(factory=dict[int, Record], init=False)
+    _position: int = field(default=0, init=False)
     # Events that have been read and are not looked at yet.
-    _waiting: int = 0
-    _failed_in_a_row: int = 0
-    _stopping: bool = False
+    _waiting: int = field(default=0, init=False)
+    _failed_in_a_row: int = field(default=0, init=False)
+    _stopping: bool = field(default=False, init=False)
+    # Is set when the journal has something to write.
+    _noted: anyio.Event = field(factory=anyio.Event, init=False)
+    _problem: Exception | None = field(default=None, init=False)
 
     async def run(
         self,
@@ -111,12 +89,12 @@ class Import:
             client: To send with.
             concurrency: Requests at once, at most.
             max_rate: Events a second, at most.
-            stop: Set by whoever wants it to end; what is on its way gets a moment.
+            stop: Set when it is to end; the requests in flight get a moment.
 
         Raises:
             SourceError: The file cannot be read any further.
-            JournalError, StoppedError: It cannot go on; running it again does.
-            IntercomError: Intercom takes no event at all: the token, the version.
+            JournalError, StoppedError: It is incomplete; running it again resumes.
+            IntercomError: Intercom accepts no event at all: the token, the version.
         """
 
         async def send() -> None:
@@ -132,7 +110,7 @@ class Import:
         """Checks everything, and sends nothing.
 
         Args:
-            stop: Set by whoever wants it to end.
+            stop: Set when it is to end.
 
         Raises:
             SourceError: The file cannot be read any further.
@@ -148,57 +126,62 @@ class Import:
     @property
     def sent(self) -> bool:
         """Whether anything was left to do."""
-        return bool(self._counts or self._pending)
-
-    @property
-    def through(self) -> int:
-        """Bytes of what has been read whose events have an outcome, as nearly as can be told."""
-        done = self.input.before + sum(self._counts.values())
-        left = len(self._pending) + self._waiting
-        return self.input.source.position * done // max(1, done + left)
+        return bool(self.counts or self._pending)
 
     @property
     def begun(self) -> bool:
         """Whether anything was read that there is to report on."""
-        return bool(self._position or self._counts or self.input.before)
+        return bool(self._position or self.counts or self.input.before)
 
     @property
-    def report(self) -> Report:
-        """What became of everything so far."""
-        counts = self._counts
-        return Report(
-            lines=self.input.reader.lines,
-            accepted=counts["accepted"],
-            duplicates=counts["duplicate"],
-            refused=counts["refused"],
-            failed=counts["failed"],
-            pending=len(self._pending),
-            before=self.input.before,
-            refused_before=self.input.journal.refused if self.input.journal is not None else 0,
-            without_unsupported=self._dropped,
-            seconds=time.monotonic() - self._begun,
-            refused_file=(
-                str(self.refused.path) if self.refused is not None and self.refused.exists else None
-            ),
-        )
+    def pending(self) -> int:
+        """How many events were in flight, or next, when it stopped."""
+        return len(self._pending)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken."""
+        return time.monotonic() - self._begun
+
+    @property
+    def through(self) -> int:
+        """Bytes of what has been read whose events have an outcome, as nearly as can be told."""
+        done = self.input.before + sum(self.counts.values())
+        left = len(self._pending) + self._waiting
+        return self.input.source.position * done // max(1, done + left)
 
     async def _until(self, stop: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:
-        problem: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch, stop, group.cancel_scope)
+            group.start_soon(self._save, group.cancel_scope)
             try:
                 await work()
             except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
-                problem = error
+                self._problem = self._problem or error
             group.cancel_scope.cancel()
-        if problem is not None:
-            raise problem
+        if self.input.journal is not None and not isinstance(self._problem, JournalError):
+            self.input.journal.save()
+        if self._problem is not None:
+            raise self._problem
 
     async def _watch(self, stop: anyio.Event, scope: anyio.CancelScope) -> None:
         await stop.wait()
         self._stopping = True
-        await anyio.sleep(_GRACE)
+        await anyio.sleep(GRACE)
         scope.cancel()
+
+    async def _save(self, scope: anyio.CancelScope) -> None:
+        """Writes the outcomes of a moment at once."""
+        while self.input.journal is not None:
+            await self._noted.wait()
+            await anyio.sleep(_MOMENT)
+            self._noted = anyio.Event()
+            try:
+                self.input.journal.save()
+            except JournalError as error:
+                self._problem = error
+                scope.cancel()
+                return
 
     async def _events(self) -> AsyncIterator[Event]:
         """The events to send."""
@@ -207,41 +190,47 @@ class Import:
                 self._waiting = len(records) - number
                 if self._stopping:
                     return
+                self.lines = record.line
                 if record.event is None:
                     self._refuse(record, record.problem or "")
                     continue
                 self._pending[self._position] = record
                 self._position += 1
                 yield record.event
+        self.lines = self.input.reader.lines
         if not self.begun:
-            what = "has no events in it" if self.input.reader.lines else "is empty"
+            what = "has no events in it" if self.lines else "is empty"
             raise SourceError(f"{self.input.source.name} {what}: there is nothing to import")
 
     def _refuse(self, record: Record, reason: str) -> None:
-        self._counts["refused"] += 1
         if self.refused is not None:
             self.refused.add(record, reason, self.input.reader)
-        if self.input.journal is not None:
-            self.input.journal.note("refused", record.line)
+        self._count("refused", record)
         self.tell(Problem(record.line, "refused", reason))
 
+    def _count(self, status: Literal["accepted", "duplicate", "refused"], record: Record) -> None:
+        self.counts[status] += 1
+        if self.input.journal is not None:
+            self.input.journal.note(status, record.line)
+            self._noted.set()
+
     def _note(self, outcome: Outcome) -> None:
-        record = self._pending.pop(outcome.position)
-        status = outcome.status
-        if status == "refused":
-            self._failed_in_a_row = 0
+        record = self._pending[outcome.position]
+        if outcome.status == "refused":
             self._refuse(record, str(outcome.error))
-            return
-        self._counts[status] += 1
-        self._dropped += status == "accepted" and record.dropped
-        if status != "failed":
-            self._failed_in_a_row = 0
-            if self.input.journal is not None:
-                self.input.journal.note(status, record.line)
+        elif outcome.status == "failed":
+            self.counts["failed"] += 1
         else:
+            self._count(outcome.status, record)
+            self.dropped += outcome.status == "accepted" and record.dropped
+        # Now, as an event whose outcome cannot be written is sent again.
+        del self._pending[outcome.position]
+        if outcome.status == "failed":
             self._failed_in_a_row += 1
             self.tell(Problem(record.line, "failed", str(outcome.error)))
             if self._failed_in_a_row >= _OUTAGE:
                 raise StoppedError(
                     f"{_OUTAGE} events in a row failed, the last with: {outcome.error}"
                 )
+        else:
+            self._failed_in_a_row = 0
