@@ -173,7 +173,7 @@ def _aside(source: Source, path: Path | None, *, new: bool) -> RefusedFile:
         path = Path("stdin.refused")
     elif path is None and source.path is not None:
         name = Path(source.path.name.removesuffix(".gz"))
-        # Parquet takes no text: what is rejected of it is NDJSON.
+        # Parquet cannot be appended to: its rejected events are NDJSON.
         suffix = ".ndjson" if source.begins_with(MAGIC) else name.suffix
         path = source.path.with_name(f"{name.stem}.refused{suffix}")
     assert path is not None  # noqa: S101  # one of the above
