@@ -18,8 +18,6 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 OVERLAYS = PROJECT / "overlays"
 PACKAGE = OVERLAYS / "intercom_data_events"
-#: Modules and packages below PACKAGE that are still to be rewritten, without ".py".
-EXEMPT: set[str] = set()
 
 
 class Avoided(NamedTuple):
@@ -222,12 +220,6 @@ def findings(source, name="module.py"):
     return [message for _, message in sorted(found)]
 
 
-def top(path):
-    """The part of the package that a file belongs to."""
-    inside = path.relative_to(OVERLAYS).parts
-    return inside[1].removesuffix(".py") if len(inside) > 1 else inside[0]
-
-
 FILES = sorted(OVERLAYS.rglob("*.py"))
 
 
@@ -242,17 +234,9 @@ def all_findings(paths):
 
 
 def test_the_package_uses_plain_words():
-    found = all_findings(path for path in FILES if top(path) not in EXEMPT)
+    found = all_findings(FILES)
 
     assert not found, "\n".join(["words to avoid (CONTRIBUTING.md):", *found])
-
-
-@pytest.mark.parametrize("part", sorted(EXEMPT))
-def test_a_part_that_is_exempt_still_needs_it(part):
-    files = [path for path in FILES if top(path) == part]
-
-    assert files, f"there is no {part} any more: take it out of EXEMPT"
-    assert all_findings(files), f"{part} is clean: take it out of EXEMPT"
 
 
 def as_docstring(text):

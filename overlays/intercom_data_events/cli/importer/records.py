@@ -282,7 +282,7 @@ class Reader:
         """The end of the row whose first line is given; None where the text has to go on first.
 
         Raises:
-            _RefusedError: Its quotes are not closed within 1 MiB, or a quote is not the end of its cell.
+            _RefusedError: Its quotes are not closed within 1 MiB, or more follows one in a cell.
         """
         if not self._opens(line):
             return end
