@@ -11,9 +11,7 @@ import typer
 from intercom_data_events.cli.app import app
 from intercom_data_events.cli.help import Section, sections, summary, usage
 
-PAGE = Path(__file__).parent.parent.joinpath(
-    "overlays", "intercom_data_events", "cli", "intercom-events.1"
-)
+PAGE = Path(__file__).with_name("intercom-events.1")
 
 
 def page() -> str:
