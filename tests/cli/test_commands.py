@@ -42,8 +42,8 @@ COMMANDS = [
     "validate",
     "export",
     "check",
-    "emulator",
     "demo",
+    "emulator",
     "outbox",
 ]
 OUTBOX_COMMANDS = ["status", "drain", "dead", "show", "retry", "forget", "export"]

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from intercom_data_events.cli.app import app
+from intercom_data_events.cli.help import summary
 from intercom_data_events.emulator import Fault
 
 from .conftest import NOON, PATIENCE, TOKEN, Plan
@@ -78,6 +79,13 @@ def test_every_command_that_asks_intercom_has_the_same_options_for_it():
         assert all(name in options for name in shared)
     with_a_dry_run = [name for name, options in asking.items() if "dry_run" in options]
     assert with_a_dry_run == ["track", "import", "outbox drain"]
+
+
+def test_a_group_says_of_each_command_what_the_command_says_of_itself():
+    program = typer.main.get_command(app)
+    for group in (program, program.commands["outbox"]):
+        told = {name: summary(one) for name, one in group.commands.items()}
+        assert group.commands.summaries == told
 
 
 def test_verbose_shows_requests_and_retries_without_personal_data(serve, command):

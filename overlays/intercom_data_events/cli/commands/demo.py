@@ -27,7 +27,8 @@ from rich.text import Text
 
 from intercom_data_events import DataEventsClient, Event, MonetaryAmount, NotFoundError, RichLink
 from intercom_data_events.cli import charts, output
-from intercom_data_events.cli.exit_codes import StoppedError
+from intercom_data_events.cli.exit_codes import Exit, StoppedError
+from intercom_data_events.cli.options import command
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.emulator import Emulator, Fault, random_faults
 from intercom_data_events.outbox import Outbox
@@ -44,13 +45,11 @@ _CHILD = "import sys; from intercom_data_events.cli.commands import demo; demo.t
 _DAYS, _NAMES = 28, {"logged-in": 60, "invited-friend": 20, "placed-order": 10}
 
 
-def show(*, as_json: bool) -> None:
-    """Plays four screens; as JSON, writes what they counted as one object.
-
-    Raises:
-        StoppedError: A claim of the demo does not hold.
-        OSError: There is no socket to serve on.
-    """
+@command(
+    "demo", "demo --json", codes=(Exit.DONE, Exit.FAILED, Exit.INTERRUPTED), no_args_is_help=False
+)
+def demo(*, as_json: bool = False) -> None:
+    """Show events, failures, a kill and a chart against the emulator."""
 
     def draw(what: RenderableType, indent: int = 2) -> None:
         if not as_json:
@@ -177,9 +176,9 @@ def _kill(draw: Callable[..., None]) -> object:
     environment = {name: os.environ[name] for name in os.environ if name[:9] != "INTERCOM_"}
     with TemporaryDirectory() as folder, emulator.serve() as url:
         file = Path(folder, "events.outbox")
-        command = [sys.executable, "-c", _CHILD, url, str(file)]
+        program = [sys.executable, "-c", _CHILD, url, str(file)]
         with subprocess.Popen(  # noqa: S603  # this Python
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as child:
             pipe = child.stdout or ()
             tracked = set(islice(pipe, _TRACKED))
