@@ -753,7 +753,10 @@ def test_dead_letters_can_be_forgotten(nobody_knows, command):
 @pytest.mark.parametrize(
     ("which", "said"),
     [
-        (["1", "77", "99999999999999999999"], "no dead letter 77, 99999999999999999999 in "),
+        (
+            ["1", "77", "99999999999999999999"],
+            f"{FILE} has no dead letter 77, 99999999999999999999, so ",
+        ),
         (["1", "one"], "NUMBER"),
         ([], "pass the numbers"),
         (["1", "--all"], "pass the numbers"),

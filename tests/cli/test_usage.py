@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
 from intercom_data_events.cli.app import app
 from intercom_data_events.cli.help import summary
-from intercom_data_events.emulator import Fault
+from intercom_data_events.emulator import EmulatedContact, Fault
 
 from .conftest import NOON, PATIENCE, TOKEN, Plan
 from .test_screens import names
@@ -106,6 +109,53 @@ def test_verbose_shows_requests_and_retries_without_personal_data(serve, command
     assert not [one for one in ("frodo", "secret", TOKEN) if one in shown]
     # Once it has ended, nothing is shown any longer.
     assert command("list", *who).err == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["check", "--json"],
+        ["list", *WHO],
+        ["list", *WHO, "--follow"],
+        ["summary", *WHO],
+        ["export", *WHO, "-o", "events.ndjson"],
+        ["track", "ran", *WHO],
+    ],
+)
+def test_control_c_ends_each_command_in_a_word_and_exit_code_130(given, serve, command):
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        return Fault.slow(PATIENCE)
+
+    serve(faults=Plan({1: interrupt}))
+    done = command(*given)
+    assert (done.code, done.out, done.err) == (130, "", "Interrupted.\n")
+    assert not Path("events.ndjson").exists()
+
+
+def test_control_c_at_the_question_for_the_token_is_told_too(terminal, emulator, monkeypatch):
+    monkeypatch.delenv("INTERCOM_ACCESS_TOKEN")
+    asked = terminal("check")
+    asked.expect("Access token")
+    asked.interrupt()
+    done = asked.finish()
+    assert done.code == 130
+    assert done.out.splitlines()[-1] == "Interrupted."
+
+
+def test_an_error_for_programs_is_one_line_in_a_narrow_terminal_too(terminal, emulator):
+    done = terminal("list", "--json", columns=30).finish()
+    [line] = done.out.splitlines()
+    assert json.loads(line)["error"] == "UsageError"
+
+
+def test_a_contact_without_events_is_said_to_have_none(serve, command):
+    serve(contacts=[EmulatedContact(user_id="1")])
+    for given in (["list"], ["summary"]):
+        done = command(*given, *WHO)
+        assert (done.code, done.out, done.err) == (0, "", "No events.\n")
+        assert command(*given, *WHO, "--format", "csv").out.count("\n") == 1
+        assert command(*given, "--user-id", "2", "--format", "csv").out == ""
 
 
 @pytest.mark.processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -189,6 +190,8 @@ def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
             standalone_mode=False,
         )
     except (KeyboardInterrupt, typer.Abort):
+        if sys.stderr.isatty():
+            output.page("")  # Ends the line of the ^C that a terminal shows, or of a question.
         output.message("Interrupted.")
         return Exit.INTERRUPTED
     except BrokenPipeError:
@@ -196,8 +199,6 @@ def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
     except SystemExit as end:
         # The emulator's own, completion's, or typer's when the reader of a pipe has gone.
         enough = isinstance(end.__context__, BrokenPipeError)
-        if end.code == Exit.INTERRUPTED:
-            output.message("Interrupted.")
         return end.code if isinstance(end.code, int) and not enough else Exit.DONE
     except Exception as error:  # noqa: BLE001  # every error becomes a message and an exit code
         return _failed(error, as_json=wants_json(arguments))
@@ -233,7 +234,7 @@ def _failed(error: Exception, *, as_json: bool) -> Exit:
             text = f"{type(error).__name__} at {where}: {text}; this is a bug, please report it"
     if as_json:
         kind = type(error).__name__
-        output.message(json.dumps({"error": kind, "message": text, "exit_code": code}))
+        output.page(json.dumps({"error": kind, "message": text, "exit_code": code}))
         return code
     output.error(text)
     if more:

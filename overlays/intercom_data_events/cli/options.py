@@ -224,8 +224,11 @@ def command(
             for group, (kind, names) in kinds.items():
                 given[group] = kind(**{each: given.pop(each) for each in names})
             is_verbose = "connection" in given and given["connection"].verbose
-            with shown_requests(message) if is_verbose else nullcontext():
-                function(**given)
+            try:
+                with shown_requests(message) if is_verbose else nullcontext():
+                    function(**given)
+            except KeyboardInterrupt:  # Typer would end with its exit code and not say so.
+                raise typer.Abort from None
 
         called.__doc__ = function.__doc__
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -80,9 +81,10 @@ def error(text: str) -> None:
 
 
 def page(text: str) -> None:
-    """Writes lines of our own, already laid out, on standard error."""
-    for one in text.split("\n"):
-        _write(sys.stderr, one)
+    """Writes lines that stay as they are, help or JSON, on standard error."""
+    with suppress(OSError, ValueError):
+        for one in text.split("\n"):
+            _write(sys.stderr, one)
 
 
 def _on_stderr(text: Text) -> None:
@@ -148,8 +150,10 @@ def rows(
             for record in records:
                 result_json(record)
         case Shape.CSV:
+            records = iter(records)
+            first = [*islice(records, 1)]  # Where that fails, there is no heading above the error.
             _csv_line(list(columns))
-            for record in records:
+            for record in chain(first, records):
                 _csv_line([_plain(record.get(key)) for key in columns])
         case Shape.TABLE:
             table = _table(columns, list(records), cut)

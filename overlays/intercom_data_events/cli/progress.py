@@ -138,7 +138,12 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         line.add_row(
             name,
             ProgressBar(
-                total, self._advance.done, _BAR, pulse=total is None, complete_style="magenta"
+                total,
+                self._advance.done,
+                _BAR,
+                pulse=total is None,
+                complete_style="magenta",
+                pulse_style="magenta",
             ),
             told,
         )

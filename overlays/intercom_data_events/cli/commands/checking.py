@@ -144,7 +144,7 @@ def _lines(found: _Found) -> Iterator[tuple[str, str]]:
     yield "token", found.token
     region = f" (region {found.region})" if found.region else ""
     yield "address", f"{found.base_url or 'unknown'}{region}"
-    yield "proxy", found.proxy or "none"
+    yield "proxy", found.proxy or ("none" if found.base_url else "unknown")
     answered = ""
     if found.answered_version is not None:
         is_same = found.answered_version == found.version

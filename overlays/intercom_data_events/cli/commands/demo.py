@@ -95,8 +95,8 @@ def _send(draw: Callable[..., None]) -> object:
         request = response.request
         took = (time.perf_counter() - request.extensions["began"]) * 1000
         asked_for = f"{request.method} {request.url.raw_path.decode()}"
-        status = (f"{response.status_code}", "green" if response.is_success else "yellow")
-        draw(Text.assemble(status, (f"{took:6.1f} ms  ", "dim"), output.cell(asked_for)))
+        status = (f"{response.status_code}", "green" if response.is_success else "red")
+        draw(Text.assemble(status, f"{took:6.1f} ms  ", output.cell(asked_for)))
         answers.append({"request": asked_for, "status": response.status_code, "ms": round(took, 1)})
 
     now = datetime.now(UTC).replace(microsecond=0)
@@ -145,7 +145,7 @@ def _storm(draw: Callable[..., None]) -> object:
     seconds, counts = round(time.monotonic() - began, 1), emulator.counts
     draw(Text("".join(played[shown:]), "magenta"))
     kinds = sorted(counts.faults.items(), key=lambda kind: -kind[1])
-    draw(Text(", ".join(f"{name}: {number}" for name, number in kinds), "dim"))
+    draw(", ".join(f"{name}: {number}" for name, number in kinds))
     lost, retries = _EVENTS - counts.stored, counts.requests - _EVENTS
     told = f"{_EVENTS} events sent in {seconds} s, {lost} lost, {retries} retries, "
     draw(Text(f"{told}{counts.limited} x 429 for the quota", "bold"))

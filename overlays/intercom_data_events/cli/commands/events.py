@@ -115,8 +115,11 @@ def list_(
             if shape is Shape.TABLE:
                 return
         if shape is Shape.TABLE:
+            event = None
             for event in events:
                 output.line(output.event_line(event.event_name, event.created_at, event.metadata))
+            if event is None:
+                output.message("No events.")
             return
         records = (event.to_dict() for event in events)
         if shape is Shape.CSV:
@@ -175,6 +178,8 @@ def summary(
     if plot or svg is not None:
         is_shown = plot and shape is Shape.TABLE
         _draw(charts.counts, found.events, whose, plot=is_shown, svg=svg)
+    elif shape is Shape.TABLE and not records:
+        output.message("No events.")
     elif shape is Shape.TABLE:
         for record in records:
             record |= {name: output.second(record[name]) for name in ("first", "last")}

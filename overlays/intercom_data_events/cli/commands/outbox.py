@@ -137,7 +137,7 @@ def retry(
     A tracker that uses the file, or `outbox drain`, sends them again.
     """
     with Outbox(file) as box:
-        count = box.retry(_chosen(box, numbers, every=every))
+        count = box.retry(_chosen(file, box, numbers, every=every))
     if as_json:
         output.result_json({"file": str(file), "retried": count})
         return
@@ -158,7 +158,7 @@ def forget(
     To keep a copy, run `outbox export --dead` first.
     """
     with Outbox(file) as box:
-        count = box.forget(_chosen(box, numbers, every=every))
+        count = box.forget(_chosen(file, box, numbers, every=every))
     if as_json:
         output.result_json({"file": str(file), "forgotten": count})
     else:
@@ -214,7 +214,9 @@ def export(
         output.message(f"{output.counted(count)} written to {where}.")
 
 
-def _chosen(box: Outbox, numbers: Sequence[int] | None, *, every: bool) -> list[int] | None:
+def _chosen(
+    file: Path, box: Outbox, numbers: Sequence[int] | None, *, every: bool
+) -> list[int] | None:
     """Which dead letters are meant; None for all.
 
     Raises:
@@ -229,8 +231,8 @@ def _chosen(box: Outbox, numbers: Sequence[int] | None, *, every: bool) -> list[
     unknown = [str(number) for number in wanted if number not in known]
     if unknown:
         raise UsageError(
-            f"there is no dead letter {', '.join(unknown)} in {box.path}, so nothing was changed; "
-            f"see which there are with: intercom-events outbox dead {output.word(box.path)}"
+            f"{file} has no dead letter {', '.join(unknown)}, so nothing was changed; see which "
+            f"there are with: intercom-events outbox dead {output.word(file)}"
         )
     return wanted
 
