@@ -128,7 +128,7 @@ def test_status_tells_what_is_in_the_file(emulator, command, monkeypatch):
         ["3", "waiting"],
         ["2", "being"],
         ["1", "delayed"],
-        ["1", "refused:"],
+        ["1", "rejected:"],
     ]
     assert oldest.startswith("The oldest was tracked at 20")
     assert oldest.endswith(" UTC, 1 h 0 min ago.")
@@ -209,9 +209,9 @@ def test_what_is_refused_is_told_and_becomes_a_dead_letter(nobody_knows, command
     }
     *told, further, why = done.err.splitlines()
     assert len(told) == 10
-    assert all(line.startswith("placed-order of 1 refused: 404 for POST /events") for line in told)
+    assert all(line.startswith("placed-order of 1 rejected: 404 for POST /events") for line in told)
     assert further == "(further ones are counted, and not shown here)"
-    assert why == "See why they were refused: intercom-events outbox dead outbox.db"
+    assert why == "See why they were rejected: intercom-events outbox dead outbox.db"
     assert len(letters()) == 14
 
 
@@ -242,7 +242,7 @@ def test_the_last_refusal_is_told_even_if_its_worker_reports_it_late(
     finally:
         logger.removeHandler(slow)
     assert done.code == 1
-    assert "placed-order of 1 refused: 404 for POST /events" in done.err
+    assert "placed-order of 1 rejected: 404 for POST /events" in done.err
 
 
 def test_those_from_before_are_no_news(nobody_knows, command):
@@ -257,8 +257,8 @@ def test_quiet_tells_the_result_alone(nobody_knows, command):
     keep(event(0, user_id="1"))
     done = command("outbox", "drain", FILE, "--quiet")
     assert done.code == 1
-    assert done.err == "See why they were refused: intercom-events outbox dead outbox.db\n"
-    assert done.out.endswith("           1 refused, and dead letters now\n")
+    assert done.err == "See why they were rejected: intercom-events outbox dead outbox.db\n"
+    assert done.out.endswith("           1 rejected, and dead letters now\n")
 
 
 def test_what_is_no_event_is_a_refusal_too(emulator, command):
@@ -599,7 +599,7 @@ def test_dead_letters_are_listed_for_people_and_programs(nobody_knows, command):
     assert done.code == 0
     assert done.err == "See one whole: intercom-events outbox show outbox.db NUMBER\n"
     heading, *lines = done.out.splitlines()
-    assert heading.split() == ["number", "refused", "(UTC)", "event", "contact", "error"]
+    assert heading.split() == ["number", "rejected", "(UTC)", "event", "contact", "error"]
     assert [re.split(r"\s{2,}", line.strip())[2:] for line in lines] == [
         ["placed-order", "1", "404 not found"],
         ["placed-order", "a@b.co", "404 not found"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -156,6 +157,26 @@ def test_a_contact_without_events_is_said_to_have_none(serve, command):
         assert (done.code, done.out, done.err) == (0, "", "No events.\n")
         assert command(*given, *WHO, "--format", "csv").out.count("\n") == 1
         assert command(*given, "--user-id", "2", "--format", "csv").out == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "heading"),
+    [
+        (80, ["event", "count", "first (UTC)", "last (UTC)"]),
+        (50, ["event", "count", "first (UTC)"]),
+        (30, ["event", "count"]),
+    ],
+)
+def test_a_table_leaves_out_columns_rather_than_names(
+    columns, heading, emulator, command, monkeypatch
+):
+    command("track", "placed-order", *WHO, "--created-at", NOON)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = command("summary", *WHO).out
+    first, row = table.splitlines()
+    assert re.split(" {2,}", first.strip()) == heading
+    assert row.split()[:2] == ["placed-order", "1"]
+    assert max(map(len, table.splitlines())) <= columns
 
 
 @pytest.mark.processes

@@ -85,7 +85,7 @@ def drain(
         raise problem
     if run.refused:
         word = output.word(file)
-        output.message(f"See why they were refused: intercom-events outbox dead {word}")
+        output.message(f"See why they were rejected: intercom-events outbox dead {word}")
     if run.since:
         output.message(f"{output.counted(run.since)} were tracked in the meantime, and wait.")
     end(
@@ -208,7 +208,7 @@ class _Drain:
             while True:
                 event, error = self._refusals.get_nowait()
                 who = event.user_id or event.email or event.id or ""
-                self._command.problem(f"{event.event_name} of {who} refused: {error}")
+                self._command.problem(f"{event.event_name} of {who} rejected: {error}")
 
     def _tell_failing(self, counters: Counters) -> None:
         """Tells, once each time, that nothing gets through, and that it does again."""
@@ -266,7 +266,7 @@ def _report(
         str(file),
         (
             Count("sent", sent, "sent", always=True),
-            Count("refused", refused, "refused, and dead letters now"),
+            Count("refused", refused, "rejected, and dead letters now"),
             Count("left", left, "left"),
         ),
         seconds,

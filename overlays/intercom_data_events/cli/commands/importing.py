@@ -163,6 +163,10 @@ def validate(
     )
 
 
+# What people read of an outcome.
+_WORDS = {"refused": "rejected", "failed": "failed"}
+
+
 def _unheard(problem: Problem) -> None:
     """Takes the place of what tells of problems, until the command runs."""
 
@@ -195,7 +199,7 @@ def _aside(source: Source, path: Path | None, *, new: bool) -> RefusedFile:
         raise UsageError("--refused names the file that is imported: name another place")
     if aside.exists and new:
         raise SourceError(
-            f"{aside.path}, where refused events go, is there from before: import it or move it "
+            f"{aside.path}, where rejected events go, is there from before: import it or move it "
             "away, or name another place with --refused"
         )
     return aside
@@ -238,7 +242,9 @@ def _perform(
 
     with running(source.name if source.path is None else source.path.name, quiet=quiet) as command:
         if run.tell is _unheard:
-            run.tell = lambda one: command.problem(f"line {one.line:,} {one.status}: {one.reason}")
+            run.tell = lambda one: command.problem(
+                f"line {one.line:,} {_WORDS[one.status]}: {one.reason}"
+            )
         problem = anyio.run(main, command)
     if problem is not None:
         raise problem
@@ -263,7 +269,7 @@ def _report(run: Import, file: str, *, dry: bool) -> Report:
         file,
         (
             Count("before", before - refused_before, "done in runs before"),
-            Count("refused_before", refused_before, f"refused in runs before{aside}"),
+            Count("refused_before", refused_before, f"rejected in runs before{aside}"),
             Count(
                 "accepted", counts["accepted"], "would be sent" if dry else "accepted", always=True
             ),
@@ -272,7 +278,7 @@ def _report(run: Import, file: str, *, dry: bool) -> Report:
                 counts["duplicate"],
                 "duplicates: to Intercom, the same event as one before",
             ),
-            Count("refused", counts["refused"], f"refused{aside}"),
+            Count("refused", counts["refused"], f"rejected{aside}"),
             Count("failed", counts["failed"], "failed temporarily: run the same command again"),
             Count("pending", run.pending, "not sent, or not answered yet"),
         ),

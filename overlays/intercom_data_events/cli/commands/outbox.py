@@ -28,7 +28,7 @@ _SHOWN = 100
 _IDENTITIES = ("user_id", "email", "id")
 _LETTERS = {
     "id": "number",
-    "died_at": "refused (UTC)",
+    "died_at": "rejected (UTC)",
     "event_name": "event",
     "contact": "contact",
     "reason": "error",
@@ -59,7 +59,7 @@ def status(file: Path, *, form: Form) -> None:
         (found.queued - found.claimed - found.held, "waiting"),
         (found.claimed, "being sent by a process"),
         (found.held, "delayed after a failure, until the next attempt"),
-        (found.dead, "refused: dead letters"),
+        (found.dead, "rejected: dead letters"),
     ):
         output.result(f"{count:>12,} {what}")
     if age is not None:
