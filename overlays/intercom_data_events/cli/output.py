@@ -277,9 +277,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def counted(count: int) -> str:
-    """Returns a number of events in words."""
-    return f"{count:,} event{'' if count == 1 else 's'}"
+def counted(count: int, noun: str = "event") -> str:
+    """Returns a number of events, or of other things, in words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def word(file: Path) -> str:

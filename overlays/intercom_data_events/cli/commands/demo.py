@@ -36,7 +36,7 @@ from intercom_data_events.tracker import Tracker
 
 _READING = 2.5  # Seconds that a person has to read a screen.
 # The storm: events, and the quota of each window. Its requests are shown in lines of so many.
-_EVENTS, _QUOTA, _WINDOW, _LINE = 200, 100, 2.0, 70
+_EVENTS, _QUOTA, _WINDOW, _LINE = 200, 150, 2.0, 70
 # The kill: events that the process has tracked by then, the longest time to send the rest, and
 # seconds after which an outbox takes back the events that a dead process was sending.
 _TRACKED, _DRAINED, _STALLED = 400, 60.0, 31.0

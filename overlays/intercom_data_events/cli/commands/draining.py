@@ -87,7 +87,7 @@ def drain(
         word = output.word(file)
         output.message(f"See why they were rejected: intercom-events outbox dead {word}")
     if run.since:
-        output.message(f"{output.counted(run.since)} were tracked in the meantime, and wait.")
+        output.message(f"Still waiting: {output.counted(run.since)}, tracked in the meantime.")
     end(
         (
             command.stopped and not run.done,

@@ -75,11 +75,11 @@ def export(
         )
     if not quiet:
         where = to if to is not None else "standard output"
-        contacts = f"{len(asked):,} contact{'' if len(asked) == 1 else 's'}"
+        contacts = output.counted(len(asked), "contact")
         output.message(f"{output.counted(count)} of {contacts} written to {where}.")
         if unsupported:
             output.message(
-                f"{output.counted(unsupported)} hold metadata that others have sent and `import` "
+                f"{output.counted(unsupported)} with metadata that others have sent and `import` "
                 "does not send, such as lists, bools or null."
             )
 
