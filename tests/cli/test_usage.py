@@ -44,6 +44,28 @@ def test_an_option_that_is_nearly_right_is_named(given, meant, command):
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["list", *WHO, "--limit", "0"], "--limit must be an integer of at least 1, not 0"),
+        (["list", *WHO, "-n", "x"], "--limit must be an integer of at least 1, not 'x'"),
+        (["list", *WHO, "--format", "xml"], "--format must be table, json or csv, not 'xml'"),
+        (["import", "x", "--region", "mars"], "--region must be us, eu or au, not 'mars'"),
+        (["check", "--timeout", "soon"], "--timeout must be a number, not 'soon'"),
+        (["outbox", "show", "x", "y"], "NUMBER must be an integer of at least 1, not 'y'"),
+        (
+            ["outbox", "drain", "x", "--concurrency", "1001"],
+            "--concurrency must be an integer from 1 to 1,000, not 1001",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_what_must_be(given, said, command):
+    for as_json in ([], ["--json"]):
+        done = command(*given, *as_json)
+        assert (done.code, done.out) == (2, "")
+        assert (done.error["message"] if as_json else done.err.splitlines()[0][7:]) == said
+
+
+@pytest.mark.parametrize(
     "given",
     [
         ["--token", SECRET],
