@@ -62,8 +62,9 @@ class Screen:
 
     @property
     def words(self) -> set[str]:
-        """The words on it; all numbers are the same, as many change from run to run."""
-        return {re.sub(r"\d+", "0", word) for word in self.text.split() if "…" not in word}
+        """The words on it, but for what changes from run to run: numbers, and if a rate is told."""
+        text = re.sub(r", [\d,]+ a second", "", self.text)
+        return {re.sub(r"\d+", "0", word) for word in text.split() if "…" not in word}
 
 
 class _Terminal(pyte.Screen):

@@ -107,7 +107,7 @@ def test_a_file_that_changes_ends_incomplete_and_says_how(change, said, changing
     sent = lines_of(emulator)
     assert 0 < len(sent) == len(set(sent))
     assert sent == list(range(len(sent)))
-    assert " refused" not in done.out
+    assert " rejected" not in done.out
 
 
 @pytest.mark.parametrize("change", [truncate, half_a_line])

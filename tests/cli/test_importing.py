@@ -84,8 +84,8 @@ def test_the_report_is_for_programs_too(serve, command, ndjson):
         "without_unsupported": 0,
         "refused_file": str(path.with_name("events.refused.ndjson")),
     }
-    assert "line 3 refused: 404" in done.err
-    assert "line 4 refused: created_at is missing" in done.err
+    assert "line 3 rejected: 404" in done.err
+    assert "line 4 rejected: created_at is missing" in done.err
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_dry_run_sends_nothing_and_leaves_nothing_behind(
     done = command("import", path, *([] if disabled else ["--dry-run"]))
     assert done.code == 1
     assert "1 would be sent" in done.out
-    assert "line 2 refused: user_id must be a string, not 7" in done.err
+    assert "line 2 rejected: user_id must be a string, not 7" in done.err
     done = command("import", path, "--json", *([] if disabled else ["--dry-run"]))
     assert (done.json["dry_run"], done.json["accepted"]) == (True, 1)
     assert emulator.counts.requests == 0
@@ -269,7 +269,7 @@ def test_a_silent_pipe_can_be_left(asked, emulator, begin, monkeypatch):
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert b"Interrupted: " in err
-    assert b"1 refused" in out or b"1 not" in err
+    assert b"1 rejected" in out or b"1 not" in err
 
 
 def test_what_failed_is_sent_again_and_nothing_else(serve, command, ndjson):
@@ -303,7 +303,7 @@ def test_what_was_refused_before_is_not_forgotten(serve, command, ndjson):
         done = command("import", path)
         assert done.code == 1
         assert "Fix the lines in " in done.err
-    assert "1 refused in runs before, in " in done.out
+    assert "1 rejected in runs before, in " in done.out
     assert command("import", path, "--json").json["refused_before"] == 1
     path.with_name("events.refused.ndjson").unlink()
     assert command("import", path).code == 0
@@ -591,7 +591,7 @@ def test_a_run_that_goes_on_adds_to_what_was_refused(serve, command, ndjson):
 def test_ten_problems_are_told_and_all_of_them_written(emulator, command, ndjson):
     path = ndjson([event(number, user_id=7) for number in range(30)])
     done = command("import", path)
-    assert done.err.count("refused: user_id must be a string, not 7") == 10
+    assert done.err.count("rejected: user_id must be a string, not 7") == 10
     assert "further ones are counted" in done.err
     assert Path("events.refused.ndjson").read_text().count("# line ") == 30
     path = ndjson([event(number, user_id=7) for number in range(30)], name="other.ndjson")
@@ -700,7 +700,7 @@ def test_a_latin_1_line_is_named_and_the_others_are_sent(emulator, command, ndjs
         file.write(json.dumps(event(2, user_id="é"), ensure_ascii=False).encode("latin-1") + b"\n")
     done = command("import", path)
     assert done.code == 1
-    assert "line 3 refused: it is not UTF-8: byte 0xe9" in done.err
+    assert "line 3 rejected: it is not UTF-8: byte 0xe9" in done.err
     assert "iconv -f LATIN1 -t UTF-8" in done.err
     assert b"\xe9" in Path("events.refused.ndjson").read_bytes()
     assert len(emulator.events) == 2
@@ -769,7 +769,7 @@ def test_a_full_disk_under_the_refused_events_ends_it_and_it_goes_on(emulator, c
         with no_file_above(len(whole) - less):
             done = command("import", path, "--restart")
         assert done.code == 3
-        assert "refused.csv, for refused events, cannot be written (File too large)" in done.err
+        assert "refused.csv, for rejected events, cannot be written (File too large)" in done.err
         assert command("import", path).code == 1
         assert Path("events.refused.csv").read_text() == whole
         Path("events.refused.csv").unlink()

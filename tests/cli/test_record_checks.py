@@ -193,5 +193,5 @@ def test_the_first_line_of_excel_names_the_delimiter(delimiter, emulator, comman
     done = command("import", path)
 
     assert (done.code, times(emulator)) == (1, [NOON])
-    assert "line 4 refused: event_name is missing" in done.err
+    assert "line 4 rejected: event_name is missing" in done.err
     assert command("validate", tmp_path / "events.refused.csv").code == 1

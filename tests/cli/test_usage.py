@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
 from intercom_data_events.cli.app import app
-from intercom_data_events.emulator import Fault
+from intercom_data_events.cli.help import summary
+from intercom_data_events.emulator import EmulatedContact, Fault
 
 from .conftest import NOON, PATIENCE, TOKEN, Plan
 from .test_screens import names
@@ -36,6 +41,28 @@ def test_an_option_that_is_nearly_right_is_named(given, meant, command):
     first, second = done.err.splitlines()
     assert first == f"Error: there is no option {wrong}; did you mean {meant}?"
     assert second.startswith(f"For help, run: intercom-events {given[0]} ")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["list", *WHO, "--limit", "0"], "--limit must be an integer of at least 1, not 0"),
+        (["list", *WHO, "-n", "x"], "--limit must be an integer of at least 1, not 'x'"),
+        (["list", *WHO, "--format", "xml"], "--format must be table, json or csv, not 'xml'"),
+        (["import", "x", "--region", "mars"], "--region must be us, eu or au, not 'mars'"),
+        (["check", "--timeout", "soon"], "--timeout must be a number, not 'soon'"),
+        (["outbox", "show", "x", "y"], "NUMBER must be an integer of at least 1, not 'y'"),
+        (
+            ["outbox", "drain", "x", "--concurrency", "1001"],
+            "--concurrency must be an integer from 1 to 1,000, not 1001",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_what_must_be(given, said, command):
+    for as_json in ([], ["--json"]):
+        done = command(*given, *as_json)
+        assert (done.code, done.out) == (2, "")
+        assert (done.error["message"] if as_json else done.err.splitlines()[0][7:]) == said
 
 
 @pytest.mark.parametrize(
@@ -80,6 +107,13 @@ def test_every_command_that_asks_intercom_has_the_same_options_for_it():
     assert with_a_dry_run == ["track", "import", "outbox drain"]
 
 
+def test_a_group_says_of_each_command_what_the_command_says_of_itself():
+    program = typer.main.get_command(app)
+    for group in (program, program.commands["outbox"]):
+        told = {name: summary(one) for name, one in group.commands.items()}
+        assert group.commands.summaries == told
+
+
 def test_verbose_shows_requests_and_retries_without_personal_data(serve, command):
     serve(faults=Plan({2: lambda: Fault.failing(503)}))
     who = ["--email", "frodo@example.com"]
@@ -98,6 +132,73 @@ def test_verbose_shows_requests_and_retries_without_personal_data(serve, command
     assert not [one for one in ("frodo", "secret", TOKEN) if one in shown]
     # Once it has ended, nothing is shown any longer.
     assert command("list", *who).err == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["check", "--json"],
+        ["list", *WHO],
+        ["list", *WHO, "--follow"],
+        ["summary", *WHO],
+        ["export", *WHO, "-o", "events.ndjson"],
+        ["track", "ran", *WHO],
+    ],
+)
+def test_control_c_ends_each_command_in_a_word_and_exit_code_130(given, serve, command):
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        return Fault.slow(PATIENCE)
+
+    serve(faults=Plan({1: interrupt}))
+    done = command(*given)
+    assert (done.code, done.out, done.err) == (130, "", "Interrupted.\n")
+    assert not Path("events.ndjson").exists()
+
+
+def test_control_c_at_the_question_for_the_token_is_told_too(terminal, emulator, monkeypatch):
+    monkeypatch.delenv("INTERCOM_ACCESS_TOKEN")
+    asked = terminal("check")
+    asked.expect("Access token")
+    asked.interrupt()
+    done = asked.finish()
+    assert done.code == 130
+    assert done.out.splitlines()[-1] == "Interrupted."
+
+
+def test_an_error_for_programs_is_one_line_in_a_narrow_terminal_too(terminal, emulator):
+    done = terminal("list", "--json", columns=30).finish()
+    [line] = done.out.splitlines()
+    assert json.loads(line)["error"] == "UsageError"
+
+
+def test_a_contact_without_events_is_said_to_have_none(serve, command):
+    serve(contacts=[EmulatedContact(user_id="1")])
+    for given in (["list"], ["summary"]):
+        done = command(*given, *WHO)
+        assert (done.code, done.out, done.err) == (0, "", "No events.\n")
+        assert command(*given, *WHO, "--format", "csv").out.count("\n") == 1
+        assert command(*given, "--user-id", "2", "--format", "csv").out == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "heading"),
+    [
+        (80, ["event", "count", "first (UTC)", "last (UTC)"]),
+        (50, ["event", "count", "first (UTC)"]),
+        (30, ["event", "count"]),
+    ],
+)
+def test_a_table_leaves_out_columns_rather_than_names(
+    columns, heading, emulator, command, monkeypatch
+):
+    command("track", "placed-order", *WHO, "--created-at", NOON)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = command("summary", *WHO).out
+    first, row = table.splitlines()
+    assert re.split(" {2,}", first.strip()) == heading
+    assert row.split()[:2] == ["placed-order", "1"]
+    assert max(map(len, table.splitlines())) <= columns
 
 
 @pytest.mark.processes

@@ -747,7 +747,7 @@ def commands() -> Iterator[BaseException]:
 
     failed: list[BaseException] = []
 
-    def note(_: object, error: BaseException, *__: object) -> int:
+    def note(error: BaseException, **_: object) -> int:
         failed.append(error)
         return 1
 

@@ -50,9 +50,7 @@ def sections(command: Any, context: Any) -> Iterator[Section]:
             options.setdefault(title, []).append((_name(parameter), meaning))
     yield from (Section(title, definitions=rows) for title, rows in options.items() if rows)
     if commands := getattr(command, "commands", None):
-        yield Section(
-            "Commands", definitions=[(name, summary(one)) for name, one in commands.items()]
-        )
+        yield Section("Commands", definitions=[*commands.summaries.items()])
     for part in (command.epilog or "").split("\n\n"):
         title, *lines = part.splitlines() or [""]
         if lines:

@@ -1,23 +1,27 @@
-"""The options and arguments of all commands, and how commands get them."""
+"""The options and arguments of all commands, and how a function becomes a command.
+
+A parameter of a command has the option or argument that is declared for its name; one that is a
+class of settings, such as a `Connection`, has those of the class, and is handed over whole.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from enum import StrEnum
-from functools import wraps
-from importlib import import_module
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Annotated, Any
 
+import attrs
 import typer
+from attrs import frozen
 
 from intercom_data_events._sending.logs import shown_requests
 from intercom_data_events.cli.connection import Connection
-from intercom_data_events.cli.exit_codes import UsageError
+from intercom_data_events.cli.exit_codes import EXIT_CODES, Exit, UsageError
+from intercom_data_events.cli.help import Command
 from intercom_data_events.cli.output import Shape, message
 from intercom_data_events.version import API_VERSION
 
@@ -92,9 +96,10 @@ no_pace           --no-pace                Send without waiting for room within 
 dry_run           --dry-run                Check all and send nothing. [env: INTERCOM_DISABLED]
 verbose           --verbose -v             Show each request and its answer on standard error.
 """
-_BOUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {"limit": (1, 10**9), "drain.concurrency": (1, 1000), "number": (1, 2**63 - 1)}
-)
+_WRITTEN = dict(re.findall(r"^(\S+) +(\S.*)$", _DECLARED, re.MULTILINE))
+# What a client calls Intercom's identifier, by the name that events have for it.
+_ASKED = {"id": "intercom_user_id"}
+_BOUNDS = {"limit": (1, 10**9), "drain.concurrency": (1, 1000), "number": (1, 2**63 - 1)}
 # Options that only commands which send have, and those which send much.
 _SENDING = {"dry_run"}
 _PACING = {"deadline", "quota_share", "no_pace"}
@@ -108,15 +113,58 @@ class Written(StrEnum):
     NDJSON = "ndjson"
 
 
-def shape_of(format: Shape | None, *, as_json: bool) -> Shape:
-    """Returns how to write a result, by --format and --json, which is short for --format json.
+@frozen(kw_only=True)
+class Contact:
+    """Whose events."""
 
-    Raises:
-        UsageError: They contradict each other.
-    """
-    if as_json and format not in (None, Shape.JSON):
-        raise UsageError(f"--json means --format json, but --format is {format}; leave out one")
-    return Shape.JSON if as_json else format or Shape.TABLE
+    user_id: str | None = None
+    email: str | None = None
+    id: str | None = None
+
+    def to_send(self) -> dict[str, str]:
+        """Returns the fields of an event that name its contact.
+
+        Raises:
+            UsageError: There is none.
+        """
+        if not (given := _given(self)):
+            raise UsageError("the event has no contact: pass --user-id, --email or --id")
+        return given
+
+    def to_ask(self) -> dict[str, str]:
+        """Returns the argument that a client asks for the contact's events with.
+
+        Raises:
+            UsageError: There is not exactly one.
+        """
+        if len(given := _given(self)) != 1:
+            raise UsageError(f"pass one of --user-id, --email and --id, not {len(given) or 'none'}")
+        return {_ASKED.get(name, name): value for name, value in given.items()}
+
+
+@frozen(kw_only=True)
+class Form:
+    """How a result is written."""
+
+    format: Shape | None = None
+    as_json: bool = False
+
+    def shape(self, *, plot: bool = False) -> Shape:
+        """Returns how to write a result; --json is short for --format json.
+
+        Raises:
+            UsageError: Options contradict each other.
+        """
+        if self.as_json and self.format not in (None, Shape.JSON):
+            raise UsageError(
+                f"--json means --format json, but --format is {self.format}; leave out one"
+            )
+        shape = Shape.JSON if self.as_json else self.format or Shape.TABLE
+        if plot and shape is not Shape.TABLE:
+            raise UsageError(
+                "--plot is for people and --json or --format for programs; leave one out"
+            )
+        return shape
 
 
 def wants_json(arguments: Sequence[str]) -> bool:
@@ -125,104 +173,96 @@ def wants_json(arguments: Sequence[str]) -> bool:
     return asked or ("--format", "json") in pairwise(arguments)
 
 
-def declared(function: Callable[..., None], name: str) -> Callable[..., None]:
-    """Gives a command's parameters the options and arguments that are declared here.
+def closing(*examples: str, codes: Iterable[int] = EXIT_CODES) -> str:
+    """What stands at the end of a command's help, each line as it is."""
+    lines = ["Examples:", *(f"  intercom-events {line}".rstrip() for line in examples), ""]
+    lines += ["Exit codes:", *(f"  {code:<3}  {EXIT_CODES[Exit(code)]}" for code in codes)]
+    return "\n".join(lines)
+
+
+def command(
+    *examples: str,
+    codes: Iterable[int] = EXIT_CODES,
+    no_args_is_help: bool = True,
+    sends: bool = False,
+    paces: bool = False,
+    **defaults: object,
+) -> Callable[[Callable[..., None]], Any]:
+    """Makes a function a command, whose help is the function's docstring.
 
     Args:
-        function: The command.
-        name: The command's name.
-    """
-
-    def option(one: inspect.Parameter) -> inspect.Parameter:
-        panel = "Connection options" if hasattr(Connection, one.name) else None
-        return one.replace(annotation=Annotated[one.annotation, _declared(one.name, name, panel)])
-
-    signature = inspect.signature(function, eval_str=True)
-    return _signed(function, map(option, signature.parameters.values()))
-
-
-def connecting(
-    *, sends: bool = False, paces: bool = False, **defaults: object
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the settings of a connection, behind its own, and hands it the Connection.
-
-    Args:
-        sends: Whether the command sends events, so that it has --dry-run.
+        examples: Command lines to show below its help, without the program's name.
+        codes: Its exit codes.
+        no_args_is_help: Whether it shows its help where it is given nothing.
+        sends: Whether it sends events, so that it has --dry-run.
         paces: Whether it sends many: it has --deadline, --quota-share and --no-pace, too.
         **defaults: Defaults of settings that are others than those of a Connection.
-
-    Returns:
-        A decorator for a command whose parameter ``connection`` is a Connection.
     """
     left_out = (set() if sends else _SENDING) | (set() if paces else _PACING)
-    settings = [
-        one.replace(default=defaults.get(one.name, one.default))
-        for one in inspect.signature(Connection, eval_str=True).parameters.values()
-        if one.name not in left_out
-    ]
 
-    def merge(command: Callable[..., None]) -> Callable[..., None]:
-        def merged(**given: Any) -> None:
-            connection = Connection(**{one.name: given.pop(one.name) for one in settings})
-            with shown_requests(message) if connection.verbose else nullcontext():
-                command(connection=connection, **given)
+    def make(function: Callable[..., None]) -> Any:
+        name = function.__name__.strip("_")
+        parameters: list[inspect.Parameter] = []
+        kinds: dict[str, tuple[Any, list[str]]] = {}
+        for one in _parameters(function):
+            settings = [one]
+            if attrs.has(one.annotation):
+                settings = [
+                    each for each in _parameters(one.annotation) if each.name not in left_out
+                ]
+                kinds[one.name] = one.annotation, [each.name for each in settings]
+            panel = "Connection options" if one.annotation is Connection else None
+            parameters += (
+                each.replace(
+                    annotation=Annotated[each.annotation, _declared(each.name, name, panel)],
+                    default=defaults.get(each.name, each.default),
+                )
+                for each in settings
+            )
 
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        parameters = [*(one for one in own if one.name != "connection"), *settings]
-        return _signed(wraps(command)(merged), parameters)
+        def called(**given: Any) -> None:
+            for group, (kind, names) in kinds.items():
+                given[group] = kind(**{each: given.pop(each) for each in names})
+            is_verbose = "connection" in given and given["connection"].verbose
+            try:
+                with shown_requests(message) if is_verbose else nullcontext():
+                    function(**given)
+            except KeyboardInterrupt:  # Typer would end with its exit code and not say so.
+                raise typer.Abort from None
 
-    return merge
+        called.__doc__ = function.__doc__
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(
+            name,
+            cls=Command,
+            epilog=closing(*examples, codes=codes),
+            no_args_is_help=no_args_is_help,
+        )(called)
+        return typer.main.get_command(alone)
+
+    return make
 
 
-def done_by(function: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Has a command done by a function, as ``importing.validate``, which is imported when it runs.
-
-    The function takes the command's parameters by their names.
-    """
-    module, _, attribute = function.rpartition(".")
-
-    def replace(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def done(**given: object) -> None:
-            commands = import_module(f"intercom_data_events.cli.commands.{module}")
-            getattr(commands, attribute)(**given)
-
-        return done
-
-    return replace
+def _parameters(of: Callable[..., object]) -> Iterable[inspect.Parameter]:
+    return inspect.signature(of, eval_str=True).parameters.values()
 
 
-def _signed(
-    function: Callable[..., None], parameters: Iterable[inspect.Parameter]
-) -> Callable[..., None]:
-    """A function with the signature that Typer is to see."""
-
-    @wraps(function)
-    def signed(**given: object) -> None:
-        function(**given)
-
-    del signed.__wrapped__
-    signature = inspect.Signature(list(parameters), return_annotation=None)
-    signed.__signature__ = signature  # type: ignore[attr-defined]  # inspect reads it
-    signed.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
-    return signed
+def _given(contact: Contact) -> dict[str, str]:
+    return {name: value for name, value in attrs.asdict(contact).items() if value is not None}
 
 
 def _declared(name: str, command: str, panel: str | None) -> Any:
     """The option or argument of a parameter."""
-    for key in (f"{command}.{name}", name):
-        if found := re.search(
-            rf"^{re.escape(key)} +(\S+(?: \S+)*)  +(.+)$", _DECLARED, re.MULTILINE
-        ):
-            break
-    else:
-        raise LookupError(f"no option is declared for {name}")
-    *flags, metavar = found[1].split(" ")
-    least, most = _BOUNDS.get(f"{command}.{name}", _BOUNDS.get(name, (None, None)))
-    if not found[1].startswith("-"):
-        return typer.Argument(help=found[2], metavar=metavar, min=least, max=most)
+    own = f"{command}.{name}"
+    flags, meaning = re.split(" {2,}", _WRITTEN.get(own) or _WRITTEN[name], maxsplit=1)
+    least, most = _BOUNDS.get(own, _BOUNDS.get(name, (None, None)))
+    *names, metavar = flags.split(" ")
+    if not names and not metavar.startswith("-"):
+        return typer.Argument(help=meaning, metavar=metavar, min=least, max=most)
     if metavar.startswith("-"):
-        flags, metavar = [*flags, metavar], ""
+        names, metavar = [*names, metavar], ""
     return typer.Option(
-        *flags, help=found[2], metavar=metavar or None, min=least, max=most, rich_help_panel=panel
+        *names, help=meaning, metavar=metavar or None, min=least, max=most, rich_help_panel=panel
     )

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -25,6 +27,7 @@ from intercom_data_events.event import to_json as event_json
 from intercom_data_events.metadata import decimals_of
 
 _WIDEST = 100_000  # Columns, to measure how wide a table wants to be.
+_LEAST_CUT = 12  # Columns, of what is cut.
 _SIGNS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
 
 
@@ -80,9 +83,10 @@ def error(text: str) -> None:
 
 
 def page(text: str) -> None:
-    """Writes lines of our own, already laid out, on standard error."""
-    for one in text.split("\n"):
-        _write(sys.stderr, one)
+    """Writes lines that stay as they are, help or JSON, on standard error."""
+    with suppress(OSError, ValueError):
+        for one in text.split("\n"):
+            _write(sys.stderr, one)
 
 
 def _on_stderr(text: Text) -> None:
@@ -141,21 +145,36 @@ def rows(
         columns: The keys to show, in order, and their headings in a table. CSV has the keys as its
             header; JSON has all keys of a record.
         records: What to write. JSON and CSV are written as they come.
-        cut: Columns that a table cuts, so that each record has one line; none to fold all.
+        cut: Columns that a table cuts, so that each record has one line. Where they would be too
+            narrow, the table's last columns are left out.
     """
     match shape:
         case Shape.JSON:
             for record in records:
                 result_json(record)
         case Shape.CSV:
+            records = iter(records)
+            first = [*islice(records, 1)]  # Where that fails, there is no heading above the error.
             _csv_line(list(columns))
-            for record in records:
+            for record in chain(first, records):
                 _csv_line([_plain(record.get(key)) for key in columns])
         case Shape.TABLE:
-            table = _table(columns, list(records), cut)
-            if cut:
-                table.expand = Console(width=_WIDEST).measure(table).maximum > width()
+            records = list(records)
+            shown = {
+                key: heading
+                for key, heading in columns.items()
+                if any(record.get(key) is not None for record in records)
+            }
+            least = partial(_table, records=records, cut=cut, most=_LEAST_CUT)
+            while len(shown) > 1 and _widest(least(shown)) > width():
+                shown.popitem()
+            table = _table(shown, records, cut)
+            table.expand = _widest(table) > width()
             draw(table)
+
+
+def _widest(table: Table) -> int:
+    return Console(width=_WIDEST).measure(table).maximum
 
 
 def _csv_line(values: Sequence[object]) -> None:
@@ -176,17 +195,21 @@ def _plain(value: object) -> object:
 
 
 def _table(
-    columns: Mapping[str, str], records: Sequence[Mapping[str, object]], cut: Collection[str]
+    columns: Mapping[str, str],
+    records: Sequence[Mapping[str, object]],
+    cut: Collection[str],
+    most: int | None = None,
 ) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key, heading in columns.items():
-        kinds = {type(record.get(key)) for record in records} - {type(None)}
+        is_number = all(type(record.get(key)) in (int, type(None)) for record in records)
         table.add_column(
             heading,
-            justify="right" if kinds and kinds <= {int, float, MonetaryAmount} else "left",
-            no_wrap=bool(cut) or (bool(kinds) and kinds <= {int, float, MonetaryAmount, datetime}),
-            overflow="ellipsis" if cut else "fold",
+            justify="right" if is_number else "left",
+            no_wrap=True,
+            overflow="ellipsis",
             ratio=1 if key in cut else None,
+            max_width=most if key in cut else None,
         )
     for record in records:
         values = [record.get(key) for key in columns]
@@ -254,9 +277,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def counted(count: int) -> str:
-    """Returns a number of events in words."""
-    return f"{count:,} event{'' if count == 1 else 's'}"
+def counted(count: int, noun: str = "event") -> str:
+    """Returns a number of events, or of other things, in words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def word(file: Path) -> str:

@@ -123,25 +123,27 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         """The line of progress, in the terminal's width: first the name shrinks, then parts go."""
         width, parts = self._console.width, self._parts()
         between = " · " if self._console.encoding.startswith("utf") else ", "
-        bar = _BAR if width >= _ROOMY else 0
-        room = width - bar - 2  # Blanks around the bar.
+        columns = _BAR if width >= _ROOMY else 0
+        room = width - columns - 2  # Blanks around the bar.
         while len(parts) > 1 and _width(parts, between) > room - min(_NAME, cell_len(self._name)):
             parts.remove(max(parts))
         name = Text(self._name, no_wrap=True)
         name.truncate(max(room - _width(parts, between), 1), overflow="ellipsis")
         line = Table.grid(padding=(0, 1, 0, 0))
         told = Text(between.join(text for _, text in parts), no_wrap=True, overflow="crop")
-        if not bar:
+        if not columns:
             line.add_row(name, told)
             return line
-        total = self._advance.total
-        line.add_row(
-            name,
-            ProgressBar(
-                total, self._advance.done, _BAR, pulse=total is None, complete_style="magenta"
-            ),
-            told,
+        total, colour = self._advance.total, "magenta"
+        bar = ProgressBar(
+            total,
+            self._advance.done,
+            _BAR,
+            total is None,
+            complete_style=colour,
+            pulse_style=colour,
         )
+        line.add_row(name, bar, told)
         return line
 
 

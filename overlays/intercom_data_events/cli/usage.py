@@ -8,6 +8,7 @@ from typing import Any
 
 # What people call the access token.
 _TOKEN = re.compile(r"--?(t|.*(token|key|auth|secret|password|bearer).*)", re.IGNORECASE)
+_MACHINE = 10**9
 _ADVICE = (
     "the access token is not an option, because arguments are visible to other users of this "
     "machine and stay in the shell's history; set INTERCOM_ACCESS_TOKEN in the environment, or "
@@ -31,7 +32,29 @@ def explained(error: Any) -> tuple[str, str | None]:
     text = error.format_message().rstrip(".")
     if hasattr(error, "possibilities") and context is not None:
         text = _ADVICE if _TOKEN.fullmatch(error.option_name) else _unknown(error, context)
+    elif expected := _expected(getattr(error, "param", None)):
+        given = error.message.partition(" is not ")[0]
+        is_option = error.param.param_type_name == "option"
+        name = max(error.param.opts, key=len) if is_option else error.param.metavar
+        text = f"{name} must be {expected}, not {given}"
     return text, context and f"{context.command_path} --help"
+
+
+def _expected(parameter: Any) -> str | None:
+    """What the value of an option or argument must be; None where its type does not say."""
+    kind = getattr(parameter, "type", None)
+    if choices := getattr(kind, "choices", None):
+        *others, last = choices
+        return f"{', '.join(others)} or {last}"
+    # Typer has said "integer", then "int", and each with " range".
+    names = {"int": "an integer", "flo": "a number"}
+    name = names.get(getattr(kind, "name", "")[:3])
+    if kind is None or getattr(kind, "min", None) is None:
+        return name
+    # A bound that only a machine has is not worth a word.
+    if kind.max >= _MACHINE:
+        return f"{name} of at least {kind.min}"
+    return f"{name} from {kind.min} to {kind.max:,}"
 
 
 def _unknown(error: Any, context: Any) -> str:

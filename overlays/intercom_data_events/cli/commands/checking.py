@@ -23,6 +23,7 @@ from intercom_data_events._validation import printable
 from intercom_data_events.cli import output
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import Exit, exit_code
+from intercom_data_events.cli.options import command
 from intercom_data_events.errors import (
     APIConnectionError,
     APIResponseError,
@@ -62,15 +63,13 @@ class _Found:
     failure: str | None = None
 
 
-def check(connection: Connection, *, as_json: bool) -> None:
-    """Makes one request that changes nothing, and tells what there is to know of the connection.
+@command("check", "check --json", no_args_is_help=False, timeout=10, max_retries=0)
+def check(*, as_json: bool = False, connection: Connection) -> None:
+    """Check the token, address, version, quota and clock by one request.
 
-    It asks for the summary of a contact that does not exist: where Intercom answers that there is
-    none, it has accepted the token.
-
-    Raises:
-        IntercomError: Events cannot be sent; what is known is told before.
+    The request changes nothing: it asks for a contact that does not exist.
     """
+    # Where Intercom answers that there is no such contact, it has accepted the token.
     found = _Found()
     problem: IntercomError | None = None
     try:
@@ -145,7 +144,7 @@ def _lines(found: _Found) -> Iterator[tuple[str, str]]:
     yield "token", found.token
     region = f" (region {found.region})" if found.region else ""
     yield "address", f"{found.base_url or 'unknown'}{region}"
-    yield "proxy", found.proxy or "none"
+    yield "proxy", found.proxy or ("none" if found.base_url else "unknown")
     answered = ""
     if found.answered_version is not None:
         is_same = found.answered_version == found.version

@@ -27,7 +27,8 @@ from rich.text import Text
 
 from intercom_data_events import DataEventsClient, Event, MonetaryAmount, NotFoundError, RichLink
 from intercom_data_events.cli import charts, output
-from intercom_data_events.cli.exit_codes import StoppedError
+from intercom_data_events.cli.exit_codes import Exit, StoppedError
+from intercom_data_events.cli.options import command
 from intercom_data_events.clock import SYSTEM, Clock
 from intercom_data_events.emulator import Emulator, Fault, random_faults
 from intercom_data_events.outbox import Outbox
@@ -35,7 +36,7 @@ from intercom_data_events.tracker import Tracker
 
 _READING = 2.5  # Seconds that a person has to read a screen.
 # The storm: events, and the quota of each window. Its requests are shown in lines of so many.
-_EVENTS, _QUOTA, _WINDOW, _LINE = 200, 100, 2.0, 70
+_EVENTS, _QUOTA, _WINDOW, _LINE = 200, 150, 2.0, 70
 # The kill: events that the process has tracked by then, the longest time to send the rest, and
 # seconds after which an outbox takes back the events that a dead process was sending.
 _TRACKED, _DRAINED, _STALLED = 400, 60.0, 31.0
@@ -44,13 +45,11 @@ _CHILD = "import sys; from intercom_data_events.cli.commands import demo; demo.t
 _DAYS, _NAMES = 28, {"logged-in": 60, "invited-friend": 20, "placed-order": 10}
 
 
-def show(*, as_json: bool) -> None:
-    """Plays four screens; as JSON, writes what they counted as one object.
-
-    Raises:
-        StoppedError: A claim of the demo does not hold.
-        OSError: There is no socket to serve on.
-    """
+@command(
+    "demo", "demo --json", codes=(Exit.DONE, Exit.FAILED, Exit.INTERRUPTED), no_args_is_help=False
+)
+def demo(*, as_json: bool = False) -> None:
+    """Show events, failures, a kill and a chart against the emulator."""
 
     def draw(what: RenderableType, indent: int = 2) -> None:
         if not as_json:
@@ -96,8 +95,8 @@ def _send(draw: Callable[..., None]) -> object:
         request = response.request
         took = (time.perf_counter() - request.extensions["began"]) * 1000
         asked_for = f"{request.method} {request.url.raw_path.decode()}"
-        status = (f"{response.status_code}", "green" if response.is_success else "yellow")
-        draw(Text.assemble(status, (f"{took:6.1f} ms  ", "dim"), output.cell(asked_for)))
+        status = (f"{response.status_code}", "green" if response.is_success else "red")
+        draw(Text.assemble(status, f"{took:6.1f} ms  ", output.cell(asked_for)))
         answers.append({"request": asked_for, "status": response.status_code, "ms": round(took, 1)})
 
     now = datetime.now(UTC).replace(microsecond=0)
@@ -146,7 +145,7 @@ def _storm(draw: Callable[..., None]) -> object:
     seconds, counts = round(time.monotonic() - began, 1), emulator.counts
     draw(Text("".join(played[shown:]), "magenta"))
     kinds = sorted(counts.faults.items(), key=lambda kind: -kind[1])
-    draw(Text(", ".join(f"{name}: {number}" for name, number in kinds), "dim"))
+    draw(", ".join(f"{name}: {number}" for name, number in kinds))
     lost, retries = _EVENTS - counts.stored, counts.requests - _EVENTS
     told = f"{_EVENTS} events sent in {seconds} s, {lost} lost, {retries} retries, "
     draw(Text(f"{told}{counts.limited} x 429 for the quota", "bold"))
@@ -177,9 +176,9 @@ def _kill(draw: Callable[..., None]) -> object:
     environment = {name: os.environ[name] for name in os.environ if name[:9] != "INTERCOM_"}
     with TemporaryDirectory() as folder, emulator.serve() as url:
         file = Path(folder, "events.outbox")
-        command = [sys.executable, "-c", _CHILD, url, str(file)]
+        program = [sys.executable, "-c", _CHILD, url, str(file)]
         with subprocess.Popen(  # noqa: S603  # this Python
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as child:
             pipe = child.stdout or ()
             tracked = set(islice(pipe, _TRACKED))

@@ -14,6 +14,7 @@ from intercom_data_events._sending.retry import ErrorClass, classify
 from intercom_data_events.cli import output
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import Exit, StoppedError, UsageError
+from intercom_data_events.cli.options import command
 from intercom_data_events.cli.progress import Advance
 from intercom_data_events.cli.reporting import GRACE, LOOK, Count, Report, Running, end, running
 from intercom_data_events.errors import OutboxError, OutboxLockedError
@@ -29,35 +30,28 @@ _STANDSTILL = 5.0
 _UNHEARD = logging.NullHandler()
 
 
+@command(
+    "outbox drain events.outbox",
+    "outbox drain events.outbox --max-time 60 --json",
+    sends=True,
+    paces=True,
+)
 def drain(
-    connection: Connection,
     file: Path,
     *,
-    workspace: str | None,
-    token_renewed: bool,
-    concurrency: int,
-    max_time: float | None,
-    quiet: bool,
-    as_json: bool,
+    max_time: float | None = None,
+    workspace: str | None = None,
+    token_renewed: bool = False,
+    concurrency: int = 20,
+    quiet: bool = False,
+    as_json: bool = False,
+    connection: Connection,
 ) -> None:
-    """Sends what waits in an outbox, tells of it, and ends the command with what came of it.
+    """Send all waiting events.
 
-    Args:
-        connection: How to reach Intercom.
-        file: The outbox.
-        workspace: The name that was given to its workspace.
-        token_renewed: Whether the access token is known to be for the same workspace.
-        concurrency: Requests at once, at most.
-        max_time: Seconds that all of it may take; None for as long as it takes.
-        quiet: Whether no progress is shown.
-        as_json: Whether to write JSON.
-
-    Raises:
-        typer.Exit: With an exit code.
-        UsageError: `timeout` cannot be used.
-        OutboxError: The outbox cannot be used, so that nothing was sent.
-        StoppedError: It cannot be used any longer.
-        IntercomError: Intercom accepts no event at all: the token, the version.
+    It can be stopped or killed at any moment: unsent events stay in the file, and the same command
+    sends them. While Intercom does not answer, it says so and keeps trying. It does not wait for
+    events that are tracked after it began.
     """
     if max_time is not None and not max_time >= 0:
         raise UsageError(f"--max-time must be a number of seconds of at least 0, not {max_time}")
@@ -91,9 +85,9 @@ def drain(
         raise problem
     if run.refused:
         word = output.word(file)
-        output.message(f"See why they were refused: intercom-events outbox dead {word}")
+        output.message(f"See why they were rejected: intercom-events outbox dead {word}")
     if run.since:
-        output.message(f"{output.counted(run.since)} were tracked in the meantime, and wait.")
+        output.message(f"Still waiting: {output.counted(run.since)}, tracked in the meantime.")
     end(
         (
             command.stopped and not run.done,
@@ -214,7 +208,7 @@ class _Drain:
             while True:
                 event, error = self._refusals.get_nowait()
                 who = event.user_id or event.email or event.id or ""
-                self._command.problem(f"{event.event_name} of {who} refused: {error}")
+                self._command.problem(f"{event.event_name} of {who} rejected: {error}")
 
     def _tell_failing(self, counters: Counters) -> None:
         """Tells, once each time, that nothing gets through, and that it does again."""
@@ -272,7 +266,7 @@ def _report(
         str(file),
         (
             Count("sent", sent, "sent", always=True),
-            Count("refused", refused, "refused, and dead letters now"),
+            Count("refused", refused, "rejected, and dead letters now"),
             Count("left", left, "left"),
         ),
         seconds,

@@ -21,6 +21,7 @@ from intercom_data_events.cli import charts, output
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import UsageError
 from intercom_data_events.cli.importer import columns
+from intercom_data_events.cli.options import Contact, Form, command
 from intercom_data_events.cli.output import Shape
 from intercom_data_events.cli.times import AGO, moment
 from intercom_data_events.timestamps import to_unix
@@ -36,29 +37,29 @@ _COUNTED = {
 }
 # Few requests, and no page so large that it takes long; no maximum is documented.
 _PER_PAGE = 50
+# Seconds.
+_DAY = 24 * 60 * 60
 # What --follow begins with.
 _FOLLOWED = 10
 
 
+@command(
+    "track placed-order --user-id 314159 --metadata plan=pro",
+    "track placed-order --email a@b.co --created-at 2026-01-31 \\\n"
+    "    -m price.amount=2999 -m price.currency=usd -m order_number:text=3434",
+    sends=True,
+)
 def track(
-    connection: Connection,
     event_name: str,
-    identity: Mapping[str, str | None],
-    created_at: str | None,
-    metadata: Sequence[str],
     *,
-    as_json: bool,
+    contact: Contact,
+    created_at: str | None = None,
+    metadata: list[str] | None = None,
+    as_json: bool = False,
+    connection: Connection,
 ) -> None:
-    """Sends one event.
-
-    Raises:
-        UsageError: A time or a piece of metadata that cannot be understood.
-        IntercomError: It is refused, or failed.
-    """
-    if not any(identity.values()):
-        raise UsageError("the event has no contact: pass --user-id, --email or --id")
-    fields: dict[str, object] = {"event_name": event_name}
-    fields.update((name, value) for name, value in identity.items() if value is not None)
+    """Send one event."""
+    fields: dict[str, object] = {"event_name": event_name, **contact.to_send()}
     if created_at is not None:
         fields["created_at"] = _created_at(created_at)
     if metadata:
@@ -77,49 +78,48 @@ def track(
             output.result(f"  {key}: {output.shown(value)}")
 
 
-def list_events(
-    connection: Connection,
-    identity: Mapping[str, str | None],
+@command(
+    "list --user-id 314159 --since 7d",
+    "list --email a@b.co --limit 10 --json",
+    "list --user-id 314159 --plot --svg events.svg",
+    "list --user-id 314159 --follow",
+)
+def list_(
     *,
-    since: str | None,
-    limit: int | None,
-    follow: float | None,
-    plot: bool,
-    svg: Path | None,
-    shape: Shape,
+    contact: Contact,
+    since: str | None = None,
+    limit: int | None = None,
+    follow: bool = False,
+    interval: float = 5,
+    plot: bool = False,
+    svg: Path | None = None,
+    form: Form,
+    connection: Connection,
 ) -> None:
-    """Lists a contact's events, or draws them, or goes on showing new ones.
-
-    Args:
-        connection: How to reach Intercom.
-        identity: Exactly one of user_id, email and intercom_user_id.
-        since: A time, as a person types it, from which on.
-        limit: How many at most.
-        follow: Seconds between two looks for new ones; None to end.
-        plot: Whether to draw what happened when.
-        svg: Where to write that as SVG.
-        shape: How to write them.
-
-    Raises:
-        UsageError: A time that cannot be understood.
-        IntercomError: Intercom refuses it, or it failed.
-    """
-    _check_one(identity)
+    """List a contact's events of the last 90 days, newest first."""
+    if follow and (plot or svg):
+        raise UsageError("--follow has no end to draw a chart at; leave out --plot and --svg")
+    if not 0.1 <= interval <= _DAY:
+        raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval}")
+    shape, whose = form.shape(plot=plot), contact.to_ask()
     begin = None if since is None else read_time(since, "--since")
     with DataEventsClient(**connection.to_read()) as client:
         events: Iterable[ListedEvent]
-        if follow is None:
-            events = recent(client, identity, begin, limit)
+        if follow:
+            events = _followed(client, whose, begin, limit, interval)
         else:
-            events = _followed(client, identity, begin, limit, follow)
+            events = recent(client, whose, begin, limit)
         if plot or svg is not None:
             events = list(events)
-            _draw(charts.timeline, _moments(events), identity, plot=plot, svg=svg)
+            _draw(charts.timeline, _moments(events), whose, plot=plot, svg=svg)
             if shape is Shape.TABLE:
                 return
         if shape is Shape.TABLE:
+            event = None
             for event in events:
                 output.line(output.event_line(event.event_name, event.created_at, event.metadata))
+            if event is None:
+                output.message("No events.")
             return
         records = (event.to_dict() for event in events)
         if shape is Shape.CSV:
@@ -129,7 +129,7 @@ def list_events(
 
 def recent(
     client: DataEventsClient,
-    identity: Mapping[str, str | None],
+    identity: Mapping[str, str],
     begin: datetime | None,
     limit: int | None = None,
 ) -> Iterator[ListedEvent]:
@@ -153,45 +153,37 @@ def read_time(text: str, flag: str) -> datetime:
         raise UsageError(f"{flag}: {error}") from error
 
 
-def summarise(
-    connection: Connection,
-    identity: Mapping[str, str | None],
+@command("summary --user-id 314159", "summary --email a@b.co --plot")
+def summary(
     *,
-    plot: bool,
-    svg: Path | None,
-    shape: Shape,
+    contact: Contact,
+    plot: bool = False,
+    svg: Path | None = None,
+    form: Form,
+    connection: Connection,
 ) -> None:
-    """Counts a contact's events by name.
-
-    Raises:
-        IntercomError: Intercom refuses it, or it failed.
-    """
-    _check_one(identity)
+    """Count all events of a contact by name, however old."""
+    shape, whose = form.shape(plot=plot), contact.to_ask()
     with DataEventsClient(**connection.to_read()) as client:
-        found = client.summary(**identity)
+        found = client.summary(**whose)
     records = [{name: getattr(one, name) for name in _COUNTED} for one in found]
     if shape is Shape.JSON:
-        given = {name: value for name, value in identity.items() if value is not None}
         whole = [
             {**record, **one.additional_properties}
             for record, one in zip(records, found, strict=True)
         ]
-        output.result_json({**given, "events": whole})
+        output.result_json({**whose, "events": whole})
     elif shape is Shape.CSV:
         output.rows(shape, _COUNTED, records)
     if plot or svg is not None:
         is_shown = plot and shape is Shape.TABLE
-        _draw(charts.counts, found.events, identity, plot=is_shown, svg=svg)
+        _draw(charts.counts, found.events, whose, plot=is_shown, svg=svg)
+    elif shape is Shape.TABLE and not records:
+        output.message("No events.")
     elif shape is Shape.TABLE:
         for record in records:
             record |= {name: output.second(record[name]) for name in ("first", "last")}
         output.rows(shape, _COUNTED, records, cut=("name", "description"))
-
-
-def _check_one(identity: Mapping[str, str | None]) -> None:
-    given = sum(value is not None for value in identity.values())
-    if given != 1:
-        raise UsageError(f"pass one of --user-id, --email and --id, not {given or 'none'}")
 
 
 def _created_at(text: str) -> int:
@@ -226,7 +218,7 @@ def _metadata(given: Sequence[str]) -> object:
 
 def _followed(
     client: DataEventsClient,
-    identity: Mapping[str, str | None],
+    identity: Mapping[str, str],
     begin: datetime | None,
     limit: int | None,
     interval: float,
@@ -273,7 +265,7 @@ def _moments(events: Iterable[ListedEvent]) -> list[tuple[str, datetime]]:
 def _draw(
     draw: Callable[..., charts.Chart],
     found: Sequence[Any],
-    identity: Mapping[str, str | None],
+    identity: Mapping[str, str],
     *,
     plot: bool,
     svg: Path | None,
@@ -286,7 +278,7 @@ def _draw(
     if plot:
         output.draw(draw(found, width=output.width(), ascii=output.is_ascii()).drawn)
     if svg is not None:
-        whose = next((value for value in identity.values() if value), "")
+        [whose] = identity.values()
         with replacing(svg, UsageError) as file:
             file.write(charts.svg(draw(found), f"Events of {whose}"))
         output.message(f"Written: {svg}")

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -19,6 +19,7 @@ from intercom_data_events.cli.commands.events import read_time, recent
 from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import UsageError
 from intercom_data_events.cli.importer import columns
+from intercom_data_events.cli.options import Written, command
 from intercom_data_events.metadata import encode
 
 # What a cell begins with that a spreadsheet may take for a formula, by OWASP; the last four are the
@@ -28,56 +29,57 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 _NUMBER = re.compile(r"-[0-9.]+(e[+-]?[0-9]+)?")
 
 
+@command(
+    "export --user-id 314159 > events.ndjson",
+    "export --user-id 314159 --format csv -o events.csv",
+)
 def export(
-    connection: Connection,
-    asked: Sequence[tuple[str, str]],
     *,
-    since: str | None,
-    as_csv: bool,
-    guarded: bool,
-    to: Path | None,
-    quiet: bool,
+    user_id: list[str] | None = None,
+    email: list[str] | None = None,
+    id: list[str] | None = None,
+    since: str | None = None,
+    format: Written = Written.JSON,
+    for_spreadsheets: bool = False,
+    to: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,
+    connection: Connection,
 ) -> None:
-    """Writes the events of several contacts.
-
-    Args:
-        connection: How to reach Intercom.
-        asked: Kinds of identities, and identities.
-        since: A time, as a person types it, from which on.
-        as_csv: Whether to write CSV instead of NDJSON.
-        guarded: Whether to guard cells of CSV, so that spreadsheets take none for a formula.
-        to: Where to; None for standard output.
-        quiet: Whether to report nothing.
-
-    Raises:
-        UsageError: No contact is given, or the time cannot be understood.
-        IntercomError: Intercom refuses it, or it failed.
-        OSError: It cannot be written.
-    """
+    """Write events of the last 90 days for `import` to read."""
+    given = {"user_id": user_id, "email": email, "intercom_user_id": id}
+    asked = [{kind: value} for kind, values in given.items() for value in values or ()]
     if not asked:
         raise UsageError("pass contacts by --user-id, --email or --id")
-    if guarded and not as_csv:
+    as_csv = format is Written.CSV
+    if as_csv and as_json:
+        raise UsageError("--json means --format json, but --format is csv; leave out one")
+    if for_spreadsheets and not as_csv:
         raise UsageError("--for-spreadsheets is for CSV; pass --format csv, or leave it out")
     begin = None if since is None else read_time(since, "--since")
     unsupported = 0
 
     def fetched(client: DataEventsClient) -> Iterator[Mapping[str, object]]:
         nonlocal unsupported
-        for kind, value in asked:
-            for event in recent(client, {kind: value}, begin):
+        for contact in asked:
+            for event in recent(client, contact, begin):
                 yield (fields := to_import(event))
                 unsupported += _is_unsupported(fields)
 
     with DataEventsClient(**connection.to_read()) as client, opened(to) as file:
         events = fetched(client)
-        count = write_csv(events, file, guarded=guarded) if as_csv else write_ndjson(events, file)
+        count = (
+            write_csv(events, file, guarded=for_spreadsheets)
+            if as_csv
+            else write_ndjson(events, file)
+        )
     if not quiet:
         where = to if to is not None else "standard output"
-        contacts = f"{len(asked):,} contact{'' if len(asked) == 1 else 's'}"
+        contacts = output.counted(len(asked), "contact")
         output.message(f"{output.counted(count)} of {contacts} written to {where}.")
         if unsupported:
             output.message(
-                f"{output.counted(unsupported)} hold metadata that others have sent and `import` "
+                f"{output.counted(unsupported)} with metadata that others have sent and `import` "
                 "does not send, such as lists, bools or null."
             )
 

@@ -20,32 +20,41 @@ from intercom_data_events.cli.importer.records import Format, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
 from intercom_data_events.cli.importer.run import Import, Problem
 from intercom_data_events.cli.importer.source import Source
+from intercom_data_events.cli.options import command
 from intercom_data_events.cli.progress import Advance
 from intercom_data_events.cli.reporting import LOOK, Count, Report, Running, end, running
 
 
-def import_file(
-    connection: Connection,
+@command(
+    "import events.ndjson",
+    "import events.csv.gz --quota-share 0.5",
+    "import - --journal 2026.journal < events.ndjson",
+    sends=True,
+    paces=True,
+    deadline=600,
+    max_retries=10,
+)
+def import_(
     file: str,
     *,
-    format: Format | None,
-    stamp_now: bool,
-    drop_unsupported: bool,
-    journal: Path | None,
-    refused: Path | None,
-    restart: bool,
-    token_renewed: bool,
-    max_rate: float | None,
-    concurrency: int,
-    quiet: bool,
-    as_json: bool,
+    format: Format | None = None,
+    stamp_now: bool = False,
+    drop_unsupported: bool = False,
+    journal: Path | None = None,
+    refused: Path | None = None,
+    restart: bool = False,
+    token_renewed: bool = False,
+    max_rate: float | None = None,
+    concurrency: int = 100,
+    quiet: bool = False,
+    as_json: bool = False,
+    connection: Connection,
 ) -> None:
-    """Sends a file of events, tells of it, and ends the command with what came of it.
+    """Send a file of events, as fast as the rate limit allows.
 
-    Raises:
-        typer.Exit: With an exit code, where not everything was accepted.
-        SourceError, JournalError, StoppedError: It cannot begin, or not go on.
-        IntercomError: Intercom accepts no event at all.
+    It can be stopped or killed at any moment: the same command resumes from the journal beside the
+    file. To Intercom, an event that is sent twice is one event. Rejected lines are written to a
+    file of their own with the reasons: fix them there, then import that file.
     """
     check_bounds(concurrency, max_rate)
     with ExitStack() as opened:
@@ -109,20 +118,23 @@ def import_file(
         )
 
 
+@command(
+    "validate events.csv",
+    "validate - --json < events.ndjson",
+    codes=(Exit.DONE, Exit.REFUSED, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED),
+)
 def validate(
     file: str,
     *,
-    format: Format | None,
-    stamp_now: bool,
-    drop_unsupported: bool,
-    quiet: bool,
-    as_json: bool,
+    format: Format | None = None,
+    stamp_now: bool = False,
+    drop_unsupported: bool = False,
+    quiet: bool = False,
+    as_json: bool = False,
 ) -> None:
-    """Checks a file of events, tells of every problem, and ends the command.
+    """Check a file of events line by line, without sending any.
 
-    Raises:
-        typer.Exit: With an exit code, where there are problems.
-        SourceError: It cannot be read, or not any further.
+    It cannot check what only Intercom knows, such as which contacts exist.
     """
 
     def tell(problem: Problem) -> None:
@@ -149,6 +161,10 @@ def validate(
         (stopped, Exit.INTERRUPTED, "Interrupted: not all of it was checked."),
         (run.counts["refused"], Exit.REFUSED, ""),
     )
+
+
+# What people read of an outcome.
+_WORDS = {"refused": "rejected", "failed": "failed"}
 
 
 def _unheard(problem: Problem) -> None:
@@ -183,7 +199,7 @@ def _aside(source: Source, path: Path | None, *, new: bool) -> RefusedFile:
         raise UsageError("--refused names the file that is imported: name another place")
     if aside.exists and new:
         raise SourceError(
-            f"{aside.path}, where refused events go, is there from before: import it or move it "
+            f"{aside.path}, where rejected events go, is there from before: import it or move it "
             "away, or name another place with --refused"
         )
     return aside
@@ -226,7 +242,9 @@ def _perform(
 
     with running(source.name if source.path is None else source.path.name, quiet=quiet) as command:
         if run.tell is _unheard:
-            run.tell = lambda one: command.problem(f"line {one.line:,} {one.status}: {one.reason}")
+            run.tell = lambda one: command.problem(
+                f"line {one.line:,} {_WORDS[one.status]}: {one.reason}"
+            )
         problem = anyio.run(main, command)
     if problem is not None:
         raise problem
@@ -251,7 +269,7 @@ def _report(run: Import, file: str, *, dry: bool) -> Report:
         file,
         (
             Count("before", before - refused_before, "done in runs before"),
-            Count("refused_before", refused_before, f"refused in runs before{aside}"),
+            Count("refused_before", refused_before, f"rejected in runs before{aside}"),
             Count(
                 "accepted", counts["accepted"], "would be sent" if dry else "accepted", always=True
             ),
@@ -260,7 +278,7 @@ def _report(run: Import, file: str, *, dry: bool) -> Report:
                 counts["duplicate"],
                 "duplicates: to Intercom, the same event as one before",
             ),
-            Count("refused", counts["refused"], f"refused{aside}"),
+            Count("refused", counts["refused"], f"rejected{aside}"),
             Count("failed", counts["failed"], "failed temporarily: run the same command again"),
             Count("pending", run.pending, "not sent, or not answered yet"),
         ),

@@ -16,16 +16,19 @@ from rich.table import Table
 from intercom_data_events import metadata
 from intercom_data_events.cli import output
 from intercom_data_events.cli.commands.exporting import opened, write_ndjson
-from intercom_data_events.cli.exit_codes import UsageError
+from intercom_data_events.cli.exit_codes import Exit, UsageError
+from intercom_data_events.cli.options import Form, command
 from intercom_data_events.cli.output import Shape
 from intercom_data_events.outbox import DeadLetter, Outbox
 
+# The exit codes of commands that do not ask Intercom.
+_LOCAL = (Exit.DONE, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED)
 # Dead letters that a table shows, unless told otherwise.
 _SHOWN = 100
 _IDENTITIES = ("user_id", "email", "id")
 _LETTERS = {
     "id": "number",
-    "died_at": "refused (UTC)",
+    "died_at": "rejected (UTC)",
     "event_name": "event",
     "contact": "contact",
     "reason": "error",
@@ -35,12 +38,10 @@ _NAME = 30  # Columns, of the names of fields, which others may have made.
 _FIELDS = dict.fromkeys(attrs.fields_dict(DeadLetter), "")
 
 
-def status(file: Path, *, shape: Shape) -> None:
-    """Says what is in an outbox.
-
-    Raises:
-        OutboxError: It cannot be used.
-    """
+@command("outbox status events.outbox", "outbox status events.outbox --json", codes=_LOCAL)
+def status(file: Path, *, form: Form) -> None:
+    """Show how many events are waiting, and how many were rejected."""
+    shape = form.shape()
     now = time.time()
     with Outbox(file) as box:
         found = box.status(now)
@@ -58,7 +59,7 @@ def status(file: Path, *, shape: Shape) -> None:
         (found.queued - found.claimed - found.held, "waiting"),
         (found.claimed, "being sent by a process"),
         (found.held, "delayed after a failure, until the next attempt"),
-        (found.dead, "refused: dead letters"),
+        (found.dead, "rejected: dead letters"),
     ):
         output.result(f"{count:>12,} {what}")
     if age is not None:
@@ -67,17 +68,10 @@ def status(file: Path, *, shape: Shape) -> None:
         )
 
 
-def dead(file: Path, *, limit: int | None, shape: Shape) -> None:
-    """Lists the dead letters of an outbox, oldest first; a table has a line for each.
-
-    Args:
-        file: The outbox.
-        limit: How many at most; None for all, or for as many as a table shows.
-        shape: How to write them.
-
-    Raises:
-        OutboxError: It cannot be used.
-    """
+@command("outbox dead events.outbox", "outbox dead events.outbox --limit 5 --json", codes=_LOCAL)
+def dead(file: Path, *, limit: int | None = None, form: Form) -> None:
+    """List rejected events (dead letters) and why, oldest first."""
+    shape = form.shape()
     with Outbox(file) as box:
         if shape is not Shape.TABLE:
             letters = map(_letter, islice(box.dead_letters(), limit))
@@ -94,19 +88,11 @@ def dead(file: Path, *, limit: int | None, shape: Shape) -> None:
     output.message(f"See one whole: intercom-events outbox show {output.word(file)} NUMBER")
 
 
-def show(file: Path, number: int, *, waiting: bool, as_json: bool) -> None:
-    """Shows one dead letter, or one waiting event, with all there is of it.
-
-    Args:
-        file: The outbox.
-        number: That of a dead letter; or the place of a waiting event, 1 for the oldest.
-        waiting: Whether a waiting event is meant.
-        as_json: Whether to write JSON.
-
-    Raises:
-        UsageError: There is none of that number.
-        OutboxError: It cannot be used.
-    """
+@command(
+    "outbox show events.outbox 17", "outbox show events.outbox 1 --waiting --json", codes=_LOCAL
+)
+def show(file: Path, number: int, *, waiting: bool = False, as_json: bool = False) -> None:
+    """Show one event whole: fields, metadata, error and what to do."""
     found: Iterator[dict[str, object]]
     with Outbox(file) as box:
         if waiting:
@@ -142,21 +128,16 @@ def show(file: Path, number: int, *, waiting: bool, as_json: bool) -> None:
         output.message(f"Once the cause is gone, send it again: {again}; or delete it: {away}")
 
 
-def retry(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> None:
-    """Puts dead letters back into the queue.
+@command("outbox retry events.outbox 17 18", "outbox retry events.outbox --all", codes=_LOCAL)
+def retry(
+    file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
+) -> None:
+    """Put dead letters back into the queue.
 
-    Args:
-        file: The outbox.
-        numbers: Which.
-        every: Whether to take all instead.
-        as_json: Whether to write JSON.
-
-    Raises:
-        UsageError: It is not said which, or one of them is not there; nothing is changed.
-        OutboxError: It cannot be used.
+    A tracker that uses the file, or `outbox drain`, sends them again.
     """
     with Outbox(file) as box:
-        count = box.retry(_chosen(box, numbers, every=every))
+        count = box.retry(_chosen(file, box, numbers, every=every))
     if as_json:
         output.result_json({"file": str(file), "retried": count})
         return
@@ -168,26 +149,29 @@ def retry(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> 
         )
 
 
-def forget(file: Path, numbers: Sequence[int], *, every: bool, as_json: bool) -> None:
-    """Deletes dead letters; the arguments and errors are those of :func:`retry`."""
+@command("outbox forget events.outbox 17 18", "outbox forget events.outbox --all", codes=_LOCAL)
+def forget(
+    file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
+) -> None:
+    """Delete dead letters for good.
+
+    To keep a copy, run `outbox export --dead` first.
+    """
     with Outbox(file) as box:
-        count = box.forget(_chosen(box, numbers, every=every))
+        count = box.forget(_chosen(file, box, numbers, every=every))
     if as_json:
         output.result_json({"file": str(file), "forgotten": count})
     else:
         output.result(f"{output.counted(count)} deleted.")
 
 
-def compact(file: Path, *, as_json: bool) -> None:
-    """Makes an outbox as small as what is in it, and tells its sizes.
+@command("outbox compact events.outbox", "outbox compact events.outbox --json", codes=_LOCAL)
+def compact(file: Path, *, as_json: bool = False) -> None:
+    """Rewrite the file as small as its contents.
 
-    Args:
-        file: The outbox.
-        as_json: Whether to write JSON.
-
-    Raises:
-        OutboxLockedError: Another process is reading or writing it.
-        OutboxError: It cannot be used.
+    Outboxes shrink by themselves, but one from an earlier version does so only after this. It needs
+    free disk space for twice the contents. While it runs, applications that use the file wait;
+    tracking an event may raise an OutboxLockedError after a second.
     """
     with Outbox(file) as box:
         before = box.status().size
@@ -199,25 +183,29 @@ def compact(file: Path, *, as_json: bool) -> None:
     output.result(f"{file}: {sizes}")
 
 
-def export(file: Path, *, refused: bool, to: Path | None, quiet: bool) -> None:
-    """Writes what is in an outbox as `import` reads it; it stays there.
+@command(
+    "outbox export events.outbox > waiting.ndjson",
+    "outbox export events.outbox --dead -o refused.ndjson",
+    codes=_LOCAL,
+)
+def export(
+    file: Path,
+    *,
+    dead: bool = False,
+    to: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,  # noqa: ARG001  # it writes NDJSON in any case
+) -> None:
+    """Write waiting events or dead letters for `import` to read.
 
-    Args:
-        file: The outbox.
-        refused: Whether to write the dead letters instead of what waits.
-        to: Where to; None for standard output.
-        quiet: Whether nothing is told.
-
-    Raises:
-        UsageError: It would be written over the outbox.
-        OutboxError: The outbox cannot be used.
-        OSError: It cannot be written.
+    They are written as NDJSON and stay in the outbox. Stop all use of the file before you send its
+    events from elsewhere; to Intercom, an event that is sent twice is one event.
     """
     with Outbox(file) as box:
         if to is not None:
             _check_apart(file, to)
         events: Iterable[Mapping[str, object]] = (
-            (letter.event for letter in box.dead_letters()) if refused else box.waiting()
+            (letter.event for letter in box.dead_letters()) if dead else box.waiting()
         )
         with opened(to) as target:
             count = write_ndjson(events, target)
@@ -226,7 +214,9 @@ def export(file: Path, *, refused: bool, to: Path | None, quiet: bool) -> None:
         output.message(f"{output.counted(count)} written to {where}.")
 
 
-def _chosen(box: Outbox, numbers: Sequence[int], *, every: bool) -> list[int] | None:
+def _chosen(
+    file: Path, box: Outbox, numbers: Sequence[int] | None, *, every: bool
+) -> list[int] | None:
     """Which dead letters are meant; None for all.
 
     Raises:
@@ -236,13 +226,13 @@ def _chosen(box: Outbox, numbers: Sequence[int], *, every: bool) -> list[int] | 
         raise UsageError("pass the numbers that `outbox dead` shows, or --all")
     if every:
         return None
-    wanted = sorted(set(numbers))
+    wanted = sorted(set(numbers or ()))
     known = {letter.id for letter in box.dead_letters()}
     unknown = [str(number) for number in wanted if number not in known]
     if unknown:
         raise UsageError(
-            f"there is no dead letter {', '.join(unknown)} in {box.path}, so nothing was changed; "
-            f"see which there are with: intercom-events outbox dead {output.word(box.path)}"
+            f"{file} has no dead letter {', '.join(unknown)}, so nothing was changed; see which "
+            f"there are with: intercom-events outbox dead {output.word(file)}"
         )
     return wanted
 

@@ -57,8 +57,8 @@ class RefusedFile:
                 with suppress(OSError):
                     self._file.truncate(size)
             raise StoppedError(
-                f"{self.path}, for refused events, cannot be written ({error.strerror}): make room "
-                "or name another with --refused, then run the same command again"
+                f"{self.path}, for rejected events, cannot be written ({error.strerror}): make "
+                "room or name another with --refused, then run the same command again"
             ) from error
 
     def check(self) -> None:
@@ -77,7 +77,7 @@ class RefusedFile:
             self._file.close()
 
     def _open(self, error: type[Exception]) -> IO[bytes]:
-        name = "the file of refused events"
+        name = "the file of rejected events"
         return os.fdopen(open_checked(self.path, name, error, os.O_APPEND), "rb+", buffering=0)
 
     def _begin(self, file: IO[bytes], reader: Reader) -> bytes:
