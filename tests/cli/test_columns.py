@@ -191,7 +191,7 @@ def test_a_key_cannot_be_empty(key):
         ("E-Mail", "did you mean email?"),
         ("metadata", "give each key of the metadata a column of its own, such as metadata.plan"),
         ("plan", "name it metadata.plan to send it as metadata, or remove it"),
-        ("Metadata_plan", "name it metadata._plan"),
+        ("Metadata_plan", "name it metadata.plan"),
     ],
 )
 def test_a_column_that_events_do_not_have_is_refused_with_what_it_may_mean(name, remedy):

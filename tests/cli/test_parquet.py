@@ -21,6 +21,7 @@ pa = pytest.importorskip("pyarrow", reason="it has no wheel for this Python yet"
 from pyarrow import parquet as pq  # noqa: E402  # after the check for it
 
 MOMENT = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MAP = pa.map_(pa.string(), pa.string())
 BERLIN = pa.timestamp("ns", "+01:00")
 
 
@@ -81,7 +82,7 @@ def test_columns_are_those_of_csv_with_types_of_their_own(metadata):
     "kind",
     [
         pa.struct([("plan", pa.string()), ("seats", pa.int64()), ("of", pa.null())]),
-        pa.map_(pa.string(), pa.string()),
+        MAP,
     ],
 )
 def test_metadata_can_be_nested(kind, metadata):
@@ -90,6 +91,22 @@ def test_metadata_can_be_nested(kind, metadata):
         rows = [None if row is None else list(row.items()) for row in rows]
 
     assert metadata(table(metadata=pa.array(rows, kind))) == [{"plan": "pro"}, {}, {}]
+
+
+def test_a_struct_is_a_column_for_each_of_its_fields(metadata):
+    # As pandas and polars write it: what one event has, others have as null.
+    rows = [
+        {"price": {"amount": 2999, "currency": "usd"}, "paid_at": MOMENT, "code": "42"},
+        {"price": {"amount": None, "currency": None}, "paid_at": None, "code": None},
+        {"price": None, "paid_at": None, "code": "x"},
+    ]
+    found = metadata(table(metadata=rows, **{"metadata.seats": [None, 5, None]}))
+    price = {"amount": 2999, "currency": "usd"}
+    assert found == [
+        {"price": price, "paid_at": NOON, "code": "42"},
+        {"seats": 5},
+        {"code": "x"},
+    ]
 
 
 def test_whole_numbers_identify_contacts_as_in_csv(write, emulator, command):
@@ -119,7 +136,9 @@ def test_rows_with_problems_are_numbered_and_written_as_lines(write, emulator, c
         ({"metadata.day": pa.array([MOMENT.date()] * 3)}, "'metadata.day' must have text"),
         ({"metadata.raw": [b"a"] * 3}, "not binary; convert it to a string, or remove it"),
         ({"distinct_id": ["1"] * 3}, "did you mean user_id?"),
-        ({"metadata": [{"a": 1}] * 3, "metadata.b": [1] * 3}, "one column or a column for each"),
+        ({"metadata": [{"a": 1}] * 3, "metadata.a": [1] * 3}, "'metadata.a' occurs twice"),
+        ({"metadata": pa.array([[("a", "b")]] * 3, MAP), "metadata.c": [1] * 3}, "several columns"),
+        ({"metadata": ["{}"] * 3}, "give each key of the metadata a column of its own"),
         ({"metadata.a": ["x"] * 3, "metadata.a:text": ["y"] * 3}, "several columns"),
     ],
 )

@@ -17,12 +17,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, TypeAlias, TypeGuard
+from typing import NamedTuple, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from intercom_data_events import metadata as _metadata
-from intercom_data_events._validation import decode_json, short_repr
+from intercom_data_events._validation import decode_json, invalid, short_repr
 from intercom_data_events.errors import MetadataError
 
 #: The fields that a contact is known by.
@@ -146,31 +146,20 @@ class Plan:
             raise ColumnError("; ".join(problem for _, problem in problems), fields)
         return fields
 
-    def typed(self) -> Plan:
-        """Returns the same for cells that have types of their own, so that strings stay strings.
 
-        Raises:
-            ColumnError: Several columns are of one key.
-        """
-        keys = [one.key for one in self._columns if one.part is None]
-        for key in filter(None, keys):
-            if keys.count(key) > 1 or key in self._objects:
-                raise _twice(key)
-        return evolve(self, columns=tuple(one._replace(read=None) for one in self._columns))
-
-
-def plan(names: Sequence[str], *, nested: bool = False) -> Plan:
+def plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> Plan:
     """Returns how rows below a header are read.
 
     Args:
         names: The header's cells; blanks around them are ignored.
-        nested: Whether the column ``metadata`` has objects with all keys.
+        typed: Whether cells have types of their own, so that strings stay strings.
+        whole: Whether the column ``metadata`` has objects with all keys.
 
     Raises:
         ColumnError: A column that no event has, one that is there twice, no event_name, or none
             of user_id, id and email.
     """
-    made = _plan(names, ("metadata",) if nested else ())
+    made = _plan(names, typed=typed, whole=whole)
     if "event_name" not in made.names:
         raise ColumnError(f"no column is called event_name; the columns are {_listed(made.names)}")
     if not set(IDENTITIES) & set(made.names):
@@ -223,23 +212,39 @@ def flatten(fields: Mapping[str, object]) -> dict[str, str]:
         {'event_name': 'ran', 'id': '5f', 'metadata.code:text': '42', 'metadata.load': '3.67'}
     """
     cells = {
-        name: _cell(value)
+        name: _text(value)
         for name, value in fields.items()
         if name != "metadata" and value is not None
     }
     metadata = fields.get("metadata")
     for key, value in metadata.items() if isinstance(metadata, Mapping) else ():
-        if _is_pair(value):
-            cells.update((f"{_METADATA}{key}.{part}", _cell(value[part])) for part in value)
-        elif _is_plain(value):
-            cell = _cell(value)
-            cells[_name(key, value, cell)] = cell
-        else:
-            cells[f"{_METADATA}{key}{_JSON}"] = json.dumps(value, ensure_ascii=False, default=str)
+        cells.update(_cells(key, value))
     return cells
 
 
-def _plan(names: Sequence[str], whole: Sequence[str] = ()) -> Plan:
+def _cells(key: str, value: object) -> dict[str, str]:
+    """The cells that read as just this value, whatever columns others need."""
+    name, text = f"{_METADATA}{key}", _text(value)
+    tried = [{f"{name}{ending}": text} for ending in ("", _TEXT, _NUMBER)]
+    if key.rpartition(".")[2] in _OTHER:
+        del tried[0]  # Beside the other of its pair it would read as an object.
+    if isinstance(value, Mapping) and value.keys() in _PAIRS:
+        tried = [{f"{name}.{part}": _text(one) for part, one in value.items()}]
+    for cells in tried:
+        try:
+            again = _plan([*cells]).read([cell or None for cell in cells.values()])
+        except ColumnError:
+            continue
+        if repr(again) == repr({"metadata": {key: value}}):
+            return cells
+    return {f"{name}{_JSON}": json.dumps(value, ensure_ascii=False, default=str)}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> Plan:
     if len(names) > _MOST:
         raise ColumnError(
             f"it must have at most {_MOST:,} columns, not {len(names):,}; an event has "
@@ -253,9 +258,18 @@ def _plan(names: Sequence[str], whole: Sequence[str] = ()) -> Plan:
         if name in present:
             raise ColumnError(f"the column {short_repr(name)} occurs twice; remove one of them")
         present.add(name)
-    columns = tuple(_Column(name) if name in whole else _column(name, present) for name in stripped)
-    objects = frozenset(column.key for column in columns if column.key and column.part)
-    return Plan(stripped, columns, objects)
+    columns = [
+        _Column(name) if whole and name == "metadata" else _column(name, present)
+        for name in stripped
+    ]
+    objects = frozenset(one.key for one in columns if one.key and one.part)
+    if typed:
+        columns = [one._replace(read=None) for one in columns]
+        keys = [one.key for one in columns if one.key and one.part is None]
+        for key in keys:
+            if whole or key in objects or keys.count(key) > 1:
+                raise _twice(key)
+    return Plan(stripped, tuple(columns), objects)
 
 
 def _column(name: str, present: AbstractSet[str]) -> _Column:
@@ -297,7 +311,7 @@ def _unknown(name: str) -> ColumnError:
     elif found is not None:
         remedy = f"did you mean {found}?"
     else:
-        key = re.sub(r"^(?:metadata|properties)\W*", "", name, flags=re.IGNORECASE)
+        key = re.sub(r"^(?:metadata|properties)[\W_]*", "", name, flags=re.IGNORECASE)
         remedy = f"name it metadata.{_shown(key)} to send it as metadata, or remove it"
     return ColumnError(
         f"events have no column {short_repr(name)} (the columns are {_listed(_FIELDS)} and "
@@ -331,22 +345,17 @@ def _parsed(cell: str) -> int | float | None:
 
 
 def _guess(_: str, cell: str) -> object:
-    if cell[0] not in "-0123456789":
-        return cell
-    number = _parsed(cell)
+    number = _parsed(cell) if cell[0] in "-0123456789" else None
     if number is None:
         return cell
-    if len(cell) > _SIGNIFICANT:
-        digits = re.sub(r"[eE].*|\D", "", cell).lstrip("0")
-        if len(digits) > _SIGNIFICANT:
-            return cell
-    return number
+    digits = re.sub(r"[eE].*|\D", "", cell).lstrip("0") if len(cell) > _SIGNIFICANT else ""
+    return number if len(digits) <= _SIGNIFICANT else cell
 
 
 def _number(name: str, cell: str) -> object:
     number = _parsed(cell)
     if number is None:
-        raise ColumnError(f"{_shown(name)} must be a number such as 3.67, not {short_repr(cell)}")
+        raise invalid(ColumnError, f"{_shown(name)} must be a number such as 3.67", cell)
     return number
 
 
@@ -354,15 +363,13 @@ def _json(name: str, cell: str) -> object:
     try:
         return decode_json(cell.encode())
     except (ValueError, RecursionError) as error:
-        raise ColumnError(f"{_shown(name)} must be JSON, not {short_repr(cell)}") from error
+        raise invalid(ColumnError, f"{_shown(name)} must be JSON", cell) from error
 
 
 def _amount(name: str, cell: str) -> object:
     if not _DIGITS.fullmatch(cell):
-        raise ColumnError(
-            f"{_shown(name)} must be an integer of minor currency units, such as 2999 for 29.99, "
-            f"not {short_repr(cell)}"
-        )
+        must = "must be an integer of minor currency units, such as 2999 for 29.99"
+        raise invalid(ColumnError, f"{_shown(name)} {must}", cell)
     return int(cell)
 
 
@@ -375,42 +382,3 @@ def _seconds(name: str, cell: str) -> object:
         return _metadata.to_seconds(name.removeprefix(_METADATA), cell, _shown(name))
     except MetadataError as error:
         raise ColumnError(str(error)) from error
-
-
-def _cell(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _is_pair(value: object) -> TypeGuard[Mapping[str, object]]:
-    """Whether two cells hold an object as it is."""
-    if not isinstance(value, Mapping) or value.keys() not in _PAIRS:
-        return False
-    if "url" in value:
-        return (
-            isinstance(value["value"], str) and isinstance(value["url"], str) and value["url"] != ""
-        )
-    amount, currency = value["amount"], value["currency"]
-    is_whole = type(amount) is int and _DIGITS.fullmatch(str(amount)) is not None
-    return is_whole and isinstance(currency, str) and currency != ""
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a cell holds text, or a number, as it is."""
-    if type(value) in (int, float):
-        return _parsed(_cell(value)) == value
-    return isinstance(value, str) and value != ""
-
-
-def _name(key: str, value: object, cell: str) -> str:
-    """The column in which a cell reads as just this value, whatever columns others need."""
-    name = f"{_METADATA}{key}"
-    if name == name.strip() and key.rpartition(".")[2] not in _OTHER:
-        try:
-            column = _column(name, set())
-            again = cell if column.read is None else column.read(name, cell)
-        except ColumnError:
-            again = None
-        else:
-            if column.key == key and type(again) is type(value) and again == value:
-                return name
-    return name + (_NUMBER if type(value) in (int, float) else _TEXT)
