@@ -135,6 +135,8 @@ def test_rows_with_problems_are_numbered_and_written_as_lines(write, emulator, c
         ({"metadata.when": pa.array([MOMENT] * 3, BERLIN)}, "must end in _date or _at"),
         ({"metadata.day": pa.array([MOMENT.date()] * 3)}, "'metadata.day' must have text"),
         ({"metadata.raw": [b"a"] * 3}, "not binary; convert it to a string, or remove it"),
+        ({"metadata.a": ["x" * 100_000] * 3}, "at most 32,768 bytes per row, not 33"),
+        ({"metadata.a": [[1] * 2_000] * 3}, "'metadata.a.list.element' must have at most"),
         ({"distinct_id": ["1"] * 3}, "did you mean user_id?"),
         ({"metadata": [{"a": 1}] * 3, "metadata.a": [1] * 3}, "'metadata.a' occurs twice"),
         ({"metadata": pa.array([[("a", "b")]] * 3, MAP), "metadata.c": [1] * 3}, "several columns"),

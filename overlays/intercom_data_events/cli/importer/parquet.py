@@ -24,6 +24,10 @@ from intercom_data_events.metadata import is_date
 #: How a file begins.
 MAGIC = b"PAR1"
 _ROWS = 128
+# Bytes of a column's values in a row, on average over a group of rows, which is read in pages of a
+# thousand or more; and of one of several values, such as a number of a list.
+_LARGEST = 32 * 1024
+_VALUE = 32
 # How a file is opened: what is read at once, and in its description the longest string and list.
 _BOUNDS = {
     "pre_buffer": False,
@@ -77,12 +81,14 @@ def _lines(source: Source) -> Iterator[bytes]:
     from pyarrow import Table, parquet, types
 
     described = parquet.ParquetFile(source.file, **_BOUNDS).metadata
-    for group in range(described.num_row_groups):
-        for place in range(described.num_columns):
-            chunk = described.row_group(group).column(place)
-            if chunk.total_uncompressed_size > LONGEST * max(1, chunk.num_values):
+    for group in map(described.row_group, range(described.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            size = max(chunk.total_uncompressed_size, chunk.num_values * _VALUE)
+            size //= max(1, group.num_rows)
+            if size > _LARGEST:
                 raise ColumnError(
-                    f"{short_repr(chunk.path_in_schema)} must have values of up to 1 MiB"
+                    f"the column {short_repr(chunk.path_in_schema)} must have at most "
+                    f"{_LARGEST:,} bytes per row, not {size:,}; remove it"
                 )
     # Each text of a dictionary is in the file once, and so it is in memory, for all rows.
     leaves = map(described.schema.column, range(described.num_columns))
@@ -92,15 +98,20 @@ def _lines(source: Source) -> Iterator[bytes]:
         if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"
     ]
     file = parquet.ParquetFile(source.file, metadata=described, read_dictionary=texts, **_BOUNDS)
-    schema = _flat(file.schema_arrow.empty_table()).schema
-    maps = [one.name for one in schema if types.is_map(one.type)]
-    columns = plan(schema.names, typed=True, whole="metadata" in maps)
-    casts = [_casts(one.type, one.name) for one in schema]
+    fields = list(file.schema_arrow)
+    while any(types.is_struct(one.type) for one in fields):
+        fields = [inner for one in fields for inner in one.flatten()]
+    maps = [one.name for one in fields if types.is_map(one.type)]
+    columns = plan([one.name for one in fields], typed=True, whole="metadata" in maps)
+    casts = [_casts(one.type, one.name) for one in fields]
     done = 0
     for batch in file.iter_batches(_ROWS, use_threads=False):
         done += len(batch)
         source.position = (source.size or 0) * done // described.num_rows
-        cells = list(_flat(Table.from_batches([batch])).columns)
+        table = Table.from_batches([batch])
+        while any(map(types.is_struct, table.schema.types)):
+            table = table.flatten()
+        cells = table.columns
         for place, kinds in enumerate(casts):
             for kind in kinds:
                 cells[place] = cells[place].cast(kind, safe=False)
@@ -111,15 +122,6 @@ def _lines(source: Source) -> Iterator[bytes]:
                 yield text
                 text = b""
         yield text
-
-
-def _flat(table: Any) -> Any:
-    """Returns a table with a column for each field of its structs."""
-    from pyarrow import types
-
-    while any(map(types.is_struct, table.schema.types)):
-        table = table.flatten()
-    return table
 
 
 def _casts(kind: Any, name: str) -> Sequence[Any]:
