@@ -103,6 +103,25 @@ def test_the_values_of_fields_of_other_tools_are_checked_as_well(problems):
     assert "created_at must have an offset" in said
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        event(event_name="\ud800"),
+        event(user_id="\udc00"),
+        event(email="\ud800"),
+        event(metadata={"a": "\ud800"}),
+        event(metadata={"\ud800": 1}),
+        event(metadata={"a": {"url": "https://x", "value": "\ud800"}}),
+        event(metadata={"a": {"amount": 1, "currency": "\ud800"}}),
+        event(created_at="\ud800"),
+        event(**{"\ud800": 1}),
+    ],
+)
+def test_half_of_a_character_is_told_wherever_it_is(fields, problems):
+    [said] = problems(fields)
+    assert "surrogate" in said or "\\ud800" in said
+
+
 def test_a_null_time_is_a_missing_time(problems):
     assert problems(event(created_at=None))[0].startswith("created_at is missing")
     assert problems(event(created_at=None), options=["--stamp-now"]) == []
