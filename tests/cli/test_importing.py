@@ -709,8 +709,8 @@ def test_a_latin_1_line_is_named_and_the_others_are_sent(emulator, command, ndjs
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (".", ". is a directory; name a file in it"),
-        ("missing.ndjson", "missing.ndjson cannot be read: it does not exist"),
+        (".", ". cannot be read: is a directory"),
+        ("missing.ndjson", "missing.ndjson cannot be read: no such file or directory"),
         ("x" * 300, "cannot be read: file name too long"),
         ("a\0b", "cannot be read"),
     ],

@@ -138,11 +138,11 @@ def test_devices_are_read_to_their_end():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (".", r"^\. is a directory; name a file in it, or - for a pipe$"),
-        ("missing", "^missing cannot be read: it does not exist$"),
-        ("missing/file", "^missing/file cannot be read: it does not exist$"),
+        (".", r"^\. cannot be read: is a directory$"),
+        ("missing", "^missing cannot be read: no such file or directory$"),
+        ("missing/file", "^missing/file cannot be read: no such file or directory$"),
         ("a\0b", "cannot be read: embedded null"),
-        ("", "cannot be read: it does not exist"),
+        ("", "cannot be read: no such file or directory"),
     ],
 )
 def test_what_cannot_be_opened_is_told(name, said, tmp_path, monkeypatch):
