@@ -59,11 +59,22 @@ def test_what_is_missing_is_told_at_once(problems):
 
 def test_problems_of_a_row_are_told_at_once(command, tmp_path):
     path = tmp_path / "events.csv"
-    path.write_text("event_name,email,metadata.a:number,metadata.paid_at\nran,,much,2026-01-01\n")
+    path.write_text(
+        "event_name,email,metadata.a:number,metadata.paid_at,metadata.b.amount,metadata.b.currency,"
+        "metadata.c.amount,metadata.c.currency\nran,,much,2026-01-01,29.99,usd,5,\n"
+    )
 
     said = command("validate", path).out
 
-    for part in ("metadata.a:number must be", "metadata.paid_at must", "no contact", "created_at"):
+    for part in (
+        "metadata.a:number must be",
+        "metadata['paid_at'] must have an offset",
+        "metadata['b']: amount must be an integer of minor currency units",
+        'for "29.99" pass 2999',
+        "metadata['c'] is an object, which the API supports only as",
+        "no contact",
+        "created_at",
+    ):
         assert part in said
     assert len(said.splitlines()) == 1
 

@@ -3,9 +3,9 @@
 A column is a field of the API's (``event_name``, ``created_at``, ``user_id``, ``id``, ``email``) or
 ``metadata.`` and a key. ``metadata.price.amount`` with ``metadata.price.currency``, and
 ``metadata.order.url`` with ``metadata.order.value``, make an object; in any other case dots belong
-to the key. A cell below a key is a number where it is written as JSON writes one, Unix seconds
-where the key ends in _date or _at, and text otherwise; ``metadata.code:text`` and
-``metadata.load:number`` say it outright, but for keys of dates, which hold times in any case.
+to the key. A cell below a key is a number where it is written as JSON writes one, and text
+otherwise; ``metadata.code:text`` and ``metadata.load:number`` say it outright. What an event can
+have, such as a time below a key that ends in _date or _at, is checked where all events are.
 ``metadata.tags:json`` has any JSON, such as what others have sent and events cannot have. An
 empty cell is a missing one.
 """
@@ -21,13 +21,12 @@ from typing import NamedTuple, TypeAlias
 
 from attrs import frozen
 
-from intercom_data_events import metadata as _metadata
 from intercom_data_events._validation import decode_json, invalid, short_repr
-from intercom_data_events.errors import MetadataError
 
 #: The fields that a contact is known by.
 IDENTITIES = ("user_id", "id", "email")
-_FIELDS = ("event_name", "created_at", *IDENTITIES)
+#: The columns that are not metadata.
+FIELDS = ("event_name", "created_at", *IDENTITIES)
 _METADATA = "metadata."
 _TEXT, _NUMBER, _JSON = ":text", ":number", ":json"
 # Of the objects that the API knows: what makes each whole.
@@ -110,40 +109,29 @@ class Plan:
         """
         fields: dict[str, object] = {}
         metadata: dict[str, object] = {}
-        problems: list[tuple[str, str]] = []
+        problems: list[str] = []
         for cell, (name, key, part, read) in zip(cells, self._columns, strict=True):
             if cell is None:
                 continue
             try:
                 value = read(name, cell) if read is not None and isinstance(cell, str) else cell
-                if key is None:
-                    fields[name] = value
-                    continue
-                into, place = metadata, key
-                if part is not None:
-                    whole = metadata.setdefault(key, {})
-                    into, place = (whole, part) if isinstance(whole, dict) else (metadata, key)
-                if place in into:
-                    raise _twice(key)
+                into: object = fields
+                if key is not None:
+                    into = metadata if part is None else metadata.setdefault(key, {})
+                place = part or key or name
+                if not isinstance(into, dict) or place in into:
+                    raise _twice(key or name)
                 into[place] = value
             except ColumnError as error:
-                problems.append((key or name, str(error)))
+                problems.append(str(error))
         for key in self._objects:
             found = metadata.get(key)
-            if not isinstance(found, dict):
-                continue
-            if found.keys() == {"url"}:
+            if isinstance(found, dict) and found.keys() == {"url"}:
                 found["value"] = ""  # A link without a text; an empty cell cannot say so itself.
-            if found.keys() not in _PAIRS and key not in dict(problems):
-                remedy = (
-                    "an amount needs a currency and a url a value, so fill both cells or neither"
-                )
-                has = " and ".join(sorted(found))
-                problems.append((key, f"metadata.{_shown(key)} has {has}; {remedy}"))
         if metadata:
             fields["metadata"] = metadata
         if problems:
-            raise ColumnError("; ".join(problem for _, problem in problems), fields)
+            raise ColumnError("; ".join(problems), fields)
         return fields
 
 
@@ -170,7 +158,7 @@ def plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> P
 def known(name: str) -> bool:
     """Whether events have such a column; blanks around it are ignored."""
     name = name.strip()
-    return name in _FIELDS or (name.startswith(_METADATA) and name != _METADATA)
+    return name in FIELDS or (name.startswith(_METADATA) and name != _METADATA)
 
 
 def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
@@ -248,7 +236,7 @@ def _plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> 
     if len(names) > _MOST:
         raise ColumnError(
             f"it must have at most {_MOST:,} columns, not {len(names):,}; an event has "
-            f"{len(_FIELDS)} fields and at most 10 metadata keys, so remove the others"
+            f"{len(FIELDS)} fields and at most 10 metadata keys, so remove the others"
         )
     stripped = tuple(name.strip() for name in names)
     present: set[str] = set()
@@ -273,8 +261,8 @@ def _plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> 
 
 
 def _column(name: str, present: AbstractSet[str]) -> _Column:
-    if name in _FIELDS:
-        return _Column(name, read=_created_at if name == "created_at" else None)
+    if name in FIELDS:
+        return _Column(name, read=_whole if name == "created_at" else None)
     if not name.startswith(_METADATA):
         raise _unknown(name)
     key = name.removeprefix(_METADATA)
@@ -286,9 +274,9 @@ def _column(name: str, present: AbstractSet[str]) -> _Column:
     elif key.endswith(_JSON):
         column = _Column(name, key.removesuffix(_JSON), read=_json)
     elif head.strip() and f"{_METADATA}{head}.{_OTHER.get(part)}" in present:
-        column = _Column(name, head, part, _amount if part == "amount" else None)
+        column = _Column(name, head, part, _whole if part == "amount" else None)
     else:
-        column = _Column(name, key, read=_seconds if _metadata.is_date(key) else _guess)
+        column = _Column(name, key, read=_guess)
     if not (column.key or "").strip():
         raise ColumnError(f"the column {short_repr(name)} has no key; name it as in metadata.plan")
     return column
@@ -314,7 +302,7 @@ def _unknown(name: str) -> ColumnError:
         key = re.sub(r"^(?:metadata|properties)[\W_]*", "", name, flags=re.IGNORECASE)
         remedy = f"name it metadata.{_shown(key)} to send it as metadata, or remove it"
     return ColumnError(
-        f"events have no column {short_repr(name)} (the columns are {_listed(_FIELDS)} and "
+        f"events have no column {short_repr(name)} (the columns are {_listed(FIELDS)} and "
         f"metadata.KEY): {remedy}"
     )
 
@@ -366,19 +354,5 @@ def _json(name: str, cell: str) -> object:
         raise invalid(ColumnError, f"{_shown(name)} must be JSON", cell) from error
 
 
-def _amount(name: str, cell: str) -> object:
-    if not _DIGITS.fullmatch(cell):
-        must = "must be an integer of minor currency units, such as 2999 for 29.99"
-        raise invalid(ColumnError, f"{_shown(name)} {must}", cell)
-    return int(cell)
-
-
-def _created_at(_: str, cell: str) -> object:
+def _whole(_: str, cell: str) -> object:
     return int(cell) if _DIGITS.fullmatch(cell) else cell
-
-
-def _seconds(name: str, cell: str) -> object:
-    try:
-        return _metadata.to_seconds(name.removeprefix(_METADATA), cell, _shown(name))
-    except MetadataError as error:
-        raise ColumnError(str(error)) from error

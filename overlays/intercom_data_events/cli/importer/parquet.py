@@ -16,7 +16,7 @@ from typing import Any
 import anyio.lowlevel
 
 from intercom_data_events._validation import number, printable, short_repr
-from intercom_data_events.cli.importer.columns import IDENTITIES, ColumnError, Plan, plan
+from intercom_data_events.cli.importer.columns import IDENTITIES, ColumnError, plan
 from intercom_data_events.cli.importer.records import LONGEST, SourceError
 from intercom_data_events.cli.importer.source import Source
 from intercom_data_events.metadata import is_date
@@ -117,7 +117,9 @@ def _lines(source: Source) -> Iterator[bytes]:
                 cells[place] = cells[place].cast(kind, safe=False)
         text = b""
         for row in zip(*cells, strict=True):
-            text += _line(columns, list(map(_value, row)))
+            event = columns.read(list(map(_value, row)))
+            text += json.dumps(event, default=_plain).encode() if event else b""
+            text += b"\n"
             if len(text) > LONGEST:
                 yield text
                 text = b""
@@ -161,14 +163,6 @@ def _value(cell: Any) -> object:
     if isinstance(value, dict):  # of a map
         return {key: one for key, one in value.items() if one is not None} or None
     return value
-
-
-def _line(columns: Plan, row: Sequence[object]) -> bytes:
-    try:
-        fields = columns.read(row)
-    except ColumnError as error:  # Half of a pair, which the checks of events name.
-        fields = error.fields or {}
-    return json.dumps(fields, default=_plain).encode() + b"\n" if fields else b"\n"
 
 
 def _plain(value: object) -> object:
