@@ -137,7 +137,7 @@ def test_rows_with_problems_are_numbered_and_written_as_lines(write, emulator, c
         ({"metadata.raw": [b"a"] * 3}, "not binary; convert it to a string, or remove it"),
         ({"metadata.a": ["x" * 100_000] * 3}, "at most 32,768 bytes per row, not 33"),
         ({"metadata.a": [[1] * 2_000] * 3}, "'metadata.a.list.element' must have at most"),
-        ({"distinct_id": ["1"] * 3}, "did you mean user_id?"),
+        ({"distinct_id": ["1"] * 3}, "no column 'distinct_id': name it metadata.distinct_id"),
         ({"metadata": [{"a": 1}] * 3, "metadata.a": [1] * 3}, "'metadata.a' occurs twice"),
         ({"metadata": pa.array([[("a", "b")]] * 3, MAP), "metadata.c": [1] * 3}, "several columns"),
         ({"metadata": ["{}"] * 3}, "give each key of the metadata a column of its own"),

@@ -246,10 +246,20 @@ def _plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> 
         if name in present:
             raise ColumnError(f"the column {short_repr(name)} occurs twice; remove one of them")
         present.add(name)
-    columns = [
-        _Column(name) if whole and name == "metadata" else _column(name, present)
-        for name in stripped
-    ]
+    columns, unknown = list[_Column](), list[str]()
+    for name in stripped:
+        if name in FIELDS or (whole and name == "metadata"):
+            columns.append(_Column(name, read=_whole if name == "created_at" else None))
+        elif name.startswith(_METADATA):
+            columns.append(_column(name, present))
+        else:
+            unknown.append(f"{short_repr(name)}: {_remedy(name, present)}")
+    if unknown:
+        more = f"; and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+        raise ColumnError(
+            f"events have the columns {_listed(FIELDS)} and metadata.KEY; they have no column "
+            f"{'; '.join(unknown[:_SHOWN])}{more}"
+        )
     objects = frozenset(one.key for one in columns if one.key and one.part)
     if typed:
         columns = [one._replace(read=None) for one in columns]
@@ -261,10 +271,6 @@ def _plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> 
 
 
 def _column(name: str, present: AbstractSet[str]) -> _Column:
-    if name in FIELDS:
-        return _Column(name, read=_whole if name == "created_at" else None)
-    if not name.startswith(_METADATA):
-        raise _unknown(name)
     key = name.removeprefix(_METADATA)
     head, _, part = key.rpartition(".")
     if key.endswith(_TEXT):
@@ -292,19 +298,14 @@ def meant(name: str) -> str | None:
     return _MEANT.get(re.sub(r"[\W_]", "", name).lower())
 
 
-def _unknown(name: str) -> ColumnError:
+def _remedy(name: str, present: AbstractSet[str]) -> str:
     found = meant(name)
     if found == "metadata":
-        remedy = "give each key of the metadata a column of its own, such as metadata.plan"
-    elif found is not None:
-        remedy = f"did you mean {found}?"
-    else:
-        key = re.sub(r"^(?:metadata|properties)[\W_]*", "", name, flags=re.IGNORECASE)
-        remedy = f"name it metadata.{_shown(key)} to send it as metadata, or remove it"
-    return ColumnError(
-        f"events have no column {short_repr(name)} (the columns are {_listed(FIELDS)} and "
-        f"metadata.KEY): {remedy}"
-    )
+        return "give each key of the metadata a column of its own, such as metadata.plan"
+    if found is not None and found not in present:
+        return f"did you mean {found}?"
+    key = re.sub(r"^(?:metadata|properties)[\W_]*", "", name, flags=re.IGNORECASE)
+    return f"name it metadata.{_shown(key)} to send it as metadata, or remove it"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -47,12 +47,12 @@ _MAGIC = {
     b"\x1f\x8b": "is gzip within gzip: decompress it once first",
 }
 _UNCLOSED = (
-    "a quote opens here that is not closed within 128 KiB; close it, or write it twice within a "
+    "a quote opens here that is not closed within 1 MiB; close it, or write it twice within a "
     "quoted cell"
 )
 # Excel's first line, which has the delimiter of the others.
 _SEP = re.compile(rb'"?sep=([,;\t])"?', re.IGNORECASE)
-_ONE_PER_LINE = "write one event per line, as jq -c '.[]' does for a JSON array"
+_ONE_PER_LINE = "write one event per line, as jq -c '.[]' does for an array, jq -c . for objects"
 
 
 class Format(StrEnum):
@@ -138,6 +138,8 @@ class Reader:
         # What ends the first cell of a row, where that is the reason of a file of refused rows.
         self._reason: re.Pattern[bytes] | None = None
         self._steps = self._records()
+        # Of all readers of the process: a cell can be as long as a row.
+        csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
 
     def feed(self, data: bytes) -> Iterator[list[Record]]:
         """Takes the next bytes of the text and gives the records that they complete, in batches.
@@ -256,8 +258,8 @@ class Reader:
             self.format, self._delimiters = Format.CSV, sep[1].decode()
             return False
         if self.format is None:
-            if line.startswith(b"["):
-                self._fail("this is a JSON array; make it one event per line: jq -c '.[]'")
+            if line.startswith(b"[") or line == b"{":
+                self._fail(f"this is one JSON document; {_ONE_PER_LINE}")
             self.format = Format.NDJSON if line.startswith(b"{") else Format.CSV
         if is_long and self.format is Format.CSV:
             self._fail("the header is longer than 1 MiB; is this CSV?")

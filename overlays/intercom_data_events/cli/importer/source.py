@@ -90,7 +90,7 @@ class Source:
         data = await self._read()
         if len(data) == 1:  # Of a pipe: too little to tell what it is.
             data += await self._read()
-        if data.startswith(_GZIP):
+        if _GZIP.startswith(data[:2]):
             inflater = Inflater()
         end = b"\n"
         try:
