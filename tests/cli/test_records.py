@@ -275,6 +275,12 @@ def test_the_reasons_of_a_file_of_refused_rows_are_no_part_of_it():
     ]
 
 
+def test_a_caller_can_stop_between_batches():
+    batches = Reader().feed(b"{}\n" * 5_000)
+    assert len(next(batches)) == 1000
+    batches.close()
+
+
 def test_batches_are_bounded():
     reader = Reader()
     sizes = [len(batch) for batch in reader.feed(b"{}\n" * 100_000)]

@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from attrs import frozen
 
@@ -60,7 +60,7 @@ _MOST = 1_000
 # The longest that is ever needed: a float of 17 digits, or 64 bits, with room to spare.
 _LONGEST = 40
 
-_Read: TypeAlias = Callable[[str, str], object]
+_Read: TypeAlias = Callable[[str, Any], object]
 
 
 class ColumnError(ValueError):
@@ -114,7 +114,7 @@ class Plan:
             if cell is None:
                 continue
             try:
-                value = read(name, cell) if read is not None and isinstance(cell, str) else cell
+                value = cell if read is None else read(name, cell)
                 into: object = fields
                 if key is not None:
                     into = metadata if part is None else metadata.setdefault(key, {})

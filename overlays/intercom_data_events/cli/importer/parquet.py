@@ -23,7 +23,9 @@ from intercom_data_events.metadata import is_date
 
 #: How a file begins.
 MAGIC = b"PAR1"
+# Rows of a batch, and the bytes that the texts of a nested column may take in it.
 _ROWS = 128
+_BYTES = 32 * 1024 * 1024
 # Bytes of a column's values in a row, on average over a group of rows, which is read in pages of a
 # thousand or more; and of one of several values, such as a number of a list.
 _LARGEST = 32 * 1024
@@ -80,7 +82,8 @@ def _told(source: Source) -> Iterator[None]:
 def _lines(source: Source) -> Iterator[bytes]:
     from pyarrow import Table, parquet, types
 
-    described = parquet.ParquetFile(source.file, **_BOUNDS).metadata
+    opened = parquet.ParquetFile(source.file, **_BOUNDS)
+    described, names, most = opened.metadata, opened.schema_arrow.names, 1
     for group in map(described.row_group, range(described.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
             size = max(chunk.total_uncompressed_size, chunk.num_values * _VALUE)
@@ -90,12 +93,17 @@ def _lines(source: Source) -> Iterator[bytes]:
                     f"the column {short_repr(chunk.path_in_schema)} must have at most "
                     f"{_LARGEST:,} bytes per row, not {size:,}; remove it"
                 )
-    # Each text of a dictionary is in the file once, and so it is in memory, for all rows.
+            if chunk.path_in_schema not in names and chunk.physical_type == "BYTE_ARRAY":
+                most = max(most, chunk.total_uncompressed_size)
+    # Each text of a dictionary is in the file once, and so it is in memory, for all rows; but of a
+    # struct or a map, pyarrow then reads no further than the first group, so it may be in each row.
     leaves = map(described.schema.column, range(described.num_columns))
     texts = [
         leaf.path
         for leaf in leaves
-        if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"
+        if leaf.physical_type == "BYTE_ARRAY"
+        and leaf.logical_type.type != "DECIMAL"
+        and leaf.path in names
     ]
     file = parquet.ParquetFile(source.file, metadata=described, read_dictionary=texts, **_BOUNDS)
     fields = list(file.schema_arrow)
@@ -105,7 +113,8 @@ def _lines(source: Source) -> Iterator[bytes]:
     columns = plan([one.name for one in fields], typed=True, whole="metadata" in maps)
     casts = [_casts(one.type, one.name) for one in fields]
     done = 0
-    for batch in file.iter_batches(_ROWS, use_threads=False):
+    rows = max(1, min(_ROWS, _BYTES // most))
+    for batch in file.iter_batches(rows, use_threads=False):
         done += len(batch)
         source.position = (source.size or 0) * done // described.num_rows
         table = Table.from_batches([batch])

@@ -179,7 +179,7 @@ class Reader:
         if nul >= 0:
             self._text = self._text[:nul]
         self._last = last and nul < 0
-        records: list[Record] = []
+        records, failed = list[Record](), None
         try:
             for record in self._steps:
                 if record is None:
@@ -188,9 +188,12 @@ class Reader:
                 if len(records) == _BATCH:
                     yield records
                     records = []
-        finally:
-            if records:
-                yield records
+        except SourceError as error:  # It is told behind the records before it.
+            failed = error
+        if records:
+            yield records
+        if failed is not None:
+            raise failed
         if nul >= 0:
             raise SourceError(
                 f"line {self.lines + 1 + self._text.count(10, self._at):,}: a NUL byte, which text "
