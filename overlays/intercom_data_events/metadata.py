@@ -92,7 +92,7 @@ def _check_value(_: object, __: object, value: str) -> None:
 def _check_amount(_: object, __: object, amount: int) -> None:
     if type(amount) is not int or not 0 <= amount < check.BEYOND:
         must = "amount must be an integer of minor currency units, at least 0 and at most 2**63 - 1"
-        remedy = 'for "29.99" use MonetaryAmount.from_decimal("29.99", "usd")'
+        remedy = 'for "29.99" pass 2999, or use MonetaryAmount.from_decimal("29.99", "usd")'
         raise check.invalid(MetadataError, must, amount, remedy)
 
 

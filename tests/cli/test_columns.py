@@ -98,13 +98,9 @@ def test_a_column_can_say_that_its_cells_are_numbers():
         read_metadata({"load:number": "9" * 5000})
 
 
-def test_a_key_that_ends_in_date_or_at_holds_a_time():
+def test_a_time_stays_as_it_is_written_until_events_are_checked():
     assert metadata_of(paid_at="1671028894") == {"paid_at": 1671028894}
-    assert metadata_of(order_date="2022-12-14T14:41:34Z") == {"order_date": 1671028894}
-    with pytest.raises(
-        ColumnError, match=r"metadata.paid_at must have an offset, .* not '2022-12-14'"
-    ):
-        metadata_of(paid_at="2022-12-14")
+    assert metadata_of(order_date="2022-12-14T14:41:34Z") == {"order_date": "2022-12-14T14:41:34Z"}
 
 
 def test_pairs_of_columns_make_objects():
@@ -138,19 +134,7 @@ def test_other_dots_belong_to_the_key():
     }
 
 
-def test_an_amount_that_is_not_whole_is_refused():
-    with pytest.raises(
-        ColumnError,
-        match=r"price.amount must be an integer of minor currency units, .* not '29.99'",
-    ):
-        read_metadata({"price.amount": "29.99", "price.currency": "usd"})
-
-
-def test_half_a_pair_in_a_row_is_refused_but_a_link_may_lack_its_text():
-    table = plan(["event_name", "id", "metadata.a.amount", "metadata.a.currency"])
-    with pytest.raises(ColumnError, match=r"metadata.a has amount; .* fill both"):
-        table.read(["ran", "1", "5", None])
-
+def test_a_link_may_lack_its_text():
     table = plan(["event_name", "id", "metadata.a.url", "metadata.a.value"])
     assert table.read(["ran", "1", "https://x", None])["metadata"] == {
         "a": {"url": "https://x", "value": ""}
@@ -177,7 +161,7 @@ def test_an_empty_text_cannot_be_given():
 
 @pytest.mark.parametrize("key", ["", " ", ":text", " :number"])
 def test_a_key_cannot_be_empty(key):
-    with pytest.raises(ColumnError, match=r"has no key|events have no column"):
+    with pytest.raises(ColumnError, match="has no key"):
         read_metadata({key: "x"})
 
 
@@ -191,15 +175,30 @@ def test_a_key_cannot_be_empty(key):
         ("E-Mail", "did you mean email?"),
         ("metadata", "give each key of the metadata a column of its own, such as metadata.plan"),
         ("plan", "name it metadata.plan to send it as metadata, or remove it"),
-        ("Metadata_plan", "name it metadata._plan"),
+        ("Metadata_plan", "name it metadata.plan"),
     ],
 )
 def test_a_column_that_events_do_not_have_is_refused_with_what_it_may_mean(name, remedy):
     with pytest.raises(ColumnError) as caught:
-        plan(["event_name", "id", name])
+        plan([name])
 
     assert remedy in str(caught.value)
     assert "event_name, created_at, user_id, id, email and metadata.KEY" in str(caught.value)
+
+
+def test_all_columns_that_events_do_not_have_are_told_at_once():
+    with pytest.raises(ColumnError) as caught:
+        plan(["uuid", "event", "properties.plan", "timestamp", "distinct_id", "created_at"])
+
+    assert str(caught.value).split("no column ")[1].split("; ") == [
+        "'uuid': name it metadata.uuid to send it as metadata, or remove it",
+        "'event': did you mean event_name?",
+        "'properties.plan': name it metadata.plan to send it as metadata, or remove it",
+        "'timestamp': name it metadata.timestamp to send it as metadata, or remove it",
+        "'distinct_id': did you mean user_id?",
+    ]
+    with pytest.raises(ColumnError, match=r"'c19': [^;]*; and 80 more$"):
+        plan([f"c{number}" for number in range(100)])
 
 
 def test_as_many_columns_as_allowed_are_read():

@@ -672,7 +672,7 @@ ZIPPED = gzip.compress(f"{json.dumps(event(0))}\n".encode() * 2000, mtime=0)
         (b"PK\x03\x04whatever", "looks like a zip archive"),
         (b"event_name,created_at\nran,1\n", "add one called user_id, id or email"),
         (b"name,user_id\nran,1\n", "line 1: the header of the CSV cannot be used"),
-        (b'[{"event_name": "ran"}]', "a JSON array"),
+        (b'[{"event_name": "ran"}]', "one JSON document; write one event per line"),
         (
             b"event_name,user_id," + b",".join(b"metadata.k%d" % n for n in range(16_000)),
             "line 1: the header of the CSV cannot be used: it must have at most 1,000 columns, not",
@@ -709,8 +709,8 @@ def test_a_latin_1_line_is_named_and_the_others_are_sent(emulator, command, ndjs
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (".", ". is a directory; name a file in it"),
-        ("missing.ndjson", "missing.ndjson cannot be read: it does not exist"),
+        (".", ". cannot be read: is a directory"),
+        ("missing.ndjson", "missing.ndjson cannot be read: no such file or directory"),
         ("x" * 300, "cannot be read: file name too long"),
         ("a\0b", "cannot be read"),
     ],

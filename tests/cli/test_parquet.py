@@ -21,6 +21,7 @@ pa = pytest.importorskip("pyarrow", reason="it has no wheel for this Python yet"
 from pyarrow import parquet as pq  # noqa: E402  # after the check for it
 
 MOMENT = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MAP = pa.map_(pa.string(), pa.string())
 BERLIN = pa.timestamp("ns", "+01:00")
 
 
@@ -81,7 +82,7 @@ def test_columns_are_those_of_csv_with_types_of_their_own(metadata):
     "kind",
     [
         pa.struct([("plan", pa.string()), ("seats", pa.int64()), ("of", pa.null())]),
-        pa.map_(pa.string(), pa.string()),
+        MAP,
     ],
 )
 def test_metadata_can_be_nested(kind, metadata):
@@ -90,6 +91,31 @@ def test_metadata_can_be_nested(kind, metadata):
         rows = [None if row is None else list(row.items()) for row in rows]
 
     assert metadata(table(metadata=pa.array(rows, kind))) == [{"plan": "pro"}, {}, {}]
+
+
+def test_a_struct_is_a_column_for_each_of_its_fields(metadata):
+    # As pandas and polars write it: what one event has, others have as null.
+    rows = [
+        {"price": {"amount": 2999, "currency": "usd"}, "paid_at": MOMENT, "code": "42"},
+        {"price": {"amount": None, "currency": None}, "paid_at": None, "code": None},
+        {"price": None, "paid_at": None, "code": "x"},
+    ]
+    found = metadata(table(metadata=rows, **{"metadata.seats": [None, 5, None]}))
+    price = {"amount": 2999, "currency": "usd"}
+    assert found == [
+        {"price": price, "paid_at": NOON, "code": "42"},
+        {"seats": 5},
+        {"code": "x"},
+    ]
+
+
+def test_groups_of_rows_are_read_one_after_the_other(write, emulator, command):
+    notes = [{"note": f"number {number}"} for number in range(100)]
+    for columns in ({"metadata": notes}, {"metadata.note": [one["note"] for one in notes]}):
+        path = write(table(100, **columns), row_group_size=30)
+        assert command("import", path, "--restart").code == 0
+    found = sorted((one.metadata["note"] for one in emulator.events), key=str)
+    assert found == sorted((one["note"] for one in notes), key=str)
 
 
 def test_whole_numbers_identify_contacts_as_in_csv(write, emulator, command):
@@ -118,8 +144,12 @@ def test_rows_with_problems_are_numbered_and_written_as_lines(write, emulator, c
         ({"metadata.when": pa.array([MOMENT] * 3, BERLIN)}, "must end in _date or _at"),
         ({"metadata.day": pa.array([MOMENT.date()] * 3)}, "'metadata.day' must have text"),
         ({"metadata.raw": [b"a"] * 3}, "not binary; convert it to a string, or remove it"),
-        ({"distinct_id": ["1"] * 3}, "did you mean user_id?"),
-        ({"metadata": [{"a": 1}] * 3, "metadata.b": [1] * 3}, "one column or a column for each"),
+        ({"metadata.a": ["x" * 100_000] * 3}, "at most 32,768 bytes per row, not 33"),
+        ({"metadata.a": [[1] * 2_000] * 3}, "'metadata.a.list.element' must have at most"),
+        ({"distinct_id": ["1"] * 3}, "no column 'distinct_id': name it metadata.distinct_id"),
+        ({"metadata": [{"a": 1}] * 3, "metadata.a": [1] * 3}, "'metadata.a' occurs twice"),
+        ({"metadata": pa.array([[("a", "b")]] * 3, MAP), "metadata.c": [1] * 3}, "several columns"),
+        ({"metadata": ["{}"] * 3}, "give each key of the metadata a column of its own"),
         ({"metadata.a": ["x"] * 3, "metadata.a:text": ["y"] * 3}, "several columns"),
     ],
 )
@@ -201,13 +231,22 @@ def test_a_damaged_file_is_read_or_ends_as_files_do(tmp_path_factory, place, cha
 
 
 def test_a_long_text_that_rows_share_takes_no_memory_for_each(write):
+    highest = most_allocated(write, "metadata.a", lambda shared: shared)
+    assert highest < 40_000_000
+    nested = most_allocated(
+        write, "metadata", lambda shared: pa.StructArray.from_arrays([shared], ["a"])
+    )
+    assert nested < 80_000_000
+
+
+def most_allocated(write, name, made):
     import anyio
 
     from intercom_data_events.cli.importer import parquet
     from intercom_data_events.cli.importer.source import Source
 
     shared = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000), pa.array(["x" * 4_000_000]))
-    path = write(table(5_000, **{"metadata.a": shared}), dictionary_pagesize_limit=10_000_000)
+    path = write(table(5_000, **{name: made(shared)}), dictionary_pagesize_limit=10_000_000)
     before = pa.total_allocated_bytes()
     highest = 0
 
@@ -220,4 +259,4 @@ def test_a_long_text_that_rows_share_takes_no_memory_for_each(write):
                     break
 
     anyio.run(read)
-    assert highest < 40_000_000
+    return highest

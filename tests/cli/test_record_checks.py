@@ -59,11 +59,22 @@ def test_what_is_missing_is_told_at_once(problems):
 
 def test_problems_of_a_row_are_told_at_once(command, tmp_path):
     path = tmp_path / "events.csv"
-    path.write_text("event_name,email,metadata.a:number,metadata.paid_at\nran,,much,2026-01-01\n")
+    path.write_text(
+        "event_name,email,metadata.a:number,metadata.paid_at,metadata.b.amount,metadata.b.currency,"
+        "metadata.c.amount,metadata.c.currency\nran,,much,2026-01-01,29.99,usd,5,\n"
+    )
 
     said = command("validate", path).out
 
-    for part in ("metadata.a:number must be", "metadata.paid_at must", "no contact", "created_at"):
+    for part in (
+        "metadata.a:number must be",
+        "metadata['paid_at'] must have an offset",
+        "metadata['b']: amount must be an integer of minor currency units",
+        'for "29.99" pass 2999',
+        "metadata['c'] is an object, which the API supports only as",
+        "no contact",
+        "created_at",
+    ):
         assert part in said
     assert len(said.splitlines()) == 1
 
@@ -101,6 +112,25 @@ def test_the_values_of_fields_of_other_tools_are_checked_as_well(problems):
     [said] = problems({"event": "ran", "userId": 5, "timestamp": "2026-01-01"})
     assert "user_id must be a string" in said
     assert "created_at must have an offset" in said
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        event(event_name="\ud800"),
+        event(user_id="\udc00"),
+        event(email="\ud800"),
+        event(metadata={"a": "\ud800"}),
+        event(metadata={"\ud800": 1}),
+        event(metadata={"a": {"url": "https://x", "value": "\ud800"}}),
+        event(metadata={"a": {"amount": 1, "currency": "\ud800"}}),
+        event(created_at="\ud800"),
+        event(**{"\ud800": 1}),
+    ],
+)
+def test_half_of_a_character_is_told_wherever_it_is(fields, problems):
+    [said] = problems(fields)
+    assert "surrogate" in said or "\\ud800" in said
 
 
 def test_a_null_time_is_a_missing_time(problems):

@@ -67,7 +67,7 @@ def test_members_of_gzip_are_one_text(tmp_path_factory, members):
 def test_gzip_that_is_cut_short_anywhere_is_told(tmp_path_factory, text, data):
     whole = gzip.compress(text)
     path = tmp_path_factory.getbasetemp() / "short.gz"
-    path.write_bytes(whole[: data.draw(st.integers(2, len(whole) - 1))])
+    path.write_bytes(whole[: data.draw(st.integers(1, len(whole) - 1))])
     with pytest.raises(StoppedError, match=r"short\.gz is gzip that is cut short; make or fetch"):
         pieces(str(path))
 
@@ -138,11 +138,11 @@ def test_devices_are_read_to_their_end():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (".", r"^\. is a directory; name a file in it, or - for a pipe$"),
-        ("missing", "^missing cannot be read: it does not exist$"),
-        ("missing/file", "^missing/file cannot be read: it does not exist$"),
+        (".", r"^\. cannot be read: is a directory$"),
+        ("missing", "^missing cannot be read: no such file or directory$"),
+        ("missing/file", "^missing/file cannot be read: no such file or directory$"),
         ("a\0b", "cannot be read: embedded null"),
-        ("", "cannot be read: it does not exist"),
+        ("", "cannot be read: no such file or directory"),
     ],
 )
 def test_what_cannot_be_opened_is_told(name, said, tmp_path, monkeypatch):

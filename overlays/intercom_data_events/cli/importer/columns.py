@@ -3,9 +3,9 @@
 A column is a field of the API's (``event_name``, ``created_at``, ``user_id``, ``id``, ``email``) or
 ``metadata.`` and a key. ``metadata.price.amount`` with ``metadata.price.currency``, and
 ``metadata.order.url`` with ``metadata.order.value``, make an object; in any other case dots belong
-to the key. A cell below a key is a number where it is written as JSON writes one, Unix seconds
-where the key ends in _date or _at, and text otherwise; ``metadata.code:text`` and
-``metadata.load:number`` say it outright, but for keys of dates, which hold times in any case.
+to the key. A cell below a key is a number where it is written as JSON writes one, and text
+otherwise; ``metadata.code:text`` and ``metadata.load:number`` say it outright. What an event can
+have, such as a time below a key that ends in _date or _at, is checked where all events are.
 ``metadata.tags:json`` has any JSON, such as what others have sent and events cannot have. An
 empty cell is a missing one.
 """
@@ -17,17 +17,16 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import frozen
 
-from intercom_data_events import metadata as _metadata
-from intercom_data_events._validation import decode_json, short_repr
-from intercom_data_events.errors import MetadataError
+from intercom_data_events._validation import decode_json, invalid, short_repr
 
 #: The fields that a contact is known by.
 IDENTITIES = ("user_id", "id", "email")
-_FIELDS = ("event_name", "created_at", *IDENTITIES)
+#: The columns that are not metadata.
+FIELDS = ("event_name", "created_at", *IDENTITIES)
 _METADATA = "metadata."
 _TEXT, _NUMBER, _JSON = ":text", ":number", ":json"
 # Of the objects that the API knows: what makes each whole.
@@ -61,7 +60,7 @@ _MOST = 1_000
 # The longest that is ever needed: a float of 17 digits, or 64 bits, with room to spare.
 _LONGEST = 40
 
-_Read: TypeAlias = Callable[[str, str], object]
+_Read: TypeAlias = Callable[[str, Any], object]
 
 
 class ColumnError(ValueError):
@@ -110,67 +109,45 @@ class Plan:
         """
         fields: dict[str, object] = {}
         metadata: dict[str, object] = {}
-        problems: list[tuple[str, str]] = []
+        problems: list[str] = []
         for cell, (name, key, part, read) in zip(cells, self._columns, strict=True):
             if cell is None:
                 continue
             try:
-                value = read(name, cell) if read is not None and isinstance(cell, str) else cell
-                if key is None:
-                    fields[name] = value
-                    continue
-                into, place = metadata, key
-                if part is not None:
-                    whole = metadata.setdefault(key, {})
-                    into, place = (whole, part) if isinstance(whole, dict) else (metadata, key)
-                if place in into:
-                    raise _twice(key)
+                value = cell if read is None else read(name, cell)
+                into: object = fields
+                if key is not None:
+                    into = metadata if part is None else metadata.setdefault(key, {})
+                place = part or key or name
+                if not isinstance(into, dict) or place in into:
+                    raise _twice(key or name)
                 into[place] = value
             except ColumnError as error:
-                problems.append((key or name, str(error)))
+                problems.append(str(error))
         for key in self._objects:
             found = metadata.get(key)
-            if not isinstance(found, dict):
-                continue
-            if found.keys() == {"url"}:
+            if isinstance(found, dict) and found.keys() == {"url"}:
                 found["value"] = ""  # A link without a text; an empty cell cannot say so itself.
-            if found.keys() not in _PAIRS and key not in dict(problems):
-                remedy = (
-                    "an amount needs a currency and a url a value, so fill both cells or neither"
-                )
-                has = " and ".join(sorted(found))
-                problems.append((key, f"metadata.{_shown(key)} has {has}; {remedy}"))
         if metadata:
             fields["metadata"] = metadata
         if problems:
-            raise ColumnError("; ".join(problem for _, problem in problems), fields)
+            raise ColumnError("; ".join(problems), fields)
         return fields
 
-    def typed(self) -> Plan:
-        """Returns the same for cells that have types of their own, so that strings stay strings.
 
-        Raises:
-            ColumnError: Several columns are of one key.
-        """
-        keys = [one.key for one in self._columns if one.part is None]
-        for key in filter(None, keys):
-            if keys.count(key) > 1 or key in self._objects:
-                raise _twice(key)
-        return evolve(self, columns=tuple(one._replace(read=None) for one in self._columns))
-
-
-def plan(names: Sequence[str], *, nested: bool = False) -> Plan:
+def plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> Plan:
     """Returns how rows below a header are read.
 
     Args:
         names: The header's cells; blanks around them are ignored.
-        nested: Whether the column ``metadata`` has objects with all keys.
+        typed: Whether cells have types of their own, so that strings stay strings.
+        whole: Whether the column ``metadata`` has objects with all keys.
 
     Raises:
         ColumnError: A column that no event has, one that is there twice, no event_name, or none
             of user_id, id and email.
     """
-    made = _plan(names, ("metadata",) if nested else ())
+    made = _plan(names, typed=typed, whole=whole)
     if "event_name" not in made.names:
         raise ColumnError(f"no column is called event_name; the columns are {_listed(made.names)}")
     if not set(IDENTITIES) & set(made.names):
@@ -181,7 +158,7 @@ def plan(names: Sequence[str], *, nested: bool = False) -> Plan:
 def known(name: str) -> bool:
     """Whether events have such a column; blanks around it are ignored."""
     name = name.strip()
-    return name in _FIELDS or (name.startswith(_METADATA) and name != _METADATA)
+    return name in FIELDS or (name.startswith(_METADATA) and name != _METADATA)
 
 
 def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
@@ -223,27 +200,43 @@ def flatten(fields: Mapping[str, object]) -> dict[str, str]:
         {'event_name': 'ran', 'id': '5f', 'metadata.code:text': '42', 'metadata.load': '3.67'}
     """
     cells = {
-        name: _cell(value)
+        name: _text(value)
         for name, value in fields.items()
         if name != "metadata" and value is not None
     }
     metadata = fields.get("metadata")
     for key, value in metadata.items() if isinstance(metadata, Mapping) else ():
-        if _is_pair(value):
-            cells.update((f"{_METADATA}{key}.{part}", _cell(value[part])) for part in value)
-        elif _is_plain(value):
-            cell = _cell(value)
-            cells[_name(key, value, cell)] = cell
-        else:
-            cells[f"{_METADATA}{key}{_JSON}"] = json.dumps(value, ensure_ascii=False, default=str)
+        cells.update(_cells(key, value))
     return cells
 
 
-def _plan(names: Sequence[str], whole: Sequence[str] = ()) -> Plan:
+def _cells(key: str, value: object) -> dict[str, str]:
+    """The cells that read as just this value, whatever columns others need."""
+    name, text = f"{_METADATA}{key}", _text(value)
+    tried = [{f"{name}{ending}": text} for ending in ("", _TEXT, _NUMBER)]
+    if key.rpartition(".")[2] in _OTHER:
+        del tried[0]  # Beside the other of its pair it would read as an object.
+    if isinstance(value, Mapping) and value.keys() in _PAIRS:
+        tried = [{f"{name}.{part}": _text(one) for part, one in value.items()}]
+    for cells in tried:
+        try:
+            again = _plan([*cells]).read([cell or None for cell in cells.values()])
+        except ColumnError:
+            continue
+        if repr(again) == repr({"metadata": {key: value}}):
+            return cells
+    return {f"{name}{_JSON}": json.dumps(value, ensure_ascii=False, default=str)}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> Plan:
     if len(names) > _MOST:
         raise ColumnError(
             f"it must have at most {_MOST:,} columns, not {len(names):,}; an event has "
-            f"{len(_FIELDS)} fields and at most 10 metadata keys, so remove the others"
+            f"{len(FIELDS)} fields and at most 10 metadata keys, so remove the others"
         )
     stripped = tuple(name.strip() for name in names)
     present: set[str] = set()
@@ -253,16 +246,31 @@ def _plan(names: Sequence[str], whole: Sequence[str] = ()) -> Plan:
         if name in present:
             raise ColumnError(f"the column {short_repr(name)} occurs twice; remove one of them")
         present.add(name)
-    columns = tuple(_Column(name) if name in whole else _column(name, present) for name in stripped)
-    objects = frozenset(column.key for column in columns if column.key and column.part)
-    return Plan(stripped, columns, objects)
+    columns, unknown = list[_Column](), list[str]()
+    for name in stripped:
+        if name in FIELDS or (whole and name == "metadata"):
+            columns.append(_Column(name, read=_whole if name == "created_at" else None))
+        elif name.startswith(_METADATA):
+            columns.append(_column(name, present))
+        else:
+            unknown.append(f"{short_repr(name)}: {_remedy(name, present)}")
+    if unknown:
+        more = f"; and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+        raise ColumnError(
+            f"events have the columns {_listed(FIELDS)} and metadata.KEY; they have no column "
+            f"{'; '.join(unknown[:_SHOWN])}{more}"
+        )
+    objects = frozenset(one.key for one in columns if one.key and one.part)
+    if typed:
+        columns = [one._replace(read=None) for one in columns]
+        keys = [one.key for one in columns if one.key and one.part is None]
+        for key in keys:
+            if whole or key in objects or keys.count(key) > 1:
+                raise _twice(key)
+    return Plan(stripped, tuple(columns), objects)
 
 
 def _column(name: str, present: AbstractSet[str]) -> _Column:
-    if name in _FIELDS:
-        return _Column(name, read=_created_at if name == "created_at" else None)
-    if not name.startswith(_METADATA):
-        raise _unknown(name)
     key = name.removeprefix(_METADATA)
     head, _, part = key.rpartition(".")
     if key.endswith(_TEXT):
@@ -272,9 +280,9 @@ def _column(name: str, present: AbstractSet[str]) -> _Column:
     elif key.endswith(_JSON):
         column = _Column(name, key.removesuffix(_JSON), read=_json)
     elif head.strip() and f"{_METADATA}{head}.{_OTHER.get(part)}" in present:
-        column = _Column(name, head, part, _amount if part == "amount" else None)
+        column = _Column(name, head, part, _whole if part == "amount" else None)
     else:
-        column = _Column(name, key, read=_seconds if _metadata.is_date(key) else _guess)
+        column = _Column(name, key, read=_guess)
     if not (column.key or "").strip():
         raise ColumnError(f"the column {short_repr(name)} has no key; name it as in metadata.plan")
     return column
@@ -290,19 +298,14 @@ def meant(name: str) -> str | None:
     return _MEANT.get(re.sub(r"[\W_]", "", name).lower())
 
 
-def _unknown(name: str) -> ColumnError:
+def _remedy(name: str, present: AbstractSet[str]) -> str:
     found = meant(name)
     if found == "metadata":
-        remedy = "give each key of the metadata a column of its own, such as metadata.plan"
-    elif found is not None:
-        remedy = f"did you mean {found}?"
-    else:
-        key = re.sub(r"^(?:metadata|properties)\W*", "", name, flags=re.IGNORECASE)
-        remedy = f"name it metadata.{_shown(key)} to send it as metadata, or remove it"
-    return ColumnError(
-        f"events have no column {short_repr(name)} (the columns are {_listed(_FIELDS)} and "
-        f"metadata.KEY): {remedy}"
-    )
+        return "give each key of the metadata a column of its own, such as metadata.plan"
+    if found is not None and found not in present:
+        return f"did you mean {found}?"
+    key = re.sub(r"^(?:metadata|properties)[\W_]*", "", name, flags=re.IGNORECASE)
+    return f"name it metadata.{_shown(key)} to send it as metadata, or remove it"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -331,22 +334,17 @@ def _parsed(cell: str) -> int | float | None:
 
 
 def _guess(_: str, cell: str) -> object:
-    if cell[0] not in "-0123456789":
-        return cell
-    number = _parsed(cell)
+    number = _parsed(cell) if cell[0] in "-0123456789" else None
     if number is None:
         return cell
-    if len(cell) > _SIGNIFICANT:
-        digits = re.sub(r"[eE].*|\D", "", cell).lstrip("0")
-        if len(digits) > _SIGNIFICANT:
-            return cell
-    return number
+    digits = re.sub(r"[eE].*|\D", "", cell).lstrip("0") if len(cell) > _SIGNIFICANT else ""
+    return number if len(digits) <= _SIGNIFICANT else cell
 
 
 def _number(name: str, cell: str) -> object:
     number = _parsed(cell)
     if number is None:
-        raise ColumnError(f"{_shown(name)} must be a number such as 3.67, not {short_repr(cell)}")
+        raise invalid(ColumnError, f"{_shown(name)} must be a number such as 3.67", cell)
     return number
 
 
@@ -354,63 +352,8 @@ def _json(name: str, cell: str) -> object:
     try:
         return decode_json(cell.encode())
     except (ValueError, RecursionError) as error:
-        raise ColumnError(f"{_shown(name)} must be JSON, not {short_repr(cell)}") from error
+        raise invalid(ColumnError, f"{_shown(name)} must be JSON", cell) from error
 
 
-def _amount(name: str, cell: str) -> object:
-    if not _DIGITS.fullmatch(cell):
-        raise ColumnError(
-            f"{_shown(name)} must be an integer of minor currency units, such as 2999 for 29.99, "
-            f"not {short_repr(cell)}"
-        )
-    return int(cell)
-
-
-def _created_at(_: str, cell: str) -> object:
+def _whole(_: str, cell: str) -> object:
     return int(cell) if _DIGITS.fullmatch(cell) else cell
-
-
-def _seconds(name: str, cell: str) -> object:
-    try:
-        return _metadata.to_seconds(name.removeprefix(_METADATA), cell, _shown(name))
-    except MetadataError as error:
-        raise ColumnError(str(error)) from error
-
-
-def _cell(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _is_pair(value: object) -> TypeGuard[Mapping[str, object]]:
-    """Whether two cells hold an object as it is."""
-    if not isinstance(value, Mapping) or value.keys() not in _PAIRS:
-        return False
-    if "url" in value:
-        return (
-            isinstance(value["value"], str) and isinstance(value["url"], str) and value["url"] != ""
-        )
-    amount, currency = value["amount"], value["currency"]
-    is_whole = type(amount) is int and _DIGITS.fullmatch(str(amount)) is not None
-    return is_whole and isinstance(currency, str) and currency != ""
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a cell holds text, or a number, as it is."""
-    if type(value) in (int, float):
-        return _parsed(_cell(value)) == value
-    return isinstance(value, str) and value != ""
-
-
-def _name(key: str, value: object, cell: str) -> str:
-    """The column in which a cell reads as just this value, whatever columns others need."""
-    name = f"{_METADATA}{key}"
-    if name == name.strip() and key.rpartition(".")[2] not in _OTHER:
-        try:
-            column = _column(name, set())
-            again = cell if column.read is None else column.read(name, cell)
-        except ColumnError:
-            again = None
-        else:
-            if column.key == key and type(again) is type(value) and again == value:
-                return name
-    return name + (_NUMBER if type(value) in (int, float) else _TEXT)

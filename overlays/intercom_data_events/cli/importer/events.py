@@ -11,11 +11,10 @@ from itertools import islice
 from intercom_data_events import Event
 from intercom_data_events import metadata as _metadata
 from intercom_data_events._validation import short_repr
-from intercom_data_events.cli.importer.columns import meant
+from intercom_data_events.cli.importer.columns import FIELDS, IDENTITIES, meant
 from intercom_data_events.errors import InvalidInputError
 
-_IDENTITIES = ("user_id", "id", "email")
-_FIELDS = ("event_name", "created_at", *_IDENTITIES, "metadata")
+_FIELDS = (*FIELDS, "metadata")
 _SOUND: Mapping[str, object] = {"event_name": "?", "created_at": 0, "user_id": "?"}
 # How many problems of a record are told.
 _TOLD = 20
@@ -75,7 +74,7 @@ def _problems(fields: Mapping[str, object]) -> Iterator[str]:
             known[field] = value
     named = {"event_name": known["event_name"]} if "event_name" in known else {}
     yield from (faults := list(_faults(named, without="event_name")))
-    identities = {kind: known[kind] for kind in _IDENTITIES if known.get(kind) is not None}
+    identities = {kind: known[kind] for kind in IDENTITIES if known.get(kind) is not None}
     if not identities:
         yield from _faults({} if faults else named, without="user_id")
     for kind, identity in identities.items():

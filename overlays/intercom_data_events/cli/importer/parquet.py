@@ -1,30 +1,35 @@
 """Parquet as NDJSON: a line for each row, so that all else reads and notes it as such.
 
-Columns are those of CSV, or ``metadata`` is a struct or a map. Cells have types, so strings stay
-strings; a null is a missing cell. Times are in Unix seconds. Decimals that an integer or a float
-holds exactly are numbers, and others strings of their digits.
+Columns are those of CSV. Those of a struct are named after it: ``metadata`` with a field ``plan``
+is ``metadata.plan``; or ``metadata`` is a map. Cells have types, so strings stay strings; a null is
+a missing cell. Times are in Unix seconds. Decimals that an integer or a float holds exactly are
+numbers, and others strings of their digits.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import anyio.lowlevel
 
 from intercom_data_events._validation import number, printable, short_repr
-from intercom_data_events.cli.importer.columns import IDENTITIES, ColumnError, Plan, plan
+from intercom_data_events.cli.importer.columns import IDENTITIES, ColumnError, plan
 from intercom_data_events.cli.importer.records import LONGEST, SourceError
 from intercom_data_events.cli.importer.source import Source
 from intercom_data_events.metadata import is_date
 
 #: How a file begins.
 MAGIC = b"PAR1"
-# Rows of a batch, and about how many bytes their values may take as Python objects.
-_ROWS = 512
-_BYTES = 8 * 1024 * 1024
+# Rows of a batch, and the bytes that the texts of a nested column may take in it.
+_ROWS = 128
+_BYTES = 32 * 1024 * 1024
+# Bytes of a column's values in a row, on average over a group of rows, which is read in pages of a
+# thousand or more; and of one of several values, such as a number of a list.
+_LARGEST = 32 * 1024
+_VALUE = 32
 # How a file is opened: what is read at once, and in its description the longest string and list.
 _BOUNDS = {
     "pre_buffer": False,
@@ -75,110 +80,73 @@ def _told(source: Source) -> Iterator[None]:
 
 
 def _lines(source: Source) -> Iterator[bytes]:
-    from pyarrow import int64, parquet, timestamp
+    from pyarrow import Table, parquet, types
 
-    file = parquet.ParquetFile(source.file, **_BOUNDS)
-    schema = file.schema_arrow
-    columns = _columns(schema)
-    # Fractions of a second are cut off before times become numbers.
-    types = [
-        [_type(one.type, one.name, moment) for moment in (timestamp("s", "UTC"), int64())]
-        for one in schema
+    opened = parquet.ParquetFile(source.file, **_BOUNDS)
+    described, names, most = opened.metadata, opened.schema_arrow.names, 1
+    for group in map(described.row_group, range(described.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            size = max(chunk.total_uncompressed_size, chunk.num_values * _VALUE)
+            size //= max(1, group.num_rows)
+            if size > _LARGEST:
+                raise ColumnError(
+                    f"the column {short_repr(chunk.path_in_schema)} must have at most "
+                    f"{_LARGEST:,} bytes per row, not {size:,}; remove it"
+                )
+            if chunk.path_in_schema not in names and chunk.physical_type == "BYTE_ARRAY":
+                most = max(most, chunk.total_uncompressed_size)
+    # Each text of a dictionary is in the file once, and so it is in memory, for all rows; but of a
+    # struct or a map, pyarrow then reads no further than the first group, so it may be in each row.
+    leaves = map(described.schema.column, range(described.num_columns))
+    texts = [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "BYTE_ARRAY"
+        and leaf.logical_type.type != "DECIMAL"
+        and leaf.path in names
     ]
+    file = parquet.ParquetFile(source.file, metadata=described, read_dictionary=texts, **_BOUNDS)
+    fields = list(file.schema_arrow)
+    while any(types.is_struct(one.type) for one in fields):
+        fields = [inner for one in fields for inner in one.flatten()]
+    maps = [one.name for one in fields if types.is_map(one.type)]
+    columns = plan([one.name for one in fields], typed=True, whole="metadata" in maps)
+    casts = [_casts(one.type, one.name) for one in fields]
     done = 0
-    for group in range(file.num_row_groups):
-        rows = max(1, min(_ROWS, _BYTES // _longest(source, file, group)))
-        for batch in file.iter_batches(rows, row_groups=[group], use_threads=False):
-            cells = [
-                column.cast(seconds, safe=False).cast(last).to_pylist(maps_as_pydicts="strict")
-                for column, (seconds, last) in zip(batch.columns, types, strict=True)
-            ]
-            done += len(batch)
-            source.position = (source.size or 0) * done // file.metadata.num_rows
-            yield b"".join(_line(columns, row) for row in zip(*cells, strict=True))
+    rows = max(1, min(_ROWS, _BYTES // most))
+    for batch in file.iter_batches(rows, use_threads=False):
+        done += len(batch)
+        source.position = (source.size or 0) * done // described.num_rows
+        table = Table.from_batches([batch])
+        while any(map(types.is_struct, table.schema.types)):
+            table = table.flatten()
+        cells = table.columns
+        for place, kinds in enumerate(casts):
+            for kind in kinds:
+                cells[place] = cells[place].cast(kind, safe=False)
+        text = b""
+        for row in zip(*cells, strict=True):
+            event = columns.read(list(map(_value, row)))
+            text += json.dumps(event, default=_plain).encode() if event else b""
+            text += b"\n"
+            if len(text) > LONGEST:
+                yield text
+                text = b""
+        yield text
 
 
-def _longest(source: Source, file: Any, group: int) -> int:
-    """The bytes of the longest text of a group of rows that may stand in many of them.
-
-    Each text of a dictionary is in the file once, and in memory once for each row that has it.
-    """
-    from pyarrow import compute, parquet
-
-    described = file.metadata.row_group(group)
-    chunks = [described.column(place) for place in range(described.num_columns)]
-    for chunk in chunks:
-        if chunk.total_uncompressed_size > LONGEST * max(1, chunk.num_values):
-            raise ColumnError(f"{short_repr(chunk.path_in_schema)} must have values of up to 1 MiB")
-    texts = [chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
-    again = parquet.ParquetFile(
-        source.file, read_dictionary=texts, metadata=file.metadata, **_BOUNDS
-    )
-    longest = 1
-    for batch in again.iter_batches(1, row_groups=[group], columns=texts, use_threads=False):
-        for column in batch.columns:
-            for values in _dictionaries(column):
-                longest = max(longest, compute.max(compute.binary_length(values)).as_py() or 1)
-        break
-    return longest
-
-
-def _dictionaries(column: Any) -> Iterator[Any]:
-    """The dictionaries of a column and of those within it."""
-    from pyarrow import types
-
-    if types.is_dictionary(column.type):
-        yield column.dictionary
-    elif types.is_struct(column.type):
-        for inner in column.flatten():
-            yield from _dictionaries(inner)
-    elif types.is_map(column.type):
-        yield from _dictionaries(column.keys)
-        yield from _dictionaries(column.items)
-    elif types.is_list(column.type) or types.is_large_list(column.type):
-        yield from _dictionaries(column.values)
-
-
-def _columns(schema: Any) -> Plan:
-    """Returns how a row is read.
-
-    Raises:
-        ColumnError: Columns cannot be used.
-    """
-    from pyarrow import types
-
-    names = list(schema.names)
-    if "metadata" not in names or not types.is_nested(schema.field("metadata").type):
-        return plan(names).typed()
-    flat = [name for name in names if name.startswith("metadata.")]
-    if flat:
-        raise ColumnError(
-            f"metadata must be one column or a column for each key, not both; remove "
-            f"{short_repr(flat[0])} or metadata"
-        )
-    return plan(names, nested=True)
-
-
-def _type(given: Any, name: str, moment: Any) -> Any:
-    """Returns the type that a column is converted to, below which times are of the type `moment`.
+def _casts(kind: Any, name: str) -> Sequence[Any]:
+    """Returns the types to which a column is converted, one after the other.
 
     Raises:
         ColumnError: JSON has nothing for it.
     """
-    import pyarrow
-    from pyarrow import types
+    from pyarrow import int64, string, timestamp, types
 
-    if types.is_dictionary(given):
-        return _type(given.value_type, name, moment)
-    if types.is_struct(given):
-        return pyarrow.struct([one.with_type(_type(one.type, one.name, moment)) for one in given])
-    if types.is_map(given):
-        key, item = given.key_type, given.item_type
-        return pyarrow.map_(_type(key, name, moment), _type(item, name, moment))
-    if types.is_list(given) or types.is_large_list(given):
-        return pyarrow.list_(_type(given.value_type, name, moment))
-    if types.is_timestamp(given):
-        if given.tz is None:
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_timestamp(kind):
+        if kind.tz is None:
             raise ColumnError(
                 f"the times of the column {short_repr(name)} must have a time zone; convert it to "
                 "timestamp[us, tz=UTC] if they are in UTC"
@@ -187,38 +155,25 @@ def _type(given: Any, name: str, moment: Any) -> Any:
             raise ColumnError(
                 f"the column {short_repr(name)} has times, so its name must end in _date or _at"
             )
-        return moment
-    if types.is_integer(given) and name in IDENTITIES:
-        return pyarrow.string()
-    if types.is_floating(given):
-        return pyarrow.float64()
-    plain = (types.is_string, types.is_large_string, types.is_boolean, types.is_null)
-    if any(kind(given) for kind in (*plain, types.is_integer, types.is_decimal)):
-        return given
-    raise ColumnError(
-        f"the column {short_repr(name)} must have text, numbers or times, not {given}; convert it "
-        "to a string, or remove it"
-    )
+        # Fractions of a second are cut off before times become numbers.
+        return timestamp("s", "UTC"), int64()
+    if types.is_integer(kind) and name in IDENTITIES:
+        return (string(),)
+    if types.is_temporal(kind) or "binary" in str(kind):
+        raise ColumnError(
+            f"the column {short_repr(name)} must have text, numbers or times, not {kind}; convert "
+            "it to a string, or remove it"
+        )
+    return ()
 
 
-def _line(columns: Plan, row: Sequence[object]) -> bytes:
-    try:
-        fields = columns.read(row)
-    except ColumnError as error:  # Half of a pair, which the checks of events name.
-        fields = error.fields or {}
-    fields = _present(fields)
-    return json.dumps(fields, default=_decimal).encode() + b"\n" if fields else b"\n"
+def _value(cell: Any) -> object:
+    value = cell.as_py(maps_as_pydicts="strict")
+    if isinstance(value, dict):  # of a map
+        return {key: one for key, one in value.items() if one is not None} or None
+    return value
 
 
-def _present(fields: Mapping[str, object]) -> dict[str, object]:
-    """Returns what is neither null nor an object of nulls."""
-    found = {
-        name: _present(value) if isinstance(value, dict) else value
-        for name, value in fields.items()
-    }
-    return {name: value for name, value in found.items() if value is not None and value != {}}
-
-
-def _decimal(value: object) -> object:
+def _plain(value: object) -> object:
     found = number(value)
     return str(value) if found is None else found

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -51,8 +52,7 @@ _UNCLOSED = (
 )
 # Excel's first line, which has the delimiter of the others.
 _SEP = re.compile(rb'"?sep=([,;\t])"?', re.IGNORECASE)
-# What may be half of a character, as JSON writes it.
-_SURROGATE = re.compile(r"\\u[dD]")
+_ONE_PER_LINE = "write one event per line, as jq -c '.[]' does for an array, jq -c . for objects"
 
 
 class Format(StrEnum):
@@ -93,6 +93,10 @@ class _RefusedError(ValueError):
     """A record that cannot be read; the message is its problem."""
 
 
+class _WaitError(Exception):
+    """A row goes on behind the text that there is."""
+
+
 class Reader:
     r"""Reads events from bytes, however these are cut into pieces.
 
@@ -121,17 +125,21 @@ class Reader:
         self.lines = 0
         # Those that the header may have.
         self._delimiters = _DELIMITERS
-        # The beginning of a record that has no end yet.
-        self._rest = b""
+        # What was fed and is not read yet, from a place on; and whether nothing follows it.
+        self._text = b""
+        self._at = 0
+        self._last = False
         self._started = False  # The first bytes of the text were looked at.
-        self._begun = False  # The first line that is neither blank nor a comment was.
-        # Of a line that is too long to keep: its bytes so far.
-        self._long = 0
-        # A place in the text up to which a quote that opens before it is known to be open.
-        self._inside = 0
+        # Where the line or the row that is read ends, and a place before which a quote that is open
+        # is never closed.
+        self._end = 0
+        self._unclosed = 0
         self._plan: Plan | None = None
         # What ends the first cell of a row, where that is the reason of a file of refused rows.
         self._reason: re.Pattern[bytes] | None = None
+        self._steps = self._records()
+        # Of all readers of the process: a cell can be as long as a row.
+        csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
 
     def feed(self, data: bytes) -> Iterator[list[Record]]:
         """Takes the next bytes of the text and gives the records that they complete, in batches.
@@ -143,7 +151,7 @@ class Reader:
             SourceError: The file cannot be read any further.
         """
         for start in range(0, len(data), _PIECE):
-            yield from self._read(data[start : start + _PIECE])
+            yield from self._batches(data[start : start + _PIECE])
 
     def close(self) -> Iterator[list[Record]]:
         """Gives the remaining records, once the whole text was fed.
@@ -153,87 +161,96 @@ class Reader:
         Raises:
             SourceError: The file cannot be read to its end.
         """
-        yield from self._read(b"", last=True)
+        yield from self._batches(b"", last=True)
 
-    def _read(self, text: bytes, *, last: bool = False) -> Iterator[list[Record]]:
-        looked_at = len(self._rest) if self._started else 0
-        text = self._rest + text
+    def _batches(self, text: bytes, *, last: bool = False) -> Iterator[list[Record]]:
+        looked_at = len(self._text) - self._at if self._started else 0
+        self._unclosed -= self._at
+        self._text, self._at = self._text[self._at :] + text, 0
         if not self._started:
-            if len(text) < max(map(len, _MAGIC)) and not last:
-                self._rest = text
+            if len(self._text) < max(map(len, _MAGIC)) and not last:
                 return
             self._started = True
             for magic, what in _MAGIC.items():
-                if text.startswith(magic):
+                if self._text.startswith(magic):
                     raise SourceError(f"line 1: the file {what}")
-            text = text.removeprefix(_BOM)
-        nul = text.find(b"\0", looked_at)
-        if nul < 0:
-            yield from self._records(text, last)
-            return
-        yield from self._records(text[:nul], last=False)
-        raise SourceError(
-            f"line {self.lines + 1 + self._rest.count(10):,}: a NUL byte, which text does not "
-            f"have: export it as CSV or NDJSON; if it is UTF-16, {_UTF16}"
-        )
-
-    def _records(self, text: bytes, last: bool) -> Iterator[list[Record]]:
-        """Gives the records that are complete, and keeps the rest of the text."""
-        records: list[Record] = []
-        at = 0
-        if self._long:
-            at = self._skip(text, last, records)
-        while at < len(text) and not self._long:
-            end = text.find(b"\n", at)
-            if end < 0:
-                end = len(text)
-                if not last and end - at <= LONGEST:
+            self._text = self._text.removeprefix(_BOM)
+        nul = self._text.find(b"\0", looked_at)
+        if nul >= 0:
+            self._text = self._text[:nul]
+        self._last = last and nul < 0
+        records, failed = list[Record](), None
+        try:
+            for record in self._steps:
+                if record is None:
                     break
-            if end - at > LONGEST:
-                self._begin(text[at : at + LONGEST], cut=True)
-                if end == len(text) and not last:
-                    self._long = end - at
-                    at = end
-                    break
-                record: Record | None = self._too_long(end - at)
-                raw = b""
-            else:
-                raw = text[at:end].removesuffix(b"\r")
-                if not self._begun and not self._begin(raw):
-                    record = None
-                elif self.format is Format.NDJSON:
-                    record = self._event(raw)
-                else:
-                    try:
-                        if self._plan is None:
-                            self._choose_delimiter(raw)
-                        if b'"' in raw:
-                            whole = self._row_end(text, at, end, raw, last)
-                            if whole is None:
-                                break
-                            end = whole
-                            raw = text[at:end].removesuffix(b"\r")
-                        record = self._row(raw)
-                    except _RefusedError as error:
-                        if self._plan is None:
-                            self._fail(str(error))
-                        record = Record(self.lines + 1, self._cut(raw), None, str(error))
-            self.lines += 1 + raw.count(b"\n")
-            at = end + 1
-            if record is not None:
                 records.append(record)
                 if len(records) == _BATCH:
                     yield records
                     records = []
-        self._rest = text[at:]
-        self._inside = max(0, self._inside - at)
+        except SourceError as error:  # It is told behind the records before it.
+            failed = error
         if records:
             yield records
+        if failed is not None:
+            raise failed
+        if nul >= 0:
+            raise SourceError(
+                f"line {self.lines + 1 + self._text.count(10, self._at):,}: a NUL byte, which text "
+                f"does not have: export it as CSV or NDJSON; if it is UTF-16, {_UTF16}"
+            )
 
-    def _begin(self, line: bytes, *, cut: bool = False) -> bool:
+    def _records(self) -> Iterator[Record | None]:
+        """Gives one record after the other, and None each time that it needs more text."""
+        begun = False
+        while (line := (yield from self._line())) is not None:
+            is_long = self._end - self._at > LONGEST
+            begun = begun or self._begins(line, is_long)
+            record = None
+            if is_long:
+                record = yield from self._skip()
+            elif not begun or self.format is Format.NDJSON:
+                record = self._event(line) if begun else None
+                self._take(line)
+            else:
+                record = yield from self._row(line)
+            if record is not None:
+                yield record
+
+    def _line(self) -> Generator[None, None, bytes | None]:
+        """Waits for the next line; returns at most its first MiB, or None where there is none."""
+        length = 0
+        while (end := self._text.find(b"\n", self._at + length)) < 0:
+            length = len(self._text) - self._at
+            if self._last or length > LONGEST:
+                end = len(self._text)
+                break
+            yield
+        self._end = end
+        if self._last and self._at == len(self._text):
+            return None
+        return self._text[self._at : min(end, self._at + LONGEST)].removesuffix(b"\r")
+
+    def _take(self, raw: bytes) -> int:
+        """Goes on behind what was read; returns the number of its first line."""
+        line = self.lines + 1
+        self.lines += 1 + raw.count(b"\n")
+        self._at = min(self._end + 1, len(self._text))
+        return line
+
+    def _skip(self) -> Generator[None, None, Record]:
+        length = 0
+        while (end := self._text.find(b"\n", self._at)) < 0 and not self._last:
+            length += len(self._text) - self._at
+            self._at = len(self._text)
+            yield
+        self._end = len(self._text) if end < 0 else end
+        length += self._end - self._at
+        problem = f"it is {length:,} bytes long, and lines go up to 1 MiB ({LONGEST:,}): shorten it"
+        return Record(self._take(b""), b"", None, problem)
+
+    def _begins(self, line: bytes, is_long: bool) -> bool:
         """Whether a first line is what the file begins with, and not blank or a comment."""
-        if self._begun:
-            return True
         sep = _SEP.fullmatch(line)
         line = line.strip()
         if b"\r" in line:
@@ -244,31 +261,15 @@ class Reader:
             self.format, self._delimiters = Format.CSV, sep[1].decode()
             return False
         if self.format is None:
-            if line.startswith(b"["):
-                self._fail("this is a JSON array; make it one event per line: jq -c '.[]'")
+            if line.startswith(b"[") or line == b"{":
+                self._fail(f"this is one JSON document; {_ONE_PER_LINE}")
             self.format = Format.NDJSON if line.startswith(b"{") else Format.CSV
-        if cut and self.format is Format.CSV:
+        if is_long and self.format is Format.CSV:
             self._fail("the header is longer than 1 MiB; is this CSV?")
-        self._begun = True
         return True
 
     def _fail(self, what: str) -> NoReturn:
         raise SourceError(f"line {self.lines + 1:,}: {what}")
-
-    def _skip(self, text: bytes, last: bool, records: list[Record]) -> int:
-        """Skips what is left of a line that is too long; returns where the next one begins."""
-        end = text.find(b"\n")
-        self._long += len(text) if end < 0 else end
-        if end < 0 and not last:
-            return len(text)
-        records.append(self._too_long(self._long))
-        self.lines += 1
-        self._long = 0
-        return len(text) if end < 0 else end + 1
-
-    def _too_long(self, length: int) -> Record:
-        problem = f"it is {length:,} bytes long, and lines go up to 1 MiB ({LONGEST:,}): shorten it"
-        return Record(self.lines + 1, b"", None, problem)
 
     def _event(self, raw: bytes) -> Record | None:
         if not raw.strip() or raw.startswith(b"#"):
@@ -278,87 +279,93 @@ class Reader:
         except _RefusedError as error:
             return Record(self.lines + 1, raw, None, str(error))
 
-    def _row_end(self, text: bytes, at: int, end: int, line: bytes, last: bool) -> int | None:
-        """The end of the row whose first line is given; None where the text has to go on first.
-
-        Raises:
-            _RefusedError: Its quotes are not closed within 1 MiB, or more follows one in a cell.
-        """
-        if not self._opens(line):
-            return end
-        # What was looked at for an earlier row is not looked at again: were it, a file whose every
-        # line opens a quote would take the square of its length.
-        self._inside = max(end + 1, self._inside)
-        while True:
-            quote = text.find(b'"', self._inside)
-            stop = text.find(b"\n", quote) if quote >= 0 else -1
-            if stop < 0:
-                if not last and len(text) - at <= LONGEST:
-                    self._inside = max(self._inside, len(text) if quote < 0 else quote)
-                    return None
-                stop = len(text)
-            if quote < 0 or stop - at > LONGEST:
-                raise _RefusedError(_UNCLOSED)
-            try:
-                # It is open here, as if it opened just before.
-                if not self._opens(b'"' + text[quote:stop].removesuffix(b"\r")):
-                    return stop
-            except _RefusedError:
-                raise _RefusedError(_UNCLOSED) from None
-            self._inside = stop + 1
-
-    def _opens(self, line: bytes) -> bool:
-        """Whether a quote is open at the end of a line."""
-        # Of other bytes than ASCII, only how many there are matters here.
-        lines = iter((line.decode("latin-1"), '"'))
-        _cells(lines, self.delimiter)
-        return next(lines, None) is None
-
-    def _row(self, raw: bytes) -> Record | None:
+    def _row(self, line: bytes) -> Generator[None, None, Record | None]:
+        """Reads the row that begins with a line; of one that cannot be read, the line alone."""
         if self._plan is None:
-            self._take_header(raw)
-            return None
-        raw = self._cut(raw)
-        fields = None
+            self._choose_delimiter(line)
+        length, problem, fields = self._end - self._at, None, None
+        raw, cells = line, list[str]()
         try:
-            cells = _cells([_decoded(raw)], self.delimiter)
-            if len(cells) == len(self._plan.names):
+            while (found := self._cells()) is None:
+                yield
+            cells = found if self._reason is None else found[1:]
+            raw = self._text[self._at : self._end].removesuffix(b"\r")
+            if not raw.isascii():
+                _decoded(raw)
+            if self._plan is None:
+                self._take_header(raw, cells)
+            elif len(cells) == len(self._plan.names):
                 # A row of nothing but delimiters, as spreadsheets leave them, is blank, too.
                 fields = self._plan.read([cell or None for cell in cells])
-                return Record(self.lines + 1, raw, fields, None) if fields else None
-            if not raw.strip():
-                return None
-            problem = (
-                f"it has {len(cells):,} cells, and the header {len(self._plan.names)}; put quotes "
-                f"around a cell with {short_repr(self.delimiter)} in it"
-            )
+            elif raw.strip():
+                problem = (
+                    f"it has {len(cells):,} cells, and the header {len(self._plan.names)}; put "
+                    f"quotes around a cell with {short_repr(self.delimiter)} in it"
+                )
         except ColumnError as error:
             problem, fields = str(error), error.fields
         except _RefusedError as error:
+            if self._plan is None:
+                self._fail(str(error))
             problem = str(error)
-        return Record(self.lines + 1, raw, fields, problem)
+            if not cells:
+                self._end = self._at + length
+        number = self._take(raw)
+        if problem is None and not fields:
+            return None
+        return Record(number, self._cut(raw), fields, problem)
+
+    def _cells(self) -> list[str] | None:
+        """Reads the row that begins here; returns its cells, or None to wait for more text."""
+        start, is_open = self._at, False
+
+        def lines() -> Iterator[str]:
+            nonlocal start, is_open
+            while start < len(self._text):
+                end = self._text.find(b"\n", start)
+                stop = len(self._text) if end < 0 else end
+                if is_open and (start <= self._unclosed or stop - self._at > LONGEST):
+                    return
+                if end < 0 and not self._last:
+                    raise _WaitError
+                self._end = stop
+                yield self._text[start : stop + 1].decode(errors="surrogateescape")
+                start, is_open = stop + 1, True
+            if not self._last:
+                raise _WaitError
+
+        try:
+            return next(csv.reader(lines(), delimiter=self.delimiter, strict=True), [])
+        except _WaitError:
+            return None
+        except csv.Error as error:
+            if not is_open:
+                raise _not_csv(error) from None
+            # A row fails there, too, if it begins before and has an open quote at the end of its
+            # first line; with each tried, a file could take the square of its length.
+            self._unclosed = max(self._unclosed, start)
+            raise _RefusedError(_UNCLOSED) from None
 
     def _choose_delimiter(self, line: bytes) -> None:
         """Takes the one that finds the most columns in the header; of several, the first."""
 
         def found(delimiter: str) -> int:
             try:
-                names = _cells([line.decode("latin-1")], delimiter, strict=False)
-            except _RefusedError:
+                names = next(csv.reader([line.decode("latin-1")], delimiter=delimiter), [])
+            except csv.Error:
                 return 0
             return sum(known(name) or name.strip() == _REFUSED_BECAUSE for name in names)
 
         self.delimiter = max(self._delimiters, key=found)
 
-    def _take_header(self, raw: bytes) -> None:
+    def _take_header(self, raw: bytes, names: list[str]) -> None:
         try:
-            names = _cells([_decoded(raw)], self.delimiter)
             if names[0].strip() == _REFUSED_BECAUSE:
                 names = names[1:]
                 cell = f'(?:"(?:[^"]|"")*+"|[^{self.delimiter}]*+){self.delimiter}'
                 self._reason = re.compile(cell.encode())
             self._plan = plan(names)
-        except (_RefusedError, ColumnError) as error:
+        except ColumnError as error:
             self._fail(f"the header of the CSV cannot be used: {error}")
         self.header = self._cut(raw)
 
@@ -368,18 +375,11 @@ class Reader:
         return raw if found is None else raw[found.end() :]
 
 
-def _cells(lines: Iterable[str], delimiter: str, *, strict: bool = True) -> list[str]:
-    """The cells of the row that begins in the first line.
-
-    A quote that is not the first character of its cell is a character like any other.
-    """
-    try:
-        return next(csv.reader(lines, delimiter=delimiter, strict=strict), [])
-    except csv.Error as error:
-        raise _RefusedError(
-            f"it is not CSV ({error}); write a quote within a quoted cell twice, and put quotes "
-            "around a cell with a line end in it"
-        ) from None
+def _not_csv(error: csv.Error) -> _RefusedError:
+    return _RefusedError(
+        f"it is not CSV ({error}); write a quote within a quoted cell twice, and put quotes around "
+        "a cell with a line end in it"
+    )
 
 
 def _decoded(raw: bytes) -> str:
@@ -395,13 +395,8 @@ def _decoded(raw: bytes) -> str:
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _RefusedError(
-                    f"an object in it has the key {short_repr(key)} twice; remove one of them"
-                )
-            seen.add(key)
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise _RefusedError(f"an object in it has the key {short_repr(key)} twice; remove one")
     return fields
 
 
@@ -416,18 +411,9 @@ def _object(text: str) -> dict[str, object]:
     """Reads a line of NDJSON that may be anything."""
     try:
         value = _DECODER.decode(text)
-        if "\\u" in text and _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        remedy = "write one event per line"
-        if text.strip() in ("{", "[", "}", "]"):
-            remedy += "; if the file is one JSON document, convert it with jq -c . or jq -c '.[]'"
         raise _RefusedError(
-            f"it is not JSON, {error.msg} at column {error.colno:,}: {remedy}"
-        ) from None
-    except UnicodeEncodeError:
-        raise _RefusedError(
-            "it has a lone surrogate in it, which UTF-8 cannot encode; remove it"
+            f"it is not JSON, {error.msg} at column {error.colno:,}; {_ONE_PER_LINE}"
         ) from None
     except RecursionError:
         raise _RefusedError("its values are nested too deeply; an event has two levels") from None
@@ -437,10 +423,6 @@ def _object(text: str) -> dict[str, object]:
         raise _RefusedError(
             "it has a number of thousands of digits in it; write it as a string"
         ) from None
-    if isinstance(value, list):
-        raise _RefusedError(
-            "it is an array; write one event per line, which jq -c '.[]' does for a JSON array"
-        )
     if not isinstance(value, dict):
-        raise _RefusedError("it is not an object; write one event per line, each as an object")
+        raise _RefusedError(f"it is not an object; {_ONE_PER_LINE}")
     return value

@@ -6,15 +6,13 @@ are appended are read like the others. What was cut, written anew or replaced en
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from os.path import samestat
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import anyio
@@ -25,7 +23,6 @@ from intercom_data_events.cli.exit_codes import StoppedError
 from intercom_data_events.cli.importer.records import SourceError
 
 _GZIP = b"\x1f\x8b"
-_AGAIN = "wait until no program writes to it, then run the same command again"
 
 
 class Source:
@@ -47,32 +44,27 @@ class Source:
 
     def __init__(self, name: str) -> None:
         self.name = "standard input" if name == "-" else name
+        self._is_ours = name != "-"
         self.path: Path | None = None
         self.size: int | None = None
         self.position = 0
-        self._opened = ExitStack()
         try:
-            if name == "-":
-                self.file: BinaryIO = sys.stdin.buffer
-            else:
-                self.file = self._opened.enter_context(open(name, "rb"))  # noqa: SIM115, PTH123  # the stack closes it
+            # Closed at the end of the block; a Path takes an empty name for the current folder.
+            self.file: BinaryIO = open(name, "rb") if self._is_ours else sys.stdin.buffer  # noqa: SIM115, PTH123
             self._descriptor = self.file.fileno()
             found = os.fstat(self._descriptor)
-        except IsADirectoryError:
-            raise SourceError(
-                f"{name} is a directory; name a file in it, or - for a pipe"
-            ) from None
         except (OSError, ValueError) as error:
-            raise SourceError(f"{name} cannot be read: {_reason(error)}") from error
+            raise SourceError(f"{self.name} cannot be read: {_reason(error)}") from error
         # Of other devices, such as /dev/null, there is nothing to wait for.
-        self._waits = stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode)
+        waits = stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode)
+        self._waits = waits or os.isatty(self._descriptor)
         if stat.S_ISREG(found.st_mode):
             # Of standard input, an earlier program may have read the beginning.
             self._begin = os.lseek(self._descriptor, 0, os.SEEK_CUR)
             self.size = found.st_size - self._begin
             # /dev/stdin and similar names lead to a file, but have no place beside it.
-            placeless = name == "-" or name.startswith(("/dev/", "/proc/"))
-            self.path = None if placeless else Path(name)
+            if self._is_ours and not name.startswith(("/dev/", "/proc/")):
+                self.path = Path(name)
         self._opened_as = self._seen = _state(found)
         # Of what was read: the last piece, and the digest of all of it.
         self._piece = b""
@@ -82,14 +74,10 @@ class Source:
         """Enters a block that closes it at its end."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Closes it."""
-        self._opened.close()
+        if self._is_ours:
+            self.file.close()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Reads it, piece by piece.
@@ -102,7 +90,7 @@ class Source:
         data = await self._read()
         if len(data) == 1:  # Of a pipe: too little to tell what it is.
             data += await self._read()
-        if data.startswith(_GZIP):
+        if _GZIP.startswith(data[:2]):
             inflater = Inflater()
         end = b"\n"
         try:
@@ -132,11 +120,7 @@ class Source:
 
     def begins_with(self, magic: bytes) -> bool:
         """Whether it is a regular file that begins with these bytes."""
-        if self.size is None:
-            return False
-        begin = os.read(self._descriptor, len(magic))
-        os.lseek(self._descriptor, self._begin, os.SEEK_SET)
-        return begin == magic
+        return self.size is not None and self._read_at(0, len(magic)) == magic
 
     async def check(self, *, ends: bool = True) -> None:
         """Compares a regular file that was read to its end with what was read.
@@ -149,46 +133,35 @@ class Source:
         """
         if self.was_written:
             digest = hashlib.blake2b(digest_size=16)
-            left = self.position
-            os.lseek(self._descriptor, self._begin, os.SEEK_SET)
-            while data := os.read(self._descriptor, min(left, PIECE)):
+            for place in range(0, self.position, PIECE):
                 await anyio.lowlevel.checkpoint()
-                digest.update(data)
-                left -= len(data)
-            if left or digest.digest() != self._digest.digest():
+                digest.update(self._read_at(place, min(PIECE, self.position - place)))
+            if digest.digest() != self._digest.digest():
                 raise self.written_anew()
             if not ends and os.fstat(self._descriptor).st_size > self._opened_as[0]:
-                raise StoppedError(
-                    f"{self.name} grew while it was read, and its last line has no end yet; "
-                    f"{_AGAIN}"
-                )
-        if self.path is None:
-            return
+                raise self._changed("grew while it was read, and its last line has no end yet")
         try:
-            found = self.path.stat()
+            if self.path is None or samestat(self.path.stat(), os.fstat(self._descriptor)):
+                return
         except OSError:
-            raise StoppedError(
-                f"{self.name} was moved or deleted while it was read, so it cannot be compared "
-                "with what was read; put it back, then run the same command again"
-            ) from None
-        if not os.path.samestat(found, os.fstat(self._descriptor)):
-            raise StoppedError(
-                f"{self.name} was replaced by another file while it was read; run the same command "
-                "again: it resumes if the new file begins with what was read, and otherwise says "
-                "where they differ"
-            )
+            raise self._changed("was moved or deleted while it was read: put it back") from None
+        raise self._changed("was replaced by another file while it was read")
 
     def written_anew(self) -> StoppedError:
         """The error that ends the reading of a file that another program writes."""
+        return self._changed(
+            f"was written anew while it was read, from byte {self.position:,} or before"
+        )
+
+    def _changed(self, how: str) -> StoppedError:
         return StoppedError(
-            f"{self.name} was written anew while it was read, from byte {self.position:,} or "
-            f"before; {_AGAIN}: it resumes if what was read is unchanged, and otherwise says where "
-            "it differs"
+            f"{self.name} {how}; wait until no program writes to it, then run the same command "
+            "again: it resumes if what was read is unchanged, and otherwise says where it differs"
         )
 
     async def _read(self) -> bytes:
         try:
-            if (self._waits or os.isatty(self._descriptor)) and sys.platform != "win32":
+            if self._waits and sys.platform != "win32":
                 # It can be silent for hours; only this waits for it.
                 await anyio.wait_readable(self._descriptor)
             else:
@@ -214,15 +187,20 @@ class Source:
         self._seen = _state(found)
         self.size = found.st_size - self._begin
         if self.size < self.position:
-            raise StoppedError(
-                f"{self.name} was cut to {self.size:,} bytes while it was read, and "
-                f"{self.position:,} had been read; {_AGAIN}"
+            raise self._changed(
+                f"was cut to {self.size:,} bytes while it was read, and {self.position:,} had been "
+                "read"
             )
-        place = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        os.lseek(self._descriptor, self._begin + self.position - len(self._piece), os.SEEK_SET)
-        if os.read(self._descriptor, len(self._piece)) != self._piece:
+        if self._read_at(self.position - len(self._piece), len(self._piece)) != self._piece:
             raise self.written_anew()
-        os.lseek(self._descriptor, place, os.SEEK_SET)
+
+    def _read_at(self, place: int, size: int) -> bytes:
+        """Reads a place of a regular file, and comes back."""
+        here = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        os.lseek(self._descriptor, self._begin + place, os.SEEK_SET)
+        data = os.read(self._descriptor, size)
+        os.lseek(self._descriptor, here, os.SEEK_SET)
+        return data
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int]:
@@ -231,8 +209,4 @@ def _state(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError):
-        if error.errno == errno.ENOENT:
-            return "it does not exist"
-        return (error.strerror or str(error)).lower()
-    return str(error)
+    return (getattr(error, "strerror", None) or str(error)).lower()
