@@ -252,7 +252,7 @@ class Journal:
             try:
                 if len(line) > _LONGEST:
                     raise ValueError(len(line))  # noqa: TRY301  # as below
-                entry = json.loads(line)
+                entry = json.loads(line.decode())
                 if header is None:
                     header = _header(entry)
                 else:
