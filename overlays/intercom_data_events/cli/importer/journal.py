@@ -22,9 +22,9 @@ import stat
 import sys
 from bisect import bisect_left
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Self, cast
+from typing import BinaryIO, Literal, NamedTuple, Self, TypeAlias, cast
 
 from attrs import define, field
 
@@ -33,6 +33,7 @@ from intercom_data_events._sending.secret import Secret, hold
 from intercom_data_events.outbox._binding import token_digest
 
 _HEADER = {"journal": "intercom-events", "version": 1}
+_BegunFor: TypeAlias = tuple[str, str]
 _BEGIN = json.dumps(_HEADER).replace("}", ",").encode()
 # Bytes of a line. The longest is the first one, which has a path and an address.
 _LONGEST = 64 * 1024
@@ -146,30 +147,27 @@ class Journal:
         """
         held, token = cast("Secret[str]", hold(token)), ""
         journal = cls(path)
-        try:
+        with (
+            _explaining(path, "or name another place with --journal", NoJournalError),
+            ExitStack() as failed,
+        ):
             journal._descriptor = open_checked(path, "the journal", NoJournalError)
+            failed.callback(journal.close)
             _lock(journal._descriptor, path)
             with open(journal._descriptor, "rb", closefd=False) as file:
-                header, whole = journal._load(file, restart=restart)
-            if header is not None:
-                journal._check(header, address, None if token_renewed else held)
+                begun_for, whole = journal._load(file, restart=restart)
+            if begun_for is not None:
+                journal._check(*begun_for, address, None if token_renewed else held)
             # What a crash has cut off, so that what is added stands on a line of its own.
             os.ftruncate(journal._descriptor, whole)
             os.lseek(journal._descriptor, 0, os.SEEK_END)
-            if header is None:
+            if begun_for is None:
                 digest = token_digest(held, os.urandom(8).hex())
-                begun_for = {"file": source, "address": address, "token": digest}
-                journal._add(json.dumps(_HEADER | begun_for))
+                header = {"file": source, "address": address, "token": digest}
+                journal._add(json.dumps(_HEADER | header))
                 journal.save()
                 journal._begun = True
-        except OSError as error:
-            journal.close()
-            raise NoJournalError(
-                f"{_cannot(path, error)}, or name another place with --journal"
-            ) from error
-        except BaseException:
-            journal.close()
-            raise
+            failed.pop_all()
         return journal
 
     def stamp(self, line: int) -> int | None:
@@ -232,39 +230,32 @@ class Journal:
     def _add(self, line: str) -> None:
         self._unwritten += line.encode() + b"\n"
 
-    @contextmanager
-    def _told(self) -> Generator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise JournalError(
-                f"{_cannot(self.path, error)}, then run the same command again to resume"
-            ) from error
+    def _told(self) -> AbstractContextManager[None]:
+        return _explaining(self.path, "then run the same command again to resume", JournalError)
 
-    def _load(self, file: BinaryIO, *, restart: bool) -> tuple[dict[str, str] | None, int]:
-        """Reads what there is: the header, and how many bytes are to stay, the whole lines."""
+    def _load(self, file: BinaryIO, *, restart: bool) -> tuple[_BegunFor | None, int]:
+        """Reads what there is: what it is for, and how many bytes are to stay, the whole lines."""
         if not _BEGIN.startswith(file.read(len(_BEGIN))):
             raise self._unusable("is not a journal of an import")
         file.seek(0)
-        header, whole = None, 0
+        begun_for, whole = None, 0
         for number, line in enumerate(() if restart else _whole_lines(file), 1):
             whole += len(line)
             try:
                 if len(line) > _LONGEST:
                     raise ValueError(len(line))  # noqa: TRY301  # as below
                 entry = json.loads(line.decode())
-                if header is None:
-                    header = _header(entry)
+                if begun_for is None:
+                    begun_for = _begun_for(entry)
                 else:
                     self._take(entry)
             except (ValueError, RecursionError) as error:
                 raise self._unusable(f"is damaged in line {number:,}") from error
-        return header, whole
+        return begun_for, whole
 
-    def _check(self, header: dict[str, str], address: str, token: Secret[str] | None) -> None:
-        if header["address"] != address:
-            raise self._unusable(f"is of an import to {header['address']}, not to {address}")
-        known = header["token"]
+    def _check(self, begun_for: str, known: str, address: str, token: Secret[str] | None) -> None:
+        if begun_for != address:
+            raise self._unusable(f"is of an import to {begun_for}, not to {address}")
         if token is not None and known != token_digest(token, known.partition(":")[0]):
             raise self._unusable(
                 "is of an import with another access token; if that is for the same workspace and "
@@ -310,7 +301,8 @@ class Journal:
         self.reads.append(read)
 
 
-def _header(entry: object) -> dict[str, str]:
+def _begun_for(entry: object) -> _BegunFor:
+    """Returns the address and the digest of the token that a header has."""
     match entry:
         case {
             "journal": "intercom-events",
@@ -318,7 +310,7 @@ def _header(entry: object) -> dict[str, str]:
             "address": str(address),
             "token": str(token),
         }:
-            return {"address": address, "token": token}
+            return address, token
         case _:
             raise ValueError(entry)
 
@@ -330,8 +322,15 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
             yield line
 
 
-def _cannot(path: Path, error: OSError) -> str:
-    return f"the journal {path} cannot be written ({error.strerror}): make room or allow it"
+@contextmanager
+def _explaining(path: Path, remedy: str, error: type[JournalError]) -> Generator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise error(
+            f"the journal {path} cannot be written ({problem.strerror}): make room or allow it, "
+            f"{remedy}"
+        ) from problem
 
 
 def _lock(descriptor: int, path: Path) -> None:
