@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import resource
 import select
 import struct
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ TOKEN = "dG9rOnNlY3JldA=="
 NOON = 1_767_268_800  # 2026-01-01 12:00:00 UTC
 # Seconds after which something hangs, however slow the machine.
 PATIENCE = 60
+
+
+@contextmanager
+def no_file_above(size: int):
+    """As on a disk that is full: Python does not heed the signal that comes with it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @frozen

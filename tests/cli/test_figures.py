@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from intercom_data_events.emulator import EmulatedContact, Fault
 from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._queue import OutboxQueue
 
-from .conftest import NOON, PATIENCE, TOKEN, Plan, event, times
+from .conftest import NOON, PATIENCE, TOKEN, Plan, event, no_file_above, times
 
 SLOW = Fault.slow(50)
 CONTACTS = [EmulatedContact(user_id=str(number)) for number in range(1, 50)]
@@ -33,16 +31,6 @@ def interrupt():
 
 def endlessly(fault):
     return iter(lambda: fault, None)
-
-
-@contextmanager
-def no_file_above(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def text_of(count, *, refused=(), twice=()):

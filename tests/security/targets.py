@@ -468,17 +468,6 @@ class _Files:
         self.go_on(b"")
         return (self.folder / "notes").read_bytes()
 
-    def text_journal(self) -> bytes:
-        """The same as the version before wrote it."""
-        self.go_on(b"")
-        with contextlib.closing(sqlite3.connect(self.folder / "notes")) as notes:
-            (said,) = notes.execute("SELECT file, address, token FROM import").fetchall()
-            reads = notes.execute("SELECT position, line, digest, stamp FROM reads").fetchall()
-        header = {"journal": "intercom-events", "version": 1}
-        header |= dict(zip(("file", "address", "token"), said, strict=True))
-        lines = [header, *(["read", *read] for read in reads), ["accepted", 1]]
-        return b"".join(_dumped_plainly(line) for line in lines)
-
 
 _forms = st.sampled_from(["", "ndjson", "csv"])
 
@@ -815,8 +804,7 @@ def _of_callers(files: _Files) -> list[Target]:
 
 
 def _of_files(files: _Files) -> list[Target]:
-    journal, text_journal = files.journal(), files.text_journal()
-    lines, rows = _LINES.encode(), _ROWS.encode()
+    journal, lines, rows = files.journal(), _LINES.encode(), _ROWS.encode()
     events = st.lists(_documents(_EVENT), max_size=3).map(b"\n".join)
     begun = b'{"event_name":"ran","user_id":"1","metadata":{"a":"'
     packed = st.one_of(_compressed.map(lambda body: body[0]), _edited(_zipped(lines, "gzip")))
@@ -855,13 +843,12 @@ def _of_files(files: _Files) -> list[Target]:
         Target("compressed files", st.tuples(_forms, packed), files.check, of("", *_GZIPPED)),
         Target(
             "journals",
-            st.one_of(_edited(journal), _edited(text_journal), _lines_of(text_journal)),
+            st.one_of(_edited(journal), _lines_of(journal)),
             files.go_on,
             (
                 lambda text: journal + _bytes(text),
-                lambda text: text_journal + _bytes(text),
-                lambda text: text_journal + b'["accepted",1]\n' * (len(text) // 15),
-                lambda text: text_journal.replace(b"127", _bytes(text).replace(b"\n", b""), 1),
+                lambda text: journal + b'["accepted",1]\n' * (len(text) // 15),
+                lambda text: journal.replace(b"127", _bytes(text).replace(b"\n", b""), 1),
             ),
         ),
     ]
@@ -928,10 +915,6 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         return targets, [f"descriptions: {', '.join(missing)} not installed"]
     return [*targets, _of_descriptions(_Descriptions(files))], []
-
-
-def _dumped_plainly(line: object) -> bytes:
-    return f"{json.dumps(line)}\n".encode()
 
 
 @st.composite

@@ -39,6 +39,7 @@ class Row(Protocol):
 
     def keys(self) -> Iterable[Any]:
         """Returns the names of the fields."""
+        ...
 
     def __getitem__(self, key: str, /) -> Any:
         """Returns the value of a field."""

@@ -102,7 +102,7 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     # Until nothing changed meanwhile: a transaction would be in the way of what a finalizer writes.
     changed, found, application, version = -1, Counter[_Entry](), 0, 0
     while changed != (changed := pragma(connection, "schema_version")):
-        found = entries(connection)
+        found = _entries(connection)
         application = pragma(connection, "application_id")
         version = pragma(connection, "user_version")
     if not found and application in (0, APPLICATION):
@@ -132,7 +132,7 @@ def check_newer(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
         OutboxError: It has something that would run within our statements, as triggers do.
     """
-    for kind, name, sql in sorted(entries(connection)):
+    for kind, name, sql in sorted(_entries(connection)):
         if sql and not _FIRST_WORDS.match(sql):
             raise OutboxError(
                 f"the outbox {path} has a {kind} {short_repr(name)}, which no version of this "
@@ -158,10 +158,10 @@ def check_numbers(connection: sqlite3.Connection, path: Path) -> None:
 def _made_by(migrations: tuple[str, ...]) -> Counter[_Entry]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         _run(connection, migrations)
-        return entries(connection)
+        return _entries(connection)
 
 
-def entries(connection: sqlite3.Connection) -> Counter[_Entry]:
+def _entries(connection: sqlite3.Connection) -> Counter[_Entry]:
     """Returns the entries of a schema, each with its statement, but for SQLite's statistics."""
     rows = connection.execute(
         "SELECT substr(type, 1, 100), substr(name, 1, 100), substr(sql, 1, ?) FROM sqlite_schema "

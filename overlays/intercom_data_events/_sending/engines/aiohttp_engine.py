@@ -45,6 +45,9 @@ _LONGEST_LINE = 100 * 1024
 _REACHED: ContextVar[list[_ClientRequest]] = ContextVar("_REACHED")
 _BROKEN = "the server broke off before its answer was whole"
 _MOST_CACHED = 100
+# Whether requests are prepared, which takes parts of aiohttp that are not documented. With another
+# version each request is made anew, and an event takes half as much CPU again.
+_CAN_PREPARE = aiohttp.__version__.startswith("3.14.")
 # Statuses of answers before the answer; 101 is one itself.
 _INTERIM = {status for status in range(100, 200) if status != 101}
 
@@ -57,7 +60,8 @@ class _Model:
         url: The address.
         options: Further arguments of its `request`, which may have the token, too.
         prepared: The first request as aiohttp made it, held, and the bytes of its head up to the
-            length of the body; None before, and where a proxy is told the address.
+            length of the body; None before, where a proxy is told the address, and with versions of
+            aiohttp that this was not tried with.
     """
 
     __slots__ = ("options", "prepared", "session", "url")
@@ -70,7 +74,7 @@ class _Model:
 
     def prepare(self, made: _ClientRequest) -> None:
         """Keeps a request that aiohttp has made, for the next ones."""
-        if made.proxy is None and made.method == "POST":
+        if _CAN_PREPARE and made.proxy is None and made.method == "POST":
             head = Secret(f"POST {made.url.raw_path_qs} HTTP/1.1\r\n")
             for name, value in made.headers.items():
                 if name.lower() != "content-length":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 
-from intercom_data_events import AsyncDataEventsClient, RateLimit
+from intercom_data_events import AsyncDataEventsClient
 from intercom_data_events.bulk import check_bounds
 from intercom_data_events.cli import output
 from intercom_data_events.cli.connection import Connection
@@ -18,11 +18,11 @@ from intercom_data_events.cli.importer.journal import Journal
 from intercom_data_events.cli.importer.parquet import MAGIC
 from intercom_data_events.cli.importer.records import Format, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
-from intercom_data_events.cli.importer.run import Import, Problem
+from intercom_data_events.cli.importer.run import Import, Look, Problem, Tell
 from intercom_data_events.cli.importer.source import Source
 from intercom_data_events.cli.options import command
 from intercom_data_events.cli.progress import Advance
-from intercom_data_events.cli.reporting import LOOK, Count, Report, Running, end, running
+from intercom_data_events.cli.reporting import Count, Report, end, running
 
 
 @command(
@@ -76,19 +76,17 @@ def import_(
                     token_renewed=token_renewed,
                 )
                 opened.callback(notes.close)
-        run = Import(Input(source, format, notes, stamp_now, drop_unsupported), aside, _unheard)
+        run = Import(Input(source, format, notes, stamp_now, drop_unsupported), aside)
 
-        async def send(stop: anyio.Event) -> None:
+        async def send(look: Look) -> None:
             if client is None:
-                await run.check(stop)
+                await run.check(look)
                 return
             async with client:
-                await run.run(client, concurrency=concurrency, max_rate=max_rate, stop=stop)
+                await run.run(client, look, concurrency=concurrency, max_rate=max_rate)
 
         try:
-            stopped = _perform(
-                run, send, quiet=quiet, quota=lambda: None if client is None else client.rate_limit
-            )
+            stopped = _perform(run, send, client, quiet=quiet)
         except SourceError as error:
             if client is not None and run.sent:
                 raise StoppedError(str(error)) from error
@@ -144,9 +142,9 @@ def validate(
             output.result(f"{file}:{problem.line}: {' '.join(problem.reason.split())}")
 
     with Source(file) as source:
-        run = Import(Input(source, format, None, stamp_now, drop_unsupported), None, tell)
+        run = Import(Input(source, format, None, stamp_now, drop_unsupported), None)
         try:
-            stopped = _perform(run, run.check, quiet=quiet)
+            stopped = _perform(run, run.check, None, quiet=quiet, tell=tell)
         finally:
             if run.begun and not as_json:
                 counts = [
@@ -165,10 +163,6 @@ def validate(
 
 # What people read of an outcome.
 _WORDS = {"refused": "rejected", "failed": "failed"}
-
-
-def _unheard(problem: Problem) -> None:
-    """Takes the place of what tells of problems, until the command runs."""
 
 
 def _place(source: Source, path: Path | None) -> Path | None:
@@ -207,10 +201,11 @@ def _aside(source: Source, path: Path | None, *, new: bool) -> RefusedFile:
 
 def _perform(
     run: Import,
-    work: Callable[[anyio.Event], Awaitable[None]],
+    work: Callable[[Look], Awaitable[None]],
+    client: AsyncDataEventsClient | None,
     *,
     quiet: bool,
-    quota: Callable[[], RateLimit | None] = lambda: None,
+    tell: Tell | None = None,
 ) -> bool:
     """Runs it with progress shown, until it ends or a signal stops it.
 
@@ -219,35 +214,18 @@ def _perform(
     """
     source = run.input.source
 
-    async def look(command: Running, stop: anyio.Event) -> None:
-        while True:
-            refused, failed = run.counts["refused"], run.counts["failed"]
-            done = run.counts.total()
-            command.show(Advance(run.through, source.size, done, refused, failed, quota()))
-            if command.stopped:
-                stop.set()
-            await anyio.sleep(LOOK)
-
-    async def main(command: Running) -> Exception | None:
-        stop = anyio.Event()
-        problem = None
-        async with anyio.create_task_group() as group:
-            group.start_soon(look, command, stop)
-            try:
-                await work(stop)
-            except Exception as error:  # noqa: BLE001  # raised below, not in a group of one
-                problem = error
-            group.cancel_scope.cancel()
-        return problem
+    def look() -> bool:
+        counts = run.counts
+        quota = None if client is None else client.rate_limit
+        done, refused, failed = counts.total(), counts["refused"], counts["failed"]
+        command.show(Advance(run.through, source.size, done, refused, failed, quota))
+        return command.stopped
 
     with running(source.name if source.path is None else source.path.name, quiet=quiet) as command:
-        if run.tell is _unheard:
-            run.tell = lambda one: command.problem(
-                f"line {one.line:,} {_WORDS[one.status]}: {one.reason}"
-            )
-        problem = anyio.run(main, command)
-    if problem is not None:
-        raise problem
+        run.tell = tell or (
+            lambda one: command.problem(f"line {one.line:,} {_WORDS[one.status]}: {one.reason}")
+        )
+        anyio.run(work, look)
     return command.stopped
 
 

@@ -50,6 +50,7 @@ class Input:
     reader: Reader = field(init=False)
     before: int = 0
     _is_parquet: bool = field(init=False)
+    _begun: int = field(factory=lambda: int(time.time()), init=False)
 
     def __attrs_post_init__(self) -> None:
         self._is_parquet = self.format is Format.PARQUET or (
@@ -95,7 +96,7 @@ class Input:
                             "was read then, is different"
                         )
                     compared = known.popleft().line
-                now = int(time.time())
+                now = self._now()
                 batches = [batch async for batch in _attentively(self.reader.feed(part))]
                 line = compared
                 if not known and self.journal is not None and read > self.journal.position:
@@ -106,7 +107,7 @@ class Input:
             raise self._changed(
                 f"it ends after {read:,} bytes of text, and {known[-1].position:,} were read then"
             )
-        now = int(time.time())
+        now = self._now()
         async for batch in _attentively(self.reader.close()):
             self._note_read(read, digest.hexdigest(), now)
             yield list(self._checked(batch, now))
@@ -117,6 +118,10 @@ class Input:
                 yield piece
         except (SourceError, StoppedError) as error:
             raise type(error)(f"line {self.reader.lines + 1:,}: {error}") from error
+
+    def _now(self) -> int:
+        """The second to stamp events with. Where there are none, the journal has few pieces."""
+        return int(time.time()) if self.stamp_now else self._begun
 
     def _note_read(self, position: int, digest: str, now: int) -> None:
         if self.journal is not None:

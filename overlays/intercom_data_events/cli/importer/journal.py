@@ -1,75 +1,51 @@
 """The journal of an import: what was read, and what became of it, so that the next run resumes.
 
-An SQLite file. Before any event of a piece of text is sent, a row of ``reads`` says up to where it
-was read, what it was, and the second that events without a time of their own are stamped with.
-``done`` has a bit for each line whose event has an outcome, in pages of 512 lines, so that a
-million of them take 200 kB. What has no such bit was in flight, or failed, and is sent again.
+A text file of one JSON value per line, which is only ever added to:
 
-The file is in WAL mode: a transaction is one append, which neither a kill nor a power cut can tear.
-In exclusive locking mode, a second import is refused, and there is no third file. As the journal is
-closed, the log is written back, so that what people copy and delete is one file; only a kill leaves
-a log beside it, which the next run takes in, or SQLite removes if the journal is gone.
+- first, ``{"journal": "intercom-events", "version": 1, "file": …, "address": …, "token": …}``: what
+  is imported, where to, and a salted digest of the access token, because each workspace has one;
+- ``["read", BYTES, LINE, DIGEST, STAMP]``, before any of a piece of text is sent: up to where it
+  was read, what the text up to there was, and the second that events without a time of their own
+  are stamped with;
+- ``["accepted", LINE]``, or "duplicate" or "refused": the outcome of an event, by the number of its
+  first line.
+
+An event without such a line was in flight, or failed, and is sent again. A line that a crash or a
+full disk has cut off counts for nothing.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import sqlite3
 import stat
+import sys
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from functools import cache
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, cast
+from typing import BinaryIO, Literal, NamedTuple, Self, TypeAlias, cast
 
 from attrs import define, field
 
-from intercom_data_events import _files
+from intercom_data_events._files import open_checked
 from intercom_data_events._sending.secret import Secret, hold
-from intercom_data_events._validation import printable
-from intercom_data_events.outbox import _schema
 from intercom_data_events.outbox._binding import token_digest
-from intercom_data_events.outbox._errors import code_of, is_busy
 
-# Marks a database as a journal: "IDEJ".
-_APPLICATION = 0x4944454A
-_VERSION = 2
-_SCHEMA = (
-    "CREATE TABLE import (file TEXT, address TEXT, token TEXT)",
-    "CREATE TABLE reads (position INTEGER, line INTEGER, digest TEXT, stamp INTEGER)",
-    "CREATE TABLE done (page INTEGER PRIMARY KEY, bits BLOB, refused INTEGER)",
-)
-_BEGIN = "INSERT INTO import VALUES (?, ?, ?)"
-_READ = "INSERT INTO reads VALUES (?, ?, ?, ?)"
-_GET = "SELECT bits, refused FROM done WHERE page = ?"
-_SAVE = "INSERT OR REPLACE INTO done VALUES (?, ?, ?)"
-_MAGIC = b"SQLite format 3\0"
-# Lines of a page, and its bytes.
-_PAGE = 512
-_BYTES = _PAGE // 8
-# Pages that are held, and pieces of text; a run of several days has fewer pieces.
-_MOST_PAGES = 64
-_MOST_READS = 300_000
-# Bytes of a value, beyond which SQLite itself reads nothing.
-_LONGEST = 100_000
+_HEADER = {"journal": "intercom-events", "version": 1}
+_BegunFor: TypeAlias = tuple[str, str]
+_BEGIN = json.dumps(_HEADER).replace("}", ",").encode()
+# Bytes of a line. The longest is the first one, which has a path and an address.
+_LONGEST = 64 * 1024
+# Characters of a digest, at most.
+_DIGEST = 128
+# Lines of a page.
+_PAGE = 4096
+# Pages and pieces that are held: 200 million lines, and more pieces than a week of imports makes.
+_MOST_PAGES = 50_000
+_MOST_READS = 150_000
 # Bytes between two places where the text can be compared; further on, a thousandth of the text.
 _APART = 64 * 1024
-# Rows that no version writes: a row of `reads` has a place beyond the one before, and a line has a
-# byte at least, but for the last one.
-_WRONG_READS = """
-    SELECT count(*) FROM (
-      SELECT position, line, digest, stamp, lag(position, 1, 0) OVER (ORDER BY rowid) AS start,
-        lag(line, 1, 0) OVER (ORDER BY rowid) AS first FROM reads
-    ) WHERE typeof(position) || typeof(line) || typeof(digest) || typeof(stamp)
-      <> 'integerintegertextinteger' OR position < start OR line < first OR line > position + 1
-"""
-_WRONG_PAGES = """
-    SELECT count(*) FROM done WHERE typeof(bits) || typeof(refused) <> 'blobinteger'
-      OR length(bits) <> ? OR refused < 0 OR refused > ? OR page < 0
-      OR page * ? > (SELECT coalesce(max(line), -1) FROM reads)
-"""
 
 
 class JournalError(Exception):
@@ -97,44 +73,26 @@ class Read(NamedTuple):
 
 
 class Done:
-    """Numbers of lines that are done: a bit each, in pages, of which few are in memory at a time.
+    """Numbers of lines that are done: a bit each, so that a million in turn take 200 kB."""
 
-    Args:
-        fetch: Returns a page that was written: its bits, and how many of the lines were refused.
-    """
-
-    def __init__(self, fetch: Callable[[int], tuple[int, int]] = lambda _: (0, 0)) -> None:
-        self._fetch = fetch
-        self._pages: dict[int, tuple[int, int]] = {}
-        self._changed: set[int] = set()
+    def __init__(self) -> None:
+        # By page, so that a line far beyond all others takes no more memory than another.
+        self._pages: dict[int, int] = {}
 
     def __contains__(self, line: int) -> bool:
         page, bit = divmod(line, _PAGE)
-        return bool(self._page(page)[0] >> bit & 1)
+        return bool(self._pages.get(page, 0) >> bit & 1)
 
-    def add(self, line: int, *, refused: bool = False) -> None:
-        """Takes in a line."""
+    def add(self, line: int) -> None:
+        """Takes in a line.
+
+        Raises:
+            ValueError: They are spread over more pages than those of any import.
+        """
         page, bit = divmod(line, _PAGE)
-        bits, count = self._page(page)
-        self._pages[page] = bits | 1 << bit, count + (refused and not bits >> bit & 1)
-        self._changed.add(page)
-
-    def unwritten(self) -> list[tuple[int, bytes, int]]:
-        """Returns the rows that differ from what was written."""
-        changed = ((page, *self._pages[page]) for page in sorted(self._changed))
-        return [(page, bits.to_bytes(_BYTES, "little"), refused) for page, bits, refused in changed]
-
-    def written(self) -> None:
-        """Takes in that these rows were written."""
-        self._changed.clear()
-
-    def _page(self, page: int) -> tuple[int, int]:
-        found = self._pages.get(page)
-        if found is None:
-            if len(self._pages) >= _MOST_PAGES and not self._changed:
-                self._pages.clear()
-            found = self._pages[page] = self._fetch(page)
-        return found
+        self._pages[page] = self._pages.get(page, 0) | 1 << bit
+        if len(self._pages) > _MOST_PAGES:
+            raise ValueError(line)
 
 
 @define
@@ -143,27 +101,23 @@ class Journal:
 
     Attributes:
         path: Where it is.
-        done: The lines that need not be sent again.
+        done: The lines that earlier runs have done, and that need not be sent again.
         reads: The pieces that earlier runs had read, in their order.
         before: How many lines earlier runs have done.
         refused: How many of them were refused.
     """
 
     path: Path
-    _connection: sqlite3.Connection
-    done: Done = field(init=False)
+    done: Done = field(factory=Done)
     reads: list[Read] = field(factory=list[Read])
     before: int = 0
     refused: int = 0
     # Whether this run has begun it, and has noted anything.
     _begun: bool = False
     _noted: bool = False
-    # Where the last row of `reads` begins, if this run has made it, and its stamp.
-    _start: int | None = None
-    _stamp: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        self.done = Done(self._page)
+    _descriptor: int = -1
+    # What is to be written next. Of a write that fails half way, the rest.
+    _unwritten: bytearray = field(factory=bytearray)
 
     @classmethod
     def open(
@@ -192,24 +146,28 @@ class Journal:
             JournalError: It is in use by another import, or there is no room for it.
         """
         held, token = cast("Secret[str]", hold(token)), ""
-        with _explaining(path, "or name another place with --journal", NoJournalError):
-            place = _checked(path, restart=restart)
-            journal = cls(path, _connected(place))
-            try:
-                journal._load(restart=restart)
-                begun_for = journal._begun_for()
-                if begun_for is not None:
-                    journal._check(*begun_for, address, None if token_renewed else held)
-                else:
-                    digest = token_digest(held, os.urandom(8).hex())
-                    with _schema.transaction(journal._connection):
-                        journal._connection.execute(
-                            _BEGIN, (printable(source, None), address, digest)
-                        )
-                    journal._begun = True
-            except BaseException:
-                journal._connection.close()
-                raise
+        journal = cls(path)
+        with (
+            _explaining(path, "or name another place with --journal", NoJournalError),
+            ExitStack() as failed,
+        ):
+            journal._descriptor = open_checked(path, "the journal", NoJournalError)
+            failed.callback(journal.close)
+            _lock(journal._descriptor, path)
+            with open(journal._descriptor, "rb", closefd=False) as file:
+                begun_for, whole = journal._load(file, restart=restart)
+            if begun_for is not None:
+                journal._check(*begun_for, address, None if token_renewed else held)
+            # What a crash has cut off, so that what is added stands on a line of its own.
+            os.ftruncate(journal._descriptor, whole)
+            os.lseek(journal._descriptor, 0, os.SEEK_END)
+            if begun_for is None:
+                digest = token_digest(held, os.urandom(8).hex())
+                header = {"file": source, "address": address, "token": digest}
+                journal._add(json.dumps(_HEADER | header))
+                journal.save()
+                journal._begun = True
+            failed.pop_all()
         return journal
 
     def stamp(self, line: int) -> int | None:
@@ -223,7 +181,7 @@ class Journal:
         return self.reads[-1].position if self.reads else 0
 
     def note_read(self, read: Read, *, lasting: bool) -> None:
-        """Notes a piece of the text before any of it is sent.
+        """Writes up to where the text was read, before any of it is sent.
 
         Args:
             read: Up to where.
@@ -233,227 +191,159 @@ class Journal:
         Raises:
             JournalError: It cannot be written.
         """
-        start = self._start
-        # Many small pieces, as of a pipe, become one.
-        grows = (
-            start is not None
-            and read.position - start < max(_APART, start // 1000)
-            and (read.stamp == self._stamp or not lasting)
-        )
-        with self._writing(lasting=lasting):
-            if grows:
-                last = "(SELECT max(rowid) FROM reads)"
-                self._connection.execute(f"DELETE FROM reads WHERE rowid = {last}")  # noqa: S608  # our own
-            else:
-                self._start = read.position
-            self._connection.execute(_READ, read)
-        self._stamp = read.stamp
+        self._add(json.dumps(["read", *read]))
+        self.save()
         self._noted = True
+        if lasting:
+            with self._told():
+                os.fsync(self._descriptor)
 
     def note(self, status: Literal["accepted", "duplicate", "refused"], line: int) -> None:
-        """Takes in what became of an event, which :meth:`save` writes.
-
-        Raises:
-            JournalError: It cannot be read.
-        """
-        with self._told():
-            self.done.add(line, refused=status == "refused")
+        """Takes in what became of an event, which :meth:`save` writes."""
+        self._add(f'["{status}",{line}]')
 
     def save(self) -> None:
         """Writes what was taken in; what is written outlasts this process.
 
         Raises:
-            JournalError: It cannot be written.
+            JournalError: It cannot be written. What was written of it is whole, or is completed by
+                the next call.
         """
-        with self._writing():
-            pass
+        with self._told():
+            while self._unwritten:
+                del self._unwritten[: os.write(self._descriptor, self._unwritten)]
 
     def close(self) -> None:
         """Closes it; what was noted is on the disk then, and one with nothing in it is gone."""
-        with suppress(JournalError, sqlite3.ProgrammingError):  # Told before; or it is closed.
+        if self._descriptor < 0:
+            return
+        # What cannot be written was told before.
+        with suppress(JournalError):
             self.save()
-        self._connection.close()
-        if self._begun and not self._noted:
-            self.path.unlink(missing_ok=True)
+        descriptor, self._descriptor = self._descriptor, -1
+        with suppress(OSError):
+            if self._begun and not self._noted:
+                self.path.unlink(missing_ok=True)
+            os.fsync(descriptor)
+        os.close(descriptor)
 
-    @contextmanager
-    def _writing(self, *, lasting: bool = False) -> Generator[None]:
-        with self._told():
-            # Full: the log is on the disk before this returns.
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
-            with _schema.transaction(self._connection):
-                self._connection.executemany(_SAVE, self.done.unwritten())
-                yield
-            self.done.written()
-
-    def _page(self, page: int) -> tuple[int, int]:
-        row = self._connection.execute(_GET, (page,)).fetchone()
-        return (int.from_bytes(row[0], "little"), row[1]) if row else (0, 0)
+    def _add(self, line: str) -> None:
+        self._unwritten += line.encode() + b"\n"
 
     def _told(self) -> AbstractContextManager[None]:
         return _explaining(self.path, "then run the same command again to resume", JournalError)
 
-    def _load(self, *, restart: bool) -> None:
-        """Checks and reads what there is."""
-        connection, path = self._connection, self.path
-        found, application = (
-            _schema.entries(connection),
-            _schema.pragma(connection, "application_id"),
-        )
-        if not found and not application:
-            with _schema.transaction(connection):
-                _make(connection)
-            return
-        if application != _APPLICATION:
-            raise unusable(path, "is an SQLite database but not a journal of an import")
-        if _schema.pragma(connection, "user_version") > _VERSION:
-            raise unusable(path, "was written by a newer version of intercom-data-events")
-        if found != _made():
-            raise unusable(path, "is damaged: its tables are not as this version makes them")
-        if restart:
-            with _schema.transaction(connection):
-                for table in ("import", "reads", "done"):
-                    connection.execute(f"DELETE FROM {table}")  # noqa: S608  # our own names
-            return
-        pieces = _schema.one(connection, "SELECT count(*) FROM reads")
-        wrong = _schema.one(connection, _WRONG_READS) if pieces <= _MOST_READS else pieces
-        if wrong or _schema.one(connection, _WRONG_PAGES, _BYTES, _PAGE, _PAGE):
-            raise unusable(path, "is damaged: it has rows that no import writes")
-        rows = connection.execute("SELECT position, line, digest, stamp FROM reads ORDER BY rowid")
-        self.reads = [Read(*row) for row in rows]
-        for bits, refused in connection.execute("SELECT bits, refused FROM done"):
-            self.before += int.from_bytes(bits, "little").bit_count()
-            self.refused += refused
-
-    def _begun_for(self) -> tuple[str, str] | None:
-        """Returns the address and the digest of the token; None of a new journal."""
-        rows = self._connection.execute("SELECT address, token FROM import LIMIT 2").fetchall()
-        if len(rows) > 1 or (self.reads and not rows):
-            raise unusable(self.path, "is damaged: it does not say which import it is of")
-        return (str(rows[0][0]), str(rows[0][1])) if rows else None
+    def _load(self, file: BinaryIO, *, restart: bool) -> tuple[_BegunFor | None, int]:
+        """Reads what there is: what it is for, and how many bytes are to stay, the whole lines."""
+        if not _BEGIN.startswith(file.read(len(_BEGIN))):
+            raise self._unusable("is not a journal of an import")
+        file.seek(0)
+        begun_for, whole = None, 0
+        for number, line in enumerate(() if restart else _whole_lines(file), 1):
+            whole += len(line)
+            try:
+                if len(line) > _LONGEST:
+                    raise ValueError(len(line))  # noqa: TRY301  # as below
+                entry = json.loads(line.decode())
+                if begun_for is None:
+                    begun_for = _begun_for(entry)
+                else:
+                    self._take(entry)
+            except (ValueError, RecursionError) as error:
+                raise self._unusable(f"is damaged in line {number:,}") from error
+        return begun_for, whole
 
     def _check(self, begun_for: str, known: str, address: str, token: Secret[str] | None) -> None:
         if begun_for != address:
-            raise unusable(self.path, f"is of an import to {begun_for}, not to {address}")
+            raise self._unusable(f"is of an import to {begun_for}, not to {address}")
         if token is not None and known != token_digest(token, known.partition(":")[0]):
-            raise unusable(
-                self.path,
+            raise self._unusable(
                 "is of an import with another access token; if that is for the same workspace and "
-                "was renewed, pass --token-renewed; otherwise",
+                "was renewed, pass --token-renewed; otherwise"
             )
 
+    def _unusable(self, why: str) -> NoJournalError:
+        return NoJournalError(
+            f"{self.path} {why}: move it away to begin anew, or name another place with --journal"
+        )
 
-def serialized(begun_for: tuple[str, str, str] | None, reads: list[Read], done: Done) -> bytes:
-    """Returns the bytes of a journal.
+    def _take(self, entry: object) -> None:
+        last = self.reads[-1] if self.reads else Read(0, 0, "", 0)
+        match entry:
+            case ["accepted" | "duplicate" | "refused" as status, int(line)] if (
+                0 < line <= last.line
+            ):
+                if line not in self.done:
+                    self.done.add(line)
+                    self.before += 1
+                    self.refused += status == "refused"
+            # A line has a byte at least, but for the last.
+            case ["read", int(position), int(line), str(digest), int(stamp)] if (
+                last.position <= position
+                and last.line <= line <= position + 1
+                and len(digest) <= _DIGEST
+            ):
+                self._take_read(Read(position, line, digest, stamp))
+            case _:
+                raise ValueError(entry)
 
-    Args:
-        begun_for: The file, the address and the digest of the token; None of an import that has not
-            begun.
-        reads: The pieces that were read.
-        done: The lines that are done.
-    """
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        _make(connection)
-        connection.executemany(_BEGIN, [begun_for] if begun_for else [])
-        connection.executemany(_READ, reads)
-        connection.executemany(_SAVE, done.unwritten())
-        return connection.serialize()
-
-
-def unusable(path: Path, why: str) -> NoJournalError:
-    """Returns the error to raise for what cannot be used as a journal, and stays as it is."""
-    return NoJournalError(
-        f"{path} {why}: move it away to begin anew, or name another place with --journal"
-    )
-
-
-def busy(path: Path) -> JournalError:
-    """Returns the error to raise where another import has the journal."""
-    return JournalError(f"another import is using the journal {path}: wait for it to end")
-
-
-def _make(connection: sqlite3.Connection) -> None:
-    for statement in (
-        *_SCHEMA,
-        f"PRAGMA application_id = {_APPLICATION}",
-        f"PRAGMA user_version = {_VERSION}",
-    ):
-        connection.execute(statement)
-
-
-@cache
-def _made() -> Counter[tuple[str, str, str]]:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        _make(connection)
-        return _schema.entries(connection)
+    def _take_read(self, read: Read) -> None:
+        """Takes in a piece. Many small ones with the same stamp, as of a pipe, become one."""
+        start = self.reads[-2].position if len(self.reads) > 1 else 0
+        if (
+            self.reads
+            and read.stamp == self.reads[-1].stamp
+            and read.position - start < max(_APART, start // 1000)
+        ):
+            self.reads.pop()
+        elif len(self.reads) >= _MOST_READS:
+            raise ValueError(read)
+        self.reads.append(read)
 
 
-def _checked(path: Path, *, restart: bool) -> Path:
-    """Makes a missing file, or checks what is there; returns its place, behind our own links."""
-    descriptor = _files.open_checked(path, "the journal", NoJournalError)
-    place = _files.followed(path, NoJournalError)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NoJournalError(
-                f"{path} is not a file that a journal can be kept in: name another"
-            )
-        for suffix in ("-wal", "-journal"):
-            beside = Path(f"{place}{suffix}")
-            if os.path.lexists(beside):
-                if beside.is_symlink():
-                    raise NoJournalError(
-                        f"{beside}, which SQLite would write, is a symbolic link: remove it"
-                    )
-                _files.check(beside, beside.lstat(), "the journal's log", NoJournalError)
-        head = os.pread(descriptor, len(_MAGIC), 0)
-        if head and head != _MAGIC:
-            from intercom_data_events.cli.importer import text_journal
-
-            text_journal.take_over(path, place, descriptor, restart=restart)
-    finally:
-        # Before SQLite locks the file: a process that closes any descriptor of it loses its locks.
-        os.close(descriptor)
-    return place
+def _begun_for(entry: object) -> _BegunFor:
+    """Returns the address and the digest of the token that a header has."""
+    match entry:
+        case {
+            "journal": "intercom-events",
+            "version": 1,
+            "address": str(address),
+            "token": str(token),
+        }:
+            return address, token
+        case _:
+            raise ValueError(entry)
 
 
-def _connected(place: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{place.absolute().as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None
-    )
-    try:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-        _schema.secure(connection)
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
-        connection.execute("PRAGMA page_size = 1024")  # Of a new file: small appends.
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        connection.execute("BEGIN EXCLUSIVE")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yields the lines that have an end, and of one that is too long the beginning."""
+    while line := file.readline(_LONGEST + 1):
+        if line.endswith(b"\n") or len(line) > _LONGEST:
+            yield line
 
 
 @contextmanager
-def _explaining(path: Path, remedy: str, kind: type[JournalError]) -> Generator[None]:
-    """Raises the error of ours that an error of SQLite or of the system means."""
+def _explaining(path: Path, remedy: str, error: type[JournalError]) -> Generator[None]:
     try:
         yield
-    except OSError as error:
-        raise kind(f"{_cannot(path, error.strerror)}, {remedy}") from error
-    except (sqlite3.Error, UnicodeError) as error:
-        code = code_of(error)
-        if is_busy(error):
-            raise busy(path) from error
-        if code in ("SQLITE_FULL", "SQLITE_IOERR"):
-            full = "no room is left, or the disk failed"
-            raise JournalError(
-                f"{_cannot(path, full)}, then run the same command again to resume"
-            ) from error
-        if code in ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"):
-            raise kind(f"{_cannot(path, printable(str(error), None))}, {remedy}") from error
-        raise unusable(path, "is damaged") from error
+    except OSError as problem:
+        raise error(
+            f"the journal {path} cannot be written ({problem.strerror}): make room or allow it, "
+            f"{remedy}"
+        ) from problem
 
 
-def _cannot(path: Path, why: object) -> str:
-    return f"the journal {path} cannot be written ({why}): make room or allow it"
+def _lock(descriptor: int, path: Path) -> None:
+    """Keeps other imports of the same file out, as long as this one lives."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise NoJournalError(f"{path} is not a file that a journal can be kept in: name another")
+    if sys.platform == "win32":
+        return  # Locks there keep this process from reading it, too.
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise JournalError(
+            f"another import is using the journal {path}: wait for it to end"
+        ) from error

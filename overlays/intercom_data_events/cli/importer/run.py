@@ -17,7 +17,7 @@ from intercom_data_events.cli.importer.input import Input
 from intercom_data_events.cli.importer.journal import JournalError
 from intercom_data_events.cli.importer.records import Record, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
-from intercom_data_events.cli.reporting import GRACE
+from intercom_data_events.cli.reporting import GRACE, LOOK
 
 # Failures in a row, after all attempts of each, that are taken for an outage.
 _OUTAGE = 20
@@ -38,6 +38,8 @@ class Problem:
 
 #: Is told of each problem, as it is met.
 Tell: TypeAlias = Callable[[Problem], None]
+#: Is called now and then; returns whether to stop.
+Look: TypeAlias = Callable[[], bool]
 
 
 @define
@@ -49,9 +51,9 @@ class Import:
     Args:
         input: What is read.
         refused: Where refused events go; None for nowhere.
-        tell: Is told of each problem.
 
     Attributes:
+        tell: Is told of each problem; is set before it runs.
         counts: How many events have which outcome.
         dropped: How many events were accepted without metadata that the API does not support.
         lines: Lines up to the last event that is counted; in the end, all lines.
@@ -59,7 +61,7 @@ class Import:
 
     input: Input
     refused: RefusedFile | None
-    tell: Tell
+    tell: Tell = field(init=False)
     counts: Counter[str] = field(factory=Counter[str], init=False)
     dropped: int = field(default=0, init=False)
     lines: int = field(default=0, init=False)
@@ -78,18 +80,18 @@ class Import:
     async def run(
         self,
         client: AsyncDataEventsClient,
+        look: Look,
         *,
         concurrency: int,
         max_rate: float | None,
-        stop: anyio.Event,
     ) -> None:
         """Sends everything.
 
         Args:
             client: To send with.
+            look: Says when it is to end; the requests in flight get a moment.
             concurrency: Requests at once, at most.
             max_rate: Events a second, at most.
-            stop: Set when it is to end; the requests in flight get a moment.
 
         Raises:
             SourceError: The file cannot be read any further.
@@ -104,24 +106,24 @@ class Import:
                 async for outcome in outcomes:
                     self._note(outcome)
 
-        await self._until(stop, send)
+        await self._until(look, send)
 
-    async def check(self, stop: anyio.Event) -> None:
+    async def check(self, look: Look) -> None:
         """Checks everything, and sends nothing.
 
         Args:
-            stop: Set when it is to end.
+            look: Says when it is to end.
 
         Raises:
             SourceError: The file cannot be read any further.
             StoppedError: The file of refused events cannot be written.
         """
 
-        async def look() -> None:
+        async def check() -> None:
             async for outcome in check_many(self._events()):
                 self._note(outcome)
 
-        await self._until(stop, look)
+        await self._until(look, check)
 
     @property
     def sent(self) -> bool:
@@ -150,9 +152,9 @@ class Import:
         left = len(self._pending) + self._waiting
         return self.input.source.position * done // max(1, done + left)
 
-    async def _until(self, stop: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    async def _until(self, look: Look, work: Callable[[], Awaitable[None]]) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(self._watch, stop, group.cancel_scope)
+            group.start_soon(self._watch, look, group.cancel_scope)
             group.start_soon(self._save, group.cancel_scope)
             try:
                 await work()
@@ -164,9 +166,10 @@ class Import:
         if self._problem is not None:
             raise self._problem
 
-    async def _watch(self, stop: anyio.Event, scope: anyio.CancelScope) -> None:
-        await stop.wait()
-        self._stopping = True
+    async def _watch(self, look: Look, scope: anyio.CancelScope) -> None:
+        while not self._stopping:
+            await anyio.sleep(LOOK)
+            self._stopping = look()
         await anyio.sleep(GRACE)
         scope.cancel()
 
