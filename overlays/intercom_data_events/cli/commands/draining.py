@@ -70,8 +70,8 @@ def drain(
         client = use.enter_context(DataEventsClient(**options))
         binding = Binding(connection.address, options["access_token"], workspace, token_renewed)
         queue = use.enter_context(OutboxQueue(file, binding, create=False))
-        command = use.enter_context(running(file.name, quiet=quiet))
-        run = _Drain(queue, client, command)
+        shown = use.enter_context(running(file.name, quiet=quiet))
+        run = _Drain(queue, client, shown)
         problem: IntercomError | None = None
         try:
             run.send(workspace, concurrency, math.inf if max_time is None else max_time)
@@ -90,7 +90,7 @@ def drain(
         output.message(f"Still waiting: {output.counted(run.since)}, tracked in the meantime.")
     end(
         (
-            command.stopped and not run.done,
+            shown.stopped and not run.done,
             Exit.INTERRUPTED,
             "Interrupted: what is left stays in the outbox.",
         ),
@@ -108,7 +108,7 @@ class _Drain:
     Args:
         queue: The file.
         client: What to send with.
-        command: Shows what happens, and says when to stop.
+        shown: Shows what happens, and says when to stop.
 
     Attributes:
         done: Whether none of them is left.
@@ -117,12 +117,12 @@ class _Drain:
         since: How many were tracked after it began, once it is done.
     """
 
-    def __init__(self, queue: OutboxQueue, client: DataEventsClient, command: Running) -> None:
+    def __init__(self, queue: OutboxQueue, client: DataEventsClient, shown: Running) -> None:
         self.done = False
         self.since = 0
         self._queue = queue
         self._client = client
-        self._command = command
+        self._shown = shown
         self._begun = self._moved_at = time.monotonic()
         self._mark = queue.high_watermark()
         self._status = queue.status()
@@ -168,7 +168,7 @@ class _Drain:
 
     def _has_ended(self, ends: float) -> bool:
         self.done = self._queue.is_drained(self._mark)
-        return self.done or self._command.stopped or time.monotonic() >= ends
+        return self.done or self._shown.stopped or time.monotonic() >= ends
 
     def _look(self, counters: Counters) -> None:
         self._tell_refusals()
@@ -178,7 +178,7 @@ class _Drain:
         self._tell_failing(counters)
         events = counters.sent + counters.refused
         through = max(0, self._total - counters.queued)
-        self._command.show(
+        self._shown.show(
             Advance(through, self._total, events, counters.refused, 0, self._client.rate_limit)
         )
         self._tell_standstill(events)
@@ -208,20 +208,20 @@ class _Drain:
             while True:
                 event, error = self._refusals.get_nowait()
                 who = event.user_id or event.email or event.id or ""
-                self._command.problem(f"{event.event_name} of {who} rejected: {error}")
+                self._shown.problem(f"{event.event_name} of {who} rejected: {error}")
 
     def _tell_failing(self, counters: Counters) -> None:
         """Tells, once each time, that nothing gets through, and that it does again."""
         now = time.monotonic()
         if counters.failing is None:
             if self._told_failing:
-                self._command.tell("Intercom answers again.", always=True)
+                self._shown.tell("Intercom answers again.", always=True)
             self._failing_since, self._told_failing = None, False
         elif self._failing_since is None:
             self._failing_since = now
         elif not self._told_failing and now - self._failing_since >= _FAILING:
             self._told_failing = True
-            self._command.tell(
+            self._shown.tell(
                 f"Nothing gets through at the moment, and {counters.queued:,} wait; retrying until "
                 f"it does: {counters.failing}",
                 always=True,
@@ -237,7 +237,7 @@ class _Drain:
             self._moved_at = math.inf
             found = self._queue.status()
             if found.claimed + found.held >= found.queued:
-                self._command.tell(
+                self._shown.tell(
                     f"Waiting for the last ones: {found.claimed:,} being sent, perhaps by another "
                     "process (those of one that died are free after 30 seconds), "
                     f"{found.held:,} delayed after a failure, until the next attempt."

@@ -218,15 +218,15 @@ def _perform(
         counts = run.counts
         quota = None if client is None else client.rate_limit
         done, refused, failed = counts.total(), counts["refused"], counts["failed"]
-        command.show(Advance(run.through, source.size, done, refused, failed, quota))
-        return command.stopped
+        shown.show(Advance(run.through, source.size, done, refused, failed, quota))
+        return shown.stopped
 
-    with running(source.name if source.path is None else source.path.name, quiet=quiet) as command:
+    with running(source.name if source.path is None else source.path.name, quiet=quiet) as shown:
         run.tell = tell or (
-            lambda one: command.problem(f"line {one.line:,} {_WORDS[one.status]}: {one.reason}")
+            lambda one: shown.problem(f"line {one.line:,} {_WORDS[one.status]}: {one.reason}")
         )
         anyio.run(work, look)
-    return command.stopped
+    return shown.stopped
 
 
 def _remains(run: Import) -> str | None:
