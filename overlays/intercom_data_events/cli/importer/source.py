@@ -134,7 +134,10 @@ class Source:
         """Whether it is a regular file that begins with these bytes."""
         if self.size is None:
             return False
-        begin = os.read(self._descriptor, len(magic))
+        try:
+            begin = os.read(self._descriptor, len(magic))
+        except OSError as error:
+            raise SourceError(f"{self.name} cannot be read: {_reason(error)}") from error
         os.lseek(self._descriptor, self._begin, os.SEEK_SET)
         return begin == magic
 
