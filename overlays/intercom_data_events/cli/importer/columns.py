@@ -110,7 +110,7 @@ class Plan:
         """
         fields: dict[str, object] = {}
         metadata: dict[str, object] = {}
-        problems: list[tuple[str, str]] = []
+        problems: list[tuple[str | None, str]] = []
         for cell, (name, key, part, read) in zip(cells, self._columns, strict=True):
             if cell is None:
                 continue
@@ -127,7 +127,7 @@ class Plan:
                     raise _twice(key)
                 into[place] = value
             except ColumnError as error:
-                problems.append((key or name, str(error)))
+                problems.append((key, str(error)))
         for key in self._objects:
             found = metadata.get(key)
             if not isinstance(found, dict):
@@ -140,6 +140,9 @@ class Plan:
                 )
                 has = " and ".join(sorted(found))
                 problems.append((key, f"metadata.{_shown(key)} has {has}; {remedy}"))
+        for wrong, _ in problems:
+            if wrong is not None:
+                metadata.pop(wrong, None)  # What is left of a value has no faults of its own.
         if metadata:
             fields["metadata"] = metadata
         if problems:
