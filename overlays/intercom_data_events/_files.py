@@ -134,7 +134,7 @@ def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
             "this process; delete it, or choose another path"
         )
     if found is not None and (is_of_process or not stat.S_ISREG(found.st_mode)):
-        with _text(os.open(place, os.O_WRONLY | os.O_APPEND)) as file:
+        with _text(os.open(place, os.O_WRONLY | os.O_APPEND), path) as file:
             yield file
         return
     if not place.parent.is_dir():
@@ -143,7 +143,7 @@ def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
     descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
     part = Path(name)
     try:
-        with _text(descriptor) as file:
+        with _text(descriptor, path) as file:
             yield file
             file.flush()
             if found is not None and is_kept:
@@ -211,6 +211,13 @@ def _is_device(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)
 
 
-def _text(descriptor: int) -> TextIO:
-    # UTF-8 cannot encode half a character, which a server can send.
-    return os.fdopen(descriptor, "w", encoding="utf-8", errors="replace", newline="")
+@contextmanager
+def _text(descriptor: int, path: Path) -> Generator[TextIO]:
+    """Opens a descriptor to write text; a failure to write names the path."""
+    try:
+        # UTF-8 cannot encode half a character, which a server can send.
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace", newline="") as file:
+            yield file
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

@@ -568,6 +568,43 @@ def test_refused_events_are_not_written_into_what_is_read(emulator, command, ndj
     assert path.read_text() == before
 
 
+@pytest.mark.parametrize("amount", ["29,99", "much", ""])
+def test_what_is_wrong_with_a_pair_of_cells_is_told_once(amount, command):
+    header = "event_name,user_id,metadata.price.amount,metadata.price.currency,created_at"
+    Path("events.csv").write_text(f'{header}\nordered,1,"{amount}",usd,yesterday\n')
+    done = command("validate", "events.csv")
+    assert done.code == 1
+    assert done.out.count("price") == 1, done.out
+    assert "created_at must be an ISO 8601 time" in done.out
+
+
+@pytest.mark.parametrize("other", ["notes", "./notes"])
+def test_the_journal_and_the_refused_events_are_two_files(other, emulator, command, ndjson):
+    done = command("import", ndjson(1), "--journal", "notes", "--refused", other)
+    assert (done.code, done.out) == (2, "")
+    assert "--refused and --journal name the same file: name two" in done.err
+    assert not Path("notes").exists()
+
+
+def test_a_file_without_one_line_that_can_be_read_leaves_no_journal(emulator, command):
+    path = Path("events")
+    path.write_bytes(b"lines that end\ras they did long ago\r")
+    assert command("import", path).code == 2
+    assert list(Path().iterdir()) == [path]
+    path.write_text(f"{json.dumps(event(0))}\n")
+    assert command("import", path).code == 0
+    assert len(emulator.events) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has this file")
+def test_a_file_that_cannot_be_read_is_named(emulator, command):
+    done = command("import", "/proc/self/mem")
+    assert (done.code, done.err) == (
+        2,
+        "Error: /proc/self/mem cannot be read: input/output error\n",
+    )
+
+
 def test_a_run_that_goes_on_adds_to_what_was_refused(serve, command, ndjson):
     plan = Plan({1: lambda: Fault.failing(500)})
     serve(faults=plan)

@@ -246,13 +246,13 @@ def test_it_knows_the_tokens_contacts_and_version_given() -> None:
 
 
 @pytest.mark.processes
-def test_a_port_in_use_is_one_sentence_and_exit_code_1() -> None:
+def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
             [*COMMAND, "--port", str(port)], capture_output=True, text=True, check=False
         )
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"Cannot listen on 127\.0\.0\.1:{port}: .+ in use\.\n", done.stderr)
 
 

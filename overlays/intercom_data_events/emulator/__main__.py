@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
         prog: The name of the command in its help and its error messages.
 
     Returns:
-        The exit code: 0 when stopped, 1 if it cannot listen on the address.
+        The exit code: 0 when stopped, 2 if it cannot listen on the address.
 
     Raises:
         SystemExit: The arguments are invalid, or ask for help.
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
             reason = getattr(error, "strerror", None) or error
             said = f"Cannot listen on {options.host}:{options.port}: {reason}."
             sys.stderr.write(f"{printable(said, None)}\n")
-            return 1
+            return 2
         # A program that starts this in the background waits for this line.
         sentence = f"Emulating Intercom's data events at {url}"
         _say(json.dumps({"url": url}) if options.json else sentence)

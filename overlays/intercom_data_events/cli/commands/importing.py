@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,7 +65,7 @@ def import_(
             options = connection.options()
             client = AsyncDataEventsClient(**options)
             noted = _place(source, journal)
-            aside = _aside(source, refused, new=restart or noted is None or not noted.exists())
+            aside = _aside(source, refused, noted, restart=restart)
             opened.callback(aside.close)
             if noted is not None:
                 notes = Journal.open(
@@ -172,11 +173,11 @@ def _place(source: Source, path: Path | None) -> Path | None:
     return source.path.with_name(f"{source.path.name}.journal")
 
 
-def _aside(source: Source, path: Path | None, *, new: bool) -> RefusedFile:
+def _aside(source: Source, path: Path | None, noted: Path | None, *, restart: bool) -> RefusedFile:
     """Returns where refused events go; if the import is a new one, nothing may be there.
 
     Raises:
-        UsageError: It is the file that is imported.
+        UsageError: It is the file that is imported, or the journal.
         SourceError: Something is there, or another user may have made it.
     """
     if path is None and source.path is None:
@@ -191,7 +192,9 @@ def _aside(source: Source, path: Path | None, *, new: bool) -> RefusedFile:
     aside.check()
     if source.path is not None and aside.exists and source.path.samefile(aside.path):
         raise UsageError("--refused names the file that is imported: name another place")
-    if aside.exists and new:
+    if noted is not None and os.path.realpath(path) == os.path.realpath(noted):
+        raise UsageError("--refused and --journal name the same file: name two")
+    if aside.exists and (restart or noted is None or not noted.exists()):
         raise SourceError(
             f"{aside.path}, where rejected events go, is there from before: import it or move it "
             "away, or name another place with --refused"

@@ -109,7 +109,7 @@ class Plan:
         """
         fields: dict[str, object] = {}
         metadata: dict[str, object] = {}
-        problems: list[str] = []
+        problems: list[tuple[str | None, str]] = []
         for cell, (name, key, part, read) in zip(cells, self._columns, strict=True):
             if cell is None:
                 continue
@@ -123,15 +123,18 @@ class Plan:
                     raise _twice(key or name)
                 into[place] = value
             except ColumnError as error:
-                problems.append(str(error))
+                problems.append((key, str(error)))
         for key in self._objects:
             found = metadata.get(key)
             if isinstance(found, dict) and found.keys() == {"url"}:
                 found["value"] = ""  # A link without a text; an empty cell cannot say so itself.
+        for wrong, _ in problems:
+            if wrong is not None:
+                metadata.pop(wrong, None)  # What is left of a value has no faults of its own.
         if metadata:
             fields["metadata"] = metadata
         if problems:
-            raise ColumnError("; ".join(problems), fields)
+            raise ColumnError("; ".join(problem for _, problem in problems), fields)
         return fields
 
 

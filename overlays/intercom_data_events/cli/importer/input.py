@@ -124,7 +124,8 @@ class Input:
         return int(time.time()) if self.stamp_now else self._begun
 
     def _note_read(self, position: int, digest: str, now: int) -> None:
-        if self.journal is not None:
+        # Until a line has ended, nothing was sent that the text is to be compared for.
+        if self.journal is not None and self.reader.lines:
             self.journal.note_read(
                 Read(position, self.reader.lines, digest, now), lasting=self.stamp_now
             )

@@ -195,11 +195,18 @@ class Source:
             raise self.written_anew()
 
     def _read_at(self, place: int, size: int) -> bytes:
-        """Reads a place of a regular file, and comes back."""
-        here = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        os.lseek(self._descriptor, self._begin + place, os.SEEK_SET)
-        data = os.read(self._descriptor, size)
-        os.lseek(self._descriptor, here, os.SEEK_SET)
+        """Reads a place of a regular file, and comes back.
+
+        Raises:
+            SourceError: It cannot be read.
+        """
+        try:
+            here = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            os.lseek(self._descriptor, self._begin + place, os.SEEK_SET)
+            data = os.read(self._descriptor, size)
+            os.lseek(self._descriptor, here, os.SEEK_SET)
+        except OSError as error:
+            raise SourceError(f"{self.name} cannot be read: {_reason(error)}") from error
         return data
 
 
