@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from intercom_data_events import DataEventsClient, ListedEvent
 from intercom_data_events.cli.commands import exporting
 from intercom_data_events.cli.importer import columns
+from intercom_data_events.emulator import EmulatedContact
 from intercom_data_events.pagination import read_page
 
 from .conftest import NOON, TOKEN, event
@@ -62,6 +63,15 @@ def test_what_others_have_sent_is_written_as_it_is_and_told(form, command):
     else:
         written = [json.loads(line) for line in Path("events").read_text().splitlines()]
     assert [one["metadata"] for one in written] == metadata
+
+
+def test_a_table_without_events_has_a_header_that_is_read(serve, command):
+    serve(contacts=[EmulatedContact(user_id="1")])
+
+    assert command("export", "--user-id", "1", "--format", "csv", "-o", "events.csv").code == 0
+    done = command("validate", "events.csv")
+    assert done.code == 2
+    assert "events.csv has no events in it" in done.err
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])

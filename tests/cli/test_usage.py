@@ -221,6 +221,7 @@ def test_python_m_is_the_same_program_under_its_own_name():
         (51044, "kwd", "51.044 KWD"),
         (1234567, "clf", "123.4567 CLF"),
         (51044, "xbt", "51,044 minor units of XBT"),
+        (1, "xbt", "1 minor unit of XBT"),
     ],
 )
 def test_amounts_are_in_major_units_with_the_decimals_of_the_currency(

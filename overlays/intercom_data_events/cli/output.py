@@ -221,7 +221,7 @@ def money(amount: int, currency: str) -> str:
     """Returns an amount of minor currency units as people write it: ``$510.44``, ``510.44 CHF``."""
     code, decimals = currency.lower(), decimals_of(currency)
     if decimals is None:
-        return f"{amount:,} minor units of {code.upper()}"
+        return f"{counted(amount, 'minor unit')} of {code.upper()}"
     units, rest = divmod(abs(amount), 10**decimals)
     text = f"{units:,}.{rest:0{decimals}}" if decimals else f"{units:,}"
     minus, sign = "-" if amount < 0 else "", _SIGNS.get(code, "")

@@ -118,7 +118,9 @@ def write_csv(
     rows = [columns.flatten(fields) for fields in events]
     if guarded:
         rows = [{name: _guarded(cell) for name, cell in row.items()} for row in rows]
-    names = dict.fromkeys(("event_name", "created_at", *(name for row in rows for name in row)))
+    # Without events, a contact's column too, so that `import` finds a header.
+    first = ("event_name", "created_at") if rows else ("event_name", "created_at", "user_id")
+    names = dict.fromkeys((*first, *(name for row in rows for name in row)))
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table if file.isatty() else file, names, restval="")
     writer.writeheader()

@@ -93,7 +93,7 @@ def import_(
                 raise StoppedError(str(error)) from error
             raise
         finally:
-            report = _report(run, file, dry=client is None)
+            report = _report(run, source.name, dry=client is None)
             if run.begun:
                 report.write(as_json=as_json)
             left = _remains(run)
