@@ -98,7 +98,7 @@ class _Program(Group):
         super().__init__(**settings)
         self.commands: Any = _Commands(self.table, commands)
 
-    def list_commands(self, _ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # as the method is called
         """Returns the names of the commands."""
         return [*self.commands]
 
