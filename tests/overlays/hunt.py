@@ -771,7 +771,7 @@ def commands() -> Iterator[BaseException]:
                     ["import", str(events), "--journal", str(journal), "--max-retries", "0"],
                     ["import", str(events), "--journal", str(journal), "--deadline", "0"],
                     ["import", str(events), "--journal", made],
-                    ["outbox", "drain", outbox, "--timeout", "0"],
+                    ["outbox", "drain", outbox, "--max-time", "0"],
                     ["outbox", "drain", made],
                 ):
                     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):

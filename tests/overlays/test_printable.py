@@ -227,7 +227,7 @@ def test_the_emulator_repeats_its_arguments_printable(capsys):
             shown = capsys.readouterr().err
             assert all(line.isprintable() for line in shown.split("\n")), (name, arguments)
     for name in ("C1", "directions"):  # As no name is looked up that is not one.
-        assert main(["--host", f"{HOSTILE[name]}.example"]) == 1
+        assert main(["--host", f"{HOSTILE[name]}.example"]) == 2
         assert capsys.readouterr().err.removesuffix("\n").isprintable(), name
 
 

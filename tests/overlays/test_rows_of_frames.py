@@ -48,10 +48,6 @@ def test_rows_of_pandas():
     check(row for _, row in pd.DataFrame(CELLS).iterrows())
 
 
-def test_rows_of_polars():
-    check(pytest.importorskip("polars").DataFrame(CELLS).iter_rows(named=True))
-
-
 def test_rows_of_arrow():
     check(pytest.importorskip("pyarrow", reason=NO_WHEEL).table(CELLS).to_pylist())
 
