@@ -71,7 +71,7 @@ EXTRAS = f"[{','.join(OPTIONAL)}]"
 WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in extra)]
 #: What Pythons after the oldest run of these. How programs end differs between Pythons: 3.12 starts
 #: no thread once the main one has ended.
-ON_NEWEST = "ends or not costly"
+ON_NEWEST = "ends or not (costly or once)"
 ON_OTHERS = "not costly and (ends or not processes)"
 #: The workflows, and what checks them besides zizmor.
 WORKFLOWS = Path(".github", "workflows")

@@ -124,11 +124,25 @@ class Terminal:
         self.seen += data.decode(errors="replace")
 
 
+#: Modules about rules of our own, which neither a Python nor a library changes.
+ONCE = {
+    f"test_{name}.py"
+    for name in (
+        "changing_input", "demo", "figures", "hostile_input", "import_stopping", "importing",
+        "journal", "outbox", "records",
+    )
+}  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
     starting = {"begin", "piped", "terminal"}
     for item in items:
-        if item.path.parent == Path(__file__).parent and starting & set(item.fixturenames):
+        if item.path.parent != Path(__file__).parent:
+            continue
+        if starting & set(item.fixturenames):
             item.add_marker(pytest.mark.processes)
+        if item.path.name in ONCE:
+            item.add_marker(pytest.mark.once)
 
 
 @pytest.fixture(autouse=True)
