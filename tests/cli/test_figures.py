@@ -224,6 +224,7 @@ def test_of_a_drained_outbox_they_add_up_to_what_waited(way, as_json, serve, com
     stored = sum(second < NOON + 60 for second in times(emulator))
     if as_json and "sends" not in way:
         assert done.json["sent"] <= stored <= done.json["sent"] + done.json["left"]
+        assert done.json["accepted_and_left"] == 0
     elif as_json:  # The other process has sent ten of them.
         assert done.json["sent"] - 10 <= stored <= done.json["sent"]
     if as_json and way in ("done", "an application that tracks", "a process that sends"):

@@ -205,6 +205,7 @@ def test_what_is_refused_is_told_and_becomes_a_dead_letter(nobody_knows, command
         "refused": 13,
         "left": 0,
         "dead": 14,
+        "accepted_and_left": 0,
         "dry_run": False,
     }
     *told, further, why = done.err.splitlines()

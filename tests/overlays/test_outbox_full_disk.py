@@ -703,5 +703,6 @@ def test_outbox_drain_sends_what_it_can_and_says_what_is_left(path, capsys, monk
             said = json.loads(capsys.readouterr().out)
             # Intercom has them, and so has the file, from which they are sent again.
             assert (code, said["sent"], said["left"]) == (3, 0, 3)
+            assert said["accepted_and_left"] == 3
         assert run(["outbox", "drain", str(path)]) == 0
     assert in_file(path) == []

@@ -127,7 +127,7 @@ class _Drain:
         self._mark = queue.high_watermark()
         self._status = queue.status()
         self._total, self._dead = queue.counts_to(self._mark)
-        self.left, self.refused = self._total, 0
+        self.left, self.refused, self._kept = self._total, 0, 0
         self._failing_since: float | None = None
         self._told_failing = False
         self._moved = 0
@@ -164,7 +164,9 @@ class _Drain:
     def report(self, file: Path) -> Report:
         """What became of everything; whatever process sent it."""
         seconds = time.monotonic() - self._begun
-        return _report(file, self._status, self._total, self.refused, self.left, seconds)
+        return _report(
+            file, self._status, self._total, self.refused, self.left, seconds, self._kept
+        )
 
     def _has_ended(self, ends: float) -> bool:
         self.done = self._queue.is_drained(self._mark)
@@ -195,12 +197,18 @@ class _Drain:
             left, dead = self._queue.counts_to(self._mark)
             self.since = self._status.queued - left if self.done else 0
             refused = dead - self._dead
+            # What was tracked meanwhile and has left may have been sent by this process, too.
+            tracked = self._queue.high_watermark() - self._mark
+            later = max(0, tracked - (self._status.queued - left))
         except OutboxError:
             # That is told elsewhere; what the tracker has counted is the best that is known.
-            refused, left = counters.refused, self._total - counters.refused - counters.sent
+            refused, later = counters.refused, 0
+            left = self._total - refused - counters.sent
         self.left = 0 if self.done else min(max(left, 0), self._total)
         # Less, where dead letters were removed meanwhile.
         self.refused = min(max(refused, 0), self._total - self.left)
+        gone = self._total - self.refused - self.left + later
+        self._kept = min(max(counters.sent - gone, 0), self.left)
         self._tell_refusals()
 
     def _tell_refusals(self) -> None:
@@ -258,10 +266,12 @@ def _report(
     refused: int,
     left: int,
     seconds: float,
+    kept: int = 0,
     *,
     dry: bool = False,
 ) -> Report:
     sent = total - refused - left
+    held = f"Intercom has accepted {kept:,} of those left, but the file cannot be written now"
     return Report(
         str(file),
         (
@@ -272,5 +282,6 @@ def _report(
         seconds,
         sent,
         "waiting; --dry-run or INTERCOM_DISABLED is set, so none is sent" if dry else "",
-        details={"dead": status.dead, "dry_run": dry},
+        remarks=(f"{held}; they are sent again.",) if kept else (),
+        details={"dead": status.dead, "accepted_and_left": kept, "dry_run": dry},
     )
