@@ -158,7 +158,7 @@ def test_a_clock_that_differs_from_the_servers_is_told(skew, side, serve, checke
 
 
 def test_a_quota_that_is_used_up_is_told(serve, command, checked):
-    serve(rate_limit=1, clock=time.time, contacts=[])
+    serve(rate_limit=1, contacts=[])
     assert command("check").code == 0
     told, seen = checked()
     assert (told.code, seen.json["token"]) == (3, "accepted")

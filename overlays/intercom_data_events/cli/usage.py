@@ -6,9 +6,12 @@ import re
 from difflib import get_close_matches
 from typing import Any
 
+from intercom_data_events._validation import short_repr
+
 # What people call the access token.
 _TOKEN = re.compile(r"--?(t|.*(token|key|auth|secret|password|bearer).*)", re.IGNORECASE)
 _MACHINE = 10**9
+_NUMBER = re.compile(r"-?[0-9]{1,20}")
 _ADVICE = (
     "the access token is not an option, because arguments are visible to other users of this "
     "machine and stay in the shell's history; set INTERCOM_ACCESS_TOKEN in the environment, or "
@@ -33,28 +36,37 @@ def explained(error: Any) -> tuple[str, str | None]:
     if hasattr(error, "possibilities") and context is not None:
         text = _ADVICE if _TOKEN.fullmatch(error.option_name) else _unknown(error, context)
     elif expected := _expected(getattr(error, "param", None)):
-        given = error.message.partition(" is not ")[0]
         is_option = error.param.param_type_name == "option"
         name = max(error.param.opts, key=len) if is_option else error.param.metavar
-        text = f"{name} must be {expected}, not {given}"
+        text = f"{name} must be {expected}, not {_given(error)}"
     return text, context and f"{context.command_path} --help"
 
 
 def _expected(parameter: Any) -> str | None:
-    """What the value of an option or argument must be; None where its type does not say."""
-    kind = getattr(parameter, "type", None)
-    if choices := getattr(kind, "choices", None):
-        *others, last = choices
+    """What the value of an option or argument must be; None where its declaration does not say."""
+    if "|" in (getattr(parameter, "metavar", None) or ""):
+        *others, last = parameter.metavar.split("|")
         return f"{', '.join(others)} or {last}"
-    # Typer has said "integer", then "int", and each with " range".
-    names = {"int": "an integer", "flo": "a number"}
-    name = names.get(getattr(kind, "name", "")[:3])
-    if kind is None or getattr(kind, "min", None) is None:
+    # Until 0.27, Typer has a type of click's, named "int", "integer" or "int range".
+    kind = getattr(parameter, "type", parameter)
+    made = getattr(parameter, "type_descriptor", None)
+    named = getattr(kind, "name", "") if made is None else getattr(made.annotation, "__name__", "")
+    name = {"int": "an integer", "flo": "a number"}.get(named[:3])
+    if getattr(kind, "min", None) is None:
         return name
     # A bound that only a machine has is not worth a word.
     if kind.max >= _MACHINE:
         return f"{name} of at least {kind.min}"
     return f"{name} from {kind.min} to {kind.max:,}"
+
+
+def _given(error: Any) -> str:
+    """The value that cannot be, as it was given."""
+    found = getattr(error.__cause__, "errors", None)  # Of pydantic, since Typer 0.28.
+    if found is None:
+        return str(error.message.partition(" is not ")[0])
+    text = str(found()[0]["input"])
+    return text if _NUMBER.fullmatch(text) else short_repr(text)
 
 
 def _unknown(error: Any, context: Any) -> str:
