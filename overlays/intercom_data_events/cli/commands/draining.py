@@ -103,7 +103,7 @@ class _Drain:
     """One run over an outbox: sends with a tracker, and looks at the file from beside it.
 
     Events up to the latest one at the beginning are counted, so that it ends while an application
-    goes on tracking. Each of them is left, a dead letter by now, or was sent, by whatever process.
+    goes on tracking. Each of them is left, is a dead letter by now, or was sent by any process.
 
     Args:
         queue: The file.

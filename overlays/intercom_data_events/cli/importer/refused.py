@@ -1,4 +1,4 @@
-"""The file of refused events."""
+"""The file of rejected events, to be fixed and imported again."""
 
 from __future__ import annotations
 

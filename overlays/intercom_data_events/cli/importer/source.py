@@ -50,7 +50,7 @@ class Source:
         self.position = 0
         try:
             # Closed at the end of the block; a Path takes an empty name for the current folder.
-            self.file: BinaryIO = open(name, "rb") if self._is_ours else sys.stdin.buffer  # noqa: SIM115, PTH123
+            self.file: BinaryIO = open(name, "rb") if self._is_ours else sys.stdin.buffer  # noqa: SIM115, PTH123  # closed by __exit__
             self._descriptor = self.file.fileno()
             found = os.fstat(self._descriptor)
         except (OSError, ValueError) as error:
