@@ -427,17 +427,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def typecheck(session: nox.Session) -> None:
-    """Checks types with mypy --strict and pyright, also of real uses and the READMEs' examples."""
+    """Checks types with mypy --strict and pyright, also of real uses and the guides' examples."""
     # Editable, so that a reused environment has the code as it is now.
     needs = (*_group("typecheck"), *_group("test"), "--editable", f".{EXTRAS}")
     _install_once(session, needs)
-    session.run("python", "scripts/extract_examples.py", "build/readme")
+    session.run("python", "scripts/guides.py", "build/guides")
     session.run(
         "mypy", "-p", "intercom_data_events", "-p", "intercom_data_events_api",
         env={"MYPYPATH": os.pathsep.join(("overlays", "generated"))},
     )  # fmt: skip
-    session.run("mypy", "tests/typing", "build/readme")
-    session.run("pyright", "overlays", "tests/typing", "build/readme")
+    session.run("mypy", "tests/typing", "build/guides")
+    session.run("pyright", "overlays", "tests/typing", "build/guides")
 
 
 @nox.session(python=PYTHON, reuse_venv=True)

@@ -29,7 +29,7 @@ UNMEASURED = {
     "test_layering.py",
     "test_one_owner.py",
     "test_outbox_owners.py",
-    "test_readme.py",
+    "test_guides.py",
     "test_retrying.py",
     "test_stopped_clocks.py",
     "test_systemic_answers.py",

@@ -109,7 +109,7 @@ def test_every_python_of_the_metadata_is_at_least_the_required_one():
     assert min(minors) == int(lowest[1])
 
 
-def test_ci_runs_the_readmes_test_command():
+def test_ci_runs_the_front_pages_test_command():
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     ci = (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
     commands = [line for line in readme.splitlines() if line.endswith("nox -s tests")]

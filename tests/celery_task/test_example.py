@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from extract_examples import readmes, under
+from guides import GUIDES, under
 from intercom_data_events.emulator import Emulator
 
 from .conftest import PATIENCE, until
 
-README = readmes()["tracker"]
+README = GUIDES["tracker"]
 
 
 @pytest.mark.costly

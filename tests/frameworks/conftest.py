@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from attrs import define
 
-from extract_examples import readmes, under
+from guides import GUIDES, under
 from intercom_data_events.emulator import Emulator, Fault
 
-README = readmes()["tracker"]
+README = GUIDES["tracker"]
 # Seconds after which something hangs, however slow the machine.
 PATIENCE = 60
 

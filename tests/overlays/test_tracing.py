@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 from secrecy import EMAIL, TOKEN
 
-from extract_examples import readmes, under
+from guides import GUIDES, under
 from intercom_data_events import APIConnectionError, AsyncDataEventsClient, DataEventsClient
 from intercom_data_events.emulator import FAULTS, Emulator, Fault
 
@@ -132,7 +132,7 @@ def test_tries_are_children_of_what_the_caller_is_doing(create, clock, provider)
 
 def test_the_guides_hooks_keep_an_address_out_of_every_span(provider, exporter, monkeypatch):
     """It is in a query's: the API takes it there."""
-    ((_, code),) = under(readmes()[""].read_text(encoding="utf-8"), "Traces")
+    ((_, code),) = under(GUIDES["overlays"].read_text(encoding="utf-8"), "Traces")
     emulator = Emulator()
 
     async def ask(url):

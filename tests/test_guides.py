@@ -1,4 +1,4 @@
-"""The READMEs' examples run, in their order, against the emulator.
+"""The examples of all guides run, in their order, against the emulator.
 
 Those of frameworks are run by the frameworks, in tests/frameworks and tests/celery_task.
 """
@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from extract_examples import examples, readmes, under
+from guides import GUIDES, PROJECT, examples, under
 from intercom_data_events.emulator import Emulator
 
-README = Path(__file__).parent.parent / "README.md"
-TEXTS = {path: path.read_text(encoding="utf-8") for path in readmes().values()}
+TEXTS = {path: path.read_text(encoding="utf-8") for path in GUIDES.values()}
 #: The headings above examples that are run elsewhere, and by what.
 ELSEWHERE = {
     "Celery": "celery_task/test_example.py",
@@ -44,7 +43,7 @@ def parameters(path, line, code):
     """An example as a test's parameters; one that is a test is run by pytest in another process."""
     starts_process = "def test_" in code or ".Process(" in code
     marks = [pytest.mark.processes] if starts_process else []
-    name = path.relative_to(README.parent).parent.name
+    name = path.relative_to(PROJECT).parent.name
     return pytest.param(path, line, code, id=f"{name} line {line}".strip(), marks=marks)
 
 
@@ -80,9 +79,11 @@ def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
     assert len(emulator.requests) > before or "assert " in code
 
 
-@pytest.mark.parametrize(("name", "least"), [("", 8), ("tracker", 12), ("cli", 1), ("emulator", 4)])
-def test_a_readme_has_examples(name, least):
-    assert len([path for path, *_ in EXAMPLES if path == readmes()[name]]) >= least
+@pytest.mark.parametrize(
+    ("name", "least"), [("", 4), ("overlays", 6), ("tracker", 12), ("cli", 1), ("emulator", 4)]
+)
+def test_a_guide_has_examples(name, least):
+    assert len([path for path, *_ in EXAMPLES if path == GUIDES[name]]) >= least
 
 
 @pytest.mark.parametrize("heading", ELSEWHERE)
@@ -92,7 +93,7 @@ def test_what_is_left_out_here_is_run_elsewhere(heading):
 
 
 def test_the_guide_to_regenerating_names_each_file_and_only_files_that_are_there():
-    guide = README.parent / "openapi" / "README.md"
+    guide = GUIDES["openapi"]
     text = guide.read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
     recipe = text.partition("## A new operation")[2]
@@ -100,7 +101,7 @@ def test_the_guide_to_regenerating_names_each_file_and_only_files_that_are_there
 
     found = {f"{path.name}/" if path.is_dir() else path.name for path in guide.parent.iterdir()}
     assert listed == found - {guide.name}
-    assert [path for path in named if not (README.parent / path).exists()] == []
+    assert [path for path in named if not (PROJECT / path).exists()] == []
     assert len(named) > 10
 
 
@@ -110,7 +111,8 @@ def test_every_argument_and_variable_of_the_table_is_there():
     from intercom_data_events import DataEventsClient
     from intercom_data_events._sending import settings
 
-    table = README.read_text(encoding="utf-8").partition("| argument |")[2].partition("\n\n")[0]
+    text = GUIDES["overlays"].read_text(encoding="utf-8")
+    table = text.partition("| argument |")[2].partition("\n\n")[0]
     arguments = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
     parameters = set(inspect.signature(DataEventsClient).parameters)
 

@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from extract_examples import PROJECT, readmes
+from guides import GUIDES, PROJECT
 from intercom_data_events import cli
 
 README = Path(cli.__file__).parent / "README.md"
@@ -40,7 +40,7 @@ def write(path: Path) -> None:
 def test_each_picture_of_a_guide_is_small_and_needs_no_font_of_the_web():
     named = [
         (guide.parent / target).resolve()
-        for guide in readmes().values()
+        for guide in GUIDES.values()
         for target in re.findall(r"!\[[^]]*\]\(([^)]+\.svg)\)", guide.read_text(encoding="utf-8"))
     ]
 
