@@ -85,7 +85,7 @@ WATCHED = (0, 1)
 NOT_RUN = 3
 #: Where the pictures of the guides are.
 SCREENS = Path("overlays", "intercom_data_events", "cli", "screens")
-#: Where `build` leaves the archives, `release` the files that go with them, and `tests` its reports.
+#: Where `build` leaves the archives, `release` what goes with them, and `tests` its reports.
 ARCHIVES = Path("build", "dist")
 BESIDE = Path("build", "release")
 REPORTS = Path("build", "tests")
@@ -403,12 +403,12 @@ def release(session: nox.Session) -> None:
     )  # fmt: skip
     shutil.rmtree(BESIDE, ignore_errors=True)
     BESIDE.mkdir(parents=True)
-    release = _wheel(session).name.partition("-py3")[0]
+    bill = BESIDE / f"{_wheel(session).name.partition('-py3')[0]}.cdx.json"
+    # The moment that the SBOM names; without it, the same commit gives other bytes each time.
     moment = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True, log=False)
     session.run(
         "cyclonedx-py", "environment", users, "--pyproject", "pyproject.toml",
-        "--mc-type", "library", "--output-reproducible",
-        "--output-file", str(BESIDE / f"{release}.cdx.json"),
+        "--mc-type", "library", "--output-reproducible", "--output-file", str(bill),
         env={"SOURCE_DATE_EPOCH": moment and moment.strip()},
     )  # fmt: skip
     session.run(*prepare, "finish", str(ARCHIVES), str(BESIDE))

@@ -67,7 +67,7 @@ class State:
             more = ", …" if len(self.changed) > _MOST_SHOWN else ""
             names = ", ".join(self.changed[:_MOST_SHOWN])
             found.append(
-                f"the working tree must be clean, not differ in {names}{more}; commit or remove that"
+                f"the working tree must be clean, not differ in {names}{more}; commit the changes"
             )
         if any(each != tag for each in self.tags):
             found.append(
@@ -123,7 +123,7 @@ def finish(project: Path, archives: Path, folder: Path) -> str:
         folder: Where the SBOM is.
 
     Raises:
-        ValueError: There are other archives, or the SBOM lacks a component's license.
+        ValueError: The archives are not those of this version.
     """
     state = State.of(project)
     files = sorted(archives.iterdir())
@@ -154,10 +154,8 @@ def finish(project: Path, archives: Path, folder: Path) -> str:
         "",
         f"For users, in {folder}:",
         f"  {_line(bill)}",
-        f"    the package and {len(components)} dependencies, with all extras; "
-        + (
-            f"no license is known of {', '.join(unlicensed)}" if unlicensed else "all have licenses"
-        ),
+        f"    the package, and {len(components)} dependencies with all extras, "
+        + (f"without a license: {', '.join(unlicensed)}" if unlicensed else "each with a license"),
         f"  {sums.name}  sha256 of the three files above",
         "",
         f"The project's links lead to {repository}."

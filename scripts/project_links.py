@@ -1,7 +1,7 @@
 """Gives the metadata the project's links and the front page, from one address in pyproject.toml.
 
-The build calls this as a metadata hook of hatchling. While the address is empty, there are no links,
-and the front page is the description as it stands.
+The build calls this as a metadata hook of hatchling. While the address is empty, there are no
+links, and the description is the front page unchanged.
 """
 
 from __future__ import annotations
