@@ -76,13 +76,14 @@ class State:
             )
         elif tagged and not self.tags:
             found.append(f"HEAD must have the tag {tag}; run: git tag {tag}")
-        dated = tagged or bool(self.tags)
-        day = r"\d{4}-\d\d-\d\d" if dated else r"(\d{4}-\d\d-\d\d|unreleased)"
-        if not re.fullmatch(rf"## {re.escape(self.version)} \({day}\)", self.heading):
-            wanted = "the day, such as 2026-01-31" if dated else "the day or 'unreleased'"
+        section = f"## {self.version}"
+        day = re.fullmatch(rf"{re.escape(section)} \(\d{{4}}-\d\d-\d\d\)", self.heading)
+        is_rehearsal = not tagged and not self.tags
+        if not day and not (is_rehearsal and self.heading == f"{section} (unreleased)"):
+            other = f" or '{section} (unreleased)'" if is_rehearsal else ""
             found.append(
-                f"the first section of CHANGELOG.md must be '## {self.version} (…)' with {wanted}, "
-                f"not {self.heading!r}; change the section or the version"
+                f"the first section of CHANGELOG.md must be '{section} (YYYY-MM-DD)'{other}, "
+                f"not '{self.heading}'; change the section or the version"
             )
         return found
 
