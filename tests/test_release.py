@@ -23,24 +23,32 @@ PROJECT = Path(__file__).parent.parent
 REPOSITORY = "https://github.com/acme/data-events"
 
 
-def metadata(repository):
-    """The metadata that the build gives the package where the owner has filled in an address."""
+@pytest.fixture
+def metadata(tmp_path):
+    """Returns the metadata that the build gives the package for an address of the project."""
+    # An sdist has metadata of its own, which the build takes over.
+    for name in ("LICENSE", "README.md", "overlays", "scripts"):
+        (tmp_path / name).symlink_to(PROJECT / name)
     pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    pyproject["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"] = repository
-    found = ProjectMetadata(str(PROJECT), PluginManager(), pyproject)
-    # Also that each classifier is one.
-    found.validate_fields()
-    return found.core
+
+    def build(repository):
+        pyproject["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"] = repository
+        found = ProjectMetadata(str(tmp_path), PluginManager(), pyproject)
+        # Also that each classifier is one.
+        found.validate_fields()
+        return found.core
+
+    return build
 
 
-def test_without_an_address_the_metadata_has_no_links():
+def test_without_an_address_the_metadata_has_no_links(metadata):
     core = metadata("")
 
     assert core.urls == {}
     assert core.readme == (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
-def test_all_links_come_from_the_one_address():
+def test_all_links_come_from_the_one_address(metadata):
     assert metadata(REPOSITORY).urls == {
         "Homepage": REPOSITORY,
         "Documentation": f"{REPOSITORY}/tree/v{__version__}#readme",
@@ -51,7 +59,7 @@ def test_all_links_come_from_the_one_address():
     }
 
 
-def test_no_link_or_picture_of_the_description_is_relative():
+def test_no_link_or_picture_of_the_description_is_relative(metadata):
     core = metadata(REPOSITORY)
     page = (PROJECT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)]+)\)", core.readme)
@@ -113,7 +121,7 @@ def test_other_addresses_and_code_stay(unchanged):
         f" {REPOSITORY}",
     ],
 )
-def test_an_address_of_another_form_fails_the_build(address):
+def test_an_address_of_another_form_fails_the_build(metadata, address):
     with pytest.raises(ValueError, match="must have the form https://") as caught:
         metadata(address)
 
