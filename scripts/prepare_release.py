@@ -67,7 +67,8 @@ class State:
             more = ", …" if len(self.changed) > _MOST_SHOWN else ""
             names = ", ".join(self.changed[:_MOST_SHOWN])
             found.append(
-                f"the working tree must be clean, not differ in {names}{more}; commit the changes"
+                f"the working tree must be clean, but these files differ from HEAD: {names}{more}; "
+                "commit or remove them"
             )
         if any(each != tag for each in self.tags):
             found.append(

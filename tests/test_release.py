@@ -180,9 +180,12 @@ def test_what_is_not_committed_is_not_released(clone):
     (clone / "new.py").touch()
     (clone / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.3 (unreleased)\n", "utf-8")
 
-    assert problems(clone) == [
-        "the working tree must be clean, not differ in CHANGELOG.md, new.py; commit the changes"
-    ]
+    (said,) = problems(clone)
+
+    assert said == (
+        "the working tree must be clean, but these files differ from HEAD: CHANGELOG.md, new.py; "
+        "commit or remove them"
+    )
 
 
 def test_a_changelog_of_another_version_is_not_released(clone):
