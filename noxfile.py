@@ -351,9 +351,9 @@ def build(session: nox.Session) -> None:
     the newest; with --quick only that everything public is there.
     """
     if session.posargs not in ([], ["--quick"]):
-        session.error(f"{' '.join(session.posargs)}: there is only --quick")
+        session.error(f"the only option is --quick, not {' '.join(session.posargs)}")
     for version in MISSING:
-        session.warn(f"Python {version} is not on this machine: the wheel is not tested with it.")
+        session.warn(f"Python {version} is not on this machine; the wheel is not tested with it.")
     _build_archives(session)
     for version in dict.fromkeys((PYTHON, NEWEST)):
         session.notify(
@@ -389,7 +389,7 @@ def release(session: nox.Session) -> None:
     with --tagged, the commit must have its tag. `build` tests the wheel.
     """
     if session.posargs not in ([], ["--tagged"]):
-        session.error(f"{' '.join(session.posargs)}: there is only --tagged")
+        session.error(f"the only option is --tagged, not {' '.join(session.posargs)}")
     prepare = ("python", "scripts/prepare_release.py")
     session.run(*prepare, "check", *session.posargs)
     _build_archives(session)

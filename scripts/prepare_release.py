@@ -72,7 +72,7 @@ class State:
             )
         if any(each != tag for each in self.tags):
             found.append(
-                f"HEAD must have the tag {tag} alone, as that is its version, not "
+                f"the only tag of HEAD that begins with v must be {tag}, not "
                 f"{', '.join(self.tags)}; delete the tag, or change the version"
             )
         elif tagged and not self.tags:
@@ -132,7 +132,9 @@ def finish(project: Path, archives: Path, folder: Path) -> str:
     wanted = [f"{_NAME}-{state.version}-py3-none-any.whl", f"{_NAME}-{state.version}.tar.gz"]
     if [file.name for file in files] != wanted:
         names = ", ".join(file.name for file in files)
-        raise ValueError(f"{archives} must have {' and '.join(wanted)} alone, not {names}")
+        raise ValueError(
+            f"{archives} must contain only {' and '.join(wanted)}, not {names}; run: nox -s build"
+        )
     bill = folder / f"{_NAME}-{state.version}.cdx.json"
     sbom = json.loads(bill.read_text(encoding="utf-8"))
     complete(sbom, state.version, files)
@@ -152,7 +154,7 @@ def finish(project: Path, archives: Path, folder: Path) -> str:
         "",
         "A trusted publisher would upload:",
         *(f"  {_line(file)}" for file in files),
-        "with one PEP 740 attestation for each, which .github/workflows/release.yml makes.",
+        ".github/workflows/release.yml would add a PEP 740 attestation for each.",
         "",
         f"For users, in {folder}:",
         f"  {_line(bill)}",
@@ -185,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(finish(PROJECT, options.archives, options.folder))
         return 0
     if not (PROJECT / ".git").exists():
-        problems = ["a release is made from a clone, which this is not; clone the repository"]
+        problems = ["this must be a clone, not an unpacked sdist; clone the repository"]
     else:
         problems = State.of(PROJECT).problems(tagged=options.tagged)
     for problem in problems:

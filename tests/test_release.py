@@ -208,8 +208,8 @@ def test_a_tag_of_another_version_is_not_released(clone):
     (said,) = problems(clone)
 
     assert said == (
-        "HEAD must have the tag v1.2.3 alone, as that is its version, not v1.2.4; delete the tag, "
-        "or change the version"
+        "the only tag of HEAD that begins with v must be v1.2.3, not v1.2.4; delete the tag, or "
+        "change the version"
     )
 
 
@@ -278,7 +278,7 @@ def test_what_would_be_uploaded_is_printed_with_size_and_checksum(clone, built):
 
     assert "without a tag: this is a rehearsal" in said
     assert f"  {wheel.name}  22 bytes  sha256 {digest}\n" in said
-    assert "one PEP 740 attestation for each" in said
+    assert "would add a PEP 740 attestation for each" in said
     assert "2 dependencies with all extras, without a license: b" in said
     assert f"lead to {REPOSITORY}.\n" in said
     assert said.endswith("Nothing was uploaded.")
@@ -288,5 +288,5 @@ def test_archives_of_another_version_are_not_described(clone, built):
     archives, folder = built
     (archives / "intercom_data_events-1.2.2.tar.gz").touch()
 
-    with pytest.raises(ValueError, match=r"alone, not intercom_data_events-1\.2\.2\.tar"):
+    with pytest.raises(ValueError, match=r", not intercom_data_events-1\.2\.2\.tar"):
         prepare_release.finish(clone, archives, folder)
