@@ -34,9 +34,11 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 LOCKS = {
     "generate": Path("scripts", "requirements.txt"),
     "build": Path("scripts", "build-requirements.txt"),
+    "release": Path("scripts", "release-requirements.txt"),
 }
 GENERATE = ("--require-hashes", "--requirement", str(LOCKS["generate"]))
 BUILD = ("--require-hashes", "--requirement", str(LOCKS["build"]))
+RELEASE = ("--require-hashes", "--requirement", str(LOCKS["release"]))
 #: The Pythons that GENERATE cannot be installed on, and why; the client works there, too.
 NOT_GENERATING = {"3.15": "deepdiff's cachebox, which oas-patch needs, has no wheel for it yet"}
 #: The tests of the regeneration and of the API report, which need GENERATE.
@@ -83,8 +85,9 @@ WATCHED = (0, 1)
 NOT_RUN = 3
 #: Where the pictures of the guides are.
 SCREENS = Path("overlays", "intercom_data_events", "cli", "screens")
-#: Where `build` leaves the archives, and `tests` a report of each part.
+#: Where `build` leaves the archives, `release` what goes with them, and `tests` its reports.
 ARCHIVES = Path("build", "dist")
+BESIDE = Path("build", "release")
 REPORTS = Path("build", "tests")
 
 
@@ -348,9 +351,18 @@ def build(session: nox.Session) -> None:
     the newest; with --quick only that everything public is there.
     """
     if session.posargs not in ([], ["--quick"]):
-        session.error(f"{' '.join(session.posargs)}: there is only --quick")
+        session.error(f"the only option is --quick, not {' '.join(session.posargs)}")
     for version in MISSING:
-        session.warn(f"Python {version} is not on this machine: the wheel is not tested with it.")
+        session.warn(f"Python {version} is not on this machine; the wheel is not tested with it.")
+    _build_archives(session)
+    for version in dict.fromkeys((PYTHON, NEWEST)):
+        session.notify(
+            f"wheel-{version}", posargs=["tests/test_surface.py"] if session.posargs else ()
+        )
+
+
+def _build_archives(session: nox.Session) -> None:
+    """Builds and checks sdist and wheel."""
     session.install(*BUILD)
     shutil.rmtree(ARCHIVES, ignore_errors=True)
     # In this environment, whose lock has everything that decides the bytes.
@@ -367,10 +379,39 @@ def build(session: nox.Session) -> None:
             names = ", ".join(sorted({name for name, _ in differing})) or archive.name
             session.error(f"built from the clone again, other bytes come out: {names}")
     session.log(f"{wheel.name}: the same bytes from the sdist and from the clone.")
-    for version in dict.fromkeys((PYTHON, NEWEST)):
-        session.notify(
-            f"wheel-{version}", posargs=["tests/test_surface.py"] if session.posargs else ()
-        )
+
+
+@nox.session(python=PYTHON, default=False)
+def release(session: nox.Session) -> None:
+    """Builds and checks a release, and says what it would upload: nox -s release [-- --tagged].
+
+    It uploads nothing. The working tree must be clean, and version, changelog and tag must agree;
+    with --tagged, the commit must have its tag. `build` tests the wheel.
+    """
+    if session.posargs not in ([], ["--tagged"]):
+        session.error(f"the only option is --tagged, not {' '.join(session.posargs)}")
+    prepare = ("python", "scripts/prepare_release.py")
+    session.run(*prepare, "check", *session.posargs)
+    _build_archives(session)
+    session.install(*RELEASE)
+    # What users get with all extras, on this Python.
+    users = str(Path(session.create_tmp(), "users"))
+    session.run("uv", "venv", "--quiet", "--clear", "--python", PYTHON, users)
+    session.run(
+        "uv", "pip", "install", "--quiet", "--python", users,
+        "--requirements", "pyproject.toml", "--all-extras",
+    )  # fmt: skip
+    shutil.rmtree(BESIDE, ignore_errors=True)
+    BESIDE.mkdir(parents=True)
+    bill = BESIDE / f"{_wheel(session).name.partition('-py3')[0]}.cdx.json"
+    # The moment that the SBOM names; without it, the same commit gives other bytes each time.
+    moment = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True, log=False)
+    session.run(
+        "cyclonedx-py", "environment", users, "--pyproject", "pyproject.toml",
+        "--mc-type", "library", "--output-reproducible", "--output-file", str(bill),
+        env={"SOURCE_DATE_EPOCH": moment and moment.strip()},
+    )  # fmt: skip
+    session.run(*prepare, "finish", str(ARCHIVES), str(BESIDE))
 
 
 @nox.session(python=list(FOUND), default=False)
