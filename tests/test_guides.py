@@ -5,6 +5,7 @@ Those of frameworks are run by the frameworks, in tests/frameworks and tests/cel
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import subprocess
@@ -24,6 +25,7 @@ ELSEWHERE = {
     "FastAPI": "frameworks/test_fastapi.py",
     "gunicorn": "frameworks/test_gunicorn.py",
     "Lambda": "frameworks/test_lambda.py",
+    "Recording with VCR": "overlays/test_mocking_libraries.py",
     "Traces": "overlays/test_tracing.py",
 }
 EXAMPLES = [
@@ -48,14 +50,18 @@ def parameters(path, line, code):
 
 
 @pytest.fixture
-def _sigterm():
-    """Restores the handler of SIGTERM, which an example sets."""
+def _restored():
+    """Restores what examples set: the handler of SIGTERM, and the levels of loggers."""
     handler = signal.getsignal(signal.SIGTERM)
+    loggers = [logging.getLogger(name) for name in ("intercom_data_events", "httpx")]
+    levels = [logger.level for logger in loggers]
     yield
     signal.signal(signal.SIGTERM, handler)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("_restored")
 @pytest.mark.parametrize(("path", "line", "code"), [parameters(*example) for example in EXAMPLES])
 def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
     before = len(emulator.requests)
@@ -80,7 +86,7 @@ def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("", 4), ("overlays", 6), ("tracker", 12), ("cli", 1), ("emulator", 4)]
+    ("name", "least"), [("", 4), ("overlays", 14), ("tracker", 12), ("emulator", 4)]
 )
 def test_a_guide_has_examples(name, least):
     assert len([path for path, *_ in EXAMPLES if path == GUIDES[name]]) >= least
