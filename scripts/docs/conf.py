@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ root_doc = "README"
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_show_sphinx = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 nitpicky = True
 default_role = "py:obj"
 myst_heading_anchors = 6
@@ -43,22 +46,32 @@ toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True
 # Not by napoleon's own handler, which takes a property's first line up to a colon for its type.
 napoleon_google_docstring = napoleon_numpy_docstring = False
 
 log = logging.getLogger(__name__)
 
+#: An attribute whose type napoleon puts below the description, and not beside the name.
+TYPE_BELOW = re.compile(
+    r"^(( *)\.\. attribute:: .+\n)((?:\2   .*\n| *\n)*?)\2   :type: (.+)$", re.MULTILINE
+)
+
 
 def setup(app: Sphinx) -> None:
     for name in NAMES.values():
-        if name.home != name.origin:
+        if pages.kind(name) == "data":
+            # Of a name that is imported, sphinx does not look for the comment where it is made.
             comments = ModuleAnalyzer.for_module(name.origin).find_attr_docs()
             if ("", name.name) in comments:
                 here = ModuleAnalyzer.for_module(name.home).find_attr_docs()
                 here["", name.name] = comments["", name.name]
+            else:
+                log.warning("%s has no comment that begins with #:", name.path)
     app.connect("autodoc-process-docstring", parse_sections)
     app.connect("autodoc-process-bases", hide_private_bases)
     app.connect("missing-reference", find_name)
+    app.connect("doctree-read", check_indentation)
     app.connect("env-check-consistency", check_names)
     app.connect("build-finished", write_index)
 
@@ -68,14 +81,15 @@ def parse_sections(
 ) -> None:
     """Reads the sections of a docstring, of whatever it is."""
     kind = "function" if what in ("attribute", "data", "property") else what
-    lines[:] = GoogleDocstring(lines, app.config, app, kind, name, value, options).lines()
+    read = "\n".join(GoogleDocstring(lines, app.config, app, kind, name, value, options).lines())
+    lines[:] = TYPE_BELOW.sub(r"\1\2   :type: \4\n\3", read).split("\n")
 
 
 def hide_private_bases(
     _app: Sphinx, _name: str, _value: object, _options: object, bases: list[type]
 ) -> None:
     """Leaves out bases that callers cannot import."""
-    bases[:] = [base for base in bases if "._" not in str(base) and base is not object]
+    bases[:] = [base for base in bases if not pages.is_private(base)]
 
 
 def find_name(
@@ -90,22 +104,33 @@ def find_name(
         return None
     target = node["reftarget"]
     first, *rest = target.split(".")
-    path = NAMES[target].path if target in NAMES else ".".join([HOMES.get(first, first), *rest])
-    found = env.domains.python_domain.resolve_xref(
-        env, node["refdoc"], app.builder, "obj", path, node, content
-    )
+    path = NAMES[target].path if target in NAMES else None
+    if first in HOMES:
+        path = ".".join([HOMES[first], *rest])
+    if path is not None:
+        return env.domains.python_domain.resolve_xref(
+            env, node["refdoc"], app.builder, "obj", path, node, content
+        )
     is_ours = not rest or first == pages.PACKAGE
     is_written = isinstance(content, nodes.literal) and node["reftype"] != "obj"
-    if found is None and not (is_ours and (is_written or node["reftype"] == "exc")):
-        return content
-    return found
+    must_be_found = is_ours and (is_written or node["reftype"] == "exc")
+    return None if must_be_found else content
 
 
 def check_names(_app: Sphinx, env: BuildEnvironment) -> None:
-    """Fails where a public name has no documentation."""
-    documented = env.domains.python_domain.objects
-    for name in sorted(set(HOMES.values()) - set(documented)):
-        log.warning("%s has no docstring", name)
+    """Fails where a public name, or a member of a public class, has no documentation."""
+    expected = {path for name in NAMES.values() for path in (name.path, *pages.members(name))}
+    for path in sorted(expected - set(env.domains.python_domain.objects)):
+        log.warning("%s has no docstring", path)
+
+
+def check_indentation(app: Sphinx, document: nodes.document) -> None:
+    """Fails where indented code of a docstring would become a quotation."""
+    if app.env.docname.startswith("api/"):
+        for quote in document.findall(nodes.block_quote):
+            log.warning(
+                "indented text is a quotation; end the line before it in ::", location=quote
+            )
 
 
 def write_index(app: Sphinx, error: Exception | None) -> None:

@@ -12,15 +12,19 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import shutil
 import sys
 import typing
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import NamedTuple
 
 PROJECT = Path(__file__).parents[2]
+import attrs
+
 sys.path[:0] = [str(PROJECT / name) for name in ("scripts", "overlays", "generated")]
 
 import guides  # noqa: E402  # the path is set above
@@ -104,35 +108,78 @@ def _lines(module: str) -> dict[str, int]:
     return lines
 
 
-def _directive(name: Name) -> str:
-    value = getattr(importlib.import_module(name.home), name.name)
+def is_private(base: type) -> bool:
+    """Whether a base of a class is of no interest: of a private module, or by its name."""
+    kind = typing.get_origin(base) or base
+    return kind in (object, typing.Generic, typing.Protocol) or any(
+        part.startswith("_") for part in f"{kind.__module__}.{kind.__name__}".split(".")
+    )
+
+
+def members(name: Name) -> Iterator[str]:
+    """Yields the paths of the methods, properties and fields that the page of a class must have.
+
+    A field that the docstring describes as an argument needs no second description.
+    """
+    value = _value(name)
+    if not inspect.isclass(value):
+        return
+    found = set(attrs.fields_dict(value)) if attrs.has(value) else set()
+    for kind in value.__mro__:
+        if kind is value or is_private(kind):
+            kinds = (FunctionType, property, classmethod, staticmethod)
+            found |= {member for member, what in vars(kind).items() if isinstance(what, kinds)}
+    for member in found:
+        described = re.search(rf"^ +{member}: ", value.__doc__ or "", re.MULTILINE)
+        if not member.startswith("_") and not described:
+            yield f"{name.path}.{member}"
+
+
+def _value(name: Name) -> object:
+    return getattr(importlib.import_module(name.home), name.name)
+
+
+def kind(name: Name) -> str:
+    """Returns what a name is, as the directives of sphinx call it."""
+    value = _value(name)
     if inspect.isclass(value):
-        kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
-        return f".. {kind}:: {name.name}\n   :members:\n   :show-inheritance:\n"
-    if callable(value) and typing.get_origin(value) is None:
-        return f".. autofunction:: {name.name}\n"
-    return f".. autodata:: {name.name}\n   :no-value:\n"
+        return "exception" if issubclass(value, BaseException) else "class"
+    # An alias of a generic type can be called, too.
+    is_function = callable(value) and typing.get_origin(value) is None
+    return "function" if is_function else "data"
+
+
+def _directive(name: Name) -> str:
+    lines = [f".. auto{kind(name)}:: {name.name}"]
+    if inspect.isclass(value := _value(name)):
+        # What private bases have belongs to the class; the other bases have pages.
+        others = [base for base in value.__mro__[1:] if not is_private(base)]
+        inherited = ", ".join(base.__name__ for base in others)
+        lines += ["   :members:", f"   :inherited-members: {inherited}"]
+        if not all(map(is_private, value.__bases__)):
+            lines.append("   :show-inheritance:")
+    elif kind(name) == "data":
+        lines.append("   :no-value:")
+    return "\n".join(lines) + "\n"
 
 
 def _module_page(module: str, names: dict[str, Name]) -> str:
     own = {each for each in names.values() if each.home == module}
-    ordered = sorted(own, key=lambda each: (each.origin != module, each.line, each.name))
-    elsewhere = sorted(
-        each.path
-        for path, each in names.items()
-        if path.startswith(f"{module}.{each.name}")
-        and path != each.path
-        and path.count(".") == module.count(".") + 1
-    )
+    ordered = sorted(own, key=lambda each: (each.origin != module, *each[2:], each.name))
     parts = [
         f"{module}\n{'=' * len(module)}\n",
         f".. automodule:: {module}\n",
         f".. currentmodule:: {module}\n",
         *map(_directive, ordered),
     ]
+    elsewhere: dict[str, list[str]] = {}
+    for path, name in names.items():
+        if path.rpartition(".")[0] == module != name.home:
+            elsewhere.setdefault(name.home, []).append(f":py:obj:`~{name.path}`")
     if elsewhere:
-        parts.append("Names that other pages describe, and that this module has as well:\n")
-        parts.append("\n".join(f"- :py:obj:`~{path}`" for path in elsewhere) + "\n")
+        parts.append("These names can be imported from here, too:\n")
+    for home, links_ in sorted(elsewhere.items()):
+        parts.append(f":py:mod:`{home}`\n    {', '.join(links_)}\n")
     return "\n".join(parts)
 
 
