@@ -88,6 +88,8 @@ ARCHIVES = Path("build", "dist")
 REPORTS = Path("build", "tests")
 #: Where `docs` leaves the site, in html.
 SITE = Path("build", "docs")
+#: What makes the site imports from these folders, so that a reused environment has it as it is now.
+SITE_PATH = ("scripts/docs", "scripts", "overlays", "generated")
 
 
 def _group(name: str) -> list[str]:
@@ -447,6 +449,7 @@ def docs(session: nox.Session) -> None:
     """Makes the site in build/docs/html from the guides and the docstrings; a warning fails it."""
     _install_once(session, (*_group("docs"), *WITH_EXTRAS))
     source, site = SITE / "source", SITE / "html"
+    session.env["PYTHONPATH"] = os.pathsep.join(SITE_PATH)
     session.run("python", "scripts/docs/pages.py", str(source))
     # Anew each time, because a docstring or a link target may have changed elsewhere.
     shutil.rmtree(site, ignore_errors=True)

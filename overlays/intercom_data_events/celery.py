@@ -239,7 +239,8 @@ class EventTask(_Task):
 
         Raises:
             Exception: The error itself, if there is no queue or no retry is left.
-            celery.exceptions.Reject: The event could not be queued again, so its message goes back to the queue.
+            celery.exceptions.Reject: The event could not be queued again, so its message goes back
+                to the queue.
         """
         if not self.is_queued:
             raise error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
-from pathlib import Path
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -15,16 +13,14 @@ from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
-sys.path.insert(0, str(Path(__file__).parent))
+import names
 
-import pages
-
-NAMES = pages.public()
+NAMES = names.public()
 #: The full path of each public name.
 HOMES = {name.name: name.path for name in NAMES.values()}
 
 project = "intercom-data-events"
-version = release = pages.intercom_data_events.__version__
+version = release = names.intercom_data_events.__version__
 author = "The intercom-data-events authors"
 copyright = author  # noqa: A001  # sphinx calls it so
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
@@ -46,7 +42,6 @@ toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False
-autodoc_preserve_defaults = True
 # Not by napoleon's own handler, which takes a property's first line up to a colon for its type.
 napoleon_google_docstring = napoleon_numpy_docstring = False
 
@@ -60,7 +55,7 @@ TYPE_BELOW = re.compile(
 
 def setup(app: Sphinx) -> None:
     for name in NAMES.values():
-        if pages.kind(name) == "data":
+        if names.kind(name) == "data":
             # Of a name that is imported, sphinx does not look for the comment where it is made.
             comments = ModuleAnalyzer.for_module(name.origin).find_attr_docs()
             if ("", name.name) in comments:
@@ -69,6 +64,7 @@ def setup(app: Sphinx) -> None:
             else:
                 log.warning("%s has no comment that begins with #:", name.path)
     app.connect("autodoc-process-docstring", parse_sections)
+    app.connect("autodoc-process-signature", write_arguments)
     app.connect("autodoc-process-bases", hide_private_bases)
     app.connect("missing-reference", find_name)
     app.connect("doctree-read", check_indentation)
@@ -85,11 +81,26 @@ def parse_sections(
     lines[:] = TYPE_BELOW.sub(r"\1\2   :type: \4\n\3", read).split("\n")
 
 
+def write_arguments(
+    _app: Sphinx,
+    _what: str,
+    _name: str,
+    value: object,
+    _options: object,
+    signature: str | None,
+    returned: str | None,
+) -> tuple[str | None, str | None]:
+    """Shows the arguments of a class or function as callers know them."""
+    if signature:
+        signature = names.arguments(value, signature)
+    return signature, returned
+
+
 def hide_private_bases(
     _app: Sphinx, _name: str, _value: object, _options: object, bases: list[type]
 ) -> None:
     """Leaves out bases that callers cannot import."""
-    bases[:] = [base for base in bases if not pages.is_private(base)]
+    bases[:] = [base for base in bases if not names.is_private(base)]
 
 
 def find_name(
@@ -111,7 +122,7 @@ def find_name(
         return env.domains.python_domain.resolve_xref(
             env, node["refdoc"], app.builder, "obj", path, node, content
         )
-    is_ours = not rest or first == pages.PACKAGE
+    is_ours = not rest or first == names.PACKAGE
     is_written = isinstance(content, nodes.literal) and node["reftype"] != "obj"
     must_be_found = is_ours and (is_written or node["reftype"] == "exc")
     return None if must_be_found else content
@@ -119,8 +130,11 @@ def find_name(
 
 def check_names(_app: Sphinx, env: BuildEnvironment) -> None:
     """Fails where a public name, or a member of a public class, has no documentation."""
-    expected = {path for name in NAMES.values() for path in (name.path, *pages.members(name))}
-    for path in sorted(expected - set(env.domains.python_domain.objects)):
+    expected = {path for name in NAMES.values() for path in (name.path, *names.members(name))}
+    found = set(env.domains.python_domain.objects)
+    # A page has a name without a docstring, too.
+    found -= {name.path for name in NAMES.values() if not name.value.__doc__}
+    for path in sorted(expected - found):
         log.warning("%s has no docstring", path)
 
 
@@ -128,9 +142,7 @@ def check_indentation(app: Sphinx, document: nodes.document) -> None:
     """Fails where indented code of a docstring would become a quotation."""
     if app.env.docname.startswith("api/"):
         for quote in document.findall(nodes.block_quote):
-            log.warning(
-                "indented text is a quotation; end the line before it in ::", location=quote
-            )
+            log.warning("indented text is a quotation; write :: before code", location=quote)
 
 
 def write_index(app: Sphinx, error: Exception | None) -> None:
