@@ -1,6 +1,6 @@
 """The clients: their settings, and a table of verbs.
 
-The verbs are made from :mod:`intercom_data_events._sending.operations`, where each has its
+The verbs are made from ``_sending/operations.py``, where each has its
 signature, docstring and checks. A verb imports what it alone needs when it is used: a program that
 only submits events does not load the classes of listings.
 """

@@ -161,6 +161,9 @@ def _shown(contact: Contact | AsyncContact) -> str:
 class Contact:
     """The verbs of a :class:`DataEventsClient`, bound to one contact.
 
+    Attributes:
+        identity: The contact's identity.
+
     Example:
         >>> from intercom_data_events import DataEventsClient
         >>> from intercom_data_events.emulator import Emulator
@@ -189,6 +192,9 @@ class AsyncContact:
     """The verbs of an :class:`AsyncDataEventsClient`, bound to one contact.
 
     All but ``list`` are awaited.
+
+    Attributes:
+        identity: The contact's identity.
     """
 
     _client: verbs.AsyncPerformer = field(repr=False)

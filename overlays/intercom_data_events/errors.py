@@ -149,7 +149,6 @@ class APIResponseError(IntercomError):
 
     Attributes:
         response: The answer.
-        request_id: The id that Intercom's support asks for, or None.
     """
 
     def __init__(

@@ -110,6 +110,10 @@ def _check_currency(_: object, __: object, currency: str) -> None:
 class RichLink:
     """A link with the words to show for it.
 
+    Attributes:
+        url: An http or https address.
+        value: The words to show.
+
     Raises:
         MetadataError: `url` is not an http or https address, or `value` is not a string.
 
