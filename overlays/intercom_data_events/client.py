@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     HTTPTransport: TypeAlias = httpx.BaseTransport | httpx2.BaseTransport
     AsyncHTTPTransport: TypeAlias = httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport
 
+__all__ = ["AsyncDataEventsClient", "DataEventsClient"]
+
 T = TypeVar("T")
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from intercom_data_events.metadata import Metadata, MetadataValue
     from intercom_data_events.timestamps import Timestamp
 
+__all__ = ["Event"]
+
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
 # Of these, a row that has no value lacks the field. An event without a time would be stamped with
 # the current second, so a missing time of a frame is an error.

@@ -43,6 +43,8 @@ from intercom_data_events.errors import MetadataError, TimestampError
 if TYPE_CHECKING:
     from decimal import Decimal
 
+__all__ = ["Metadata", "MetadataValue", "MonetaryAmount", "RichLink"]
+
 #: How many keys of an event Intercom keeps: the first ones, in the order in which they are sent.
 MAX_KEYS = 10
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.steps import Answer
     from intercom_data_events.errors import APIResponse
 
+__all__ = ["AsyncEventList", "ContactSummary", "EventList", "EventSummary", "ListedEvent", "Page"]
+
 T = TypeVar("T")
 
 # The query of a page, None for the first one, and how many of its events are wanted, None for all.

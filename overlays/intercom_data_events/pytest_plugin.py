@@ -13,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from intercom_data_events.emulator import Emulator
 
+__all__ = ["intercom_emulator", "intercom_emulator_url"]
+
 
 @pytest.fixture
 def intercom_emulator() -> Emulator:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
     from intercom_data_events._sending.steps import Answer
 
+__all__ = ["AsyncRawDataEventsClient", "RawDataEventsClient"]
+
 T = TypeVar("T")
 
 

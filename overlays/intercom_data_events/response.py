@@ -11,6 +11,8 @@ from intercom_data_events._validation import decode_json, printable
 if TYPE_CHECKING:
     import httpx
 
+__all__ = ["APIResponse"]
+
 T_co = TypeVar("T_co", covariant=True)
 
 

@@ -16,6 +16,8 @@ from intercom_data_events._validation import (
 )
 from intercom_data_events.errors import TimestampError
 
+__all__ = ["Timestamp"]
+
 #: The types of a time: an aware datetime, whole Unix seconds, or an ISO 8601 string with an
 #: offset, such as ``2026-01-31T12:00:00Z``.
 Timestamp: TypeAlias = datetime | int | float | str
