@@ -1,7 +1,7 @@
-"""What Intercom answers queries with: listings, page by page or event by event, and summaries.
+"""The answers to queries: listings, by page or by event, and summaries.
 
-Only the query of a next page's address is used, with the client's own host and path: the access
-token is never sent to a host that an answer names.
+Of the address of a next page, only the query is used, with the client's own host and path. The
+access token is never sent to a host that an answer names.
 """
 
 from __future__ import annotations
@@ -46,20 +46,19 @@ _LONGEST_QUERY = 60_000
 class ListedEvent:
     """An event as Intercom lists it.
 
-    A field that is missing or null is None, and so is one that cannot be read, such as a name that
-    is not a string: no event makes a listing unreadable. It is read from its JSON, not from the
-    generated model `DataEvent`, which has no place for such fields.
+    A field is None if it is missing, null or unreadable, such as a name that is not a string. So no
+    single event makes a listing unreadable.
 
     Attributes:
         event_name: What happened.
-        created_at: When it happened, an aware datetime in UTC. Unix seconds and milliseconds, also
-            as digits in a string, and ISO 8601 are read.
-        id: The event's own identifier; that of an :class:`Event` is the contact's.
-        user_id: Your own identifier of the contact; None for a lead.
-        intercom_user_id: Intercom's identifier of the contact.
+        created_at: When it happened: an aware datetime in UTC. The answer may contain Unix seconds
+            or milliseconds, as a number or string, or ISO 8601.
+        id: The identifier of the event. The `id` of an :class:`Event` is the contact's instead.
+        user_id: Your own identifier for the contact; None for a lead.
+        intercom_user_id: Intercom's identifier for the contact.
         email: The contact's e-mail address.
-        metadata: The metadata in Python values; values of undocumented types are as in the JSON.
-        additional_properties: Fields that the API's description does not know, and those that
+        metadata: The metadata as Python values; values of undocumented types as in the JSON.
+        additional_properties: Fields that the API's description does not contain, and fields that
             cannot be read, as received.
 
     Example:
@@ -68,7 +67,9 @@ class ListedEvent:
         >>> client = DataEventsClient("token", transport=Emulator().transport())
         >>> client.create("invited-friend", user_id="314159")
         >>> listed = client.list(user_id="314159").first()
-        >>> client.send(listed.to_event())
+        >>> listed.event_name, listed.created_at.tzname()
+        ('invited-friend', 'UTC')
+        >>> client.send(listed.to_event())  # Or by a client for another workspace.
     """
 
     event_name: str | None
@@ -81,9 +82,9 @@ class ListedEvent:
     additional_properties: Mapping[str, object] = field(hash=False)
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the event as the API's JSON, as listed, without the fields that it lacks.
+        """Returns the event as the API's JSON, as listed, without the fields that are not set.
 
-        `created_at` is in whole Unix seconds; fields that cannot be read are as received.
+        `created_at` is in integer Unix seconds. Fields that cannot be read are as received.
         """
         moment = self.created_at
         fields: dict[str, object] = {
@@ -105,21 +106,21 @@ class ListedEvent:
         return given
 
     def to_json(self) -> str:
-        """Returns :meth:`to_dict` as a string of JSON, in ASCII.
+        """Returns the result of :meth:`to_dict` as an ASCII string of JSON.
 
-        NaN and infinity, which JSON does not have, are null.
+        NaN and infinity, which JSON does not have, become null.
         """
         return to_json(self.to_dict())
 
     def to_event(self) -> Event:
-        """Returns an event to send, again or to another workspace.
+        """Returns an event that can be sent again, or to another workspace.
 
-        It has all identifiers of the contact that are listed: `intercom_user_id` is its `id`.
-        Intercom counts it once in the same workspace, because its time is the same.
+        It keeps the listed identifiers of the contact; `intercom_user_id` becomes `id`. Sent to the
+        same workspace, it is not counted again, because its time is the same.
 
         Raises:
-            InvalidInputError: The event has no name, time or contact, or they or the metadata are
-                not what the API accepts.
+            InvalidInputError: The event has no name, time or contact, or the API does not accept
+                one of them or the metadata.
         """
         for name in ("event_name", "created_at"):
             if getattr(self, name) is None:
@@ -141,16 +142,25 @@ class ListedEvent:
 
 @frozen
 class Page:
-    """Some of a contact's events, newest first.
+    """One page of a listing: some of a contact's events, newest first.
 
     Attributes:
-        events: The events of this page, at most as many as the `limit` of the listing leaves.
-        since: An opaque cursor for a later ``list(since=…)``, which lists newer events. None where
-            the answer has none.
-        next: An opaque cursor of the next page, or None on the last page.
-        additional_properties: Fields that the API's description does not know, and those that
-            cannot be read, as received. Where some of the events are not objects, ``"events"`` is a
-            list of these.
+        events: The events of the page. On the last page, `limit` may cut them off.
+        since: An opaque cursor for a later ``list(since=…)``, which lists only newer events; None
+            if the answer has none.
+        next: An opaque cursor of the next page; None on the last page.
+        additional_properties: Fields that the API's description does not contain, and fields that
+            cannot be read, as received. Events that are not objects are listed in ``"events"``.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("invited-friend", user_id="314159")
+        >>> [page] = client.list(user_id="314159").pages()
+        >>> client.create("placed-order", user_id="314159")
+        >>> [event.event_name for event in client.list(since=page.since)]
+        ['placed-order']
     """
 
     events: tuple[ListedEvent, ...]
@@ -159,23 +169,26 @@ class Page:
     additional_properties: Mapping[str, object] = field(hash=False)
 
     def __repr__(self) -> str:
-        """Shows how many events there are, but not whose."""
+        """Shows the number of events, but not the contact."""
         last = "the last page" if self.next is None else "not the last page"
         return f"<{type(self).__name__}: {len(self.events)} events, {last}>"
 
 
 class EventList:
-    """A contact's events, newest first; iterating requests one page after another, as needed.
+    """A contact's events, newest first, as an iterable that requests pages as needed.
 
-    Each iteration starts from the first page.
+    ``client.list(…)`` returns one. Each iteration starts from the first page.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
         >>> from intercom_data_events.emulator import Emulator
         >>> client = DataEventsClient("token", transport=Emulator().transport())
         >>> client.create("invited-friend", user_id="314159")
-        >>> [event.event_name for event in client.list(user_id="314159")]
+        >>> events = client.list(user_id="314159")
+        >>> [event.event_name for event in events]
         ['invited-friend']
+        >>> [len(page.events) for page in events.pages()]
+        [1]
     """
 
     def __init__(
@@ -186,7 +199,7 @@ class EventList:
         self._limit = limit
 
     def __repr__(self) -> str:
-        """Says what to do with it, and not whose events it lists."""
+        """Says how to request the events; the contact is not shown."""
         return _shown(self, "for", self._limit)
 
     def __iter__(self) -> Iterator[ListedEvent]:
@@ -195,15 +208,14 @@ class EventList:
             yield from page.events
 
     def first(self) -> ListedEvent | None:
-        """Returns the newest event, or None where there is none."""
+        """Returns the newest event, or None if there is none."""
         return next(iter(self), None)
 
     def pages(self) -> Iterator[Page]:
-        """Iterates over the pages.
+        """Iterates over the pages. Requesting one raises the errors of the client's ``list``.
 
         Raises:
-            PaginationError: The next page was listed before or cannot be told, or the pages do not
-                end.
+            PaginationError: The pages do not end, or the next one cannot be requested.
         """
         steps = _steps(self._start, self._limit)
         response = None
@@ -217,9 +229,21 @@ class EventList:
 
 
 class AsyncEventList:
-    """A contact's events, newest first; iterating requests one page after another, as needed.
+    """A contact's events, newest first, as an async iterable that requests pages as needed.
 
-    Each iteration starts from the first page: ``async for event in client.list(…)``.
+    ``client.list(…)`` of an async client returns one. Each iteration starts from the first page.
+
+    Example:
+        >>> import asyncio
+        >>> from intercom_data_events import AsyncDataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> async def main():
+        ...     client = AsyncDataEventsClient("token", transport=Emulator().transport())
+        ...     await client.create("invited-friend", user_id="314159")
+        ...     async for event in client.list(user_id="314159"):
+        ...         print(event.event_name)
+        >>> asyncio.run(main())
+        invited-friend
     """
 
     def __init__(
@@ -230,7 +254,7 @@ class AsyncEventList:
         self._limit = limit
 
     def __repr__(self) -> str:
-        """Says what to do with it, and not whose events it lists."""
+        """Says how to request the events; the contact is not shown."""
         return _shown(self, "async for", self._limit)
 
     def __aiter__(self) -> AsyncIterator[ListedEvent]:
@@ -238,15 +262,14 @@ class AsyncEventList:
         return _AsyncEvents(self.pages())
 
     async def first(self) -> ListedEvent | None:
-        """Returns the newest event, or None where there is none."""
+        """Returns the newest event, or None if there is none."""
         return await anext(aiter(self), None)
 
     def pages(self) -> AsyncIterator[Page]:
-        """Iterates over the pages.
+        """Iterates over the pages. Requesting one raises the errors of the client's ``list``.
 
         Raises:
-            PaginationError: The next page was listed before or cannot be told, or the pages do not
-                end.
+            PaginationError: The pages do not end, or the next one cannot be requested.
         """
         return _AsyncPages(self._fetch, _steps(self._start, self._limit))
 
@@ -542,16 +565,26 @@ def read_page(fields: dict[str, Any], most: int | None = None) -> Page:
 
 @frozen
 class EventSummary:
-    """A contact's events of one name.
+    """A contact's events of one name, counted. A field that the answer lacks is None.
 
     Attributes:
         name: What happened.
-        count: How many times, or None where the answer does not say.
-        first: When it happened first, an aware datetime in UTC, or None.
-        last: When it happened last, an aware datetime in UTC, or None.
-        description: What the event's name means, or None.
-        additional_properties: Fields that the API's description does not know, and those that
+        count: How often it happened.
+        first: When it first happened: an aware datetime in UTC.
+        last: When it last happened: an aware datetime in UTC.
+        description: The description of the event name.
+        additional_properties: Fields that the API's description does not contain, and fields that
             cannot be read, as received.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("invited-friend", user_id="314159", created_at="2026-01-31T12:00:00Z")
+        >>> client.create("invited-friend", user_id="314159", created_at="2026-02-28T12:00:00Z")
+        >>> [summary] = client.summary(user_id="314159")
+        >>> summary.name, summary.count, summary.last.isoformat()
+        ('invited-friend', 2, '2026-02-28T12:00:00+00:00')
     """
 
     name: str | None
@@ -564,16 +597,26 @@ class EventSummary:
 
 @frozen
 class ContactSummary:
-    """A contact's events, counted by name; iterating yields them.
+    """A contact's events, counted by name; an iterable of :class:`EventSummary`.
 
     Attributes:
-        events: One item for each event name of the contact, old events included.
-        user_id: Your own identifier of the contact, or None.
+        events: One item for each event name of the contact. Events that are older than 90 days
+            count, too.
+        user_id: Your own identifier for the contact, or None.
         email: The contact's e-mail address, or None.
-        intercom_user_id: Intercom's identifier of the contact, or None.
-        additional_properties: Fields that the API's description does not know, and those that
-            cannot be read, as received. Where some of the events are not objects, ``"events"`` is a
-            list of these.
+        intercom_user_id: Intercom's identifier for the contact, or None.
+        additional_properties: Fields that the API's description does not contain, and fields that
+            cannot be read, as received. Events that are not objects are listed in ``"events"``.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("invited-friend", user_id="314159")
+        >>> client.create("placed-order", user_id="314159")
+        >>> summary = client.summary(user_id="314159")
+        >>> len(summary), [event.name for event in summary]
+        (2, ['invited-friend', 'placed-order'])
     """
 
     events: tuple[EventSummary, ...]
