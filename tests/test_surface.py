@@ -327,14 +327,21 @@ def test_sync_and_async_have_the_same_verbs_and_arguments():
 
 
 def all_examples():
-    """The examples of all docstrings, and those of the comments above aliases and constants."""
+    """The examples of all docstrings, and those of the comments above aliases and constants.
+
+    They are to be copied: an example of a module has what the module defines, and imports the rest.
+    """
+    names = {}
     for module in public_modules():
-        yield from doctest.DocTestFinder().find(module)
+        defined = {*in_source(module.__name__)[0], *getattr(module, "__all__", ())}
+        found = {name: value for name, value in vars(module).items() if name in defined}
+        names[module.__name__] = found
+        yield from doctest.DocTestFinder().find(module, globs=found)
     parser = doctest.DocTestParser()
     for place, (doc, thing) in public_names().items():
         if not (inspect.isclass(thing) or inspect.isfunction(thing)):
-            module = importlib.import_module(place.rpartition(".")[0])
-            yield parser.get_doctest(doc, vars(module).copy(), place, module.__file__, 0)
+            defined = names.get(place.rpartition(".")[0], {})
+            yield parser.get_doctest(doc, defined, place, place, 0)
 
 
 def test_the_examples_in_docstrings_run():
@@ -343,3 +350,16 @@ def test_the_examples_in_docstrings_run():
 
     assert [test.name for test in tests if runner.run(test).failed] == []
     assert len(tests) > 100
+
+
+@pytest.mark.parametrize("fixture", ["intercom_emulator", "intercom_emulator_url"])
+def test_the_example_of_a_fixture_runs(fixture, request):
+    place = f"intercom_data_events.pytest_plugin.{fixture}"
+    namespace = {}
+    exec(inspect.cleandoc(examples(public_names()[place][0])), namespace)
+    (example,) = (value for name, value in namespace.items() if name.startswith("test_"))
+
+    assert fixture in inspect.signature(example).parameters
+    example(
+        **{name: request.getfixturevalue(name) for name in inspect.signature(example).parameters}
+    )

@@ -149,7 +149,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     @property
     def region(self) -> Region | None:
-        """The region of `base_url`: "us", "eu" or "au"; None if it is not an address of Intercom."""
+        """The region of `base_url`: "us", "eu" or "au", or None if it is not Intercom's."""
         return region_of(self.base_url)
 
     @property

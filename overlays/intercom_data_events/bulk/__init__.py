@@ -1,7 +1,7 @@
 """Sending many events: read lazily, several in flight at once, one outcome for each.
 
-A dispatcher decides what is sent when, and the shared worker pool sends it: from threads for the
-blocking client, from tasks for the async one.
+``client.create_many(…)`` returns the iterators of this module. A dispatcher decides what is sent
+when. The workers send it: threads for the blocking client, tasks for the async one.
 """
 
 from __future__ import annotations
@@ -86,18 +86,29 @@ class _Arrival:
 
 
 class Outcomes:
-    """The outcomes of many events, one for each, as they are known; a blocking iterator.
+    """The outcomes of many events, one for each, as soon as they are known; a blocking iterator.
 
-    The input is read in the thread that iterates, as far as is needed to keep the others busy;
-    events are sent from other threads, or from this one if no thread can be started. ``close()``,
-    or leaving a ``with`` block, begins nothing more and does not wait: requests in flight may still
-    arrive.
+    ``client.create_many(…)`` returns one. The thread that iterates reads the input, as far as is
+    needed to keep the workers busy. Other threads send the events, or this one if no thread can be
+    started. ``close()``, or leaving a ``with`` block, starts no more requests and does not wait:
+    requests in flight may still arrive.
 
     Raises:
-        APIStatusError: While iterating: several events in a row got a failure that every event
-            gets, such as that of a revoked token, a lapsed plan or a wrong address.
-        ConfigurationError: While iterating: a setting fails, such as a function that returns the
+        APIStatusError: While iterating: several events in a row got a failure that is not about the
+            event, such as that of a revoked token, a lapsed plan or a wrong address.
+        ConfigurationError: While iterating: a setting fails, such as the function that returns the
             access token.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient, Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> events = [Event("invited-friend", user_id=str(number)) for number in range(3)]
+        >>> outcomes = client.create_many(events)
+        >>> sorted((outcome.position, outcome.status) for outcome in outcomes)
+        [(0, 'accepted'), (1, 'accepted'), (2, 'accepted')]
+        >>> outcomes.counts.total
+        3
     """
 
     def __init__(
@@ -143,19 +154,19 @@ class Outcomes:
 
     @property
     def counts(self) -> Counts:
-        """How many events have which outcome so far, also those whose outcomes were not read."""
+        """The number of events with each outcome so far, including outcomes not yet read."""
         return self._dispatcher.counts
 
     def run(self) -> Counts:
-        """Sends all events that are left, and returns how many have which outcome.
+        """Sends all events that are left, and returns the number of events with each outcome.
 
-        Outcomes are counted and not kept, but for the first problems. Where this raises an error,
+        Outcomes are counted but not kept, except for the first problems. If this raises an error,
         ``counts`` says what was sent before it.
 
         Raises:
-            APIStatusError: Several events in a row got a failure that every event gets, such as
-                that of a revoked token, a lapsed plan or a wrong address.
-            ConfigurationError: A setting fails, such as a function that returns the access token.
+            APIStatusError: Several events in a row got a failure that is not about the event, such
+                as that of a revoked token, a lapsed plan or a wrong address.
+            ConfigurationError: A setting fails, such as the function that returns the access token.
 
         Example:
             >>> from intercom_data_events import DataEventsClient, Event
@@ -170,7 +181,7 @@ class Outcomes:
         return self.counts
 
     def __repr__(self) -> str:
-        """Shows what it does, and the counts, but no events."""
+        """Shows the state and the counts, but no events."""
         return _shown(self, self._dispatcher)
 
     def _read(self) -> None:
@@ -201,7 +212,7 @@ class Outcomes:
             waiting.remove(arrival.alarm)
 
     def close(self) -> None:
-        """Begins nothing more."""
+        """Starts no more requests. Requests in flight may still arrive."""
         # In a forked child, the threads are not there.
         if this_process() is self._process:
             self._dispatcher.close()
@@ -231,16 +242,30 @@ class Outcomes:
 
 
 class AsyncOutcomes:
-    """The outcomes of many events, one for each, as they are known; an async iterator.
+    """The outcomes of many events, one for each, as soon as they are known; an async iterator.
 
-    ``async with client.create_many(…) as outcomes`` also ends the requests in flight when
-    the block is left early; without it, they end after the last reference to the iterator is gone.
+    ``client.create_many(…)`` of an async client returns one. Leaving the block of
+    ``async with client.create_many(…) as outcomes`` early ends the requests in flight. Without it,
+    they end after the last reference to the iterator is gone.
 
     Raises:
-        APIStatusError: While iterating: several events in a row got a failure that every event
-            gets, such as that of a revoked token, a lapsed plan or a wrong address.
-        ConfigurationError: While iterating: a setting fails, such as a function that returns the
+        APIStatusError: While iterating: several events in a row got a failure that is not about the
+            event, such as that of a revoked token, a lapsed plan or a wrong address.
+        ConfigurationError: While iterating: a setting fails, such as the function that returns the
             access token.
+
+    Example:
+        >>> import asyncio
+        >>> from intercom_data_events import AsyncDataEventsClient, Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> async def main():
+        ...     client = AsyncDataEventsClient("token", transport=Emulator().transport())
+        ...     events = [Event("invited-friend", user_id="314159")]
+        ...     async with client.create_many(events) as outcomes:
+        ...         async for outcome in outcomes:
+        ...             print(outcome.position, outcome.status)
+        >>> asyncio.run(main())
+        0 accepted
     """
 
     def __init__(
@@ -280,18 +305,18 @@ class AsyncOutcomes:
 
     @property
     def counts(self) -> Counts:
-        """How many events have which outcome so far, also those whose outcomes were not read."""
+        """The number of events with each outcome so far, including outcomes not yet read."""
         return self._dispatcher.counts
 
     async def run(self) -> Counts:
-        """Sends all events that are left, and returns how many have which outcome.
+        """Sends all events that are left, and returns the number of events with each outcome.
 
-        The twin of :meth:`Outcomes.run`: ``await client.create_many(events).run()``.
+        It does what :meth:`Outcomes.run` does: ``await client.create_many(events).run()``.
 
         Raises:
-            APIStatusError: Several events in a row got a failure that every event gets, such as
-                that of a revoked token, a lapsed plan or a wrong address.
-            ConfigurationError: A setting fails, such as a function that returns the access token.
+            APIStatusError: Several events in a row got a failure that is not about the event, such
+                as that of a revoked token, a lapsed plan or a wrong address.
+            ConfigurationError: A setting fails, such as the function that returns the access token.
         """
         async with self:
             async for _ in self:
@@ -299,7 +324,7 @@ class AsyncOutcomes:
         return self.counts
 
     def __repr__(self) -> str:
-        """Shows what it does, and the counts, but no events."""
+        """Shows the state and the counts, but no events."""
         return _shown(self, self._dispatcher)
 
     async def aclose(self) -> None:
