@@ -331,17 +331,19 @@ def all_examples():
 
     They are to be copied: an example of a module has what the module defines, and imports the rest.
     """
-    names = {}
+    defined, found = {}, set()
     for module in public_modules():
-        defined = {*in_source(module.__name__)[0], *getattr(module, "__all__", ())}
-        found = {name: value for name, value in vars(module).items() if name in defined}
-        names[module.__name__] = found
-        yield from doctest.DocTestFinder().find(module, globs=found)
-    parser = doctest.DocTestParser()
-    for place, (doc, thing) in public_names().items():
-        if not (inspect.isclass(thing) or inspect.isfunction(thing)):
-            defined = names.get(place.rpartition(".")[0], {})
-            yield parser.get_doctest(doc, defined, place, place, 0)
+        names = {*in_source(module.__name__)[0], *getattr(module, "__all__", ())}
+        defined[module.__name__] = {
+            name: value for name, value in vars(module).items() if name in names
+        }
+        for test in doctest.DocTestFinder().find(module, globs=defined[module.__name__]):
+            found.add(test.name)
+            yield test
+    for place, (doc, _) in public_names().items():
+        if place not in found:
+            own = defined.get(place.rpartition(".")[0], {})
+            yield doctest.DocTestParser().get_doctest(doc, own, place, place, 0)
 
 
 def test_the_examples_in_docstrings_run():

@@ -369,11 +369,10 @@ class EventTask(_Task):
 
 @shared_task(bind=True, base=EventTask, name="intercom_data_events.send_event")
 def send_event(self: EventTask, event: _Queued) -> None:
-    """Sends an event. Call ``send_event.delay(event)`` to queue it.
+    """Sends an event. Call ``send_event.delay(event)`` to queue one.
 
-    Args:
-        event: An :class:`~intercom_data_events.Event`, or a mapping of its fields as the API names
-            them, with ``created_at``.
+    The event is an :class:`~intercom_data_events.Event`, or a mapping of its fields as the API
+    names them.
 
     Raises:
         IntercomError: The event is rejected. Without a queue, any failure raises it.
