@@ -272,7 +272,8 @@ class EventTask(_Task):
 
         Raises:
             Exception: The error itself, if there is no queue or no retry is left.
-            Reject: The event could not be queued again, so its message goes back to the queue.
+            celery.exceptions.Reject: The event could not be queued again, so its message goes back
+                to the queue.
         """
         if not self.is_queued:
             raise error
@@ -376,7 +377,7 @@ def send_event(self: EventTask, event: _Queued) -> None:
 
     Raises:
         IntercomError: The event is rejected. Without a queue, any failure raises it.
-        Retry: The event is queued again, for a later attempt.
+        celery.exceptions.Retry: The event is queued again, for a later attempt.
 
     Example:
         >>> from celery import Celery

@@ -355,7 +355,6 @@ class APIResponseError(IntercomError):
 
     Attributes:
         response: The answer, with its status, headers and body.
-        request_id: The id that Intercom's support asks for, or None.
 
     Example:
         >>> from intercom_data_events import DataEventsClient

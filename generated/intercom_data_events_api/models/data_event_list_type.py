@@ -1,5 +1,6 @@
 from typing import Literal
 
+#: The values that the API's description lists.
 DataEventListType = Literal["event.list"]
 
 DATA_EVENT_LIST_TYPE_VALUES: set[DataEventListType] = {

@@ -1,5 +1,6 @@
 from typing import Literal
 
+#: The values that the API's description lists.
 DataEventSummaryType = Literal["event.summary"]
 
 DATA_EVENT_SUMMARY_TYPE_VALUES: set[DataEventSummaryType] = {

@@ -1,5 +1,6 @@
 from typing import Literal
 
+#: The values that the API's description lists.
 IntercomVersion = Literal[
     "1.0",
     "1.1",

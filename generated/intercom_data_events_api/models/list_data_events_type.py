@@ -1,5 +1,6 @@
 from typing import Literal
 
+#: The values that the API's description lists.
 ListDataEventsType = Literal["user"]
 
 LIST_DATA_EVENTS_TYPE_VALUES: set[ListDataEventsType] = {
