@@ -1,6 +1,11 @@
 from typing import Literal
 
 #: The values that the API's description lists.
+#:
+#: Example:
+#:     >>> from typing import get_args
+#:     >>> 'event.list' in get_args(DataEventListType)
+#:     True
 DataEventListType = Literal["event.list"]
 
 DATA_EVENT_LIST_TYPE_VALUES: set[DataEventListType] = {

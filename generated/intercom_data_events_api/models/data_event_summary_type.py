@@ -1,6 +1,11 @@
 from typing import Literal
 
 #: The values that the API's description lists.
+#:
+#: Example:
+#:     >>> from typing import get_args
+#:     >>> 'event.summary' in get_args(DataEventSummaryType)
+#:     True
 DataEventSummaryType = Literal["event.summary"]
 
 DATA_EVENT_SUMMARY_TYPE_VALUES: set[DataEventSummaryType] = {

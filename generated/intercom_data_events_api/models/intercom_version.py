@@ -1,6 +1,11 @@
 from typing import Literal
 
 #: The values that the API's description lists.
+#:
+#: Example:
+#:     >>> from typing import get_args
+#:     >>> '2.9' in get_args(IntercomVersion)
+#:     True
 IntercomVersion = Literal[
     "1.0",
     "1.1",

@@ -1,6 +1,11 @@
 from typing import Literal
 
 #: The values that the API's description lists.
+#:
+#: Example:
+#:     >>> from typing import get_args
+#:     >>> 'user' in get_args(ListDataEventsType)
+#:     True
 ListDataEventsType = Literal["user"]
 
 LIST_DATA_EVENTS_TYPE_VALUES: set[ListDataEventsType] = {

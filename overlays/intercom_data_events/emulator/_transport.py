@@ -98,7 +98,7 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
             request: The request of httpx or httpx2. Its body may be an iterable.
 
         Raises:
-            TransportError: A fault is played that ends without an answer.
+            httpx.TransportError: A fault is played that ends without an answer.
         """
         request.read()
         course = self._course(request)
@@ -117,7 +117,7 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
             request: The request of httpx or httpx2. Its body may be an async iterable.
 
         Raises:
-            TransportError: A fault is played that ends without an answer.
+            httpx.TransportError: A fault is played that ends without an answer.
         """
         await request.aread()
         course = self._course(request)
