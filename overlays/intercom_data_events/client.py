@@ -145,6 +145,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
                 the event, such as that of a revoked token, a lapsed plan or a wrong address.
             ConfigurationError: While iterating: a setting fails, such as the function that returns
                 the access token.
+            RuntimeError: The client is closed.
 
         Example:
             >>> from intercom_data_events.emulator import Emulator
@@ -186,7 +187,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
         Args:
             user_id: Your own identifier for the contact. Pass exactly one of the three.
             email: The contact's e-mail address.
-            id: Intercom's identifier for the contact, the only one that a lead has.
+            id: Intercom's identifier for the contact, the only one that works for leads.
 
         Raises:
             IdentityError: None or several of them were passed.
@@ -311,6 +312,7 @@ class AsyncDataEventsClient(
                 the event, such as that of a revoked token, a lapsed plan or a wrong address.
             ConfigurationError: While iterating: a setting fails, such as the function that returns
                 the access token.
+            RuntimeError: The client is closed.
 
         Example:
             >>> import asyncio
@@ -338,7 +340,7 @@ class AsyncDataEventsClient(
         Args:
             user_id: Your own identifier for the contact. Pass exactly one of the three.
             email: The contact's e-mail address.
-            id: Intercom's identifier for the contact, the only one that a lead has.
+            id: Intercom's identifier for the contact, the only one that works for leads.
 
         Raises:
             IdentityError: None or several of them were passed.

@@ -76,9 +76,11 @@ def _create(
 
     Raises:
         InvalidInputError: The API would not accept an argument; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer; sending the event again is safe.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -108,22 +110,24 @@ def _list(
 ) -> Operation[Page]:
     """Lists this contact's events of the last 90 days, newest first.
 
-    Iterating requests one page after another; nothing is sent before that. Intercom documents that
-    events can be listed for 90 days.
+    Iterating requests one page after another; nothing is sent before that. The limit of 90 days is
+    documented by Intercom.
 
     Args:
         per_page: The number of events on a page; Intercom's default is 15.
-        since: The cursor ``page.since`` of an earlier listing, to list only newer events. A
-            `per_page` passed with a cursor must match it.
+        since: The cursor ``page.since`` of an earlier listing, to list only newer events. If
+            the cursor has a page size, `per_page` must be the same or left out.
         limit: The largest number of events to list. Pages beyond it are not requested.
 
     Raises:
         InvalidInputError: The API would not accept an argument; nothing was sent. All other errors
             are raised when a page is requested.
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: No attempt got an answer that can be read.
         PaginationError: The pages do not end, or the next one cannot be requested.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -141,9 +145,11 @@ def _summary(_contact: Identity, /) -> Operation[ContactSummary]:
     """Counts this contact's events by name, including those older than 90 days.
 
     Raises:
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: No attempt got an answer that can be read.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -175,9 +181,11 @@ def _create_summary(
     Raises:
         IdentityError: The contact is not bound by user_id; nothing was sent.
         InvalidInputError: The API would not accept an argument; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient

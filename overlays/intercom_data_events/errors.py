@@ -75,7 +75,7 @@ __all__ = [
     "UnprocessableEntityError",
 ]
 
-#: Replaces the access token where an answer or a message repeats it.
+#: Replaces the access token in answers and messages that repeat it.
 REMOVED = "[access token]"
 
 

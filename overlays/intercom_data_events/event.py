@@ -44,7 +44,7 @@ class Event:
             Intercom ignores case, and replaces ``.`` and ``$`` by ``-``.
         user_id: Your own identifier for the contact.
         email: The contact's e-mail address, if it identifies the contact.
-        id: Intercom's identifier for the contact, the only one that a lead has.
+        id: Intercom's identifier for the contact, the only one that works for leads.
         created_at: When it happened: an aware datetime, integer Unix seconds, or an ISO 8601 string
             with an offset. The default is now.
         metadata: Details, at most 10 keys; see :mod:`intercom_data_events.metadata`.

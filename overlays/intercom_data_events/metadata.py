@@ -73,7 +73,7 @@ def decimals_of(currency: str) -> int | None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns text and integers as exact ``str`` and ``int``, and all else as it is."""
+    """Returns strings and integers as exact ``str`` and ``int``; other values are unchanged."""
     if isinstance(value, str):
         return str.__str__(value)
     number = check.whole_number(value)
@@ -321,7 +321,7 @@ def is_supported(value: object) -> bool:
     try:
         return _supported("", value) is not None
     except MetadataError:
-        return True  # A rich link or an amount with something wrong in it.
+        return True  # An invalid rich link or amount.
 
 
 def to_seconds(key: str, value: object, name: str = "") -> int:
@@ -355,7 +355,7 @@ def to_seconds(key: str, value: object, name: str = "") -> int:
 _NUMBERS = {int, float}
 _DURATION = "is a duration; pass its seconds as a number"
 _MISSING = "is None, which the API does not support; leave the key out"
-# Why a value is refused: the reason of the first type that it has.
+# Why a value is rejected: the reason for the first type that it is an instance of.
 _REFUSALS: Mapping[Any, str] = {
     str: f"contains {check.SURROGATE}; remove it",
     bool: "is a bool, which the API does not support; send 1 or 'yes' instead",
@@ -403,11 +403,11 @@ def _encode(key: str, value: object) -> JSONValue:
 
 
 def _supported(key: str, value: object) -> JSONValue | None:
-    """Returns a value as JSON, or None where the API does not support it."""
+    """Returns a value as JSON, or None if the API does not support it."""
     if isinstance(value, str):
         text = check.plain_text(value)
         return text if text is None or not is_date(key) else to_seconds(key, text)
-    if type(value) not in _NUMBERS:  # Which need none of these checks.
+    if type(value) not in _NUMBERS:  # Numbers need none of these checks.
         if isinstance(value, datetime):
             is_missing = type(value).__name__ in _REFUSALS_BY_NAME
             return to_seconds(key, value) if is_date(key) and not is_missing else None
@@ -441,8 +441,8 @@ def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:
     return {"amount": value.amount, "currency": value.currency}
 
 
-# The constructors and their checks take as long as the rest of a listing, so an object that is as
-# described is made without them.
+# The constructors and their checks take as long as the rest of a listing, so an object that matches
+# the description is made without them.
 _new = object.__new__
 _set_url, _set_value = RichLink.url.__set__, RichLink.value.__set__  # type: ignore[attr-defined]
 _set_amount = MonetaryAmount.amount.__set__  # type: ignore[attr-defined]
@@ -450,7 +450,7 @@ _set_currency = MonetaryAmount.currency.__set__  # type: ignore[attr-defined]
 
 
 def _read_known(value: dict[Any, Any]) -> object:
-    """Returns an object of an answer as what its keys make it, or else as it is."""
+    """Returns an object of an answer as a rich link or a monetary amount if its keys fit."""
     if type(url := value.get("url")) is str:
         text = value.get("value")
         if type(text) is str and url.startswith(_SCHEMES) and url.isascii() and text.isascii():

@@ -29,10 +29,10 @@ __all__ = ["AsyncEventList", "ContactSummary", "EventList", "EventSummary", "Lis
 
 T = TypeVar("T")
 
-# The query of a page, None for the first one, and how many of its events are wanted, None for all.
+# The query of a page, or None for the first page; and the number of events wanted, or None for all.
 _Wanted: TypeAlias = tuple[str | None, int | None]
 
-# Pages without an event in succession, after which a listing is taken for one that never ends.
+# The number of consecutive pages without an event after which a listing counts as endless.
 _MOST_EMPTY = 100
 _IDENTITIES = {"user_id", "email", "intercom_user_id"}
 _EMAIL = re.compile(r"(email=)[^&#]*", re.IGNORECASE)
@@ -135,7 +135,7 @@ class ListedEvent:
             email=self.email,
             id=self.intercom_user_id,
             created_at=self.created_at,
-            # What is not an object is an error, instead of an event without it.
+            # Metadata that is not an object is an error, not an event without metadata.
             metadata=self.additional_properties.get("metadata", self.metadata),  # type: ignore[arg-type]
         )
 
@@ -319,16 +319,14 @@ class _AsyncEvents:
 
 
 def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | None, None]:
-    """Decides which page is next.
-
-    Yields the query of each page, None for the first one, and receives the page.
+    """Yields the query of each page, None for the first one, and receives the page.
 
     Args:
         start: The query of the first page.
-        left: How many events are wanted; None for all.
+        left: The number of events wanted; None for all.
 
     Raises:
-        PaginationError: The next page was listed before or cannot be told, or the pages do not end.
+        PaginationError: The pages do not end, or the next one cannot be requested.
     """
     seen = {_parameters(start)}
     query: str | None = None
@@ -378,17 +376,17 @@ def _parameters(query: str) -> frozenset[tuple[str, str]]:
 
 
 def query_since(since: object, given: Mapping[str, object]) -> str:
-    """Returns the query of a cursor, completed by what was given and it lacks.
+    """Returns the query of a cursor, with the given parameters that it lacks.
 
     Args:
         since: The cursor.
         given: Parameters of a listing: at most one identity, and the page size. An identity of
-            another kind than the cursor's is not compared, because Intercom's example of a cursor
-            has another kind than the query that it is from. Nor is the case of an e-mail address.
+            another kind than the cursor's is not compared, because the cursor in Intercom's example
+            has another kind than the query. The case of an e-mail address is not compared, either.
 
     Raises:
-        InvalidInputError: It is not a cursor, or it has another value than was given.
-        IdentityError: The same of an identity, or there is none.
+        InvalidInputError: `since` is not a cursor, or has another value than was given.
+        IdentityError: `since` has another identity than was given, or there is no identity.
     """
     query = _query(since)
     inside = dict(parse_qsl(query or ""))
@@ -415,15 +413,14 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
 
 
 def _without_email(address: object) -> object:
-    """Returns an address or a query as a message shows it, without a contact's e-mail address."""
+    """Returns an address or query for a message, without the contact's e-mail address."""
     return _EMAIL.sub(r"\1…", address) if isinstance(address, str) else address
 
 
 def _query(address: object) -> str | None:
     """Returns the query of an address in an answer, or of a cursor, which is only a query.
 
-    Returns:
-        It, percent-encoded, or None where there is none, or none that can be sent.
+    It is percent-encoded. None means that there is no query, or none that can be sent.
     """
     if not isinstance(address, str):
         return None
@@ -434,19 +431,19 @@ def _query(address: object) -> str | None:
         encoded = quote(query, safe=_QUERY_SAFE)
     except UnicodeEncodeError:  # It contains a lone surrogate.
         return None
-    is_whole = "://" in query.split("=")[0]  # It is an address without a query.
+    is_whole = "://" in query.split("=")[0]  # An address without a query.
     return None if is_whole or len(encoded) > _LONGEST_QUERY else encoded or None
 
 
-# Answers are read from their JSON, not from the generated models, for which one odd field would
-# make the whole listing unreadable. Each object is used up: what cannot be read is left in it.
+# Answers are read from their JSON, not with the generated models, because one unusual field would
+# make a whole listing unreadable. Fields are removed from each object as they are read, so fields
+# that cannot be read remain in it.
 
 
 def _take(fields: dict[str, Any], name: str, read: Callable[[object], T | None]) -> T | None:
-    """Takes a field out of an object, unless it cannot be read.
+    """Removes a field from an object and returns its value, or None.
 
-    Returns:
-        What was read; None where the field cannot be read, is missing, null or empty.
+    None means that the field is missing, null, empty or unreadable; an unreadable field stays.
     """
     return _read(fields, name, fields.pop(name, None), read)
 
@@ -454,7 +451,7 @@ def _take(fields: dict[str, Any], name: str, read: Callable[[object], T | None])
 def _read(
     fields: dict[str, Any], name: str, value: object, read: Callable[[object], T | None]
 ) -> T | None:
-    """Reads a field that was taken out of an object; puts back what cannot be read."""
+    """Reads a field that was removed from an object, and puts it back if it cannot be read."""
     found = None if value == "" else read(value)
     if found is None:
         _put_back(fields, name, value)
@@ -488,19 +485,19 @@ def _object(value: object) -> dict[str, Any] | None:
 
 
 def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Takes the events out of an answer, but for those that are not objects.
+    """Removes the events from an answer and yields them, except events that are not objects.
 
     Raises:
-        TypeError: They are not a list.
+        TypeError: The events are not a list.
     """
     events = fields.pop("events", None)
     if events is None:
         return
     if not isinstance(events, list):
-        # Without the value, which may be an event of a person.
+        # Without the value, which may be personal data.
         raise TypeError(f"its events must be a list, not of type {type(events).__name__}")
-    # Each is released as soon as it is read: otherwise the garbage collector visits all of them
-    # repeatedly, which takes as long as reading them.
+    # Each event is released as soon as it is read. Otherwise the garbage collector visits all of
+    # them repeatedly, which takes as long as reading them.
     events.reverse()
     while events:
         event = events.pop()
@@ -512,7 +509,7 @@ def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _listed_event(fields: dict[str, Any]) -> ListedEvent:
     """Reads an event."""
-    # Strings that are as described are read here: a call for each would take as long as all else.
+    # Strings that match the description are read here: a call for each would double the time.
     pop = fields.pop
     if type(name := pop("event_name", None)) is not str or not name:
         name = _read(fields, "event_name", name, _text)
@@ -549,8 +546,8 @@ def read_page(fields: dict[str, Any], most: int | None = None) -> Page:
     """Reads a page of a listing.
 
     Args:
-        fields: The answer's JSON, which is used up.
-        most: How many events the page has at most; None for all.
+        fields: The JSON of the answer; fields that are read are removed from it.
+        most: The largest number of events to read; None for all.
 
     Raises:
         TypeError: The events are not a list.
@@ -650,7 +647,7 @@ def read_summary(fields: dict[str, Any]) -> ContactSummary:
     """Reads a summary.
 
     Args:
-        fields: The answer's JSON, which is used up.
+        fields: The JSON of the answer; fields that are read are removed from it.
 
     Raises:
         TypeError: The events are not a list.

@@ -44,7 +44,7 @@ def create(
         user_id: Your own identifier for the contact. Pass at least one of `user_id`, `email` and
             `id`.
         email: The contact's e-mail address.
-        id: Intercom's identifier for the contact, the only one that a lead has.
+        id: Intercom's identifier for the contact, the only one that works for leads.
         created_at: When it happened: an aware datetime, integer Unix seconds, or an ISO 8601 string
             with an offset. The default is now.
         metadata: Details, at most 10 keys; see :mod:`intercom_data_events.metadata`.
@@ -53,9 +53,11 @@ def create(
 
     Raises:
         InvalidInputError: The API would not accept an argument; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer; sending the event again is safe.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -84,9 +86,11 @@ def send(event: Event) -> Operation[None]:
 
     Raises:
         InvalidInputError: `event` is not an :class:`Event`; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer; sending the event again is safe.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient, Event
@@ -125,26 +129,28 @@ def list_(
     """Lists a contact's events of the last 90 days, newest first.
 
     Iterating requests one page after another; nothing is sent before that.
-    ``with_raw_response.list`` requests and returns one page. Intercom documents that events can be
-    listed for 90 days.
+    ``with_raw_response.list`` requests and returns one page. The limit of 90 days is documented by
+    Intercom.
 
     Args:
         user_id: Your own identifier for the contact. Pass exactly one of `user_id`, `email` and
             `intercom_user_id`, or none with `since`.
         email: The contact's e-mail address.
-        intercom_user_id: Intercom's identifier for the contact, the only one that a lead has.
+        intercom_user_id: Intercom's identifier for the contact, the only one that works for leads.
         per_page: The number of events on a page; Intercom's default is 15.
-        since: The cursor ``page.since`` of an earlier listing, to list only newer events. An
-            identity or `per_page` passed with a cursor must match it.
+        since: The cursor ``page.since`` of an earlier listing, to list only newer events. If
+            the cursor has an identity or a page size, the arguments must be the same or left out.
         limit: The largest number of events to list. Pages beyond it are not requested.
 
     Raises:
         InvalidInputError: The API would not accept an argument; nothing was sent. All other errors
             are raised when a page is requested.
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: No attempt got an answer that can be read.
         PaginationError: The pages do not end, or the next one cannot be requested.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -168,7 +174,7 @@ def list_(
 
 
 def next_page(query: str, most: int | None) -> Operation[Page]:
-    """Lists the page at a query from an earlier answer, of which so many events are wanted."""
+    """Lists the page of a query from an earlier answer, with at most the given number of events."""
     return _query({}, _page_of(most), query=query)
 
 
@@ -192,13 +198,15 @@ def summary(
         user_id: Your own identifier for the contact. Pass exactly one of `user_id`, `email` and
             `intercom_user_id`.
         email: The contact's e-mail address.
-        intercom_user_id: Intercom's identifier for the contact, the only one that a lead has.
+        intercom_user_id: Intercom's identifier for the contact, the only one that works for leads.
 
     Raises:
         IdentityError: None or several of them were passed; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: No attempt got an answer that can be read.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -232,9 +240,11 @@ def create_summary(
 
     Raises:
         InvalidInputError: The API would not accept an argument; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
         InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
 
     Example:
         >>> from intercom_data_events import DataEventsClient

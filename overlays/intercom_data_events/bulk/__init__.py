@@ -51,16 +51,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncOutcomes", "Counts", "EventLike", "Outcome", "Outcomes"]
 
-#: Requests at once, at most. A thread or a connection each.
+#: The largest number of requests in flight. Each needs a thread or a connection.
 CONCURRENCY = 100
-# Seconds for which an async client's input is read before what was begun gets its turn.
+# Seconds for which an async client reads its input before requests in flight get a turn.
 _TURN = 0.001
 
 
 async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]:
-    """Yields what would become of events, as far as is known without sending any.
+    """Yields the outcome that each event would have, as far as that is known without sending it.
 
-    "accepted" means that it would be sent.
+    "accepted" means that the event would be sent.
     """
     scheduler = Scheduler(Concurrency(1))
     async for item in events:
@@ -73,7 +73,7 @@ async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]
 
 @frozen
 class _Arrival:
-    """What a thread that iterates waits for."""
+    """Wakes a thread that iterates, when it has something to do."""
 
     _dispatcher: BulkDispatcher
     _reading: threading.Lock
@@ -81,7 +81,7 @@ class _Arrival:
 
     @property
     def is_set(self) -> bool:
-        """Whether it has something to do; if another thread reads the input, it need not."""
+        """Whether there is something to do; reading is not, if another thread does it."""
         return self._dispatcher.has_news(reads=not self._reading.locked())
 
 
@@ -124,7 +124,7 @@ class Outcomes:
         _check_events(events, Iterable)
         self._events = iter(events)
         self._process = this_process()
-        # Only tried: one thread reads, and others that iterate wait for outcomes.
+        # Never waited for: one thread reads, and other threads that iterate wait for outcomes.
         self._reading = threading.Lock()
         self._dispatcher = BulkDispatcher(most, Rate(rate, pool.clock))
         self._workers = ThreadWorkers(self._dispatcher, pool, settings, "create_many")
@@ -135,7 +135,7 @@ class Outcomes:
         return self
 
     def __next__(self) -> Outcome:
-        """Returns the next outcome, reading and sending what that takes."""
+        """Returns the next outcome; reads and sends as many events as that takes."""
         if this_process() is not self._process:
             raise ConfigurationError(
                 "create_many was called before the process forked: its threads stayed there, so "
@@ -192,7 +192,7 @@ class Outcomes:
         except StopIteration:
             dispatcher.end_input()
         except BaseException as error:
-            # Of the input's own; what was read before it keeps its outcomes.
+            # The input raised it; events that were read before keep their outcomes.
             dispatcher.end_input(error)
             if not isinstance(error, Exception):
                 raise
@@ -202,18 +202,18 @@ class Outcomes:
             self._workers.wake()
 
     def _wait(self) -> None:
-        """Waits for a while, and sends here if no thread can be started."""
+        """Waits for something to do, and sends in this thread if no other can be started."""
         arrival = _Arrival(self._dispatcher, self._reading)
         waiting = self._dispatcher.waiting
         waiting.append(arrival.alarm)
         if not arrival.is_set:
             self._workers.assist(math.inf, arrival)
-        with suppress(ValueError, IndexError):  # It was set, or others are.
+        with suppress(ValueError, IndexError):  # The dispatcher has removed it.
             waiting.remove(arrival.alarm)
 
     def close(self) -> None:
         """Starts no more requests. Requests in flight may still arrive."""
-        # In a forked child, the threads are not there.
+        # A forked child does not have the threads.
         if this_process() is self._process:
             self._dispatcher.close()
             if self._dispatcher.has_begun:
@@ -233,8 +233,8 @@ class Outcomes:
         self.close()
 
     def __del__(self) -> None:
-        """Closes it, if the caller left the loop; warns if the caller forgot the loop."""
-        with suppress(AttributeError):  # It was refused as it was made.
+        """Closes the iterator if the caller left the loop; warns if there was no loop."""
+        with suppress(AttributeError):  # The constructor failed.
             was_used = self._dispatcher.was_used
             self.close()
             if not was_used and this_process() is self._process:
@@ -345,8 +345,8 @@ class AsyncOutcomes:
         await self.aclose()
 
     def __del__(self) -> None:
-        """Ends the requests in flight, if the caller left the loop; warns if it forgot the loop."""
-        with suppress(AttributeError):  # It was refused as it was made.
+        """Ends the requests in flight if the caller left the loop; warns if there was no loop."""
+        with suppress(AttributeError):  # The constructor failed.
             self._sending.abandon()
             if not self._dispatcher.was_used and this_process() is self._process:
                 _warn_of_unused(self)
@@ -354,9 +354,9 @@ class AsyncOutcomes:
 
 @define(eq=False)
 class _Sending:
-    """Sends what a dispatcher hands out, and reads the input, in tasks.
+    """Reads the input, and sends the events that a dispatcher hands out, in tasks.
 
-    They keep nothing of the iterator, so that the collector finds it once the caller left the loop.
+    The tasks hold no reference to the iterator, so that it can be collected after the loop.
     """
 
     _events: Iterable[EventLike] | AsyncIterable[EventLike]
@@ -366,35 +366,35 @@ class _Sending:
     _dispatcher: BulkDispatcher
     _workers: TaskWorkers[QueuedEvent] | None = field(default=None, init=False)
     host: Host | None = field(default=None, init=False)
-    # When the reader last gave other tasks their turn.
+    # When the reader last gave other tasks a turn.
     _turn: float = field(default=-math.inf, init=False)
 
     def begin(self) -> None:
-        """Starts to send."""
+        """Starts sending."""
         from intercom_data_events._dispatch.tasks import Host
 
         self.host = Host(self._run, copy_context(), self._dispatcher.end)
 
     async def aclose(self) -> None:
-        """Ends everything, and waits for it."""
+        """Ends all tasks, and waits until they have ended."""
         self.cancel()
         if self.host is not None:
             import anyio
 
-            # Also while the caller is being cancelled: it takes no longer than that.
+            # Also while the caller is being cancelled: the tasks end just as fast.
             with anyio.CancelScope(shield=True):
                 await self.host.ended()
         self._dispatcher.close()
 
     def abandon(self) -> None:
-        """Has everything end, from whatever thread the collector runs in."""
+        """Ends all tasks, from the thread that the garbage collector runs in."""
         self._dispatcher.stop()
         if self.host is not None:
             with suppress(RuntimeError):  # The event loop has ended.
                 self.host.call_soon(self.cancel)
 
     def cancel(self) -> None:
-        """Ends everything, without waiting for it."""
+        """Ends all tasks, without waiting for them."""
         self._dispatcher.stop()
         if self._workers is not None:
             self._workers.group.cancel_scope.cancel()
@@ -411,7 +411,7 @@ class _Sending:
             self._dispatcher.stop(error)
 
     async def _read(self, workers: TaskWorkers[QueuedEvent]) -> None:
-        """Reads the input, as far as is needed to keep all busy."""
+        """Reads the input, as far as is needed to keep all workers busy."""
         import anyio
 
         events = self._events
@@ -423,9 +423,9 @@ class _Sending:
                 for item in events:
                     await self._put(item, workers)
         except GeneratorExit:
-            raise  # Forgotten by an event loop that has ended.
+            raise  # The event loop has ended.
         except BaseException as error:
-            # An error of the input goes to the caller; it can be a cancellation of its own, too.
+            # An error of the input goes to the caller, even if it is a cancellation.
             if isinstance(error, anyio.get_cancelled_exc_class()) and (
                 running_trio() or workers.group.cancel_scope.cancel_called
             ):
@@ -441,7 +441,7 @@ class _Sending:
                     await events.aclose()
 
     async def _put(self, item: EventLike, workers: TaskWorkers[QueuedEvent]) -> None:
-        """Takes in an event of the input, and waits until another one is wanted."""
+        """Passes an event to the dispatcher, and waits until it wants another one."""
         import anyio
         import anyio.lowlevel
 
@@ -451,7 +451,7 @@ class _Sending:
             before = dispatcher.in_flight
             workers.step()
             if dispatcher.in_flight > before and anyio.current_time() > self._turn + _TURN:
-                # What was begun gets its turn, also where the input is slow.
+                # The new request gets a turn, even if the input is slow.
                 await anyio.lowlevel.checkpoint()
                 self._turn = anyio.current_time()
         while not dispatcher.wants_input:
@@ -466,9 +466,10 @@ def _shown(outcomes: object, dispatcher: BulkDispatcher) -> str:
 
 
 def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
-    """Warns of a forgotten loop as Python does of a forgotten await, also as the program ends."""
+    """Warns about a missing loop, as Python warns about a missing await."""
     said = "create_many(...) was never iterated: no event was sent"
-    # Where the last reference went, mostly the very line; tracemalloc knows where it was made.
+    # The level is the line that dropped the last reference, mostly the call itself. With
+    # tracemalloc, the warning also shows where the object was made.
     warnings.warn(said, RuntimeWarning, stacklevel=3, source=outcomes)
 
 

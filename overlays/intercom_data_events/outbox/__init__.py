@@ -44,7 +44,7 @@ _STATUS = (
     "count(*) FILTER (WHERE owner IS NULL AND held_until > :now), "
     f"{_rows.number('min(tracked_at)')} FROM events"
 )
-# In a file that another program has written to, columns may be NULL all the same.
+# Columns may be NULL if another program has written to the file.
 _REVIVE = (
     "INSERT INTO events (event, tracked_at) "
     "SELECT coalesce(event, ''), coalesce(tracked_at, 0) FROM dead WHERE id = ?"
@@ -271,14 +271,14 @@ class Outbox:
         """
         file = self._file
         with file.beside(file.patience) as connection, file.using(file.main):
-            # A copy of a large file would fill the memory.
+            # A copy of a large file would not fit in memory.
             connection.execute("PRAGMA temp_store = FILE")
             self._empty_log(connection)
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             try:
                 in_turn(connection, "VACUUM", file.patience)
             finally:
-                # Also where the disk was full: the log may have filled it.
+                # Also after the disk was full: the log may have filled it.
                 self._empty_log(connection)
         return self.status().size
 
@@ -314,19 +314,19 @@ class Outbox:
             with self._file.using(self._file.main) as connection, transaction(connection):
                 for number in some:
                     changed = [connection.execute(each, (number,)).rowcount for each in statements]
-                    # The last statement deletes it, and so tells whether it was there.
+                    # The last statement deletes the letter; its count tells whether it existed.
                     found += changed[-1]
         return found
 
     def _all_dead(self) -> Iterator[int]:
-        """Yields the numbers of the present dead letters, not of later ones."""
+        """Yields the ids of the present dead letters, not of later ones."""
         with self._file.using(self._file.main) as connection:
             last = one(connection, "SELECT coalesce(max(id), 0) FROM dead")
         numbers = (row[0] for row in self._each("SELECT id FROM dead WHERE id > ? ORDER BY id"))
         return takewhile(lambda number: number <= last, numbers)
 
     def _each(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """Yields rows by their first column, some at a time, so that no statement takes long."""
+        """Yields rows by their first column, in parts, so that no statement takes long."""
         last: float = _rows.BEGIN
         while True:
             with self._file.using(self._file.main) as connection:

@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncTracker", "BeforeSend", "Counters", "Tracker", "WhenFull"]
 
-# Seconds that `on_error` may take at the exit after the time for closing, where it exits itself.
+# Seconds that `on_error` may take at the exit after `close_timeout`, if it raises SystemExit.
 _GRACE = 5.0
 
 
 def _made_anew(
     kind: type[Any], client_kind: type[Any], state: dict[str, object], options: dict[str, Any]
 ) -> Any:
-    """Makes a tracker of a pickle, with a client of its own, which it closes."""
+    """Makes a tracker from a pickle, with a new client, which the tracker closes."""
     client = object.__new__(client_kind)
     client.__setstate__(state)
     tracker = kind(client, **options)
@@ -62,7 +62,7 @@ class _Tracker:
     _options: Options
 
     def __repr__(self) -> str:
-        """Shows the client, without its token, and the outbox; `counters` says the rest."""
+        """Shows the client, without its token, and the outbox."""
         if not hasattr(self, "_options"):
             return f"{type(self).__name__}(…)"  # A traceback shows one that could not be made.
         return f"{type(self).__name__}({self._options.client!r}, outbox={self._options.outbox!r})"
@@ -76,15 +76,16 @@ class _Tracker:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Returns what a pickle contains: the settings, but neither the token nor events.
+        """Returns the content of a pickle: the settings, but neither the token nor events.
 
         Raises:
-            TypeError: The client or the tracker has what cannot be pickled, such as a transport.
+            TypeError: The client or the tracker holds an object that cannot be pickled, such as a
+                transport.
         """
         return _made_anew, (type(self), *self._options.pickled())
 
     def _prepared(self, owner: Owner | AsyncOwner, event: Event, excess: bool) -> Event | None:
-        """Returns the event to track, or None if it is not to be tracked."""
+        """Returns the event to track, or None if it is dropped."""
         if not owner.accepts():
             return None
         prepared, error = self._options.preparation.prepare(event, drop_excess_metadata=excess)
@@ -100,8 +101,8 @@ class Tracker(_Tracker):
     tracked, on its own connections and threads. As the interpreter exits, queued events are sent
     within `close_timeout`. The tracker does not close the client; close the tracker first.
 
-    Events are sent in the order in which they were tracked. After an outage, events of the last
-    minute are sent three of four times, and the event that has waited longest every fourth time.
+    Events are sent first come, first served. After an outage, three of four are from the last
+    minute, and every fourth is the one that has waited longest.
 
     A copy of a tracker is the same tracker. A pickle holds its settings, but neither the access
     token nor events; the token is read from the environment again.
@@ -171,7 +172,7 @@ class Tracker(_Tracker):
     ) -> None:
         if not isinstance(client, DataEventsClient):
             kind = type(client).__name__
-            del client  # It may be the access token.
+            del client  # The caller may have passed the access token.
             raise ConfigurationError(f"client must be a DataEventsClient, not a {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
@@ -182,11 +183,11 @@ class Tracker(_Tracker):
         reason = "a Tracker does not await it; pass a plain function, or use an AsyncTracker"
         check_blocking("on_error", on_error, reason)
         self._closed = False
-        # What another process has is left to it. None if it was closed before it had one.
+        # Each process has its own owner. None means that the tracker was closed before it had one.
         self._owners: PerProcess[Owner | None] = PerProcess()
         self._stop_metrics = self._options.observe(self._count)
         if outbox is not None:
-            self._owner()  # So what is wrong with it is known now, and what it holds is sent.
+            self._owner()  # Raises the errors of the outbox now, and sends its events.
         _exits.at_exit(self._end)
 
     def track(
@@ -209,7 +210,7 @@ class Tracker(_Tracker):
             user_id: Your own identifier for the contact. Pass at least one of `user_id`, `email`
                 and `id`.
             email: The contact's e-mail address.
-            id: Intercom's identifier for the contact, the only one that a lead has.
+            id: Intercom's identifier for the contact, the only one that works for leads.
             created_at: When it happened: an aware datetime, integer Unix seconds, or an ISO 8601
                 string with an offset. The default is now.
             metadata: Details, at most 10 keys; see :mod:`intercom_data_events.metadata`.
@@ -298,11 +299,11 @@ class Tracker(_Tracker):
         """
         seconds = self._options.closing_seconds(timeout)
         self._closed = True
-        # In this step, so that a first `track` that is slow does not begin one that stays open.
+        # One step, so that a slow first `track` does not start an owner that stays open.
         owner = self._owners.setdefault(None)
         done = owner is None or owner.close(seconds)
         if owner is None or owner.has_stopped:
-            if ROLE.get() != "reporting":  # Else the process's end waits for the other calls.
+            if ROLE.get() != "reporting":  # Otherwise the exit waits for the other calls.
                 _exits.cancel(self._end)
             self._stop_metrics()
             if self._options.owns_client:
@@ -336,7 +337,7 @@ class Tracker(_Tracker):
         return self.counters
 
     def _end(self) -> None:
-        """Closes as the process ends, also where a signal handler or `on_error` exits meanwhile."""
+        """Closes as the process ends, even if a signal handler or `on_error` exits meanwhile."""
         ends = SYSTEM.monotonic() + self._options.close_timeout
         while (left := ends - SYSTEM.monotonic()) > -_GRACE:
             try:
@@ -344,7 +345,7 @@ class Tracker(_Tracker):
             except SystemExit:
                 continue  # The process is ending already.
             except BaseException:
-                self.close(0)  # What is left is told at least.
+                self.close(0)  # Reports the events that are left.
                 raise
             return
 
@@ -355,7 +356,7 @@ class Tracker(_Tracker):
         if self._closed:
             raise RuntimeError("the tracker is closed; make a new one")
         begun = self._options.owner(Owner, self._options.open())
-        _exits.at_exit(self._end)  # Of this process, if it was forked from another one.
+        _exits.at_exit(self._end)  # At the exit of this process, which may be a fork.
         # A signal handler, a finalizer or another thread may have been faster.
         owner = self._owners.setdefault(begun)
         if owner is begun:
@@ -415,7 +416,7 @@ class AsyncTracker(_Tracker):
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
             kind = type(client).__name__
-            del client  # It may be the access token.
+            del client  # The caller may have passed the access token.
             raise ConfigurationError(f"client must be an AsyncDataEventsClient, not a {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
@@ -520,13 +521,13 @@ class AsyncTracker(_Tracker):
         opened: list[Queue] = []
 
         def open_() -> None:
-            # Another process that writes is waited for elsewhere, while the event loop goes on.
+            # The owner waits for other processes that write, without blocking the event loop.
             opened.append(self._options.open(patience=0))
 
         if self._options.outbox is None:
             open_()
         else:
-            # It has to be known, to be closed.
+            # Not cancelled: a queue that was opened must be closed.
             with anyio.CancelScope(shield=True):
                 try:
                     await anyio.to_thread.run_sync(open_)
