@@ -21,7 +21,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "lint", "typecheck", "drift", "demo"]
+nox.options.sessions = ["tests", "lint", "typecheck", "drift", "docs", "demo"]
 nox.options.error_on_external_run = True
 # uv, where nox finds it, installs in a tenth of pip's time.
 nox.options.default_venv_backend = "uv|virtualenv"

@@ -68,6 +68,7 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-bases", hide_private_bases)
     app.connect("missing-reference", find_name)
     app.connect("doctree-read", check_indentation)
+    app.connect("doctree-read", link_names)
     app.connect("env-check-consistency", check_names)
     app.connect("build-finished", write_index)
 
@@ -103,13 +104,24 @@ def hide_private_bases(
     bases[:] = [base for base in bases if not names.is_private(base)]
 
 
+def link_names(app: Sphinx, document: nodes.document) -> None:
+    """Links the public names in the code of a sentence, also in the guides."""
+    for code in list(document.findall(nodes.literal)):
+        target = code.astext().removesuffix("()")
+        is_linked = isinstance(code.parent, nodes.reference | pending_xref)
+        if target.split(".")[0] in HOMES and not is_linked:
+            options = {"refdomain": "py", "reftype": "obj", "reftarget": target}
+            link = pending_xref("", code.deepcopy(), refdoc=app.env.docname, **options)
+            code.replace_self(link)
+
+
 def find_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Element | None:
     """Finds a public name by itself, or at another path than that of its page.
 
-    A name in a signature, a base, and one in single backticks may have no page; a role and what a
-    function raises must have one, unless they belong to another package.
+    Of a public name, every member that a text names must exist. So must what a role or a Raises
+    section names, unless it belongs to another package. All other types and code are shown as text.
     """
     if node.get("refdomain") != "py":
         return None
@@ -132,8 +144,12 @@ def check_names(_app: Sphinx, env: BuildEnvironment) -> None:
     """Fails where a public name, or a member of a public class, has no documentation."""
     expected = {path for name in NAMES.values() for path in (name.path, *names.members(name))}
     found = set(env.domains.python_domain.objects)
-    # A page has a name without a docstring, too.
-    found -= {name.path for name in NAMES.values() if not name.value.__doc__}
+    # A page has a class without a docstring, too; `setup` has looked at the comments of data.
+    found -= {
+        name.path
+        for name in NAMES.values()
+        if names.kind(name) != "data" and not name.value.__doc__
+    }
     for path in sorted(expected - found):
         log.warning("%s has no docstring", path)
 
