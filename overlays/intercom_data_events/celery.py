@@ -370,7 +370,7 @@ class EventTask(_Task):
 
 @shared_task(bind=True, base=EventTask, name="intercom_data_events.send_event")
 def send_event(self: EventTask, event: _Queued) -> None:
-    """Sends an event. Call ``send_event.delay(event)`` to queue one.
+    """A task that sends an event. Its method ``delay`` queues one.
 
     The event is an :class:`~intercom_data_events.Event`, or a mapping of its fields as the API
     names them.
