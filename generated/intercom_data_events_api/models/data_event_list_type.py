@@ -4,8 +4,7 @@ from typing import Literal
 #:
 #: Example:
 #:     >>> from typing import get_args
-#:     >>> 'event.list' in get_args(DataEventListType)
-#:     True
+#:     >>> values = get_args(DataEventListType)  # All of them, as a tuple.
 DataEventListType = Literal["event.list"]
 
 DATA_EVENT_LIST_TYPE_VALUES: set[DataEventListType] = {

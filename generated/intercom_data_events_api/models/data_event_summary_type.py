@@ -4,8 +4,7 @@ from typing import Literal
 #:
 #: Example:
 #:     >>> from typing import get_args
-#:     >>> 'event.summary' in get_args(DataEventSummaryType)
-#:     True
+#:     >>> values = get_args(DataEventSummaryType)  # All of them, as a tuple.
 DataEventSummaryType = Literal["event.summary"]
 
 DATA_EVENT_SUMMARY_TYPE_VALUES: set[DataEventSummaryType] = {

@@ -4,8 +4,7 @@ from typing import Literal
 #:
 #: Example:
 #:     >>> from typing import get_args
-#:     >>> '2.9' in get_args(IntercomVersion)
-#:     True
+#:     >>> values = get_args(IntercomVersion)  # All of them, as a tuple.
 IntercomVersion = Literal[
     "1.0",
     "1.1",

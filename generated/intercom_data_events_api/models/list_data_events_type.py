@@ -4,8 +4,7 @@ from typing import Literal
 #:
 #: Example:
 #:     >>> from typing import get_args
-#:     >>> 'user' in get_args(ListDataEventsType)
-#:     True
+#:     >>> values = get_args(ListDataEventsType)  # All of them, as a tuple.
 ListDataEventsType = Literal["user"]
 
 LIST_DATA_EVENTS_TYPE_VALUES: set[ListDataEventsType] = {
