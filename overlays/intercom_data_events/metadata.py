@@ -3,7 +3,7 @@
 The API's types, and the Python type of each:
 
 =============== ============================================= ==================================
-API             on the wire                                   in Python
+API             On the wire                                   In Python
 =============== ============================================= ==================================
 String          a string                                      ``str``
 Number          a number                                      ``int``, ``float``
@@ -14,15 +14,15 @@ Rich Link       ``{"url": …, "value": …}``                    :class:`RichLi
 Monetary Amount ``{"amount": …, "currency": …}``              :class:`MonetaryAmount`
 =============== ============================================= ==================================
 
-Below a key that ends in _date or _at, Intercom reads every value as a time. So such a key must have
-one: a time in digits or as ISO 8601 with an offset is converted to Unix seconds, and other text is
-an error; give it a key with another ending.
+Intercom reads every value of a key that ends in _date or _at as a time, so the value must be one.
+Digits, and ISO 8601 strings with an offset, are converted to Unix seconds; other strings are
+errors. Rename the key if the value is not a time.
 
-Values of other types are converted where the number or the text is exactly the same, and are errors
-otherwise: numbers of numpy, ``Decimal`` and ``Fraction`` are numbers if an integer of 64 bits or a
-float reads back as them, and members of ``IntEnum`` and ``StrEnum`` are what they stand for. Errors
-are bools, also numpy's, missing values such as ``pandas.NA``, datetimes without a time zone such as
-``numpy.datetime64``, and everything else, such as ``UUID``, ``bytes`` or ``timedelta``.
+Values of other types are converted if the number or string stays exactly the same, otherwise they
+are errors. Numbers of numpy, ``Decimal`` and ``Fraction`` are accepted if an integer of 64 bits or
+a float equals them; members of ``IntEnum`` and ``StrEnum`` are sent as their values. Errors are
+bools, also those of numpy; missing values such as ``pandas.NA``; datetimes without a time zone,
+such as ``numpy.datetime64``; and all other types, such as ``UUID``, ``bytes`` and ``timedelta``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from intercom_data_events.errors import MetadataError, TimestampError
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+__all__ = ["Metadata", "MetadataValue", "MonetaryAmount", "RichLink"]
 
 #: How many keys of an event Intercom keeps: the first ones, in the order in which they are sent.
 MAX_KEYS = 10
@@ -65,13 +67,13 @@ _DECIMALS = {
 
 
 def decimals_of(currency: str) -> int | None:
-    """Returns how many decimals ISO 4217 gives a currency; None for one that it does not list."""
+    """Returns the number of decimals of a currency in ISO 4217; None if it is not listed there."""
     code = currency.lower()
     return next((number for number, codes in _DECIMALS.items() if code in codes.split()), None)
 
 
 def _plain(value: Any) -> Any:
-    """Returns text and integers as exact ``str`` and ``int``, and all else as it is."""
+    """Returns strings and integers as exact ``str`` and ``int``; other values are unchanged."""
     if isinstance(value, str):
         return str.__str__(value)
     number = check.whole_number(value)
@@ -108,11 +110,11 @@ def _check_currency(_: object, __: object, currency: str) -> None:
 
 @frozen
 class RichLink:
-    """A link with the words to show for it.
+    """A link and the text to show for it.
 
     Attributes:
         url: An http or https address.
-        value: The words to show.
+        value: The text of the link.
 
     Raises:
         MetadataError: `url` is not an http or https address, or `value` is not a string.
@@ -128,19 +130,28 @@ class RichLink:
 
 @frozen
 class MonetaryAmount:
-    """An amount of money in minor currency units: ``MonetaryAmount(2999, "usd")`` is 29.99 dollars.
+    """An amount of money in minor currency units.
 
-    The documentation says "a positive integer representing the amount in cents", and does not
-    mention currencies without cents. By ISO 4217, the minor unit of the yen is the yen itself (2999
-    is 2,999 yen), and that of the Kuwaiti dinar is one thousandth. Whether Intercom nevertheless
-    divides such amounts by 100 is not documented. Zero is accepted: a free order has a price, too.
+    Intercom documents "a positive integer representing the amount in cents", and does not mention
+    currencies without cents. In ISO 4217, the minor unit of the yen is the yen itself (2999 is
+    2,999 yen), and that of the Kuwaiti dinar is one thousandth. It is not documented whether
+    Intercom divides such amounts by 100 nevertheless. Zero is accepted: a free order has a price,
+    too.
 
     Attributes:
-        amount: An integer of minor currency units, 0 or more.
-        currency: Three letters as in ISO 4217, in upper or lower case.
+        amount: An integer of minor currency units, such as cents, at least 0.
+        currency: A currency code of three letters (ISO 4217), in upper or lower case.
 
     Raises:
         MetadataError: `amount` is not such an integer, or `currency` is not three letters.
+
+    Example:
+        29.99 dollars:
+
+        >>> from intercom_data_events import Event
+        >>> price = MonetaryAmount(2999, "usd")
+        >>> Event("placed-order", user_id="314159", metadata={"price": price}).to_dict()["metadata"]
+        {'price': {'amount': 2999, 'currency': 'usd'}}
     """
 
     amount: int = field(converter=_plain, validator=_check_amount)
@@ -151,9 +162,10 @@ class MonetaryAmount:
         """Makes an amount from major units, without rounding.
 
         Args:
-            amount: Major currency units, such as dollars. Floats are rejected: 0.1 is not exactly
-                one tenth.
-            currency: Three letters as in ISO 4217, which defines the number of decimals.
+            amount: Major currency units, such as dollars. Floats are errors, because 0.1 is not
+                exactly one tenth.
+            currency: A currency code of three letters. ISO 4217 gives the number of decimals; a
+                code that it does not list has 2.
 
         Raises:
             MetadataError: `amount` is a float or not a number, or has more decimals than the
@@ -191,9 +203,29 @@ class MonetaryAmount:
         return cls(whole, currency)
 
 
-#: The Python values of an event's metadata.
+#: A value of an event's metadata, as :attr:`Event.metadata` holds it.
+#:
+#: Example:
+#:     >>> from intercom_data_events import Event
+#:     >>> event = Event("paid", user_id="314159", metadata={"due_date": "2026-01-31T12:00:00Z"})
+#:     >>> event.metadata["due_date"].isoformat()
+#:     '2026-01-31T12:00:00+00:00'
 MetadataValue: TypeAlias = str | int | float | datetime | RichLink | MonetaryAmount
-#: What a caller can pass as metadata: a rich link or a monetary amount may also be its JSON.
+
+#: The metadata that a caller can pass: at most 10 keys. A rich link or a monetary amount can also
+#: be passed as its JSON.
+#:
+#: Example:
+#:     >>> from intercom_data_events import Event
+#:     >>> order = {
+#:     ...     "plan": "pro",
+#:     ...     "seats": 3,
+#:     ...     "due_date": "2026-01-31T12:00:00Z",
+#:     ...     "order": RichLink(url="https://example.org/orders/3434", value="3434"),
+#:     ...     "price": {"amount": 2999, "currency": "usd"},
+#:     ... }
+#:     >>> Event("placed-order", user_id="314159", metadata=order).metadata["price"]
+#:     MonetaryAmount(amount=2999, currency='usd')
 Metadata: TypeAlias = Mapping[str, "MetadataValue | Mapping[str, str | int]"]
 #: The JSON of a value.
 JSONValue: TypeAlias = str | int | float | dict[str, str | int]
@@ -205,7 +237,7 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
     Raises:
         MetadataError: There are more than 10 keys, or an empty key, or the API does not support a
             value: a nested object, a list, None, a bool, NaN, a datetime whose key does not end in
-            _date or _at, or what is not a time below a key that does. The message names the key and
+            _date or _at, or another value than a time whose key does. The message names the key and
             the remedy.
 
     Example:
@@ -243,9 +275,9 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
 def decode(metadata: Mapping[str, object]) -> dict[str, object]:
     """Returns metadata from the API as Python values.
 
-    Whole seconds become aware datetimes in UTC where the key ends in _date or _at; objects with
-    exactly the fields of a rich link or a monetary amount become those. Everything else stays as it
-    is, so that encoding the result gives the same JSON again.
+    Integer seconds become aware datetimes in UTC if the key ends in _date or _at. Objects with
+    exactly the fields of a rich link or a monetary amount become those. Everything else is kept, so
+    that encoding the result gives the same JSON again.
 
     Example:
         >>> decode({"order_date": 1392036272, "load": 3.67})["order_date"].isoformat()
@@ -255,7 +287,7 @@ def decode(metadata: Mapping[str, object]) -> dict[str, object]:
 
 
 def decode_in_place(metadata: dict[str, object]) -> dict[str, object]:
-    """Does the same with a dictionary that nothing else uses, and returns it."""
+    """Does what :func:`decode` does, in a dictionary that nothing else uses, and returns it."""
     for key, value in metadata.items():
         if type(value) is int:
             if is_date(key) and timestamps.is_unix(value):
@@ -280,7 +312,7 @@ def is_date(key: str) -> bool:
 
 
 def is_supported(value: object) -> bool:
-    """Whether the API has a type for a value; not so for a bool, None, a list, and other objects.
+    """Whether the API supports a value. It does not support bools, None, lists and other objects.
 
     Example:
         >>> is_supported("pro"), is_supported(True), is_supported({"amount": 1, "currency": "usd"})
@@ -289,20 +321,19 @@ def is_supported(value: object) -> bool:
     try:
         return _supported("", value) is not None
     except MetadataError:
-        return True  # A rich link or an amount with something wrong in it.
+        return True  # An invalid rich link or amount.
 
 
 def to_seconds(key: str, value: object, name: str = "") -> int:
-    """Returns the value of a key of dates in Unix seconds.
+    """Returns the value of a key that ends in _date or _at, in Unix seconds.
 
     Args:
         key: The key.
-        value: A time, as :func:`intercom_data_events.timestamps.to_unix` takes it, or a string of
-            Unix seconds.
-        name: The name of the value, for messages.
+        value: A time that ``to_unix`` accepts, or a string of Unix seconds.
+        name: The name of the value in messages.
 
     Raises:
-        MetadataError: It is not a time.
+        MetadataError: `value` is not a time.
 
     Example:
         >>> to_seconds("order_date", "2014-02-10T12:44:32Z") == to_seconds("at", "1392036272")
@@ -324,7 +355,7 @@ def to_seconds(key: str, value: object, name: str = "") -> int:
 _NUMBERS = {int, float}
 _DURATION = "is a duration; pass its seconds as a number"
 _MISSING = "is None, which the API does not support; leave the key out"
-# Why a value is refused: the reason of the first type that it has.
+# Why a value is rejected: the reason for the first type that it is an instance of.
 _REFUSALS: Mapping[Any, str] = {
     str: f"contains {check.SURROGATE}; remove it",
     bool: "is a bool, which the API does not support; send 1 or 'yes' instead",
@@ -372,11 +403,11 @@ def _encode(key: str, value: object) -> JSONValue:
 
 
 def _supported(key: str, value: object) -> JSONValue | None:
-    """Returns a value as JSON, or None where the API does not support it."""
+    """Returns a value as JSON, or None if the API does not support it."""
     if isinstance(value, str):
         text = check.plain_text(value)
         return text if text is None or not is_date(key) else to_seconds(key, text)
-    if type(value) not in _NUMBERS:  # Which need none of these checks.
+    if type(value) not in _NUMBERS:  # Numbers need none of these checks.
         if isinstance(value, datetime):
             is_missing = type(value).__name__ in _REFUSALS_BY_NAME
             return to_seconds(key, value) if is_date(key) and not is_missing else None
@@ -410,8 +441,8 @@ def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:
     return {"amount": value.amount, "currency": value.currency}
 
 
-# The constructors and their checks take as long as the rest of a listing, so an object that is as
-# described is made without them.
+# The constructors and their checks take as long as the rest of a listing, so an object that matches
+# the description is made without them.
 _new = object.__new__
 _set_url, _set_value = RichLink.url.__set__, RichLink.value.__set__  # type: ignore[attr-defined]
 _set_amount = MonetaryAmount.amount.__set__  # type: ignore[attr-defined]
@@ -419,7 +450,7 @@ _set_currency = MonetaryAmount.currency.__set__  # type: ignore[attr-defined]
 
 
 def _read_known(value: dict[Any, Any]) -> object:
-    """Returns an object of an answer as what its keys make it, or else as it is."""
+    """Returns an object of an answer as a rich link or a monetary amount if its keys fit."""
     if type(url := value.get("url")) is str:
         text = value.get("value")
         if type(text) is str and url.startswith(_SCHEMES) and url.isascii() and text.isascii():

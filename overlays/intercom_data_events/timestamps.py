@@ -16,8 +16,19 @@ from intercom_data_events._validation import (
 )
 from intercom_data_events.errors import TimestampError
 
-#: The types of a time: an aware datetime, whole Unix seconds, or an ISO 8601 string with an
-#: offset, such as ``2026-01-31T12:00:00Z``.
+__all__ = ["Timestamp"]
+
+#: A time, as callers pass it: an aware datetime, integer Unix seconds, or an ISO 8601 string with
+#: an offset. Intercom counts integer seconds: a datetime or string loses its fraction of a second.
+#:
+#: Example:
+#:     >>> from datetime import UTC, datetime
+#:     >>> from intercom_data_events import Event
+#:     >>> for time in (datetime(2026, 1, 31, tzinfo=UTC), 1769817600, "2026-01-31T01:00:00+01:00"):
+#:     ...     print(Event("ran", user_id="314159", created_at=time).created_at)
+#:     2026-01-31 00:00:00+00:00
+#:     2026-01-31 00:00:00+00:00
+#:     2026-01-31 00:00:00+00:00
 Timestamp: TypeAlias = datetime | int | float | str
 
 # The year 1, which is the first of datetime, and the year 5138. A larger number is more likely in
@@ -32,13 +43,13 @@ DATETIME64 = "pass value.astype('datetime64[s]').item().replace(tzinfo=UTC) if i
 
 
 def to_unix(value: Timestamp, name: str = "timestamp") -> int:
-    """Returns whole Unix seconds.
+    """Returns a time in integer Unix seconds.
 
-    A datetime loses its fraction of a second, because the API counts whole seconds.
+    A datetime loses its fraction of a second, because the API counts integer seconds.
 
     Args:
-        value: An aware datetime, whole Unix seconds, or an ISO 8601 string with an offset.
-        name: The name of the value, for messages.
+        value: An aware datetime, integer Unix seconds, or an ISO 8601 string with an offset.
+        name: The name of the value in messages.
 
     Raises:
         TimestampError: The value is a naive datetime, in milliseconds, a number with a fraction, a
@@ -75,8 +86,8 @@ def from_unix(seconds: float) -> datetime:
     """Returns Unix seconds as an aware datetime in UTC.
 
     Raises:
-        ValueError: It is out of the range of datetime.
-        TypeError: It is not a number.
+        ValueError: `seconds` is out of the range of datetime.
+        TypeError: `seconds` is not a number.
 
     Example:
         >>> from_unix(1389913941).isoformat()
@@ -89,16 +100,16 @@ def from_unix(seconds: float) -> datetime:
 
 
 def is_unix(value: object) -> TypeGuard[int]:
-    """Whether a value from the API is whole Unix seconds in the range of datetime."""
+    """Whether a value from the API is an integer of Unix seconds in the range of datetime."""
     return type(value) is int and _FIRST <= value <= _LAST
 
 
 def read(value: object) -> datetime | None:
-    """Returns a time of an answer in UTC, or None where it is not a time.
+    """Returns a time from an answer in UTC, or None if it is not a time.
 
-    Read are Unix seconds and milliseconds, which their size tells apart, as numbers or as digits in
-    a string, and ISO 8601. Blanks around a string are ignored: Intercom's own example of a summary
-    ends in one. A string without an offset is in UTC, which the documentation assumes throughout.
+    It accepts Unix seconds and milliseconds, told apart by their size, as numbers or as digits in a
+    string, and ISO 8601. Blanks around a string are ignored: a documented example of a summary ends
+    in one. A string without an offset is read as UTC, which the documentation assumes throughout.
     """
     if type(value) is int and _FIRST <= value <= _LAST:  # Most are, and need no other check.
         return _EPOCH + timedelta(0, value)

@@ -26,10 +26,26 @@ T = TypeVar("T")
 #: The time limit of an attempt, in seconds or by phase; None for that of the connections.
 Timeout: TypeAlias = "float | httpx.Timeout | httpx2.Timeout | None"
 #: An access token, or a function that returns the current one, for tokens that rotate.
+#:
+#: Example:
+#:     >>> import os
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> client = DataEventsClient(lambda: os.environ["INTERCOM_ACCESS_TOKEN"])
 AccessToken: TypeAlias = str | Callable[[], str]
-#: The same for the async client, which also accepts an async function.
+#: An access token for an async client, or a function that returns the current one, async or not.
+#:
+#: Example:
+#:     >>> from intercom_data_events import AsyncDataEventsClient
+#:     >>> async def current_token():
+#:     ...     return "token"  # From a store of secrets, for example.
+#:     >>> client = AsyncDataEventsClient(current_token)
 AsyncAccessToken: TypeAlias = AccessToken | Callable[[], Awaitable[str]]
-#: Where Intercom keeps a workspace's data.
+#: Where Intercom keeps a workspace's data: the United States, Europe or Australia.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> DataEventsClient("token", region="eu").base_url
+#:     'https://api.eu.intercom.io'
 Region: TypeAlias = Literal["us", "eu", "au"]
 
 #: The address of the API by region, from the servers in the API's description.

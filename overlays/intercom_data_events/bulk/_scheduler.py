@@ -45,24 +45,43 @@ class Row(Protocol):
         """Returns the value of a field."""
 
 
-#: An event, or its fields as the API names them.
+#: An event for ``create_many``: an Event, a mapping of its fields as the API names them, or a
+#: row of a database cursor, which has ``keys()``.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient, Event
+#:     >>> from intercom_data_events.emulator import Emulator
+#:     >>> client = DataEventsClient("token", transport=Emulator().transport())
+#:     >>> row = {"event_name": "invited-friend", "user_id": "314159", "created_at": 1671028894}
+#:     >>> client.create_many([row, Event("placed-order", user_id="314159")]).run().accepted
+#:     2
 EventLike: TypeAlias = Event | Mapping[str, object] | Row
 _Status: TypeAlias = Literal["accepted", "refused", "failed", "duplicate"]
 
 
 @frozen
 class Outcome:
-    """What became of one event.
+    """The outcome of one event.
+
+    The status "accepted" means that Intercom accepted the event. "refused" means that this package
+    or Intercom rejected it, and would again. "failed" means that all attempts failed transiently;
+    sending the event again later is safe, whether or not it has arrived. "duplicate" means that it
+    was not sent, because to Intercom it is the same event as one accepted shortly before.
 
     Attributes:
         position: The place of the event in the input, counted from 0.
-        status: "accepted" by Intercom. "refused", by this package or by Intercom, and would be
-            again: `error` says why. "failed" temporarily, after all attempts: sending it again
-            later is safe, whether or not it has arrived. A "duplicate" is the same event to
-            Intercom as an accepted one shortly before it, so it was not sent.
-        item: The event as it was given.
-        event: The event, or None where what was given is not one.
-        error: Why it was refused or failed, else None.
+        status: "accepted", "refused", "failed" or "duplicate".
+        item: The event as it was passed.
+        event: The event, or None if `item` is not a valid event.
+        error: The reason if `status` is "refused" or "failed", otherwise None.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient, Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator(contacts=[]).transport())
+        >>> [outcome] = client.create_many([Event("invited-friend", user_id="314159")])
+        >>> outcome.status, type(outcome.error).__name__
+        ('refused', 'NotFoundError')
     """
 
     position: int
@@ -74,14 +93,24 @@ class Outcome:
 
 @frozen
 class Counts:
-    """How many events of a ``create_many`` have which outcome.
+    """The number of events of a ``create_many`` with each outcome.
 
     Attributes:
-        accepted: Those that Intercom accepted.
-        refused: Those that this package or Intercom refused, and would again.
-        failed: Those that failed temporarily; sending them again later is safe.
-        duplicate: Those that were not sent, because the same event was accepted shortly before.
-        problems: The first 10 outcomes of those that were refused or failed.
+        accepted: Events that Intercom accepted.
+        refused: Events that this package or Intercom rejected, and would again.
+        failed: Events whose attempts all failed transiently; sending them again later is safe.
+        duplicate: Events that were not sent, because the same event was accepted shortly before.
+        problems: The first 10 outcomes that are "refused" or "failed".
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> counts = client.create_many([{"event_name": "invited-friend"}]).run()
+        >>> counts
+        Counts(accepted=0, refused=1, failed=0, duplicate=0)
+        >>> counts.problems[0].position
+        0
     """
 
     accepted: int = 0
@@ -93,7 +122,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """How many events have an outcome."""
+        """The number of events that have an outcome."""
         return self.accepted + self.refused + self.failed + self.duplicate
 
 

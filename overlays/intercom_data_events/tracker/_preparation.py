@@ -24,7 +24,20 @@ if TYPE_CHECKING:
 
     from intercom_data_events.metadata import Metadata, MetadataValue
 
-#: What is called with each event; it returns the event to track, or None.
+#: A function that a tracker calls with each event. It returns the event to track, or None to drop
+#: the event.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> from intercom_data_events.emulator import Emulator
+#:     >>> from intercom_data_events.tracker import Tracker
+#:     >>> def without_tests(event):
+#:     ...     return None if event.user_id == "test" else event
+#:     >>> client = DataEventsClient("token", transport=Emulator().transport())
+#:     >>> with Tracker(client, before_send=without_tests) as tracker:
+#:     ...     tracker.track("placed-order", user_id="test")
+#:     >>> tracker.counters.filtered
+#:     1
 BeforeSend: TypeAlias = Callable[[Event], Event | None]
 
 # How deep events can be tracked while before_send runs. A finalizer and a signal handler may track

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What `track` does where as many events wait as the tracker holds.
+#: What ``track`` does if `max_queued` events wait: drop the event, wait for room, or raise a
+#: QueueFullError.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> from intercom_data_events.emulator import Emulator
+#:     >>> from intercom_data_events.tracker import Tracker
+#:     >>> client = DataEventsClient("token", transport=Emulator().transport())
+#:     >>> with Tracker(client, max_queued=100, when_full="block") as tracker:
+#:     ...     tracker.track("placed-order", user_id="314159")
 WhenFull: TypeAlias = Literal["drop", "block", "raise"]
 
 #: Requests at once.
