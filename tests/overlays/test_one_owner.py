@@ -246,7 +246,9 @@ def test_an_on_error_that_fails_is_logged_each_time(caplog, error):
         track(tracker, "rejected 1", "rejected 2")
         assert tracker.flush(PATIENCE)
 
-    said = [record for record in caplog.records if "on_error failed" in record.getMessage()]
+    said = [
+        record for record in caplog.records if "on_error raised an error" in record.getMessage()
+    ]
     assert len(said) == 2
     assert {record.levelno for record in said} == {logging.ERROR}
 
@@ -742,7 +744,7 @@ def test_what_a_server_that_hangs_leaves_at_the_exit_is_told(begin, number, when
 
         tracker = Tracker(client, close_timeout=0.3, on_error=on_error)
         {tracking}
-    """).end(errors=f"{number} tracked events were not sent before the tracker was closed\n")
+    """).end(errors=f"{number} events not sent before the tracker was closed\n")
 
     assert sorted(said) == sorted(f"{n} NotSentError" for n in range(number))
 

@@ -72,7 +72,7 @@ def test_no_event_is_tracked_to_a_file_that_is_gone_also_not_the_first_one(opene
     box.run_maintenance(NOW, ())
     box.run_maintenance(NOW, ())
     (line,) = caplog.records
-    assert "so no event is tracked; put it back" in line.getMessage()
+    assert "so events cannot be tracked; put it back" in line.getMessage()
     assert everything(box) == [0]
 
 

@@ -166,7 +166,7 @@ class Tracker(_Tracker):
         if not isinstance(client, DataEventsClient):
             kind = type(client).__name__
             del client  # It may be the access token.
-            raise ConfigurationError(f"client must be a DataEventsClient, not a {kind}")
+            raise ConfigurationError(f"client must be a DataEventsClient, not {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
             when_full=when_full, on_error=on_error, close_timeout=close_timeout,
@@ -316,7 +316,7 @@ class Tracker(_Tracker):
 
     def _begun(self) -> Owner:
         if self._closed:
-            raise RuntimeError("the tracker is closed; make a new one")
+            raise RuntimeError("the tracker is closed; create a new one")
         begun = self._options.owner(Owner, self._options.open())
         _exits.at_exit(self._end)  # Of this process, if it was forked from another one.
         # A signal handler, a finalizer or another thread may have been faster.
@@ -327,7 +327,7 @@ class Tracker(_Tracker):
         begun.close(0)
         if owner is None:
             _exits.cancel(self._end)
-            raise RuntimeError("the tracker is closed; make a new one")
+            raise RuntimeError("the tracker is closed; create a new one")
         return owner
 
 
@@ -371,7 +371,7 @@ class AsyncTracker(_Tracker):
         if not isinstance(client, AsyncDataEventsClient):
             kind = type(client).__name__
             del client  # It may be the access token.
-            raise ConfigurationError(f"client must be an AsyncDataEventsClient, not a {kind}")
+            raise ConfigurationError(f"client must be an AsyncDataEventsClient, not {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
             when_full=when_full, on_error=on_error, close_timeout=close_timeout,
@@ -444,7 +444,7 @@ class AsyncTracker(_Tracker):
         from intercom_data_events.tracker._owner import AsyncOwner
 
         if self._entered:
-            raise RuntimeError("a tracker is entered once; make a new one")
+            raise RuntimeError("an AsyncTracker can be entered only once; create a new one")
         self._entered = True
         owner = self._options.owner(AsyncOwner, await self._open())
         owner.start(self._options.close_timeout)
@@ -465,7 +465,9 @@ class AsyncTracker(_Tracker):
 
     def _owner(self) -> AsyncOwner:
         if self._owned is None:
-            raise RuntimeError("use the tracker within: async with AsyncTracker(…) as tracker")
+            raise RuntimeError(
+                "the tracker must be entered first; use: async with AsyncTracker(…) as tracker"
+            )
         return self._owned
 
     async def _open(self) -> Queue:
@@ -492,4 +494,4 @@ class AsyncTracker(_Tracker):
 
 def _check_event(event: object) -> None:
     if not isinstance(event, Event):
-        raise invalid(InvalidInputError, "track_event takes an Event", event)
+        raise invalid(InvalidInputError, "event must be an Event", event)
