@@ -246,9 +246,7 @@ def test_an_on_error_that_fails_is_logged_each_time(caplog, error):
         track(tracker, "rejected 1", "rejected 2")
         assert tracker.flush(PATIENCE)
 
-    said = [
-        record for record in caplog.records if "on_error raised an error" in record.getMessage()
-    ]
+    said = [record for record in caplog.records if "on_error failed" in record.getMessage()]
     assert len(said) == 2
     assert {record.levelno for record in said} == {logging.ERROR}
 

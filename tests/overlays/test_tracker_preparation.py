@@ -350,14 +350,17 @@ FAILURES = {
         r"before_send raised KeyError in test_tracker_preparation\.fail, line \d+",
     ),
     "takes no event": (lambda: None, "before_send raised TypeError"),
-    "returns a bool": (returned(True), "before_send must return an Event or None, not a bool"),
+    "returns a bool": (
+        returned(True),
+        "before_send must return an Event or None, not a value of type bool",
+    ),
     "returns a dict": (
         lambda event: event.to_dict(),
-        "before_send must return an Event or None, not a dict",
+        "before_send must return an Event or None, not a value of type dict",
     ),
     "returns a coroutine": (
         lambda event: nothing(),
-        "before_send must return an Event or None, not a coroutine",
+        "before_send must return an Event or None, not a value of type coroutine",
     ),
     "puts a value into the metadata that the API refuses": (
         tampering({"email": [EMAIL]}),

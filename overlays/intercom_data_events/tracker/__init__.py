@@ -164,7 +164,7 @@ class Tracker(_Tracker):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, DataEventsClient):
-            kind = type(client).__name__
+            kind = f"a value of type {type(client).__name__}"
             del client  # It may be the access token.
             raise ConfigurationError(f"client must be a DataEventsClient, not {kind}")
         self._options = Options(
@@ -369,7 +369,7 @@ class AsyncTracker(_Tracker):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
-            kind = type(client).__name__
+            kind = f"a value of type {type(client).__name__}"
             del client  # It may be the access token.
             raise ConfigurationError(f"client must be an AsyncDataEventsClient, not {kind}")
         self._options = Options(

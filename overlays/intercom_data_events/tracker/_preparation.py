@@ -113,12 +113,12 @@ def _call(before_send: BeforeSend, event: Event, depth: int) -> object:
 
 
 def _checked(event: Event, result: object) -> tuple[Event | None, NotSentError | None]:
-    """Returns what `before_send` returned, or None and why that cannot be tracked."""
+    """Returns the result of `before_send`, or None and the error if it cannot be tracked."""
     if not isinstance(result, Event):
         if inspect.iscoroutine(result):
-            result.close()  # Else Python warns that it was never awaited.
-        must = f"before_send must return an Event or None, not {type(result).__name__}"
-        return None, _not_sent(event, must)
+            result.close()  # Otherwise Python would warn that it was never awaited.
+        kind = f"a value of type {type(result).__name__}"
+        return None, _not_sent(event, f"before_send must return an Event or None, not {kind}")
     try:
         _metadata.encode(result.metadata)  # The function may have changed the mapping in place.
     except MetadataError as error:

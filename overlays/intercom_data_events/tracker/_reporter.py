@@ -80,7 +80,7 @@ class _Call:
 
     def failed(self, failure: BaseException) -> None:
         """Logs an exception that `on_error` raised."""
-        _log(logging.ERROR, "on_error raised an error for %s", named(self.event), failure=failure)
+        _log(logging.ERROR, "on_error failed for %s", named(self.event), failure=failure)
 
 
 # A function logs a line or gives an answer.
