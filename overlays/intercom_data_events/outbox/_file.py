@@ -309,7 +309,7 @@ class OutboxFile:
             cursor = connection.execute(statement, values)
             slot.is_unsure = not self.is_intact
         except (sqlite3.Error, UnicodeError) as error:
-            self._locked |= is_busy(error) and slot.uses == 1  # It has waited.
+            self._locked |= is_busy(error) and slot.uses == 1  # This call has waited already.
             return None
         else:
             return cursor

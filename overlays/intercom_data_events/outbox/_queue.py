@@ -232,7 +232,7 @@ class OutboxQueue(Outbox):
         """Writes an event; returns False if the outbox is full.
 
         Raises:
-            OutboxLockedError: Another program, or another thread, kept the file for too long.
+            OutboxLockedError: Another program or thread locked the file for too long.
         """
         file = self._file
         text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
@@ -249,7 +249,7 @@ class OutboxQueue(Outbox):
         return self._insert_slowly(slot, text, now) if is_stored is None else is_stored
 
     def _insert_fast(self, slot: Slot, text: str, now: float) -> bool | None:
-        """Returns whether the event was stored; None if it must be stored by the slow way."""
+        """Returns whether the event was stored; None if :meth:`_insert_slowly` has to store it."""
         file, number = self._file, None
         held: list[bool] = []
         try:
@@ -486,7 +486,7 @@ class OutboxQueue(Outbox):
         """Ends claims and delays that are over."""
         bounds = (now, now + LONGEST_HELD)
         with self._file.using(self._file.main) as connection:
-            # Looking first keeps no process from writing.
+            # Unlike the update, this query does not block other processes.
             over = one(connection, _ANY_OVER, *bounds)
         if over and not self._pending.is_others:
             with self._lock.sharing() as allowed:

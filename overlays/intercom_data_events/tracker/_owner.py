@@ -276,7 +276,7 @@ class Owner(_Shared[ThreadReporter]):
             self._scheduler.withdraw()
 
     def begin(self) -> None:
-        """Starts to send what earlier processes left, without waiting for a call of `track`."""
+        """Starts sending the events that earlier processes left, before any call of `track`."""
         if self.queue.size:
             self.wake()
         if not self.queue.durable and (ends := unheard_end()) is not None:

@@ -1,7 +1,7 @@
 """Calls `on_error` and writes log lines, in a separate thread or task.
 
-Both run the caller's code, which may take long, wait for a thread that tracks, track, flush, close
-or raise.
+Both run the caller's code, which may take a long time, wait for a thread that tracks, track, flush,
+close or raise.
 """
 
 from __future__ import annotations

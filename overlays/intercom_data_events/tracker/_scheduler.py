@@ -335,7 +335,7 @@ class Scheduler:
             self._probe = None
 
     def _unknown_delay(self, queued: QueuedEvent, error: IntercomError, now: float) -> float | None:
-        """Returns the delay of an event of an unknown contact; None if it has another error.
+        """Returns the delay of an event whose contact may still be created, else None.
 
         Other events are sent meanwhile, so these retries get only a part of the quota.
         """
