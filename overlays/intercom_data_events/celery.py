@@ -384,8 +384,8 @@ def _fields(event: _Queued) -> dict[str, object]:
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and metadata.keys() == _KOMBU_TYPE:
         raise MetadataError(
-            "metadata must have keys other than __type__ and __value__, because Celery's JSON "
-            "cannot read metadata with only these two; rename one of them",
+            "metadata must not have only the keys __type__ and __value__, because Celery's JSON "
+            "cannot decode it; rename one of them",
             key="__type__",
         )
     return fields

@@ -141,7 +141,7 @@ class Binding:
                 "workspace of this token"
             )
         return (
-            "is for another access token, and so perhaps for another workspace; if the token was "
+            "is for another access token, which may belong to another workspace; if the token was "
             "renewed, run intercom-events outbox drain with --token-renewed once, and pass "
             "workspace= from then on; otherwise choose another path"
         )

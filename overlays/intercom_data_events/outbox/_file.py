@@ -491,8 +491,8 @@ class OutboxFile:
         """
         if sqlite3.sqlite_version_info < (3, 35):
             raise OutboxError(
-                f"an outbox needs SQLite 3.35 or newer, not {sqlite3.sqlite_version}; use a Python "
-                "with a newer SQLite"
+                f"SQLite must be 3.35 or newer for an outbox, not {sqlite3.sqlite_version}; use a "
+                "Python with a newer SQLite"
             )
         self._prepare(create=create)
         return self._connect(patience, cached_statements)

@@ -69,7 +69,7 @@ def unheard_end() -> str | None:
     if uwsgi is None or "gracefully_kill_them_all" in str(uwsgi.opt):
         return None
     return (
-        "uWSGI stops a worker during a request without calling exit functions; pass outbox=, or "
+        "uWSGI may stop a worker during a request without calling exit functions; pass outbox=, or "
         "set hook-master-start = unix_signal:15 gracefully_kill_them_all"
     )
 

@@ -191,8 +191,8 @@ class _Shared(Generic[R]):
         if self._recursive.add() == 1:
             self._reporter.say(
                 logging.WARNING,
-                "an event was dropped, because code that runs while an event is sent, such as a "
-                "log handler, tracked it; such events are counted as dropped",
+                "an event was dropped, because it was tracked by code that runs while another "
+                "event is being sent, such as a log handler; such events are counted as dropped",
             )
         return True
 

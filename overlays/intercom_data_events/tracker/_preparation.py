@@ -178,7 +178,7 @@ def _copied(metadata: Metadata) -> dict[str, MetadataValue]:
     if isinstance(metadata, Mapping) and len(metadata) > _metadata.MAX_KEYS:
         raise MetadataError(
             f"a tracker's metadata must have at most {_metadata.MAX_KEYS} keys, not "
-            f"{len(metadata)}; remove some, and leave room for the events' own",
+            f"{len(metadata)}; remove some, to leave room for the events' own keys",
             key=list(metadata)[_metadata.MAX_KEYS],
         )
     return cast("dict[str, MetadataValue]", _metadata.decode(_metadata.encode(metadata)))

@@ -233,7 +233,7 @@ class Scheduler:
         try:
             self.queue.release(queued)
         except OutboxError as error:
-            self.say(logging.WARNING, "a claim could not be released, but expires: %s", error)
+            self.say(logging.WARNING, "a claim could not be released and will expire: %s", error)
         self.may_claim = True
         self._leave(queued)
 

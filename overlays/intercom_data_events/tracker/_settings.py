@@ -78,7 +78,7 @@ class Options:
             raise invalid(ConfigurationError, must, self.outbox)
         workspace = self.workspace
         if workspace is not None and not (isinstance(workspace, str) and workspace.strip()):
-            must = "workspace must be a string that is not blank"
+            must = "workspace must be a non-blank string"
             raise invalid(ConfigurationError, must, workspace)
         check_concurrency(self.concurrency)
         most = self.max_queued
