@@ -41,7 +41,10 @@ from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Que
 
 log = logging.getLogger("intercom_data_events")
 
-_UNREADABLE = "an unreadable event in %s is now a dead letter; to see why, run: intercom-events outbox dead %s"
+_UNREADABLE = (
+    "an unreadable event in %s is now a dead letter; to see why, run: "
+    "intercom-events outbox dead %s"
+)
 
 #: The default number of events that a file holds.
 MOST = 1_000_000
