@@ -294,7 +294,7 @@ class Scheduler:
         if lost:
             self.say(
                 logging.ERROR,
-                "%s not sent before the tracker was closed", counted(len(lost)),
+                "%s could not be sent before the tracker was closed", counted(len(lost)),
             )  # fmt: skip
         return lost
 
