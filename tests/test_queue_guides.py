@@ -1,4 +1,4 @@
-"""The troubleshooting tables and settings of the guides, held against what the package says."""
+"""What the guides of the tracker and the outbox quote: messages, settings and commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import configparser
 import logging
 import re
+import shlex
 import sys
 import types
 from functools import cache
@@ -15,6 +16,7 @@ import pytest
 import intercom_data_events
 from guides import GUIDES, PROJECT
 from intercom_data_events import DataEventsClient
+from intercom_data_events.cli.app import run
 from intercom_data_events.emulator import Emulator
 from intercom_data_events.tracker import Tracker
 
@@ -104,3 +106,22 @@ def test_the_settings_for_uwsgi_are_those_that_the_tracker_asks_for(warnings_und
     (line,) = warnings_under_uwsgi(settings)
     assert f"hook-master-start = {hook}" in line
     assert settings == {"master": "true", "enable-threads": "true"}
+
+
+def test_the_commands_of_the_outbox_guide_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    with (
+        DataEventsClient("token", transport=Emulator().transport()) as client,
+        Tracker(client, outbox="events.outbox") as tracker,
+    ):
+        tracker.track("placed-order", user_id="314159")
+    text = section("outbox", "From the command line")
+    (line,) = re.findall(r"```console\n\$ intercom-events (.+)\n```", text)
+    assert run(shlex.split(line)) == 0
+    assert capsys.readouterr().out.startswith("events.outbox:")
+
+    commands = re.findall(r"`outbox (\w+)`", text)
+    assert len(commands) > 5
+    for command in commands:
+        assert run(["outbox", command, "--help"]) == 0
+        assert f"outbox {command}" in capsys.readouterr().out
