@@ -668,8 +668,8 @@ class OutboxQueue(Outbox):
             except OutboxError as error:
                 if left := len(self._leaving) + len(self._dying):
                     log.error(
-                        "%s could not be removed from the outbox %s after the answer, and are sent "
-                        "again: %s", counted(left), self._file.name, error,
+                        "%s could not be removed from the outbox %s and will be sent again: %s",
+                        counted(left), self._file.name, error,
                     )  # fmt: skip
         self._lock.release()
         self._pending.release()

@@ -173,7 +173,7 @@ def check_seconds(name: str, seconds: object) -> float:
     """Returns a time limit in seconds, or raises a ConfigurationError."""
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not cast("float", seconds) >= 0:
-        must = f"{name} must be a number of seconds, at least 0"
+        must = f"{name} must be a number of seconds of at least 0"
         raise invalid(ConfigurationError, must, seconds)
     # The longest wait that threads allow; an integer may be too large for a float.
     return float(min(cast("float", seconds), threading.TIMEOUT_MAX))
