@@ -681,7 +681,7 @@ def test_what_is_left_in_memory_is_told_and_counted(tracking, held, caplog):
     assert given.users == ["begun", "waiting", "behind"]
     assert {type(error) for error in given.errors} == {NotSentError}
     assert [error.may_have_been_processed for error in given.errors] == [True, False, False]
-    (line,) = lines(caplog, "3 tracked events were not sent")
+    (line,) = lines(caplog, "3 events could not be sent")
     assert line.levelno == logging.ERROR
 
 
