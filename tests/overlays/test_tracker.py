@@ -863,7 +863,7 @@ def test_what_intercom_refuses_is_told_and_counted(tracking, outbox, caplog, sta
 
     ((event, error),) = given.all
     assert (event.user_id, type(error)) == ("no-one", kind)
-    (line,) = lines(caplog, "refused")
+    (line,) = lines(caplog, "rejected")
     assert line.getMessage() == f"placed-order was rejected: {kind.__name__} {status} x"
     assert line.levelno == logging.WARNING
     assert "no-one" not in caplog.text
@@ -1204,8 +1204,8 @@ def test_what_every_event_meets_is_waited_for_and_said_once(event_loop, caplog, 
 
     said = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.getMessage().startswith("sending failed with ") for record in said][:1] == [True]
-    assert len(lines(caplog, "trying again in")) > 1
-    assert sum("trying again" in record.getMessage() for record in said) == 1
+    assert len(lines(caplog, "retrying in")) > 1
+    assert sum("retrying in" in record.getMessage() for record in said) == 1
 
 
 def test_a_code_of_another_server_is_not_logged(event_loop, caplog):
@@ -1498,9 +1498,9 @@ def test_an_async_tracker_is_used_within_its_block_and_once(event_loop):
                 with pytest.raises(RuntimeError, match="must be entered first; use: async with"):
                     await use()
             async with tracker:
-                with pytest.raises(RuntimeError, match="entered once"):
+                with pytest.raises(RuntimeError, match="entered only once"):
                     await tracker.__aenter__()
-            with pytest.raises(RuntimeError, match="entered once"):
+            with pytest.raises(RuntimeError, match="entered only once"):
                 await tracker.__aenter__()
             with pytest.raises(RuntimeError, match="the tracker is closed"):
                 await tracker.track("left", user_id="1")
