@@ -1098,7 +1098,7 @@ def test_a_file_that_was_replaced_is_not_written_to(opened, path, caplog):
         path.with_name(f"{path.name}{ending}").rename(path.with_name(f"elsewhere{ending}"))
 
     box.run_maintenance(NOW, ())
-    with pytest.raises(OutboxError, match="was moved or deleted while it was in use, so no"):
+    with pytest.raises(OutboxError, match="was moved or deleted while it was in use, so events"):
         box.enqueue(event(2), NOW)
     other = opened(binding=Binding(here.address, "another token"))
     with pytest.raises(OutboxError, match="was moved or deleted"):
