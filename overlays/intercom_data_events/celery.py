@@ -254,7 +254,10 @@ class EventTask(_Task):
             # Not in a variable, because the access token may be among them.
             client = DataEventsClient(**(self.app.conf.get("intercom_data_events") or {}))
         except TypeError as error:
-            raise ConfigurationError(f"intercom_data_events for Celery: {error}") from error
+            raise ConfigurationError(
+                f"the Celery setting intercom_data_events must hold arguments of DataEventsClient: "
+                f"{error}"
+            ) from error
         # When two threads each make a client, both use the first; the second has not connected.
         return cast("DataEventsClient", self.__dict__.setdefault("_client", client))
 
@@ -398,8 +401,8 @@ def send_event(self: EventTask, event: _Queued) -> None:
         received = _event(event)
         if self.is_queued and not isinstance(event, Event) and "created_at" not in event:
             raise InvalidInputError(
-                "created_at is missing in a queued event, so each attempt would send another "
-                "event; add it where the event is queued"
+                "created_at is missing from the queued event, so each attempt would send another "
+                "event; add it before you queue the event"
             )
         self.client.send(received)
     except SoftTimeLimitExceeded as error:
@@ -431,8 +434,8 @@ def _fields(event: _Queued) -> dict[str, object]:
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and metadata.keys() == _KOMBU_TYPE:
         raise MetadataError(
-            "metadata must not consist of the keys __type__ and __value__ alone, because Celery's "
-            "JSON cannot read it back; rename one of them",
+            "metadata must not have only the keys __type__ and __value__, because Celery's JSON "
+            "cannot decode it; rename one of them",
             key="__type__",
         )
     return fields

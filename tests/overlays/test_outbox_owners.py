@@ -258,9 +258,7 @@ def test_a_log_that_leads_elsewhere_is_not_followed(path, folder, end, leads):
     os.chown(link, ANOTHER, ANOTHER, follow_symlinks=False)
 
     message = refusal(as_user(OURS, use(path)))
-    assert (
-        f"{link} is a symbolic link, which the user {ANOTHER} has made; remove the link" in message
-    )
+    assert f"{link} is a symbolic link, created by the user {ANOTHER}; remove the link" in message
     if leads == "nowhere":
         assert not target.exists()
     else:

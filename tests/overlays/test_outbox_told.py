@@ -37,8 +37,8 @@ def used(path):
     [
         (errno.EMFILE, "too many files open"),
         (errno.ENFILE, "too many files open"),
-        (errno.ENOSPC, "because the disk is full; make room"),
-        (errno.EDQUOT, "because the disk is full; make room"),
+        (errno.ENOSPC, "because the disk is full; free some space"),
+        (errno.EDQUOT, "because the disk is full; free some space"),
         (errno.EACCES, "choose a path in an existing folder that this process may write to"),
     ],
 )
@@ -73,7 +73,9 @@ def test_a_folder_that_is_gone_is_told_where_a_path_is_relative(tmp_path, monkey
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
-    with pytest.raises(OutboxError, match="the working directory of this process is gone; pass an"):
+    with pytest.raises(
+        OutboxError, match="the working directory of this process was deleted; pass an"
+    ):
         Outbox("outbox.db")
 
 
@@ -125,12 +127,12 @@ def test_that_others_may_read_a_file_is_logged_once(used, caplog):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"tracked_at": "9e999"}, "tracked_at is not a time"),
-        ({"tracked_at": "-1e300"}, "tracked_at is not a time"),
-        ({"tries": "-1"}, "tries is not a number of attempts"),
-        ({"tries": "1e6 + 1"}, "tries is not a number of attempts"),
-        ({"rejected_at": "9e999"}, "rejected_at is not a time"),
-        ({"event": "printf('%.*c', 17000000, 'x') || ?"}, "more than 16,777,216 bytes"),
+        ({"tracked_at": "9e999"}, "tracked_at must be a time in Unix seconds"),
+        ({"tracked_at": "-1e300"}, "tracked_at must be a time in Unix seconds"),
+        ({"tries": "-1"}, "tries must be an integer from 0 to 1,000,000"),
+        ({"tries": "1e6 + 1"}, "tries must be an integer from 0 to 1,000,000"),
+        ({"rejected_at": "9e999"}, "rejected_at must be a time in Unix seconds"),
+        ({"event": "printf('%.*c', 17000000, 'x') || ?"}, "must have at most 16,777,216 bytes"),
     ],
 )
 def test_a_row_that_is_no_event_becomes_a_dead_letter_with_the_reason(opened, used, columns, said):

@@ -171,9 +171,9 @@ class Tracker(_Tracker):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, DataEventsClient):
-            kind = type(client).__name__
+            kind = f"a value of type {type(client).__name__}"
             del client  # The caller may have passed the access token.
-            raise ConfigurationError(f"client must be a DataEventsClient, not a {kind}")
+            raise ConfigurationError(f"client must be a DataEventsClient, not {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
             when_full=when_full, on_error=on_error, close_timeout=close_timeout,
@@ -354,7 +354,7 @@ class Tracker(_Tracker):
 
     def _begun(self) -> Owner:
         if self._closed:
-            raise RuntimeError("the tracker is closed; make a new one")
+            raise RuntimeError("the tracker is closed; create a new one")
         begun = self._options.owner(Owner, self._options.open())
         _exits.at_exit(self._end)  # At the exit of this process, which may be a fork.
         # A signal handler, a finalizer or another thread may have been faster.
@@ -365,7 +365,7 @@ class Tracker(_Tracker):
         begun.close(0)
         if owner is None:
             _exits.cancel(self._end)
-            raise RuntimeError("the tracker is closed; make a new one")
+            raise RuntimeError("the tracker is closed; create a new one")
         return owner
 
 
@@ -415,9 +415,9 @@ class AsyncTracker(_Tracker):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
-            kind = type(client).__name__
+            kind = f"a value of type {type(client).__name__}"
             del client  # The caller may have passed the access token.
-            raise ConfigurationError(f"client must be an AsyncDataEventsClient, not a {kind}")
+            raise ConfigurationError(f"client must be an AsyncDataEventsClient, not {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
             when_full=when_full, on_error=on_error, close_timeout=close_timeout,
@@ -490,7 +490,7 @@ class AsyncTracker(_Tracker):
         from intercom_data_events.tracker._owner import AsyncOwner
 
         if self._entered:
-            raise RuntimeError("a tracker is entered once; make a new one")
+            raise RuntimeError("an AsyncTracker can be entered only once; create a new one")
         self._entered = True
         owner = self._options.owner(AsyncOwner, await self._open())
         owner.start(self._options.close_timeout)
@@ -511,7 +511,9 @@ class AsyncTracker(_Tracker):
 
     def _owner(self) -> AsyncOwner:
         if self._owned is None:
-            raise RuntimeError("use the tracker within: async with AsyncTracker(…) as tracker")
+            raise RuntimeError(
+                "the tracker must be entered first; use: async with AsyncTracker(…) as tracker"
+            )
         return self._owned
 
     async def _open(self) -> Queue:
@@ -538,4 +540,4 @@ class AsyncTracker(_Tracker):
 
 def _check_event(event: object) -> None:
     if not isinstance(event, Event):
-        raise invalid(InvalidInputError, "track_event takes an Event", event)
+        raise invalid(InvalidInputError, "event must be an Event", event)

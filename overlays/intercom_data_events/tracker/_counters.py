@@ -51,16 +51,16 @@ class Counters:
 
 
 class Count:
-    """A count that any thread may raise, also during another one's raise, without a lock."""
+    """A counter that any thread can increment without a lock, even during another increment."""
 
     __slots__ = ("_left",)
 
     def __init__(self) -> None:
-        # One call of a C function raises it, and another one reads it.
+        # One call of a C function increments it, and another one reads it.
         self._left = iter(range(sys.maxsize))
 
     def add(self) -> int:
-        """Adds one; returns the count."""
+        """Adds one, and returns the new count."""
         return next(self._left) + 1
 
     @property
@@ -70,5 +70,5 @@ class Count:
 
 
 def is_worth_a_line(count: int) -> bool:
-    """Whether to log what may happen ten thousand times: the 1st, 2nd, 4th, 8th one."""
+    """Whether to log this occurrence of something frequent: the 1st, 2nd, 4th, 8th and so on."""
     return count & (count - 1) == 0
