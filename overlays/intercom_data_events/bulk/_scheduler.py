@@ -18,7 +18,7 @@ from intercom_data_events.errors import (
     InvalidInputError,
     NotSentError,
 )
-from intercom_data_events.event import Event
+from intercom_data_events.event import MAPPING, Event
 
 if TYPE_CHECKING:
     from intercom_data_events._dispatch.concurrency import Concurrency
@@ -143,7 +143,7 @@ def _fields(row: Row) -> dict[str, object]:
     try:
         return {name: row[name] for name in row.keys()}  # noqa: SIM118  # iterating it gives values
     except Exception as error:  # another library may raise anything
-        raise invalid(InvalidInputError, "an event must be a mapping of its fields", row) from error
+        raise invalid(InvalidInputError, MAPPING, row) from error
 
 
 class Scheduler:
