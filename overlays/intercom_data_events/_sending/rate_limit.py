@@ -1,4 +1,4 @@
-"""The rate limit as callers see it; a module of its own, as few programs ask for it."""
+"""The rate limit for callers; a separate module, because few programs ask for it."""
 
 from __future__ import annotations
 
