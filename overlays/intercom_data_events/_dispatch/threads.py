@@ -75,15 +75,15 @@ def _start(target: Callable[[], None], name: str) -> None:
 
 
 class ThreadWorkers(Generic[Item]):
-    """Threads that send the events that a dispatcher hands out, and one that waits for its next step.
+    """Threads that send a dispatcher's events, and one thread that waits for its next step.
 
     A worker that has sent runs the next step itself, if no other thread does, and so gets its next
     event without switching threads. Threads are started when there is something to do. If none can
-    be started, for example when the interpreter exits, the threads that wait for the dispatcher do the
-    work, by :meth:`assist`.
+    be started, for example when the interpreter exits, the threads that wait for the dispatcher do
+    the work, by :meth:`assist`.
 
     Args:
-        dispatcher: What decides.
+        dispatcher: The dispatcher.
         session: The connections to send through.
         settings: The settings of the requests.
         name: The name of the threads.

@@ -184,7 +184,7 @@ def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -
         said += "; check the identity, and which workspace the access token is for"
     identity = "id" if operation.changes else "intercom_user_id"
     if context.get("email") and not context.get(identity):
-        said += "; identify a lead by Intercom's id instead, the only identity that a lead has"
+        said += f"; identify a lead by its {identity} instead, the only identity that it has"
     return said
 
 

@@ -443,8 +443,8 @@ def _shown(outcomes: object, dispatcher: BulkDispatcher) -> str:
 def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
     """Warns of a forgotten loop as Python does of a forgotten await, also as the program ends."""
     said = "create_many(...) was never iterated: no event was sent"
-    # stacklevel: where the last reference was dropped, mostly the same line. tracemalloc shows where
-    # it was created.
+    # stacklevel: where the last reference was dropped, mostly the same line. tracemalloc shows
+    # where it was created.
     warnings.warn(said, RuntimeWarning, stacklevel=3, source=outcomes)
 
 

@@ -323,5 +323,5 @@ def _inflater_of(codings: Iterable[str]) -> Inflater | None:
     try:
         coding = coding_of(codings)
     except InflateError as error:
-        raise BodyError(f"{error}; check base_url and any proxy in between") from None
+        raise BodyError(f"{error}; check the base URL and any proxy in between") from None
     return None if coding is None else Inflater(coding)
