@@ -85,8 +85,9 @@ def _check_url(_: object, __: object, url: str) -> None:
 
 
 def _check_value(_: object, __: object, value: str) -> None:
-    if not isinstance(value, str) or check.plain_text(value) is None:
-        raise check.invalid(MetadataError, "value must be a string that UTF-8 can encode", value)
+    if not isinstance(value, str):
+        raise check.invalid(MetadataError, "value must be a string", value)
+    check.checked_text(value, "value", MetadataError)
 
 
 def _check_amount(_: object, __: object, amount: int) -> None:

@@ -270,7 +270,7 @@ def test_a_journal_that_others_may_read_is_used_and_that_is_logged_once(command,
     Path("log").chmod(0o640)
     for _ in range(2):
         command("import", "events.ndjson", "--journal", "log")
-    (said,) = (one.getMessage() for one in caplog.records if "other users" in one.getMessage())
+    (said,) = (one.getMessage() for one in caplog.records if "users other than" in one.getMessage())
     assert said.endswith("may use the journal log, which has personal data: its mode is 0640")
 
 

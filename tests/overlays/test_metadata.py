@@ -54,12 +54,16 @@ def test_each_type_of_the_table_can_be_given_as_its_json(key, value, wire):
 @pytest.mark.parametrize(
     ("key", "value", "remedy"),
     [
-        ("order", {"id": 1}, "a key of its own"),
-        ("order", {"url": "https://example.org", "value": "1", "more": 1}, "a key of its own"),
+        ("order", {"id": 1}, "give each of its fields its own key"),
+        (
+            "order",
+            {"url": "https://example.org", "value": "1", "more": 1},
+            "give each of its fields its own key",
+        ),
         ("order", {"url": "ftp://example.org", "value": "1"}, "http or https"),
         ("order", {"amount": 29.99, "currency": "usd"}, "minor currency units"),
         ("order", {"amount": 2999, "currency": "dollars"}, "three letters"),
-        ("order", {}, "a key of its own"),
+        ("order", {}, "give each of its fields its own key"),
         ("tags", ["a", "b"], "join it"),
         ("tags", ("a",), "join it"),
         ("tags", {"a"}, "join it"),
@@ -80,7 +84,11 @@ def test_each_type_of_the_table_can_be_given_as_its_json(key, value, wire):
         ),
         ("price", b"29.99", "must be a string, a number, a datetime, a RichLink or"),
         ("name", "\ud800", "surrogate"),
-        ("order", {"url": "https://example.org", "value": "\ud800"}, "value must be a string"),
+        (
+            "order",
+            {"url": "https://example.org", "value": "\ud800"},
+            "a string that UTF-8 can encode",
+        ),
         ("order", {"url": "https://example.org/\ud800", "value": "1"}, "surrogate"),
         ("seats", 2**63, "64 bits"),
         ("seats", -(2**63) - 1, "64 bits"),
@@ -362,8 +370,8 @@ def test_an_amount_of_major_units_becomes_minor_ones_by_iso_4217(amount, currenc
 @pytest.mark.parametrize(
     ("amount", "currency", "why"),
     [
-        (29.99, "usd", "float"),
-        (True, "usd", "bool"),
+        (29.99, "usd", "a Decimal, a string or an integer, not 29.99; pass a string"),
+        (True, "usd", "a Decimal, a string or an integer, not True; pass a string"),
         ("29.999", "usd", "2 decimal places"),
         ("1.5", "jpy", "0 decimal places"),
         ("1." + "0" * 70 + "1", "usd", "decimal number of at most 60 digits"),

@@ -67,7 +67,7 @@ def test_another_version_is_refused_before_sending(answering, version):
 
 
 def test_a_version_that_lost_its_quotes_is_told_how_to_get_them_back():
-    with pytest.raises(ConfigurationError, match="pass the string '2.14'"):
+    with pytest.raises(ConfigurationError, match=r"pass the string '2\.14'"):
         DataEventsClient("token", version=2.14)
 
 
@@ -81,7 +81,7 @@ def test_the_version_of_the_environment_counts_after_the_argument(answering, mon
 def test_a_wrong_version_in_the_environment_is_named_as_such(monkeypatch):
     monkeypatch.setenv("INTERCOM_VERSION", "latest")
 
-    with pytest.raises(ConfigurationError, match="^INTERCOM_VERSION must be an API version"):
+    with pytest.raises(ConfigurationError, match=r"^INTERCOM_VERSION must be an API version"):
         DataEventsClient("token")
 
 
