@@ -160,7 +160,7 @@ class Event:
         unknown = [name for name in fields if name not in _FIELDS]
         if unknown:
             raise InvalidInputError(
-                f"an event has no field {short_repr(unknown[0])}; use {', '.join(_FIELDS)}"
+                f"an event has no field {short_repr(unknown[0])}; use one of {', '.join(_FIELDS)}"
             )
         if "event_name" not in fields:
             raise InvalidInputError("event_name is missing; add it")

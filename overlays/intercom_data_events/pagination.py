@@ -121,7 +121,7 @@ class ListedEvent:
         """
         for name in ("event_name", "created_at"):
             if getattr(self, name) is None:
-                must = f"{name} of a listed event must be known to send it again"
+                must = f"{name} of a listed event must be valid to send it again"
                 remedy = f"create an Event from its fields, with a valid {name}"
                 came = self.additional_properties.get(name)
                 raise invalid(InvalidInputError, must, came, remedy)

@@ -70,7 +70,7 @@ def test_problems_of_a_row_are_told_at_once(command, tmp_path):
         "metadata.a:number must be",
         "metadata.paid_at must have an offset",
         "metadata.b.amount must be an integer of minor currency units",
-        'for "29.99" pass 2999',
+        "pass 2999 for 29.99",
         "metadata.c is an object, which the API supports only as",
         "no contact",
         "created_at",

@@ -338,8 +338,8 @@ def test_a_message_names_the_version_that_is_refused_and_those_that_are_known(ca
     error = raised(call, version="2.9")
 
     assert type(error) is InvalidVersionError
-    assert "version 2.9 that was sent" in str(error)
-    assert "version= or INTERCOM_VERSION" in str(error)
+    assert "does not accept the API version 2.9, which exists" in str(error)
+    assert "set the version, or INTERCOM_VERSION, to one of" in str(error)
     known = (
         str(error)
         .partition("INTERCOM_VERSION to one of ")[2]

@@ -465,3 +465,27 @@ def test_anything_else_is_an_error_of_ours_or_json_that_can_be_sent(metadata):
         return
     json.dumps(made.to_dict(), allow_nan=False, ensure_ascii=False).encode()
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (True, "metadata['a'] is a bool, which the API does not support; send 1 or 'yes' instead"),
+        (None, "metadata['a'] is None, which the API does not support; leave the key out"),
+        (
+            {"amount": 1, "currency": "x"},
+            (
+                "metadata['a']['currency'] must be three letters as in ISO 4217, such as 'eur', "
+                "not 'x'"
+            ),
+        ),
+        (
+            {"url": "x", "value": "y"},
+            "metadata['a']['url'] must be an http or https URL, not 'x'",
+        ),
+    ],
+)
+def test_an_error_names_the_key_in_the_words_of_python(value, said):
+    with pytest.raises(MetadataError) as caught:
+        Event("ran", user_id="1", metadata={"a": value})
+    assert (str(caught.value), caught.value.key) == (said, "a")

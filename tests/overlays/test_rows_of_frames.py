@@ -85,7 +85,10 @@ def test_frames_are_refused_with_what_gives_their_rows():
     for frame in frames:
         with (
             DataEventsClient("token") as client,
-            pytest.raises(InvalidInputError, match=r"not a DataFrame; pass frame.to_dict"),
+            pytest.raises(
+                InvalidInputError,
+                match=r"events must be rows, not a value of type DataFrame; pass frame.to_dict",
+            ),
         ):
             client.create_many(frame)
 

@@ -331,7 +331,7 @@ def test_a_version_that_is_known_may_be_one_that_the_app_lacks(calling):
 
         error = raised(call, kind=InvalidVersionError, version=version)
 
-        assert ("the app or the resource does not have it" in str(error)) is is_known
+        assert (", which exists, but not for the app or the resource;" in str(error)) is is_known
 
 
 def test_404_by_e_mail_says_how_a_lead_is_known(calling):
@@ -512,7 +512,7 @@ def test_a_name_that_is_not_known_is_told_from_a_refusal(sending, monkeypatch):
 def test_tls_that_fails_says_what_to_look_at(sending, server_context):
     with Emulator().serve(tls=server_context) as url, Emulator().serve() as plain:
         for address, remedy in (
-            (url, "set SSL_CERT_FILE to the file with its certificate"),
+            (url, "set SSL_CERT_FILE to its certificate file"),
             (plain.replace("http:", "https:"), "supports TLS on this port"),
         ):
             for error in (

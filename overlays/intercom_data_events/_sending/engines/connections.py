@@ -30,6 +30,7 @@ from intercom_data_events.errors import ConfigurationError
 # Seconds that an idle connection is kept: longer than a window of the rate limit, because all
 # connections are idle from when the quota is used up until the window resets.
 KEEPALIVE_EXPIRY = 30.0
+_MUST = "must be the address of a proxy, such as http://proxy.example:3128"
 # What looks like a range of addresses, even if it is not valid, such as 10.0.0.0-10.0.0.9.
 _RANGE = re.compile(r".*/|[0-9.]+-[0-9.]+$")
 
@@ -220,8 +221,7 @@ def proxy_of(url: httpx.URL) -> Proxy | None:
     address = proxy if "://" in proxy.value else Secret(f"http://{proxy.value}")
     variable = _variable(kind, proxy)
     if problem := _problem(address):
-        must = f"{variable} must be the address of a proxy, such as http://proxy.example:3128"
-        raise ConfigurationError(f"{must}; {problem}")
+        raise ConfigurationError(f"{variable} {problem}")
     return Proxy(address, variable)
 
 
@@ -255,16 +255,16 @@ def _problem(address: Secret[str]) -> str:
     try:
         url = httpx.URL(address.value)
     except (httpx.InvalidURL, ValueError):  # A lone surrogate, for example.
-        return "it is not a valid address"
+        return f"{_MUST}, but is not a valid address"
     if url.scheme not in ("http", "https", "socks5", "socks5h"):
-        return "its scheme must be http, https, socks5 or socks5h"
+        return f"{_MUST}, but its scheme is not http, https, socks5 or socks5h"
     if not has_host(url):
-        return "its host or port is not valid"
+        return f"{_MUST}, but its host or port is not valid"
     if url.scheme.startswith("socks"):
         from importlib.util import find_spec
 
         if find_spec("socksio") is None:
-            return "a SOCKS proxy needs the package socksio; run: pip install 'httpx[socks]'"
+            return "is a SOCKS proxy, which needs socksio; run: pip install 'httpx[socks]'"
     return ""
 
 
