@@ -342,7 +342,7 @@ def test_a_message_names_the_version_that_is_refused_and_those_that_are_known(ca
     assert "set the version, or INTERCOM_VERSION, to one of" in str(error)
     known = (
         str(error)
-        .partition("INTERCOM_VERSION to one of ")[2]
+        .partition("INTERCOM_VERSION, to one of ")[2]
         .partition(". Intercom")[0]
         .split(", ")
     )
