@@ -69,7 +69,7 @@ def tell(path: Path, name: str) -> None:
     if stat.S_ISREG(found.st_mode) and mode & 0o077 and path not in _told:
         _told.add(path)
         log.warning(
-            "users other than its owner can access %s %s, which contains personal data: mode %04o",
+            "users other than its owner can access %s %s, which contains personal data (mode %04o)",
             name,
             printable(str(path), None),
             mode,

@@ -271,7 +271,7 @@ def test_a_journal_that_others_may_read_is_used_and_that_is_logged_once(command,
     for _ in range(2):
         command("import", "events.ndjson", "--journal", "log")
     (said,) = (one.getMessage() for one in caplog.records if "users other than" in one.getMessage())
-    assert said.endswith("can access the journal log, which contains personal data: mode 0640")
+    assert said.endswith("can access the journal log, which contains personal data (mode 0640)")
 
 
 def test_a_file_to_read_is_never_refused_for_its_owner_or_mode(command, give_away):

@@ -239,7 +239,7 @@ def _connection_remedy(cause: Exception, reason: str) -> str:
     if "SSLCertVerificationError" in names:
         return (
             "check the base URL; to trust another certificate authority, such as that of a proxy, "
-            "set SSL_CERT_FILE to its certificate file, or pass an http_client with verify"
+            "set SSL_CERT_FILE to its certificate file, or pass an http_client that trusts it"
         )
     if any(name.startswith("SSL") for name in names):
         return "check that the server, and any proxy with https://, supports TLS on this port"
