@@ -51,7 +51,7 @@ class Identity:
             IdentityError: The identity is an email or id.
         """
         if self.user_id is None:
-            raise IdentityError("create_summary needs a user_id: bind the contact by user_id")
+            raise IdentityError("create_summary needs a user_id; use client.contact(user_id=...)")
         return self.user_id
 
 

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from intercom_data_events import timestamps
 from intercom_data_events._validation import (
     checked_text,
+    flawed,
     invalid,
     is_missing,
     short_repr,
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from intercom_data_events.timestamps import Timestamp
 
 __all__ = ["Event"]
+
+#: What the fields of an event must be.
+MAPPING = "an event must be a mapping of field names to values"
 
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
 # Of these, a row that has no value lacks the field. An event without a time would be stamped with
@@ -158,11 +162,11 @@ class Event:
             '1'
         """
         if not isinstance(fields, Mapping):
-            raise invalid(InvalidInputError, "an event must be a mapping of its fields", fields)
+            raise invalid(InvalidInputError, MAPPING, fields)
         unknown = [name for name in fields if name not in _FIELDS]
         if unknown:
             raise InvalidInputError(
-                f"an event has no field {short_repr(unknown[0])}; use {', '.join(_FIELDS)}"
+                f"an event has no field {short_repr(unknown[0])}; use one of {', '.join(_FIELDS)}"
             )
         if "event_name" not in fields:
             raise InvalidInputError("event_name is missing; add it")
@@ -212,13 +216,10 @@ def check_identities(given: Mapping[str, object]) -> dict[str, str]:
             continue
         if not isinstance(value, str):
             number = whole_number(value)
-            remedy = "" if number is None else f"; pass {str(number)!r}"
-            raise IdentityError(
-                f"{name} must be a string, not {short_repr(value)} of type "
-                f"{type(value).__name__}{remedy}"
-            )
+            remedy = "" if number is None else f"pass {str(number)!r}"
+            raise invalid(IdentityError, f"{name} must be a string", value, remedy)
         if not value.strip():
-            raise IdentityError(f"{name} must not be empty; leave it out if it is unknown")
+            raise flawed(IdentityError, name, "must not be empty; leave it out if it is unknown")
         found[name] = checked_text(value, name, IdentityError)
     return found
 
@@ -234,5 +235,8 @@ def one_identity(
     found = check_identities(given)
     if len(found) == 1 or (optional and not found):
         return found
+    *others, last = given
     passed = " and ".join(found) or "none"
-    raise IdentityError(f"{subject} needs exactly one of {', '.join(given)}, not {passed}")
+    raise IdentityError(
+        f"{subject} needs exactly one of {', '.join(others)} and {last}, not {passed}"
+    )

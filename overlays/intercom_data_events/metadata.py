@@ -82,20 +82,22 @@ def _plain(value: Any) -> Any:
 
 def _check_url(_: object, __: object, url: str) -> None:
     if not (isinstance(url, str) and url.lower().startswith(_SCHEMES)):
-        raise check.invalid(MetadataError, "url must be an http or https address", url)
+        raise check.invalid(MetadataError, "url must be an http or https URL", url)
     check.checked_text(url, "url", MetadataError)
 
 
 def _check_value(_: object, __: object, value: str) -> None:
-    if not isinstance(value, str) or check.plain_text(value) is None:
-        raise check.invalid(MetadataError, "value must be a string that UTF-8 can encode", value)
+    if not isinstance(value, str):
+        raise check.invalid(MetadataError, "value must be a string", value)
+    check.checked_text(value, "value", MetadataError)
 
 
 def _check_amount(_: object, __: object, amount: int) -> None:
     if type(amount) is not int or not 0 <= amount < check.BEYOND:
-        must = "amount must be an integer of minor currency units, at least 0 and at most 2**63 - 1"
-        remedy = 'for "29.99" pass 2999, or use MonetaryAmount.from_decimal("29.99", "usd")'
-        raise check.invalid(MetadataError, must, amount, remedy)
+        must = f"amount must be an integer of minor currency units from 0 to {check.BEYOND - 1}"
+        plain = "pass 2999 for 29.99"
+        remedy = f'{plain}, or use MonetaryAmount.from_decimal("29.99", "usd")'
+        raise check.invalid(MetadataError, must, amount, remedy, plain_remedy=plain)
 
 
 def _is_currency(text: str) -> bool:
@@ -104,7 +106,7 @@ def _is_currency(text: str) -> bool:
 
 def _check_currency(_: object, __: object, currency: str) -> None:
     if not isinstance(currency, str) or not _is_currency(currency):
-        must = 'currency must be three letters as in ISO 4217, such as "eur"'
+        must = "currency must be three letters as in ISO 4217, such as 'eur'"
         raise check.invalid(MetadataError, must, currency)
 
 
@@ -182,11 +184,9 @@ class MonetaryAmount:
         _check_currency(None, None, currency)
         amount = _plain(amount)
         if isinstance(amount, bool) or not isinstance(amount, Decimal | str | int):
-            raise MetadataError(
-                "amount must be a Decimal, a string or an integer, not "
-                f"{check.short_repr(amount)} of type {type(amount).__name__}; "
-                "pass a string such as '29.99', which is exact"
-            )
+            must = "amount must be a Decimal, a string or an integer"
+            remedy = "pass a string such as '29.99', which is exact"
+            raise check.invalid(MetadataError, must, amount, remedy)
         decimals = decimals_of(currency)
         decimals = 2 if decimals is None else decimals
         # Every rounding is an error.
@@ -198,7 +198,7 @@ class MonetaryAmount:
             must = "amount must be a decimal number of at most 60 digits"
             raise check.invalid(MetadataError, must, amount) from error
         if minor != whole:
-            must = f"amount must have at most {decimals} decimals in {currency}"
+            must = f"amount must have at most {decimals} decimal places in {currency}"
             raise check.invalid(MetadataError, must, amount, "round it first")
         return cls(whole, currency)
 
@@ -245,25 +245,23 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
         {'plan': 'pro', 'price': {'amount': 2999, 'currency': 'usd'}}
     """
     if not isinstance(metadata, Mapping):
-        raise MetadataError(
-            f"metadata must be a mapping, not a value of type {type(metadata).__name__}"
-        )
+        plain = "must be an object"
+        raise check.invalid_type(MetadataError, "metadata must be a mapping", metadata, plain=plain)
     if len(metadata) > MAX_KEYS:
         key = list(metadata)[MAX_KEYS]
-        raise MetadataError(
-            f"metadata must have at most {MAX_KEYS} keys, not {len(metadata)}; remove "
-            f"{check.short_repr(key)} and the keys after it, which Intercom would drop, or pass "
-            "drop_excess_metadata=True",
-            key=key,
+        plain = (
+            f"must have at most {MAX_KEYS} keys, not {len(metadata)}; remove "
+            f"{check.short_repr(key)} and the keys after it, which Intercom would drop"
         )
+        said = f"{plain}, or pass drop_excess_metadata=True"
+        raise _about(key, check.Flaw(("metadata",), said, plain))
     encoded: dict[str, JSONValue] = {}
     for key, value in metadata.items():
         if not isinstance(key, str) or not key.strip() or check.plain_text(key) is None:
-            raise MetadataError(
-                "a metadata key must be a non-empty string that UTF-8 can encode, not "
-                f"{check.short_repr(key)}",
-                key=key,
-            )
+            must = "a metadata key must be a non-empty string that UTF-8 can encode"
+            error = check.invalid(MetadataError, must, key)
+            error.key = key
+            raise error
         # Most values are such strings, which need no other check.
         if type(value) is str and value.isascii() and not key.endswith(_DATE_SUFFIXES):
             encoded[key] = value
@@ -324,13 +322,12 @@ def is_supported(value: object) -> bool:
         return True  # An invalid rich link or amount.
 
 
-def to_seconds(key: str, value: object, name: str = "") -> int:
+def to_seconds(key: str, value: object) -> int:
     """Returns the value of a key that ends in _date or _at, in Unix seconds.
 
     Args:
         key: The key.
         value: A time that ``to_unix`` accepts, or a string of Unix seconds.
-        name: The name of the value in messages.
 
     Raises:
         MetadataError: `value` is not a time.
@@ -341,48 +338,59 @@ def to_seconds(key: str, value: object, name: str = "") -> int:
     """
     if isinstance(value, str) and (digits := _DIGITS.fullmatch(value.strip())):
         value = int(digits[0])
-    name = name or f"metadata[{check.short_repr(key)}]"
     try:
-        return timestamps.to_unix(cast("timestamps.Timestamp", value), name)
+        return timestamps.to_unix(cast("timestamps.Timestamp", value), "metadata")
     except TimestampError as error:
-        raise MetadataError(
-            f"{error}; if it is not a time, rename the key: Intercom takes what is below a key "
-            "that ends in _date or _at for one",
-            key=key,
-        ) from error
+        _, said, plain = cast("check.Flaw", check.flaw_of(error))
+        flaw = check.Flaw(("metadata", key), f"{said}; {_NOT_A_TIME}", f"{plain}; {_NOT_A_TIME}")
+        raise _about(key, flaw) from error
+
+
+def _about(key: object, flaw: check.Flaw) -> MetadataError:
+    error = flaw.error(MetadataError)
+    error.key = key
+    return error
 
 
 _NUMBERS = {int, float}
+_NOT_A_TIME = (
+    "if it is not a time, rename the key, because Intercom reads the value of a key that ends in "
+    "_date or _at as a time"
+)
+_TYPES = "must be a string, a number, a datetime, a RichLink or a MonetaryAmount, not {given}"
 _DURATION = "is a duration; pass its seconds as a number"
 _MISSING = "is None, which the API does not support; leave the key out"
 # Why a value is rejected: the reason for the first type that it is an instance of.
 _REFUSALS: Mapping[Any, str] = {
-    str: f"contains {check.SURROGATE}; remove it",
+    str: f"must be a string that UTF-8 can encode, not {{given}}; {check.SURROGATE}",
     bool: "is a bool, which the API does not support; send 1 or 'yes' instead",
-    int: "must be a number of at most 64 bits; send it as a string",
-    float: "must be a finite number, as JSON has no others; leave the key out",
+    int: "must be a number of at most 64 bits, not {given}; send it as a string",
+    float: "must be a finite number, not {given}, which JSON does not support; leave the key out",
     datetime: "is a datetime, so its key must end in _date or _at; rename it to {renamed}",
     date: "is a date without a time; pass an aware datetime",
     time: "is a time without a date; pass an aware datetime, or str(value)",
     timedelta: _DURATION,
     type(None): _MISSING,
-    bytes | bytearray: "must be a string, a number, a datetime, a RichLink or a MonetaryAmount; "
-    "pass value.decode()",
-    Enum: "is a member of an Enum; pass its value",
+    bytes | bytearray: f"{_TYPES}; pass value.decode()",
+    Enum: "is an Enum member; pass its value",
     list | tuple | set | frozenset: "is a list, which the API does not support; "
     "join it into a string",
     Mapping: "is an object, which the API supports only as a rich link (url, value) or a monetary "
-    "amount (amount, currency); give each of its fields a key of its own",
-    object: "must be a string, a number, a datetime, a RichLink or a MonetaryAmount; pass "
-    "str(value) if its text is meant",
+    "amount (amount, currency); give each of its fields its own key",
+    object: f"{_TYPES}; pass str(value) to send its text",
+}
+# The same for readers who do not write Python.
+_PLAIN = {
+    bool: "is {given}, which the API does not support; send 1 or 'yes' instead",
+    type(None): "is {given}, which the API does not support; leave the key out",
 }
 # The same by numpy's letter for a type, and by the names of pandas' types of missing values.
 _REFUSALS_BY_NAME = {
     "b": _REFUSALS[bool],
     "m": _DURATION,
     "M": f"is a datetime without a time zone; {timestamps.DATETIME64}",
-    "f": "must be a number that a float holds exactly; round it with float(value), or send it as a "
-    "string",
+    "f": "must be a number that a float holds exactly, not {given}; round it with float(value), or "
+    "send it as a string",
     "NaTType": _MISSING.replace("None", "missing"),
     "NAType": _MISSING.replace("None", "missing"),
 }
@@ -393,12 +401,16 @@ def _encode(key: str, value: object) -> JSONValue:
         encoded = _supported(key, value)
     except MetadataError as error:
         if error.key is None:  # It is about a rich link or an amount.
-            raise MetadataError(f"metadata[{check.short_repr(key)}]: {error}", key=key) from error
+            [name], said, plain = cast("check.Flaw", check.flaw_of(error))
+            raise _about(key, check.Flaw(("metadata", key, name), said, plain)) from error
         raise
     if encoded is None:
-        why = _why_refused(value).format(renamed=check.short_repr(f"{key}_at"))
-        shown, given = check.short_repr(key), check.short_repr(value)
-        raise MetadataError(f"metadata[{shown}] {why} (got {given})", key=key)
+        said = _why_refused(value)
+        plain = _PLAIN.get(type(value), said)
+        renamed = check.short_repr(f"{key}_at")
+        said = said.format(given=check.short_repr(value), renamed=renamed)
+        plain = plain.format(given=check.plain_repr(value), renamed=renamed)
+        raise _about(key, check.Flaw(("metadata", key), said, plain))
     return encoded
 
 

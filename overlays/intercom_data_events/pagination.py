@@ -124,11 +124,10 @@ class ListedEvent:
         """
         for name in ("event_name", "created_at"):
             if getattr(self, name) is None:
+                must = f"{name} of a listed event must be valid to send it again"
+                remedy = f"create an Event from its fields, with a valid {name}"
                 came = self.additional_properties.get(name)
-                raise InvalidInputError(
-                    f"{name} of a listed event must be known to send it again, and Intercom's is "
-                    f"{short_repr(came)}; make an Event of its fields, with the {name}"
-                )
+                raise invalid(InvalidInputError, must, came, remedy)
         return Event(
             cast("str", self.event_name),
             user_id=self.user_id,
@@ -352,15 +351,15 @@ def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | No
         empty = 0 if page.events else empty + 1
         if empty == _MOST_EMPTY:
             raise PaginationError(
-                f"the listing does not end: {empty} pages in succession have no event and name a "
-                "next page; the events before them are complete",
+                f"the listing does not end: {empty} pages in a row have no events and name a next "
+                "page; the events before them are complete",
                 _without_page(response),
             )
         parameters = _parameters(query)
         if parameters in seen:
             raise PaginationError(
-                f"the listing goes in a circle: the next page that page {len(seen)} names was "
-                "listed before; the events so far are complete",
+                f"the listing goes in a circle: page {len(seen)} names a next page that was listed "
+                "before; the events so far are complete",
                 _without_page(response),
             )
         seen.add(parameters)
@@ -399,14 +398,12 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
         if name in inside and compared(inside[name]) != compared(str(value)):
             kind = IdentityError if name in _IDENTITIES else InvalidInputError
             shown = short_email(inside[name]) if is_email else inside[name]
-            must = f"{name} must be the cursor's {short_repr(shown)}"
+            must = f"{name} must be that of the cursor, {short_repr(shown)}"
             raise invalid(kind, must, short_email(str(value)) if is_email else value)
     if inside.keys() & _IDENTITIES:
         given = {name: value for name, value in given.items() if name not in _IDENTITIES}
     elif not given.keys() & _IDENTITIES:
-        raise IdentityError(
-            "a cursor that names no contact needs one: pass user_id, email or intercom_user_id"
-        )
+        raise IdentityError("the cursor names no contact: pass user_id, email or intercom_user_id")
     complete = {"type": "user", **given}
     missing = {name: value for name, value in complete.items() if name not in inside}
     return f"{query}&{urlencode(missing)}" if missing else query
@@ -495,7 +492,7 @@ def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return
     if not isinstance(events, list):
         # Without the value, which may be personal data.
-        raise TypeError(f"its events must be a list, not of type {type(events).__name__}")
+        raise TypeError(f"its events must be a list, not a value of type {type(events).__name__}")
     # Each event is released as soon as it is read. Otherwise the garbage collector visits all of
     # them repeatedly, which takes as long as reading them.
     events.reverse()

@@ -9,7 +9,9 @@ from typing import TypeAlias, TypeGuard
 from intercom_data_events._validation import (
     LONGEST_NUMBER,
     dtype_kind,
+    flawed,
     invalid,
+    invalid_type,
     number,
     read_number,
     short_repr,
@@ -69,15 +71,14 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
     else:
         remedy = ""
         if isinstance(value, date):
-            remedy = "; combine it with a time and a time zone"
+            remedy = "combine it with a time and a time zone"
         elif dtype_kind(value) == "M":
-            remedy = f"; {DATETIME64}"
-        raise TimestampError(
-            f"{name} must be an aware datetime, Unix seconds or an ISO 8601 string, not a value of "
-            f"type {type(value).__name__}{remedy}"
-        )
+            remedy = DATETIME64
+        must = f"{name} must be an aware datetime, Unix seconds or an ISO 8601 string"
+        plain = f"must be Unix seconds or an ISO 8601 time such as {_EXAMPLE}"
+        raise invalid_type(TimestampError, must, value, remedy, plain=plain)
     if not _FIRST <= seconds <= _LAST:
-        remedy = "if it is in milliseconds, divide it by 1000 (value // 1000)"
+        remedy = "if it is in milliseconds, divide it by 1000 and drop the fraction"
         raise invalid(TimestampError, f"{name} must be between the years 1 and 5138", value, remedy)
     return seconds
 
@@ -133,9 +134,8 @@ def _from_datetime(moment: datetime, name: str) -> int:
         seconds = math.floor(moment.replace(microsecond=0).timestamp())
         naive = moment.utcoffset() is None
     except (ValueError, TypeError, OverflowError) as error:  # pandas.NaT, the end of the year 9999
-        raise TimestampError(
-            f"{name} must be a valid time, not {short_repr(moment)}: {error}"
-        ) from error
+        said = f"must be a valid time, not {short_repr(moment)}: {error}"
+        raise flawed(TimestampError, name, said) from error
     if naive:
         remedy = "use datetime.now(UTC), or value.replace(tzinfo=UTC) if it is in UTC"
         raise invalid(TimestampError, f"{name} must be a datetime with a time zone", moment, remedy)
@@ -156,10 +156,10 @@ def _parse(text: str, name: str) -> datetime:
 
 def _whole(value: float, name: str) -> int:
     if not math.isfinite(value):
-        raise TimestampError(f"{name} must be a finite number, not {value}")
+        raise flawed(TimestampError, name, f"must be a finite number, not {value}")
     if value != int(value):
-        remedy = f"cut the fraction off, for example with int({name})"
-        raise invalid(TimestampError, f"{name} must be in whole seconds", value, remedy)
+        must = f"{name} must be in whole seconds"
+        raise invalid(TimestampError, must, value, "drop the fraction")
     return int(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from intercom_data_events._validation import short_repr
+from intercom_data_events._validation import invalid
 from intercom_data_events.errors import ConfigurationError
 from intercom_data_events_api import API_VERSION as _GENERATED_FROM
 
@@ -40,8 +40,6 @@ def check_version(version: object) -> str:
     """
     if isinstance(version, str) and _WELL_FORMED.fullmatch(version):
         return version
-    remedy = f'; pass a string: version="{version}"' if isinstance(version, float) else ""
-    raise ConfigurationError(
-        f'version must be a version of Intercom\'s API such as "{API_VERSION}", or "Preview", not '
-        f"{short_repr(version)}{remedy}"
-    )
+    must = f"version must be an API version such as {API_VERSION!r} or 'Preview'"
+    remedy = f"pass the string {str(version)!r}" if isinstance(version, float) else ""
+    raise invalid(ConfigurationError, must, version, remedy)

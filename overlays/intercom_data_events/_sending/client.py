@@ -60,7 +60,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         clock: Clock | None = None,
         allow_http: bool | None = None,
     ) -> None:
-        # First, so that neither is in a frame of a traceback, whatever fails.
+        # First, so that no frame of a traceback has either of them, whatever fails.
         token, access_token, held, headers = hold(access_token), None, hold(headers), None
         _show_log()
         self._settings = Settings(
@@ -193,7 +193,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
     def __repr__(self) -> str:
         """Shows where and how it sends, and whether it does, but neither token nor headers."""
         if not hasattr(self, "_is_view"):
-            return f"{type(self).__name__}(…)"  # A traceback shows one that could not be made.
+            return f"{type(self).__name__}(…)"  # In a traceback of a failed constructor.
         shown = {**vars(self._settings), "enabled": self.enabled, "is_closed": self.is_closed}
         del shown["headers"]
         fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())
@@ -210,7 +210,10 @@ class BaseClient(Generic[E, C, Tr, Tok]):
     def __getstate__(self) -> dict[str, object]:
         """Returns what a pickle contains: the settings, but not the token."""
         if self._session.given:
-            raise TypeError("a client with a transport, http_client or clock cannot be pickled")
+            raise TypeError(
+                "a client with a transport, http_client or clock cannot be pickled; create one in "
+                "each process"
+            )
         return {"settings": self._settings, "enabled": self._session.enabled}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -226,7 +229,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 def _show_log() -> None:
     """Shows the log on stderr, if INTERCOM_LOG says so."""
     if os.environ.get("INTERCOM_LOG"):
-        from intercom_data_events._sending.logs import show_log  # As few programs need it.
+        from intercom_data_events._sending.logs import show_log  # Few programs need it.
 
         show_log()
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from intercom_data_events import timestamps
 from intercom_data_events._sending import reading
 from intercom_data_events._sending.request import Idempotency, Operation
-from intercom_data_events._validation import invalid, short_repr, whole_number
+from intercom_data_events._validation import invalid, invalid_type, short_repr, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
 from intercom_data_events.event import Event, check_event_name, check_identities, one_identity
 
@@ -101,10 +101,8 @@ def send(event: Event) -> Operation[None]:
     from intercom_data_events_api.api.data_events import create_data_event
 
     if not isinstance(event, Event):
-        raise InvalidInputError(
-            f"event must be an Event, not a value of type {type(event).__name__}; "
-            "Event.from_dict makes one"
-        )
+        remedy = "create one with Event.from_dict"
+        raise invalid_type(InvalidInputError, "event must be an Event", event, remedy)
     return Operation(
         # The generated function only calls to_dict, and an event gives the same JSON as the
         # generated model (tested).
@@ -260,13 +258,13 @@ def create_summary(
 
     identity = check_identities({"user_id": user_id})
     if not identity:
-        raise IdentityError("a summary has no contact: pass user_id")
+        raise IdentityError("the summary has no contact: pass user_id")
     name = check_event_name(event_name)
     number = _at_least_one("count", count)
     begin, end = timestamps.to_unix(first, "first"), timestamps.to_unix(last, "last")
     if begin > end:
-        must = f"first must not be later than last ({short_repr(last)})"
-        raise invalid(InvalidInputError, must, first)
+        must = f"last must be at or after first, {short_repr(first)}"
+        raise invalid(InvalidInputError, must, last)
     summaries = {"event_name": name, "count": number, "first": begin, "last": end}
     body = CreateDataEventSummariesRequest.from_dict({**identity, "event_summaries": summaries})
     return Operation(

@@ -29,7 +29,7 @@ from intercom_data_events._dispatch.concurrency import Concurrency, Rate, check_
 from intercom_data_events._dispatch.threads import ThreadWorkers
 from intercom_data_events._sending.engines.selection import bulk_session
 from intercom_data_events._sending.runtime import running_trio, this_process
-from intercom_data_events._validation import invalid
+from intercom_data_events._validation import invalid, invalid_type
 from intercom_data_events.bulk._dispatcher import BulkDispatcher
 from intercom_data_events.bulk._scheduler import (
     Counts,
@@ -138,8 +138,8 @@ class Outcomes:
         """Returns the next outcome; reads and sends as many events as that takes."""
         if this_process() is not self._process:
             raise ConfigurationError(
-                "create_many was called before the process forked: its threads stayed there, so "
-                "call it anew"
+                "create_many must be called in the process that iterates over it, because a fork "
+                "does not copy its threads; call it again after the fork"
             )
         dispatcher = self._dispatcher
         while (found := dispatcher.outcome(StopIteration)) is None:
@@ -474,17 +474,16 @@ def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
 
 
 def _check_events(events: object, kind: type | UnionType) -> None:
-    # A frame iterates its columns, or their names.
+    # Iterating a frame yields its columns, or their names.
     if hasattr(events, "columns") and hasattr(events, "shape"):
-        must = "create_many takes rows"
         remedy = (
             'pass frame.to_dict("records") of pandas, frame.iter_rows(named=True) of polars, or '
             "table.to_pylist() of Arrow"
         )
-        raise InvalidInputError(f"{must}, not a {type(events).__name__}; {remedy}")
+        raise invalid_type(InvalidInputError, "events must be rows", events, remedy)
     if not isinstance(events, kind) or isinstance(events, Mapping | str | bytes):
-        must = "create_many takes an iterable of events"
-        raise invalid(InvalidInputError, must, events, "put one event in a list")
+        must = "events must be an iterable of events"
+        raise invalid(InvalidInputError, must, events, "put a single event in a list")
 
 
 def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | None]:
@@ -501,6 +500,6 @@ def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | No
         or not isinstance(max_rate, int | float)
         or not 0 < max_rate < math.inf
     ):
-        must = "max_rate must be a number of events a second, greater than 0 and finite"
+        must = "max_rate must be a finite number of events per second greater than 0"
         raise invalid(ConfigurationError, must, max_rate)
     return most, float(max_rate)
