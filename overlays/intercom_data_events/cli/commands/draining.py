@@ -181,7 +181,7 @@ class _Drain:
         self._tell_standstill(events)
 
     def _settle(self, counters: Counters) -> None:
-        """Waits briefly for events in flight, so that the next run need not wait for their claims."""
+        """Waits briefly for events in flight, so that the next run finds no claims."""
         ends = time.monotonic() + GRACE
         try:
             self._status = self._queue.status(time.time())
