@@ -91,10 +91,10 @@ def test_one_request_tells_that_all_is_well(contacts, serve, checked):
     lines = dict(line.split(maxsplit=1) for line in told.out.splitlines())
     assert lines["token"] == "accepted"  # what is said of it
     assert lines["address"] == url
-    assert lines["version"] == f"{API_VERSION}, as answered"
+    assert lines["version"] == f"{API_VERSION}, confirmed by the server"
     assert lines["quota"].startswith("199 of 200 requests left until 20")
     assert lines["quota"].endswith(" UTC")
-    assert lines["clock"] == "the same as the server's"
+    assert lines["clock"] == "in step with the server's"
     assert [request.method for request in emulator.requests] == ["GET", "GET"]
     assert list(emulator.events) == []
 

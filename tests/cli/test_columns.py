@@ -150,7 +150,7 @@ def test_a_link_may_lack_its_text():
     ],
 )
 def test_several_cells_of_a_row_cannot_say_what_one_key_is(names):
-    with pytest.raises(ColumnError, match=r"several columns have a value for metadata.a"):
+    with pytest.raises(ColumnError, match=r"only one column must have a value for metadata.a"):
         plan(["event_name", "id", *names]).read(["ran", "1", *("x" for _ in names)])
 
 
@@ -173,7 +173,7 @@ def test_a_key_cannot_be_empty(key):
         ("timestamp", "did you mean created_at?"),
         ("name", "did you mean event_name?"),
         ("E-Mail", "did you mean email?"),
-        ("metadata", "give each key of the metadata a column of its own, such as metadata.plan"),
+        ("metadata", "use one column for each key, such as metadata.plan"),
         ("plan", "name it metadata.plan to send it as metadata, or remove it"),
         ("Metadata_plan", "name it metadata.plan"),
     ],
@@ -215,16 +215,16 @@ def test_as_many_columns_as_allowed_are_read():
     [
         (["event_name", "id", " id "], "the column 'id' occurs twice"),
         (["event_name", "id", ""], "column 3 has no name"),
-        (["event_name", *["id"] * 1_000], "it must have at most 1,000 columns, not 1,001; "),
+        (["event_name", *["id"] * 1_000], "there must be at most 1,000 columns, not 1,001; "),
         (
             ["event_name", *[""] * 300_000],
             "an event has 5 fields and at most 10 metadata keys, so remove",
         ),
         (["event_name", *["id"] * 999], "the column 'id' occurs twice"),
-        (["created_at", "id"], "no column is called event_name"),
+        (["created_at", "id"], "the column event_name is missing"),
         (
             ["event_name", "created_at"],
-            "no column has the contact; add one called user_id, id or email",
+            "a column for the contact is missing; add user_id, id or email",
         ),
     ],
 )

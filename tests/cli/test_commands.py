@@ -68,7 +68,7 @@ def test_track_sends_an_event_with_its_metadata(emulator, command):
     )
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "placed-order of 1 at 2026-01-01 12:00:00 UTC: accepted",
+        "placed-order for 1 at 2026-01-01 12:00:00 UTC: accepted",
         "  price: $29.99",
         "  number: 3434",
     ]
@@ -107,17 +107,19 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
     for asked in (["list"], ["list", "--follow"], ["summary"], ["export", "-o", "kept.ndjson"]):
         done = command(*asked, "--user-id", "1")
         assert (done.code, done.out) == (2, "")
-        assert "INTERCOM_DISABLED is set, so Intercom is not asked anything" in done.err
+        assert (
+            "INTERCOM_DISABLED turns off all requests; unset it to read from Intercom" in done.err
+        )
     assert Path("kept.ndjson").read_text() == "kept"
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--created-at", "soon"], 2, "--created-at: a time must be such as 7d"),
+        (["--created-at", "soon"], 2, "--created-at must be a time such as 7d"),
         (["-m", "plan"], 2, "--metadata must be KEY=VALUE, such as plan=pro, not 'plan'"),
         (["-m", "=pro"], 2, "must be KEY=VALUE"),
-        (["-m", "a=1", "-m", "a=2"], 2, "--metadata has the key 'a' twice"),
+        (["-m", "a=1", "-m", "a=2"], 2, "--metadata must have the key 'a' only once; remove one"),
         (["-m", "a="], 2, "metadata.a must not be empty"),
         (["-m", "price.amount=much", "-m", "price.currency=usd"], 2, "minor currency units"),
         (["-m", "link.url=https://a.example"], 2, "metadata.link.url needs metadata.link.value"),
@@ -295,7 +297,7 @@ def test_whose_events_has_to_be_said_once(asked, emulator, command):
     for given in (["--json"], ["--user-id", "1", "--email", "a@b.co"]):
         done = command(asked, *given)
         assert (done.code, done.out) == (2, "")
-        assert "pass one of --user-id, --email and --id, not " in done.err
+        assert "pass exactly one of --user-id, --email and --id, not " in done.err
 
 
 NOW = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
@@ -322,7 +324,7 @@ def test_times_are_read_as_people_type_them(text, expected):
 @pytest.mark.parametrize("text", ["", "7", "d", "7y", "yesterday", "999999w", "9" * 30, "-7d"])
 def test_what_is_no_time_is_refused(text, emulator, command):
     if text != "7":
-        with pytest.raises(ValueError, match="a time must be such as 7d"):
+        with pytest.raises(ValueError, match="must be a time such as 7d"):
             moment(text, NOW)
     done = command("list", "--user-id", "1", f"--since={text or 'no'}y")
     assert (done.code, done.out) == (2, "")

@@ -69,7 +69,7 @@ def test_each_step_does_what_it_says(serve, command, monkeypatch, tmp_path):
     assert len(stored.events) == 38
     done = command(*again)
     assert done.code == 1
-    assert "2 rejected in runs before, in 2025.refused.ndjson" in done.out
+    assert "2 rejected in earlier runs; 2025.refused.ndjson has the lines and reasons" in done.out
 
     # Step 4, with which the section ends.
     refused = Path("2025.refused.ndjson")

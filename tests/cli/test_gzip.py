@@ -69,7 +69,7 @@ def test_gzip_that_is_not_whole_is_told(path, change, complaint):
 
     with pytest.raises(
         StoppedError if complaint == "cut short" else SourceError,
-        match=f"is gzip that is {complaint}; make or fetch it again",
+        match=f"is gzip that is {complaint}; create or download it again",
     ):
         pieces(path)
 

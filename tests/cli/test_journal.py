@@ -211,7 +211,7 @@ def test_a_line_that_no_import_writes_is_named(damage, tmp_path):
 def test_another_file_is_not_a_journal_and_stays_as_it_is(text, restart, tmp_path):
     path = tmp_path / "other"
     path.write_text(text)
-    with pytest.raises(NoJournalError, match="is not a journal of an import: move it away"):
+    with pytest.raises(NoJournalError, match="is not the journal of an import; move it away"):
         opened(path, restart=restart)
     assert path.read_text() == text
 

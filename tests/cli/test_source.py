@@ -68,7 +68,9 @@ def test_gzip_that_is_cut_short_anywhere_is_told(tmp_path_factory, text, data):
     whole = gzip.compress(text)
     path = tmp_path_factory.getbasetemp() / "short.gz"
     path.write_bytes(whole[: data.draw(st.integers(1, len(whole) - 1))])
-    with pytest.raises(StoppedError, match=r"short\.gz is gzip that is cut short; make or fetch"):
+    with pytest.raises(
+        StoppedError, match=r"short\.gz is gzip that is cut short; create or download"
+    ):
         pieces(str(path))
 
 
@@ -76,7 +78,7 @@ def test_gzip_that_is_damaged_is_told(file):
     text = os.urandom(300_000)
     data = bytearray(gzip.compress(text))
     data[200_000:200_100] = bytes(100)
-    with pytest.raises(SourceError, match="is gzip that is damaged; make or fetch"):
+    with pytest.raises(SourceError, match="is gzip that is damaged; create or download"):
         pieces(file(bytes(data)))
 
 
@@ -138,9 +140,15 @@ def test_devices_are_read_to_their_end():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (".", r"^\. cannot be read: is a directory$"),
-        ("missing", "^missing cannot be read: no such file or directory$"),
-        ("missing/file", "^missing/file cannot be read: no such file or directory$"),
+        (".", r"^cannot read \.: is a directory; check the path and its permissions$"),
+        (
+            "missing",
+            "^cannot read missing: no such file or directory; check the path and its permissions$",
+        ),
+        (
+            "missing/file",
+            "^cannot read missing/file: no such file or directory; check the path and its permissions$",
+        ),
         ("a\0b", "cannot be read: embedded null"),
         ("", "cannot be read: no such file or directory"),
     ],

@@ -85,8 +85,8 @@ class Connection:
         """Returns the arguments of a client that reads from Intercom.
 
         Raises:
-            ConfigurationError: INTERCOM_DISABLED is set, so every answer would be empty; or there
-                is no access token.
+            ConfigurationError: INTERCOM_DISABLED is set, so every answer would be empty; or the
+                access token is missing.
         """
         if not self.sends:
             raise ConfigurationError(

@@ -84,7 +84,7 @@ def _path(url: httpx.URL) -> str:
 
 
 class AccessLog(logging.Handler):
-    """Writes the records of the access log to a stream, one line each, as text or JSON."""
+    """Writes the records of the access log to a stream, one line each, in words or JSON."""
 
     def __init__(self, stream: TextIO, *, as_json: bool) -> None:
         super().__init__(logging.INFO)

@@ -55,7 +55,7 @@ def drain(
     """
     if max_time is not None and not max_time >= 0:
         raise UsageError(f"--max-time must be at least 0 seconds, not {max_time}")
-    # Opened first, so that nobody is asked for a token if the outbox cannot be used.
+    # Opened first, so that no token is asked for if the outbox cannot be used.
     with Outbox(file) as box:
         found = box.status()
     if not connection.sends:
