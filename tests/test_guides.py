@@ -80,7 +80,7 @@ def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("", 4), ("overlays", 6), ("tracker", 12), ("cli", 1), ("emulator", 4)]
+    ("name", "least"), [("", 4), ("overlays", 6), ("tracker", 12), ("emulator", 4)]
 )
 def test_a_guide_has_examples(name, least):
     assert len([path for path, *_ in EXAMPLES if path == GUIDES[name]]) >= least

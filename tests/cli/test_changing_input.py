@@ -88,7 +88,7 @@ def half_a_line(path):
     ("change", "said"),
     [
         (truncate, "was truncated to 1,000 bytes after"),
-        (shorter_file, "bytes while it was read"),
+        (shorter_file, "bytes after"),
         (copy_truncate, "was overwritten while it was read"),
         (longer_file, "was overwritten while it was read"),
         (other_within, "was overwritten while it was read"),

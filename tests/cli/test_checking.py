@@ -123,7 +123,7 @@ def test_a_missing_token_is_told_from_a_wrong_one(emulator, checked, monkeypatch
     [
         ("INTERCOM_BASE_URL", "nonsense", "INTERCOM_BASE_URL"),
         ("INTERCOM_VERSION", "nonsense", "INTERCOM_VERSION"),
-        ("INTERCOM_DISABLED", "1", "INTERCOM_DISABLED is set"),
+        ("INTERCOM_DISABLED", "1", "INTERCOM_DISABLED turns off all requests"),
         ("HTTP_PROXY", "http://user:pa ss@:x", "HTTP_PROXY must be the address of a proxy"),
     ],
 )
@@ -219,6 +219,6 @@ def test_another_server_is_not_taken_for_intercom(status, code, said, checked, m
         told, seen = checked("--base-url", url)
     assert (told.code, seen.json["ok"], seen.json["token"]) == (code, False, "unknown")
     assert said in told.err
-    assert "quota   not told" in told.out
+    assert "quota   unknown, because the answer has no rate-limit headers" in told.out
     assert not STEERING.search(told.out + told.err + seen.out + seen.err)
     assert json.loads(seen.err)["exit_code"] == code

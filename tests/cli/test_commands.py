@@ -122,7 +122,7 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
         (["-m", "a=1", "-m", "a=2"], 2, "--metadata must have the key 'a' only once; remove one"),
         (["-m", "a="], 2, "metadata.a must not be empty"),
         (["-m", "price.amount=much", "-m", "price.currency=usd"], 2, "minor currency units"),
-        (["-m", "link.url=https://a.example"], 2, "metadata.link.url needs metadata.link.value"),
+        (["-m", "link.url=https://a.example"], 2, "metadata.link.url requires metadata.link.value"),
         (["-m", "price.currency=usd"], 2, "pass both, or price.currency:text"),
         (["--email", ""], 2, "email must not be empty"),
         (["--created-at", "2026-01-31T12:00:00.5Z"], 2, "must be in whole seconds"),
@@ -328,7 +328,7 @@ def test_what_is_no_time_is_refused(text, emulator, command):
             moment(text, NOW)
     done = command("list", "--user-id", "1", f"--since={text or 'no'}y")
     assert (done.code, done.out) == (2, "")
-    assert "--since: " in done.err
+    assert "--since must be a time such as 7d" in done.err
 
 
 def test_follow_shows_what_arrives_later(emulator, command, monkeypatch):
@@ -382,7 +382,8 @@ def test_follow_cannot_be_told_to_look_never_or_all_the_time(seconds, emulator, 
 def test_flags_that_contradict_each_other_are_refused(arguments, emulator, command):
     done = command(*arguments, "--user-id", "1")
     assert (done.code, done.out) == (2, "")
-    assert "leave" in done.err
+    alone = "--for-spreadsheets" in arguments
+    assert ("requires CSV; pass --format csv, too" if alone else ", not both") in done.err
     assert emulator.counts.requests == 0
 
 
@@ -462,7 +463,7 @@ def test_charts_are_drawn_where_results_go_and_to_a_file(asked, emulator, comman
     done = command(asked, "--user-id", "1", "--plot", "--svg", "events.svg")
     assert done.code == 0
     assert "\nplaced-order  " in done.out
-    assert done.err == "Written: events.svg\n"
+    assert done.err == "Chart written to events.svg.\n"
     assert ElementTree.parse("events.svg").getroot().get("role") == "img"
     done = command(asked, "--user-id", "1", "--svg", "events.svg", "--json")
     assert "placed-order" in str(done.lines)
@@ -475,7 +476,7 @@ def test_there_is_nothing_to_draw_of_somebody_who_did_nothing(serve, command):
     serve(contacts=[EmulatedContact(user_id="1")])
     done = command("list", "--user-id", "1", "--plot", "--svg", "none.svg")
     assert (done.code, done.out) == (0, "")
-    assert "No events: none.svg is not written." in done.err
+    assert "No events; none.svg is not written." in done.err
     assert not Path("none.svg").exists()
 
 
@@ -534,7 +535,7 @@ def test_export_begins_where_it_is_told(emulator, command):
 def test_export_needs_somebody(emulator, command):
     done = command("export", "--quiet")
     assert (done.code, done.out) == (2, "")
-    assert "pass contacts by --user-id" in done.err
+    assert "no contact is given; pass --user-id, --email or --id" in done.err
 
 
 def test_a_failed_export_leaves_the_file_from_before(serve, command, tmp_path):
@@ -730,7 +731,7 @@ def test_without_a_command_there_is_help(command):
     assert done.code == 0
     listed = done.out.partition("Commands:")[2].partition("\n\n")[0]
     assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == COMMANDS
-    assert "Exit codes:\n  0    done\n  1    something was rejected" in done.out
+    assert "Exit codes:\n  0    done\n  1    an event, line or contact was rejected" in done.out
     assert command("--version").out.startswith("intercom-events ")
 
 
@@ -854,8 +855,7 @@ def test_the_extra_is_named_where_it_is_not_installed():
     done = subprocess.run([*COMMAND[:-1], script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "intercom-events needs typer, which comes with an extra: "
-        "pip install 'intercom-data-events[cli]'\n"
+        "intercom-events requires typer; run: pip install 'intercom-data-events[cli]'\n"
     )
 
 

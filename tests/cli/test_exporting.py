@@ -55,7 +55,7 @@ def test_what_others_have_sent_is_written_as_it_is_and_told(form, command):
     assert done.code == 0
     first, second = done.err.splitlines()
     assert first == "3 events of 1 contact written to events."
-    assert second.startswith("2 events with metadata that others have sent")
+    assert second.startswith("2 events with metadata that `import` rejects")
     if form == "csv":
         header, *rows = csv.reader(Path("events").read_text().splitlines())
         plan = columns.plan(header)

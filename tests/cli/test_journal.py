@@ -187,7 +187,7 @@ def test_a_line_that_no_import_writes_is_named(damage, tmp_path):
         file.write(damage.encode("latin-1") + b"\n")
     before = path.read_bytes()
 
-    with peak_below(MIB), pytest.raises(NoJournalError, match="is damaged in line 3: move it away"):
+    with peak_below(MIB), pytest.raises(NoJournalError, match="is damaged in line 3; move it away"):
         opened(path)
 
     assert path.read_bytes() == before
@@ -309,7 +309,7 @@ def test_one_import_at_a_time_has_it(restart, tmp_path):
 @pytest.mark.parametrize("name", [".", "no/such/journal", "x" * 300])
 def test_where_it_cannot_be_is_told_with_a_remedy(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(JournalError, match=r"cannot be written .*name another place"):
+    with pytest.raises(JournalError, match=r"cannot write the journal .*choose another path"):
         opened(Path(name))
 
 

@@ -126,9 +126,9 @@ def test_status_tells_what_is_in_the_file(emulator, command, monkeypatch):
     assert heading.endswith(f" kB, for {os.environ['INTERCOM_BASE_URL']}, workspace shop")
     assert [line.split()[:2] for line in counts] == [
         ["3", "waiting"],
-        ["2", "being"],
+        ["2", "in"],
         ["1", "delayed"],
-        ["1", "rejected:"],
+        ["1", "rejected"],
     ]
     assert oldest.startswith("The oldest was tracked at 20")
     assert oldest.endswith(" UTC, 1 h 0 min ago.")

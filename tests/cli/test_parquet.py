@@ -146,11 +146,14 @@ def test_rows_with_problems_are_numbered_and_written_as_lines(write, emulator, c
         ({"metadata.raw": [b"a"] * 3}, "not binary; convert it to strings, or remove it"),
         ({"metadata.a": ["x" * 100_000] * 3}, "at most 32,768 bytes per row, not 33"),
         ({"metadata.a": [[1] * 2_000] * 3}, "'metadata.a.list.element' must have at most"),
-        ({"distinct_id": ["1"] * 3}, "no column 'distinct_id': name it metadata.distinct_id"),
-        ({"metadata": [{"a": 1}] * 3, "metadata.a": [1] * 3}, "'metadata.a' occurs twice"),
-        ({"metadata": pa.array([[("a", "b")]] * 3, MAP), "metadata.c": [1] * 3}, "several columns"),
+        ({"distinct_id": ["1"] * 3}, "not 'distinct_id': rename it to metadata.distinct_id"),
+        ({"metadata": [{"a": 1}] * 3, "metadata.a": [1] * 3}, "'metadata.a' must occur only once"),
+        (
+            {"metadata": pa.array([[("a", "b")]] * 3, MAP), "metadata.c": [1] * 3},
+            "only one column may",
+        ),
         ({"metadata": ["{}"] * 3}, "use one column for each key"),
-        ({"metadata.a": ["x"] * 3, "metadata.a:text": ["y"] * 3}, "several columns"),
+        ({"metadata.a": ["x"] * 3, "metadata.a:text": ["y"] * 3}, "only one column may"),
     ],
 )
 def test_columns_that_cannot_be_used_end_it(columns, said, write, command):

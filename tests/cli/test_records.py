@@ -135,7 +135,10 @@ def test_a_byte_order_mark_is_no_part_of_the_text():
         (HEADER.replace(b"\n", b"\r") + b"ran,1,\r" * 200_000, "a lone carriage return"),
         (
             b"\n[\n" + RAN,
-            "line 2: the file must not be a single JSON document; write one event per line, for example with jq -c '.[]'",
+            (
+                "line 2: the file must not be a single JSON document; write one "
+                "event per line, for example with jq -c '.[]'"
+            ),
         ),
         (
             b'{\n  "event_name": "ran"\n}',
@@ -156,7 +159,7 @@ def test_what_is_no_text_of_events_is_told_as_what_it_looks_like(data, says):
             "line 1: the CSV header is invalid: columns must be ",
         ),
         (b"\n\nevent_name,user_id,plan", "line 3: the header"),
-        (b"event_name,email,email", "'email' occurs twice"),
+        (b"event_name,email,email", "'email' must occur only once"),
         (b"event_name,created_at", "add user_id, id or email"),
         (b"user_id", "the column event_name is missing; add it, or rename one of: user_id"),
         (b'event_name,"user_id', "a quote that opens here is not closed within 1 MiB"),
@@ -189,11 +192,17 @@ def test_the_records_before_what_ends_the_reading_are_handed_on():
         ),
         (
             b"{",
-            "write one event per line, for example with jq -c '.[]' for an array, or jq -c . for objects",
+            (
+                "write one event per line, for example with jq -c '.[]' for an "
+                "array, or jq -c . for objects"
+            ),
         ),
         (
             b"[]",
-            "the line must be a JSON object; write one event per line, for example with jq -c '.[]'",
+            (
+                "the line must be a JSON object; write one event per line, for "
+                "example with jq -c '.[]'"
+            ),
         ),
         (b"[1, 2", "at column 6"),
         (b"42", "the line must be a JSON object"),
@@ -222,7 +231,10 @@ def test_pairs_of_surrogates_and_blanks_around_an_object_are_fine():
         (b"ran,1", "the row must have 3 cells like the header, not 2"),
         (
             b"ran,1,a,b",
-            "the row must have 3 cells like the header, not 4; put quotes around a cell that contains ','",
+            (
+                "the row must have 3 cells like the header, not 4; put quotes around "
+                "a cell that contains ','"
+            ),
         ),
         (b'ran,1,"a" b', "the row is not valid CSV ("),
         (b"ran,1,a\rb", "and put quotes around a cell that contains a line end"),

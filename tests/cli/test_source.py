@@ -147,10 +147,13 @@ def test_devices_are_read_to_their_end():
         ),
         (
             "missing/file",
-            "^cannot read missing/file: no such file or directory; check the path and its permissions$",
+            (
+                "^cannot read missing/file: no such file or directory; check the "
+                "path and its permissions$"
+            ),
         ),
-        ("a\0b", "cannot be read: embedded null"),
-        ("", "cannot be read: no such file or directory"),
+        ("a\0b", "^cannot read a\0b: embedded null"),
+        ("", "^cannot read : no such file or directory"),
     ],
 )
 def test_what_cannot_be_opened_is_told(name, said, tmp_path, monkeypatch):
@@ -164,5 +167,5 @@ def test_what_cannot_be_opened_is_told(name, said, tmp_path, monkeypatch):
     [("{}/under", "not a directory"), ("{}" + "x" * 5000, "file name too long")],
 )
 def test_what_the_system_does_not_open_is_told_in_its_words(file, name, reason):
-    with pytest.raises(SourceError, match=f"cannot be read: {reason}"):
+    with pytest.raises(SourceError, match=f"^cannot read .*: {reason}"):
         Source(name.format(file(b"text")))

@@ -78,7 +78,9 @@ def test_it_counts_what_arrives_until_it_stops() -> None:
         answers += [post(url, event_name=""), post(url, 2), post(url, 3)]
         told = stop(process)
     assert [answer.status_code for answer in answers] == [202] * 4 + [400, 429, 429]
-    assert told == "requests: 7, stored: 2, duplicates: 2, rejected: 1, rate-limited: 2, faults: 0\n"
+    assert (
+        told == "requests: 7, stored: 2, duplicates: 2, rejected: 1, rate-limited: 2, faults: 0\n"
+    )
 
 
 @pytest.mark.processes
@@ -263,11 +265,17 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
         (["--port", "http"], "argument --port: must be a port from 0 to 65535, not 'http'"),
         (
             ["--contact", "name=Frodo"],
-            "argument --contact: must be FIELD=VALUE,... with the fields user_id, email, id, not 'name=Frodo'",
+            (
+                "argument --contact: must be FIELD=VALUE,... with the fields "
+                "user_id, email, id, not 'name=Frodo'"
+            ),
         ),
         (
             ["--contact", "user_id="],
-            "argument --contact: must be FIELD=VALUE,... with the fields user_id, email, id, not 'user_id='",
+            (
+                "argument --contact: must be FIELD=VALUE,... with the fields "
+                "user_id, email, id, not 'user_id='"
+            ),
         ),
         (["--contact", "id=1", "--contact", "id=1"], "user_id and id of a contact must be unique"),
         (["--faults", "20%"], "argument --faults: must be from 0 to 1, not '20%'"),

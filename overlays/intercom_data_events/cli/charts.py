@@ -133,7 +133,7 @@ def timeline(
     for line in _axis(_time_ticks(origin, _ORIGIN + last, step, size), size, room, ascii):
         table.add_row("", Text(line), "")
     caption = (
-        f"each column is {_in_words(step)}, starting {_iso(origin)[:16]} UTC; "
+        f"each column is {_in_words(step)}, from {_iso(origin)[:16]} UTC; "
         f"{heights[-1]} is {_counted(most, 'event')}"
     )
     told = ", ".join(

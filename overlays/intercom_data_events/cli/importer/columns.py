@@ -318,7 +318,7 @@ def _shown(name: str) -> str:
 
 def _twice(key: str) -> ColumnError:
     return ColumnError(
-        f"only one column must have a value for metadata.{_shown(key)}; leave out the others"
+        f"only one column may have a value for metadata.{_shown(key)}; leave out the others"
     )
 
 
