@@ -94,7 +94,7 @@ def test_one_request_tells_that_all_is_well(contacts, serve, checked):
     assert lines["version"] == f"{API_VERSION}, confirmed by the server"
     assert lines["quota"].startswith("199 of 200 requests left until 20")
     assert lines["quota"].endswith(" UTC")
-    assert lines["clock"] == "in step with the server's"
+    assert lines["clock"] == "in sync with the server's"
     assert [request.method for request in emulator.requests] == ["GET", "GET"]
     assert list(emulator.events) == []
 

@@ -383,7 +383,7 @@ def test_flags_that_contradict_each_other_are_refused(arguments, emulator, comma
     done = command(*arguments, "--user-id", "1")
     assert (done.code, done.out) == (2, "")
     alone = "--for-spreadsheets" in arguments
-    assert ("requires CSV; pass --format csv, too" if alone else ", not both") in done.err
+    assert ("requires --format csv; pass both" if alone else ", not both") in done.err
     assert emulator.counts.requests == 0
 
 
@@ -731,7 +731,7 @@ def test_without_a_command_there_is_help(command):
     assert done.code == 0
     listed = done.out.partition("Commands:")[2].partition("\n\n")[0]
     assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == COMMANDS
-    assert "Exit codes:\n  0    done\n  1    an event, line or contact was rejected" in done.out
+    assert "Exit codes:\n  0    success\n  1    an event, line or contact was rejected" in done.out
     assert command("--version").out.startswith("intercom-events ")
 
 

@@ -264,7 +264,7 @@ def test_a_silent_pipe_can_be_left(asked, emulator, begin, monkeypatch):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert b"Interrupted: " in err
+    assert b"Interrupted; " in err
     assert b"1 rejected" in out or b"1 not" in err
 
 
@@ -384,7 +384,7 @@ def test_without_a_journal_an_interrupted_pipe_says_so(serve, begin):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert b"nothing is noted of it, as there is no --journal" in err
+    assert b"it cannot be resumed without --journal" in err
 
 
 def test_what_is_appended_is_imported_and_no_more(emulator, command, ndjson):
@@ -411,7 +411,7 @@ def test_what_is_appended_is_imported_and_no_more(emulator, command, ndjson):
 def test_a_file_that_has_changed_is_not_gone_on_with(change, how, emulator, command, ndjson):
     path = ndjson(3)
     text = path.read_text()
-    if "no end" in how:
+    if "no line end" in how:
         path.write_text(text[:-1])
     assert command("import", path).code == 0
     path.write_text(change(text))
@@ -707,7 +707,10 @@ ZIPPED = gzip.compress(f"{json.dumps(event(0))}\n".encode() * 2000, mtime=0)
     [
         (b"", "is empty; choose another file"),
         (b"\n \n\r\n", "contains no events"),
-        ("id,event_name\n1,a\n".encode("utf-16"), "line 1: the file is UTF-16: convert it"),
+        (
+            "id,event_name\n1,a\n".encode("utf-16"),
+            "line 1: the file is UTF-16; convert it with: iconv",
+        ),
         (b"PK\x03\x04whatever", "looks like a zip archive"),
         (b"event_name,created_at\nran,1\n", "add user_id, id or email"),
         (b"name,user_id\nran,1\n", "line 1: the CSV header is invalid"),
@@ -719,7 +722,10 @@ ZIPPED = gzip.compress(f"{json.dumps(event(0))}\n".encode() * 2000, mtime=0)
         (ZIPPED[:-9], "is gzip that is cut short"),
         (ZIPPED[:60] + b"damaged" + ZIPPED[67:], "is gzip that is damaged"),
         (gzip.compress(b"", mtime=0), "is empty"),
-        (f"{json.dumps(event(0))}\n".encode() + b"\0", "line 2: a NUL byte"),
+        (
+            f"{json.dumps(event(0))}\n".encode() + b"\0",
+            "line 2: the text must not contain a NUL byte",
+        ),
     ],
 )
 def test_files_that_are_no_events_are_told_of_with_a_remedy(data, said, emulator, command):

@@ -308,7 +308,7 @@ def test_time_can_be_limited(serve, command, monkeypatch):
     keep(0, 1)
     done = command("outbox", "drain", FILE, "--max-time", "0.5", "--concurrency", "1", "--json")
     assert done.code == 3
-    assert done.err == "Time limit reached; the events left stay in the outbox.\n"
+    assert done.err == "Time limit reached; the remaining events stay in the outbox.\n"
     assert (done.json["sent"], done.json["left"]) == (0, 2)
     assert 0.5 <= done.json["seconds"] < PATIENCE
     assert waiting() == [NOON, NOON + 1]
@@ -486,7 +486,7 @@ def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, 
     assert done.code == 130
     assert "20 sent" in done.out
     assert "40 left" in done.out
-    assert "Interrupted; the events left stay in the outbox." in done.out
+    assert "Interrupted; the remaining events stay in the outbox." in done.out
     plan.at.clear()
     later()
     assert command("outbox", "drain", FILE, "--json").json["sent"] == 40
@@ -503,7 +503,7 @@ def test_so_does_a_signal_where_there_is_no_terminal(serve, begin):
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert (json.loads(out)["sent"], json.loads(out)["left"]) == (20, 40)
-    assert err == b"Interrupted; the events left stay in the outbox.\n"
+    assert err == b"Interrupted; the remaining events stay in the outbox.\n"
 
 
 def test_what_is_on_its_way_gets_a_moment(serve, begin):

@@ -62,7 +62,7 @@ def test_an_option_that_is_nearly_right_is_named(given, meant, command):
         (["send"], "there is no command send"),
         (
             ["import", "my", "file.csv"],
-            "unexpected arguments: file.csv; remove them, or put quotes around blanks",
+            "unexpected arguments: file.csv; remove them, or quote arguments that contain spaces",
         ),
     ],
 )

@@ -255,7 +255,9 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
             [*COMMAND, "--port", str(port)], capture_output=True, text=True, check=False
         )
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(rf"Cannot listen on 127\.0\.0\.1:{port}: .+ in use\.\n", done.stderr)
+    assert re.fullmatch(
+        rf"Cannot listen on 127\.0\.0\.1:{port}: .+ in use; choose another port\.\n", done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -282,15 +284,15 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
         (["--faults", "1.01"], "argument --faults: must be from 0 to 1, not '1.01'"),
         (["--faults", "-0.1"], "argument --faults: must be from 0 to 1, not '-0.1'"),
         (["--faults", "nan"], "argument --faults: must be from 0 to 1, not 'nan'"),
-        (["--seed", "1"], "argument --seed: has no effect without --faults; pass both"),
+        (["--seed", "1"], "argument --seed: requires --faults; pass both"),
         (["--faults", "0.1", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
         (
             ["--rate-limit", "-1"],
-            "argument --rate-limit: must be an integer, or 0 for no limit, not '-1'",
+            "argument --rate-limit: must be a positive integer, or 0 for no limit, not '-1'",
         ),
         (
             ["--rate-limit", "1.5"],
-            "argument --rate-limit: must be an integer, or 0 for no limit, not '1.5'",
+            "argument --rate-limit: must be a positive integer, or 0 for no limit, not '1.5'",
         ),
         (["--window", "0"], "argument --window: must be greater than 0 seconds, not '0'"),
         (["--window", "inf"], "argument --window: must be greater than 0 seconds, not 'inf'"),

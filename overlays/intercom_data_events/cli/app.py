@@ -211,8 +211,10 @@ def _failed(error: Exception, *, as_json: bool) -> Exit:
         case IntercomError():
             code = exit_code(error)
         case OSError():
-            text = f"{error.filename}: " if error.filename else ""
-            text += error.strerror or str(error)
+            text = error.strerror or str(error)
+            if error.filename:
+                name, why = error.filename, text.lower()
+                text = f"cannot open {name}: {why}; check the path and its permissions"
             if isinstance(
                 error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
             ):

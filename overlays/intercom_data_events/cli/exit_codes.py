@@ -37,7 +37,7 @@ EXIT_CODES = {
     Exit.REFUSED: "an event, line or contact was rejected, in this run or an earlier one",
     Exit.USAGE: "nothing was done: invalid arguments, settings or file",
     Exit.FAILED: "incomplete: run the same command again to resume",
-    Exit.DENIED: "Intercom rejected the access token, its permissions or the plan",
+    Exit.DENIED: "Intercom denied access: check the token, its permissions and the plan",
     Exit.INTERRUPTED: "interrupted",
 }
 

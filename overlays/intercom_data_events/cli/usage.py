@@ -49,7 +49,9 @@ def explained(error: Any) -> tuple[str, str | None]:
         text = f"there is no command {found[1]}"
         text += f"; did you mean {found[2]}?" if found[2] else ""
     elif found := _EXTRA.match(text):
-        text = f"unexpected arguments: {found[1]}; remove them, or put quotes around blanks"
+        text = (
+            f"unexpected arguments: {found[1]}; remove them, or quote arguments that contain spaces"
+        )
     return text, context and f"{context.command_path} --help"
 
 

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
     parser = _parser(prog)
     options = parser.parse_args(arguments)
     if options.seed is not None and options.faults is None:
-        parser.error("argument --seed: has no effect without --faults; pass both")
+        parser.error("argument --seed: requires --faults; pass both")
     try:
         emulator = Emulator(
             contacts=options.contact,
@@ -242,7 +242,9 @@ def _share(text: str) -> float:
 
 def _rate_limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be an integer, or 0 for no limit, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be a positive integer, or 0 for no limit, not {text!r}"
+        )
     return int(text)
 
 

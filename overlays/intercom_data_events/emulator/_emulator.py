@@ -160,7 +160,9 @@ class Emulator:
         record: bool = True,
     ) -> None:
         if isinstance(tokens, str):
-            raise TypeError("tokens must be a collection of strings, not a string; pass a list")
+            raise TypeError(
+                "tokens must be a collection of strings, not a single string; pass a list"
+            )
         if rate_limit is not None and rate_limit < 1:
             raise ValueError(f"rate_limit must be at least 1, not {rate_limit}; pass None for none")
         if not 0 < window < math.inf:

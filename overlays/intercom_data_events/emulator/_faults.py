@@ -269,7 +269,7 @@ def random_faults(
     if not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1, not {share}")
     if not among:
-        raise ValueError("among must contain at least one fault, not none")
+        raise ValueError("among must contain at least one fault")
     return _random_faults(share, random.Random(seed), among)  # noqa: S311  # guards nothing
 
 

@@ -169,7 +169,7 @@ def _clock(ahead: float | None) -> str:
     if ahead is None:
         return "unknown, because the answer has no Date header"
     if not ahead:
-        return "in step with the server's"
+        return "in sync with the server's"
     side = "behind" if ahead > 0 else "ahead of"
     by = output.duration(abs(ahead))
     return f"{by} {side} the server's; set it, because it stamps events"

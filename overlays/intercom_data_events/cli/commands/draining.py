@@ -92,9 +92,9 @@ def drain(
         (
             shown.stopped and not run.done,
             Exit.INTERRUPTED,
-            "Interrupted; the events left stay in the outbox.",
+            "Interrupted; the remaining events stay in the outbox.",
         ),
-        (run.left, Exit.FAILED, "Time limit reached; the events left stay in the outbox."),
+        (run.left, Exit.FAILED, "Time limit reached; the remaining events stay in the outbox."),
         (run.refused, Exit.REFUSED, ""),
     )
 

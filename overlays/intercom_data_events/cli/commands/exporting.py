@@ -55,7 +55,7 @@ def export(
     if as_csv and as_json:
         raise UsageError("pass either --json or --format csv, not both")
     if for_spreadsheets and not as_csv:
-        raise UsageError("--for-spreadsheets requires CSV; pass --format csv, too")
+        raise UsageError("--for-spreadsheets requires --format csv; pass both")
     begin = None if since is None else read_time(since, "--since")
     unsupported = 0
 

@@ -109,7 +109,7 @@ def import_(
         if client is None:
             again = "not all events were checked"
         elif notes is None:
-            again = "this import cannot resume, because it has no --journal"
+            again = "it cannot be resumed without --journal"
         end(
             (stopped, Exit.INTERRUPTED, f"Interrupted; {again}."),
             (run.counts["failed"], Exit.FAILED, ""),

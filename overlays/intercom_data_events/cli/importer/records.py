@@ -44,7 +44,7 @@ _MAGIC = {
     b"BZh": "looks like bzip2; decompress it first",
     b"\xfd7zX": "looks like xz; decompress it first",
     b"(\xb5/\xfd": "looks like Zstandard; decompress it first",
-    b"\x1f\x8b": "is gzip within gzip; decompress it once first",
+    b"\x1f\x8b": "is gzipped twice; decompress it once",
 }
 _UNCLOSED = (
     "a quote that opens here is not closed within 1 MiB; close it, or write it twice within a "
@@ -421,7 +421,7 @@ def _object(text: str) -> dict[str, object]:
         ) from None
     except RecursionError:
         raise _RefusedError(
-            "the values are nested too deeply; metadata has at most one level of objects"
+            "the values are nested too deeply; metadata can have only one level of objects"
         ) from None
     except _RefusedError:
         raise
