@@ -405,7 +405,10 @@ def test_what_is_appended_is_imported_and_no_more(emulator, command, ndjson):
         ),
         (lambda text: text[: len(text) // 2], "its text has"),
         (lambda text: "", "its text has 0 bytes"),
-        (lambda text: text[:-1] + json.dumps(event(9)), "line 3 was the last one, had no line end"),
+        (
+            lambda text: text[:-1] + json.dumps(event(9)),
+            "line 3 had no line end, and was continued",
+        ),
     ],
 )
 def test_a_file_that_has_changed_is_not_gone_on_with(change, how, emulator, command, ndjson):

@@ -45,12 +45,13 @@ export.user_id    --user-id ID             A contact's identifier in your system
 export.email      --email ADDRESS          A contact's e-mail address; can be repeated.
 export.id         --id ID                  A contact's identifier in Intercom; can be repeated.
 created_at        --created-at TIME        When the event happened: 2026-01-31T12:00:00Z or \
-2026-01-31 (UTC unless it has an offset), 7d or 12h ago, or Unix seconds. [default: now]
+2026-01-31 (UTC unless it has an offset), how long ago, such as 7d or 12h, or Unix seconds. \
+[default: now]
 metadata          --metadata -m KEY=VALUE  A metadata key and its value; can be repeated. As in \
 CSV files, digits make a number unless the key ends in :text. KEY.amount and KEY.currency make a \
 monetary amount; KEY.url and KEY.value make a rich link.
 since             --since TIME             Only events since this time: 2026-01-31T12:00:00Z or \
-2026-01-31 (UTC unless it has an offset), 7d or 12h ago.
+2026-01-31 (UTC unless it has an offset), or how long ago, such as 7d or 12h.
 limit             --limit -n NUMBER        Show at most this many. [with --follow: 10]
 dead.limit        --limit -n NUMBER        Show at most this many. [default: 100; JSON, CSV: all]
 follow            --follow -f              Keep running and show new events, until interrupted.

@@ -54,7 +54,7 @@ def import_(
     """Send the events of a file as fast as the rate limit allows.
 
     You can stop or kill it at any moment: the same command resumes from the journal beside the
-    file. Sending is idempotent: Intercom stores an event that is sent twice once. Rejected lines
+    file. Sending is idempotent: an event that is sent twice is stored once. Rejected lines
     go to a separate file with the reasons: fix them there, then import that file.
     """
     check_bounds(concurrency, max_rate)

@@ -203,7 +203,7 @@ def export(
     """Write waiting events or dead letters in a format that `import` reads.
 
     The format is NDJSON. The events stay in the outbox: before you import them, stop all processes
-    that use the outbox. Sending is idempotent: Intercom stores an event that is sent twice once.
+    that use the outbox. Sending is idempotent: an event that is sent twice is stored once.
     """
     with Outbox(file) as box:
         if to is not None:

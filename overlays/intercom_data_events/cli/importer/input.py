@@ -78,9 +78,7 @@ class Input:
             rest = piece
             while rest:
                 if line > self.reader.lines and not rest.startswith((b"\n", b"\r")):
-                    raise self._changed(
-                        f"line {line:,} was the last one, had no line end, and was continued"
-                    )
+                    raise self._changed(f"line {line:,} had no line end, and was continued")
                 # A journal can have many positions, and each takes a while.
                 await anyio.lowlevel.checkpoint()
                 # Up to the next position at which the text can be compared.
