@@ -153,7 +153,10 @@ def test_a_clock_that_differs_from_the_servers_is_told(skew, side, serve, checke
     told, seen = checked()
     assert told.code == 0
     # `Date` has whole seconds.
-    assert re.search(rf"\nclock   1 min (29|3[012]) s {side} the server's; set it", told.out)
+    assert re.search(
+        rf"\nclock   1 min (29|3[012]) s {side} the server's; set the clock, because it stamps events",
+        told.out,
+    )
     assert seen.json["clock_ahead"] == pytest.approx(skew, abs=2)
 
 

@@ -182,7 +182,7 @@ def test_what_waits_is_sent(emulator, command):
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("outbox.db: 120 events in ")
     # A run of more than a second tells its rate.
-    assert re.search(r" s(, [\d,]+ a second)?\n         120 sent\n$", done.out)
+    assert re.search(r" s(, [\d,]+ per second)?\n         120 sent\n$", done.out)
     assert times(emulator) == [NOON + number for number in range(120)]
     assert waiting() == []
     done = command("outbox", "drain", FILE)

@@ -146,7 +146,7 @@ class Report:
                     }
                 )
                 return
-            rate = f", {self.done / self.seconds:,.0f} a second" if self.seconds > 1 else ""
+            rate = f", {self.done / self.seconds:,.0f} per second" if self.seconds > 1 else ""
             head = self.head or f"in {output.duration(self.seconds)}{rate}"
             output.result(f"{self.file}: {output.counted(self.events)} {head}")
             for count in self.counts:

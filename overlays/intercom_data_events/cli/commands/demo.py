@@ -187,7 +187,7 @@ def _kill(draw: Callable[..., None]) -> object:
         draw(f"Process {child.pid} tracked {len(tracked)} events and was killed (SIGKILL).")
         with Outbox(file) as box:
             found = box.status()
-        draw(f"Its outbox holds {found.queued} events; {found.claimed} of them were in flight.")
+        draw(f"Its outbox holds {found.queued} events, {found.claimed} of them in flight.")
         began = time.monotonic()
         with _connected(url, clock=_Later()) as client, Tracker(client, outbox=file) as tracker:
             tracker.flush(_DRAINED)
