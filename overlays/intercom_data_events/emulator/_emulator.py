@@ -164,7 +164,9 @@ class Emulator:
                 "tokens must be a collection of strings, not a single string; pass a list"
             )
         if rate_limit is not None and rate_limit < 1:
-            raise ValueError(f"rate_limit must be at least 1, not {rate_limit}; pass None for none")
+            raise ValueError(
+                f"rate_limit must be at least 1, not {rate_limit}; pass None for no limit"
+            )
         if not 0 < window < math.inf:
             raise ValueError(f"window must be greater than 0 and finite, not {window}")
         self._tokens = None if tokens is None else frozenset(tokens)

@@ -266,7 +266,9 @@ def _report(
     dry: bool = False,
 ) -> Report:
     sent = total - refused - left
-    held = f"Intercom accepted {kept:,} of the events left, but the outbox cannot be written now"
+    held = (
+        f"Intercom accepted {kept:,} of the remaining events, but the outbox cannot be written now"
+    )
     return Report(
         str(file),
         (
