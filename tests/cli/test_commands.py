@@ -570,9 +570,13 @@ def test_a_full_disk_is_told_once_and_without_a_traceback(emulator, begin):
             process = begin(*asked, "--user-id", "1", stdout=full)
         _, err = process.communicate()
         assert process.returncode == 3
-        # Of standard output, the shell knows where it leads.
-        where = b"/dev/full: " if "-o" in asked else b""
-        assert err == b"Error: %sNo space left on device\n" % where
+        # The shell knows where standard output leads.
+        assert err.decode() == (
+            "Error: cannot use /dev/full: no space left on device; check the path, its permissions "
+            "and the free space\n"
+            if "-o" in asked
+            else "Error: No space left on device\n"
+        )
 
 
 # What is hostile

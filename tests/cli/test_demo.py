@@ -21,7 +21,7 @@ def test_each_screen_of_the_demo_fits_a_terminal_of_24_lines_and_80_columns(term
     assert "placed-order  order_date=" in send
     assert "price=$29.99" in send
     assert "NotFoundError" in send
-    assert re.search(r"200 events sent in \d+\.\d s, 0 lost, \d+ retries, 0 x 429", storm)
+    assert re.search(r"200 events sent in \d+\.\d s, 0 lost, \d+ retries, 0 over the quota", storm)
     assert re.search(r"and was killed \(SIGKILL\)\.", kill)
     assert re.search(r"\d+ events tracked, 0 lost", kill)
     assert re.search(r"logged-in .*█ +60\b", plot)

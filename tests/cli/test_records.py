@@ -126,7 +126,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text():
         (RAN.decode().encode("utf-32"), "is UTF-32; convert it with: iconv -f UTF-32 -t UTF-8"),
         (b"PK\x03\x04 and so on", "Excel workbook (.xlsx)"),
         (b"PAR1 and so on", "looks like Parquet"),
-        (b"\x1f\x8b and so on", "gzip within gzip"),
+        (b"\x1f\x8b and so on", "gzipped twice"),
         (RAN + b"\n\n" + RAN[:9] + b"\0" + RAN, "line 3: the text must not contain a NUL byte"),
         (b"a\0", "line 1: the text must not contain a NUL byte"),
         (RAN.decode().encode("utf-16-le"), "line 1: the text must not contain a NUL byte"),

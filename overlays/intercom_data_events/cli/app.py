@@ -214,7 +214,9 @@ def _failed(error: Exception, *, as_json: bool) -> Exit:
             text = error.strerror or str(error)
             if error.filename:
                 name, why = error.filename, text.lower()
-                text = f"cannot open {name}: {why}; check the path and its permissions"
+                text = (
+                    f"cannot use {name}: {why}; check the path, its permissions and the free space"
+                )
             if isinstance(
                 error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
             ):
