@@ -158,7 +158,7 @@ class ConfigurationError(InvalidInputError):
         ...     DataEventsClient("token", max_retries=-1)
         ... except ConfigurationError as error:
         ...     print(error)
-        max_retries must be an integer of at least 0, not -1; 0 turns retries off
+        max_retries must be an integer of at least 0, not -1; pass 0 to turn retries off
     """
 
 
