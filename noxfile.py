@@ -21,7 +21,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "lint", "typecheck", "drift", "demo"]
+nox.options.sessions = ["tests", "lint", "typecheck", "drift", "docs", "demo"]
 nox.options.error_on_external_run = True
 # If nox finds uv, uv installs in a tenth of pip's time.
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -89,6 +89,10 @@ SCREENS = Path("overlays", "intercom_data_events", "cli", "screens")
 ARCHIVES = Path("build", "dist")
 BESIDE = Path("build", "release")
 REPORTS = Path("build", "tests")
+#: Where `docs` leaves the site, in html.
+SITE = Path("build", "docs")
+#: What makes the site imports from these folders, so that a reused environment has it as it is now.
+SITE_PATH = ("scripts/docs", "scripts", "overlays", "generated")
 
 
 def _group(name: str) -> list[str]:
@@ -480,6 +484,20 @@ def typecheck(session: nox.Session) -> None:
     )  # fmt: skip
     session.run("mypy", "tests/typing", "build/guides")
     session.run("pyright", "overlays", "tests/typing", "build/guides")
+
+
+@nox.session(python=PYTHON, reuse_venv=True)
+def docs(session: nox.Session) -> None:
+    """Makes the site in build/docs/html from the guides and the docstrings; a warning fails it."""
+    _install_once(session, (*_group("docs"), *WITH_EXTRAS))
+    source, site = SITE / "source", SITE / "html"
+    session.env["PYTHONPATH"] = os.pathsep.join(SITE_PATH)
+    session.run("python", "scripts/docs/pages.py", str(source))
+    # Anew each time, because a docstring or a link target may have changed elsewhere.
+    shutil.rmtree(site, ignore_errors=True)
+    strict = ("--fail-on-warning", "--keep-going", "--quiet", "--fresh-env")
+    session.run("sphinx-build", *strict, "--conf-dir", "scripts/docs", str(source), str(site))
+    session.log(f"the site is in {site}")
 
 
 @nox.session(python=PYTHON, reuse_venv=True)

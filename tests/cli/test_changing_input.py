@@ -160,7 +160,7 @@ def test_gzip_that_is_cut_short_sends_what_is_whole_and_goes_on(emulator, comman
     for asked in (["validate"], ["import", "--dry-run"], ["import"]):
         done = command(*asked, path)
         assert done.code == 3
-        assert "is gzip that is cut short; make or fetch it again, then run" in done.err
+        assert "is truncated gzip data; make or fetch it again, then run" in done.err
     assert set(range(10)) <= set(lines_of(emulator))
     path.write_bytes(members)
 
@@ -196,4 +196,4 @@ def test_a_cut_pipe_of_gzip_is_incomplete(command):
     done = command("validate", "-", stdin=gzip.compress(text(0, 10))[:-9])
 
     assert done.code == 3
-    assert "standard input is gzip that is cut short" in done.err
+    assert "standard input is truncated gzip data" in done.err

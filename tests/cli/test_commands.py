@@ -122,21 +122,25 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
         (["-m", "price.amount=much", "-m", "price.currency=usd"], 2, "minor currency units"),
         (["-m", "link.url=https://a.example"], 2, "metadata.link.url needs metadata.link.value"),
         (["-m", "price.currency=usd"], 2, "pass both, or price.currency:text"),
-        (["--email", ""], 2, "email must not be empty"),
+        (["--email", ""], 2, "--email must not be empty"),
         (["--created-at", "2026-01-31T12:00:00.5Z"], 2, "must be in whole seconds"),
         (["--created-at", "1735689600000"], 2, "if it is in milliseconds"),
         (["--region", "mars"], 2, "mars"),
         (
             ["--region", "eu", "--base-url", "https://a.example"],
             2,
-            "pass either base_url or region",
+            "pass either --base-url or --region, not both",
         ),
-        (["--region", "eu"], 2, "while INTERCOM_BASE_URL is set in the environment"),
-        (["--base-url", "http://a.example"], 2, "allow_http=True (--allow-http)"),
-        (["--api-version", "x"], 2, "version"),
+        (["--region", "eu"], 2, "conflicts with INTERCOM_BASE_URL (http"),
+        (
+            ["--base-url", "http://a.example"],
+            2,
+            "to send it nevertheless, pass --allow-http or set INTERCOM_ALLOW_HTTP=1",
+        ),
+        (["--api-version", "x"], 2, "--api-version must be an API version such as"),
         (["--timeout", "-1"], 2, "greater than 0 and at most 86400, not -1"),
         (["--timeout", "nan"], 2, "greater than 0 and at most 86400, not nan"),
-        (["--max-retries", "-1"], 2, "max_retries must be an integer of at least 0, not -1"),
+        (["--max-retries", "-1"], 2, "--max-retries must be an integer of at least 0, not -1"),
         (["--nonsense"], 2, "--nonsense"),
     ],
 )
@@ -466,7 +470,7 @@ def test_charts_are_drawn_where_results_go_and_to_a_file(asked, emulator, comman
     assert "placed-order" in str(done.lines)
     done = command(asked, "--user-id", "1", "--svg", "no/such/folder.svg")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "Error: no/such is not a folder; make it, or choose another path\n"
+    assert done.err == "Error: there is no directory no/such; create it, or choose another path\n"
 
 
 def test_there_is_nothing_to_draw_of_somebody_who_did_nothing(serve, command):

@@ -270,7 +270,7 @@ def test_what_is_no_event_is_a_refusal_too(emulator, command):
     assert (done.code, done.json["sent"], done.json["refused"]) == (1, 1, 1)
     [letter] = command("outbox", "dead", FILE, "--json").lines
     assert letter["event"] == {"event": "no event"}
-    assert "the file holds something that is not an event" in letter["message"]
+    assert "the row does not hold an event" in letter["message"]
 
 
 def test_what_was_held_back_is_sent_at_once(emulator, command):

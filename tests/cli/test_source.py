@@ -68,7 +68,7 @@ def test_gzip_that_is_cut_short_anywhere_is_told(tmp_path_factory, text, data):
     whole = gzip.compress(text)
     path = tmp_path_factory.getbasetemp() / "short.gz"
     path.write_bytes(whole[: data.draw(st.integers(1, len(whole) - 1))])
-    with pytest.raises(StoppedError, match=r"short\.gz is gzip that is cut short; make or fetch"):
+    with pytest.raises(StoppedError, match=r"short\.gz is truncated gzip data; make or fetch"):
         pieces(str(path))
 
 
@@ -76,7 +76,7 @@ def test_gzip_that_is_damaged_is_told(file):
     text = os.urandom(300_000)
     data = bytearray(gzip.compress(text))
     data[200_000:200_100] = bytes(100)
-    with pytest.raises(SourceError, match="is gzip that is damaged; make or fetch"):
+    with pytest.raises(SourceError, match="is damaged gzip data; make or fetch"):
         pieces(file(bytes(data)))
 
 

@@ -246,3 +246,79 @@ def test_the_same_records_are_a_table_json_and_csv(emulator, command):
     done = command("summary", *WHO, "--json", "--format", "csv")
     assert (done.code, done.out) == (2, "")
     assert "--json means --format json, but --format is csv" in done.error["message"]
+
+
+NO_LIMIT = "must be a number of seconds greater than 0"
+NO_VERSION = "must be an API version such as '2.16' or 'Preview', not 'x'"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["list", "--timeout", "0"], f"--timeout {NO_LIMIT} and at most 86400, not 0"),
+        (
+            ["list", "--max-retries", "-1"],
+            "--max-retries must be an integer of at least 0, not -1; pass 0 to turn retries off",
+        ),
+        (
+            ["list", "--base-url", "ftp:x"],
+            (
+                "--base-url must be an http or https URL without query and fragment, such as "
+                "https://api.intercom.io, not 'ftp:x'"
+            ),
+        ),
+        (
+            ["list", "--base-url", "https://me@a.example"],
+            "--base-url must not contain credentials; set INTERCOM_ACCESS_TOKEN instead",
+        ),
+        (["list", "--api-version", "x"], f"--api-version {NO_VERSION}"),
+        (["summary", "--id", " "], "--id must not be empty; leave it out if it is unknown"),
+        (
+            ["track", "ran", "-m", "a.amount=x", "-m", "a.currency=usd", "--id", "1"],
+            (
+                "--metadata a.amount must be an integer of minor currency units from 0 to "
+                "9223372036854775807, not 'x'; pass 2999 for 29.99"
+            ),
+        ),
+        (
+            ["import", "-", "--deadline", "0"],
+            f"--deadline {NO_LIMIT}, not 0; pass inf for no deadline",
+        ),
+        (
+            ["import", "-", "--max-rate", "inf"],
+            "--max-rate must be a finite number of events per second greater than 0, not inf",
+        ),
+    ],
+)
+def test_an_error_of_the_package_names_the_option(given, said, command, monkeypatch):
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", TOKEN)
+    identity = WHO if given[0] == "list" else []
+
+    done = command(*given, *identity, stdin=b"")
+
+    assert (done.code, done.out, done.err) == (2, "", f"Error: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("INTERCOM_REGION", "mars", "INTERCOM_REGION must be us, eu or au, not 'mars'"),
+        ("INTERCOM_VERSION", "x", f"INTERCOM_VERSION {NO_VERSION}"),
+        ("INTERCOM_ALLOW_HTTP", "maybe", "INTERCOM_ALLOW_HTTP must be 1 or 0, not 'maybe'"),
+        (
+            "INTERCOM_ACCESS_TOKEN",
+            "a b",
+            (
+                "the access token must contain only visible ASCII characters, without spaces or "
+                "line breaks; remove those that were copied or read from a file with it"
+            ),
+        ),
+    ],
+)
+def test_an_error_of_the_package_names_the_variable(variable, value, said, command, monkeypatch):
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", TOKEN)
+    monkeypatch.setenv(variable, value)
+
+    done = command("list", *WHO)
+
+    assert (done.code, done.out, done.err) == (2, "", f"Error: {said}\n")

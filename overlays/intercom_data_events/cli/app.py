@@ -19,8 +19,8 @@ from intercom_data_events.cli.exit_codes import Exit, StoppedError, UsageError, 
 from intercom_data_events.cli.help import Group, summary
 from intercom_data_events.cli.importer.journal import JournalError, NoJournalError
 from intercom_data_events.cli.importer.records import SourceError
-from intercom_data_events.cli.options import closing, wants_json
-from intercom_data_events.cli.usage import asks_for_help, explained, is_usage_error
+from intercom_data_events.cli.options import closing, option_of, wants_json
+from intercom_data_events.cli.usage import asks_for_help, explained, is_usage_error, worded
 
 _ENVIRONMENT = """\
 Environment:
@@ -207,7 +207,7 @@ def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
 
 def _failed(error: Exception, *, as_json: bool) -> Exit:
     """Says what went wrong; returns the exit code for it."""
-    text, code, more = " ".join(str(error).split("\n")), Exit.FAILED, None
+    text, code, more = " ".join(worded(error, option_of).split("\n")), Exit.FAILED, None
     match error:
         case SourceError() | UsageError() | NoJournalError():
             code = Exit.USAGE

@@ -23,6 +23,7 @@ from intercom_data_events.cli.connection import Connection
 from intercom_data_events.cli.exit_codes import EXIT_CODES, Exit, UsageError
 from intercom_data_events.cli.help import Command
 from intercom_data_events.cli.output import Shape, message
+from intercom_data_events.cli.usage import column
 from intercom_data_events.version import API_VERSION
 
 # The name of a parameter, after a command's where it is not the same everywhere; the option or
@@ -99,6 +100,13 @@ verbose           --verbose -v             Show each request and its answer on s
 _WRITTEN = dict(re.findall(r"^(\S+) +(\S.*)$", _DECLARED, re.MULTILINE))
 # What a client calls Intercom's identifier, by the name that events have for it.
 _ASKED = {"id": "intercom_user_id"}
+# The option for an argument of the package, which errors name.
+_OPTIONS = {name: one.split()[0] for name, one in _WRITTEN.items() if one.startswith("--")} | {
+    "access_token": "the access token",
+    "event_name": "EVENT_NAME",
+    "intercom_user_id": "--id",
+    "version": "--api-version",
+}
 _BOUNDS = {"limit": (1, 10**9), "drain.concurrency": (1, 1000), "number": (1, 2**63 - 1)}
 # Options that only commands which send have, and those which send much.
 _SENDING = {"dry_run"}
@@ -165,6 +173,17 @@ class Form:
                 "--plot is for people and --json or --format for programs; leave one out"
             )
         return shape
+
+
+def option_of(path: Sequence[str]) -> str:
+    """Returns what the command line calls an argument of the package.
+
+    Example:
+        >>> option_of(["max_retries"]), option_of(["metadata", "price", "amount"])
+        ('--max-retries', '--metadata price.amount')
+    """
+    name, keys = column(path[:1]), column(path[1:])
+    return f"{_OPTIONS.get(name, name)} {keys}".rstrip()
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

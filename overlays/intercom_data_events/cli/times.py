@@ -26,6 +26,7 @@ def moment(text: str, now: datetime) -> datetime:
         ValueError: It is not one of these; says so.
 
     Example:
+        >>> from datetime import UTC, datetime
         >>> moment("7d", datetime(2026, 1, 31, tzinfo=UTC)).date().isoformat()
         '2026-01-24'
     """

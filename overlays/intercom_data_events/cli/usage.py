@@ -1,12 +1,13 @@
-"""What a mistyped command line is told: the option or value, and what to write instead."""
+"""The words for wrong options and values: what is wrong, and what to write instead."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from intercom_data_events._validation import short_repr
+from intercom_data_events._validation import flaw_of, printable, short_repr
 
 # What people call the access token.
 _TOKEN = re.compile(r"--?(t|.*(token|key|auth|secret|password|bearer).*)", re.IGNORECASE)
@@ -22,6 +23,24 @@ _ADVICE = (
 def is_usage_error(error: Exception) -> bool:
     """Whether click raised it, or the copy of click that typer has: known by what it can do."""
     return hasattr(error, "format_message") and hasattr(error, "show")
+
+
+def column(path: Sequence[str]) -> str:
+    """Returns what a file of events calls a value: ``created_at``, ``metadata.price.amount``."""
+    return ".".join(path)
+
+
+def worded(error: Exception, named: Callable[[Sequence[str]], str] = column) -> str:
+    """Returns what an error says, in the words of files and options instead of Python's.
+
+    Args:
+        error: Any error.
+        named: Returns what its reader calls an argument of the package.
+    """
+    flaw = flaw_of(error)
+    return (
+        str(error) if flaw is None else printable(f"{named(flaw.path)} {flaw.plain}".strip(), None)
+    )
 
 
 def asks_for_help(error: Exception) -> bool:

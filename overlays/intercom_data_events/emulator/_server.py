@@ -44,22 +44,24 @@ Answering = Callable[[httpx.Request], httpx.Response]
 
 
 class EmulatorServer:
-    """A context manager, plain or async, that serves while it is entered and yields the base URL.
+    """A sync and async context manager that serves while it is entered, and yields the base URL.
 
-    Both forms run the server in a thread of its own, so that code that blocks its event loop still
-    gets answers. Leaving stops the server, closes its connections and joins its thread.
+    :meth:`Emulator.serve` returns one. The server runs in a separate thread, so that code that
+    blocks its event loop still gets answers. Leaving the block stops the server, closes its
+    connections and joins its thread.
 
     Args:
-        answer: The function from a request, its body read, to its answer.
-        host: Name or address of the interface to listen on.
+        answer: A function that takes a request, with its body, and returns the answer.
+        host: The name or address of the interface to listen on.
         port: The port, or 0 for a free one.
-        tls: The server's certificate and key, to serve https.
-        clock: Delays wait on it.
+        tls: The certificate and key of the server, to serve https.
+        clock: The clock on which delays wait.
 
     Raises:
         OSError: On entering, if the server cannot listen on the address.
 
     Example:
+        >>> import httpx
         >>> with EmulatorServer(lambda request: httpx.Response(202)) as url:
         ...     httpx.post(f"{url}/events")
         <Response [202 Accepted]>
@@ -78,7 +80,7 @@ class EmulatorServer:
         self._running = ExitStack()
 
     def __enter__(self) -> str:
-        """Start serving."""
+        """Starts the server, and returns the base URL."""
         with ExitStack() as starting:
             portal = starting.enter_context(anyio.from_thread.start_blocking_portal("asyncio"))
             url = starting.enter_context(portal.wrap_async_context_manager(self._serving()))
@@ -91,11 +93,11 @@ class EmulatorServer:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving."""
+        """Stops the server."""
         self._running.close()
 
     async def __aenter__(self) -> str:
-        """Start serving, without blocking the event loop."""
+        """Starts the server without blocking the event loop, and returns the base URL."""
         return await anyio.to_thread.run_sync(self.__enter__)
 
     async def __aexit__(
@@ -104,7 +106,7 @@ class EmulatorServer:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving, even while the caller is being cancelled."""
+        """Stops the server, even while the caller is being cancelled."""
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._running.close)
 

@@ -33,18 +33,25 @@ else:
 
 
 class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2):
-    """A transport for the blocking and the async clients of httpx and of httpx2.
+    """A transport for blocking and async clients of httpx and httpx2, without a socket.
 
-    Closing a client leaves it usable, so that several clients can share it.
+    :meth:`Emulator.transport` returns one. It stays usable after a client is closed, so several
+    clients can share it.
 
     Args:
-        answer: The function from a request, its body read, to its answer. Both are httpx's,
-            whichever library the client is from.
-        clock: Delays wait on it.
+        answer: A function that takes a request, with its body, and returns the answer. Both are
+            objects of httpx, even if the client is one of httpx2.
+        clock: The clock on which delays wait.
 
     Example:
+        >>> import asyncio, httpx
         >>> transport = EmulatorTransport(lambda request: httpx.Response(202))
-        >>> httpx.Client(transport=transport).post("https://api.intercom.io/events")
+        >>> request = httpx.Request("POST", "https://api.intercom.io/events")
+        >>> transport.handle_request(request)
+        <Response [202 Accepted]>
+        >>> asyncio.run(transport.handle_async_request(request))
+        <Response [202 Accepted]>
+        >>> httpx.Client(transport=transport).send(request)
         <Response [202 Accepted]>
     """
 
@@ -85,7 +92,14 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
     @overload
     def handle_request(self, request: httpx2.Request) -> httpx2.Response: ...
     def handle_request(self, request: Any) -> Any:
-        """Read the body, which may come from an iterable, and answer."""
+        """Answers a request; a blocking client calls it.
+
+        Args:
+            request: The request of httpx or httpx2. Its body may be an iterable.
+
+        Raises:
+            httpx.TransportError: A fault is played that ends without an answer.
+        """
         request.read()
         course = self._course(request)
         for seconds in course.before():
@@ -97,7 +111,14 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
     @overload
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response: ...
     async def handle_async_request(self, request: Any) -> Any:
-        """Read the body, which may come from an async iterable, and answer without blocking."""
+        """Answers a request without blocking the event loop; an async client calls it.
+
+        Args:
+            request: The request of httpx or httpx2. Its body may be an async iterable.
+
+        Raises:
+            httpx.TransportError: A fault is played that ends without an answer.
+        """
         await request.aread()
         course = self._course(request)
         for seconds in course.before():

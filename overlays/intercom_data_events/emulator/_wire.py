@@ -27,9 +27,9 @@ _HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style
 
 @attrs.frozen
 class Idle:
-    r"""A wait until a connection has been idle for some seconds.
+    r"""A wait until a connection has been idle for some seconds, for the `wire` of a `Fault`.
 
-    Requests that arrive before that are answered, and the wait begins anew.
+    Requests that arrive during the wait are answered, and the wait begins again.
 
     Args:
         seconds: Seconds without a request.

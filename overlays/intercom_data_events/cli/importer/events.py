@@ -12,6 +12,7 @@ from intercom_data_events import Event
 from intercom_data_events import metadata as _metadata
 from intercom_data_events._validation import short_repr
 from intercom_data_events.cli.importer.columns import FIELDS, IDENTITIES, meant
+from intercom_data_events.cli.usage import worded
 from intercom_data_events.errors import InvalidInputError
 
 _FIELDS = (*FIELDS, "metadata")
@@ -101,4 +102,4 @@ def _faults(part: Mapping[str, object], *, without: str | None = None) -> Iterat
     try:
         Event.from_dict({**fields, **part})
     except InvalidInputError as error:
-        yield str(error)
+        yield worded(error)
