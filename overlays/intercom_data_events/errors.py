@@ -173,7 +173,7 @@ class IdentityError(InvalidInputError):
         ...     Event("placed-order", user_id=314159)
         ... except IdentityError as error:
         ...     print(error)
-        user_id must be a string, not 314159 of type int; pass '314159'
+        user_id must be a string, not 314159; pass '314159'
     """
 
 

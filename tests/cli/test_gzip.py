@@ -69,7 +69,7 @@ def test_gzip_that_is_not_whole_is_told(path, change, complaint):
 
     with pytest.raises(
         StoppedError if complaint == "truncated" else SourceError,
-        match=f"is {complaint} gzip data; make or fetch it again",
+        match=f"is {complaint} gzip data; create or download it again",
     ):
         pieces(path)
 

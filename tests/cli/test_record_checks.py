@@ -82,7 +82,7 @@ def test_problems_of_a_row_are_told_at_once(command, tmp_path):
 def test_many_problems_are_told_in_part(problems):
     [said] = problems({**event(), **{f"key{number}": 1 for number in range(1_000)}})
     assert said.count("events have no field") == 20
-    assert said.endswith("; and further problems")
+    assert said.endswith("; and more problems")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,10 @@ def test_list_and_import_fit_together(emulator, command, tmp_path):
 
 def test_a_page_of_a_listing_is_told_with_what_splits_it(problems):
     [said] = problems({"type": "event.list", "events": [event()], "pages": None})
-    assert said == "this is a page of a listing; make it one event per line: jq -c '.events[]'"
+    assert (
+        said
+        == "the line must be one event, not a page of events; convert it with: jq -c '.events[]'"
+    )
 
 
 def test_what_the_api_does_not_support_is_left_out_where_that_is_asked_for(

@@ -56,6 +56,14 @@ def test_an_option_that_is_nearly_right_is_named(given, meant, command):
             ["outbox", "drain", "x", "--concurrency", "1001"],
             "--concurrency must be an integer from 1 to 1,000, not 1001",
         ),
+        (["outbox", "show", "x"], "NUMBER is missing; add it"),
+        (["list", *WHO, "--plot=1"], "--plot must not have a value"),
+        (["outbox", "dran"], "there is no command dran; did you mean drain?"),
+        (["send"], "there is no command send"),
+        (
+            ["import", "my", "file.csv"],
+            "unexpected arguments: file.csv; remove them, or quote arguments that contain spaces",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_told_what_must_be(given, said, command):
@@ -63,6 +71,13 @@ def test_a_value_that_cannot_be_is_told_what_must_be(given, said, command):
         done = command(*given, *as_json)
         assert (done.code, done.out) == (2, "")
         assert (done.error["message"] if as_json else done.err.splitlines()[0][7:]) == said
+
+
+def test_an_option_at_the_end_needs_a_value(command):
+    for given in (["track", "ran", "--user-id"], ["track", "ran", "--json", "--user-id"]):
+        done = command(*given)
+        assert (done.code, done.out) == (2, "")
+        assert "--user-id needs a value" in done.err
 
 
 @pytest.mark.parametrize(
@@ -83,7 +98,7 @@ def test_a_token_is_not_an_option_and_is_not_repeated(given, command):
             done = command(*path, *as_json, *given)
             assert (done.code, done.out) == (2, "")
             assert SECRET not in done.err
-            assert "set INTERCOM_ACCESS_TOKEN in the environment, or leave it unset" in done.err
+            assert "set INTERCOM_ACCESS_TOKEN in the environment, or enter the token" in done.err
             if as_json:
                 assert json.loads(done.err)["exit_code"] == 2
 
@@ -245,7 +260,7 @@ def test_the_same_records_are_a_table_json_and_csv(emulator, command):
     assert len(rows) == 2
     done = command("summary", *WHO, "--json", "--format", "csv")
     assert (done.code, done.out) == (2, "")
-    assert "--json means --format json, but --format is csv" in done.error["message"]
+    assert done.error["message"] == "pass either --json or --format csv, not both"
 
 
 NO_LIMIT = "must be a number of seconds greater than 0"

@@ -163,9 +163,15 @@ class Emulator:
         record: bool = True,
     ) -> None:
         if isinstance(tokens, str):
-            raise TypeError("tokens must be a collection of access tokens, not a string")
-        if (rate_limit is not None and rate_limit < 1) or not 0 < window < math.inf:
-            raise ValueError("rate_limit and window must be positive, and window finite")
+            raise TypeError(
+                "tokens must be a collection of strings, not a single string; pass a list"
+            )
+        if rate_limit is not None and rate_limit < 1:
+            raise ValueError(
+                f"rate_limit must be at least 1, not {rate_limit}; pass None for no limit"
+            )
+        if not 0 < window < math.inf:
+            raise ValueError(f"window must be greater than 0 and finite, not {window}")
         self._tokens = None if tokens is None else frozenset(tokens)
         self._version = version
         self._versions = frozenset({version, *versions})
@@ -250,7 +256,9 @@ class Emulator:
             if contact.id is None:
                 contact = attrs.evolve(contact, id=next(self._contact_ids))
             if any(workspace.knows(contact) for workspace in workspaces):
-                raise ValueError("a contact with this user_id or id exists already")
+                raise ValueError(
+                    f"user_id and id of a contact must be unique; there is another {contact!r}"
+                )
             for workspace in workspaces:
                 workspace.add(contact)
             return contact
@@ -444,7 +452,9 @@ def _dispatch(workspace: Workspace, request: httpx.Request, now: float) -> Answe
     # The server passes on only the beginning of a body that is too large.
     if len(request.content) > BODY_LIMIT or request.extensions.get("truncated"):
         # Inferred, as is the code.
-        raise RefusalError(413, "request_too_large", f"At most {BODY_LIMIT} bytes are read")
+        raise RefusalError(
+            413, "request_too_large", f"The body must have at most {BODY_LIMIT} bytes"
+        )
     return endpoint_for(request.method, request.url.path)(workspace, request, now)
 
 

@@ -147,7 +147,7 @@ class Fault:
             ValueError: `number` is endless and `every` is not positive.
         """
         if number == math.inf and not every > 0:
-            raise ValueError("every must be positive for an endless number of answers")
+            raise ValueError(f"every must be greater than 0 if number is infinite, not {every}")
         name = "endless 1xx answers" if number == math.inf else "1xx answers"
         return cls(name=name, wire=partial(interim, number=number, every=every))
 
@@ -365,8 +365,10 @@ def random_faults(
         >>> [fault and fault.name for fault in (next(plan), next(plan), next(plan))]
         ['reset after processing', 'other version', None]
     """
-    if not 0 <= share <= 1 or not among:
-        raise ValueError("share must be from 0 to 1, and among must hold at least one fault")
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, not {share}")
+    if not among:
+        raise ValueError("among must contain at least one fault")
     return _random_faults(share, random.Random(seed), among)  # noqa: S311  # guards nothing
 
 
@@ -384,7 +386,7 @@ def fault_of(answer: httpx.Response) -> Fault | None:
 
 
 def faulty(fault: Fault, answer: httpx.Response) -> httpx.Response:
-    """The answer with a fault's changes; the sender plays what concerns the connection."""
+    """The answer with a fault's changes; the sender plays those of the connection."""
     status = answer.status_code if fault.status is None else fault.status
     body = answer.content if fault.body is None else fault.body
     if fault.trickle and not body:

@@ -1,7 +1,7 @@
 """Answers a client of httpx or httpx2 in the same process, without a socket.
 
-The emulator uses requests and answers of httpx. Those of httpx2 are translated here: an answer, its
-body and its errors are of the library that the request belongs to.
+The emulator uses requests and answers of httpx. This module translates those of httpx2, so that an
+answer, its body and its errors belong to the library of the request.
 """
 
 from __future__ import annotations
@@ -156,19 +156,12 @@ _NO_FAULT = Fault(name="none")
 
 @cache
 def _stream_of(library: ModuleType) -> type[_Course]:
-    """Returns the course of an answer as a body that a library takes for one of its own."""
+    """Returns a `_Course` that is also a stream of the library."""
     return type("_Stream", (_Course, library.SyncByteStream, library.AsyncByteStream), {})
 
 
 class _Course:
-    """An answer and its fault as a client of a library sees them; also the stream of the body.
-
-    Args:
-        library: httpx or httpx2; errors and the answer are its own.
-        response: The answer.
-        request: The request, which is the library's.
-        clock: Delays wait on it.
-    """
+    """An answer with its fault, as a client of a library sees it; also the stream of the body."""
 
     def __init__(
         self, library: ModuleType, response: httpx.Response, request: Any, clock: Clock
@@ -191,12 +184,12 @@ class _Course:
             )
 
     def before(self) -> Iterator[float]:
-        """Yields how long to wait before the answer.
+        """Yields the seconds to wait before the answer.
 
         Raises:
             ReadTimeout: The wait is longer than the client's time limit.
             ReadError: The connection is reset.
-            RemoteProtocolError: The answer or a part of its head is missing.
+            RemoteProtocolError: The answer, or part of its head, is missing.
         """
         yield from self._pause(self._fault.delay)
         if self._fault.connection == "reset":
@@ -234,7 +227,7 @@ class _Course:
                 await self._clock.async_alarm().wait(part)
 
     def _parts(self) -> Iterator[bytes | float]:
-        """The parts of the body, and how long to wait between them."""
+        """Yields the parts of the body, and the seconds to wait between them."""
         if self._wire is not None:
             yield from self._wire.body()
             return

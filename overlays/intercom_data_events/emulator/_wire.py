@@ -1,7 +1,7 @@
 """The bytes of answers that break HTTP's rules or make a connection unusable.
 
 Each function here takes the bytes of a well-formed answer and yields the bytes that a server sends
-in their place. The server writes them to a socket; the transport reads them as a client does.
+instead. The server writes them to a socket; the transport reads them as a client does.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def answer_twice(answer: bytes, *, after: float | None) -> Iterator[Piece]:
     yield answer
     yield Idle(after)
     yield answer
-    # A request that was sent before the second answer arrived gets one, too: no client could tell
-    # the two apart.
+    # A request that was sent before the second answer arrives is answered, too, because no client
+    # could tell the two apart.
     yield Idle(after)
 
 

@@ -1,4 +1,4 @@
-"""The content of one emulated workspace: contacts, their events, and counts by name."""
+"""One emulated workspace: its contacts, their events, and the counts by name."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Tally:
         self.last = max(self.last, last)
 
 
-# A run can store a million of them: a string takes a fraction of a dictionary's memory.
+# A run can store a million events, and a string takes a fraction of a dictionary's memory.
 @attrs.frozen(weakref_slot=False)
 class _Occurrence:
     number: int  # across all workspaces, in order of arrival
