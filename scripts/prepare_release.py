@@ -1,4 +1,4 @@
-"""Checks that a commit can be released, and says what a release of it would upload.
+"""Checks whether a commit can be released, and lists what its release would upload.
 
     python scripts/prepare_release.py check [--tagged]
     python scripts/prepare_release.py finish ARCHIVES FOLDER
@@ -28,13 +28,13 @@ _MOST_SHOWN = 5
 
 @dataclass(frozen=True)
 class State:
-    """What decides whether a commit can be released.
+    """The facts that decide whether a commit can be released.
 
     Attributes:
         version: The version of the package.
         heading: The first heading of the second level in CHANGELOG.md.
         tags: The tags of the commit that begin with "v".
-        changed: Files that differ from the commit, and files that it lacks.
+        changed: The files that differ from the commit, and those that it lacks.
     """
 
     version: str
@@ -55,11 +55,11 @@ class State:
         )
 
     def problems(self, *, tagged: bool) -> list[str]:
-        """Returns what keeps the commit from being released.
+        """Returns the reasons why the commit cannot be released.
 
         Args:
             tagged: Whether the commit must have its tag. Without a tag, the release is a rehearsal,
-                for which the changelog needs no date.
+                and the changelog needs no date.
         """
         found = []
         tag = f"v{self.version}"
@@ -95,7 +95,7 @@ def _git(project: Path, *arguments: str) -> list[str]:
 
 
 def complete(sbom: dict[str, Any], version: str, archives: Sequence[Path]) -> None:
-    """Adds what the tool cannot know of the package itself: version, package URL and archives."""
+    """Adds what the SBOM tool does not know: the version, package URL and archives."""
     component = sbom["metadata"]["component"]
     component["version"] = version
     component["purl"] = f"pkg:pypi/{_NAME.replace('_', '-')}@{version}"
@@ -121,11 +121,11 @@ def finish(project: Path, archives: Path, folder: Path) -> str:
 
     Args:
         project: The clone.
-        archives: Where sdist and wheel are.
-        folder: Where the SBOM is.
+        archives: The folder that has the sdist and the wheel.
+        folder: The folder that has the SBOM.
 
     Raises:
-        ValueError: The archives are not those of this version.
+        ValueError: The archives have another version.
     """
     state = State.of(project)
     files = sorted(archives.iterdir())
@@ -150,7 +150,7 @@ def finish(project: Path, archives: Path, folder: Path) -> str:
     metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     repository = metadata["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"]
     lines = [
-        f"intercom-data-events {state.version}, of commit {commit[:12]} {tag}",
+        f"intercom-data-events {state.version}, from commit {commit[:12]} {tag}",
         "",
         "A trusted publisher would upload:",
         *(f"  {_line(file)}" for file in files),
@@ -177,17 +177,17 @@ def _line(file: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Checks and describes a release; uploads nothing.")
     steps = parser.add_subparsers(dest="step", required=True)
-    check = steps.add_parser("check", help="fails if HEAD cannot be released")
-    check.add_argument("--tagged", action="store_true", help="also if it lacks its tag")
-    finishing = steps.add_parser("finish", help="completes the SBOM and prints what is uploaded")
-    finishing.add_argument("archives", type=Path, help="where sdist and wheel are")
-    finishing.add_argument("folder", type=Path, help="where the SBOM is")
+    check = steps.add_parser("check", help="fail if HEAD cannot be released")
+    check.add_argument("--tagged", action="store_true", help="also fail if HEAD lacks its tag")
+    finishing = steps.add_parser("finish", help="complete the SBOM, and list the files to upload")
+    finishing.add_argument("archives", type=Path, help="the folder that has sdist and wheel")
+    finishing.add_argument("folder", type=Path, help="the folder that has the SBOM")
     options = parser.parse_args(arguments)
     if options.step == "finish":
         print(finish(PROJECT, options.archives, options.folder))
         return 0
     if not (PROJECT / ".git").exists():
-        problems = ["this must be a clone, not an unpacked sdist; clone the repository"]
+        problems = ["the project must be a clone, not an unpacked sdist; clone the repository"]
     else:
         problems = State.of(PROJECT).problems(tagged=options.tagged)
     for problem in problems:

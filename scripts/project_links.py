@@ -1,7 +1,7 @@
-"""Gives the metadata the project's links and the front page, from one address in pyproject.toml.
+"""Adds the project's links and the front page to the metadata, from one address.
 
-The build calls this as a metadata hook of hatchling. While the address is empty, there are no
-links, and the description is the front page unchanged.
+hatchling calls this as a metadata hook. pyproject.toml has the address. While it is empty, there
+are no links, and the description is the front page unchanged.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def urls(repository: str, version: str) -> dict[str, str]:
 
     Args:
         repository: The address of the project on GitHub.
-        version: The version, whose tag the links of its documentation name.
+        version: The version; the links of its documentation lead to its tag.
 
     Raises:
-        ValueError: The address has another form.
+        ValueError: The address is invalid.
     """
     if not repository:
         return {}
@@ -48,12 +48,12 @@ def urls(repository: str, version: str) -> dict[str, str]:
 
 
 def absolute(markdown: str, repository: str, version: str) -> str:
-    """Returns a page of the project's root whose relative links lead to its files at a tag.
+    """Returns the front page with absolute links, which lead to the files at a tag.
 
     Args:
-        markdown: The page, README.md.
+        markdown: The content of README.md.
         repository: The address of the project on GitHub; if it is empty, nothing changes.
-        version: The version that the tag names.
+        version: The version, which gives the tag its name.
     """
     if not repository:
         return markdown
@@ -77,7 +77,7 @@ class ProjectLinks(MetadataHookInterface):
     """Sets `urls` and `readme`, which pyproject.toml declares as dynamic."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Changes the metadata in place; hatchling calls it when it has the version."""
+        """Changes the metadata in place; hatchling calls this once the version is known."""
         repository, version = self.config["repository"], metadata["version"]
         metadata["urls"] = urls(repository, version)
         page = Path(self.root, "README.md").read_text(encoding="utf-8")

@@ -113,15 +113,15 @@ def test_a_url_gives_what_the_file_gives(project, make_project, describe, server
         ("/to-another-port", "cannot be fetched: it redirects to another server"),
         ("/to-another-scheme", "cannot be fetched: it redirects to another server"),
         ("/to-another-name", "cannot be fetched: it redirects to another server"),
-        ("/page", "expected an OpenAPI 3.0 or 3.1 description"),
+        ("/page", "must be OpenAPI 3.0 or 3.1, but is missing"),
         ("/binary", "not UTF-8 at byte 0"),
         ("/short", "cannot be fetched"),
         (
             "/brotli",
-            "cannot be fetched: its Content-Encoding must be gzip or deflate, once, not 'b",
+            "cannot be fetched: its Content-Encoding must be either gzip or deflate, not 'b",
         ),
-        ("/damaged", "cannot be fetched: gzip that is damaged"),
-        ("/cut", "cannot be fetched: gzip that is cut short"),
+        ("/damaged", "cannot be fetched: damaged gzip data"),
+        ("/cut", "cannot be fetched: truncated gzip data"),
     ],
 )
 def test_an_answer_that_is_no_description_is_refused(project, refused, server, path, words):
