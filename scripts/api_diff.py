@@ -1,14 +1,14 @@
-"""Says what changed in the public surface since a revision, and whether it breaks callers.
+"""Lists what changed in the public API since a revision, and whether it breaks callers.
 
-    python scripts/api_diff.py                     # since the last tag; without one, since HEAD~1
+    python scripts/api_diff.py                     # since the last tag, or HEAD~1 without tags
     python scripts/api_diff.py v0.1.0              # since any revision
-    python scripts/api_diff.py --fail-on-breaking  # exits with 1 where callers break
+    python scripts/api_diff.py --fail-on-breaking  # exits with 1 if callers break
 
-Public is what `intercom_data_events` and its modules list in `__all__`. The generated package keeps
-no names of its own from one release to the next; what `intercom_data_events` lists of it is public.
-Sources are read, never imported, by griffe; it also judges what breaks callers: what is gone, and
-parameters that were removed, moved, made required or given another default. A type that changed
-may break them; griffe leaves that to type checkers.
+The public API is what `intercom_data_events` and its modules list in `__all__`. Names of the
+generated package can change in any release, except those that `intercom_data_events` lists. griffe
+reads the sources without importing them. It also judges what breaks callers: a removed name, and a
+parameter that was removed, moved, made required or given another default. A changed type may break
+callers; griffe leaves types to type checkers.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
     missing = "griffelib" if error.name == "griffe" else error.name
-    sys.exit(f"api-diff: {missing} is not installed: use nox -s api-diff")
+    sys.exit(f"api-diff: {missing} must be installed; run: nox -s api-diff")
 
 from client_parts import ArgumentParser, sentence
 
-#: The package that the report is about.
+#: The package that the report covers.
 PUBLIC = "intercom_data_events"
-#: That package and the one that it takes names from, and the source root that each lies in.
+#: That package and the one that it imports names from, each with its source root.
 PACKAGES = {PUBLIC: "overlays", "intercom_data_events_api": "generated"}
-#: Modules without `__all__` that a report of the generated package covers: one for each operation.
+#: The modules of the operations, which are public in the generated package without `__all__`.
 _OPERATIONS = "intercom_data_events_api.api"
 _ATTRS = {"attrs.define", "attrs.frozen"}
 _CALLABLES = {"collections.abc.Callable", "typing.Callable"}
@@ -55,12 +55,13 @@ Verdict = Literal["yes", "maybe", "no"]
 
 @attrs.frozen
 class Surface:
-    """What callers can use, and how.
+    """The names that callers can use, and their signatures.
 
     Attributes:
-        packages: The packages that were found, as griffe read them.
-        facts: By public name (of a parameter: in brackets after its function), what it is.
-        names: By the path where something is defined, the public names that it has.
+        packages: The packages that exist, as griffe read them.
+        facts: The kind, type or signature of each public name. A parameter's name is in brackets
+            after its function.
+        names: The public names of each definition, by its path.
     """
 
     packages: dict[str, griffe.Object | griffe.Alias]
@@ -70,12 +71,12 @@ class Surface:
 
 @attrs.frozen
 class Change:
-    """What became of a public name.
+    """A change of a public name.
 
     Attributes:
-        name: The name; of a parameter, in brackets after its function.
+        name: The name; a parameter's name is in brackets after its function.
         text: What changed.
-        breaks: Whether callers break; "maybe" where nothing but a type changed.
+        breaks: Whether callers break; "maybe" if only a type changed.
     """
 
     name: str
@@ -84,19 +85,19 @@ class Change:
 
 
 class APIDiffError(Exception):
-    """A comparison that cannot be made: one sentence that says why."""
+    """A comparison failed. The message is one sentence that says why."""
 
 
 def read(project: Path, packages: Sequence[str] = tuple(PACKAGES)) -> Surface:
-    """Reads the public surface of a package of a project.
+    """Reads the public surface of a project's package.
 
     Args:
-        project: The folder of the project.
-        packages: The package, and those that it takes names from. Those that are not there are
-            left out.
+        project: The project's folder.
+        packages: The package, followed by those that it imports names from. Missing ones are
+            ignored.
 
     Raises:
-        APIDiffError: A public module does not parse, or lists a name that is not there.
+        APIDiffError: A public module does not parse, or lists a name that it lacks.
     """
     loader = griffe.GriffeLoader(
         search_paths=[project / PACKAGES[package] for package in packages], allow_inspection=False
@@ -105,7 +106,7 @@ def read(project: Path, packages: Sequence[str] = tuple(PACKAGES)) -> Surface:
     for package in packages:
         if (project / PACKAGES[package] / package / "__init__.py").exists():
             try:
-                with griffe.logger.disable():  # It would print the traceback of what it raises.
+                with griffe.logger.disable():  # griffe would also log what it raises.
                     found[package] = loader.load(package)
             except griffe.LoadingError as error:
                 raise APIDiffError(f"{package}: {error}") from error
@@ -122,7 +123,7 @@ def read(project: Path, packages: Sequence[str] = tuple(PACKAGES)) -> Surface:
 
 
 def compare(before: Surface, after: Surface) -> list[Change]:
-    """Returns what changed between two surfaces, by name; nothing inside of what came or went."""
+    """Returns the changes between two surfaces, except the members of new or removed names."""
     reasons = _reasons(before, after)
     changes = []
     for name in sorted(before.facts.keys() | after.facts.keys()):
@@ -130,7 +131,7 @@ def compare(before: Surface, after: Surface) -> list[Change]:
         owner = re.sub(r"^\w+$|(\.\w+|\(\w+\))$", "", name)
         if new is None:
             if owner in after.facts or owner not in before.facts:
-                # A parameter may be gone, and taken by the function's **kwargs.
+                # The function's **kwargs may still take a removed parameter.
                 breaks = name in reasons or not name.endswith(")")
                 changes.append(Change(name, "removed", "yes" if breaks else "maybe"))
         elif old is None:
@@ -144,7 +145,7 @@ def compare(before: Surface, after: Surface) -> list[Change]:
 
 
 def table(changes: list[Change]) -> list[str]:
-    """Returns the changes as the lines of a table, with a heading, and a sum below it."""
+    """Returns the changes as the lines of a table with a heading and a total."""
     if not changes:
         return ["Nothing changed."]
     width = max(len(change.name) for change in changes)
@@ -164,9 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     project = options.project.absolute()
     if not project.is_dir():
-        parser.error(f"--project: {options.project} is no folder")
+        parser.error(f"--project must be a folder, not {options.project}")
     if options.revision == "":
-        parser.error("REV is empty: name a tag, a branch or a commit, or leave it out")
+        parser.error("REV must be a tag, a branch or a commit, not ''; omit it to use the last tag")
     try:
         revision = _last_release(project) if options.revision is None else options.revision
         commit = _commit(project, revision)
@@ -186,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _became(old: str, new: str) -> str:
     if not (old.startswith("Literal[") and new.startswith("Literal[")):
         return f"{old} → {new}"
-    # All of a long enumeration would hide what changed in it.
+    # A long enumeration as a whole would hide the change.
     were, are = old[8:-1].split(", "), new[8:-1].split(", ")
     signed = [f"- {value}" for value in were if value not in are]
     signed += [f"+ {value}" for value in are if value not in were]
@@ -194,7 +195,7 @@ def _became(old: str, new: str) -> str:
 
 
 def _hide_modules(module: griffe.Object | griffe.Alias) -> None:
-    """Tells griffe, to which every module is public, which ones are not."""
+    """Tells griffe which modules are private; by default, it treats all as public."""
     for member in module.modules.values():
         if not member.is_alias:
             listed = member.exports is not None and not member.name.startswith("_")
@@ -203,7 +204,7 @@ def _hide_modules(module: griffe.Object | griffe.Alias) -> None:
 
 
 def _make_inits(module: griffe.Object | griffe.Alias) -> None:
-    """Gives attrs classes the `__init__` that attrs makes, and that no source shows."""
+    """Gives attrs classes the `__init__` that attrs makes, because no source contains it."""
     for member in module.members.values():
         if member.is_alias:
             continue
@@ -223,11 +224,11 @@ def _make_inits(module: griffe.Object | griffe.Alias) -> None:
 
 
 def _fields(made: griffe.Class, options: dict[str, str]) -> Iterator[griffe.Parameter]:
-    """The fields of an attrs class as parameters, in the order in which it takes them."""
+    """Yields the fields of an attrs class as parameters of its `__init__`, in order."""
     for field in made.all_members.values():
         if not field.is_attribute or field.annotation is None or "property" in field.labels:
             continue
-        if "instance-attribute" not in field.labels:  # A ClassVar is none.
+        if "instance-attribute" not in field.labels:  # A ClassVar.
             continue
         own = _options(field.value, {"attrs.field"})
         said = own or {}
@@ -245,7 +246,7 @@ def _fields(made: griffe.Class, options: dict[str, str]) -> Iterator[griffe.Para
 
 
 def _options(value: str | griffe.Expr | None, functions: set[str]) -> dict[str, str] | None:
-    """The keyword arguments of one of these functions, called or named; None for anything else."""
+    """Returns the keyword arguments if `value` calls or names one of these functions, else None."""
     if not isinstance(value, griffe.Expr) or value.canonical_path not in functions:
         return None
     arguments = value.arguments if isinstance(value, griffe.ExprCall) else ()
@@ -255,7 +256,7 @@ def _options(value: str | griffe.Expr | None, functions: set[str]) -> dict[str, 
 
 
 def _make_methods(thing: griffe.Object | griffe.Alias, modules: griffe.ModulesCollection) -> None:
-    """Makes methods of the class attributes that a decorator makes of functions: `a = verb(f)`."""
+    """Replaces class attributes that are decorated functions, `a = verb(f)`, with methods."""
     for member in list(thing.members.values()):
         if member.is_alias:
             continue
@@ -270,7 +271,7 @@ def _make_methods(thing: griffe.Object | griffe.Alias, modules: griffe.ModulesCo
 def _made(
     attribute: griffe.Attribute, value: str | griffe.Expr | None, modules: griffe.ModulesCollection
 ) -> griffe.Function | None:
-    """The method that a call of decorators makes, one of what another made: `a(b(f))`."""
+    """Returns the method that one decorator or nested ones, `a(b(f))`, make."""
     if not isinstance(value, griffe.ExprCall):
         return None
     decorator = _function(value, modules)
@@ -288,13 +289,13 @@ def _made(
 def _method(
     attribute: griffe.Attribute, decorator: griffe.Function, decorated: griffe.Function
 ) -> griffe.Function | None:
-    """What a decorator makes of a function, by its annotations; None if that is no function."""
+    """Returns the method that a decorator returns by its annotations; None if not a function."""
     taken = _callable(next((each.annotation for each in decorator.parameters), None))
     made = _callable(decorator.returns)
     if taken is None or made is None:
         return None
     (takes, before), (adds, after) = taken, made
-    # One parameter is the object itself: one that the decorator adds, or the function's first.
+    # One parameter is `self`: the one that the decorator adds, or the function's first.
     parameters = list(decorated.parameters)[takes + (adds == 0) :]
     method = griffe.Function(
         attribute.name,
@@ -320,7 +321,7 @@ def _method(
 def _function(
     value: str | griffe.Expr | None, modules: griffe.ModulesCollection
 ) -> griffe.Function | None:
-    """The function of these packages that a name stands for, or that is called."""
+    """Returns the function of these packages that an expression names or calls, if any."""
     try:
         found = modules[value.canonical_path] if isinstance(value, griffe.Expr) else None
         found = found.final_target if found is not None and found.is_alias else found
@@ -330,7 +331,7 @@ def _function(
 
 
 def _callable(annotation: str | griffe.Expr | None) -> tuple[int, str | griffe.Expr] | None:
-    """How many parameters a `Callable` concatenates with its others, and what it returns."""
+    """Returns the number of parameters that a `Callable` adds in front, and its return type."""
     if not isinstance(annotation, griffe.ExprSubscript):
         return None
     if annotation.canonical_path not in _CALLABLES:
@@ -343,7 +344,7 @@ def _callable(annotation: str | griffe.Expr | None) -> tuple[int, str | griffe.E
 def _bound(
     pattern: str | griffe.Expr, given: str | griffe.Expr | None
 ) -> Iterator[tuple[str, str]]:
-    """What the type variables of an annotation stand for where another one is given."""
+    """Yields the type variables of an annotation, each with its value in another annotation."""
     if isinstance(pattern, griffe.ExprSubscript) and isinstance(given, griffe.ExprSubscript):
         if pattern.canonical_path != given.canonical_path:
             return
@@ -358,13 +359,13 @@ def _elements(subscripted: str | griffe.Expr) -> Sequence[str | griffe.Expr]:
 
 
 def _describe(thing: griffe.Object | griffe.Alias, name: str, surface: Surface) -> None:
-    """Writes down what something is, and all that is public inside of it."""
+    """Records the fact of a name and those of its public members."""
     try:
         thing = thing.final_target if thing.is_alias else thing
     except griffe.AliasResolutionError as error:
         if error.alias.target_path.partition(".")[0] in surface.packages:
             raise APIDiffError(
-                f"{name}: {error.alias.target_path} is not there, or its module does not parse"
+                f"{name}: {error.alias.target_path} must exist, and its module must parse"
             ) from error
         surface.facts[name] = "from elsewhere"
         return
@@ -381,7 +382,7 @@ def _describe(thing: griffe.Object | griffe.Alias, name: str, surface: Surface) 
         if member_name != "__init__":
             _describe(member, f"{name}.{member_name}", surface)
             continue
-        # Calling a class is how it is made. The fields of an attrs class say its parameters.
+        # Callers call the class, not `__init__`. For an attrs class, its fields are the parameters.
         surface.names.setdefault(member.canonical_path, set()).add(name)
         if "attrs" not in member.labels:
             _describe(member, name, surface)
@@ -389,7 +390,7 @@ def _describe(thing: griffe.Object | griffe.Alias, name: str, surface: Surface) 
 
 
 def _is_elsewhere(member: griffe.Alias, surface: Surface) -> bool:
-    """Whether an inherited member is told of where it is defined."""
+    """Whether an inherited member is also recorded where it is defined."""
     return member.final_target.parent.canonical_path in surface.names
 
 
@@ -418,14 +419,14 @@ def _parameter(parameter: griffe.Parameter) -> str:
 
 
 def _reasons(before: Surface, after: Surface) -> dict[str, list[str]]:
-    """By public name, why griffe says that callers break."""
+    """Returns griffe's reasons why callers break, by public name."""
     reasons: dict[str, list[str]] = {}
     for package in before.packages.keys() & after.packages.keys():
         for breakage in griffe.find_breaking_changes(
             before.packages[package], after.packages[package]
         ):
             if breakage.kind is griffe.BreakageKind.OBJECT_REMOVED:
-                continue  # The facts say so, by its public name.
+                continue  # The facts already show it, by its public name.
             thing, part = breakage.obj, ""
             if "PARAMETER" in breakage.kind.name:
                 parameter = (breakage.old_value or breakage.new_value).name
@@ -433,22 +434,22 @@ def _reasons(before: Surface, after: Surface) -> dict[str, list[str]]:
             text = f"{breakage.kind.value[0].lower()}{breakage.kind.value[1:]}"
             for name in after.names.get(thing.canonical_path, ()):
                 said = reasons.setdefault(f"{name}{part}", [])
-                if text not in said:  # A package may lend its names to the other.
+                if text not in said:  # Both packages may have the name.
                     said.append(text)
     return reasons
 
 
 def _working_tree(project: Path) -> Surface:
-    """Reads what there is now; a folder without the package would pass for one without changes."""
+    """Reads the current surface, and rejects a folder without the package: it has no changes."""
     surface = read(project)
     if PUBLIC not in surface.packages:
         where = project / PACKAGES[PUBLIC]
-        raise APIDiffError(f"no {PUBLIC} below {where}: name the project's root")
+        raise APIDiffError(f"{where} has no {PUBLIC}; pass the project's root with --project")
     return surface
 
 
 def _last_release(project: Path) -> str:
-    # `git describe` fails where there is no tag; whatever else it fails of is to be said.
+    # `git describe` also fails if there is no tag; only its other failures are errors.
     if not _git(project, "tag", "--merged", "HEAD"):
         return "HEAD~1"
     return _git(project, "describe", "--tags", "--abbrev=0").decode().strip()
@@ -456,19 +457,19 @@ def _last_release(project: Path) -> str:
 
 def _commit(project: Path, revision: str) -> str:
     """Returns the short name of a revision's commit."""
-    _git(project, "rev-parse", "--git-dir")  # What fails from here on is the revision's fault.
+    _git(project, "rev-parse", "--git-dir")  # From here on, only the revision can be wrong.
     try:
         found = _git(project, "rev-parse", "--short", "--verify", f"{revision}^{{commit}}")
     except APIDiffError as error:
         raise APIDiffError(
-            f"{revision} is no commit of {project}: name a tag, a branch or a commit "
-            "(a shallow clone needs git fetch --tags --unshallow)"
+            f"REV must be a tag, a branch or a commit of {project}, not {revision}; in a shallow "
+            "clone, run: git fetch --tags --unshallow"
         ) from error
     return found.decode().strip()
 
 
 def _extract(project: Path, commit: str, folder: Path) -> None:
-    """Writes a revision's files to a folder; a worktree would write to the repository, too."""
+    """Writes a revision's files to a folder; `git worktree` would also change the repository."""
     with tarfile.open(fileobj=io.BytesIO(_git(project, "archive", commit))) as archive:
         archive.extractall(folder, filter="data")
 
@@ -476,18 +477,18 @@ def _extract(project: Path, commit: str, folder: Path) -> None:
 def _git(project: Path, *arguments: str) -> bytes:
     try:
         done = subprocess.run(
-            ["git", *arguments],  # noqa: S607  # whichever git the person has
+            ["git", *arguments],  # noqa: S607  # the git on the user's PATH
             cwd=project,
-            env={**os.environ, "LC_ALL": "C"},  # What it says is read below.
+            env={**os.environ, "LC_ALL": "C"},  # Its messages are read below.
             capture_output=True,
             check=False,
         )
     except FileNotFoundError as error:
-        raise APIDiffError("git is not on this machine: install it") from error
+        raise APIDiffError("git must be on PATH; install git") from error
     except OSError as error:
-        raise APIDiffError(f"git does not start in {project}: {error.strerror}") from error
+        raise APIDiffError(f"cannot run git in {project}: {error.strerror}") from error
     if b"not a git repository" in done.stderr and done.returncode:
-        raise APIDiffError(f"{project} is no git repository: name the project with --project")
+        raise APIDiffError(f"{project} must be a git repository; pass one with --project")
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise APIDiffError(f"git {' '.join(arguments)}: {said[-1]}")
@@ -502,22 +503,22 @@ def _parser() -> argparse.ArgumentParser:
         "revision",
         nargs="?",
         metavar="REV",
-        help="the git revision to compare with (default: the last tag; without one, HEAD~1)",
+        help="the git revision to compare with (default: the last tag, or HEAD~1 without tags)",
     )
     parser.add_argument(
-        "--fail-on-breaking", action="store_true", help="exit with 1 where callers break"
+        "--fail-on-breaking", action="store_true", help="exit with 1 if callers break"
     )
     parser.add_argument(
         "--project",
         type=Path,
         default=Path(__file__).parent.parent,
         metavar="FOLDER",
-        help="the project to look at (default: the one that this script is in)",
+        help="the project to compare (default: the one that contains this script)",
     )
     return parser
 
 
 if __name__ == "__main__":
-    # What a terminal cannot show must not fail the report.
+    # A character that the terminal cannot show must not fail the report.
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

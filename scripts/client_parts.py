@@ -1,11 +1,11 @@
-"""What scripts use of the client, which is not installed where it is generated."""
+"""The parts of the client that scripts use; their environment does not have the client."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# Last, so that an installed client counts first.
+# Last, so that an installed client takes precedence.
 sys.path.append(str(Path(__file__).parents[1] / "overlays"))
 
 try:
@@ -15,8 +15,8 @@ try:
     from intercom_data_events._validation import printable
 except ImportError as error:
     sys.exit(
-        f"The client that is installed for {sys.executable} is of another version than these "
-        f"scripts ({error}): uninstall it, or run a session of nox."
+        f"The client installed for {sys.executable} must have the same version as these scripts: "
+        f"{error}; uninstall it, or run a session of nox."
     )
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "sentence",
 ]
 
-# Characters of a message, which may quote a whole description.
+# The longest message, in characters; a message may quote a whole description.
 _LONGEST = 10_000
 
 

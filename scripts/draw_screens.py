@@ -1,10 +1,10 @@
-"""Draws what the command line shows in a terminal, for its guide: real runs, as SVG.
+"""Draws the pictures of the command line's guide from real runs, as SVG.
 
     python scripts/draw_screens.py FOLDER [NAME ...]
 
-Each command runs in a terminal of 80 columns against the emulator, from a fixed date on, and the
-screen that it leaves is drawn. Durations and rates are those of the machine, so a picture that is
-drawn anew can differ in a few digits. It runs where there are pseudo-terminals.
+Each command runs against the emulator in a terminal of 80 columns, with a clock that starts at a
+fixed date. The script draws the last screen. Durations and rates depend on the machine, so a new
+picture can differ in a few digits. The script needs pseudo-terminals.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from intercom_data_events.tracker import Tracker
 _COLUMNS, _LINES = 80, 40
 _NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 _CONTACT = "314159"
-# Seconds after which a command hangs.
+# Seconds that a command may take.
 _PATIENCE = 120.0
 
-# The clock of the commands goes on from a fixed moment.
+# The commands' clock starts at a fixed moment.
 _PROGRAM = (
     "import sys, freezegun; freezegun.freeze_time({now!r}, tick=True).start(); "
     "from intercom_data_events.cli import main; main()"
@@ -64,8 +64,7 @@ _THEME = TerminalTheme(
         (0xD7, 0xDA, 0xE0),
     ],
 )
-# No web fonts, and no window around it: the fonts of the reader's machine, on a dark ground, which
-# pages of either colour can have.
+# Without web fonts and without a window frame; a dark background suits light and dark pages.
 _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}">
 <title>TITLE</title>
@@ -83,23 +82,23 @@ text {{ font: {char_height}px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono",
 
 
 class FixedClock(Clock):
-    """A clock that goes on from the same moment as the commands'."""
+    """A clock that starts at the same moment as the commands' clock."""
 
     def __init__(self) -> None:
         self._began = self.monotonic()
 
     def time(self) -> float:
-        """Seconds since 1970."""
+        """Returns the seconds since 1970."""
         return _NOW.timestamp() + self.monotonic() - self._began
 
 
 class Screen:
-    """A terminal with a command in it.
+    """A terminal that runs a command.
 
     Args:
-        arguments: Those of `intercom-events`.
-        folder: Where it runs.
-        url: The emulator's.
+        arguments: The arguments of `intercom-events`.
+        folder: The working directory.
+        url: The emulator's URL.
     """
 
     def __init__(self, arguments: str, folder: Path, url: str) -> None:
@@ -127,12 +126,12 @@ class Screen:
         os.close(slave)
 
     def run(self, until: Callable[[str], object] | None = None) -> None:
-        """Shows the command up to its end, or until its screen is as wanted; it is stopped then."""
+        """Runs the command to its end, or stops it when `until` accepts its screen."""
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
             try:
                 data = os.read(self._master, 65536)
-            except OSError:  # What Linux says when the other side has closed.
+            except OSError:  # Linux raises this after the other side has closed.
                 data = b""
             if not data:
                 break
@@ -140,16 +139,17 @@ class Screen:
             if until is not None and until("\n".join(self._screen.display)):
                 self._process.send_signal(signal.SIGINT)
                 until = None
-                self._stream = pyte.ByteStream(pyte.Screen(_COLUMNS, _LINES))  # Not drawn any more.
+                # Later output is not drawn.
+                self._stream = pyte.ByteStream(pyte.Screen(_COLUMNS, _LINES))
         self._process.wait(_PATIENCE)
         os.close(self._master)
 
     def svg(self, title: str, *, since: str = "") -> str:
-        """Returns the screen, below the command that it comes from, as SVG.
+        """Returns the command and its screen as SVG.
 
         Args:
-            title: What a reader without eyes is told.
-            since: How the first line that is drawn begins.
+            title: The title, for screen readers.
+            since: The beginning of the first line to draw.
         """
         shown = [self._line(number) for number in range(_LINES)]
         first = next(number for number, line in enumerate(shown) if line.plain.startswith(since))
@@ -176,15 +176,15 @@ class Screen:
         for style, chars in groupby((row[column] for column in range(_COLUMNS)), _style):
             text = "".join(char.data for char in chars)
             rest = text.lstrip()
-            # Blanks of another style move the text that follows; at its beginning, some viewers
-            # would drop them.
+            # Some viewers drop leading blanks. In a different style, they are a separate text, and
+            # the text after them has its own position.
             line.append(text[: len(text) - len(rest)], Style(dim=True)).append(rest, style)
         line.rstrip()
         return line
 
 
 def _style(char: pyte.screens.Char) -> Style:
-    colours = {"brown": "yellow", "default": None}  # As pyte calls them, and rich.
+    colours = {"brown": "yellow", "default": None}  # Names of pyte, with those of rich.
     foreground = colours.get(char.fg, char.fg)
     if foreground is not None and re.fullmatch(r"[0-9a-f]{6}", foreground):
         foreground = f"#{foreground}"
@@ -194,14 +194,14 @@ def _style(char: pyte.screens.Char) -> Style:
 
 @contextmanager
 def served(**options: object) -> Iterator[tuple[Emulator, str]]:
-    """Serves an emulator."""
+    """Runs an emulator as a server."""
     emulator = Emulator(**{"clock": FixedClock(), "rate_limit": None, **options})
     with emulator.serve() as url:
         yield emulator, url
 
 
 def with_events(url: str) -> None:
-    """Gives a contact the events of four weeks."""
+    """Submits four weeks of events for a contact."""
     names = {"logged-in": 60, "invited-friend": 20, "placed-order": 10}
     with DataEventsClient("any", base_url=url) as client:
         client.create_many(
@@ -216,7 +216,7 @@ def with_events(url: str) -> None:
 
 
 def write(file: Path) -> None:
-    """Writes a file of 5,000 events, one of which Intercom does not take."""
+    """Writes a file of 5,000 events, one of which Intercom rejects."""
     events = [
         {
             "event_name": "placed-order",
@@ -231,7 +231,7 @@ def write(file: Path) -> None:
 
 
 def draw_import(folder: Path) -> Mapping[str, str]:
-    """Stops an import under way, and resumes it."""
+    """Stops an import halfway, and resumes it."""
     write(folder / "2025.ndjson")
     with served(rate_limit=1667) as (_, url):
         begun = Screen("import 2025.ndjson", folder, url)
@@ -245,7 +245,7 @@ def draw_import(folder: Path) -> Mapping[str, str]:
 
 
 def draw_charts(folder: Path) -> Mapping[str, str]:
-    """Draws a contact's events as both commands with charts do."""
+    """Runs both commands that draw charts."""
     with served() as (_, url):
         with_events(url)
         drawn = {}
@@ -257,7 +257,7 @@ def draw_charts(folder: Path) -> Mapping[str, str]:
 
 
 def draw_dead(folder: Path) -> Mapping[str, str]:
-    """Lists dead letters of an outbox."""
+    """Lists the dead letters of an outbox."""
     known = [EmulatedContact(user_id=_CONTACT)]
     with served(contacts=known) as (_, url):
         with (
@@ -275,14 +275,14 @@ def draw_dead(folder: Path) -> Mapping[str, str]:
                     created_at=_NOW - timedelta(hours=number),
                     metadata={"price": MonetaryAmount(2999, "usd")},
                 )
-                tracker.flush(30)  # So that their order is the same each time.
+                tracker.flush(30)  # So that the order is the same in each run.
         screen = Screen("outbox dead events.outbox", folder, url)
         screen.run()
     return {"outbox-dead": screen.svg("The dead letters of an outbox")}
 
 
 def draw_demo(folder: Path) -> Mapping[str, str]:
-    """Plays the demo, up to the end of its storm."""
+    """Runs the demo to the end of its second part."""
     with served() as (_, url):
         screen = Screen("demo", folder, url)
         screen.run(until=lambda text: "429 for the quota" in text)

@@ -1,9 +1,9 @@
-"""The guides, which are Markdown files beside what they are about, and the Python examples in them.
+"""Lists the guides, which are Markdown files beside the code, and their Python examples.
 
     python scripts/guides.py FOLDER
 
-writes each example into a module of its own, for type checkers. The folder is made anew. Line
-numbers stay those of the Markdown file, where the example can then be looked up.
+writes each example into a separate module, for type checkers. It replaces the folder. An example
+keeps its line numbers, so a type checker's message leads to its place in the guide.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-#: The front page by "", the guides of folders by their names, other pages by theirs.
+#: Each guide by the name of its folder or page; the front page by "".
 GUIDES = {
     "": PROJECT / "README.md",
     **{name.lower(): PROJECT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY")},
@@ -48,9 +48,9 @@ def under(markdown: str, heading: str) -> list[tuple[int, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Writes each Python example of the guides into a module of its own."
+        description="Writes each Python example of the guides into a separate module."
     )
-    parser.add_argument("folder", type=Path, help="where to; the folder is made anew")
+    parser.add_argument("folder", type=Path, help="the folder for the modules, which is replaced")
     folder: Path = parser.parse_args().folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

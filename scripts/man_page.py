@@ -25,7 +25,7 @@ def page() -> str:
 def _head(program: Any, context: Any) -> Iterator[str]:
     yield '.\\" Written by scripts/man_page.py: change the help instead.'
     yield ".TH INTERCOM\\-EVENTS 1"
-    yield ".nh"  # No word is broken.
+    yield ".nh"  # No hyphenation.
     yield ".ad l"
     yield ".SH NAME"
     yield f"intercom\\-events \\- {_escaped(summary(program).rstrip('.'))}"
@@ -73,7 +73,7 @@ def _body(section: Section) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """A line of text as roff takes it for text alone."""
+    """Escapes a line, so that roff reads no commands in it."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{text}" if text.startswith((".", "'")) else text
 

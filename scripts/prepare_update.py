@@ -1,16 +1,16 @@
-"""Regenerates from Intercom's newest description and leaves a patch and a report, for a workflow.
+"""Regenerates from Intercom's newest description, and writes a patch and a report for a workflow.
 
     python scripts/prepare_update.py FOLDER [--url ADDRESS]
 
-Writes FOLDER/patch and FOLDER/report.txt where the description has changed, and nothing else where
-it has not. Runs .ci/run on what was regenerated; where that fails, the report says so.
-scripts/propose_update.py makes a pull request of them, in a job of its own.
+If the description has changed, the script writes FOLDER/patch and FOLDER/report.txt; otherwise, it
+writes nothing. It runs .ci/run on the regenerated files, and the report says whether that passed.
+scripts/propose_update.py makes a pull request from both files, in a separate job.
 
 exit codes:
-  0   unchanged, or the patch and the report are there
-  1   regeneration refuses the description
+  0   unchanged, or the patch and the report were written
+  1   regeneration rejects the description
   2   the description is unreachable
-  64  the command line or the project cannot be used
+  64  the command line or the project is invalid
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-#: What a regeneration writes.
+#: The folders that a regeneration writes.
 PARTS = ("openapi", "generated")
 _DONE = (0, 3)
-#: Lines of what .ci/run prints last, which has a line for each part.
+#: Lines from the end of .ci/run's output, where each part has its result.
 _LAST_LINES = 60
 
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     sys.stderr.write(found.stderr)
     if not found.stdout:
-        # A wrong command line.
+        # The command line is invalid.
         return found.returncode
     said = json.loads(found.stdout)
     print(said["verdict"])
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     _run("git", "add", "--all", "--", *PARTS, check=True)
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    # Before generated code runs. Written by git, as what it prints is bytes.
+    # Before generated code runs. git writes the file, because its output is bytes.
     patch = f"--output={folder.absolute() / 'patch'}"
     _run("git", "diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", patch, check=True)
     checks = _run("bash", ".ci/run")
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     verdict = "passed" if checks.returncode == 0 else f"FAILED (exit code {checks.returncode})"
     lines = [f".ci/run {verdict}", said["verdict"], "", report]
     if checks.returncode != 0:
-        lines += ["", "What .ci/run printed last:", "", *last]
+        lines += ["", "The last lines of .ci/run:", "", *last]
     (folder / "report.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
     return 0
 
@@ -85,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write both files")
-    parser.add_argument("--url", metavar="ADDRESS", help="that of scripts/watch_upstream.py")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder for both files")
+    parser.add_argument("--url", metavar="ADDRESS", help="passed to scripts/watch_upstream.py")
     return parser
 
 

@@ -1,13 +1,13 @@
-"""Makes a pull request of a patch and a report that another job has left; runs nothing of them.
+"""Makes a pull request from another job's patch and report, without running any of their code.
 
     python3 -I scripts/propose_update.py FOLDER
 
-FOLDER/patch and FOLDER/report.txt are written by scripts/prepare_update.py in a job that has run
-generated code, so neither is trusted: the patch may change regular files of a regeneration alone,
-and is never checked out; the report is shown as code, whose mentions notify no account.
+scripts/prepare_update.py writes FOLDER/patch and FOLDER/report.txt in a job that has run generated
+code, so this script trusts neither. The patch may change only the regular files that a regeneration
+writes, and is never checked out. The report is shown as code, so its mentions notify no account.
 
-The branch and its pull request are made, or updated. A branch that has commits of other authors is
-left as it is. It needs git, gh, and a token for them; and no package of Python's.
+The script creates or updates the branch and its pull request. It does not change a branch that has
+commits of other authors. It needs git, gh and a token for them, but no Python package.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TITLE = "Regenerate from Intercom's current description"
 _REF = f"refs/heads/{BRANCH}"
 _AUTHOR = "github-actions[bot]"
 _EMAIL = "41898282+github-actions[bot]@users.noreply.github.com"
-#: What a regeneration writes: two files, and a package of modules.
+#: The files that a regeneration writes: two descriptions, and the modules of a package.
 _ALLOWED = re.compile(
     r"openapi/(upstream|data-events)\.yaml"
     r"|generated/intercom_data_events_api/([A-Za-z0-9_]+/)*([A-Za-z0-9_]+\.py|py\.typed)"
 )
-#: Of a regular file, and of none.
+#: The modes of a regular file and of a missing one.
 _MODES = {"100644", "000000"}
 _NO_HOOKS = {
     "GIT_CONFIG_COUNT": "1",
@@ -38,17 +38,17 @@ _NO_HOOKS = {
     "GIT_CONFIG_VALUE_0": os.devnull,
 }
 _MAX_PATCH = 16 * 1024 * 1024
-#: GitHub takes 65,536 characters.
+#: GitHub accepts 65,536 characters.
 _MAX_BODY = 60_000
 _INTRODUCTION = """\
-Intercom's description of data events has changed; this is what `nox -s regenerate` makes of it. \
-The report says whether `.ci/run` passed, and what to look at before a release.
+Intercom's description of data events has changed. This is the result of `nox -s regenerate`. \
+The report says whether `.ci/run` passed, and what to review before a release.
 
 """
 
 
 class ProposalError(Exception):
-    """The patch or the report cannot be used: one sentence."""
+    """The patch or the report is invalid. The message is one sentence."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 64
     folder = Path(given[0])
     try:
-        # What is cut off here would be cut from the body as well.
+        # The body is cut at a lower limit anyway.
         body = _INTRODUCTION + as_code(_read(folder / "report.txt", 4 * _MAX_BODY, cut=True))
         tree = _tree_of(_read(folder / "patch", _MAX_PATCH))
         return _propose(tree, body)
@@ -72,10 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def as_code(report: bytes) -> str:
-    """Returns a report as code that Markdown neither renders nor ends; mentions notify no account.
+    """Returns a report as a Markdown code block, in which mentions notify no account.
 
-    Each line is indented, which nothing in it can end; a fence would have to be longer than any in
-    the report, and so would have no bound.
+    Each line is indented, and no text in it can end such a block. A fence would have to be longer
+    than any fence in the report, so its length would have no limit.
     """
     text = _printable(report.decode("utf-8", "backslashreplace"))
     code = "".join(f"    {line}\n" for line in text.split("\n"))
@@ -95,15 +95,15 @@ def _read(path: Path, most: int, *, cut: bool = False) -> bytes:
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most and not cut:
-        raise ProposalError(f"{path} has more than {most:,} bytes")
+        raise ProposalError(f"{path} must have at most {most:,} bytes")
     return content
 
 
 def _tree_of(patch: bytes) -> str:
-    """Returns the tree that HEAD is with a patch, without a change to the working tree.
+    """Returns the tree of HEAD with a patch, without changing the working tree.
 
     Raises:
-        ProposalError: The patch changes nothing, or more than a regeneration does.
+        ProposalError: The patch changes no file, or one that a regeneration does not write.
     """
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
@@ -119,13 +119,15 @@ def _tree_of(patch: bytes) -> str:
 def _check_changed(raw: str) -> None:
     fields = raw.rstrip("\0").split("\0") if raw else []
     if not fields:
-        raise ProposalError("the patch changes nothing")
+        raise ProposalError("the patch must change at least one file")
     for about, path in zip(fields[::2], fields[1::2], strict=True):
         before, after, *_ = about.removeprefix(":").split(" ")
         if not _ALLOWED.fullmatch(path):
-            raise ProposalError(f"the patch changes {path}, which a regeneration does not write")
+            raise ProposalError(
+                f"the patch must change only files that a regeneration writes, not {path}"
+            )
         if not {before, after} <= _MODES:
-            raise ProposalError(f"the patch makes {path} other than a regular file: mode {after}")
+            raise ProposalError(f"the patch must keep {path} a regular file, not mode {after}")
 
 
 def _propose(tree: str, body: str) -> int:
@@ -133,8 +135,8 @@ def _propose(tree: str, body: str) -> int:
     pushed = tip and _look_at(tip)
     if pushed and pushed[0] != _EMAIL:
         print(
-            f"The branch {BRANCH} has commits of other authors and is left as it is: merge it, or "
-            "delete it and run this workflow again."
+            f"The branch {BRANCH} has commits of other authors, so it was not changed; merge it "
+            "or delete it and run this workflow again."
         )
         return 0
     if not pushed or pushed[1:] != (tree, _git("rev-parse", "HEAD")):
@@ -144,7 +146,7 @@ def _propose(tree: str, body: str) -> int:
             for what, value in (("NAME", _AUTHOR), ("EMAIL", _EMAIL))
         }
         commit = _git("commit-tree", tree, "-p", "HEAD", "-m", TITLE, **identity)
-        # An empty tip says that there must be no such branch.
+        # With an empty tip, the push fails if the branch exists.
         _git("push", f"--force-with-lease={_REF}:{tip}", "origin", f"{commit}:{_REF}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "body.md")
@@ -158,14 +160,14 @@ def _propose(tree: str, body: str) -> int:
 
 
 def _look_at(commit: str) -> tuple[str, str, str]:
-    """The author's address of a commit of the remote, its tree, and what it was made on."""
+    """Returns the author's email address, the tree and the parents of a remote commit."""
     _git("fetch", "--quiet", "--depth=2", "origin", _REF)
     author, tree, *parents = _git("show", "-s", "--format=%ae %T %P", commit).split(" ")
     return author, tree, " ".join(parents)
 
 
 def _open_number() -> str:
-    """The number of the open pull request of our own branch, not of one in a fork; or ""."""
+    """Returns the number of the open pull request of our branch, not of a fork's; "" if none."""
     fields = "number,isCrossRepository"
     found = _call("gh", "pr", "list", "--head", BRANCH, "--state", "open", "--json", fields)
     ours = [each["number"] for each in json.loads(found) if not each["isCrossRepository"]]

@@ -2,26 +2,26 @@
 
     python scripts/regenerate.py                    # from the committed openapi/upstream.yaml
     python scripts/regenerate.py PATH-OR-URL        # from a full description, YAML or JSON
-    python scripts/regenerate.py --check            # writes nothing; fails where files differ
+    python scripts/regenerate.py --check            # writes nothing; fails if files differ
 
-Writes openapi/upstream.yaml, openapi/data-events.yaml and generated/, whole or not at all, and
-prints a report: the verdict, what to look at before a release, and what changed.
+The script writes openapi/upstream.yaml, openapi/data-events.yaml and generated/, all or none, and
+prints a report: the verdict, what to review before a release, and what changed.
 
 exit codes:
-  0  done, and nothing to decide; with --check: the files are what the pipeline gives
-  1  refused, and nothing written: one sentence says what is wrong and where; with --check: files
-     differ
-  2  the command line is wrong
-  3  done, but look before you release: callers break, a correction was written for something
-     else, Intercom has an operation that the client lacks, or something that callers use is
-     deprecated or gone
+  0  done, and nothing to review; with --check: the committed files are current
+  1  the input was rejected and nothing was written; one sentence names the problem and its place;
+     with --check: committed files differ
+  2  the command line is invalid
+  3  done, but review the report before you release: callers break, a correction was not written
+     against the new description, Intercom has an operation that the client lacks, or something
+     that callers use is deprecated or removed
 
---json prints one object instead of text. Of a report: verdict, exit_code, look (kind, title,
-place, meaning, to_do, and more by its kind: of a correction, correction, known, found and
-as_written; of what a correction was not written for, corrections, each with these), breaks, changes
-(pointer, before, after, words, effect), python (name, change, breaks), versions, release (level,
-before, after, changelog), files. A key that stands for nothing is left out: of what is new,
-`before`. Of a refusal: refused, exit_code. With --check: drift, exit_code.
+--json prints one object instead of text. A report has verdict, exit_code, look (kind, title, place,
+meaning, to_do, and further keys for some kinds: a correction has correction, known, found and
+as_written; an item with corrections has the list corrections, each with these keys), breaks,
+changes (pointer, before, after, words, effect), python (name, change, breaks), versions, release
+(level, before, after, changelog), files. A key without a value is omitted: a new part has no
+`before`. A rejection has refused, exit_code. --check has drift, exit_code.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def _run(project: Path, location: str | None, options: argparse.Namespace) -> in
     with contextlib.ExitStack() as opened:
         try:
             opened.enter_context(alone(project))
-            # Beside what it replaces, so that publishing is a rename.
+            # On the same file system as the project, so that publishing is a rename.
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=project))
         except OSError as error:
-            raise RegenerationError(f"{project}: cannot be written: {error.strerror}") from error
+            raise RegenerationError(f"cannot write {project}: {error.strerror}") from error
         staged = Path(folder)
         made = stage(staged, project, location)
-        # Before the files are replaced that it compares with.
+        # Before publishing replaces the files that the report compares with.
         said = report(staged, project, made)
         publish(staged, project, PARTS)
     print(json.dumps(said.as_json(), indent=2) if options.json else said.as_text())
@@ -86,12 +86,12 @@ def _check(drift: list[str], *, as_json: bool) -> int:
     elif drift:
         print("\n".join(drift), file=sys.stderr)
         print(
-            "regenerate: what is committed is not what the description, the corrections and the "
-            "generator give; run `nox -s regenerate`",
+            "regenerate: the files above differ from what the description, the corrections and the "
+            "generator give; run: nox -s regenerate",
             file=sys.stderr,
         )
     else:
-        print("No drift: openapi/ and generated/ are what the pipeline gives.")
+        print("No drift: openapi/ and generated/ are current.")
     return code
 
 
@@ -103,10 +103,12 @@ def _parser() -> argparse.ArgumentParser:
         "source",
         nargs="?",
         metavar="PATH-OR-URL",
-        help="Intercom's full description, any version; without it, the committed slice",
+        help="Intercom's full description, in any version (default: the committed slice)",
     )
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 and name what differs"
+        "--check",
+        action="store_true",
+        help="write nothing; exit with 1 if files differ, and name them",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
@@ -114,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(__file__).parent.parent,
         metavar="FOLDER",
-        help="the project to regenerate (default: the one that this script is in)",
+        help="the project to regenerate (default: the one that contains this script)",
     )
     return parser
 

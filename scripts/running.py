@@ -1,4 +1,4 @@
-"""Running a script's command line as a process, which a terminal or a job can end at any time."""
+"""Runs a script's command line as a process that a terminal or a job can end at any time."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NoReturn
 
 
 def run(main: Callable[[], int], name: str) -> NoReturn:
-    """Ends the process with what a command line returns, or as it was interrupted.
+    """Runs a command line, and ends the process with its exit code or with that of a signal.
 
     Args:
         main: The command line.
-        name: How messages name it.
+        name: The name of the script in messages.
     """
-    # What a terminal cannot show must not fail a run that has done everything.
+    # A character that the terminal cannot show must not fail a run that has succeeded.
     sys.stdout.reconfigure(errors="backslashreplace")
-    # Terminated, it undoes what it must, as when it is interrupted.
+    # An exception, so that SIGTERM undoes unfinished work as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; run it again", file=sys.stderr)
+        print(f"{name}: interrupted; run the same command again", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -1,21 +1,22 @@
-"""Says whether Intercom's description of data events has changed; writes nothing.
+"""Checks whether Intercom's description of data events has changed; writes nothing.
 
     python scripts/watch_upstream.py                    # the newest that Intercom has published
-    python scripts/watch_upstream.py --url ADDRESS      # the one at an https address
+    python scripts/watch_upstream.py --url ADDRESS      # the description at an https address
 
-The description is sliced, corrected and generated from as scripts/regenerate.py would do it, in a
-temporary folder, and compared with the committed openapi/upstream.yaml.
+The script regenerates from the description as scripts/regenerate.py does, but in a temporary
+folder, and compares the slice with the committed openapi/upstream.yaml.
 
-Without --url, the newest is looked for in Intercom's repository Intercom-OpenAPI, upwards from
-the committed version: next minor, then next major, until the server has neither.
+Without --url, the script searches Intercom's repository Intercom-OpenAPI for the newest
+description. From the committed version, it requests the next minor version, then the next major
+one, until the server has neither.
 
 exit codes:
-  0   unchanged: the same slice
-  1   changed, or the description is one that regeneration refuses: the report says what or why
-  2   unreachable: it cannot be fetched, or what is there is not a description
-  64  the command line or the project cannot be used
+  0   unchanged: the slice is the same
+  1   changed, or regeneration rejects the description; the report says what changed, or why
+  2   unreachable: the description cannot be fetched, or the address has something else
+  64  the command line or the project is invalid
 
-To take over what has changed: nox -s regenerate -- ADDRESS
+To regenerate from a changed description, run: nox -s regenerate -- ADDRESS
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ _PUBLISHED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found.
+    """The result of a check.
 
     Attributes:
         code: The exit code.
-        verdict: One sentence.
-        address: Of the description that was compared, if one was.
-        text: The report, for a person.
-        report: The report, for a program.
+        verdict: The result in one sentence.
+        address: The address of the description, if one was compared.
+        text: The report as text.
+        report: The report as JSON.
     """
 
     code: int
@@ -62,11 +63,11 @@ class Finding:
     report: Json | None = None
 
     def as_text(self) -> str:
-        """For a terminal: the verdict, and then the report."""
+        """Returns the verdict, followed by the report."""
         return f"{self.verdict}\n{self.text}".rstrip()
 
     def as_json(self) -> Json:
-        """For a program."""
+        """Returns the result as JSON."""
         return {
             "exit_code": self.code,
             "verdict": self.verdict,
@@ -102,7 +103,7 @@ def _watch(project: Path, address: str) -> Finding:
             made = stage(Path(folder), project, source)
             return _compare(Path(folder), project, committed, made)
     except RegenerationError as error:
-        return Finding(CHANGED, f"Changed: regeneration refuses it: {sentence(str(error))}")
+        return Finding(CHANGED, f"Changed: regeneration rejects it: {sentence(str(error))}")
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return Finding(UNUSABLE, f"Unusable: {sentence(said)}")
@@ -114,20 +115,20 @@ def _fetch(address: str, committed: str) -> document.Source:
     else:
         source = document.read(address)
     if not source.content.keys() & {"openapi", "swagger"}:
-        raise RegenerationError(f"{source.name}: is not an OpenAPI description; check the address")
+        raise RegenerationError(f"{source.name}: must be an OpenAPI description; check the address")
     return source
 
 
 def _compare(staged: Path, project: Path, committed: document.Source, made: Staged) -> Finding:
-    """Compares slices by their own digests: the file they are cut from changes more often."""
+    """Compares slices by their digests, because the full description changes more often."""
     before, after = committed.content["info"], made.sliced["info"]
     address = made.source.name
     where = sentence(f"{address}, version {after['version']},")
     if before["x-source"]["slice-sha256"] == after["x-source"]["slice-sha256"]:
-        verdict = f"Unchanged: {where} has the data events that are committed."
+        verdict = f"Unchanged: {where} has the same data events as openapi/upstream.yaml."
         return Finding(UNCHANGED, verdict, address)
     verdict = (
-        f"Changed: {where} has other data events than openapi/upstream.yaml, version "
+        f"Changed: {where} has different data events from openapi/upstream.yaml, version "
         f"{before['version']}."
     )
     said = report(staged, project, made)
@@ -135,7 +136,7 @@ def _compare(staged: Path, project: Path, committed: document.Source, made: Stag
 
 
 class _Parser(ArgumentParser):
-    """A parser whose exit code for wrong arguments is not one that means something else."""
+    """A parser that exits with 64 for invalid arguments, because 2 means unreachable."""
 
     def exit(self, status: int = 0, message: str | None = None) -> None:
         super().exit(UNUSABLE if status else status, message)
@@ -148,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_address,
         default=_PUBLISHED,
         metavar="ADDRESS",
-        help="where the description is; with {version} in it, the newest is looked for as above",
+        help="the address of the description; with {version} in it, the search above uses it",
     )
     parser.add_argument(
         "--json",
@@ -160,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(__file__).parent.parent,
         metavar="FOLDER",
-        help="the project to compare with (default: the one that this script is in)",
+        help="the project to compare with (default: the one that contains this script)",
     )
     return parser
 

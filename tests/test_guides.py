@@ -5,6 +5,7 @@ Those of frameworks are run by the frameworks, in tests/frameworks and tests/cel
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import subprocess
@@ -24,6 +25,7 @@ ELSEWHERE = {
     "FastAPI": "frameworks/test_fastapi.py",
     "gunicorn": "frameworks/test_gunicorn.py",
     "Lambda": "frameworks/test_lambda.py",
+    "Recording with VCR": "overlays/test_mocking_libraries.py",
     "Traces": "overlays/test_tracing.py",
 }
 EXAMPLES = [
@@ -39,35 +41,44 @@ def emulator():
     return Emulator()
 
 
+#: Those that are tests, which one run of pytest runs in a process of its own.
+TESTS = [example for example in EXAMPLES if "def test_" in example[2]]
+
+
+def named(path, line):
+    """Which example it is, for a reader."""
+    return f"{path.relative_to(PROJECT).parent.name} line {line}".strip()
+
+
 def parameters(path, line, code):
-    """An example as a test's parameters; one that is a test is run by pytest in another process."""
-    starts_process = "def test_" in code or ".Process(" in code
-    marks = [pytest.mark.processes] if starts_process else []
-    name = path.relative_to(PROJECT).parent.name
-    return pytest.param(path, line, code, id=f"{name} line {line}".strip(), marks=marks)
+    """An example as a test's parameters."""
+    marks = [pytest.mark.processes] if ".Process(" in code else []
+    return pytest.param(path, line, code, id=named(path, line), marks=marks)
 
 
 @pytest.fixture
-def _sigterm():
-    """Restores the handler of SIGTERM, which an example sets."""
+def _restored():
+    """Restores what examples set: the handler of SIGTERM, and the levels of loggers."""
     handler = signal.getsignal(signal.SIGTERM)
+    loggers = [logging.getLogger(name) for name in ("intercom_data_events", "httpx")]
+    levels = [logger.level for logger in loggers]
     yield
     signal.signal(signal.SIGTERM, handler)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
-@pytest.mark.usefixtures("_sigterm")
-@pytest.mark.parametrize(("path", "line", "code"), [parameters(*example) for example in EXAMPLES])
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize(
+    ("path", "line", "code"),
+    [parameters(*example) for example in EXAMPLES if example not in TESTS],
+)
 def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
     before = len(emulator.requests)
     monkeypatch.chdir(tmp_path)  # Some write a file.
     with emulator.serve() as url:
         monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "token")
         monkeypatch.setenv("INTERCOM_BASE_URL", url)
-        if "def test_" in code:
-            module = tmp_path / "test_example.py"
-            module.write_text(code, encoding="utf-8")
-            subprocess.run([sys.executable, "-m", "pytest", module], cwd=tmp_path, check=True)
-            return
         # A region, where an example names one, would lead away from the emulator.
         code = re.sub(r'region="eu"', "", code)
         namespace = {"__name__": "__main__"}
@@ -79,8 +90,27 @@ def test_an_example_runs(path, line, code, emulator, monkeypatch, tmp_path):
     assert len(emulator.requests) > before or "assert " in code
 
 
+@pytest.mark.processes
+def test_examples_that_are_tests_pass(monkeypatch, tmp_path):
+    # Nothing listens there: a request that an example does not intercept fails.
+    monkeypatch.setenv("INTERCOM_BASE_URL", "http://127.0.0.1:9")
+    for path, line, code in TESTS:
+        module = tmp_path / f"test_{named(path, line).replace(' ', '_')}.py"
+        module.write_text(code, encoding="utf-8")
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", tmp_path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 @pytest.mark.parametrize(
-    ("name", "least"), [("", 4), ("overlays", 6), ("tracker", 12), ("cli", 1), ("emulator", 4)]
+    ("name", "least"), [("", 4), ("overlays", 14), ("tracker", 12), ("emulator", 4)]
 )
 def test_a_guide_has_examples(name, least):
     assert len([path for path, *_ in EXAMPLES if path == GUIDES[name]]) >= least

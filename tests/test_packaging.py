@@ -56,6 +56,7 @@ def test_the_pytest_fixtures_are_announced():
     [
         ("generate", "requirements.txt", {"openapi-python-client", "ruff"}),
         ("build", "build-requirements.txt", {"build", "hatchling", "twine"}),
+        ("release", "release-requirements.txt", {"cyclonedx-bom", "nox", "uv"}),
     ],
 )
 def test_what_makes_committed_or_published_bytes_is_pinned_and_locked(group, file, makers):
@@ -70,10 +71,27 @@ def test_what_makes_committed_or_published_bytes_is_pinned_and_locked(group, fil
         assert line.startswith("    --hash=sha256:") or re.match(r"[a-z0-9-]+==\S+", line)
 
 
-def test_what_builds_for_users_is_what_builds_the_release():
-    assert PYPROJECT["build-system"]["requires"] == [
-        pin for pin in PYPROJECT["dependency-groups"]["build"] if pin.startswith("hatchling")
-    ]
+def test_what_builds_for_users_is_what_builds_the_release_and_what_tests_use():
+    groups = PYPROJECT["dependency-groups"]
+    (requirement,) = PYPROJECT["build-system"]["requires"]
+
+    assert [pin for pin in groups["build"] if pin.startswith("hatchling")] == [requirement]
+    assert [pin for pin in groups["test"] if pin.startswith("hatchling")] == [requirement]
+
+
+def test_one_environment_can_have_both_locks_of_a_release():
+    build, release = (
+        dict(
+            re.findall(
+                r"^([a-z0-9-]+)==(\S+)", (PROJECT / "scripts" / name).read_text(), re.MULTILINE
+            )
+        )
+        for name in ("build-requirements.txt", "release-requirements.txt")
+    )
+    shared = build.keys() & release.keys()
+
+    assert shared
+    assert {name: build[name] for name in shared} == {name: release[name] for name in shared}
 
 
 def test_all_that_the_package_does_not_depend_on_is_pinned():
@@ -95,6 +113,7 @@ def test_ci_pins_what_runs_the_sessions():
 
     assert re.fullmatch(r"nox==[\d.]+ uv==[\d.]+", installed)
     assert PYPROJECT["dependency-groups"]["lock"] == [installed.split()[1]]
+    assert set(installed.split()) <= set(PYPROJECT["dependency-groups"]["release"])
 
 
 def test_every_python_of_the_metadata_is_at_least_the_required_one():
@@ -107,6 +126,44 @@ def test_every_python_of_the_metadata_is_at_least_the_required_one():
 
     assert lowest is not None
     assert min(minors) == int(lowest[1])
+
+
+def policy():
+    """The rows of the support policy: what is supported, and how."""
+    page = (PROJECT / "SECURITY.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Supported versions\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", section, re.MULTILINE))
+
+
+def classified(beginning):
+    classifiers = PYPROJECT["project"]["classifiers"]
+    return {each.removeprefix(beginning) for each in classifiers if each.startswith(beginning)}
+
+
+def test_the_pythons_of_the_support_policy_are_those_of_the_metadata():
+    named = policy()["Python"].partition(";")[0]
+    versions = {each for each in classified("Programming Language :: Python :: ") if "." in each}
+
+    assert set(re.findall(r"\d+\.\d+", named)) == versions
+    assert classified("Programming Language :: Python :: Implementation :: ") == {"CPython"}
+
+
+def test_what_the_support_policy_calls_untested_has_no_classifier():
+    untested = {name for name, said in policy().items() if said.startswith("untested")}
+
+    assert untested == {"macOS", "Windows", "free-threaded Python, PyPy"}
+    assert policy()["Linux"] == "tested"
+    assert classified("Operating System :: ") == {"POSIX :: Linux"}
+    assert classified("Programming Language :: Python :: Free Threading") == set()
+
+
+def test_the_support_policy_names_the_bounds_of_the_dependencies():
+    project = PYPROJECT["project"]
+    needs = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+
+    assert set(re.findall(r"`([a-z0-9]+<\d+)`", policy()["dependencies"])) == {
+        re.sub(r">=.*,", "", need) for need in needs if ",<" in need
+    }
 
 
 def test_ci_runs_the_front_pages_test_command():

@@ -1,7 +1,8 @@
-"""Giving objects that stand among alternatives a name of their own.
+"""Names the objects that are alternatives in a union.
 
-The generator numbers what it finds in a union, and a field that can be null is one: `…Type0`. As
-schemas of their own such objects are called as if they stood there alone: after what holds them.
+The generator numbers the members of a union (`…Type0`), and a field that can be null is a union.
+This step moves each such object into a separate schema, with the name that it would have outside a
+union: the name of its parent, followed by its key.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Json = dict[str, Any]
 
 
 def name_alternatives(document: Json) -> Json:
-    """Returns a document in which each object of a union is a schema of its own."""
+    """Returns a document in which each object of a union is a separate schema."""
     namer = _Namer(document["components"]["schemas"])
     return {**document, "components": {**document["components"], "schemas": namer.named()}}
 
@@ -30,7 +31,7 @@ class _Namer:
         return dict(sorted((kept | self._new).items()))
 
     def _within(self, schema: Json, name: str, *, numbered: bool = False) -> Json:
-        """A schema whose parts are named after it; those of one of a union would be numbered."""
+        """Names the parts of a schema after it; `numbered` if the generator would number them."""
         kept = dict(schema)
         if "properties" in kept:
             kept["properties"] = {

@@ -1,7 +1,7 @@
-"""What Intercom accepts less of than before, in the parts of requests that callers send already.
+"""Finds where Intercom accepts less than before, in the parts of requests that callers send.
 
-A new bound, value or type narrows what a request may hold; a bound that is gone does not. What is
-required now is told in `breaking`, what a correction replaces by the correction.
+A new bound, value or type narrows a request; a removed bound does not. `breaking` reports what is
+newly required, and `correcting` reports a change of what a correction replaces.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Json = dict[str, Any]
 
 _LOWER = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
 _UPPER = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
-#: Narrow a value wherever they come or change.
+#: Keywords that narrow a value when they are added or changed.
 _NARROW = {
     "type", "format", "enum", "pattern", "multipleOf", "not", "$ref", "style", "explode", "items",
     "additionalProperties", "x-unread",
 }  # fmt: skip
-#: The keywords of a schema that adds fields, whose required ones are told elsewhere.
+#: The keywords of a schema that only adds fields; `breaking` reports the required ones.
 _FIELDS = {"$ref", "type", "properties", "required"}
 
 
 @dataclass(frozen=True)
 class Narrowing:
-    """A part of a request of which Intercom accepts less.
+    """A part of a request for which Intercom accepts less than before.
 
     Attributes:
-        operations: Whose requests have it.
-        difference: What narrows it.
+        operations: The operations whose requests have the part.
+        difference: The difference that narrows it.
         name: The field or parameter; None for the whole request.
     """
 
@@ -53,15 +53,14 @@ def narrowings(
     sent: Json,
     uses: Uses,
 ) -> list[Narrowing]:
-    """Returns which differences of two slices narrow requests, but for what corrections tell.
+    """Returns the differences that narrow requests, except those that corrections report.
 
     Args:
-        found: The differences.
-        unknown: What no correction was written for.
+        found: The differences between two slices.
+        unknown: The values that no correction was written for.
         sliced: The new slice.
-        sent: The corrected description that the client was generated from before: what that says,
-            callers hold to already.
-        uses: Of the operations of the client.
+        sent: The previous corrected description, which callers comply with already.
+        uses: The operations that use each place.
     """
     differences = list(found)
     widened = {
@@ -86,11 +85,11 @@ def _same(one: object, other: object) -> bool:
 
 
 def _keyword(path: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """The field that a path leads into, and the rest of it, from a keyword on."""
+    """Splits a path into the innermost field's name and the rest, which begins with a keyword."""
     name: str | None = None
     match path:
         case "components", "schemas", versions.SCHEMA, *_:
-            # Told as versions.
+            # The report lists versions separately.
             return None, ()
         case "components", "schemas", _, *rest:
             pass
@@ -151,7 +150,7 @@ def _is_narrower_combination(
 ) -> bool:
     after = difference.after
     if inside:
-        # One of the alternatives, or of what holds at once.
+        # The difference is in one member of the combination.
         if keyword == "allOf":
             return after is not ABSENT and not _adds_fields(after)
         return after is ABSENT or keyword == "oneOf"
@@ -159,7 +158,7 @@ def _is_narrower_combination(
         return False
     if keyword == "allOf":
         return not all(map(_adds_fields, after))
-    # One of them is what it was before.
+    # It is not narrower if the old type is still an alternative.
     return not any(
         isinstance(each, dict) and (difference.path[:-1], each.get("type")) in widened
         for each in after
@@ -171,7 +170,7 @@ def _adds_fields(schema: object) -> bool:
 
 
 def _tells(at: tuple[str, ...], value: object, path: tuple[str, ...]) -> bool:
-    """Whether what a correction found in a place has what a path leads to."""
+    """Whether the value that a correction found in one place includes what is at a path."""
     if path[: len(at)] != at:
         return False
     for name in path[len(at) :]:

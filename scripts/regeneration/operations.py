@@ -1,4 +1,4 @@
-"""Reading openapi/operations.yaml: what the client is made of, and what it leaves out."""
+"""Reads openapi/operations.yaml: the operations that the client offers or leaves out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from regeneration import RegenerationError
 from regeneration.document import Source
 
-#: In small letters, as descriptions have them.
+#: In lower case, as in descriptions.
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _OPERATION = re.compile(rf"({'|'.join(METHODS).upper()}) (/.*)")
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
@@ -25,10 +25,10 @@ class Operation:
     """An operation that the client offers.
 
     Attributes:
-        method: In small letters, as descriptions have it.
-        path: As the description has it.
+        method: The HTTP method in lower case, as in descriptions.
+        path: The path, as in descriptions.
         name: The operationId that the generator sees.
-        verbs: The methods of the clients that send it.
+        verbs: The client methods that send it.
     """
 
     method: str
@@ -37,18 +37,19 @@ class Operation:
     verbs: tuple[str, ...]
 
     def __str__(self) -> str:
-        """As people write it: POST /events."""
+        """Returns the form that people write: POST /events."""
         return f"{self.method.upper()} {self.path}"
 
 
 @dataclass(frozen=True)
 class Operations:
-    """What openapi/operations.yaml says.
+    """The content of openapi/operations.yaml.
 
     Attributes:
-        tag: The tag that the generator sees, which names the package of the operations' modules.
+        tag: The tag that the generator sees; it names the package of the operations' modules.
         client: The operations that the client offers.
-        unsupported: By method in small letters and path, why the client leaves an operation out.
+        unsupported: The reason for each operation that the client leaves out, by its method in
+            lower case and its path.
     """
 
     tag: str
@@ -57,10 +58,10 @@ class Operations:
 
 
 def read_operations(source: Source) -> Operations:
-    """Reads the lists.
+    """Reads the file.
 
     Raises:
-        RegenerationError: They are not as they must be; names the place.
+        RegenerationError: A value is invalid; the message names its place.
     """
     content = source.content
     _check_keys(content, _KEYS, f"{source.name}: #/")
@@ -72,7 +73,7 @@ def read_operations(source: Source) -> Operations:
         verbs = entry.get("verbs")
         if not (isinstance(verbs, list) and verbs):
             raise RegenerationError(
-                f"{at}/verbs: must be a list of methods of the clients, such as [create]"
+                f"{at}/verbs: must be a list of client methods, such as [create]"
             )
         words = [_word(verb, _VERB, f"{at}/verbs", "a method such as create") for verb in verbs]
         client.append(Operation(method, path, name, tuple(words)))
@@ -83,7 +84,7 @@ def read_operations(source: Source) -> Operations:
             raise RegenerationError(f"{at}/reason: must say why the client leaves it out")
         unsupported.append((_operation(entry, at), reason.strip()))
     if not client:
-        raise RegenerationError(f"{source.name}: #/client: must list an operation")
+        raise RegenerationError(f"{source.name}: #/client: must list at least one operation")
     listed = [str(each) for each in client]
     listed += [f"{method.upper()} {path}" for (method, path), _ in unsupported]
     for what, values in (
@@ -115,16 +116,18 @@ def _entries(
 
 
 def _check_keys(mapping: dict[str, object], known: tuple[str, ...], at: str) -> None:
-    """Refuses a key that would not be read, such as one that is misspelt."""
+    """Rejects a key that is not read, such as a misspelt one."""
     if unknown := [key for key in mapping if key not in known]:
-        raise RegenerationError(f"{at}{unknown[0]}: must be one of {', '.join(known)}")
+        raise RegenerationError(f"{at}{unknown[0]}: the key must be one of {', '.join(known)}")
 
 
 def _operation(entry: dict[str, object], at: str) -> tuple[str, str]:
     text = entry.get("operation")
     match = _OPERATION.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise RegenerationError(f"{at}/operation: must be a method and a path: POST /events")
+        raise RegenerationError(
+            f"{at}/operation: must be a method and a path, such as POST /events"
+        )
     return match[1].lower(), match[2]
 
 

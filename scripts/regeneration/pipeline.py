@@ -1,4 +1,4 @@
-"""From a description to everything that a regeneration writes."""
+"""Runs the steps from a description to all files that a regeneration writes."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ Json = dict[str, Any]
 
 PARTS = ("openapi/upstream.yaml", "openapi/data-events.yaml", "generated")
 _UPSTREAM_HEADING = """\
-The data-events part of Intercom's OpenAPI description (MIT, (c) Intercom): facts only.
-Written by scripts/regenerate.py from the full description; never edited by hand."""
+The data-events part of Intercom's OpenAPI description (MIT, (c) Intercom), without prose.
+Written by scripts/regenerate.py from the full description; do not edit."""
 _FRAGMENT_HEADING = """\
-What the client is generated from: upstream.yaml with corrections.yaml applied.
-Written by scripts/regenerate.py; never edited by hand."""
+The description that the client is generated from: upstream.yaml, corrected by corrections.yaml.
+Written by scripts/regenerate.py; do not edit."""
 
 
 @dataclass(frozen=True)
 class Staged:
-    """What a regeneration has made, and from what.
+    """The result of a regeneration before it is published, and its input.
 
     Attributes:
         source: The description as read.
-        operations: What openapi/operations.yaml says.
-        sliced: What openapi/upstream.yaml holds.
-        corrected: What openapi/data-events.yaml holds, and what the corrections do not know.
-        unoffered: The operations of data events that neither list of the operations has.
+        operations: The content of openapi/operations.yaml.
+        sliced: The content of openapi/upstream.yaml.
+        corrected: The content of openapi/data-events.yaml, and the values that no correction was
+            written for.
+        unoffered: The data-events operations that neither list of openapi/operations.yaml has.
     """
 
     source: document.Source
@@ -50,15 +51,15 @@ class Staged:
 
 
 def stage(staged: Path, project: Path, described: document.Source | str | None) -> Staged:
-    """Makes everything that a regeneration writes, below another folder.
+    """Writes all files of a regeneration to a folder outside the project.
 
     Args:
-        staged: An empty folder.
-        project: The project whose corrections, settings and templates count.
+        staged: The folder, which must be empty.
+        project: The project that has the corrections, settings and templates.
         described: A full description, or its path or address; None for the committed slice.
 
     Raises:
-        RegenerationError: A step cannot go on.
+        RegenerationError: A step fails.
     """
     openapi = project / "openapi"
     upstream = openapi / "upstream.yaml"
@@ -80,7 +81,7 @@ def stage(staged: Path, project: Path, described: document.Source | str | None) 
     name = f"{source.name}, corrected"
     generating.validate(made.corrected.document, name)
     (staged / "generated").mkdir()
-    # As JSON, which the generator cannot read otherwise than it is written.
+    # JSON, because two readers of YAML can take a value for different types.
     fragment = staged / "data-events.json"
     fragment.write_text(json.dumps(made.corrected.document), encoding="utf-8")
     generating.generate(
@@ -97,24 +98,24 @@ def stage(staged: Path, project: Path, described: document.Source | str | None) 
 def derive(
     source: document.Source, corrections: document.Source, operations: Operations, *, again: bool
 ) -> Staged:
-    """Slices a description, takes its census, and corrects the slice; writes nothing.
+    """Slices a description, lists its further operations, and corrects the slice; writes nothing.
 
     Args:
         source: A full description, or a slice of one.
-        corrections: What openapi/corrections.yaml holds.
-        operations: What openapi/operations.yaml says.
-        again: Whether it is a slice, which says itself what it was cut from, and what else there
-            was.
+        corrections: The content of openapi/corrections.yaml.
+        operations: The content of openapi/operations.yaml.
+        again: Whether `source` is a slice. A slice records what it was cut from, and the further
+            operations of that description.
 
     Raises:
-        RegenerationError: A step cannot go on.
+        RegenerationError: A step fails.
     """
     recorded = None
     if again:
         recorded = slicing.recorded_source(source)
         others = census.recorded(source.content.get(slicing.OTHERS))
     else:
-        # Those that are left out deliberately as well: that can change.
+        # Including those that operations.yaml leaves out, because that can change.
         others = census.unoffered(source, replace(operations, unsupported={}))
     sliced = slicing.slice_description(
         source,
@@ -129,12 +130,12 @@ def derive(
 
 
 def report(staged: Path, project: Path, made: Staged) -> reporting.Report:
-    """Compares what was staged with what a project holds; before it is published, if it will be.
+    """Compares the staged files with the project's; call it before you publish them.
 
     Args:
-        staged: The folder that was staged to.
+        staged: The folder that has the staged files.
         project: The project.
-        made: What `stage` returned.
+        made: The result of `stage`.
     """
     files = publishing.differences(staged, project, PARTS)
     return reporting.make(
@@ -154,7 +155,7 @@ def report(staged: Path, project: Path, made: Staged) -> reporting.Report:
 
 
 def _same_but_for_form(staged: Path, project: Path, difference: str) -> bool:
-    """Whether a file that differs says the same; YAML is compared by what it holds, elsewhere."""
+    """Whether Python code differs in formatting only; the report compares YAML by content."""
     how, _, name = difference.partition(": ")
     return how == "differs" and (
         not name.endswith(".py")

@@ -1,4 +1,4 @@
-"""Putting a finished regeneration in the project's place, whole or not at all, and comparing."""
+"""Publishes a finished regeneration to the project, completely or not at all; compares both."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from regeneration import RegenerationError
 
 @contextlib.contextmanager
 def alone(project: Path) -> Iterator[None]:
-    """Keeps other regenerations of a project out, until this one ends in whatever way.
+    """Prevents other regenerations of the project until this one succeeds or fails.
 
     Raises:
         RegenerationError: Another one is running.
         OSError: The project cannot be opened.
     """
     if sys.platform == "win32":
-        yield  # It locks no folders.
+        yield  # Windows cannot lock folders.
         return
     import fcntl
 
@@ -31,23 +31,23 @@ def alone(project: Path) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RegenerationError(
-                f"{project}: another regeneration is running; start this one after it has ended"
+                f"{project}: another regeneration is running; wait until it ends, then retry"
             ) from error
         except OSError:
-            pass  # Not every network file system has locks.
+            pass  # Some network file systems have no locks.
         yield
     finally:
         os.close(folder)
 
 
 def publish(staged: Path, project: Path, parts: tuple[str, ...]) -> None:
-    """Replaces parts of the project (files or folders) by those that were staged.
+    """Replaces parts of the project (files or folders) with the staged ones.
 
-    The old ones are moved aside first and brought back if anything fails. Staged files must be on
-    the project's file system, so that each replacement is one rename.
+    The old ones are moved aside first, and restored if anything fails. Staged files must be on the
+    project's file system, so that each replacement is one rename.
 
     Raises:
-        RegenerationError: A part cannot be written; the project is as it was.
+        RegenerationError: A part cannot be written; the project is unchanged.
     """
     aside = staged / "replaced"
     undo: list[tuple[Path, Path | None]] = []
@@ -57,7 +57,7 @@ def publish(staged: Path, project: Path, parts: tuple[str, ...]) -> None:
         for index, part in enumerate(parts):
             target, old = project / part, aside / str(index)
             target.parent.mkdir(parents=True, exist_ok=True)
-            # Noted first: an interrupt can come right after a rename.
+            # Recorded first, because an interrupt can come right after a rename.
             if os.path.lexists(target):
                 undo.append((target, old))
                 target.rename(old)
@@ -73,13 +73,13 @@ def publish(staged: Path, project: Path, parts: tuple[str, ...]) -> None:
                 kept.rename(replaced)
         if isinstance(error, OSError):
             raise RegenerationError(
-                f"{project / part}: cannot be written: {error.strerror}; nothing was changed"
+                f"cannot write {project / part}: {error.strerror}; nothing was changed"
             ) from error
         raise
 
 
 def differences(staged: Path, project: Path, parts: tuple[str, ...]) -> list[str]:
-    """Says of each file below the parts how what is committed differs from what was staged."""
+    """Returns a line for each file in which the project differs from the staged parts."""
     said = []
     for part in parts:
         expected, actual = set(_files(staged, part)), set(_files(project, part))
@@ -99,7 +99,7 @@ def _files(root: Path, part: str) -> Iterator[str]:
     if path.is_file():
         yield part
     for child in path.rglob("*"):
-        # Compiled modules are written by whoever imports the package, and belong to nobody.
+        # Python compiles modules when it imports them; they are not part of the package.
         if (
             child.name != "__pycache__"
             and child.parent.name != "__pycache__"

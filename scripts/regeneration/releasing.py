@@ -1,4 +1,4 @@
-"""The release that a regeneration suggests: how far the version goes up, and a CHANGELOG line."""
+"""Suggests a release after a regeneration: the next version and a line for CHANGELOG.md."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST = 5
 
 @dataclass(frozen=True)
 class Release:
-    """What to release.
+    """A suggested release.
 
     Attributes:
-        level: Which part of the version goes up.
-        before: The version now; None where the project does not say it.
-        after: The version to release.
-        changelog: A line for CHANGELOG.md; empty where there is nothing to say.
+        level: The part of the version to raise.
+        before: The current version; None if it cannot be read.
+        after: The version to release; None if the current version cannot be read.
+        changelog: A line for CHANGELOG.md; empty if there is nothing to release.
     """
 
     level: Level
@@ -43,19 +43,19 @@ def suggest(
 ) -> Release:
     """Suggests a release by Semantic Versioning.
 
-    What breaks callers is a major release; below 1.0, where there is none, a minor one. What
-    callers can use or observe is a minor one: names, versions, and the version that is sent by
-    default, since answers can differ with it. Other code is a patch.
+    A change that breaks callers needs a major release; below 1.0, a minor one. A change that
+    callers can use or observe needs a minor one: names, versions, and the default version, because
+    answers can depend on it. Any other change of code needs a patch.
 
     Args:
-        project: Whose version is read.
-        is_break: Whether something breaks callers, or may.
-        changed: Names of the generated package that do. What Intercom asks of requests is not a
-            line for callers, since the release sends it.
-        new: What callers can use now.
-        gone: Versions that are no longer listed.
-        pin: The version that callers sent by default, and the one that they will send.
-        rewritten: Whether the generated code changed at all.
+        project: The project whose version is read.
+        is_break: Whether a change breaks callers, or may break them.
+        changed: The generated names that break callers, or may. A new requirement of requests is
+            not among them, because the release complies with it.
+        new: The new names and versions that callers can use.
+        gone: The versions that are no longer listed.
+        pin: The old and the new default version.
+        rewritten: Whether the generated code changed.
     """
     version = _version(project)
     level: Level = "none"
@@ -78,10 +78,10 @@ def _line(
     changed: Sequence[str], new: Sequence[str], gone: Sequence[str], pin: tuple[str | None, str]
 ) -> str:
     before, after = pin
-    said = [f"Breaking: generated names changed or are gone: {_some(changed)}"] if changed else []
-    said.append(f"Generated from Intercom's description of {after}")
+    said = [f"Breaking: generated names changed or removed: {_some(changed)}"] if changed else []
+    said.append(f"Generated from Intercom's description of version {after}")
     if before not in (None, after):
-        said[-1] += f", which callers send by default now (before: {before})"
+        said[-1] += f", which is now the default (before: {before})"
     if new:
         said.append(f"New: {_some(new)}")
     if gone:

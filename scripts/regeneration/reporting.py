@@ -1,7 +1,7 @@
-"""The report of a regeneration: the verdict, what to look at, what changed, what to release.
+"""Makes the report of a regeneration: the verdict, items to review, changes, and the release.
 
-It claims nothing that was not compared: whole slices, whole corrected descriptions, the public
-surface of the generated package, and the bytes of all files.
+It states only what was compared: whole slices, whole corrected descriptions, the public surface of
+the generated package, and the bytes of all files.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from regeneration.releasing import Release, suggest
 from regeneration.uses import Uses
 
 Json = dict[str, Any]
-#: Where a difference ends. Of requests: in Python, at a correction or a pinned name, or it is
-#: a fact that the client does not use. Of answers: they are read whatever they hold.
+#: Where a difference ends. In a request, it reaches Python, a correction or a pinned name replaces
+#: it, or the client does not use it. In an answer, the client can read any value.
 Effect = Literal[
     "comes through",
     "not used",
@@ -50,9 +50,9 @@ Effect = Literal[
     "not in the client",
 ]
 
-#: The exit codes: nothing to decide; a person has to look.
+#: The exit codes: there is nothing to review; there is something to review.
 DONE, LOOK = 0, 3
-#: What a slice is compared with where there is none.
+#: Replaces a missing slice in comparisons.
 _EMPTY: Json = {
     "openapi": "",
     "info": {},
@@ -61,7 +61,7 @@ _EMPTY: Json = {
     "paths": {},
     "components": {"schemas": {}, "securitySchemes": {}},
 }
-#: Of one screen.
+#: The limits of the text, which has to fit on one screen.
 _COLUMNS = 120
 _MOST_LOOKS = 6
 _MOST_LINES = 10
@@ -70,11 +70,11 @@ _MOST_WRAPPED = 4
 
 @dataclass(frozen=True)
 class Committed:
-    """What a project holds before a regeneration.
+    """The project's files before a regeneration.
 
     Attributes:
-        sliced: What openapi/upstream.yaml holds; None where there is none that a run wrote.
-        corrected: What openapi/data-events.yaml holds; None where that is not valid OpenAPI.
+        sliced: The content of openapi/upstream.yaml; None if it is missing or was edited.
+        corrected: The content of openapi/data-events.yaml; None if it is not valid OpenAPI.
         surface: The names of the generated package.
     """
 
@@ -85,17 +85,17 @@ class Committed:
 
 @dataclass(frozen=True)
 class Made:
-    """What a regeneration made and found.
+    """The result of a regeneration.
 
     Attributes:
-        sliced: What openapi/upstream.yaml will hold.
-        corrected: What openapi/data-events.yaml will hold.
+        sliced: The new content of openapi/upstream.yaml.
+        corrected: The new content of openapi/data-events.yaml.
         surface: The names of the generated package.
-        operations: What openapi/operations.yaml says.
-        unknown: What no correction was written for.
-        unoffered: Operations of data events that the client does not have.
-        files: The files that differ from those of the project, each with how.
-        form_only: Whether the code in them says the same.
+        operations: The content of openapi/operations.yaml.
+        unknown: The values that no correction was written for.
+        unoffered: The data-events operations that the client lacks.
+        files: The files that differ from the project's, each with the kind of difference.
+        form_only: Whether the code in them differs in formatting only.
     """
 
     sliced: Json
@@ -113,8 +113,8 @@ class Change:
     """A difference between two slices.
 
     Attributes:
-        difference: Which.
-        words: What it says.
+        difference: The difference.
+        words: Its description, for people.
         effect: Where it ends.
     """
 
@@ -125,18 +125,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of a regeneration.
+    """The report of a regeneration.
 
     Attributes:
         verdict: The first line.
-        look: What to look at before a release.
-        changes: What changed upstream.
-        python: What changed in the generated package.
-        listed: The versions that the description lists now, and did not before.
-        unlisted: The versions that it lists no longer.
-        pin: The version that callers sent by default, and the one that they will send.
-        release: What to release.
-        files: The files that differ in more than what they were cut from, each with how.
+        look: The items to review before a release.
+        changes: The changes of Intercom's description.
+        python: The changes of the generated package.
+        listed: The versions that the description newly lists.
+        unlisted: The versions that it no longer lists.
+        pin: The old and the new default version.
+        release: The suggested release.
+        files: The files that differ in more than the record of their source, each with the kind of
+            difference.
     """
 
     verdict: str
@@ -151,11 +152,11 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """3 where a person has to look, else 0."""
+        """3 if there is something to review, else 0."""
         return LOOK if self.look else DONE
 
     def as_json(self) -> Json:
-        """Returns all of it as JSON."""
+        """Returns the whole report as JSON."""
         return {
             "verdict": self.verdict,
             "exit_code": self.exit_code,
@@ -200,7 +201,7 @@ class Report:
         }
 
     def as_text(self) -> str:
-        """Returns one screen for a person; what is cut stands in the JSON."""
+        """Returns the report as one screen of text; the JSON has what is cut."""
         sections = [
             self._head(),
             self._upstream(),
@@ -258,27 +259,27 @@ class Report:
         before, after = self.pin
         said = []
         if self.listed:
-            said.append(f"now accepted {', '.join(self.listed)}")
+            said.append(f"newly listed: {', '.join(self.listed)}")
         if self.unlisted:
-            said.append(f"no longer listed {', '.join(self.unlisted)}")
+            said.append(f"no longer listed: {', '.join(self.unlisted)}")
         lines = [_cut(f"Versions: {'; '.join(said)}.")] if said else []
-        was = "as before" if before == after else f"before: {before or 'unknown'}"
-        return [*lines, _cut(f"Callers will send Intercom-Version: {after} by default ({was}).")]
+        was = "unchanged" if before == after else f"before: {before or 'unknown'}"
+        return [*lines, _cut(f"Default Intercom-Version: {after} ({was}).")]
 
     def _release(self) -> list[str]:
         release = self.release
         if release.level == "none":
-            return ["Release: nothing to release."]
-        numbers = f": {release.before} → {release.after}" if release.after else ""
-        when = ", once the list above is decided" if self.look else ""
+            return ["Release: none needed."]
+        numbers = f", {release.before} → {release.after}" if release.after else ""
+        when = " after your review" if self.look else ""
         return [
-            f"Release{when}: {release.level}{numbers}. For CHANGELOG.md:",
+            f"Release{when}: {release.level}{numbers}. Add to CHANGELOG.md:",
             *_wrapped(release.changelog),
         ]
 
 
 def committed(project: Path) -> Committed:
-    """Reads what a project holds; what is missing or damaged is as nothing."""
+    """Reads the project's files; a missing or damaged one counts as None."""
     openapi = project / "openapi"
     sliced = corrected = None
     try:
@@ -297,7 +298,7 @@ def committed(project: Path) -> Committed:
 
 
 def surface(project: Path) -> api_diff.Surface:
-    """Reads the names of the generated package of a project; a damaged one is as none."""
+    """Reads the names of the project's generated package; a damaged one counts as empty."""
     try:
         return api_diff.read(project, (generating.PACKAGE,))
     except api_diff.APIDiffError:
@@ -305,12 +306,12 @@ def surface(project: Path) -> api_diff.Surface:
 
 
 def make(before: Committed, after: Made, project: Path) -> Report:
-    """Compares what a project holds with what was made, and says what that means.
+    """Compares the project's files with the result of a regeneration, and judges the differences.
 
     Args:
-        before: What the project holds.
-        after: What was made.
-        project: The project, whose version the release follows.
+        before: The project's files.
+        after: The result of the regeneration.
+        project: The project; the suggested release follows its version.
     """
     old = _EMPTY if before.sliced is None else before.sliced
     # A slice without other operations has no list of them.
@@ -328,7 +329,7 @@ def make(before: Committed, after: Made, project: Path) -> Report:
     files = tuple(line for line in after.files if line not in same_content)
     rewritten = any(": generated/" in line for line in files)
     python = [
-        # The versions are told apart.
+        # The report lists versions separately.
         change
         for change in api_diff.compare(before.surface, after.surface)
         if not change.name.endswith(".IntercomVersion")
@@ -412,21 +413,21 @@ def _verdict(
     if before.sliced is None:
         return "Everything is new: openapi/upstream.yaml is missing or damaged."
     if same:
-        return "Nothing but the order or the form changed."
+        return "Only the order or the formatting changed."
     but = [f"the default version (now {pin[1]})"] if pin[0] != pin[1] else []
-    # The client sends JSON, whatever else Intercom takes.
+    # The client sends only JSON, so other media types do not matter.
     if any(
         each.effect == "not used"
         and "x-other-media-types" not in each.difference.path
         and not _is_of_versions(each.difference, pin)
         for each in changes
     ):
-        but.append("what Intercom says of requests")
+        but.append("Intercom's description of requests")
     return f"Nothing that callers use changed{', except ' if but else ''}{' and '.join(but)}."
 
 
 def _is_of_versions(difference: Difference, pin: tuple[str | None, str]) -> bool:
-    """Whether it is said elsewhere: the versions, and the default of each request's."""
+    """Whether a difference is about the versions, which the report lists separately."""
     path = difference.path
     if path[:3] == ("components", "schemas", versions.SCHEMA):
         defaults = (difference.before, difference.after) == pin
@@ -439,8 +440,8 @@ def _names(python: list[api_diff.Change], *breaks: str) -> list[str]:
 
 
 def _heading(look: tuple[Look, ...]) -> str:
-    these = "this" if len(look) == 1 else f"these {len(look)}"
-    return f"Look at {these} before you release:"
+    items = "this item" if len(look) == 1 else f"these {len(look)} items"
+    return f"Review {items} before you release:"
 
 
 def _effect(
@@ -467,7 +468,7 @@ def _unsaid(
     required: list[breaking.Requirement],
     narrowed: list[narrowing.Narrowing],
 ) -> list[api_diff.Change]:
-    """The changes but for those of parameters and fields that are required or narrowed now."""
+    """Returns the changes, except of parameters and fields that are newly required or narrowed."""
     said = {generating.python_name(each.part[-1]) for each in required}
     narrower = {generating.python_name(each.name) for each in narrowed if each.name}
 
@@ -481,7 +482,7 @@ def _unsaid(
 
 
 def _content(held: Json) -> str:
-    """What a document holds, in its order, whatever it was cut from."""
+    """Returns the content of a document, in its order, without the record of its source."""
     info = {key: value for key, value in held["info"].items() if key != "x-source"}
     return json.dumps({**held, "info": info})
 
@@ -491,11 +492,11 @@ def _present(key: str, value: object) -> Json:
 
 
 def _more(count: int, most: int, indent: str) -> list[str]:
-    return [f"{indent}… and {count - most} more; --json has all"] if count > most else []
+    return [f"{indent}… and {count - most} more; pass --json to see all"] if count > most else []
 
 
 def _wrapped(text: str) -> list[str]:
-    """What a person copies: whole, over several lines where it is long, within reason."""
+    """Wraps text that a person may copy, so that it is not cut before a limit of lines."""
     indent = text[: len(text) - len(text.lstrip(" "))]
     lines = textwrap.wrap(
         sentence(text),
@@ -508,7 +509,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _cut(text: str, keep: int = 0) -> str:
-    """Cuts a line to a screen; its last `keep` characters stay."""
+    """Cuts a line to the width of the screen, but keeps its last `keep` characters."""
     text = printable(text, None)
     if len(text) <= _COLUMNS:
         return text

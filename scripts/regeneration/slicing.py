@@ -1,9 +1,9 @@
-"""Cutting the data-events operations out of Intercom's full description.
+"""Cuts the data-events operations out of Intercom's full description.
 
-A slice holds every fact of them, so that what two slices do not differ in has not changed: the
-keywords that are read here as they are, others as `x-unread` records. Prose and examples stay
-behind. What is left is checked word by word, since names become Python identifiers and text from
-outside must not get anywhere.
+A slice has every fact about them, so two equal slices mean that nothing changed. It copies the
+keywords that this module reads, records the others in `x-unread`, and drops prose and examples.
+Every word of it is checked, because names become Python identifiers and no other text from outside
+may reach the code.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from regeneration.operations import Operation
 from regeneration.pointers import escape, keys
 
 Json = dict[str, Any]
-#: What a slice calls its list of the operations of data events that the client does not offer.
+#: The key of a slice's list of the data-events operations that the client does not offer.
 OTHERS = "x-other-operations"
 T = TypeVar("T")
 
 _TYPES = {"string", "number", "integer", "boolean", "array", "object", "null"}
-#: Keywords whose value is copied as it is, once it is known to be harmless.
+#: Keywords whose value is copied if it is a boolean or a finite number.
 _PLAIN_KEYWORDS = (
     "nullable",
     "readOnly",
@@ -42,7 +42,7 @@ _PLAIN_KEYWORDS = (
     "maxItems",
     "uniqueItems",
 )
-#: Facts of a schema that mean nothing to the generator; what is too long for a slice is a record.
+#: Facts that the generator ignores; one that is too long for a slice becomes a record.
 _SCHEMA_FACTS = (
     "deprecated",
     "default",
@@ -69,14 +69,15 @@ _STATUS = re.compile(r"[1-5]([0-9][0-9]|XX)|default")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+|Preview|Unstable")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OPENAPI = re.compile(r"3\.[01]\.[0-9]+")
-#: Whole or relative, with variables in braces.
+#: An absolute or relative URL, with variables in braces.
 _SERVER = re.compile(r"(https?://)?[A-Za-z0-9.:{}/_-]{1,200}")
 _SCHEME = re.compile(r"[A-Za-z0-9_.$@-][A-Za-z0-9_.$@ -]{0,99}")
-#: A slice has a few hundred nodes; YAML aliases can blow a small file up to billions.
+#: A slice has a few hundred nodes; YAML aliases can expand a small file to billions.
 _MAX_NODES = 50_000
-#: Schemas that are made of each other; Intercom's are not. Deeper ones overflow stacks.
+#: The longest chain of schemas that consist of each other. Intercom has none; deeper ones would
+#: overflow the stack.
 _MAX_MADE_OF = 64
-#: Of what upstream calls operations and tags, which are names for people: ours are pinned.
+#: The limit for upstream's names of operations and tags, which only people read: ours are pinned.
 _LONGEST_NAME = 200
 
 
@@ -92,24 +93,24 @@ def slice_description(
     Args:
         source: The description as read.
         operations: The operations to keep.
-        schemas: Names of schemas to keep although no operation refers to them. The corrections
-            refer to them; a missing one is left to the corrections to name.
-        recorded: SHA-256 of what `source` was cut from, where it is a slice itself.
-        others: Further operations of data events, of which the slice records that they are there.
+        schemas: The names of further schemas to keep, which the corrections refer to. `correcting`
+            reports a missing one.
+        recorded: The SHA-256 of the description that `source` was cut from, if it is a slice.
+        others: The records of further data-events operations.
 
     Raises:
-        RegenerationError: The description is not OpenAPI 3, lacks one of the operations, or has
-            something in them that cannot be used; names the file and the place.
+        RegenerationError: The description is not OpenAPI 3, lacks one of the operations, or has an
+            invalid part in them; the message names the file and the place.
     """
     return _Slicer(source, operations).run(schemas, recorded or source.sha256, list(others))
 
 
 def recorded_source(slice_: Source) -> str:
-    """Returns the SHA-256 of what a slice was cut from.
+    """Returns the SHA-256 of the description that a slice was cut from.
 
     Raises:
-        RegenerationError: The slice was edited since. Most of what can be edited in it would
-            change nothing, since the corrections level it, and so stay unseen.
+        RegenerationError: The slice was edited. The corrections hide most edits, so nothing else
+            would report them.
     """
     info = slice_.content.get("info")
     record = info.get("x-source") if isinstance(info, dict) else None
@@ -121,13 +122,13 @@ def recorded_source(slice_: Source) -> str:
     ):
         return source
     raise RegenerationError(
-        f"{slice_.name}: #/info/x-source: the file is not the slice that was written; "
-        "regenerate from the full description"
+        f"{slice_.name}: #/info/x-source: the file must be the slice as it was written, not an "
+        "edited one; regenerate from the full description"
     )
 
 
 class _Slicer:
-    """One pass over one description; holds the references that are still to follow."""
+    """One pass over one description, with the references that are still to be followed."""
 
     def __init__(self, source: Source, operations: Iterable[Operation]) -> None:
         self._file = source.name
@@ -141,13 +142,11 @@ class _Slicer:
         openapi = self._root.get("openapi")
         if not (isinstance(openapi, str) and _OPENAPI.fullmatch(openapi)):
             what = "Swagger 2" if "swagger" in self._root else _shown(openapi)
-            raise self._error(
-                "#/openapi", f"expected an OpenAPI 3.0 or 3.1 description, not {what}"
-            )
+            raise self._error("#/openapi", f"must be OpenAPI 3.0 or 3.1, not {what}")
         info = self._mapping(self._root.get("info"), "#/info")
         at = "#/info/version"
         if isinstance(info.get("version"), int | float):
-            raise self._error(at, f"expected text, not the number {info['version']!r}; quote it")
+            raise self._error(at, f"must be a string, not the number {info['version']!r}; quote it")
         version = self._word(info.get("version"), _VERSION, at, "an API version")
         paths = self._paths()
         components = self._components(schemas)
@@ -181,13 +180,19 @@ class _Slicer:
         absent = [str(each) for each in self._operations if each.method not in items[each.path]]
         if len(absent) == len(self._operations):
             raise self._error(
-                "#/paths", f"no data-events operations: neither {' nor '.join(places)}"
+                "#/paths",
+                f"must have data-events operations, at {' or '.join(places)}; pass Intercom's full "
+                "description",
             )
         if absent:
-            raise self._error("#/paths", f"lacks the operation {' and '.join(absent)}")
+            raise self._error(
+                "#/paths",
+                f"must have the operation {' and '.join(absent)}; pass a description that has it, "
+                "or remove it from openapi/operations.yaml",
+            )
         for path, method in ((each.path, each.method) for each in self._operations):
             at, item = places[path], items[path]
-            # What a path says for all its operations, each of them says here.
+            # In a slice, each operation has the facts of its path.
             node = self._mapping(item[method], f"{at}/{method}")
             shared = {"servers": item["servers"]} if "servers" in item else {}
             operation = self._operation(shared | node, f"{at}/{method}")
@@ -221,7 +226,7 @@ class _Slicer:
             kept["requestBody"] = self._body(node["requestBody"], f"{at}/requestBody")
         responses = self._mapping(node.get("responses"), f"{at}/responses")
         kept["responses"] = {
-            self._word(str(status), _STATUS, f"{at}/responses", "a status"): self._response(
+            self._word(str(status), _STATUS, f"{at}/responses", "an HTTP status"): self._response(
                 response, f"{at}/responses/{status}"
             )
             for status, response in responses.items()
@@ -229,7 +234,7 @@ class _Slicer:
         return kept
 
     def _names(self, node: Json, at: str) -> Json:
-        """What upstream calls an operation: for people alone, since its names are pinned."""
+        """Returns upstream's names of an operation; only people read them, as ours are pinned."""
         kept: Json = {}
         tags = self._list(node.get("tags", []), f"{at}/tags")
         names = {"tags": tags, "operationId": node.get("operationId")}
@@ -239,7 +244,11 @@ class _Slicer:
                     name is None
                     or (isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME)
                 ):
-                    raise self._error(f"{at}/{key}", f"{_shown(name)} cannot be used as a name")
+                    raise self._error(
+                        f"{at}/{key}",
+                        f"must be a printable string of at most {_LONGEST_NAME} characters, not "
+                        f"{_shown(name)}",
+                    )
             if is_harmless(value) and value not in (None, []):
                 kept[key] = value
         return kept
@@ -249,7 +258,9 @@ class _Slicer:
         content = self._content(node, at)
         if _JSON not in content["content"]:
             offered = ", ".join(content["content"]) or "nothing"
-            raise self._error(f"{at}/content", f"the client sends {_JSON}, but it is {offered}")
+            raise self._error(
+                f"{at}/content", f"must include {_JSON}, which the client sends, not only {offered}"
+            )
         return {
             **({"required": True} if node.get("required") is True else {}),
             **content,
@@ -259,8 +270,8 @@ class _Slicer:
     def _parameter(self, node: object, at: str) -> Json:
         node, at = self._resolved(node, at)
         kept: Json = {
-            "name": self._word(node.get("name"), _NAME, f"{at}/name", "a parameter's name"),
-            "in": self._word(node.get("in"), _NAME, f"{at}/in", "a parameter's place"),
+            "name": self._word(node.get("name"), _NAME, f"{at}/name", "a parameter name"),
+            "in": self._word(node.get("in"), _NAME, f"{at}/in", "a parameter location"),
         }
         if node.get("required") is True:
             kept["required"] = True
@@ -282,7 +293,7 @@ class _Slicer:
         return kept | self._unread(node, {"content"}, at)
 
     def _content(self, node: Json, at: str) -> Json:
-        """What a body is offered as, of which JSON is read alone where it is among it."""
+        """Reads the media types of a body; if JSON is one of them, the others become records."""
         at = f"{at}/content"
         content: dict[str, tuple[Json, str]] = {}
         for media, value in self._mapping(node.get("content"), at).items():
@@ -290,9 +301,9 @@ class _Slicer:
             found = self._mapping(value, place)
             name = self._media_type(media, at)
             if name in content and content[name][0] != found:
-                raise self._error(place, f"another {name} stands in {content[name][1]}")
+                raise self._error(place, f"must be equal to {content[name][1]}, also {name}")
             content[name] = found, place
-        # Of a slice, which has them already.
+        # A slice has these records already.
         others = {
             name: record
             for name, record in _recorded(node.get("x-other-media-types"))
@@ -317,19 +328,19 @@ class _Slicer:
         }
 
     def _media_type(self, text: object, at: str) -> str:
-        """A media type without its parameters, in small letters: these are all the same."""
+        """Returns a media type in lower case, without its parameters, which do not matter here."""
         name, semicolon, parameters = str(text).partition(";")
         if not _MEDIA_TYPE_PARAMETERS.fullmatch(semicolon + parameters):
-            raise self._error(at, f"{_shown(text)} cannot be used as a media type")
+            raise self._error(at, f"must be a media type, not {_shown(text)}")
         return self._word(name.strip(" ").lower(), _MEDIA_TYPE, at, "a media type")
 
-    # What is not read.
+    # Unread facts.
 
     def _unread(self, node: Json, known: set[str], at: str) -> Json:
         try:
             unread = self._recorder.unread(node, known)
         except (TooMuchError, RecursionError) as error:
-            raise self._error(at, "its extensions hold too much to compare") from error
+            raise self._error(at, "the extensions must be small enough to compare") from error
         return {"x-unread": unread} if unread else {}
 
     # Schemas.
@@ -337,9 +348,9 @@ class _Slicer:
     def _schema(self, node: object, at: str) -> Json:
         self._nodes += 1
         if self._nodes > _MAX_NODES:
-            raise self._error(at, f"the data-events part has more than {_MAX_NODES:,} schemas")
+            raise self._error(at, f"the data-events part must have at most {_MAX_NODES:,} schemas")
         if isinstance(node, bool):
-            # OpenAPI 3.1's "anything" and "nothing" in the words of 3.0.
+            # OpenAPI 3.0 has no true and false for "any value" and "no value".
             node = {} if node else {"not": {}}
         node = self._mapping(node, at)
         if "$ref" in node:
@@ -353,7 +364,7 @@ class _Slicer:
             known -= {"const"}
         if "type" in node:
             type_ = self._type(node["type"], f"{at}/type")
-            # A list of types is an anyOf in the words of 3.0.
+            # In OpenAPI 3.0, a list of types is an anyOf.
             known -= {"type"} if "anyOf" in type_ and "anyOf" in node else set()
             kept.update(type_)
         if "format" in node:
@@ -361,17 +372,17 @@ class _Slicer:
         if "enum" in node or "const" in node:
             kept["enum"] = self._enum(node.get("enum", [node.get("const")]), f"{at}/enum")
             if "type" not in node and "enum" not in node and isinstance(node["const"], str):
-                # In the words of 3.0, which have no constants.
+                # OpenAPI 3.0 has no constants.
                 kept["type"] = "string"
         for keyword in _PLAIN_KEYWORDS:
             value = node.get(keyword)
             if isinstance(value, bool | int | float):
                 if isinstance(value, float) and not math.isfinite(value):
-                    raise self._error(f"{at}/{keyword}", f"{value!r} is not a finite number")
+                    raise self._error(f"{at}/{keyword}", f"must be a finite number, not {value!r}")
                 kept[keyword] = value
                 known.add(keyword)
         properties = self._mapping(node.get("properties", {}), f"{at}/properties")
-        # No code can be made of these; where one is required, it is refused below.
+        # These cannot become Python names; a required one is rejected below.
         odd = {name: value for name, value in properties.items() if not _NAME.fullmatch(name)}
         if odd:
             kept |= self._unread({**node, "properties": odd}, known - {"properties"}, at)
@@ -385,7 +396,7 @@ class _Slicer:
             }
         if node.get("required"):
             kept["required"] = [
-                self._word(name, _NAME, f"{at}/required", "a property")
+                self._word(name, _NAME, f"{at}/required", "a property name")
                 for name in self._list(node["required"], f"{at}/required")
             ]
         for keyword in ("items", "not"):
@@ -406,21 +417,21 @@ class _Slicer:
                     if keyword == "allOf" or not _is_null(value)
                 ]
                 if len(kept[keyword]) < len(values):
-                    # OpenAPI 3.1's "this or null" in the words of 3.0.
+                    # In OpenAPI 3.0, an alternative of null is `nullable`.
                     kept["nullable"] = True
                     if len(kept[keyword]) == 1 and "$ref" not in kept[keyword][0]:
                         kept = _joined(kept.pop(keyword)[0], kept)
         if set(kept) == {"allOf"} and len(kept["allOf"]) == 1:
-            # All of one is that one.
+            # An allOf of one schema is that schema.
             kept = kept["allOf"][0]
         return kept
 
     def _type(self, node: object, at: str) -> Json:
-        """A type; OpenAPI 3.1's lists of types in the words of 3.0, which the corrections speak."""
+        """Returns a type in the form of OpenAPI 3.0, which has no lists of types."""
         names = node if isinstance(node, list) else [node]
         for name in names:
             if not (isinstance(name, str) and name in _TYPES):
-                raise self._error(at, f"{_shown(name)} is not a JSON type")
+                raise self._error(at, f"must be a JSON type, not {_shown(name)}")
         kept: Json = {"nullable": True} if "null" in names else {}
         named = [name for name in names if name != "null"]
         if len(named) == 1:
@@ -430,15 +441,15 @@ class _Slicer:
     def _enum(self, node: object, at: str) -> list[str | int | bool | None]:
         values = self._list(node, at)
         for value in values:
-            # A float is a version that lost its quotes: 2.10 would be 2.1 from here on.
+            # A float is a version without quotes: 2.10 would become 2.1.
             if isinstance(value, float) or not isinstance(value, str | int | None):
                 raise self._error(
                     at,
-                    f"{_shown(value)} is not a string, an integer, a boolean or null; "
+                    f"must be a string, an integer, a boolean or null, not {_shown(value)}; "
                     "if it is a version, quote it",
                 )
             if isinstance(value, str) and not value.isprintable():
-                raise self._error(at, f"{_shown(value)} has a control character in it")
+                raise self._error(at, f"must be a printable string, not {_shown(value)}")
         return values
 
     # References.
@@ -460,40 +471,44 @@ class _Slicer:
         return dict(sorted(kept.items()))
 
     def _refer(self, reference: object, at: str) -> str:
-        """Notes that a schema is needed and returns the reference to it."""
+        """Marks a schema as needed and returns its reference."""
         prefix = "#/components/schemas/"
         if not (isinstance(reference, str) and reference.startswith(prefix)):
-            raise self._error(at, f"{_shown(reference)} does not point to {prefix}…")
-        name = self._word(reference.removeprefix(prefix), _NAME, at, "a schema's name")
+            raise self._error(at, f"must point to {prefix}…, not to {_shown(reference)}")
+        name = self._word(reference.removeprefix(prefix), _NAME, at, "a schema name")
         self._target(reference, at)
         self._pending.append(name)
         return reference
 
     def _check_no_cycle(self, kept: Json) -> None:
-        """A schema may hold itself in a property, but not be made of itself, nor of too many."""
+        """Rejects schemas that consist of themselves or of too many; properties may recur."""
         made_of = {name: list(_made_of(schema)) for name, schema in kept.items()}
         try:
             order = list(TopologicalSorter(made_of).static_order())
         except CycleError as error:
             cycle = error.args[1]
             raise self._error(
-                f"#/components/schemas/{cycle[0]}", f"a cycle of $refs: {' → '.join(cycle)}"
+                f"#/components/schemas/{cycle[0]}",
+                f"must not be a cycle of $refs: {' → '.join(cycle)}",
             ) from error
         deep: dict[str, int] = {}
         for name in order:
             deep[name] = 1 + max((deep[part] for part in made_of[name]), default=0)
             if deep[name] > _MAX_MADE_OF:
                 raise self._error(
-                    f"#/components/schemas/{name}", "they refer to each other too deeply"
+                    f"#/components/schemas/{name}",
+                    f"must refer to other schemas at most {_MAX_MADE_OF} levels deep",
                 )
 
     def _resolved(self, node: object, at: str) -> tuple[Json, str]:
-        """Follows a reference of a parameter, body or response; the slice writes those in place."""
+        """Follows the reference of a parameter, body or response; a slice has the target itself."""
         seen: list[str] = []
         while isinstance(node, dict) and "$ref" in node:
             reference = node["$ref"]
             if reference in seen:
-                raise self._error(at, f"a cycle of $refs: {' → '.join([*seen, reference])}")
+                raise self._error(
+                    at, f"must not be a cycle of $refs: {' → '.join([*seen, reference])}"
+                )
             node = self._target(reference, f"{at}/$ref")
             seen.append(reference)
             at = reference
@@ -501,11 +516,11 @@ class _Slicer:
 
     def _target(self, reference: object, at: str) -> object:
         if not (isinstance(reference, str) and reference.startswith("#/")):
-            raise self._error(at, f"{_shown(reference)} does not point into this document")
+            raise self._error(at, f"must point into this document, not to {_shown(reference)}")
         node: object = self._root
         for key in keys(reference):
             if not (isinstance(node, dict) and key in node):
-                raise self._error(at, f"{_shown(reference)} points to nothing")
+                raise self._error(at, f"must point to an existing part, not to {_shown(reference)}")
             node = node[key]
         return node
 
@@ -533,7 +548,7 @@ class _Slicer:
         ]
 
     def _security_schemes(self, paths: Json) -> Json:
-        """How the operations can be authenticated, as far as a slice can say it."""
+        """Returns the security schemes that the operations use."""
         kept: Json = {}
         read = ("type", "scheme", "in", "name", "bearerFormat")
         components = self._mapping(self._root.get("components", {}), "#/components")
@@ -564,14 +579,12 @@ class _Slicer:
 
     def _of_type(self, node: object, at: str, kind: type[T], what: str) -> T:
         if not isinstance(node, kind):
-            raise self._error(at, f"expected {what}, not {_shown(node)}")
+            raise self._error(at, f"must be {what}, not {_shown(node)}")
         return node
 
     def _word(self, value: object, pattern: re.Pattern[str], at: str, what: str) -> str:
-        if not isinstance(value, str):
-            raise self._error(at, f"expected {what}, not {_shown(value)}")
-        if not pattern.fullmatch(value):
-            raise self._error(at, f"{_shown(value)} cannot be used as {what}")
+        if not (isinstance(value, str) and pattern.fullmatch(value)):
+            raise self._error(at, f"must be {what}, not {_shown(value)}")
         return value
 
     def _error(self, at: str, what: str) -> RegenerationError:
@@ -579,7 +592,7 @@ class _Slicer:
 
 
 def _made_of(schema: Json) -> Iterator[str]:
-    """The names of the schemas that a schema is, or is a combination of."""
+    """Yields the names of the schemas that a schema refers to or combines."""
     if "$ref" in schema:
         yield schema["$ref"].rsplit("/", 1)[-1]
     for keyword in ("oneOf", "anyOf", "allOf"):
@@ -588,7 +601,7 @@ def _made_of(schema: Json) -> Iterator[str]:
 
 
 def _joined(inner: Json, outer: Json) -> Json:
-    """A schema that stood in another one by itself, and what stood beside it."""
+    """Merges a schema's only alternative into it."""
     unread = inner.get("x-unread", {}) | outer.get("x-unread", {})
     return inner | outer | ({"x-unread": unread} if unread else {})
 
@@ -611,7 +624,7 @@ def _is_null(schema: object) -> bool:
 
 def _shown(value: object) -> str:
     if value is None:
-        return "nothing"
+        return "null"
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     text = repr(value)

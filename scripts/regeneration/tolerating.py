@@ -1,11 +1,12 @@
-"""Loosening what answers are read by, so that no value in them is unreadable.
+"""Loosens the schemas of answers, so that the client can read any value in them.
 
-A server may answer what its description does not say: null, a new value, another type, less. So of
-the schemas that requests do not use, what refuses values is dropped, and every field and every item
-may be null. The generator makes of such a field a union whose last branch takes what came as it is.
+A server may send what its description rules out: null, a new value, another type, fewer fields. In
+schemas that requests do not use, this step drops all that rejects values, and lets every field and
+every item be null. The generator turns such a field into a union whose last branch keeps the value
+unchanged.
 
-What stays is what a field may be: types, objects with their fields, lists. However a description
-combines them, by allOf, oneOf or anyOf, is the same to a reader: an object with the fields of all.
+The possible types of a field remain: scalars, objects with their fields, lists. A combination by
+allOf, oneOf or anyOf becomes one object with the fields of all parts.
 """
 
 from __future__ import annotations
@@ -20,37 +21,37 @@ from regeneration.essentials import MANY
 Json = dict[str, Any]
 
 SCHEMAS = "#/components/schemas/"
-#: Null and nothing else. In OpenAPI 3.0, `nullable` says nothing without a type beside it; where
-#: both stand here, Prism lists null twice, and then lets every value pass.
+#: Only null. In OpenAPI 3.0, `nullable` has no effect without a type; with a type, Prism would list
+#: null twice and then accept every value.
 NULL: Json = {"enum": [None]}
-#: Combined fields of combined fields can be many; Intercom's answers have some 50 in all.
+#: Nested combinations can multiply; all of Intercom's answers have about 50 schemas.
 _MAX_SCHEMAS = 50_000
-#: What is deeper overflows the stack.
+#: Deeper schemas overflow the stack.
 _MAX_DEPTH = 100
 
 
 def tolerate(document: Json) -> Json:
-    """Returns a document whose answers can be read whatever they hold; requests stay as they are.
+    """Returns a document whose answers accept any value and whose requests are unchanged.
 
     Raises:
-        RegenerationError: The schemas of the answers are combined in too many ways.
+        RegenerationError: The answers combine too many schemas.
     """
     return _with_answers(document, _Reader(document["components"]["schemas"], is_tolerant=True))
 
 
 def said(document: Json) -> Json:
-    """Returns what a description says of answers, in the form in which they are read tolerantly.
+    """Returns a document whose answers have the form that `tolerate` gives them, not loosened.
 
-    Values are there, since some answers are told apart by them, and nothing may be null.
+    They keep the listed values, because some answers differ only in these, and nothing may be null.
 
     Raises:
-        RegenerationError: The schemas of the answers are combined in too many ways.
+        RegenerationError: The answers combine too many schemas.
     """
     return _with_answers(document, _Reader(document["components"]["schemas"], is_tolerant=False))
 
 
 def _with_answers(document: Json, reader: _Reader) -> Json:
-    """A copy whose schemas are changed, but for those that requests use."""
+    """Returns a copy whose schemas are changed, except those that requests use."""
     components = document["components"]
     requested = _requested(document)
     paths = {
@@ -84,7 +85,7 @@ def _response(response: Json, reader: _Reader) -> Json:
 
 
 def _requested(document: Json) -> set[str]:
-    """The schemas that requests use, directly or not."""
+    """Returns the names of the schemas that requests use, directly or indirectly."""
     pending: list[str] = []
     for item in document["paths"].values():
         for operation in item.values():
@@ -100,7 +101,7 @@ def _requested(document: Json) -> set[str]:
 
 
 def references(node: object) -> Iterator[str]:
-    """The names of the schemas that a part of a document refers to."""
+    """Yields the names of the schemas that a part of a document refers to."""
     if isinstance(node, dict):
         reference = node.get("$ref")
         if isinstance(reference, str):
@@ -114,7 +115,7 @@ def references(node: object) -> Iterator[str]:
 
 @dataclass
 class _Kinds:
-    """What a value may be: all that some schemas say together."""
+    """The possible types of a value, collected from several schemas."""
 
     scalars: set[str] = field(default_factory=set)
     values: list[object] = field(default_factory=list)
@@ -153,24 +154,26 @@ class _Kinds:
 
 
 class _Reader:
-    """Makes schemas of answers of those of one document."""
+    """Makes the schemas of answers from the schemas of one document."""
 
     def __init__(self, schemas: Json, *, is_tolerant: bool) -> None:
         self._schemas = schemas
         self._is_tolerant = is_tolerant
         self._made = 0
-        #: What is being combined, so that nothing is combined with itself without end.
+        #: The schemas being combined; a recursive schema ends the combination.
         self._within: list[frozenset[str]] = []
 
     def schema(self, schemas: list[Json], *, is_part: bool = False) -> Json:
-        """Returns the one schema of what any of some schemas, or all of them, describe."""
+        """Returns one schema for all values that the given schemas describe."""
         self._made += 1
         if self._made > _MAX_SCHEMAS:
             raise RegenerationError(
-                f"{SCHEMAS[:-1]}: the answers combine more than {_MAX_SCHEMAS:,} schemas"
+                f"{SCHEMAS[:-1]}: the answers must combine at most {_MAX_SCHEMAS:,} schemas"
             )
         if len(self._within) > _MAX_DEPTH:
-            raise RegenerationError(f"{SCHEMAS[:-1]}: the answers combine schemas too deeply")
+            raise RegenerationError(
+                f"{SCHEMAS[:-1]}: the answers must combine schemas at most {_MAX_DEPTH} levels deep"
+            )
         kinds = _Kinds()
         for schema in schemas:
             kinds.add(schema)
@@ -185,7 +188,7 @@ class _Reader:
         return _joined(alternatives, nullable=is_part and self._is_tolerant)
 
     def _combine(self, kinds: _Kinds) -> frozenset[str]:
-        """Writes several schemas that are referred to in place, as one; returns their names."""
+        """Replaces several references with the schemas that they name; returns the names."""
         combined: set[str] = set()
         while kinds.references - combined and (
             combined or kinds.is_object or len(kinds.references) > 1
@@ -217,7 +220,7 @@ class _Reader:
 
 
 def _joined(alternatives: list[Json], *, nullable: bool) -> Json:
-    """A schema of one of some alternatives; without any, of anything."""
+    """Returns a schema of any of the alternatives; if there are none, of any value."""
     if not alternatives:
         return {}
     if len(alternatives) == 1 and not nullable:
@@ -228,7 +231,7 @@ def _joined(alternatives: list[Json], *, nullable: bool) -> Json:
 
 
 def _types(values: Iterable[object]) -> Iterator[str]:
-    """The types of the values of an enum that does not say its type."""
+    """Yields the types of the values of an enum that has no type."""
     for value in values:
         if isinstance(value, bool):
             yield "boolean"

@@ -1,4 +1,4 @@
-"""Which operations of the client send or read a place of a description."""
+"""Finds the client's operations that send or read a place in a description."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Direction = Literal["request", "answer"]
 
 
 class Uses:
-    """What the operations of a client use of some documents, which hold more or fewer of them."""
+    """The places that operations use in several documents; a document may lack some of these."""
 
     def __init__(self, operations: Iterable[Operation], documents: Iterable[Json]) -> None:
         self._operations = tuple(operations)
@@ -23,7 +23,7 @@ class Uses:
                 self._follow(document, operation)
 
     def of(self, path: tuple[str, ...]) -> dict[Direction, list[Operation]]:
-        """Returns the operations that send a place, and those that read it, in their order."""
+        """Returns the operations that send a place, and those that read it, each in order."""
         found: dict[Direction, set[Operation]] = {"request": set(), "answer": set()}
         match path:
             case "paths", name, *rest:
@@ -61,7 +61,7 @@ class Uses:
 
 
 def verbs(operations: Iterable[Operation]) -> str:
-    """Names the methods of the clients that send these operations."""
+    """Returns the client methods that send these operations, as a sentence lists them."""
     return and_([verb for operation in operations for verb in operation.verbs])
 
 

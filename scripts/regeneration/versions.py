@@ -1,4 +1,4 @@
-"""The API versions that a description lists, in their order."""
+"""The API versions that a description lists, in order."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 Json = dict[str, Any]
 
-#: The schema whose enum lists them.
+#: The schema whose enum lists the versions.
 SCHEMA = "intercom_version"
-#: The header of a request that says its version.
+#: The header with the version of a request.
 HEADER = "Intercom-Version"
 
 
@@ -25,11 +25,11 @@ def listed(document: Json) -> list[str]:
 
 
 def is_header(parameter: Json) -> bool:
-    """Whether a parameter is the header that says the version, whose name has no case."""
+    """Whether a parameter is the version header; names of headers ignore case."""
     return parameter["in"] == "header" and parameter["name"].lower() == HEADER.lower()
 
 
 def order(version: str) -> tuple[int, int, int, str]:
-    """Sorts versions as such: 2.9, 2.10, and behind all numbers Preview."""
+    """Returns a sort key: 2.9 comes before 2.10, and Preview after all numbers."""
     numbers = re.fullmatch(r"([0-9]{1,9})\.([0-9]{1,9})", version)
     return (0, int(numbers[1]), int(numbers[2]), "") if numbers else (1, 0, 0, version)

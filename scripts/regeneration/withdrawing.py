@@ -1,4 +1,4 @@
-"""What a new description takes away: servers, authentication, successes, the version's header."""
+"""Finds what a new description removes: servers, authentication, successes, the version header."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Kind = Literal["deprecated", "header", "server", "security", "status"]
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """Something that operations had before, and have no more.
+    """Something that operations no longer have.
 
     Attributes:
-        kind: What it is.
-        what: Which ones: addresses, names of security schemes, statuses. Of an operation that is
-            deprecated now, none.
-        operations: That had it.
+        kind: Its kind.
+        what: The addresses, names of security schemes, or statuses; empty if operations are newly
+            deprecated.
+        operations: The operations that had it.
     """
 
     kind: Kind
@@ -54,7 +54,7 @@ def withdrawals(before: Json | None, after: Json, operations: Operations) -> lis
 
 
 class _Offer:
-    """How an operation can be called, and how it succeeds."""
+    """The ways to call an operation, and its success statuses."""
 
     def __init__(self, document: Json, operation: Operation) -> None:
         item = document["paths"].get(operation.path, {})
@@ -77,9 +77,9 @@ class _Offer:
 
 
 def _form(scheme: Json) -> str:
-    """How a scheme authenticates, whatever it is called; the format of a token is a hint."""
+    """Returns how a scheme authenticates, without the token format, which is only a hint."""
     held = {key: value for key, value in scheme.items() if key != "bearerFormat"}
     if isinstance(held.get("scheme"), str):
-        # As HTTP has it, in any case.
+        # HTTP ignores the case of a scheme.
         held["scheme"] = held["scheme"].lower()
     return canonical(held)
