@@ -145,8 +145,7 @@ def sync_detailed(
     """Submit a data event
 
      Records that a contact did something. Answers 202 with an empty body once the event is accepted,
-    also where it was taken for a duplicate of one that was sent before: same contact, name and
-    created_at.
+    even if it is a duplicate of an earlier event: same contact, name and created_at.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -180,8 +179,7 @@ def sync(
     """Submit a data event
 
      Records that a contact did something. Answers 202 with an empty body once the event is accepted,
-    also where it was taken for a duplicate of one that was sent before: same contact, name and
-    created_at.
+    even if it is a duplicate of an earlier event: same contact, name and created_at.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -213,8 +211,7 @@ async def asyncio_detailed(
     """Submit a data event
 
      Records that a contact did something. Answers 202 with an empty body once the event is accepted,
-    also where it was taken for a duplicate of one that was sent before: same contact, name and
-    created_at.
+    even if it is a duplicate of an earlier event: same contact, name and created_at.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -248,8 +245,7 @@ async def asyncio(
     """Submit a data event
 
      Records that a contact did something. Answers 202 with an empty body once the event is accepted,
-    also where it was taken for a duplicate of one that was sent before: same contact, name and
-    created_at.
+    even if it is a duplicate of an earlier event: same contact, name and created_at.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description

@@ -143,8 +143,8 @@ def sync_detailed(
 ) -> Response[Any | Error]:
     """Import a summary of events
 
-     Adds events that happened elsewhere to a contact's summary, without listing each. Not known to be
-    safe to repeat.
+     Adds events that happened elsewhere to a contact's summary, without listing each. The operation is
+    not known to be idempotent.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -176,8 +176,8 @@ def sync(
 ) -> Any | Error | None:
     """Import a summary of events
 
-     Adds events that happened elsewhere to a contact's summary, without listing each. Not known to be
-    safe to repeat.
+     Adds events that happened elsewhere to a contact's summary, without listing each. The operation is
+    not known to be idempotent.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -207,8 +207,8 @@ async def asyncio_detailed(
 ) -> Response[Any | Error]:
     """Import a summary of events
 
-     Adds events that happened elsewhere to a contact's summary, without listing each. Not known to be
-    safe to repeat.
+     Adds events that happened elsewhere to a contact's summary, without listing each. The operation is
+    not known to be idempotent.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -240,8 +240,8 @@ async def asyncio(
 ) -> Any | Error | None:
     """Import a summary of events
 
-     Adds events that happened elsewhere to a contact's summary, without listing each. Not known to be
-    safe to repeat.
+     Adds events that happened elsewhere to a contact's summary, without listing each. The operation is
+    not known to be idempotent.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description

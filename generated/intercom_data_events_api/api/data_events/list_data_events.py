@@ -195,7 +195,7 @@ def sync_detailed(
     """List or summarise a contact's data events
 
      Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
-    by name. Exactly one of user_id, email and intercom_user_id says whose.
+    by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
         type_ (ListDataEventsType):
@@ -243,7 +243,7 @@ def sync(
     """List or summarise a contact's data events
 
      Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
-    by name. Exactly one of user_id, email and intercom_user_id says whose.
+    by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
         type_ (ListDataEventsType):
@@ -289,7 +289,7 @@ async def asyncio_detailed(
     """List or summarise a contact's data events
 
      Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
-    by name. Exactly one of user_id, email and intercom_user_id says whose.
+    by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
         type_ (ListDataEventsType):
@@ -337,7 +337,7 @@ async def asyncio(
     """List or summarise a contact's data events
 
      Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
-    by name. Exactly one of user_id, email and intercom_user_id says whose.
+    by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
         type_ (ListDataEventsType):
