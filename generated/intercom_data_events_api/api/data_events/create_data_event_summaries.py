@@ -112,7 +112,7 @@ def parse_response(status_code: int, data: Any) -> Any | Error:
 
 
 def _data(response: httpx.Response) -> Any:
-    """What parse_response reads of a response; the body is decoded only where it has a schema"""
+    """Returns the data for parse_response; decodes the body only if it has a schema"""
     if response.status_code in {400, 401, 403, 404, 409, 422, 429, 500}:
         return response.json()
     return None
