@@ -247,7 +247,7 @@ def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
             "server": (
                 f"The {'servers' if plural else 'server'} {what} {are} gone ({names}).",
                 f"clients that use {'them' if plural else 'it'} may fail.",
-                "compare with the regions of the client (overlays/intercom_data_events/_sending)",
+                "check the regions of the client (overlays/intercom_data_events/_sending)",
             ),
             "security": (
                 f"{names} no longer {accept} {what} authentication as before.",
