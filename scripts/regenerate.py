@@ -19,9 +19,9 @@ exit codes:
 --json prints one object instead of text. A report has verdict, exit_code, look (kind, title, place,
 meaning, to_do, and further keys for some kinds: a correction has correction, known, found and
 as_written; an item with corrections has the list corrections, each with these keys), breaks,
-changes (pointer, before, after, words, effect), python (name, change, breaks), versions, release
-(level, before, after, changelog), files. A key without a value is omitted: a new part has no
-`before`. A rejection has refused, exit_code. --check has drift, exit_code.
+changes (pointer, before, after, words, effect), python (name, change, breaks), versions,
+release (level, before, after, changelog), files. A key without a value is omitted: a new part has
+no `before`. A rejection has refused, exit_code. --check has drift, exit_code.
 """
 
 from __future__ import annotations

@@ -350,8 +350,8 @@ def test_a_revision_that_is_not_there_is_named(repository, revision):
 
     assert code == 2
     assert said == (
-        f"api-diff: {revision} is no commit of {repository.root}: name a tag, a branch or a commit "
-        "(a shallow clone needs git fetch --tags --unshallow)"
+        f"api-diff: REV must be a tag, a branch or a commit of {repository.root}, not {revision}; "
+        "in a shallow clone, run: git fetch --tags --unshallow"
     )
 
 
@@ -359,7 +359,7 @@ def test_an_empty_revision_is_refused(repository, capsys):
     with pytest.raises(SystemExit, match="2"):
         repository.run("")
 
-    assert "REV is empty" in capsys.readouterr().err
+    assert "REV must be a tag, a branch or a commit, not ''" in capsys.readouterr().err
 
 
 def test_a_project_without_the_packages_is_an_error_and_no_change(repository):
@@ -371,8 +371,8 @@ def test_a_project_without_the_packages_is_an_error_and_no_change(repository):
 
     assert code == 2
     assert said == (
-        f"api-diff: no intercom_data_events below {repository.root / 'overlays'}: "
-        "name the project's root"
+        f"api-diff: {repository.root / 'overlays'} has no intercom_data_events; "
+        "pass the project's root with --project"
     )
 
 
@@ -383,7 +383,7 @@ def test_a_project_that_is_no_folder_is_named(tmp_path, capsys, name):
     with pytest.raises(SystemExit, match="2"):
         api_diff.main(["--project", str(tmp_path / name)])
 
-    assert f"--project: {tmp_path / name} is no folder" in capsys.readouterr().err
+    assert f"--project must be a folder, not {tmp_path / name}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["\x1b[2J\u202e"], ["a", "\x9b2J"], ["--\x1b[2J"]])
@@ -408,7 +408,7 @@ def test_a_project_outside_of_a_repository_is_named(
 
     assert code == 2
     assert said == (
-        f"api-diff: {repository.root} is no git repository: name the project with --project"
+        f"api-diff: {repository.root} must be a git repository; pass one with --project"
     )
 
 

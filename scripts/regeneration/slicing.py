@@ -141,13 +141,13 @@ class _Slicer:
     def run(self, schemas: Iterable[str], recorded: str, others: list[Json]) -> Json:
         openapi = self._root.get("openapi")
         if not (isinstance(openapi, str) and _OPENAPI.fullmatch(openapi)):
-            what = "Swagger 2" if "swagger" in self._root else _shown(openapi)
-            raise self._error("#/openapi", f"must be OpenAPI 3.0 or 3.1, not {what}")
+            what = "not Swagger 2" if "swagger" in self._root else _not(openapi)
+            raise self._error("#/openapi", f"must be OpenAPI 3.0 or 3.1, {what}")
         info = self._mapping(self._root.get("info"), "#/info")
         at = "#/info/version"
         if isinstance(info.get("version"), int | float):
             raise self._error(at, f"must be a string, not the number {info['version']!r}; quote it")
-        version = self._word(info.get("version"), _VERSION, at, "an API version")
+        version = self._word(info.get("version"), _VERSION, at, "API version")
         paths = self._paths()
         components = self._components(schemas)
         kept = {
@@ -226,7 +226,7 @@ class _Slicer:
             kept["requestBody"] = self._body(node["requestBody"], f"{at}/requestBody")
         responses = self._mapping(node.get("responses"), f"{at}/responses")
         kept["responses"] = {
-            self._word(str(status), _STATUS, f"{at}/responses", "an HTTP status"): self._response(
+            self._word(str(status), _STATUS, f"{at}/responses", "HTTP status"): self._response(
                 response, f"{at}/responses/{status}"
             )
             for status, response in responses.items()
@@ -246,8 +246,8 @@ class _Slicer:
                 ):
                     raise self._error(
                         f"{at}/{key}",
-                        f"must be a printable string of at most {_LONGEST_NAME} characters, not "
-                        f"{_shown(name)}",
+                        "must be a valid name, printable and of at most "
+                        f"{_LONGEST_NAME} characters, not {_shown(name)}",
                     )
             if is_harmless(value) and value not in (None, []):
                 kept[key] = value
@@ -270,13 +270,13 @@ class _Slicer:
     def _parameter(self, node: object, at: str) -> Json:
         node, at = self._resolved(node, at)
         kept: Json = {
-            "name": self._word(node.get("name"), _NAME, f"{at}/name", "a parameter name"),
-            "in": self._word(node.get("in"), _NAME, f"{at}/in", "a parameter location"),
+            "name": self._word(node.get("name"), _NAME, f"{at}/name", "parameter name"),
+            "in": self._word(node.get("in"), _NAME, f"{at}/in", "parameter location"),
         }
         if node.get("required") is True:
             kept["required"] = True
         if isinstance(node.get("style"), str):
-            kept["style"] = self._word(node["style"], _NAME, f"{at}/style", "a style")
+            kept["style"] = self._word(node["style"], _NAME, f"{at}/style", "style")
         if isinstance(node.get("explode"), bool):
             kept["explode"] = node["explode"]
         kept |= {fact: True for fact in _PARAMETER_FACTS if node.get(fact) is True}
@@ -331,8 +331,8 @@ class _Slicer:
         """Returns a media type in lower case, without its parameters, which do not matter here."""
         name, semicolon, parameters = str(text).partition(";")
         if not _MEDIA_TYPE_PARAMETERS.fullmatch(semicolon + parameters):
-            raise self._error(at, f"must be a media type, not {_shown(text)}")
-        return self._word(name.strip(" ").lower(), _MEDIA_TYPE, at, "a media type")
+            raise self._error(at, f"must be a valid media type, not {_shown(text)}")
+        return self._word(name.strip(" ").lower(), _MEDIA_TYPE, at, "media type")
 
     # Unread facts.
 
@@ -368,7 +368,7 @@ class _Slicer:
             known -= {"type"} if "anyOf" in type_ and "anyOf" in node else set()
             kept.update(type_)
         if "format" in node:
-            kept["format"] = self._word(node["format"], _NAME, f"{at}/format", "a format")
+            kept["format"] = self._word(node["format"], _NAME, f"{at}/format", "format")
         if "enum" in node or "const" in node:
             kept["enum"] = self._enum(node.get("enum", [node.get("const")]), f"{at}/enum")
             if "type" not in node and "enum" not in node and isinstance(node["const"], str):
@@ -396,7 +396,7 @@ class _Slicer:
             }
         if node.get("required"):
             kept["required"] = [
-                self._word(name, _NAME, f"{at}/required", "a property name")
+                self._word(name, _NAME, f"{at}/required", "property name")
                 for name in self._list(node["required"], f"{at}/required")
             ]
         for keyword in ("items", "not"):
@@ -475,7 +475,7 @@ class _Slicer:
         prefix = "#/components/schemas/"
         if not (isinstance(reference, str) and reference.startswith(prefix)):
             raise self._error(at, f"must point to {prefix}…, not to {_shown(reference)}")
-        name = self._word(reference.removeprefix(prefix), _NAME, at, "a schema name")
+        name = self._word(reference.removeprefix(prefix), _NAME, at, "schema name")
         self._target(reference, at)
         self._pending.append(name)
         return reference
@@ -531,15 +531,15 @@ class _Slicer:
         for index, each in enumerate(self._list(node, at)):
             place = f"{at}/{index}"
             server = self._mapping(each, place)
-            url = self._word(server.get("url"), _SERVER, f"{place}/url", "an address")
+            url = self._word(server.get("url"), _SERVER, f"{place}/url", "server address")
             kept.append({"url": url, **self._unread(server, {"url"}, place)})
         return kept
 
     def _security(self, node: object, at: str) -> list[Json]:
         return [
             {
-                self._word(name, _SCHEME, f"{at}/{index}", "a security scheme"): [
-                    self._word(scope, _SCOPE, f"{at}/{index}/{name}", "a scope")
+                self._word(name, _SCHEME, f"{at}/{index}", "security scheme"): [
+                    self._word(scope, _SCOPE, f"{at}/{index}/{name}", "scope")
                     for scope in self._list(scopes, f"{at}/{index}/{name}")
                 ]
                 for name, scopes in self._mapping(requirement, f"{at}/{index}").items()
@@ -563,7 +563,7 @@ class _Slicer:
             at = f"#/components/securitySchemes/{escape(name)}"
             node, at = self._resolved(schemes.get(name, {}), at)
             kept[name] = {
-                key: self._word(node[key], _NAME, f"{at}/{key}", "a word")
+                key: self._word(node[key], _NAME, f"{at}/{key}", "name")
                 for key in read
                 if key in node
             } | self._unread(node, set(read), at)
@@ -579,12 +579,12 @@ class _Slicer:
 
     def _of_type(self, node: object, at: str, kind: type[T], what: str) -> T:
         if not isinstance(node, kind):
-            raise self._error(at, f"must be {what}, not {_shown(node)}")
+            raise self._error(at, f"must be {what}, {_not(node)}")
         return node
 
     def _word(self, value: object, pattern: re.Pattern[str], at: str, what: str) -> str:
         if not (isinstance(value, str) and pattern.fullmatch(value)):
-            raise self._error(at, f"must be {what}, not {_shown(value)}")
+            raise self._error(at, f"must be a valid {what}, {_not(value)}")
         return value
 
     def _error(self, at: str, what: str) -> RegenerationError:
@@ -620,6 +620,10 @@ def _digest(slice_: Json) -> str:
 
 def _is_null(schema: object) -> bool:
     return isinstance(schema, dict) and schema.get("type") == "null"
+
+
+def _not(value: object) -> str:
+    return "but is missing" if value is None else f"not {_shown(value)}"
 
 
 def _shown(value: object) -> str:

@@ -109,7 +109,7 @@ def test_no_edit_of_a_slice_is_denied(edits):
 
     assert same == (text == "Nothing changed.")
     if not same and not report.changes:
-        assert report.verdict == "Nothing but the order or the form changed."
+        assert report.verdict == "Only the order or the formatting changed."
     assert all(len(line) <= 120 for line in text.splitlines())
     assert all(each.words.isprintable() for each in report.changes)
 

@@ -340,7 +340,7 @@ def test_a_value_with_a_control_character_is_refused(project, describe, refused,
     before = project.files()
 
     path = project.write(description, "description.json")
-    refused(project.run(path), "#/components/schemas/intercom_version/enum", "control character")
+    refused(project.run(path), "#/components/schemas/intercom_version/enum", "must be a printable")
 
     assert project.files() == before
 
@@ -357,7 +357,7 @@ def test_a_payload_in_a_name_is_refused_by_a_whole_run(project, describe, refuse
     place(description, PAYLOADS["the end of a docstring"])
     before = project.files()
 
-    refused(project.run(description), "description.yaml", "cannot be used as")
+    refused(project.run(description), "description.yaml", "must be a valid ", ", not ")
 
     assert project.files() == before
 

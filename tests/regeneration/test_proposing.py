@@ -212,7 +212,7 @@ def test_what_others_have_committed_to_the_branch_is_kept(repository):
     done = repository.propose()
 
     assert done.returncode == 0
-    assert "commits of other authors and is left as it is" in done.stdout
+    assert "commits of other authors, so it was not changed" in done.stdout
     assert repository.branch() == theirs
     assert repository.calls() == []
 
@@ -249,24 +249,24 @@ def with_a_submodule(work):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (write(".github/workflows/ci.yml"), ".github/workflows/ci.yml, which"),
-        (write("noxfile.py"), "noxfile.py, which a regeneration does not write"),
-        (write("openapi/corrections.yaml"), "openapi/corrections.yaml, which"),
-        (write("openapi/templates/model.py.jinja"), "openapi/templates/model.py.jinja, which"),
-        (write("generated/.gitattributes"), "generated/.gitattributes, which"),
-        (write("generated/conftest.cfg"), "generated/conftest.cfg, which"),
-        (write("generated/a b/c.py"), "generated/a b/c.py, which"),
-        (write("generated/a.py/b.sh"), "generated/a.py/b.sh, which"),
-        (write("generated/a.pyc"), "generated/a.pyc, which"),
-        (write("generated/conftest.py"), "generated/conftest.py, which"),
-        (write("generated/yaml/__init__.py"), "generated/yaml/__init__.py, which"),
-        (write("openapi/upstream.yaml.orig"), "openapi/upstream.yaml.orig, which"),
+        (write(".github/workflows/ci.yml"), "writes, not .github/workflows/ci.yml"),
+        (write("noxfile.py"), "files that a regeneration writes, not noxfile.py"),
+        (write("openapi/corrections.yaml"), "writes, not openapi/corrections.yaml"),
+        (write("openapi/templates/model.py.jinja"), "writes, not openapi/templates/model.py.jinja"),
+        (write("generated/.gitattributes"), "writes, not generated/.gitattributes"),
+        (write("generated/conftest.cfg"), "writes, not generated/conftest.cfg"),
+        (write("generated/a b/c.py"), "writes, not generated/a b/c.py"),
+        (write("generated/a.py/b.sh"), "writes, not generated/a.py/b.sh"),
+        (write("generated/a.pyc"), "writes, not generated/a.pyc"),
+        (write("generated/conftest.py"), "writes, not generated/conftest.py"),
+        (write("generated/yaml/__init__.py"), "writes, not generated/yaml/__init__.py"),
+        (write("openapi/upstream.yaml.orig"), "writes, not openapi/upstream.yaml.orig"),
         (write("generated/intercom_data_events_api/run.py", 0o755), "mode 100755"),
         (write(MODULE, 0o755), "mode 100755"),
         (link("generated/intercom_data_events_api/link.py", "/etc/passwd"), "mode 120000"),
         (link("openapi/upstream.yaml", "../noxfile.py"), "mode 120000"),
-        (with_a_submodule, "generated/other, which"),
-        (lambda work: None, "the patch changes nothing"),
+        (with_a_submodule, "writes, not generated/other"),
+        (lambda work: None, "the patch must change at least one file"),
     ],
 )
 def test_a_patch_of_anything_else_is_refused_whole(repository, change, words):

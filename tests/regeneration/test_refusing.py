@@ -72,11 +72,14 @@ BOMB = "a: &a [{items}]\n".format(items=", ".join("lol" for _ in range(10))) + "
         ("openapi: 4.0.0\npaths: {}\n", ["#/openapi", "4.0.0"]),
         ("openapi: 3.0\npaths: {}\n", ["#/openapi", "3.0"]),
         ("openapi: [3, 0, 1]\n", ["#/openapi", "a list"]),
-        ("openapi: 3.0.1\n", ["#/info", "nothing"]),
+        ("openapi: 3.0.1\n", ["#/info", "must be a mapping, but is missing"]),
         ("openapi: 3.0.1\ninfo: [1]\n", ["#/info", "a list"]),
-        ("openapi: 3.0.1\ninfo: {version: '2.16'}\n", ["#/paths", "nothing"]),
+        ("openapi: 3.0.1\ninfo: {version: '2.16'}\n", ["#/paths", "but is missing"]),
         ("openapi: 3.0.1\ninfo: {version: '2.16'}\npaths: 5\n", ["#/paths", "5"]),
-        ("openapi: 3.0.1\ninfo: {version: '2.16'}\npaths: {}\n", ["no data-events operations"]),
+        (
+            "openapi: 3.0.1\ninfo: {version: '2.16'}\npaths: {}\n",
+            ["must have data-events operations"],
+        ),
     ],
     ids=lambda value: (
         repr(value[:24]) if isinstance(value, str | bytes) and len(value) < 200 else ""
@@ -138,7 +141,7 @@ def test_a_description_without_data_events_is_refused(describe, refuses):
     for operation in OPERATIONS.client:
         description["paths"].pop(operation.path, None)
 
-    refuses(description, "description.yaml", "#/paths", "no data-events operations")
+    refuses(description, "description.yaml", "#/paths", "must have data-events operations")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.client, ids=str)
@@ -146,7 +149,7 @@ def test_a_description_that_lacks_one_of_the_operations_is_refused(describe, ref
     description = describe()
     del description["paths"][operation.path][operation.method]
 
-    refuses(description, "description.yaml", "#/paths", f"lacks the operation {operation}")
+    refuses(description, "description.yaml", "#/paths", f"must have the operation {operation}")
 
 
 def _operation(description):
@@ -169,20 +172,28 @@ EVENT = "#/components/schemas/data_event"
     ("change", "place", "words"),
     [
         (lambda d: d["paths"].update({"/events": [1]}), "#/paths/~1events", "a list"),
-        (lambda d: d["paths"]["/events"].update(post=None), AT, "nothing"),
+        (lambda d: d["paths"]["/events"].update(post=None), AT, "but is missing"),
         (lambda d: d["paths"]["/events"].update(parameters={}), "#/paths/~1events/param", "list"),
         (lambda d: _operation(d).update(operationId=5), f"{AT}/operationId", "5"),
         (lambda d: _operation(d).update(operationId="a\nb"), f"{AT}/operationId", "'a\\nb'"),
         (lambda d: _operation(d).update(operationId="a" * 201), f"{AT}/operationId", "'aaa"),
         (lambda d: _operation(d).update(tags=[5]), f"{AT}/tags", "5"),
         (lambda d: _operation(d).update(tags="Data Events"), f"{AT}/tags", "'Data Events'"),
-        (lambda d: _operation(d).update(parameters=None), f"{AT}/parameters", "nothing"),
+        (lambda d: _operation(d).update(parameters=None), f"{AT}/parameters", "but is missing"),
         (lambda d: _operation(d)["parameters"].append(1), f"{AT}/parameters/1", "1"),
-        (lambda d: _operation(d)["parameters"][0].pop("name"), f"{AT}/parameters/0/name", "noth"),
-        (lambda d: _operation(d)["parameters"][0].pop("in"), f"{AT}/parameters/0/in", "nothing"),
+        (
+            lambda d: _operation(d)["parameters"][0].pop("name"),
+            f"{AT}/parameters/0/name",
+            "is missing",
+        ),
+        (
+            lambda d: _operation(d)["parameters"][0].pop("in"),
+            f"{AT}/parameters/0/in",
+            "but is missing",
+        ),
         (lambda d: _operation(d)["parameters"][0].update({"in": "heart"}), "", "heart"),
         (lambda d: _operation(d)["requestBody"].pop("content"), f"{AT}/requestBody/content", "n"),
-        (lambda d: _operation(d).pop("responses"), f"{AT}/responses", "nothing"),
+        (lambda d: _operation(d).pop("responses"), f"{AT}/responses", "but is missing"),
         (lambda d: _operation(d)["responses"].update({"600": {}}), f"{AT}/responses", "'600'"),
         (lambda d: _operation(d)["responses"].update({"401": []}), f"{AT}/responses/401", "list"),
         (lambda d: _event(d).update(type="objekt"), f"{EVENT}/type", "'objekt'"),
@@ -208,8 +219,12 @@ EVENT = "#/components/schemas/data_event"
         (lambda d: d["servers"].append({"url": 5}), "#/servers/3/url", "5"),
         (lambda d: d.update(security={}), "#/security", "a mapping"),
         (lambda d: d.update(security=[{'a"b': []}]), "#/security/0", 'a"b'),
-        (lambda d: d["components"].update(schemas=[]), "/schema/$ref", "points to nothing"),
-        (lambda d: d.update(components=7), "#/components", "points to nothing"),
+        (
+            lambda d: d["components"].update(schemas=[]),
+            "/schema/$ref",
+            "must point to an existing part",
+        ),
+        (lambda d: d.update(components=7), "#/components", "must point to an existing part"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_its_place(
@@ -225,16 +240,16 @@ def test_what_cannot_be_used_is_named_with_its_place(
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ("#/components/schemas/nowhere", "points to nothing"),
-        ("#/components/schemas/", "cannot be used as a schema's name"),
-        ("#/components/schemas/contact/properties/id", "cannot be used as a schema's name"),
-        ("#/components/parameters/x", "does not point to #/components/schemas/"),
-        ("https://example.org/evil.yaml#/x", "does not point to"),
-        ("other.yaml", "does not point to"),
-        ("file:///etc/passwd", "does not point to"),
-        ("", "does not point to"),
-        (None, "nothing does not point to"),
-        ([], "a list does not point to"),
+        ("#/components/schemas/nowhere", "must point to an existing part"),
+        ("#/components/schemas/", "must be a valid schema name"),
+        ("#/components/schemas/contact/properties/id", "must be a valid schema name"),
+        ("#/components/parameters/x", "must point to #/components/schemas/…, not to '#/comp"),
+        ("https://example.org/evil.yaml#/x", "must point to #/components/schemas/…, not to '"),
+        ("other.yaml", "must point to #/components/schemas/…, not to '"),
+        ("file:///etc/passwd", "must point to #/components/schemas/…, not to '"),
+        ("", "must point to #/components/schemas/…, not to '"),
+        (None, "must point to #/components/schemas/…, not to null"),
+        ([], "must point to #/components/schemas/…, not to a list"),
     ],
 )
 def test_a_reference_of_a_schema_to_elsewhere_is_refused(describe, refuses, reference, words):
@@ -247,10 +262,10 @@ def test_a_reference_of_a_schema_to_elsewhere_is_refused(describe, refuses, refe
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ("#/components/responses/nowhere", "points to nothing"),
-        ("https://example.org/evil.yaml#/x", "does not point into this document"),
-        ("#nowhere", "does not point into this document"),
-        (5, "does not point into this document"),
+        ("#/components/responses/nowhere", "must point to an existing part"),
+        ("https://example.org/evil.yaml#/x", "must point into this document"),
+        ("#nowhere", "must point into this document"),
+        (5, "must point into this document"),
     ],
 )
 def test_a_reference_of_an_operation_to_elsewhere_is_refused(describe, refuses, reference, words):
@@ -323,14 +338,19 @@ def test_references_of_an_operation_in_a_circle_are_refused(describe, refuses, p
     else:
         operation["responses"]["202"] = node
 
-    refuses(description, "description.yaml", "a cycle of $refs", " → ".join([*names, names[0]]))
+    refuses(
+        description,
+        "description.yaml",
+        "must not be a cycle of $refs",
+        " → ".join([*names, names[0]]),
+    )
 
 
 def test_a_path_that_refers_to_itself_is_refused(describe, refuses):
     description = describe()
     description["paths"]["/events"] = {"$ref": "#/paths/~1events"}
 
-    refuses(description, "description.yaml", "#/paths/~1events", "a cycle of $refs")
+    refuses(description, "description.yaml", "#/paths/~1events", "must not be a cycle of $refs")
 
 
 def test_a_very_long_chain_of_references_is_refused(describe, refuses):
@@ -340,7 +360,7 @@ def test_a_very_long_chain_of_references_is_refused(describe, refuses):
     _schemas(description)["s3000"] = {"type": "string"}
     _hold(description, "s0")
 
-    refuses(description, "description.yaml", "too deeply")
+    refuses(description, "description.yaml", "must refer to other schemas at most 64 levels deep")
 
 
 def test_a_list_of_a_million_schemas_is_refused(project, describe, refuses):

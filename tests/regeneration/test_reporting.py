@@ -110,7 +110,7 @@ def test_a_form_that_changed_is_said(plain, make_project, describe):
     outcome = project.run(describe("2.16"))
 
     assert outcome.code == 0
-    assert outcome.out.splitlines()[0] == "Nothing but the order or the form changed."
+    assert outcome.out.splitlines()[0] == "Only the order or the formatting changed."
 
 
 def test_code_that_changed_is_not_called_form(plain, make_project, describe):
@@ -135,9 +135,9 @@ def test_other_versions_are_said_in_their_order_with_the_one_that_callers_send(r
     _, lines, said = report(change, 0, "2.17")
 
     assert lines[0] == "Nothing that callers use changed, except the default version (now 2.17)."
-    assert "Versions: now accepted 2.17, 2.18, Preview; no longer listed 1.0, 2.9, 2.10." in lines
-    assert "Callers will send Intercom-Version: 2.17 by default (before: 2.16)." in lines
-    assert "Release: minor: 1.4.2 → 1.5.0. For CHANGELOG.md:" in lines
+    assert "Versions: newly listed: 2.17, 2.18, Preview; no longer listed: 1.0, 2.9, 2.10." in lines
+    assert "Default Intercom-Version: 2.17 (before: 2.16)." in lines
+    assert "Release: minor, 1.4.2 → 1.5.0. Add to CHANGELOG.md:" in lines
     assert said["versions"] == {
         "listed": ["2.17", "2.18", "Preview"],
         "unlisted": ["1.0", "2.9", "2.10"],
@@ -221,13 +221,13 @@ def test_what_is_long_is_cut_to_a_screen_and_whole_as_json(report):
 
     _, lines, said = report(change, 3)
 
-    assert lines[0] == "Look at these 30 before you release:"
+    assert lines[0] == "Review these 30 items before you release:"
     assert len(lines) < 66
     assert max(map(len, lines)) <= 120
-    assert [line for line in lines if "more; --json has all" in line] == [
-        "… and 24 more; --json has all",
-        "  … and 50 more; --json has all",
-        "  … and 20 more; --json has all",
+    assert [line for line in lines if "more; pass --json to see all" in line] == [
+        "… and 24 more; pass --json to see all",
+        "  … and 50 more; pass --json to see all",
+        "  … and 20 more; pass --json to see all",
     ]
     assert len(said["look"]) == 30
     assert len(said["changes"]) == 60
@@ -251,7 +251,7 @@ def test_an_invented_version_is_told_on_one_screen(plain, make_project, describe
     lines, said = outcome.out.splitlines(), json.loads(as_json.out)
     assert lines[:2] == [
         "Breaks callers: list and summary do not send `workspace`, which GET /events requires now.",
-        "Look at these 2 before you release:",
+        "Review these 2 items before you release:",
     ]
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
@@ -279,7 +279,7 @@ def test_an_invented_version_is_told_on_one_screen(plain, make_project, describe
     # What is committed does not go away; what callers break by has been said.
     again = project.run()
     assert again.code == 3
-    assert again.out.splitlines()[0] == "Look at these 2 before you release:"
+    assert again.out.splitlines()[0] == "Review these 2 items before you release:"
     assert "GET /events/names (listEventNames)" in again.out
     # What was decided does, as the report and the guide say.
     (unknown,) = said["look"][0]["corrections"]
@@ -336,7 +336,7 @@ def test_of_what_a_correction_was_written_for_the_part_is_shown_that_differs(rep
 
     _, lines, _ = report(change, 3)
 
-    assert lines[0] == "Look at these 3 before you release:"
+    assert lines[0] == "Review these 3 items before you release:"
     shown = [line[3:] for line in lines if line[3:].startswith(("Written", "Upstream", "Means"))]
     assert shown == [
         'Written against: created_at: {"type": "integer", "format": "date-time"}',
@@ -362,7 +362,9 @@ def test_what_is_said_of_requests_is_not_called_unchanged(report):
 
     _, lines, said = report(change, 0)
 
-    assert lines[0] == "Nothing that callers use changed, except what Intercom says of requests."
+    assert (
+        lines[0] == "Nothing that callers use changed, except Intercom's description of requests."
+    )
     assert [each["effect"] for each in said["changes"]] == ["not used"] * 2
 
 
@@ -428,7 +430,7 @@ def test_what_operations_lost_is_to_be_looked_at(report):
 
     _, lines, said = report(change, 3)
 
-    assert lines[0].startswith(("Look at these ", "Breaks callers: "))
+    assert lines[0].startswith(("Review these ", "Breaks callers: "))
     kinds = [each["kind"] for each in said["look"]]
     assert {"server", "security", "deprecated", "status"} <= set(kinds)
     text = "\n".join(lines)
@@ -446,7 +448,7 @@ def test_a_version_that_its_own_description_does_not_list_is_to_be_looked_at(rep
 
     project, lines, _ = report(change, 3, version)
 
-    assert lines[0] == "Look at this before you release:"
+    assert lines[0] == "Review this item before you release:"
     assert lines[1].startswith(f"1. The description is of version {version}, which its own list ")
     assert f"   Means: each request would have Intercom-Version: {version}, " in "\n".join(lines)
     assert project.run().code == 3
@@ -467,7 +469,7 @@ def test_text_from_outside_controls_no_terminal(report):
 
     _, lines, said = report(change, 3)
 
-    assert lines[0] == "Look at these 4 before you release:"
+    assert lines[0] == "Review these 4 items before you release:"
     assert all(line.isprintable() and len(line) <= 120 for line in lines)
     assert len(lines) < 50
     assert all(text.isprintable() for each in said["look"] for text in each["why"])
@@ -488,7 +490,7 @@ def test_everything_is_new_where_there_was_nothing(project, describe):
     assert lines[0] == "Everything is new: openapi/upstream.yaml is missing or damaged."
     assert "  /events/summaries is new [comes through]" in lines
     assert _python(lines) == [["no", "intercom_data_events_api", "added: module"]]
-    assert "Callers will send Intercom-Version: 2.17 by default (before: unknown)." in lines
+    assert "Default Intercom-Version: 2.17 (before: unknown)." in lines
 
 
 @pytest.mark.parametrize("damage", ["[", "{}", "components: {schemas: {a: {items: 5}}}"])
@@ -514,7 +516,7 @@ def test_a_refusal_is_json_for_programs(project, describe):
     assert (outcome.code, outcome.err) == (1, "")
     said = json.loads(outcome.out)
     assert said["exit_code"] == 1
-    assert "lacks the operation POST /events" in said["refused"]
+    assert "must have the operation POST /events" in said["refused"]
     assert project.files() == before
 
 
@@ -603,7 +605,7 @@ def test_a_line_for_the_changelog_says_what_callers_notice(suggested):
     )
 
     assert release.changelog == (
-        "- Breaking: generated names changed or are gone: models.A. Generated from Intercom's "
-        "description of 2.17, which callers send by default now (before: 2.16). New: a, b, c, d, "
+        "- Breaking: generated names changed or removed: models.A. Generated from Intercom's "
+        "description of version 2.17, which is now the default (before: 2.16). New: a, b, c, d, "
         "e, 2 more. No longer listed: 2.7."
     )

@@ -188,7 +188,7 @@ def test_more_records_than_a_slice_can_have_are_refused(describe):
     description = describe("2.17")
     _event(description).update({f"keyword{number}": 1 for number in range(5_001)})
 
-    with pytest.raises(RegenerationError, match="data_event: its extensions hold too much"):
+    with pytest.raises(RegenerationError, match="data_event: the extensions must be small"):
         slice_of(description)
 
 

@@ -212,7 +212,7 @@ def test_answers_that_are_combined_too_deeply_are_refused(project, describe, ref
     _schemas(description)["data_event"]["properties"]["part"] = _to("part0")
     before = project.files()
 
-    refused(project.run(description), "combine", "too deeply")
+    refused(project.run(description), "combine schemas at most 100 levels deep")
 
     assert project.files() == before
 

@@ -60,8 +60,8 @@ def test_2_14_changes_only_the_versions_and_says_so(project, upstream):
         "",
         "Python: no name and no signature changed.",
         "",
-        "Versions: no longer listed 2.15, 2.16.",
-        "Callers will send Intercom-Version: 2.14 by default (before: 2.16).",
+        "Versions: no longer listed: 2.15, 2.16.",
+        "Default Intercom-Version: 2.14 (before: 2.16).",
     ]
     after = project.files()
     assert {name for name in before | after if before.get(name) != after.get(name)} == {

@@ -100,7 +100,7 @@ def test_what_does_not_belong_to_data_events_is_no_change(watch, published, desc
 
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (
-        f"Unchanged: {address}, version 2.16, has the data events that are committed.\n"
+        f"Unchanged: {address}, version 2.16, has the same data events as openapi/upstream.yaml.\n"
     )
 
 
@@ -114,7 +114,7 @@ def test_a_change_is_reported(watch, published, describe):
 
     assert (outcome.code, outcome.err) == (1, "")
     verdict, *report = outcome.out.splitlines()
-    assert verdict.startswith(f"Changed: {address}, version 2.17, has other data events")
+    assert verdict.startswith(f"Changed: {address}, version 2.17, has different data events")
     assert "version 2.16" in verdict
     assert any("channel" in line for line in report)
 
@@ -152,9 +152,9 @@ def with_a_version_that_is_a_number(description):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without_an_operation, "#/paths: lacks the operation POST /events"),
-        (of_swagger, "expected an OpenAPI 3.0 or 3.1 description, not Swagger 2"),
-        (with_a_version_that_is_a_number, "#/info/version: expected text, not the number 2.17"),
+        (without_an_operation, "#/paths: must have the operation POST /events"),
+        (of_swagger, "#/openapi: must be OpenAPI 3.0 or 3.1, not Swagger 2"),
+        (with_a_version_that_is_a_number, "#/info/version: must be a string, not the number 2.17"),
     ],
 )
 def test_a_description_that_regeneration_refuses_is_a_change(
@@ -167,7 +167,7 @@ def test_a_description_that_regeneration_refuses_is_a_change(
     outcome = watch("--url", address)
 
     assert (outcome.code, outcome.err) == (1, "")
-    assert outcome.out.startswith(f"Changed: regeneration refuses it: {address}: ")
+    assert outcome.out.startswith(f"Changed: regeneration rejects it: {address}: ")
     assert words in outcome.out
     assert len(outcome.out.splitlines()) == 1
 
@@ -177,10 +177,10 @@ def test_a_description_that_regeneration_refuses_is_a_change(
     [
         (None, "cannot be fetched: 404 Not Found"),
         (b"broken", "cannot be fetched: 500 Internal Server Error"),
-        (b"<!doctype html><p>A: page</p>", "is not an OpenAPI description"),
+        (b"<!doctype html><p>A: page</p>", "must be an OpenAPI description"),
         (b"", "must be a mapping at its top level, not an empty document"),
         (b"- a\n- list\n", "must be a mapping at its top level, not a list"),
-        (b"message: Not here\n", "is not an OpenAPI description"),
+        (b"message: Not here\n", "must be an OpenAPI description"),
         (b"\xff\xfe", "byte 0 is not UTF-8"),
         (b"a: [b\n", "cannot be read as YAML"),
     ],
@@ -363,7 +363,7 @@ def test_a_workflow_gets_a_patch_and_a_report_also_where_the_checks_fail(
     left = clone / "build" / "upstream"
     report = (left / "report.txt").read_text("utf-8")
     assert report.startswith(
-        f".ci/run FAILED (exit code 7)\nChanged: {address}, version 2.17, has other data events"
+        f".ci/run FAILED (exit code 7)\nChanged: {address}, version 2.17, has different data events"
     )
     assert "2.17" in report.partition("\n\n")[2]
     assert report.endswith("What .ci/run printed last:\n\n1 failed\n")
