@@ -113,7 +113,7 @@ def test_a_url_gives_what_the_file_gives(project, make_project, describe, server
         ("/to-another-port", "cannot be fetched: it redirects to another server"),
         ("/to-another-scheme", "cannot be fetched: it redirects to another server"),
         ("/to-another-name", "cannot be fetched: it redirects to another server"),
-        ("/page", "must be OpenAPI 3.0 or 3.1, not "),
+        ("/page", "must be OpenAPI 3.0 or 3.1, but is missing"),
         ("/binary", "byte 0 is not UTF-8"),
         ("/short", "cannot be fetched"),
         (

@@ -366,7 +366,7 @@ def test_a_workflow_gets_a_patch_and_a_report_also_where_the_checks_fail(
         f".ci/run FAILED (exit code 7)\nChanged: {address}, version 2.17, has different data events"
     )
     assert "2.17" in report.partition("\n\n")[2]
-    assert report.endswith("What .ci/run printed last:\n\n1 failed\n")
+    assert report.endswith("The last lines of .ci/run:\n\n1 failed\n")
     patched = [line for line in (left / "patch").read_text("utf-8").splitlines() if "+++" in line]
     assert "+++ b/openapi/upstream.yaml" in patched
     assert all(line.startswith(("+++ b/openapi/", "+++ b/generated/")) for line in patched)
