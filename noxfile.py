@@ -21,7 +21,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "lint", "typecheck", "drift", "demo"]
+nox.options.sessions = ["tests", "lint", "typecheck", "drift", "docs", "demo"]
 nox.options.error_on_external_run = True
 # If nox finds uv, uv installs in a tenth of pip's time.
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -89,6 +89,10 @@ SCREENS = Path("overlays", "intercom_data_events", "cli", "screens")
 ARCHIVES = Path("build", "dist")
 BESIDE = Path("build", "release")
 REPORTS = Path("build", "tests")
+#: Where `docs` leaves the site, in html.
+SITE = Path("build", "docs")
+#: What makes the site imports from these folders, so that a reused environment has it as it is now.
+SITE_PATH = ("scripts/docs", "scripts", "overlays", "generated")
 
 
 def _group(name: str) -> list[str]:
@@ -272,11 +276,11 @@ def tests(session: nox.Session) -> None:
     """Runs the tests against the built wheel on each Python: nox -s tests [-- PYTEST-OPTIONS].
 
     The oldest Python has the lowest dependencies, the others have the newest. The oldest runs all
-    tests of the package and measures coverage. The newest omits those marked as costly, except
-    those of how programs end. The Pythons between run only the tests of the overlays: those of how
-    programs end, and those that are not costly and start no processes. (`build` runs all tests on
-    the newest.) The oldest also tests the regeneration; the others test that it gives the same
-    bytes. If the options have files or folders, only these run.
+    tests of the package and measures coverage. The newest omits those marked as costly or once,
+    except those of how programs end. The Pythons between run only the tests of the overlays that
+    are not costly and either start no processes or test how programs end. (`build` runs all tests
+    on the newest.) The oldest also tests the regeneration; the others test that it gives the same
+    bytes. If the options name files or folders, only these run.
     """
     for version in MISSING:
         session.warn(f"Python {version} is not installed, so the package is not tested on it.")
@@ -352,7 +356,7 @@ def build(session: nox.Session) -> None:
     the newest. With --quick, the only test is that every public name exists.
     """
     if session.posargs not in ([], ["--quick"]):
-        session.error(f"the only option is --quick, not {' '.join(session.posargs)}")
+        session.error(f"the only supported option is --quick, not {' '.join(session.posargs)}")
     for version in MISSING:
         session.warn(f"Python {version} is not installed, so the wheel is not tested on it.")
     _build_archives(session)
@@ -390,7 +394,7 @@ def release(session: nox.Session) -> None:
     with --tagged, the commit must have its tag. `build` tests the wheel.
     """
     if session.posargs not in ([], ["--tagged"]):
-        session.error(f"the only option is --tagged, not {' '.join(session.posargs)}")
+        session.error(f"the only supported option is --tagged, not {' '.join(session.posargs)}")
     prepare = ("python", "scripts/prepare_release.py")
     session.run(*prepare, "check", *session.posargs)
     _build_archives(session)
@@ -469,7 +473,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def typecheck(session: nox.Session) -> None:
-    """Checks the types of the package and of the guides' examples with mypy and pyright."""
+    """Checks types with mypy --strict and pyright, including those of the guides' examples."""
     # Editable, so that a reused environment has the current code.
     needs = (*_group("typecheck"), *_group("test"), "--editable", f".{EXTRAS}")
     _install_once(session, needs)
@@ -480,6 +484,20 @@ def typecheck(session: nox.Session) -> None:
     )  # fmt: skip
     session.run("mypy", "tests/typing", "build/guides")
     session.run("pyright", "overlays", "tests/typing", "build/guides")
+
+
+@nox.session(python=PYTHON, reuse_venv=True)
+def docs(session: nox.Session) -> None:
+    """Makes the site in build/docs/html from the guides and the docstrings; a warning fails it."""
+    _install_once(session, (*_group("docs"), *WITH_EXTRAS))
+    source, site = SITE / "source", SITE / "html"
+    session.env["PYTHONPATH"] = os.pathsep.join(SITE_PATH)
+    session.run("python", "scripts/docs/pages.py", str(source))
+    # Anew each time, because a docstring or a link target may have changed elsewhere.
+    shutil.rmtree(site, ignore_errors=True)
+    strict = ("--fail-on-warning", "--keep-going", "--quiet", "--fresh-env")
+    session.run("sphinx-build", *strict, "--conf-dir", "scripts/docs", str(source), str(site))
+    session.log(f"the site is in {site}")
 
 
 @nox.session(python=PYTHON, reuse_venv=True)
@@ -498,7 +516,7 @@ def upstream(session: nox.Session) -> None:
 
 
 def _run_reporting(session: nox.Session, script: str, success: Sequence[int]) -> None:
-    """Runs a script with the session's options, and repeats the head of its report at the end."""
+    """Runs a script with the session's options, and repeats the head of its report last."""
     said = session.run("python", script, *session.posargs, success_codes=success, silent=True)
     # None with --install-only.
     if isinstance(said, str):
@@ -512,7 +530,7 @@ def _run_reporting(session: nox.Session, script: str, success: Sequence[int]) ->
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def drift(session: nox.Session) -> None:
-    """Checks that openapi/ and generated/ are what a regeneration gives, else names the files."""
+    """Checks that openapi/ and generated/ are current, and names the files that are not."""
     _install_once(session, GENERATE)
     session.run("python", "scripts/regenerate.py", "--check")
 
@@ -588,7 +606,7 @@ def stress(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def backfill(session: nox.Session) -> None:
-    """Imports a file of events, compares it with the official SDK, and resumes after a kill."""
+    """Imports files of events, compares speed with the official SDK, and resumes after a kill."""
     session.install(*_group("bench"), *_group("test"))
     _install_wheel(session, extras=EXTRAS)
     session.run("python", "tests/endurance/backfill.py", *session.posargs)
@@ -596,7 +614,7 @@ def backfill(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def crashes(session: nox.Session) -> None:
-    """Ends programs that track events in every way, and counts the events that arrived."""
+    """Ends programs that track events in every possible way, and counts their events."""
     session.install(*_group("test"), *_group("crashes"))
     _install_wheel(session)
     session.run("python", "tests/endurance/crashes.py", *session.posargs)
@@ -619,19 +637,22 @@ def _run_renamed(session: nox.Session, name: str) -> None:
 
 @nox.session(python=False, default=False)
 def rounds(session: nox.Session) -> None:
-    """The former name of `crashes`."""
+    """Runs `crashes`, which once had this name."""
     _run_renamed(session, "crashes")
 
 
 @nox.session(python=False, default=False, name="celery_load")
 def former_celery_load(session: nox.Session) -> None:
-    """The former name of `celery-load`."""
+    """Runs `celery-load`, which once had this name."""
     _run_renamed(session, "celery-load")
 
 
 @nox.session(python=PYTHON)
 def conformance(session: nox.Session) -> None:
-    """Checks client and emulator against the description with independent tools."""
+    """Checks client and emulator against the description with independent tools.
+
+    It also checks that these tools find faults.
+    """
     session.install(*_group("conformance"))
     _install_wheel(session)
     packages = Path(session.create_tmp()).absolute()

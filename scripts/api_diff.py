@@ -106,7 +106,7 @@ def read(project: Path, packages: Sequence[str] = tuple(PACKAGES)) -> Surface:
     for package in packages:
         if (project / PACKAGES[package] / package / "__init__.py").exists():
             try:
-                with griffe.logger.disable():  # griffe would also log what it raises.
+                with griffe.logger.disable():  # griffe would also log the error that it raises.
                     found[package] = loader.load(package)
             except griffe.LoadingError as error:
                 raise APIDiffError(f"{package}: {error}") from error
@@ -228,7 +228,7 @@ def _fields(made: griffe.Class, options: dict[str, str]) -> Iterator[griffe.Para
     for field in made.all_members.values():
         if not field.is_attribute or field.annotation is None or "property" in field.labels:
             continue
-        if "instance-attribute" not in field.labels:  # A ClassVar.
+        if "instance-attribute" not in field.labels:  # A ClassVar is not a field.
             continue
         own = _options(field.value, {"attrs.field"})
         said = own or {}
@@ -271,7 +271,7 @@ def _make_methods(thing: griffe.Object | griffe.Alias, modules: griffe.ModulesCo
 def _made(
     attribute: griffe.Attribute, value: str | griffe.Expr | None, modules: griffe.ModulesCollection
 ) -> griffe.Function | None:
-    """Returns the method that one decorator or nested ones, `a(b(f))`, make."""
+    """Returns the method that a decorator makes, or several: `a(b(f))`."""
     if not isinstance(value, griffe.ExprCall):
         return None
     decorator = _function(value, modules)
@@ -359,13 +359,14 @@ def _elements(subscripted: str | griffe.Expr) -> Sequence[str | griffe.Expr]:
 
 
 def _describe(thing: griffe.Object | griffe.Alias, name: str, surface: Surface) -> None:
-    """Records the fact of a name and those of its public members."""
+    """Records the facts about a name and its public members."""
     try:
         thing = thing.final_target if thing.is_alias else thing
     except griffe.AliasResolutionError as error:
         if error.alias.target_path.partition(".")[0] in surface.packages:
             raise APIDiffError(
-                f"{name}: {error.alias.target_path} must exist, and its module must parse"
+                f"cannot find {error.alias.target_path} for {name}: it is missing, or its module "
+                "does not parse"
             ) from error
         surface.facts[name] = "from elsewhere"
         return
@@ -440,7 +441,7 @@ def _reasons(before: Surface, after: Surface) -> dict[str, list[str]]:
 
 
 def _working_tree(project: Path) -> Surface:
-    """Reads the current surface, and rejects a folder without the package: it has no changes."""
+    """Reads the current surface; a folder without the package would seem unchanged."""
     surface = read(project)
     if PUBLIC not in surface.packages:
         where = project / PACKAGES[PUBLIC]

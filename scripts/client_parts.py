@@ -15,8 +15,8 @@ try:
     from intercom_data_events._validation import printable
 except ImportError as error:
     sys.exit(
-        f"The client installed for {sys.executable} must have the same version as these scripts: "
-        f"{error}; uninstall it, or run a session of nox."
+        f"The client installed for {sys.executable} must have the same version as these scripts, "
+        f"but differs: {error}; uninstall it, or run a session of nox."
     )
 
 __all__ = [

@@ -24,6 +24,8 @@ GUIDES = {
         for path in sorted((PROJECT / folder).rglob("README.md"))
     },
 }
+#: All Markdown files, which are pages of the site.
+PAGES = [*GUIDES.values(), PROJECT / "CHANGELOG.md"]
 
 _EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(finish(PROJECT, options.archives, options.folder))
         return 0
     if not (PROJECT / ".git").exists():
-        problems = ["this must be a clone, not an unpacked sdist; clone the repository"]
+        problems = ["the project must be a clone, not an unpacked sdist; clone the repository"]
     else:
         problems = State.of(PROJECT).problems(tagged=options.tagged)
     for problem in problems:

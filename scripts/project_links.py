@@ -77,7 +77,7 @@ class ProjectLinks(MetadataHookInterface):
     """Sets `urls` and `readme`, which pyproject.toml declares as dynamic."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Changes the metadata in place; hatchling calls it after it has the version."""
+        """Changes the metadata in place; hatchling calls this once the version is known."""
         repository, version = self.config["repository"], metadata["version"]
         metadata["urls"] = urls(repository, version)
         page = Path(self.root, "README.md").read_text(encoding="utf-8")

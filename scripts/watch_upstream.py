@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_address,
         default=_PUBLISHED,
         metavar="ADDRESS",
-        help="the address of the description; with {version} in it, the search above uses it",
+        help="the address of the description; the search above replaces {version} in it",
     )
     parser.add_argument(
         "--json",

@@ -9,6 +9,8 @@ import inspect
 import pkgutil
 import pydoc
 import re
+from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,19 +86,137 @@ def test_whatever_public_signatures_mention_of_ours_is_public():
     }
 
 
-def test_every_public_class_method_and_property_has_a_docstring():
-    missing = []
-    for name in package.__all__:
-        thing = getattr(package, name)
-        if not inspect.isclass(thing) or not thing.__module__.startswith("intercom_data_events."):
+def documented_modules():
+    """The modules that programs import names from: neither private ones nor the command line."""
+    for module in (package, *public_modules()):
+        parts = module.__name__.split(".")[1:]
+        if parts[:1] != ["cli"] and not any(part.startswith("_") for part in parts):
+            yield module
+
+
+def test_every_module_that_programs_import_lists_its_public_names():
+    for module in documented_modules():
+        assert module.__all__ == sorted(module.__all__), module
+        assert set(module.__all__) <= set(dir(module)), module
+
+
+@cache
+def in_source(module_name):
+    """What the source of a module says of its names, and where it imports others from.
+
+    The docstring of a class or a function counts, and the ``#:`` comment above an assignment, which
+    sphinx reads, too.
+    """
+    module = importlib.import_module(module_name)
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    lines, tree = source.splitlines(), ast.parse(source)
+    docs, origins = {}, {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            docs[node.name] = inspect.cleandoc(ast.get_docstring(node) or "")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            first = node.lineno - 1
+            while lines[first - 1].startswith("#:"):
+                first -= 1
+            comment = [line.removeprefix("#:").removeprefix(" ") for line in lines[first:]]
+            docs[ast.unparse(target)] = "\n".join(comment[: node.lineno - 1 - first])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            here = module_name if hasattr(module, "__path__") else module_name.rpartition(".")[0]
+            there = resolve_name("." * node.level + (node.module or ""), here)
+            origins |= {alias.asname or alias.name: (there, alias.name) for alias in node.names}
+    return docs, origins
+
+
+def documentation(module_name, name):
+    """Where a public name is defined, and what the source says about it there."""
+    docs, origins = in_source(module_name)
+    if name in docs:
+        return f"{module_name}.{name}", docs[name]
+    return documentation(*origins[name])
+
+
+def public_names():
+    """Every public name once: where it is defined, its documentation, and what it is."""
+    found = {}
+    for module in documented_modules():
+        for name in module.__all__:
+            place, doc = documentation(module.__name__, name)
+            found[place] = doc, getattr(module, name)
+    return found
+
+
+def public_members(thing):
+    """The public methods and properties of a class, those that it inherits from ours included."""
+    for name in dir(thing):
+        owner = next(kind for kind in thing.__mro__ if name in vars(kind) or kind is object)
+        member = vars(owner).get(name)
+        ours = owner.__module__.startswith("intercom_data_events.")
+        method = inspect.isfunction(member) or isinstance(member, classmethod | staticmethod)
+        if ours and not name.startswith("_") and (method or isinstance(member, property)):
+            yield name, member
+
+
+def examples(doc):
+    """The Python of the examples in a docstring."""
+    return "".join(example.source for example in doctest.DocTestParser().get_examples(doc))
+
+
+#: The example of a fixture is a test function, which doctest cannot call.
+FIXTURES = [
+    "intercom_data_events.pytest_plugin.intercom_emulator",
+    "intercom_data_events.pytest_plugin.intercom_emulator_url",
+]
+
+
+def test_every_public_name_says_what_it_is_and_shows_an_example():
+    names = public_names()
+    said = {place: doc.partition("Example:")[0].strip() for place, (doc, _) in names.items()}
+
+    assert [place for place in names if not said[place]] == []
+    assert [place for place, (doc, _) in names.items() if not examples(doc)] == FIXTURES
+
+
+def test_every_public_method_and_property_has_a_docstring_and_one_with_arguments_an_example():
+    silent, without = [], []
+    for place, (class_doc, thing) in public_names().items():
+        if not inspect.isclass(thing):
             continue
-        if not inspect.getdoc(thing):
-            missing.append(name)
-        for attribute, member in vars(thing).items():
-            documented = inspect.isfunction(member) or isinstance(member, property | classmethod)
-            if documented and not attribute.startswith("_") and not inspect.getdoc(member):
-                missing.append(f"{name}.{attribute}")
+        for name, member in public_members(thing):
+            function = getattr(member, "__func__", member)
+            doc = inspect.getdoc(function) or ""
+            if not doc:
+                silent.append(f"{place}.{name}")
+            if isinstance(member, property) or examples(doc):
+                continue
+            takes = len(inspect.signature(function).parameters) > 1
+            if takes and not re.search(rf"\.{name}\(", examples(class_doc)):
+                without.append(f"{place}.{name}")
+
+    assert silent == []
+    assert without == []
+
+
+def test_every_field_of_plain_data_is_described():
+    missing = [
+        f"{place}.{field.name}"
+        for place, (doc, thing) in public_names().items()
+        if inspect.isclass(thing) and attrs.has(thing)
+        for field in attrs.fields(thing)
+        if not field.name.startswith("_")
+        and not re.search(rf"^    {field.name}: ", doc, re.MULTILINE)
+    ]
+
     assert missing == []
+
+
+def test_every_error_says_when_it_is_raised_and_whether_the_request_may_have_been_processed():
+    for place, (doc, thing) in public_names().items():
+        if inspect.isclass(thing) and issubclass(thing, BaseException):
+            said = doc.partition("Example:")[0]
+            # A subclass of an error that is raised before anything is sent need not repeat it.
+            assert re.search(r"processed|[Nn]othing was sent|not sent|may have", said), place
 
 
 RAW = (package.RawDataEventsClient, package.AsyncRawDataEventsClient)
@@ -203,17 +323,42 @@ def test_sync_and_async_have_the_same_verbs_and_arguments():
                 )
 
 
+def all_examples():
+    """The examples of all docstrings, and those of the comments above aliases and constants.
+
+    They are to be copied: an example of a module has what the module defines, and imports the rest.
+    """
+    defined, found = {}, set()
+    for module in public_modules():
+        names = {*in_source(module.__name__)[0], *getattr(module, "__all__", ())}
+        defined[module.__name__] = {
+            name: value for name, value in vars(module).items() if name in names
+        }
+        for test in doctest.DocTestFinder().find(module, globs=defined[module.__name__]):
+            found.add(test.name)
+            yield test
+    for place, (doc, thing) in public_names().items():
+        if place not in found:
+            module, _, name = place.rpartition(".")
+            own = defined.get(module, {name: thing})
+            yield doctest.DocTestParser().get_doctest(doc, own, place, place, 0)
+
+
 def test_the_examples_in_docstrings_run():
-    results = {
-        module.__name__: doctest.testmod(module, optionflags=doctest.ELLIPSIS)
-        for module in public_modules()
-    }
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    tests = [test for test in all_examples() if test.examples]
 
-    assert [name for name, result in results.items() if result.failed] == []
+    assert [test.name for test in tests if runner.run(test).failed] == []
+    assert len(tests) > 100
 
 
-def test_there_are_examples_in_docstrings():
-    finder = doctest.DocTestFinder()
-    found = [test for module in public_modules() for test in finder.find(module) if test.examples]
+@pytest.mark.parametrize("place", FIXTURES)
+def test_the_example_of_a_fixture_runs(place, request):
+    (block,) = re.findall(r"::\n\n((?: {4,}.*\n?|\n)+)", public_names()[place][0])
+    namespace = {}
+    exec(inspect.cleandoc(block), namespace)
+    (example,) = (value for name, value in namespace.items() if name.startswith("test_"))
+    used = inspect.signature(example).parameters
 
-    assert len(found) > 15
+    assert place.rpartition(".")[2] in used
+    example(**{name: request.getfixturevalue(name) for name in used})

@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from .client import AuthenticatedClient, Client
 
+#: The version of the API that this package was generated from.
 API_VERSION: Final = "2.16"
 
 __all__ = (

@@ -1,5 +1,7 @@
 """The Python client for Intercom's data events.
 
+::
+
     from intercom_data_events import DataEventsClient
 
     client = DataEventsClient()  # the token is INTERCOM_ACCESS_TOKEN in the environment

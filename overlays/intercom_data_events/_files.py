@@ -1,4 +1,4 @@
-"""Files with personal data: made for their owner alone; those of other users are refused."""
+"""Files with personal data: created for their owner alone; those of other users are rejected."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ _told: set[Path] = set()
 
 
 def check(path: str | Path, found: os.stat_result, name: str, error: type[E]) -> None:
-    """Refuses a file that is read and written on, if another user may have made or written it.
+    """Rejects a file to read and write if another user may have created or written it.
 
-    Two users of services share a file by a group that both are in, with its write permission.
+    Users of several services can share a file through a group that may write to it.
 
     Args:
         path: The path.
-        found: What the file is.
+        found: The status of the file.
         name: What messages call it, such as "the outbox".
-        error: What to raise.
+        error: The type of error to raise.
 
     Raises:
-        E: The file is another user's and not so shared, or everybody may write to it.
+        E: The file belongs to another user and is not shared, or all users may write to it.
     """
     if not _has_users or not stat.S_ISREG(found.st_mode):
         return
     mode = stat.S_IMODE(found.st_mode)
     if mode & stat.S_IWOTH:
         raise error(
-            f"all users may write to {name} {path} (mode {mode:04o}; it belongs to "
-            f"{user(found.st_uid)}), so what is in it may be of any of them; if you trust it, "
-            f"run: chmod o-w {shlex.quote(str(path))}"
+            f"{name} {path} must not be writable by all users (mode {mode:04o}, owned by "
+            f"{user(found.st_uid)}), because any of them may have changed it; if you trust its "
+            f"contents, run: chmod o-w {shlex.quote(str(path))}"
         )
     is_shared = bool(mode & stat.S_IWGRP) and found.st_gid in {os.getegid(), *os.getgroups()}
     if _is_foreign(found) and not is_shared:
         raise error(
-            f"{name} {path} belongs to {user(found.st_uid)}, not to {user(os.geteuid())}, who runs "
-            "this process; run it as the owner, share the file by a group of both with its write "
-            "permission, or choose another path"
+            f"{name} {path} must belong to {user(os.geteuid())}, who runs this process, not to "
+            f"{user(found.st_uid)}; run it as the owner, make the file writable by a group of both "
+            "users, or choose another path"
         )
 
 
 def tell(path: Path, name: str) -> None:
-    """Logs once that others than its owner may use a file; never while a lock is held."""
+    """Logs once that users other than its owner can access a file; never call it with a lock."""
     if not _has_users:
         return
     try:
@@ -69,7 +69,7 @@ def tell(path: Path, name: str) -> None:
     if stat.S_ISREG(found.st_mode) and mode & 0o077 and path not in _told:
         _told.add(path)
         log.warning(
-            "other users than its owner may use %s %s, which has personal data: its mode is %04o",
+            "users other than its owner can access %s %s, which contains personal data (mode %04o)",
             name,
             printable(str(path), None),
             mode,
@@ -77,19 +77,19 @@ def tell(path: Path, name: str) -> None:
 
 
 def open_checked(path: Path, name: str, error: type[E], flags: int = 0) -> int:
-    """Opens a file to read it and write on, or makes a missing one, for its owner alone.
+    """Opens a file to read and write it; creates a missing one for its owner alone.
 
     Args:
         path: The path.
         name: What messages call it, such as "the journal".
-        error: What to raise.
-        flags: Flags of ``os.open`` beside those for reading and writing.
+        error: The type of error to raise.
+        flags: Flags of ``os.open`` in addition to those for reading and writing.
 
     Returns:
         The descriptor.
 
     Raises:
-        E: Another user may have made or written it, or made a link there.
+        E: Another user may have created or written the file, or created a link there.
         OSError: It cannot be opened.
     """
     place = followed(path, error)
@@ -98,7 +98,7 @@ def open_checked(path: Path, name: str, error: type[E], flags: int = 0) -> int:
         return os.open(place, flags | os.O_CREAT | os.O_EXCL, 0o600)
     descriptor = os.open(place, flags if _is_of_process(place) else flags | _NOFOLLOW)
     try:
-        # What was opened, as another file can be at the path by now.
+        # The opened file, because another one can be at the path by now.
         check(place, os.fstat(descriptor), name, error)
     except BaseException:
         os.close(descriptor)
@@ -109,17 +109,17 @@ def open_checked(path: Path, name: str, error: type[E], flags: int = 0) -> int:
 
 @contextmanager
 def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
-    """Writes a file anew: it is there when it is whole, and not before.
+    """Replaces a file atomically: the new content appears once all of it is written.
 
-    A new file is for its owner alone, and one of ours keeps its group and mode. What is not a
-    regular file, such as a device or a pipe, is written to as it is.
+    A new file is for its owner alone; a file of this user keeps its group and mode. Devices, pipes
+    and other files that are not regular are written to directly.
 
     Args:
         path: The path.
-        error: What to raise.
+        error: The type of error to raise.
 
     Raises:
-        E: Another user made the file, the pipe or a link there, or its folder does not exist.
+        E: Another user created the file, the pipe or a link there, or its directory is missing.
         OSError: It cannot be written.
     """
     place = followed(path, error)
@@ -127,18 +127,18 @@ def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
     found = None
     with suppress(FileNotFoundError):
         found = place.stat() if is_of_process else place.lstat()
-    # Devices are made by root alone, whatever user they belong to.
+    # Only root creates devices, although they may belong to any user.
     if found is not None and not is_of_process and not _is_device(found) and _is_foreign(found):
         raise error(
-            f"{place} belongs to {user(found.st_uid)}, not to {user(os.geteuid())}, who runs "
-            "this process; delete it, or choose another path"
+            f"{place} must belong to {user(os.geteuid())}, who runs this process, not to "
+            f"{user(found.st_uid)}; delete it, or choose another path"
         )
     if found is not None and (is_of_process or not stat.S_ISREG(found.st_mode)):
         with _text(os.open(place, os.O_WRONLY | os.O_APPEND), path) as file:
             yield file
         return
     if not place.parent.is_dir():
-        raise error(f"{place.parent} is not a folder; make it, or choose another path")
+        raise error(f"there is no directory {place.parent}; create it, or choose another path")
     is_kept = _has_users and found is not None and found.st_uid == os.geteuid()
     descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
     part = Path(name)
@@ -150,7 +150,7 @@ def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
                 mode = found.st_mode & 0o777
                 try:
                     os.fchown(descriptor, -1, found.st_gid)
-                except PermissionError:  # Its mode is not for another group.
+                except PermissionError:  # The mode was meant for that group.
                     mode &= ~0o070
                 os.fchmod(descriptor, mode)
         part.replace(place)
@@ -159,18 +159,18 @@ def replacing(path: Path, error: type[E]) -> Generator[TextIO]:
 
 
 def followed(path: Path, error: type[E]) -> Path:
-    """Returns where a link of ours or root's leads; any other path as it is.
+    """Follows links of this user and of root; returns any other path unchanged.
 
-    The kernel refuses another user's in folders such as /tmp alone, and only where it is asked to
-    follow it (fs.protected_symlinks).
+    The kernel protects against links of other users only in directories such as /tmp, and only
+    while it follows them itself (fs.protected_symlinks).
 
     Args:
         path: The path.
-        error: What to raise.
+        error: The type of error to raise.
 
     Raises:
-        E: The link is another user's.
-        OSError: It cannot be read, or leads in a circle.
+        E: The link belongs to another user.
+        OSError: The link cannot be read, or it leads in a circle.
     """
     for _ in range(_MOST_LINKS):
         try:
@@ -181,15 +181,15 @@ def followed(path: Path, error: type[E]) -> Path:
             return path
         if _is_foreign(found):
             raise error(
-                f"{path} is a symbolic link, which {user(found.st_uid)} has made; remove the link, "
-                "or choose another path"
+                f"{path} is a symbolic link that {user(found.st_uid)} created; remove the link, or "
+                "choose another path"
             )
         path = path.parent / path.readlink()
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def user(number: int) -> str:
-    """Returns what messages call a user."""
+    """Returns the name of a user for messages."""
     try:
         import pwd
 
@@ -199,7 +199,7 @@ def user(number: int) -> str:
 
 
 def _is_of_process(path: Path) -> bool:
-    """Whether a path names what a process has open, as /dev/stdout does in the end."""
+    """Whether a path is an open file of a process, as /dev/stdout is after its links."""
     return Path("/proc") in path.parent.resolve().parents
 
 
@@ -213,9 +213,9 @@ def _is_device(found: os.stat_result) -> bool:
 
 @contextmanager
 def _text(descriptor: int, path: Path) -> Generator[TextIO]:
-    """Opens a descriptor to write text; a failure to write names the path."""
+    """Opens a descriptor to write strings; a failure to write names the path."""
     try:
-        # UTF-8 cannot encode half a character, which a server can send.
+        # UTF-8 cannot encode a lone surrogate, which a server can send.
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace", newline="") as file:
             yield file
     except OSError as error:

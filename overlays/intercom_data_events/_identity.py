@@ -1,7 +1,7 @@
 """What makes two events the same, and two identities the same person.
 
-What withholds an event as a duplicate compares what Intercom is known to compare, and that exactly;
-the emulator does the same. What only orders events may guess: a wrong guess costs time, no event.
+Rules that withhold an event as a duplicate compare exactly what Intercom is known to compare, as
+the emulator does. Rules that only order events may guess: a wrong guess costs time, but no event.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Key: TypeAlias = tuple[str, str, str, float]
 
 _REPLACED = {".": "-", "$": "-"}
-# Documented: names are case-insensitive. Of which other letters than those of ASCII that is true is
-# not: "STRASSE" may be "straße", "Straße" or neither.
+# Documented: names are case-insensitive. Not documented: which letters beyond ASCII that includes;
+# "STRASSE" may equal "straße" or not.
 _FOLDED = str.maketrans({**dict(zip(ascii_uppercase, ascii_lowercase, strict=True)), **_REPLACED})
 _HYPHENATED = str.maketrans(_REPLACED)
 
@@ -38,7 +38,7 @@ def hyphenated(name: str) -> str:
 
 
 def person(event: Event) -> tuple[str, str]:
-    """Returns by what events of one person keep their order; guesses that e-mails ignore case.
+    """Returns the key by which events keep their order; it guesses that e-mails ignore case.
 
     Two kinds of identities count as two persons.
     """

@@ -1,6 +1,7 @@
-"""Decompresses gzip and deflate in pieces of bounded size, however much a few bytes stand for.
+"""Decompresses gzip and deflate in pieces of bounded size, so that a few bytes cannot fill memory.
 
-It needs the standard library alone: answers, imported files and descriptions are read with it.
+It imports only the standard library, because answers, imported files and the scripts' descriptions
+are all read with it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ PIECE = 64 * 1024
 ACCEPTED = "gzip, deflate"
 # zlib's numbers for the formats, both with the largest window.
 _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-# Bytes that are given to zlib at once. It copies what is left of them after each piece and each
-# member, which would take the square of their length.
+# Bytes that are given to zlib at once. It copies the rest of them after each piece and each member,
+# which takes quadratic time.
 _STEP = 4 * 1024
 
 
 class InflateError(ValueError):
-    """Compressed bytes are damaged, cut short, or in a coding that was not asked for."""
+    """Compressed bytes are damaged, truncated, or in a coding that was not requested."""
 
 
 def coding_of(values: Iterable[str]) -> str | None:
-    """Returns the coding of a body; None where it is not compressed.
+    """Returns the coding of a body; None if it is not compressed.
 
     Args:
         values: The values of all ``Content-Encoding`` headers.
@@ -39,9 +40,9 @@ def coding_of(values: Iterable[str]) -> str | None:
     if not codings:
         return None
     if len(codings) > 1 or codings[0].lower() not in _WBITS:
-        # As it was sent: in lower case, an access token in it would not be found to be removed.
+        # Not in lower case, in which an access token would not be found and removed.
         given = short_repr(", ".join(codings))
-        raise InflateError(f"its Content-Encoding must be gzip or deflate, once, not {given}")
+        raise InflateError(f"its Content-Encoding must be either gzip or deflate, not {given}")
     return codings[0].lower()
 
 
@@ -59,8 +60,8 @@ class Inflater:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Takes the next bytes and yields what they decompress to, in pieces of at most `PIECE`.
 
-        Iterate to the end before more is fed. Pieces may be empty. Little time passes between two,
-        so a caller that looks at the clock after each keeps a time limit.
+        Iterate to the end before you feed more. Pieces may be empty. Each takes little time, so a
+        caller that checks the clock after each can keep a time limit.
 
         Raises:
             InflateError: The bytes are damaged, or something else follows the last member.
@@ -69,30 +70,30 @@ class Inflater:
             yield from self._step(data[start : start + _STEP])
 
     def close(self) -> None:
-        """Checks that the compressed bytes came to their end.
+        """Checks that the compressed bytes are complete.
 
         Raises:
-            InflateError: They are cut short.
+            InflateError: They are truncated.
         """
         if self._stream is not None and not self._stream.eof:
-            raise InflateError(f"{self._coding} that is cut short")
+            raise InflateError(f"truncated {self._coding} data")
 
     def _step(self, data: bytes) -> Iterator[bytes]:
         while True:
             if self._stream is None or self._stream.eof:
-                # Zeros are padding, and what follows them is another member.
+                # Zeros are padding; another member may follow them.
                 data = data.lstrip(b"\0") if self._stream else data
                 if not data:
                     return
                 wbits = _WBITS[self._coding]
-                # Observed: servers send deflate without the header of zlib, whose first byte has
-                # the method, 8, in its lower half.
+                # Observed: servers send deflate without zlib's header. The lower half of its first
+                # byte is the method, 8.
                 is_raw = self._coding == "deflate" and data[0] & 0x0F != 8
                 self._stream = zlib.decompressobj(wbits=-wbits if is_raw else wbits)
             try:
                 piece = self._stream.decompress(data, PIECE)
             except zlib.error as error:
-                raise InflateError(f"{self._coding} that is damaged") from error
+                raise InflateError(f"damaged {self._coding} data") from error
             yield piece
             if self._stream.eof:
                 data = self._stream.unused_data

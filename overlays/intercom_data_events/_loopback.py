@@ -1,4 +1,4 @@
-"""Tells the addresses of this machine, which `http://` may lead to, from those of others."""
+"""Recognizes the addresses of this machine, the only ones that `http://` may lead to by default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_loopback(host: str) -> bool:
         host: A name or an address, without brackets and port.
     """
     if f".{host.removesuffix('.')}".endswith(".localhost"):
-        return True  # With all below it, it is reserved for this by RFC 6761.
+        return True  # RFC 6761 reserves the name and all names below it.
     try:
         # The system also accepts short forms, such as 127.1.
         ip = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))

@@ -1,4 +1,4 @@
-"""Checks of input that several modules share, and how messages show what is wrong or unknown."""
+"""Checks of input that several modules share, and the one form of the messages about it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import json
 import math
 import sys
 from operator import index
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     import httpx
 
 E = TypeVar("E", bound=Exception)
 
-#: What UTF-8 cannot encode, as messages call it.
-SURROGATE = "a lone surrogate, which UTF-8 cannot encode"
+#: The remedy for a string that UTF-8 cannot encode.
+SURROGATE = "remove the lone surrogate"
 #: Inferred: JSON parsers read integers of at most 64 bits.
 BEYOND = 2**63
 #: Floats below it have all digits of an integer.
 EXACT = 2**53
 #: Characters; more than a number has, or a time in ISO 8601.
 LONGEST_NUMBER = 40
-# Values of one answer, of which each takes up to 30 times its bytes in memory. Events have some 20.
+# Values of one answer. Each takes up to 30 times its bytes in memory; an event has about 20.
 _MOST_VALUES = 500_000
-# Bytes of an answer that has other characters than ASCII, of which one makes each character of a
-# string take up to 4 bytes. The text and the string are in memory at once.
+# Bytes of an answer that is not pure ASCII. One other character makes each character of a string
+# take up to 4 bytes, and the body and the string are in memory at the same time.
 _MOST_WIDE = 16 * 1024 * 1024
-# Digits. Python's own limit, which a program can change: the time grows with their square.
+# Digits: Python's default limit, which a program can change. Conversion takes quadratic time.
 _MOST_DIGITS = sys.int_info.default_max_str_digits
 
 
@@ -35,18 +35,31 @@ def short_repr(value: object) -> str:
     try:
         text = printable(repr(value), 80)
     except Exception:  # noqa: BLE001  # an integer of 5,000 digits, or a __repr__ that fails
-        text = f"a {type(value).__name__} that cannot be shown"
+        text = f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def plain_repr(value: object) -> str:
+    """Returns a value as :func:`short_repr` does, but as JSON where Python has other words."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or isinstance(value, bool | list | dict):
+        try:
+            text = printable(json.dumps(value, ensure_ascii=False, default=str), 80)
+        except (ValueError, TypeError, RecursionError):
+            return short_repr(value)
+        return text if len(text) <= 80 else f"{text[:79]}…"
+    return short_repr(value)
 
 
 def printable(text: str, longest: int | None = 500) -> str:
     """Returns text from outside so that it cannot forge log lines or control a terminal.
 
-    Line ends, control characters, marks that turn a line's direction, lone surrogates and whatever
-    else is not printable are escaped.
+    Line ends, control characters, marks that change the direction of a line, lone surrogates and
+    all other characters that are not printable are escaped.
 
     Args:
-        text: Any.
+        text: Any string.
         longest: Characters to which the text is cut; None for all of it.
     """
     if longest is not None:
@@ -57,23 +70,102 @@ def printable(text: str, longest: int | None = 500) -> str:
 
 
 def escape(error: BaseException) -> None:
-    """Makes printable what an exception of another library says, because tracebacks show it."""
+    """Makes the message of another library's exception printable, because tracebacks show it."""
     error.args = tuple(printable(one, None) if isinstance(one, str) else one for one in error.args)
 
 
 def short_email(address: str) -> str:
-    """Returns an e-mail address as a message shows it: personal, so only a part of it."""
+    """Returns the part of an e-mail address that messages show, because it is personal."""
     at = address.rfind("@")
     return f"{address[:1]}…{address[at:] if at >= 0 else ''}"
 
 
-def invalid(error: type[E], must: str, value: object, remedy: str = "") -> E:
-    """Returns an error that says what must be, what was given, and the remedy, if any."""
-    return error(f"{must}, not {short_repr(value)}{remedy and '; '}{remedy}")
+class Flaw(NamedTuple):
+    """What is wrong with a value, apart from its name, which the command line replaces.
+
+    Attributes:
+        path: The name of the argument, followed by keys if it is metadata; empty for no name.
+        said: What must be, what was given, and the remedy.
+        plain: The same for readers who do not write Python, such as users of the command line.
+    """
+
+    path: tuple[str, ...]
+    said: str
+    plain: str
+
+    def error(self, kind: type[E]) -> E:
+        """Returns an error that says it; :func:`flaw_of` returns the parts again."""
+        name, keys = "".join(self.path[:1]), self.path[1:]
+        error = kind(f"{name}{''.join(f'[{short_repr(key)}]' for key in keys)} {self.said}".strip())
+        vars(error)["_flaw"] = self
+        return error
+
+
+def flaw_of(error: BaseException) -> Flaw | None:
+    """Returns what an error of :meth:`Flaw.error` says; None for any other error."""
+    flaw: Flaw | None = vars(error).get("_flaw")
+    return flaw
+
+
+def flawed(error: type[E], name: str, said: str, plain: str | None = None) -> E:
+    """Returns an error about an argument; `plain` is as in :class:`Flaw`, by default the same."""
+    return Flaw((name,), said, said if plain is None else plain).error(error)
+
+
+def invalid(
+    error: type[E],
+    must: str,
+    value: object,
+    remedy: str = "",
+    *,
+    plain: str | None = None,
+    plain_remedy: str | None = None,
+) -> E:
+    """Returns an error that says what must be, what was given, and the remedy, if any.
+
+    Args:
+        error: The type of the error.
+        must: The name of the value, and what it must be.
+        value: What was given.
+        remedy: What to do; empty if that is clear.
+        plain: What it must be, for readers who do not write Python; None for the same.
+        plain_remedy: The remedy for these readers; None for the same.
+    """
+    said = f"{short_repr(value)}{_after(remedy)}"
+    shown = f"{plain_repr(value)}{_after(remedy if plain_remedy is None else plain_remedy)}"
+    return _must(error, must, said, plain, shown)
+
+
+def invalid_type(
+    error: type[E], must: str, value: object, remedy: str = "", *, plain: str | None = None
+) -> E:
+    """Returns the error for a value of a wrong type, of which it names only the type.
+
+    The arguments are those of :func:`invalid`.
+    """
+    said = f"a value of type {type(value).__name__}{_after(remedy)}"
+    return _must(error, must, said, plain, plain_repr(value))
+
+
+def _must(error: type[E], must: str, said: str, plain: str | None, shown: str) -> E:
+    name, found, rest = must.partition(" must ")
+    if not found:
+        return Flaw((), f"{must}, not {said}", f"{must}, not {shown}").error(error)
+    sentence = f"must {rest}"
+    return flawed(
+        error,
+        name,
+        f"{sentence}, not {said}",
+        f"{sentence if plain is None else plain}, not {shown}",
+    )
+
+
+def _after(remedy: str) -> str:
+    return f"; {remedy}" if remedy else ""
 
 
 def plain_text(value: str) -> str | None:
-    """Returns a string as an exact ``str``, or None where UTF-8 cannot encode it.
+    """Returns a string as an exact ``str``, or None if UTF-8 cannot encode it.
 
     Some encoders write members of a ``StrEnum``, and other subclasses of ``str``, as their Python
     names.
@@ -88,15 +180,15 @@ def plain_text(value: str) -> str | None:
 
 
 def checked_text(value: str, name: str, error: type[Exception]) -> str:
-    """Returns a string as an exact ``str``; raises the error where UTF-8 cannot encode it."""
+    """Returns a string as an exact ``str``; raises the error if UTF-8 cannot encode it."""
     text = plain_text(value)
     if text is None:
-        raise error(f"{name} must not contain {SURROGATE}: {short_repr(value)}")
+        raise invalid(error, f"{name} must be a string that UTF-8 can encode", value, SURROGATE)
     return text
 
 
 def whole_number(value: Any) -> int | None:
-    """Returns an integer of at most 64 bits, also one of another library, or None."""
+    """Returns an integer of at most 64 bits, which may be of another library's type, or None."""
     if isinstance(value, bool):
         return None
     try:
@@ -107,9 +199,9 @@ def whole_number(value: Any) -> int | None:
 
 
 def number(value: Any) -> int | float | None:
-    """Returns a number, also one of another library, as the equal int or float, or None.
+    """Returns a number, which may be of another library's type, as an equal int or float, or None.
 
-    A fraction equals a float that reads back as it: ``Decimal("29.99")`` does, a third does not.
+    A fraction must be what its float reads back as: ``Decimal("29.99")`` is, a third is not.
     """
     if isinstance(value, float):
         return float.__float__(value)
@@ -117,11 +209,11 @@ def number(value: Any) -> int | float | None:
     if found is not None or isinstance(value, int):
         return found
     kind, of_numpy = type(value), dtype_kind(value)
-    # Other scalars of numpy are numbers to Python, too, such as its bools and its times.
+    # numpy's bools and times can be converted to float, too.
     if of_numpy not in ("", "f") or not hasattr(kind, "__float__") or hasattr(kind, "__len__"):
         return None
     try:
-        # First, because the integer of a Decimal such as 1E+999999999 would fill the memory.
+        # Before int(), because the integer of a Decimal such as 1E+999999999 would fill the memory.
         near = float(value)
         if not of_numpy and abs(near) <= BEYOND and int(value) == value:
             return whole_number(int(value))
@@ -131,7 +223,7 @@ def number(value: Any) -> int | float | None:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value is what a cell without a value is: None, NaN, or pandas' NA and NaT."""
+    """Whether a value stands for a missing one: None, NaN, or pandas' NA and NaT."""
     if value is None or type(value) is str:
         return value is None
     try:
@@ -150,10 +242,10 @@ def dtype_kind(value: object) -> str:
 
 
 def read_number(value: object) -> int | float | None:
-    """Returns a finite number of an answer, also one in a string, or None.
+    """Returns a finite number from an answer, which may be in a string, or None.
 
-    What has no fraction is an integer, but for floats that may have lost digits. Integers have at
-    most 64 bits, and strings are short, so that nothing takes long.
+    A number without a fraction becomes an integer, unless it is a float that may have lost digits.
+    Integers have at most 64 bits and strings are short, so that reading is fast.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -169,7 +261,7 @@ def read_number(value: object) -> int | float | None:
 
 
 def decode_json(content: bytes, most: int = _MOST_VALUES) -> object:
-    """Decodes JSON from outside; an integer of more digits than are converted is a string of them.
+    """Decodes JSON from outside; an integer with too many digits to convert becomes a string.
 
     Args:
         content: The JSON.
@@ -179,8 +271,8 @@ def decode_json(content: bytes, most: int = _MOST_VALUES) -> object:
         ValueError: It is not JSON, or it is too large.
         RecursionError: Its values are nested too deeply.
     """
-    # It counts one too few, or too many where strings contain these. Short bodies are not counted,
-    # because that takes time, too.
+    # An estimate: one too low, and too high if strings contain these characters. Short bodies are
+    # not counted, because counting takes time.
     if len(content) > most and sum(map(content.count, (b",", b"[", b"{"))) > most:
         raise ValueError(f"it has more than {most:,} values")
     if len(content) > _MOST_WIDE and (not content.isascii() or b"\\u" in content):
@@ -202,7 +294,7 @@ def _integer(digits: str) -> int | str:
 
 
 def has_host(url: httpx.URL) -> bool:
-    """Whether an address has a host and port to connect to, as far as their form tells."""
+    """Whether the host and port of an address are well-formed."""
     try:
         is_escaped = "%" in url.host and ":" not in url.host  # IPv6 addresses can have a zone.
     except ValueError:

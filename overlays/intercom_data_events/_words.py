@@ -1,6 +1,6 @@
-"""Reads what a failure says, whatever the shape of its body: Intercom's, a gateway's, a page's.
+"""Reads the messages and codes in an answer to a failure: Intercom's, a gateway's or a web page's.
 
-What an answer says is untrusted: its words are bounded, on one line, and cannot control a terminal.
+An answer is untrusted: its words are bounded, on one line, and cannot control a terminal.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any, NamedTuple
 
 from intercom_data_events._validation import decode_json, printable
 
-# Characters of one text, the reasons of one answer, and how deep they may be nested in it.
+# Characters of one message, reasons of one answer, and how deeply they may be nested in it.
 _LONGEST = 500
 _MOST = 20
 _DEEPEST = 8
-# Values of a whole body; the words of one with more are not searched.
+# Values of a whole body; a body with more is not searched.
 _MOST_VALUES = 20_000
-# Bytes, and characters: the answer to a failure has at most as many, and the words of a page are at
-# its beginning.
+# Bytes: the most that an engine reads of the answer to a failure. Characters: the words of a page
+# are at its beginning.
 _LARGEST = 1024 * 1024
 _LARGEST_PAGE = 64 * 1024
 
-# The keys of bodies, in the order in which they count. Observed: Intercom's own, those of gateways
-# and frameworks, RFC 9457 (problem+json) and RFC 6749 (OAuth).
+# The keys of bodies, by precedence. Observed: those of Intercom, of gateways and of frameworks,
+# RFC 9457 (problem+json) and RFC 6749 (OAuth).
 _MESSAGES = (
     "message", "detail", "error_description", "error_message", "errormessage", "description", "msg",
     "reason",
@@ -34,7 +34,7 @@ _HEADS = ("title", "error")
 _LISTS = ("errors", "error")
 _FIELDS = ("field", "param", "parameter")
 _UNNAMED = {*_MESSAGES, *_HEADS, *_LISTS, "code"}
-# They say nothing about what failed.
+# Keys that say nothing about the failure.
 _MARKS = {"type", "request_id", "status", "instance", "id"}
 # "invalid_token" alone is a code, "Forbidden" is not.
 _CODE = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)+")
@@ -44,7 +44,7 @@ _TAG = re.compile(r"<[^<>]*>")
 _HEADING = re.compile(
     r"<(title|h[1-6])\b[^<>]*>([^<]*(?:<(?!/?(?:title|h[1-6])\b)[^<]*)*)", re.IGNORECASE
 )
-# One without an end reaches to the end of the text, so that no part is searched twice.
+# An element without an end extends to the end of the page, so that no part is searched twice.
 _HIDDEN = re.compile(
     r"<!--(?:>|.*?-->|.*)|<(script|style)\b(?:.*?</\1\b[^<>]*>?|.*)", re.IGNORECASE | re.DOTALL
 )
@@ -58,7 +58,7 @@ class Reason(NamedTuple):
     field: str | None = None
 
     def __str__(self) -> str:
-        """Says all of it."""
+        """Returns all of it for a message."""
         said = self.message or self.code or ""
         if self.code and self.code != said:
             said = f"{said} ({self.code})"
@@ -70,8 +70,8 @@ class Words(NamedTuple):
 
     Attributes:
         reasons: The reasons, in their order.
-        of_intercom: Whether they are Intercom's own list of errors, and not the words of a proxy or
-            of another server.
+        of_intercom: Whether they are Intercom's own list of errors, not the words of a proxy or
+            another server.
     """
 
     reasons: tuple[Reason, ...] = ()
@@ -99,7 +99,7 @@ class Words(NamedTuple):
 
 
 def read_words(content: bytes) -> Words:
-    """Returns what the body of an answer says; nothing where it has no words."""
+    """Returns what the body of an answer says; no reasons if it has no words."""
     if not content.strip() or len(content) > 2 * _LARGEST:
         return Words()
     try:
@@ -143,7 +143,7 @@ def _reasons(value: object, at: str | None = None, depth: int = 0) -> Iterator[R
 
 
 def _is_of_fields(value: Any) -> bool:
-    """Whether a part of a body has reasons by field, and is not a reason itself."""
+    """Whether a part of a body has reasons by field, instead of being a reason itself."""
     if not isinstance(value, dict):
         return False
     keys = {key.lower() for key in value}
@@ -154,7 +154,7 @@ def _is_of_fields(value: Any) -> bool:
 def _fields(
     value: Any, at: str | None, depth: int, *, but: Collection[str] = ()
 ) -> Iterator[Reason]:
-    """Yields the reasons in an object whose keys are fields, but for some keys."""
+    """Yields the reasons in an object whose keys are fields, except some keys."""
     for key, one in value.items():
         if not (but and key in _MARKS):
             yield from _reasons(one, at if key.lower() in but else _clean(key), depth + 1)
@@ -164,7 +164,7 @@ def _own(value: Mapping[str, object], at: str | None, depth: int) -> Reason:
     """Returns the reason that an object itself is."""
     message, code = _first(value, _MESSAGES), value.get("code")
     if depth and not code:
-        # Some call the code of a reason its type; that of a whole body is another thing.
+        # Some servers call the code of a reason its type; the type of a whole body differs.
         code = value.get("type")
     code = code if isinstance(code, str) and _WORD.fullmatch(code) else None
     for key in _HEADS:
@@ -177,7 +177,7 @@ def _own(value: Mapping[str, object], at: str | None, depth: int) -> Reason:
 
 
 def _first(value: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
-    """Returns the first text that one of the keys has; the texts of a list are joined."""
+    """Returns the first string at one of the keys; the strings of a list are joined."""
     for key in keys:
         if (found := value.get(key)) is None:
             continue
@@ -195,13 +195,13 @@ def _scalar(value: object) -> str | None:
 
 
 def _clean(text: str) -> str | None:
-    """Returns a text on one line, bounded and printable; None for one without words."""
-    # More than is kept, because runs of blanks become one.
+    """Returns a string on one line, bounded and printable; None if it has no words."""
+    # More than is kept, because runs of whitespace become one space.
     return printable(" ".join(text[: 20 * _LONGEST].split()), _LONGEST) or None
 
 
 def _decoded(content: bytes) -> str:
-    """Returns a body that is not JSON as a string, also of old servers, which name no encoding."""
+    """Decodes a body that is not JSON; old servers name no encoding."""
     encoding = json.detect_encoding(content)
     try:
         return content.decode(encoding)
@@ -210,7 +210,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _page(content: bytes) -> str:
-    """Returns what a body that is not JSON says: a page's title or first heading, or its text."""
+    """Returns the words of a body that is not JSON: a title, else a heading, else its text."""
     text = _decoded(content)[:_LARGEST_PAGE]
     if not text.lstrip("\ufeff \t\r\n").startswith("<"):
         return "" if b"\0" in content else text  # With a zero, it is binary.

@@ -1,7 +1,7 @@
-"""A Celery task that sends an event: for applications that run Celery already.
+"""A Celery task that sends an event, for applications that run Celery already.
 
-The queue is the application's own. An event is checked where it is queued. Celery retries it after
-transient failures until it is sent.
+The queue is that of the application. An event is checked where it is queued. Celery retries it
+after transient failures until it is sent.
 
     >>> from celery import Celery
     >>> from intercom_data_events import Event
@@ -12,72 +12,74 @@ transient failures until it is sent.
     >>> app.conf.intercom_data_events = {
     ...     "access_token": "token", "transport": emulator.transport()
     ... }
-    >>> app.conf.task_always_eager = True  # Here only: no broker and no worker.
+    >>> app.conf.task_always_eager = True  # For this example only: no broker and no worker.
     >>> send_event.delay(Event("placed-order", user_id="314159")).state
     'SUCCESS'
     >>> emulator.counts.stored
     1
 
-**Settings.** Each worker process makes one client when it first needs one. The client's settings
-come from the environment and from Celery's own configuration: ``intercom_data_events`` holds the
-arguments of `DataEventsClient` (``CELERY_INTERCOM_DATA_EVENTS`` in Django's settings). The task's
-own settings are changed as usual::
+**Settings.** Each worker process makes one client, when it first needs one. The client's settings
+come from the environment and from Celery's configuration: ``intercom_data_events`` holds the
+arguments of `DataEventsClient` (``CELERY_INTERCOM_DATA_EVENTS`` in Django's settings). Change the
+settings of the task as usual in Celery::
 
     app.conf.task_annotations = {"intercom_data_events.send_event": {"max_retries": 20}}
 
 ============================  =======  =============================================================
-setting                       default  meaning
+Setting                       Default  Meaning
 ============================  =======  =============================================================
-``max_retries``               None     retries before the task fails; None is unlimited
-``retry_backoff``             2        the longest first wait, in seconds; each is twice the last
+``max_retries``               None     retries before the task fails; None means no limit
+``retry_backoff``             2        longest first wait in seconds; each is twice the last
 ``default_retry_delay``       60       the same after a systemic failure, such as a revoked token
-``retry_backoff_max``         600      seconds at which doubling ends
+``retry_backoff_max``         600      longest wait in seconds
 ``unknown_contact_patience``  120      seconds for which events of an unknown contact are retried
 ============================  =======  =============================================================
 
-The second half of each wait is random. A wait is longer where Intercom asks for that, but never
-longer than half the broker's ``visibility_timeout``: after that, the broker delivers a message a
-second time.
+The second half of each wait is random (jitter). A wait is longer if Intercom asks for that, but
+never longer than half the broker's ``visibility_timeout``, after which the broker delivers a
+message again.
 
 **Errors.** An event that breaks a documented rule raises an `InvalidInputError` where it is queued.
-When Intercom rejects an event, the task fails at once with the `IntercomError`: Celery logs it and
-calls ``task_failure`` and ``link_error``. The task is retried after all other errors of this
-package, after soft time limits, and when no client can be made. Two cases lie between:
+If Intercom rejects an event, the task fails at once with the `IntercomError`: Celery logs it and
+calls ``task_failure`` and ``link_error``. After all other errors of this package, after soft time
+limits, and if no client can be made, the task is retried. Two cases lie between:
 
-- Intercom may not know a contact that was created a moment ago. When the answer is 404 with the
-  code ``not_found``, the task is retried for ``unknown_contact_patience`` seconds from the first
-  such answer on; then it fails with the `NotFoundError`. 0 makes it fail at once.
-- A systemic answer, such as 402 or 404 in HTML, says nothing about the event, so the task is
-  retried, and a line at ERROR names the failure by type, status and Intercom's codes. But when a
-  worker process has sent three other events since the first such answer that this event got in the
-  same worker, and the event is then rejected once more, the task fails with that error. With a
-  small ``--max-tasks-per-child`` no process lives long enough for that: limit ``max_retries``.
+- Intercom may not know a contact that was created a moment ago (observed). If the answer is 404
+  with the code ``not_found``, the task is retried for ``unknown_contact_patience`` seconds from the
+  first such answer; then it fails with the `NotFoundError`. With 0 it fails at once.
+- A systemic answer, such as 402 or 404 in HTML, is not about the event, so the task is retried, and
+  a log line at ERROR names the failure by type, status and Intercom's codes. The task fails if the
+  answer seems to be about the event nevertheless: if the worker process has sent three other events
+  since this event's first systemic answer in the same worker, and the event is rejected once more.
+  With a small ``--max-tasks-per-child``, no process lives long enough for that: limit
+  ``max_retries``.
 
-When the task is called directly or eagerly, it raises every error, because there is no queue to put
+If the task is called directly or eagerly, it raises every error, because there is no queue to put
 the event back into. A result backend that writes JSON keeps only the name and the message of an
 error.
 
-**When a worker is killed.** A message is acknowledged after its event was sent. When a process of a
-worker is killed or exceeds the hard time limit, its message goes back to the queue at once. When a
+**If a worker is killed.** A message is acknowledged after its event was sent. If a process of a
+worker is killed or exceeds the hard time limit, its message goes back to the queue at once. If a
 whole worker is killed, RabbitMQ delivers its messages again at once, and Redis after its
 ``visibility_timeout`` (an hour by default). An event may then be sent twice; Intercom counts both
 as one event. With Redis, a worker that is killed with SIGKILL can lose the one message that it is
-taking out of the queue at that moment: Celery's transport does that in two steps (kombu 5.7). If
-the app has time limits, give the client a ``deadline`` below them (it is 120 seconds by default).
+taking out of the queue at that moment, because Celery's transport does that in two steps (kombu
+5.7). If the app has time limits, give the client a ``deadline`` below them (the default is 120
+seconds).
 
-**The rate limit.** All processes keep to the rate limit by what Intercom's answers say, so neither
-the task's ``rate_limit`` nor a lock is needed. A task waits for room in its slot of the worker's
-pool, usually for the rest of a window of 10 seconds. If many events are sent at once, give them a
-queue and a worker of their own, so that other tasks need not wait. ``worker_eta_task_limit``
-(Celery 5.6) bounds how many retries a worker holds in memory while Intercom is down.
+**The rate limit.** All processes keep to the rate limit, which Intercom's answers tell them, so
+neither the task's ``rate_limit`` nor a lock is needed. A task waits for room in its slot of the
+worker's pool, usually for the rest of a window of 10 seconds. If many events are sent at once, give
+them a separate queue and worker, so that other tasks do not wait. ``worker_eta_task_limit`` (Celery
+5.6) bounds the number of retries that a worker holds in memory while Intercom is down.
 
-**Personal data.** What monitors show of a message, such as ``celery events``, Flower and
-``celery inspect`` (``active``, ``scheduled``, ``reserved``), has ``<event>`` in place of the event,
-also of retries. Celery's lines about retries and failures have the message of the error, in which
-e-mail addresses are cut, other identities are not, and the words of the answer are quoted. Three
-things show a message itself, up to 1,024 characters of it: a worker's log at DEBUG, the log of a
-worker that gets the task without having imported it (import this module in each worker of the
-queue), and whatever reads the broker.
+**Personal data.** Monitors such as ``celery events``, Flower and ``celery inspect`` (``active``,
+``scheduled``, ``reserved``) show ``<event>`` instead of the event, also for retries. Celery's log
+lines about retries and failures contain the message of the error: e-mail addresses are shortened in
+it, other identities are not, and the message of the answer is quoted. Three things show up to 1,024
+characters of a message itself: the log of a worker at DEBUG; the log of a worker that gets the task
+without having imported it (import this module in each worker of the queue); and every program that
+reads the broker.
 
 Tested with the pools prefork, threads and solo. ``map``, ``starmap`` and ``chunks`` make one task
 of many events, which cannot be retried for one of them: use a loop or a ``group``.
@@ -154,15 +156,35 @@ class _Request(Request):
 
 
 class EventTask(_Task):
-    """A task whose argument is an event: queued as the API's JSON, sent by one client per process.
+    """The class of :func:`send_event`, a task whose argument is an event.
+
+    The event is queued as the API's JSON. One client per process sends it.
 
     Attributes:
         retry_backoff: The longest first wait after a transient failure, in seconds. Each wait is
             twice the one before.
-        default_retry_delay: The same after a systemic failure.
+        default_retry_delay: The longest first wait after a systemic failure, in seconds.
         retry_backoff_max: The longest wait, in seconds.
         unknown_contact_patience: Seconds for which an event of an unknown contact is retried, from
-            the first such answer on. 0 rejects it at once.
+            the first such answer. 0 rejects it at once.
+
+    Example:
+        >>> from celery import Celery
+        >>> from intercom_data_events import Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> emulator = Emulator()
+        >>> app = Celery("shop", broker="memory://")
+        >>> app.conf.intercom_data_events = {
+        ...     "access_token": "token", "transport": emulator.transport()
+        ... }
+        >>> app.conf.task_always_eager = True  # For this example only: no broker and no worker.
+        >>> event = Event("placed-order", user_id="314159")
+        >>> send_event.apply_async([event], countdown=60).state
+        'SUCCESS'
+        >>> send_event.signature([event], countdown=60).delay().state
+        'SUCCESS'
+        >>> emulator.counts.stored, emulator.counts.duplicates
+        (1, 1)
     """
 
     Request = f"{__name__}:_Request"
@@ -187,7 +209,13 @@ class EventTask(_Task):
         *positional: Any,
         **options: Any,
     ) -> AsyncResult[None]:
-        """Queues an event, the one argument of the task; options are Celery's.
+        """Queues an event.
+
+        Args:
+            args: The event, as the only item of a list or tuple.
+            kwargs: ``{"event": event}``, instead of `args`.
+            positional: Further arguments of Celery's method.
+            options: The options of Celery's method, such as ``countdown`` in seconds.
 
         Raises:
             InvalidInputError: The event breaks a documented rule; it is not queued.
@@ -201,6 +229,11 @@ class EventTask(_Task):
     def signature(self, args: Any = None, *positional: Any, **options: Any) -> Signature[None]:
         """Makes a signature with an event, or without one to follow another task in a chain.
 
+        Args:
+            args: The event, as the only item of a list or tuple; or nothing.
+            positional: Further arguments of Celery's method.
+            options: The options of Celery's method.
+
         Raises:
             InvalidInputError: The event breaks a documented rule.
         """
@@ -209,7 +242,7 @@ class EventTask(_Task):
 
     @property
     def client(self) -> DataEventsClient:
-        """The client of this process, made from the app's configuration and the environment.
+        """The client of this process, made from Celery's configuration and the environment.
 
         Raises:
             ConfigurationError: The client cannot be made with these settings.
@@ -221,16 +254,19 @@ class EventTask(_Task):
             # Not in a variable, because the access token may be among them.
             client = DataEventsClient(**(self.app.conf.get("intercom_data_events") or {}))
         except TypeError as error:
-            raise ConfigurationError(f"intercom_data_events for Celery: {error}") from error
+            raise ConfigurationError(
+                f"the Celery setting intercom_data_events must hold arguments of DataEventsClient: "
+                f"{error}"
+            ) from error
         # When two threads each make a client, both use the first; the second has not connected.
         return cast("DataEventsClient", self.__dict__.setdefault("_client", client))
 
     @property
     def is_queued(self) -> bool:
-        """Whether the current message came out of a queue, and can go back into it."""
+        """Whether the current message came from a queue, and can go back to it."""
         return not (self.request.called_directly or self.request.is_eager)
 
-    def again(self, error: Exception, error_class: ErrorClass) -> Retry:
+    def _again(self, error: Exception, error_class: ErrorClass) -> Retry:
         """Puts the event back into the queue, for a later attempt.
 
         Args:
@@ -239,7 +275,8 @@ class EventTask(_Task):
 
         Raises:
             Exception: The error itself, if there is no queue or no retry is left.
-            Reject: The event could not be queued again, so its message goes back to the queue.
+            celery.exceptions.Reject: The event could not be queued again, so its message goes back
+                to the queue.
         """
         if not self.is_queued:
             raise error
@@ -336,11 +373,27 @@ class EventTask(_Task):
 
 @shared_task(bind=True, base=EventTask, name="intercom_data_events.send_event")
 def send_event(self: EventTask, event: _Queued) -> None:
-    """Sends an event: an `Event`, or a mapping of its fields as the API names them.
+    """A task that sends an event. Its method ``delay`` queues one.
+
+    The event is an :class:`~intercom_data_events.Event`, or a mapping of its fields as the API
+    names them.
 
     Raises:
-        IntercomError: The event is rejected. Without a queue: any failure.
-        Retry: The event is queued again, for a later attempt.
+        IntercomError: The event is rejected. Without a queue, any failure raises it.
+        celery.exceptions.Retry: The event is queued again, for a later attempt.
+
+    Example:
+        >>> from celery import Celery
+        >>> from intercom_data_events import Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> emulator = Emulator()
+        >>> app = Celery("shop", broker="memory://")
+        >>> app.conf.intercom_data_events = {
+        ...     "access_token": "token", "transport": emulator.transport()
+        ... }
+        >>> app.conf.task_always_eager = True  # For this example only: no broker and no worker.
+        >>> send_event.delay(Event("placed-order", user_id="314159")).state
+        'SUCCESS'
     """
     # Before the attempt: what is accepted during it may have been sent later, after an outage.
     others_passed = self._have_others_passed()
@@ -348,17 +401,17 @@ def send_event(self: EventTask, event: _Queued) -> None:
         received = _event(event)
         if self.is_queued and not isinstance(event, Event) and "created_at" not in event:
             raise InvalidInputError(
-                "created_at is missing in a queued event, so each attempt would send another "
-                "event; add it where the event is queued"
+                "created_at is missing from the queued event, so each attempt would send another "
+                "event; add it before you queue the event"
             )
         self.client.send(received)
     except SoftTimeLimitExceeded as error:
-        raise self.again(error, ErrorClass.TRANSIENT) from None
+        raise self._again(error, ErrorClass.TRANSIENT) from None
     except IntercomError as error:
         error_class = self._classify(error, others_passed=others_passed)
         if error_class is ErrorClass.PERMANENT:
             raise
-        raise self.again(error, error_class) from None
+        raise self._again(error, error_class) from None
     self._accepted.append(SYSTEM.monotonic())
 
 
@@ -381,8 +434,8 @@ def _fields(event: _Queued) -> dict[str, object]:
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and metadata.keys() == _KOMBU_TYPE:
         raise MetadataError(
-            "metadata must not consist of the keys __type__ and __value__ alone, because Celery's "
-            "JSON cannot read it back; rename one of them",
+            "metadata must not have only the keys __type__ and __value__, because Celery's JSON "
+            "cannot decode it; rename one of them",
             key="__type__",
         )
     return fields

@@ -1,8 +1,8 @@
-"""The clients: their settings, and a table of verbs.
+"""The blocking and the async client: their settings and their verbs.
 
-The verbs are made from :mod:`intercom_data_events._sending.operations`, where each has its
-signature, docstring and checks. A verb imports what it alone needs when it is used: a program that
-only submits events does not load the classes of listings.
+The verbs are made from the functions of ``intercom_data_events._sending.operations``, where each
+has its signature, docstring and checks. A verb imports what only it needs when it is used: a
+program that only submits events does not load the classes of listings.
 """
 
 from __future__ import annotations
@@ -34,60 +34,65 @@ if TYPE_CHECKING:
     HTTPTransport: TypeAlias = httpx.BaseTransport | httpx2.BaseTransport
     AsyncHTTPTransport: TypeAlias = httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport
 
+__all__ = ["AsyncDataEventsClient", "DataEventsClient"]
+
 T = TypeVar("T")
 
 
 class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", AccessToken]):
-    """Submits, lists and summarises data events, blocking; threads can share it.
+    """Submits, lists and summarises data events, blocking; thread-safe.
 
-    The client connects when it first sends, and keeps its connections until ``close()`` or the end
+    The client connects when it first sends. It keeps its connections until ``close()`` or the end
     of a ``with`` block.
 
     Args:
         access_token: The access token of the workspace, or a function that returns the current
             one. The default is ``INTERCOM_ACCESS_TOKEN`` from the environment.
         version: The API version of every request. The default is ``INTERCOM_VERSION`` from the
-            environment, else the version that this package was generated from.
+            environment, otherwise the version that this package was generated from.
         region: Where Intercom keeps the workspace's data: "us", "eu" or "au". The default is
-            ``INTERCOM_REGION`` from the environment, else "us". To pass a region while
+            ``INTERCOM_REGION`` from the environment, otherwise "us". Passing a region while
             ``INTERCOM_BASE_URL`` is set is an error.
-        base_url: The API's address, instead of a region. The default is ``INTERCOM_BASE_URL`` from
-            the environment, which takes precedence over ``INTERCOM_REGION``.
-        timeout: Seconds that one attempt may take, whatever the server sends. With an `http_client`
-            or `transport` of yours, a blocking client limits each read instead, and checks the time
-            between the parts of a body. An ``httpx.Timeout`` or ``httpx2.Timeout`` limits the
-            phases of an attempt. The default is 30, or that of your own `http_client`.
-        deadline: Seconds that a request may take in all, retries and waits included. The client
-            does not begin a wait that it knows to end later; how long the rate limit delays a
-            request is known only for the first in the queue. On its own connections, a client has
-            at most 100 requests in flight; the wait for one of these places counts, too.
-            ``math.inf`` means no deadline.
-        max_retries: How often the client repeats a failed request: after no connection, no whole
-            answer in time, 408, 425, 429, 444, 460, 499 and all 5xx statuses, and for queries after
-            an answer that cannot be read. Repeating an event is safe; the client repeats
-            ``create_summary`` only if it was certainly not processed. 0 turns retries off.
+        base_url: The address of the API; do not pass a region as well. The default is
+            ``INTERCOM_BASE_URL`` from the environment, which takes precedence over
+            ``INTERCOM_REGION``.
+        timeout: Seconds that one attempt may take in all. With your own `http_client` or
+            `transport`, a blocking client limits each read instead, and checks the total between
+            the parts of a body. An ``httpx.Timeout`` or ``httpx2.Timeout`` limits each phase of an
+            attempt. The default is 30 seconds, or the timeout of your own `http_client`.
+        deadline: Seconds that a request may take in all, retries and waits included;
+            ``math.inf`` for no deadline. The client does not begin a wait that it knows to end
+            after the deadline; how long the rate limit delays a request is known only for the first
+            one in the queue. On its own connections, a client has at most 100 requests in flight;
+            waiting for one of these places counts, too.
+        max_retries: How often the client repeats a failed request; 0 turns retries off. It
+            retries if there is no connection or no complete answer in time, after the statuses
+            408, 425, 429, 444, 460, 499 and 5xx, and after an answer to a query that cannot be
+            read. Repeating an event is safe. ``create_summary`` is repeated only if it was
+            certainly not processed.
         pace: Whether requests wait while the app's rate limit leaves no room for them, instead of
             running into 429. Every answer says how much is left.
         quota_share: The largest part of the app's quota that this client uses, greater than 0 and
-            at most 1; 0.5 leaves half to others. Each process uses a share of its own.
-        headers: Additional headers of every request. ``Expect`` and headers that the client sets
-            itself are refused.
-        enabled: Whether to send anything. If not, the client still checks and logs everything, and
-            listings are empty. The default is True, unless ``INTERCOM_DISABLED`` is 1.
+            at most 1; 0.5 leaves half to others. The share applies to each process separately.
+        headers: Additional headers of every request. ``Expect`` and the headers that the client
+            sets itself are errors.
+        enabled: Whether to send anything. If False, the client still checks and logs everything,
+            and listings are empty. The default is True, unless ``INTERCOM_DISABLED`` is 1.
         transport: A transport of httpx or httpx2 to send through, such as
-            ``Emulator().transport()``. One with sockets cannot be used on both sides of a fork.
+            ``Emulator().transport()``. A transport with sockets must not be used both before and
+            after a fork.
         http_client: Your own ``httpx.Client`` or ``httpx2.Client``, with your proxies, certificates
-            and hooks. It is never closed here, and cannot be used on both sides of a fork. Both
-            libraries take bytes that a server sends after an answer for the answer to the next
-            request; the client's own connections are guarded against that, yours and those of your
-            `transport` are not.
+            and hooks. This client never closes it, and it must not be used both before and after a
+            fork. httpx and httpx2 take bytes that a server sends after an answer for the answer to
+            the next request. The client guards its own connections against that, but not those of
+            your `http_client` or `transport`.
         clock: The source of time and of waits, for tests.
-        allow_http: Whether an ``http://`` address may lead to another machine, which does not
-            encrypt the access token. Without it, only localhost, 127.0.0.0/8 and ::1 are accepted.
-            The default is False, unless ``INTERCOM_ALLOW_HTTP`` is 1.
+        allow_http: Whether to accept an ``http://`` address of another machine, to which the access
+            token goes unencrypted. By default only localhost, 127.0.0.0/8 and ::1 are accepted,
+            unless ``INTERCOM_ALLOW_HTTP`` is 1.
 
     Raises:
-        ConfigurationError: A setting cannot be used; the message says which, and the remedy.
+        ConfigurationError: A setting cannot be used; the message says which one, and the remedy.
 
     Example:
         >>> from intercom_data_events.emulator import Emulator
@@ -110,34 +115,37 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
     ) -> Outcomes:
         """Submits any number of events, and yields the outcome of each as soon as it is known.
 
-        The thread that iterates reads the input as needed; while the input blocks, outcomes wait.
-        Events of one person are sent in their order, all others in any order. A rejected or failed
-        event does not stop the rest. A failure that every event may get, such as that of a revoked
-        token, waits for the answers of up to three other events, and ends everything if they get
-        one, too. Sending keeps to the rate limit and to the client's
-        `quota_share`; while that leaves no room, events wait as long as it takes, and their
-        deadline begins afterwards.
+        The thread that iterates reads the input as needed; while the input blocks, no outcome is
+        returned.
+        The events of one contact are sent in their order, all others in any order. A rejected or
+        failed event does not stop the rest. If the failure is not about the event, such as that of
+        a revoked token, the answers to up to three other events decide: if they fail the same way,
+        sending stops with the error. Sending keeps to the rate limit and to the client's
+        `quota_share`. Events wait for room as long as necessary; their deadline begins afterwards.
 
         Args:
-            events: ``Event``s, or mappings of their fields as the API names them, such as
-                ``{"event_name": …, "user_id": …, "created_at": …}``. Rows that have ``keys()``, as
-                those of a database cursor, are mappings, too. A missing identifier or missing
-                metadata (None, NaN, ``pandas.NA``) is left out; a missing time other than None, and
-                a missing value within metadata, are errors of the event.
-            concurrency: The most requests in flight; fewer are used where more are not faster.
-            max_rate: The most events per second; None for as many as the rate limit allows.
+            events: An iterable of :class:`Event`, or of mappings of their fields as the API names
+                them, such as ``{"event_name": …, "user_id": …, "created_at": …}``. Rows with a
+                ``keys()`` method, such as those of a database cursor, count as mappings.
+                Identifiers and metadata whose value is missing (None, NaN, ``pandas.NA``) are left
+                out. A time that is NaN or NaT rejects the event, and so does a missing value within
+                the metadata; a time of None stands for now.
+            concurrency: The largest number of requests in flight. Fewer are used if more would not
+                be faster.
+            max_rate: The largest number of events per second; None for the rate limit only.
 
         Returns:
-            An iterator over one :class:`Outcome` for each event. Nothing is sent before its first
-            step; if nothing takes that, a RuntimeWarning says so. Its ``run()`` sends all events
-            and returns the counts.
+            An iterator that yields one :class:`Outcome` for each event. Nothing is sent before the
+            first step; a RuntimeWarning tells if there never was one. Its ``run()`` sends all
+            events and returns the counts.
 
         Raises:
-            InvalidInputError: `events` is not an iterable, or a bound is out of range.
-            APIStatusError: While iterating: several events in a row got a failure that every event
-                gets, such as that of a revoked token, a lapsed plan or a wrong address.
-            ConfigurationError: While iterating: a setting fails, such as a function that returns
+            InvalidInputError: `events` is not an iterable, or another argument is out of range.
+            APIStatusError: While iterating: several events in a row got a failure that is not about
+                the event, such as that of a revoked token, a lapsed plan or a wrong address.
+            ConfigurationError: While iterating: a setting fails, such as the function that returns
                 the access token.
+            RuntimeError: The client is closed.
 
         Example:
             >>> from intercom_data_events.emulator import Emulator
@@ -151,8 +159,8 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
             ...         print(outcome.position, outcome.status, outcome.error)
             1 refused event 'invited-friend' has no contact: pass user_id, email or id
 
-            The rows of a database cursor, and of a frame as ``frame.to_dict("records")`` of pandas,
-            ``frame.iter_rows(named=True)`` of polars and ``table.to_pylist()`` of Arrow give them:
+            Rows of a database cursor work, too, and so do ``frame.to_dict("records")`` of pandas,
+            ``frame.iter_rows(named=True)`` of polars and ``table.to_pylist()`` of Arrow:
 
             >>> import sqlite3
             >>> database = sqlite3.connect(":memory:")
@@ -174,15 +182,20 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
     def contact(
         self, *, user_id: str | None = None, email: str | None = None, id: str | None = None
     ) -> Contact:
-        """Binds the verbs to one contact.
+        """Binds the verbs to one contact. Nothing is sent.
 
         Args:
-            user_id: Your own identifier of the contact.
+            user_id: Your own identifier for the contact. Pass exactly one of the three.
             email: The contact's e-mail address.
-            id: Intercom's identifier of the contact, the only one that a lead has.
+            id: Intercom's identifier for the contact, the only one that works for leads.
 
         Raises:
-            IdentityError: Not exactly one of them was given.
+            IdentityError: None or several of them were passed.
+
+        Example:
+            >>> from intercom_data_events.emulator import Emulator
+            >>> client = DataEventsClient("token", transport=Emulator().transport())
+            >>> client.contact(user_id="314159").create("placed-order")
         """
         from intercom_data_events.contact import Contact, Identity
 
@@ -191,15 +204,16 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
 
     @property
     def with_raw_response(self) -> RawDataEventsClient:
-        """The same verbs, each returning the whole :class:`APIResponse`."""
+        """The same verbs, which return the whole :class:`APIResponse`."""
         from intercom_data_events.raw import RawDataEventsClient
 
         return RawDataEventsClient(self)
 
     def close(self) -> None:
-        """Closes the connections, unless they belong to your ``http_client`` or this is a view.
+        """Closes the connections, except those of your own `http_client`.
 
-        Afterwards every verb raises a RuntimeError, as in httpx.
+        Closing a view of ``with_options`` does nothing. After the client is closed, every verb
+        raises a RuntimeError.
         """
         if not self._is_view:
             self._session.close()
@@ -226,16 +240,17 @@ class AsyncDataEventsClient(
 ):
     """Submits, lists and summarises data events, async, under asyncio and trio.
 
-    The twin of :class:`DataEventsClient`: the same arguments, verbs and errors. Every verb but
-    ``list`` is awaited, ``list`` is iterated with ``async for``, and ``aclose()`` or an
-    ``async with`` block closes the connections. The function in `access_token` may also be async.
-    One client works in event loops one after another, each with connections of its own; it cannot
-    have requests in flight in two of them at once. Your own `http_client` stays bound to the event
-    loop in which it connected.
+    It has the arguments, verbs and errors of :class:`DataEventsClient`. Await every verb except
+    ``list`` and ``create_many``, which are iterated with ``async for``. ``aclose()`` or an
+    ``async with`` block closes the connections. A function passed as `access_token` may be async.
+
+    A client can be used in several event loops one after another, on separate connections, but it
+    cannot have requests in flight in two of them at once. Your own `http_client` stays bound to the
+    event loop in which it connected.
 
     Raises:
-        ConfigurationError: A setting cannot be used; or, from a verb, requests of this client are
-            in flight in another event loop.
+        ConfigurationError: A setting cannot be used. A verb raises it if requests of this client
+            are in flight in another event loop.
 
     Example:
         >>> import asyncio
@@ -244,9 +259,11 @@ class AsyncDataEventsClient(
         ...     transport = Emulator().transport()
         ...     async with AsyncDataEventsClient("token", transport=transport) as client:
         ...         await client.create("placed-order", user_id="314159")
+        ...         await client.contact(user_id="314159").create("paid-order")
+        ...         await client.with_options(timeout=5).create("got-order", user_id="314159")
         ...         return [event.event_name async for event in client.list(user_id="314159")]
-        >>> asyncio.run(main())
-        ['placed-order']
+        >>> sorted(asyncio.run(main()))
+        ['got-order', 'paid-order', 'placed-order']
     """
 
     _is_async = True
@@ -266,35 +283,48 @@ class AsyncDataEventsClient(
     ) -> AsyncOutcomes:
         """Submits any number of events, and yields the outcome of each as soon as it is known.
 
-        It is not awaited, but iterated with ``async for``. A loop that may end early needs
+        Do not await it; iterate it with ``async for``. If the loop may end early, write
         ``async with client.create_many(…) as outcomes`` around it. The input is read as needed.
-        Events of one person are sent in their order, all others in any order. A rejected or failed
-        event does not stop the rest. A failure that every event may get, such as that of a revoked
-        token, waits for the answers of up to three other events, and ends everything if they get
-        one, too. Sending keeps to the rate limit and to the client's
-        `quota_share`; while that leaves no room, events wait as long as it takes, and their
-        deadline begins afterwards.
+        The events of one contact are sent in their order, all others in any order. A rejected or
+        failed event does not stop the rest. If the failure is not about the event, such as that of
+        a revoked token, the answers to up to three other events decide: if they fail the same way,
+        sending stops with the error. Sending keeps to the rate limit and to the client's
+        `quota_share`. Events wait for room as long as necessary; their deadline begins afterwards.
 
         With the ``[fast]`` extra and under asyncio, it sends through aiohttp, unless the client has
         an `http_client` or `transport`, or the environment names a SOCKS proxy.
 
         Args:
-            events: ``Event``s, or mappings of their fields as the API names them, such as
-                ``{"event_name": …, "user_id": …, "created_at": …}``; also an async iterable.
-            concurrency: The most requests in flight; fewer are used where more are not faster.
-            max_rate: The most events per second; None for as many as the rate limit allows.
+            events: An iterable or async iterable of :class:`Event`, or of mappings of their fields;
+                see :meth:`DataEventsClient.create_many`.
+            concurrency: The largest number of requests in flight. Fewer are used if more would not
+                be faster.
+            max_rate: The largest number of events per second; None for the rate limit only.
 
         Returns:
-            An async iterator over one :class:`Outcome` for each event. Nothing is sent before its
-            first step; if nothing takes that, a RuntimeWarning says so. Its awaited ``run()`` sends
-            all events and returns the counts.
+            An async iterator that yields one :class:`Outcome` for each event. Nothing is sent
+            before the first step; a RuntimeWarning tells if there never was one. Its ``run()``,
+            which is awaited, sends all events and returns the counts.
 
         Raises:
-            InvalidInputError: `events` is not an iterable, or a bound is out of range.
-            APIStatusError: While iterating: several events in a row got a failure that every event
-                gets, such as that of a revoked token, a lapsed plan or a wrong address.
-            ConfigurationError: While iterating: a setting fails, such as a function that returns
+            InvalidInputError: `events` is not an iterable, or another argument is out of range.
+            APIStatusError: While iterating: several events in a row got a failure that is not about
+                the event, such as that of a revoked token, a lapsed plan or a wrong address.
+            ConfigurationError: While iterating: a setting fails, such as the function that returns
                 the access token.
+            RuntimeError: The client is closed.
+
+        Example:
+            >>> import asyncio
+            >>> from intercom_data_events import Event
+            >>> from intercom_data_events.emulator import Emulator
+            >>> async def main():
+            ...     client = AsyncDataEventsClient("token", transport=Emulator().transport())
+            ...     events = [Event("placed-order", user_id="314159")]
+            ...     async for outcome in client.create_many(events):
+            ...         print(outcome.position, outcome.status)
+            >>> asyncio.run(main())
+            0 accepted
         """
         from intercom_data_events.bulk import AsyncOutcomes
 
@@ -305,15 +335,15 @@ class AsyncDataEventsClient(
     def contact(
         self, *, user_id: str | None = None, email: str | None = None, id: str | None = None
     ) -> AsyncContact:
-        """Binds the verbs to one contact.
+        """Binds the verbs to one contact. Nothing is sent.
 
         Args:
-            user_id: Your own identifier of the contact.
+            user_id: Your own identifier for the contact. Pass exactly one of the three.
             email: The contact's e-mail address.
-            id: Intercom's identifier of the contact, the only one that a lead has.
+            id: Intercom's identifier for the contact, the only one that works for leads.
 
         Raises:
-            IdentityError: Not exactly one of them was given.
+            IdentityError: None or several of them were passed.
         """
         from intercom_data_events.contact import AsyncContact, Identity
 
@@ -322,15 +352,16 @@ class AsyncDataEventsClient(
 
     @property
     def with_raw_response(self) -> AsyncRawDataEventsClient:
-        """The same verbs, each returning the whole :class:`APIResponse`."""
+        """The same verbs, which return the whole :class:`APIResponse`."""
         from intercom_data_events.raw import AsyncRawDataEventsClient
 
         return AsyncRawDataEventsClient(self)
 
     async def aclose(self) -> None:
-        """Closes the connections, unless they belong to your ``http_client`` or this is a view.
+        """Closes the connections, except those of your own `http_client`.
 
-        Afterwards every verb raises a RuntimeError, as in httpx. ``close()`` is another name.
+        Closing a view of ``with_options`` does nothing. After the client is closed, every verb
+        raises a RuntimeError. ``close()`` is another name for this method.
         """
         if not self._is_view:
             await self._session.aclose()

@@ -1,4 +1,4 @@
-"""A client's source of time and of waits: one place, so that a test can control both."""
+"""The source of time and of waits for a client, which tests can replace to control both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import threading
 import time
 from functools import partial
 from typing import Protocol
+
+__all__ = ["Alarm", "AsyncAlarm", "Clock"]
 
 # Observed: freezegun stops time.monotonic, and with it every time limit, but not clock_gettime.
 # Windows lacks clock_gettime.
@@ -19,50 +21,70 @@ _LONGEST_WAIT = 24 * 60 * 60.0
 
 
 class Alarm(Protocol):
-    """One thread waits on it for some seconds, or until another thread sets it."""
+    """Lets one thread wait until a time has passed, or until another thread ends the wait.
+
+    Example:
+        >>> alarm = Clock().alarm()
+        >>> alarm.set()
+        >>> alarm.wait(60)  # Returns at once.
+    """
 
     def set(self) -> None:
-        """Ends the wait, also one that has not begun."""
+        """Ends the wait; a wait that begins later ends at once."""
 
     def wait(self, seconds: float, /) -> object:
-        """Waits until it is set, or the seconds have passed."""
+        """Waits until :meth:`set` is called, but at most for the given seconds."""
 
 
 class AsyncAlarm(Protocol):
-    """One task waits on it for some seconds, or until another task of its event loop sets it."""
+    """Lets one task wait until a time has passed, or until another task ends the wait.
+
+    Both tasks run in the same event loop.
+
+    Example:
+        >>> import asyncio
+        >>> async def main():
+        ...     alarm = Clock().async_alarm()
+        ...     alarm.set()
+        ...     await alarm.wait(60)  # Returns at once.
+        >>> asyncio.run(main())
+    """
 
     def set(self) -> None:
-        """Ends the wait, also one that has not begun."""
+        """Ends the wait; a wait that begins later ends at once."""
 
     async def wait(self, seconds: float, /) -> object:
-        """Waits until it is set, or the seconds have passed."""
+        """Waits until :meth:`set` is called, but at most for the given seconds."""
 
 
 class Clock:
     """The system's time, and real waits.
 
-    A client takes every time and every wait from its clock, so a subclass can control them, mostly
-    in tests: :class:`intercom_data_events.emulator.ManualClock` never waits.
+    A client takes all times and waits from its clock. A subclass can change them, mostly for tests:
+    :class:`intercom_data_events.emulator.ManualClock` never waits.
 
     Example:
-        >>> Clock().time() > 1_671_028_894
-        True
+        >>> from intercom_data_events import DataEventsClient
+        >>> class LateClock(Clock):
+        ...     def time(self):
+        ...         return super().time() + 3600  # As on a machine whose clock is an hour fast.
+        >>> client = DataEventsClient("token", clock=LateClock())
     """
 
     def time(self) -> float:
-        """Seconds since 1970, to compare with a server's times."""
+        """Returns the Unix time in seconds, to compare with a server's times."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary moment, to measure how long something takes."""
+        """Returns seconds since an arbitrary moment, to measure durations."""
         return _monotonic()
 
     def alarm(self) -> Alarm:
-        """An alarm on which one thread can wait once."""
+        """Returns a new alarm, on which one thread can wait once."""
         return _ThreadAlarm()
 
     def async_alarm(self) -> AsyncAlarm:
-        """An alarm on which one task can wait once, under asyncio and trio."""
+        """Returns a new alarm, on which one task can wait once, under asyncio or trio."""
         return _TaskAlarm()
 
 

@@ -1,7 +1,7 @@
 """The verbs of a client, bound to one contact.
 
-The functions here are the operations of a contact: those of a client, without the arguments that
-identify the contact.
+The private functions make the operations of a contact. They take the arguments of a client's verbs
+without the identity.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ __all__ = ["AsyncContact", "Contact", "Identity"]
 
 @frozen
 class Identity:
-    """A contact's identity: exactly one of the three is not None.
+    """A contact's identity; exactly one of the three attributes is not None.
 
     Attributes:
-        user_id: Your own identifier.
-        email: The e-mail address.
-        id: Intercom's identifier; listings call it ``intercom_user_id``.
+        user_id: Your own identifier for the contact.
+        email: The contact's e-mail address.
+        id: Intercom's identifier for the contact; listings call it ``intercom_user_id``.
+
+    Example:
+        >>> Identity(user_id="314159").of_query()
+        {'user_id': '314159', 'email': None, 'intercom_user_id': None}
     """
 
     user_id: str | None = None
@@ -37,17 +41,17 @@ class Identity:
     id: str | None = None
 
     def of_query(self) -> dict[str, str | None]:
-        """Returns the identities by the names that queries use."""
+        """Returns the identity as the arguments of ``list`` and ``summary``."""
         return {"user_id": self.user_id, "email": self.email, "intercom_user_id": self.id}
 
     def of_summary(self) -> str:
-        """Returns the user_id, the only identity that the API accepts for adding summaries.
+        """Returns the user_id, the only identity that Intercom documents for adding summaries.
 
         Raises:
-            IdentityError: The identity is another one.
+            IdentityError: The identity is an email or id.
         """
         if self.user_id is None:
-            raise IdentityError("create_summary needs a user_id: bind the contact by user_id")
+            raise IdentityError("create_summary needs a user_id; use client.contact(user_id=...)")
         return self.user_id
 
 
@@ -63,18 +67,27 @@ def _create(
     """Submits an event of this contact.
 
     Args:
-        event_name: What happened; a good name is a past-tense verb and a noun: ``placed-order``.
-        created_at: When it happened: an aware datetime, whole Unix seconds, or an ISO 8601 string
+        event_name: What happened, as a past-tense verb and a noun, such as ``placed-order``.
+        created_at: When it happened: an aware datetime, integer Unix seconds, or an ISO 8601 string
             with an offset. The default is now.
-        metadata: Up to 10 keys with details; see :mod:`intercom_data_events.metadata`.
+        metadata: Details, at most 10 keys; see :mod:`intercom_data_events.metadata`.
         drop_excess_metadata: Whether to drop the keys after the tenth, as Intercom does, instead
             of raising an error.
 
     Raises:
-        InvalidInputError: The API does not accept an argument; nothing was sent.
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
-        InvalidResponseError: A success that did not come from Intercom, such as a login page.
+        InvalidInputError: The API would not accept an argument; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer; sending the event again is safe.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> contact = client.contact(user_id="314159")
+        >>> contact.create("placed-order", metadata={"plan": "pro"})
     """
     return operations.create(
         event_name,
@@ -97,20 +110,33 @@ def _list(
 ) -> Operation[Page]:
     """Lists this contact's events of the last 90 days, newest first.
 
-    Iterating requests one page after another; nothing is sent before that.
+    Iterating requests one page after another; nothing is sent before that. The limit of 90 days is
+    documented by Intercom.
 
     Args:
-        per_page: How many events a page holds; Intercom's default is 15.
-        since: The cursor in ``page.since`` of an earlier listing; lists newer events. A `per_page`
-            that is passed as well must be the cursor's, unless it has none.
-        limit: How many events to list at most; no page is requested beyond these.
+        per_page: The number of events on a page; Intercom's default is 15.
+        since: The cursor ``page.since`` of an earlier listing, to list only newer events. If
+            the cursor has a page size, `per_page` must be the same or left out.
+        limit: The largest number of events to list. Pages beyond it are not requested.
 
     Raises:
-        InvalidInputError: The API does not accept an argument; nothing was sent. All other errors
-            occur when a page is requested.
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
-        InvalidResponseError: No attempt got an answer as described.
+        InvalidInputError: The API would not accept an argument; nothing was sent. All other errors
+            are raised when a page is requested.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: No attempt got an answer that can be read.
+        PaginationError: The pages do not end, or the next one cannot be requested.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> contact = client.contact(user_id="314159")
+        >>> contact.create("placed-order")
+        >>> [event.event_name for event in contact.list(limit=100)]
+        ['placed-order']
     """
     return operations.list_(**_contact.of_query(), per_page=per_page, since=since, limit=limit)
 
@@ -119,9 +145,20 @@ def _summary(_contact: Identity, /) -> Operation[ContactSummary]:
     """Counts this contact's events by name, including those older than 90 days.
 
     Raises:
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
-        InvalidResponseError: No attempt got an answer as described.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: No attempt got an answer that can be read.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> contact = client.contact(user_id="314159")
+        >>> contact.create("placed-order")
+        >>> [(event.name, event.count) for event in contact.summary()]
+        [('placed-order', 1)]
     """
     return operations.summary(**_contact.of_query())
 
@@ -129,23 +166,36 @@ def _summary(_contact: Identity, /) -> Operation[ContactSummary]:
 def _create_summary(
     _contact: Identity, /, *, event_name: str, count: int, first: Timestamp, last: Timestamp
 ) -> Operation[None]:
-    """Adds events that happened elsewhere to this contact's summary, without listing each.
+    """Adds events that happened elsewhere to this contact's summary, by their number only.
 
-    Repeating it may count twice: after an error whose ``may_have_been_processed`` is true, look at
-    the summary first.
+    Unlike an event, a summary that is sent twice is probably counted twice (inferred). After an
+    error whose ``may_have_been_processed`` is True, look at the summary before you call again.
 
     Args:
         event_name: What happened.
-        count: How many times, 1 or more.
-        first: When it happened first, in the form of ``created_at`` of :class:`Event`.
-        last: When it happened last.
+        count: How often it happened, at least 1.
+        first: When it first happened: an aware datetime, integer Unix seconds, or an ISO 8601
+            string with an offset.
+        last: When it last happened.
 
     Raises:
-        IdentityError: The contact is not bound by its user_id; nothing was sent.
-        InvalidInputError: The API does not accept another argument; nothing was sent.
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects the request.
-        InvalidResponseError: A success that did not come from Intercom, such as a login page.
+        IdentityError: The contact is not bound by user_id; nothing was sent.
+        InvalidInputError: The API would not accept an argument; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> contact = client.contact(user_id="314159")
+        >>> contact.create_summary(
+        ...     event_name="invited-friend", count=3,
+        ...     first="2026-01-01T08:00:00Z", last="2026-01-31T12:00:00Z",
+        ... )
     """
     return operations.create_summary(
         user_id=_contact.of_summary(), event_name=event_name, count=count, first=first, last=last
@@ -160,6 +210,11 @@ def _shown(contact: Contact | AsyncContact) -> str:
 @frozen
 class Contact:
     """The verbs of a :class:`DataEventsClient`, bound to one contact.
+
+    :meth:`DataEventsClient.contact` makes one.
+
+    Attributes:
+        identity: The identity that every call uses.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -188,7 +243,24 @@ class Contact:
 class AsyncContact:
     """The verbs of an :class:`AsyncDataEventsClient`, bound to one contact.
 
-    All but ``list`` are awaited.
+    :meth:`AsyncDataEventsClient.contact` makes one. Await every verb except ``list``, which is
+    iterated with ``async for``.
+
+    Attributes:
+        identity: The identity that every call uses.
+
+    Example:
+        >>> import asyncio
+        >>> from intercom_data_events import AsyncDataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> async def main():
+        ...     transport = Emulator().transport()
+        ...     async with AsyncDataEventsClient("token", transport=transport) as client:
+        ...         contact = client.contact(user_id="314159")
+        ...         await contact.create("invited-friend")
+        ...         return [event.event_name async for event in contact.list()]
+        >>> asyncio.run(main())
+        ['invited-friend']
     """
 
     _client: verbs.AsyncPerformer = field(repr=False)

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from intercom_data_events import timestamps
 from intercom_data_events._validation import (
     checked_text,
+    flawed,
     invalid,
     is_missing,
     short_repr,
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from intercom_data_events.metadata import Metadata, MetadataValue
     from intercom_data_events.timestamps import Timestamp
 
+__all__ = ["Event"]
+
+#: What the fields of an event must be.
+MAPPING = "an event must be a mapping of field names to values"
+
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
 # Of these, a row that has no value lacks the field. An event without a time would be stamped with
 # the current second, so a missing time of a frame is an error.
@@ -32,26 +38,26 @@ _OPTIONAL = {"user_id", "id", "email", "metadata"}
 
 @frozen(init=False)
 class Event:
-    """Something that a contact did, validated and stamped when it is made.
+    """Something that a contact did, checked and stamped when it is made.
 
-    `created_at` is fixed once, here. Intercom tells events apart by workspace, contact, name and
-    second, so the same `Event`, sent again, does not count twice.
+    `created_at` is set once, here. Intercom documents that contact, name and second identify an
+    event in a workspace, so sending the same `Event` again does not count it twice.
 
     Args:
-        event_name: What happened; a good name is a past-tense verb and a noun: ``placed-order``.
+        event_name: What happened, as a past-tense verb and a noun, such as ``placed-order``.
             Intercom ignores case, and replaces ``.`` and ``$`` by ``-``.
-        user_id: Your own identifier of the contact.
-        email: The contact's e-mail address, if it identifies contacts.
-        id: Intercom's identifier of the contact, the only one that a lead has.
-        created_at: When it happened: an aware datetime, whole Unix seconds, or an ISO 8601 string
+        user_id: Your own identifier for the contact.
+        email: The contact's e-mail address, if it identifies the contact.
+        id: Intercom's identifier for the contact, the only one that works for leads.
+        created_at: When it happened: an aware datetime, integer Unix seconds, or an ISO 8601 string
             with an offset. The default is now.
-        metadata: Up to 10 keys with details; see :mod:`intercom_data_events.metadata`.
-        drop_excess_metadata: Whether to drop the keys after the tenth, in their order, as Intercom
-            would, instead of raising an error.
+        metadata: Details, at most 10 keys; see :mod:`intercom_data_events.metadata`.
+        drop_excess_metadata: Whether to drop the keys after the tenth, as Intercom does, instead
+            of raising an error.
 
     Attributes:
         created_at: An aware datetime in UTC, without microseconds.
-        metadata: The metadata in Python values, a copy.
+        metadata: A copy of the metadata, as Python values.
 
     Raises:
         IdentityError: user_id, email and id are all missing, or one is empty or not a string.
@@ -110,7 +116,11 @@ class Event:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the event as the API's JSON, without the fields that it lacks."""
+        """Returns the event as the API's JSON, without the fields that are not set.
+
+        Raises:
+            MetadataError: The metadata was changed since, to what the API does not accept.
+        """
         fields: dict[str, object] = {
             "event_name": self.event_name,
             "created_at": int(self.created_at.timestamp()),
@@ -126,10 +136,10 @@ class Event:
         return fields
 
     def to_json(self) -> str:
-        """Returns :meth:`to_dict` as a string of JSON, in ASCII.
+        """Returns the result of :meth:`to_dict` as an ASCII string of JSON.
 
         Raises:
-            MetadataError: As :meth:`to_dict` does, where the metadata was changed.
+            MetadataError: The metadata was changed since, to what the API does not accept.
         """
         return to_json(self.to_dict())
 
@@ -138,25 +148,25 @@ class Event:
         """Makes an event from the API's JSON; the reverse of :meth:`to_dict`.
 
         Args:
-            fields: The fields as the API names them. Identifiers and metadata that are missing
-                values, as rows of frames and tables have them (None, NaN, ``pandas.NA``), are left
-                out. Without `created_at`, or where it is None, the event is stamped with the
-                current second; NaN and NaT are errors there.
+            fields: The fields, as the API names them. Identifiers and metadata whose value is
+                missing, as in rows of frames and tables (None, NaN, ``pandas.NA``), are left out.
+                If `created_at` is left out or None, the event gets the current second; NaN and NaT
+                are errors.
 
         Raises:
-            InvalidInputError: The event has an unknown field or no name, or a value for which
-                `Event` raises the same error.
+            InvalidInputError: There is an unknown field or no name, or a value that `Event` does
+                not accept.
 
         Example:
             >>> Event.from_dict({"event_name": "ran", "user_id": "1", "email": None}).user_id
             '1'
         """
         if not isinstance(fields, Mapping):
-            raise invalid(InvalidInputError, "an event must be a mapping of its fields", fields)
+            raise invalid(InvalidInputError, MAPPING, fields)
         unknown = [name for name in fields if name not in _FIELDS]
         if unknown:
             raise InvalidInputError(
-                f"an event has no field {short_repr(unknown[0])}; use {', '.join(_FIELDS)}"
+                f"an event has no field {short_repr(unknown[0])}; use one of {', '.join(_FIELDS)}"
             )
         if "event_name" not in fields:
             raise InvalidInputError("event_name is missing; add it")
@@ -206,13 +216,10 @@ def check_identities(given: Mapping[str, object]) -> dict[str, str]:
             continue
         if not isinstance(value, str):
             number = whole_number(value)
-            remedy = "" if number is None else f"; pass {str(number)!r}"
-            raise IdentityError(
-                f"{name} must be a string, not {short_repr(value)} of type "
-                f"{type(value).__name__}{remedy}"
-            )
+            remedy = "" if number is None else f"pass {str(number)!r}"
+            raise invalid(IdentityError, f"{name} must be a string", value, remedy)
         if not value.strip():
-            raise IdentityError(f"{name} must not be empty; leave it out if it is unknown")
+            raise flawed(IdentityError, name, "must not be empty; leave it out if it is unknown")
         found[name] = checked_text(value, name, IdentityError)
     return found
 
@@ -228,5 +235,8 @@ def one_identity(
     found = check_identities(given)
     if len(found) == 1 or (optional and not found):
         return found
+    *others, last = given
     passed = " and ".join(found) or "none"
-    raise IdentityError(f"{subject} needs exactly one of {', '.join(given)}, not {passed}")
+    raise IdentityError(
+        f"{subject} needs exactly one of {', '.join(others)} and {last}, not {passed}"
+    )

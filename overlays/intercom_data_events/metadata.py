@@ -3,7 +3,7 @@
 The API's types, and the Python type of each:
 
 =============== ============================================= ==================================
-API             on the wire                                   in Python
+API             On the wire                                   In Python
 =============== ============================================= ==================================
 String          a string                                      ``str``
 Number          a number                                      ``int``, ``float``
@@ -14,15 +14,15 @@ Rich Link       ``{"url": …, "value": …}``                    :class:`RichLi
 Monetary Amount ``{"amount": …, "currency": …}``              :class:`MonetaryAmount`
 =============== ============================================= ==================================
 
-Below a key that ends in _date or _at, Intercom reads every value as a time. So such a key must have
-one: a time in digits or as ISO 8601 with an offset is converted to Unix seconds, and other text is
-an error; give it a key with another ending.
+Intercom reads every value of a key that ends in _date or _at as a time, so the value must be one.
+Digits, and ISO 8601 strings with an offset, are converted to Unix seconds; other strings are
+errors. Rename the key if the value is not a time.
 
-Values of other types are converted where the number or the text is exactly the same, and are errors
-otherwise: numbers of numpy, ``Decimal`` and ``Fraction`` are numbers if an integer of 64 bits or a
-float reads back as them, and members of ``IntEnum`` and ``StrEnum`` are what they stand for. Errors
-are bools, also numpy's, missing values such as ``pandas.NA``, datetimes without a time zone such as
-``numpy.datetime64``, and everything else, such as ``UUID``, ``bytes`` or ``timedelta``.
+Values of other types are converted if the number or string stays exactly the same, otherwise they
+are errors. Numbers of numpy, ``Decimal`` and ``Fraction`` are accepted if an integer of 64 bits or
+a float equals them; members of ``IntEnum`` and ``StrEnum`` are sent as their values. Errors are
+bools, also those of numpy; missing values such as ``pandas.NA``; datetimes without a time zone,
+such as ``numpy.datetime64``; and all other types, such as ``UUID``, ``bytes`` and ``timedelta``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from intercom_data_events.errors import MetadataError, TimestampError
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+__all__ = ["Metadata", "MetadataValue", "MonetaryAmount", "RichLink"]
 
 #: How many keys of an event Intercom keeps: the first ones, in the order in which they are sent.
 MAX_KEYS = 10
@@ -65,13 +67,13 @@ _DECIMALS = {
 
 
 def decimals_of(currency: str) -> int | None:
-    """Returns how many decimals ISO 4217 gives a currency; None for one that it does not list."""
+    """Returns the number of decimals of a currency in ISO 4217; None if it is not listed there."""
     code = currency.lower()
     return next((number for number, codes in _DECIMALS.items() if code in codes.split()), None)
 
 
 def _plain(value: Any) -> Any:
-    """Returns text and integers as exact ``str`` and ``int``, and all else as it is."""
+    """Returns strings and integers as exact ``str`` and ``int``; other values are unchanged."""
     if isinstance(value, str):
         return str.__str__(value)
     number = check.whole_number(value)
@@ -80,20 +82,22 @@ def _plain(value: Any) -> Any:
 
 def _check_url(_: object, __: object, url: str) -> None:
     if not (isinstance(url, str) and url.lower().startswith(_SCHEMES)):
-        raise check.invalid(MetadataError, "url must be an http or https address", url)
+        raise check.invalid(MetadataError, "url must be an http or https URL", url)
     check.checked_text(url, "url", MetadataError)
 
 
 def _check_value(_: object, __: object, value: str) -> None:
-    if not isinstance(value, str) or check.plain_text(value) is None:
-        raise check.invalid(MetadataError, "value must be a string that UTF-8 can encode", value)
+    if not isinstance(value, str):
+        raise check.invalid(MetadataError, "value must be a string", value)
+    check.checked_text(value, "value", MetadataError)
 
 
 def _check_amount(_: object, __: object, amount: int) -> None:
     if type(amount) is not int or not 0 <= amount < check.BEYOND:
-        must = "amount must be an integer of minor currency units, at least 0 and at most 2**63 - 1"
-        remedy = 'for "29.99" pass 2999, or use MonetaryAmount.from_decimal("29.99", "usd")'
-        raise check.invalid(MetadataError, must, amount, remedy)
+        must = f"amount must be an integer of minor currency units from 0 to {check.BEYOND - 1}"
+        plain = "pass 2999 for 29.99"
+        remedy = f'{plain}, or use MonetaryAmount.from_decimal("29.99", "usd")'
+        raise check.invalid(MetadataError, must, amount, remedy, plain_remedy=plain)
 
 
 def _is_currency(text: str) -> bool:
@@ -102,13 +106,17 @@ def _is_currency(text: str) -> bool:
 
 def _check_currency(_: object, __: object, currency: str) -> None:
     if not isinstance(currency, str) or not _is_currency(currency):
-        must = 'currency must be three letters as in ISO 4217, such as "eur"'
+        must = "currency must be three letters as in ISO 4217, such as 'eur'"
         raise check.invalid(MetadataError, must, currency)
 
 
 @frozen
 class RichLink:
-    """A link with the words to show for it.
+    """A link and the text to show for it.
+
+    Attributes:
+        url: An http or https address.
+        value: The text of the link.
 
     Raises:
         MetadataError: `url` is not an http or https address, or `value` is not a string.
@@ -124,19 +132,28 @@ class RichLink:
 
 @frozen
 class MonetaryAmount:
-    """An amount of money in minor currency units: ``MonetaryAmount(2999, "usd")`` is 29.99 dollars.
+    """An amount of money in minor currency units.
 
-    The documentation says "a positive integer representing the amount in cents", and does not
-    mention currencies without cents. By ISO 4217, the minor unit of the yen is the yen itself (2999
-    is 2,999 yen), and that of the Kuwaiti dinar is one thousandth. Whether Intercom nevertheless
-    divides such amounts by 100 is not documented. Zero is accepted: a free order has a price, too.
+    Intercom documents "a positive integer representing the amount in cents", and does not mention
+    currencies without cents. In ISO 4217, the minor unit of the yen is the yen itself (2999 is
+    2,999 yen), and that of the Kuwaiti dinar is one thousandth. It is not documented whether
+    Intercom divides such amounts by 100 nevertheless. Zero is accepted: a free order has a price,
+    too.
 
     Attributes:
-        amount: An integer of minor currency units, 0 or more.
-        currency: Three letters as in ISO 4217, in upper or lower case.
+        amount: An integer of minor currency units, such as cents, at least 0.
+        currency: A currency code of three letters (ISO 4217), in upper or lower case.
 
     Raises:
         MetadataError: `amount` is not such an integer, or `currency` is not three letters.
+
+    Example:
+        29.99 dollars:
+
+        >>> from intercom_data_events import Event
+        >>> price = MonetaryAmount(2999, "usd")
+        >>> Event("placed-order", user_id="314159", metadata={"price": price}).to_dict()["metadata"]
+        {'price': {'amount': 2999, 'currency': 'usd'}}
     """
 
     amount: int = field(converter=_plain, validator=_check_amount)
@@ -147,9 +164,10 @@ class MonetaryAmount:
         """Makes an amount from major units, without rounding.
 
         Args:
-            amount: Major currency units, such as dollars. Floats are rejected: 0.1 is not exactly
-                one tenth.
-            currency: Three letters as in ISO 4217, which defines the number of decimals.
+            amount: Major currency units, such as dollars. Floats are errors, because 0.1 is not
+                exactly one tenth.
+            currency: A currency code of three letters. ISO 4217 gives the number of decimals; a
+                code that it does not list has 2.
 
         Raises:
             MetadataError: `amount` is a float or not a number, or has more decimals than the
@@ -166,11 +184,9 @@ class MonetaryAmount:
         _check_currency(None, None, currency)
         amount = _plain(amount)
         if isinstance(amount, bool) or not isinstance(amount, Decimal | str | int):
-            raise MetadataError(
-                "amount must be a Decimal, a string or an integer, not "
-                f"{check.short_repr(amount)} of type {type(amount).__name__}; "
-                "pass a string such as '29.99', which is exact"
-            )
+            must = "amount must be a Decimal, a string or an integer"
+            remedy = "pass a string such as '29.99', which is exact"
+            raise check.invalid(MetadataError, must, amount, remedy)
         decimals = decimals_of(currency)
         decimals = 2 if decimals is None else decimals
         # Every rounding is an error.
@@ -182,14 +198,34 @@ class MonetaryAmount:
             must = "amount must be a decimal number of at most 60 digits"
             raise check.invalid(MetadataError, must, amount) from error
         if minor != whole:
-            must = f"amount must have at most {decimals} decimals in {currency}"
+            must = f"amount must have at most {decimals} decimal places in {currency}"
             raise check.invalid(MetadataError, must, amount, "round it first")
         return cls(whole, currency)
 
 
-#: The Python values of an event's metadata.
+#: A value of an event's metadata, as :attr:`Event.metadata` holds it.
+#:
+#: Example:
+#:     >>> from intercom_data_events import Event
+#:     >>> event = Event("paid", user_id="314159", metadata={"due_date": "2026-01-31T12:00:00Z"})
+#:     >>> event.metadata["due_date"].isoformat()
+#:     '2026-01-31T12:00:00+00:00'
 MetadataValue: TypeAlias = str | int | float | datetime | RichLink | MonetaryAmount
-#: What a caller can pass as metadata: a rich link or a monetary amount may also be its JSON.
+
+#: The metadata that a caller can pass: at most 10 keys. A rich link or a monetary amount can also
+#: be passed as its JSON.
+#:
+#: Example:
+#:     >>> from intercom_data_events import Event
+#:     >>> order = {
+#:     ...     "plan": "pro",
+#:     ...     "seats": 3,
+#:     ...     "due_date": "2026-01-31T12:00:00Z",
+#:     ...     "order": RichLink(url="https://example.org/orders/3434", value="3434"),
+#:     ...     "price": {"amount": 2999, "currency": "usd"},
+#:     ... }
+#:     >>> Event("placed-order", user_id="314159", metadata=order).metadata["price"]
+#:     MonetaryAmount(amount=2999, currency='usd')
 Metadata: TypeAlias = Mapping[str, "MetadataValue | Mapping[str, str | int]"]
 #: The JSON of a value.
 JSONValue: TypeAlias = str | int | float | dict[str, str | int]
@@ -201,7 +237,7 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
     Raises:
         MetadataError: There are more than 10 keys, or an empty key, or the API does not support a
             value: a nested object, a list, None, a bool, NaN, a datetime whose key does not end in
-            _date or _at, or what is not a time below a key that does. The message names the key and
+            _date or _at, or another value than a time whose key does. The message names the key and
             the remedy.
 
     Example:
@@ -209,25 +245,23 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
         {'plan': 'pro', 'price': {'amount': 2999, 'currency': 'usd'}}
     """
     if not isinstance(metadata, Mapping):
-        raise MetadataError(
-            f"metadata must be a mapping, not a value of type {type(metadata).__name__}"
-        )
+        plain = "must be an object"
+        raise check.invalid_type(MetadataError, "metadata must be a mapping", metadata, plain=plain)
     if len(metadata) > MAX_KEYS:
         key = list(metadata)[MAX_KEYS]
-        raise MetadataError(
-            f"metadata must have at most {MAX_KEYS} keys, not {len(metadata)}; remove "
-            f"{check.short_repr(key)} and the keys after it, which Intercom would drop, or pass "
-            "drop_excess_metadata=True",
-            key=key,
+        plain = (
+            f"must have at most {MAX_KEYS} keys, not {len(metadata)}; remove "
+            f"{check.short_repr(key)} and the keys after it, which Intercom would drop"
         )
+        said = f"{plain}, or pass drop_excess_metadata=True"
+        raise _about(key, check.Flaw(("metadata",), said, plain))
     encoded: dict[str, JSONValue] = {}
     for key, value in metadata.items():
         if not isinstance(key, str) or not key.strip() or check.plain_text(key) is None:
-            raise MetadataError(
-                "a metadata key must be a non-empty string that UTF-8 can encode, not "
-                f"{check.short_repr(key)}",
-                key=key,
-            )
+            must = "a metadata key must be a non-empty string that UTF-8 can encode"
+            error = check.invalid(MetadataError, must, key)
+            error.key = key
+            raise error
         # Most values are such strings, which need no other check.
         if type(value) is str and value.isascii() and not key.endswith(_DATE_SUFFIXES):
             encoded[key] = value
@@ -239,9 +273,9 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
 def decode(metadata: Mapping[str, object]) -> dict[str, object]:
     """Returns metadata from the API as Python values.
 
-    Whole seconds become aware datetimes in UTC where the key ends in _date or _at; objects with
-    exactly the fields of a rich link or a monetary amount become those. Everything else stays as it
-    is, so that encoding the result gives the same JSON again.
+    Integer seconds become aware datetimes in UTC if the key ends in _date or _at. Objects with
+    exactly the fields of a rich link or a monetary amount become those. Everything else is kept, so
+    that encoding the result gives the same JSON again.
 
     Example:
         >>> decode({"order_date": 1392036272, "load": 3.67})["order_date"].isoformat()
@@ -251,7 +285,7 @@ def decode(metadata: Mapping[str, object]) -> dict[str, object]:
 
 
 def decode_in_place(metadata: dict[str, object]) -> dict[str, object]:
-    """Does the same with a dictionary that nothing else uses, and returns it."""
+    """Does what :func:`decode` does, in a dictionary that nothing else uses, and returns it."""
     for key, value in metadata.items():
         if type(value) is int:
             if is_date(key) and timestamps.is_unix(value):
@@ -276,7 +310,7 @@ def is_date(key: str) -> bool:
 
 
 def is_supported(value: object) -> bool:
-    """Whether the API has a type for a value; not so for a bool, None, a list, and other objects.
+    """Whether the API supports a value. It does not support bools, None, lists and other objects.
 
     Example:
         >>> is_supported("pro"), is_supported(True), is_supported({"amount": 1, "currency": "usd"})
@@ -285,20 +319,18 @@ def is_supported(value: object) -> bool:
     try:
         return _supported("", value) is not None
     except MetadataError:
-        return True  # A rich link or an amount with something wrong in it.
+        return True  # An invalid rich link or amount.
 
 
-def to_seconds(key: str, value: object, name: str = "") -> int:
-    """Returns the value of a key of dates in Unix seconds.
+def to_seconds(key: str, value: object) -> int:
+    """Returns the value of a key that ends in _date or _at, in Unix seconds.
 
     Args:
         key: The key.
-        value: A time, as :func:`intercom_data_events.timestamps.to_unix` takes it, or a string of
-            Unix seconds.
-        name: The name of the value, for messages.
+        value: A time that ``to_unix`` accepts, or a string of Unix seconds.
 
     Raises:
-        MetadataError: It is not a time.
+        MetadataError: `value` is not a time.
 
     Example:
         >>> to_seconds("order_date", "2014-02-10T12:44:32Z") == to_seconds("at", "1392036272")
@@ -306,48 +338,59 @@ def to_seconds(key: str, value: object, name: str = "") -> int:
     """
     if isinstance(value, str) and (digits := _DIGITS.fullmatch(value.strip())):
         value = int(digits[0])
-    name = name or f"metadata[{check.short_repr(key)}]"
     try:
-        return timestamps.to_unix(cast("timestamps.Timestamp", value), name)
+        return timestamps.to_unix(cast("timestamps.Timestamp", value), "metadata")
     except TimestampError as error:
-        raise MetadataError(
-            f"{error}; if it is not a time, rename the key: Intercom takes what is below a key "
-            "that ends in _date or _at for one",
-            key=key,
-        ) from error
+        _, said, plain = cast("check.Flaw", check.flaw_of(error))
+        flaw = check.Flaw(("metadata", key), f"{said}; {_NOT_A_TIME}", f"{plain}; {_NOT_A_TIME}")
+        raise _about(key, flaw) from error
+
+
+def _about(key: object, flaw: check.Flaw) -> MetadataError:
+    error = flaw.error(MetadataError)
+    error.key = key
+    return error
 
 
 _NUMBERS = {int, float}
+_NOT_A_TIME = (
+    "if it is not a time, rename the key, because Intercom reads the value of a key that ends in "
+    "_date or _at as a time"
+)
+_TYPES = "must be a string, a number, a datetime, a RichLink or a MonetaryAmount, not {given}"
 _DURATION = "is a duration; pass its seconds as a number"
 _MISSING = "is None, which the API does not support; leave the key out"
-# Why a value is refused: the reason of the first type that it has.
+# Why a value is rejected: the reason for the first type that it is an instance of.
 _REFUSALS: Mapping[Any, str] = {
-    str: f"contains {check.SURROGATE}; remove it",
+    str: f"must be a string that UTF-8 can encode, not {{given}}; {check.SURROGATE}",
     bool: "is a bool, which the API does not support; send 1 or 'yes' instead",
-    int: "must be a number of at most 64 bits; send it as a string",
-    float: "must be a finite number, as JSON has no others; leave the key out",
+    int: "must be a number of at most 64 bits, not {given}; send it as a string",
+    float: "must be a finite number, not {given}, which JSON does not support; leave the key out",
     datetime: "is a datetime, so its key must end in _date or _at; rename it to {renamed}",
     date: "is a date without a time; pass an aware datetime",
     time: "is a time without a date; pass an aware datetime, or str(value)",
     timedelta: _DURATION,
     type(None): _MISSING,
-    bytes | bytearray: "must be a string, a number, a datetime, a RichLink or a MonetaryAmount; "
-    "pass value.decode()",
-    Enum: "is a member of an Enum; pass its value",
+    bytes | bytearray: f"{_TYPES}; pass value.decode()",
+    Enum: "is an Enum member; pass its value",
     list | tuple | set | frozenset: "is a list, which the API does not support; "
     "join it into a string",
     Mapping: "is an object, which the API supports only as a rich link (url, value) or a monetary "
-    "amount (amount, currency); give each of its fields a key of its own",
-    object: "must be a string, a number, a datetime, a RichLink or a MonetaryAmount; pass "
-    "str(value) if its text is meant",
+    "amount (amount, currency); give each of its fields its own key",
+    object: f"{_TYPES}; pass str(value) to send its text",
+}
+# The same for readers who do not write Python.
+_PLAIN = {
+    bool: "is {given}, which the API does not support; send 1 or 'yes' instead",
+    type(None): "is {given}, which the API does not support; leave the key out",
 }
 # The same by numpy's letter for a type, and by the names of pandas' types of missing values.
 _REFUSALS_BY_NAME = {
     "b": _REFUSALS[bool],
     "m": _DURATION,
     "M": f"is a datetime without a time zone; {timestamps.DATETIME64}",
-    "f": "must be a number that a float holds exactly; round it with float(value), or send it as a "
-    "string",
+    "f": "must be a number that a float holds exactly, not {given}; round it with float(value), or "
+    "send it as a string",
     "NaTType": _MISSING.replace("None", "missing"),
     "NAType": _MISSING.replace("None", "missing"),
 }
@@ -358,21 +401,25 @@ def _encode(key: str, value: object) -> JSONValue:
         encoded = _supported(key, value)
     except MetadataError as error:
         if error.key is None:  # It is about a rich link or an amount.
-            raise MetadataError(f"metadata[{check.short_repr(key)}]: {error}", key=key) from error
+            [name], said, plain = cast("check.Flaw", check.flaw_of(error))
+            raise _about(key, check.Flaw(("metadata", key, name), said, plain)) from error
         raise
     if encoded is None:
-        why = _why_refused(value).format(renamed=check.short_repr(f"{key}_at"))
-        shown, given = check.short_repr(key), check.short_repr(value)
-        raise MetadataError(f"metadata[{shown}] {why} (got {given})", key=key)
+        said = _why_refused(value)
+        plain = _PLAIN.get(type(value), said)
+        renamed = check.short_repr(f"{key}_at")
+        said = said.format(given=check.short_repr(value), renamed=renamed)
+        plain = plain.format(given=check.plain_repr(value), renamed=renamed)
+        raise _about(key, check.Flaw(("metadata", key), said, plain))
     return encoded
 
 
 def _supported(key: str, value: object) -> JSONValue | None:
-    """Returns a value as JSON, or None where the API does not support it."""
+    """Returns a value as JSON, or None if the API does not support it."""
     if isinstance(value, str):
         text = check.plain_text(value)
         return text if text is None or not is_date(key) else to_seconds(key, text)
-    if type(value) not in _NUMBERS:  # Which need none of these checks.
+    if type(value) not in _NUMBERS:  # Numbers need none of these checks.
         if isinstance(value, datetime):
             is_missing = type(value).__name__ in _REFUSALS_BY_NAME
             return to_seconds(key, value) if is_date(key) and not is_missing else None
@@ -406,8 +453,8 @@ def _fields(value: RichLink | MonetaryAmount) -> dict[str, str | int]:
     return {"amount": value.amount, "currency": value.currency}
 
 
-# The constructors and their checks take as long as the rest of a listing, so an object that is as
-# described is made without them.
+# The constructors and their checks take as long as the rest of a listing, so an object that matches
+# the description is made without them.
 _new = object.__new__
 _set_url, _set_value = RichLink.url.__set__, RichLink.value.__set__  # type: ignore[attr-defined]
 _set_amount = MonetaryAmount.amount.__set__  # type: ignore[attr-defined]
@@ -415,7 +462,7 @@ _set_currency = MonetaryAmount.currency.__set__  # type: ignore[attr-defined]
 
 
 def _read_known(value: dict[Any, Any]) -> object:
-    """Returns an object of an answer as what its keys make it, or else as it is."""
+    """Returns an object of an answer as a rich link or a monetary amount if its keys fit."""
     if type(url := value.get("url")) is str:
         text = value.get("value")
         if type(text) is str and url.startswith(_SCHEMES) and url.isascii() and text.isascii():

@@ -1,7 +1,7 @@
-"""What Intercom answers queries with: listings, page by page or event by event, and summaries.
+"""The answers to queries: listings, by page or by event, and summaries.
 
-Only the query of a next page's address is used, with the client's own host and path: the access
-token is never sent to a host that an answer names.
+Of the address of a next page, only the query is used, with the client's own host and path. The
+access token is never sent to a host that an answer names.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.steps import Answer
     from intercom_data_events.errors import APIResponse
 
+__all__ = ["AsyncEventList", "ContactSummary", "EventList", "EventSummary", "ListedEvent", "Page"]
+
 T = TypeVar("T")
 
-# The query of a page, None for the first one, and how many of its events are wanted, None for all.
+# The query of a page, or None for the first page; and the number of events wanted, or None for all.
 _Wanted: TypeAlias = tuple[str | None, int | None]
 
-# Pages without an event in succession, after which a listing is taken for one that never ends.
+# The number of consecutive pages without an event after which a listing counts as endless.
 _MOST_EMPTY = 100
 _IDENTITIES = {"user_id", "email", "intercom_user_id"}
 _EMAIL = re.compile(r"(email=)[^&#]*", re.IGNORECASE)
@@ -44,20 +46,19 @@ _LONGEST_QUERY = 60_000
 class ListedEvent:
     """An event as Intercom lists it.
 
-    A field that is missing or null is None, and so is one that cannot be read, such as a name that
-    is not a string: no event makes a listing unreadable. It is read from its JSON, not from the
-    generated model `DataEvent`, which has no place for such fields.
+    A field is None if it is missing, null or unreadable, such as a name that is not a string. So no
+    single event makes a listing unreadable.
 
     Attributes:
         event_name: What happened.
-        created_at: When it happened, an aware datetime in UTC. Unix seconds and milliseconds, also
-            as digits in a string, and ISO 8601 are read.
-        id: The event's own identifier; that of an :class:`Event` is the contact's.
-        user_id: Your own identifier of the contact; None for a lead.
-        intercom_user_id: Intercom's identifier of the contact.
+        created_at: When it happened: an aware datetime in UTC. The answer may contain Unix seconds
+            or milliseconds, as a number or string, or ISO 8601.
+        id: The identifier of the event. The `id` of an :class:`Event` is the contact's instead.
+        user_id: Your own identifier for the contact; None for a lead.
+        intercom_user_id: Intercom's identifier for the contact.
         email: The contact's e-mail address.
-        metadata: The metadata in Python values; values of undocumented types are as in the JSON.
-        additional_properties: Fields that the API's description does not know, and those that
+        metadata: The metadata as Python values; values of undocumented types as in the JSON.
+        additional_properties: Fields that the API's description does not contain, and fields that
             cannot be read, as received.
 
     Example:
@@ -66,7 +67,9 @@ class ListedEvent:
         >>> client = DataEventsClient("token", transport=Emulator().transport())
         >>> client.create("invited-friend", user_id="314159")
         >>> listed = client.list(user_id="314159").first()
-        >>> client.send(listed.to_event())
+        >>> listed.event_name, listed.created_at.tzname()
+        ('invited-friend', 'UTC')
+        >>> client.send(listed.to_event())  # Or by a client for another workspace.
     """
 
     event_name: str | None
@@ -79,9 +82,9 @@ class ListedEvent:
     additional_properties: Mapping[str, object] = field(hash=False)
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the event as the API's JSON, as listed, without the fields that it lacks.
+        """Returns the event as the API's JSON, as listed, without the fields that are not set.
 
-        `created_at` is in whole Unix seconds; fields that cannot be read are as received.
+        `created_at` is in integer Unix seconds. Fields that cannot be read are as received.
         """
         moment = self.created_at
         fields: dict[str, object] = {
@@ -103,52 +106,60 @@ class ListedEvent:
         return given
 
     def to_json(self) -> str:
-        """Returns :meth:`to_dict` as a string of JSON, in ASCII.
+        """Returns the result of :meth:`to_dict` as an ASCII string of JSON.
 
-        NaN and infinity, which JSON does not have, are null.
+        NaN and infinity, which JSON does not have, become null.
         """
         return to_json(self.to_dict())
 
     def to_event(self) -> Event:
-        """Returns an event to send, again or to another workspace.
+        """Returns an event that can be sent again, or to another workspace.
 
-        It has all identifiers of the contact that are listed: `intercom_user_id` is its `id`.
-        Intercom counts it once in the same workspace, because its time is the same.
+        It keeps the listed identifiers of the contact; `intercom_user_id` becomes `id`. Sent to the
+        same workspace, it is not counted again, because its time is the same.
 
         Raises:
-            InvalidInputError: The event has no name, time or contact, or they or the metadata are
-                not what the API accepts.
+            InvalidInputError: The event has no name, time or contact, or the API does not accept
+                one of them or the metadata.
         """
         for name in ("event_name", "created_at"):
             if getattr(self, name) is None:
+                must = f"{name} of a listed event must be valid to send it again"
+                remedy = f"create an Event from its fields, with a valid {name}"
                 came = self.additional_properties.get(name)
-                raise InvalidInputError(
-                    f"{name} of a listed event must be known to send it again, and Intercom's is "
-                    f"{short_repr(came)}; make an Event of its fields, with the {name}"
-                )
+                raise invalid(InvalidInputError, must, came, remedy)
         return Event(
             cast("str", self.event_name),
             user_id=self.user_id,
             email=self.email,
             id=self.intercom_user_id,
             created_at=self.created_at,
-            # What is not an object is an error, instead of an event without it.
+            # Metadata that is not an object is an error, not an event without metadata.
             metadata=self.additional_properties.get("metadata", self.metadata),  # type: ignore[arg-type]
         )
 
 
 @frozen
 class Page:
-    """Some of a contact's events, newest first.
+    """One page of a listing: some of a contact's events, newest first.
 
     Attributes:
-        events: The events of this page, at most as many as the `limit` of the listing leaves.
-        since: An opaque cursor for a later ``list(since=…)``, which lists newer events. None where
-            the answer has none.
-        next: An opaque cursor of the next page, or None on the last page.
-        additional_properties: Fields that the API's description does not know, and those that
-            cannot be read, as received. Where some of the events are not objects, ``"events"`` is a
-            list of these.
+        events: The events of the page. On the last page, `limit` may cut them off.
+        since: An opaque cursor for a later ``list(since=…)``, which lists only newer events; None
+            if the answer has none.
+        next: An opaque cursor of the next page; None on the last page.
+        additional_properties: Fields that the API's description does not contain, and fields that
+            cannot be read, as received. Events that are not objects are listed in ``"events"``.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("invited-friend", user_id="314159")
+        >>> [page] = client.list(user_id="314159").pages()
+        >>> client.create("placed-order", user_id="314159")
+        >>> [event.event_name for event in client.list(since=page.since)]
+        ['placed-order']
     """
 
     events: tuple[ListedEvent, ...]
@@ -157,23 +168,26 @@ class Page:
     additional_properties: Mapping[str, object] = field(hash=False)
 
     def __repr__(self) -> str:
-        """Shows how many events there are, but not whose."""
+        """Shows the number of events, but not the contact."""
         last = "the last page" if self.next is None else "not the last page"
         return f"<{type(self).__name__}: {len(self.events)} events, {last}>"
 
 
 class EventList:
-    """A contact's events, newest first; iterating requests one page after another, as needed.
+    """A contact's events, newest first, as an iterable that requests pages as needed.
 
-    Each iteration starts from the first page.
+    ``client.list(…)`` returns one. Each iteration starts from the first page.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
         >>> from intercom_data_events.emulator import Emulator
         >>> client = DataEventsClient("token", transport=Emulator().transport())
         >>> client.create("invited-friend", user_id="314159")
-        >>> [event.event_name for event in client.list(user_id="314159")]
+        >>> events = client.list(user_id="314159")
+        >>> [event.event_name for event in events]
         ['invited-friend']
+        >>> [len(page.events) for page in events.pages()]
+        [1]
     """
 
     def __init__(
@@ -184,7 +198,7 @@ class EventList:
         self._limit = limit
 
     def __repr__(self) -> str:
-        """Says what to do with it, and not whose events it lists."""
+        """Says how to request the events; the contact is not shown."""
         return _shown(self, "for", self._limit)
 
     def __iter__(self) -> Iterator[ListedEvent]:
@@ -193,15 +207,14 @@ class EventList:
             yield from page.events
 
     def first(self) -> ListedEvent | None:
-        """Returns the newest event, or None where there is none."""
+        """Returns the newest event, or None if there is none."""
         return next(iter(self), None)
 
     def pages(self) -> Iterator[Page]:
-        """Iterates over the pages.
+        """Iterates over the pages. Requesting one raises the errors of the client's ``list``.
 
         Raises:
-            PaginationError: The next page was listed before or cannot be told, or the pages do not
-                end.
+            PaginationError: The pages do not end, or the next one cannot be requested.
         """
         steps = _steps(self._start, self._limit)
         response = None
@@ -215,9 +228,21 @@ class EventList:
 
 
 class AsyncEventList:
-    """A contact's events, newest first; iterating requests one page after another, as needed.
+    """A contact's events, newest first, as an async iterable that requests pages as needed.
 
-    Each iteration starts from the first page: ``async for event in client.list(…)``.
+    ``client.list(…)`` of an async client returns one. Each iteration starts from the first page.
+
+    Example:
+        >>> import asyncio
+        >>> from intercom_data_events import AsyncDataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> async def main():
+        ...     client = AsyncDataEventsClient("token", transport=Emulator().transport())
+        ...     await client.create("invited-friend", user_id="314159")
+        ...     async for event in client.list(user_id="314159"):
+        ...         print(event.event_name)
+        >>> asyncio.run(main())
+        invited-friend
     """
 
     def __init__(
@@ -228,7 +253,7 @@ class AsyncEventList:
         self._limit = limit
 
     def __repr__(self) -> str:
-        """Says what to do with it, and not whose events it lists."""
+        """Says how to request the events; the contact is not shown."""
         return _shown(self, "async for", self._limit)
 
     def __aiter__(self) -> AsyncIterator[ListedEvent]:
@@ -236,15 +261,14 @@ class AsyncEventList:
         return _AsyncEvents(self.pages())
 
     async def first(self) -> ListedEvent | None:
-        """Returns the newest event, or None where there is none."""
+        """Returns the newest event, or None if there is none."""
         return await anext(aiter(self), None)
 
     def pages(self) -> AsyncIterator[Page]:
-        """Iterates over the pages.
+        """Iterates over the pages. Requesting one raises the errors of the client's ``list``.
 
         Raises:
-            PaginationError: The next page was listed before or cannot be told, or the pages do not
-                end.
+            PaginationError: The pages do not end, or the next one cannot be requested.
         """
         return _AsyncPages(self._fetch, _steps(self._start, self._limit))
 
@@ -294,16 +318,14 @@ class _AsyncEvents:
 
 
 def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | None, None]:
-    """Decides which page is next.
-
-    Yields the query of each page, None for the first one, and receives the page.
+    """Yields the query of each page, None for the first one, and receives the page.
 
     Args:
         start: The query of the first page.
-        left: How many events are wanted; None for all.
+        left: The number of events wanted; None for all.
 
     Raises:
-        PaginationError: The next page was listed before or cannot be told, or the pages do not end.
+        PaginationError: The pages do not end, or the next one cannot be requested.
     """
     seen = {_parameters(start)}
     query: str | None = None
@@ -329,15 +351,15 @@ def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | No
         empty = 0 if page.events else empty + 1
         if empty == _MOST_EMPTY:
             raise PaginationError(
-                f"the listing does not end: {empty} pages in succession have no event and name a "
-                "next page; the events before them are complete",
+                f"the listing does not end: {empty} pages in a row have no events and name a next "
+                "page; the events before them are complete",
                 _without_page(response),
             )
         parameters = _parameters(query)
         if parameters in seen:
             raise PaginationError(
-                f"the listing goes in a circle: the next page that page {len(seen)} names was "
-                "listed before; the events so far are complete",
+                f"the listing goes in a circle: page {len(seen)} names a next page that was listed "
+                "before; the events so far are complete",
                 _without_page(response),
             )
         seen.add(parameters)
@@ -353,17 +375,17 @@ def _parameters(query: str) -> frozenset[tuple[str, str]]:
 
 
 def query_since(since: object, given: Mapping[str, object]) -> str:
-    """Returns the query of a cursor, completed by what was given and it lacks.
+    """Returns the query of a cursor, with the given parameters that it lacks.
 
     Args:
         since: The cursor.
         given: Parameters of a listing: at most one identity, and the page size. An identity of
-            another kind than the cursor's is not compared, because Intercom's example of a cursor
-            has another kind than the query that it is from. Nor is the case of an e-mail address.
+            another kind than the cursor's is not compared, because the cursor in Intercom's example
+            has another kind than the query. The case of an e-mail address is not compared, either.
 
     Raises:
-        InvalidInputError: It is not a cursor, or it has another value than was given.
-        IdentityError: The same of an identity, or there is none.
+        InvalidInputError: `since` is not a cursor, or has another value than was given.
+        IdentityError: `since` has another identity than was given, or there is no identity.
     """
     query = _query(since)
     inside = dict(parse_qsl(query or ""))
@@ -376,29 +398,26 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
         if name in inside and compared(inside[name]) != compared(str(value)):
             kind = IdentityError if name in _IDENTITIES else InvalidInputError
             shown = short_email(inside[name]) if is_email else inside[name]
-            must = f"{name} must be the cursor's {short_repr(shown)}"
+            must = f"{name} must be that of the cursor, {short_repr(shown)}"
             raise invalid(kind, must, short_email(str(value)) if is_email else value)
     if inside.keys() & _IDENTITIES:
         given = {name: value for name, value in given.items() if name not in _IDENTITIES}
     elif not given.keys() & _IDENTITIES:
-        raise IdentityError(
-            "a cursor that names no contact needs one: pass user_id, email or intercom_user_id"
-        )
+        raise IdentityError("the cursor names no contact: pass user_id, email or intercom_user_id")
     complete = {"type": "user", **given}
     missing = {name: value for name, value in complete.items() if name not in inside}
     return f"{query}&{urlencode(missing)}" if missing else query
 
 
 def _without_email(address: object) -> object:
-    """Returns an address or a query as a message shows it, without a contact's e-mail address."""
+    """Returns an address or query for a message, without the contact's e-mail address."""
     return _EMAIL.sub(r"\1…", address) if isinstance(address, str) else address
 
 
 def _query(address: object) -> str | None:
     """Returns the query of an address in an answer, or of a cursor, which is only a query.
 
-    Returns:
-        It, percent-encoded, or None where there is none, or none that can be sent.
+    It is percent-encoded. None means that there is no query, or none that can be sent.
     """
     if not isinstance(address, str):
         return None
@@ -409,19 +428,19 @@ def _query(address: object) -> str | None:
         encoded = quote(query, safe=_QUERY_SAFE)
     except UnicodeEncodeError:  # It contains a lone surrogate.
         return None
-    is_whole = "://" in query.split("=")[0]  # It is an address without a query.
+    is_whole = "://" in query.split("=")[0]  # An address without a query.
     return None if is_whole or len(encoded) > _LONGEST_QUERY else encoded or None
 
 
-# Answers are read from their JSON, not from the generated models, for which one odd field would
-# make the whole listing unreadable. Each object is used up: what cannot be read is left in it.
+# Answers are read from their JSON, not with the generated models, because one unusual field would
+# make a whole listing unreadable. Fields are removed from each object as they are read, so fields
+# that cannot be read remain in it.
 
 
 def _take(fields: dict[str, Any], name: str, read: Callable[[object], T | None]) -> T | None:
-    """Takes a field out of an object, unless it cannot be read.
+    """Removes a field from an object and returns its value, or None.
 
-    Returns:
-        What was read; None where the field cannot be read, is missing, null or empty.
+    None means that the field is missing, null, empty or unreadable; an unreadable field stays.
     """
     return _read(fields, name, fields.pop(name, None), read)
 
@@ -429,7 +448,7 @@ def _take(fields: dict[str, Any], name: str, read: Callable[[object], T | None])
 def _read(
     fields: dict[str, Any], name: str, value: object, read: Callable[[object], T | None]
 ) -> T | None:
-    """Reads a field that was taken out of an object; puts back what cannot be read."""
+    """Reads a field that was removed from an object, and puts it back if it cannot be read."""
     found = None if value == "" else read(value)
     if found is None:
         _put_back(fields, name, value)
@@ -463,19 +482,19 @@ def _object(value: object) -> dict[str, Any] | None:
 
 
 def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Takes the events out of an answer, but for those that are not objects.
+    """Removes the events from an answer and yields them, except events that are not objects.
 
     Raises:
-        TypeError: They are not a list.
+        TypeError: The events are not a list.
     """
     events = fields.pop("events", None)
     if events is None:
         return
     if not isinstance(events, list):
-        # Without the value, which may be an event of a person.
-        raise TypeError(f"its events must be a list, not of type {type(events).__name__}")
-    # Each is released as soon as it is read: otherwise the garbage collector visits all of them
-    # repeatedly, which takes as long as reading them.
+        # Without the value, which may be personal data.
+        raise TypeError(f"its events must be a list, not a value of type {type(events).__name__}")
+    # Each event is released as soon as it is read. Otherwise the garbage collector visits all of
+    # them repeatedly, which takes as long as reading them.
     events.reverse()
     while events:
         event = events.pop()
@@ -487,7 +506,7 @@ def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _listed_event(fields: dict[str, Any]) -> ListedEvent:
     """Reads an event."""
-    # Strings that are as described are read here: a call for each would take as long as all else.
+    # Strings that match the description are read here: a call for each would double the time.
     pop = fields.pop
     if type(name := pop("event_name", None)) is not str or not name:
         name = _read(fields, "event_name", name, _text)
@@ -524,8 +543,8 @@ def read_page(fields: dict[str, Any], most: int | None = None) -> Page:
     """Reads a page of a listing.
 
     Args:
-        fields: The answer's JSON, which is used up.
-        most: How many events the page has at most; None for all.
+        fields: The JSON of the answer; fields that are read are removed from it.
+        most: The largest number of events to read; None for all.
 
     Raises:
         TypeError: The events are not a list.
@@ -540,16 +559,26 @@ def read_page(fields: dict[str, Any], most: int | None = None) -> Page:
 
 @frozen
 class EventSummary:
-    """A contact's events of one name.
+    """A contact's events of one name, counted. A field that the answer lacks is None.
 
     Attributes:
         name: What happened.
-        count: How many times, or None where the answer does not say.
-        first: When it happened first, an aware datetime in UTC, or None.
-        last: When it happened last, an aware datetime in UTC, or None.
-        description: What the event's name means, or None.
-        additional_properties: Fields that the API's description does not know, and those that
+        count: How often it happened.
+        first: When it first happened: an aware datetime in UTC.
+        last: When it last happened: an aware datetime in UTC.
+        description: The description of the event name.
+        additional_properties: Fields that the API's description does not contain, and fields that
             cannot be read, as received.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("invited-friend", user_id="314159", created_at="2026-01-31T12:00:00Z")
+        >>> client.create("invited-friend", user_id="314159", created_at="2026-02-28T12:00:00Z")
+        >>> [summary] = client.summary(user_id="314159")
+        >>> summary.name, summary.count, summary.last.isoformat()
+        ('invited-friend', 2, '2026-02-28T12:00:00+00:00')
     """
 
     name: str | None
@@ -562,16 +591,26 @@ class EventSummary:
 
 @frozen
 class ContactSummary:
-    """A contact's events, counted by name; iterating yields them.
+    """A contact's events, counted by name; an iterable of :class:`EventSummary`.
 
     Attributes:
-        events: One item for each event name of the contact, old events included.
-        user_id: Your own identifier of the contact, or None.
+        events: One item for each event name of the contact. Events that are older than 90 days
+            count, too.
+        user_id: Your own identifier for the contact, or None.
         email: The contact's e-mail address, or None.
-        intercom_user_id: Intercom's identifier of the contact, or None.
-        additional_properties: Fields that the API's description does not know, and those that
-            cannot be read, as received. Where some of the events are not objects, ``"events"`` is a
-            list of these.
+        intercom_user_id: Intercom's identifier for the contact, or None.
+        additional_properties: Fields that the API's description does not contain, and fields that
+            cannot be read, as received. Events that are not objects are listed in ``"events"``.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("invited-friend", user_id="314159")
+        >>> client.create("placed-order", user_id="314159")
+        >>> summary = client.summary(user_id="314159")
+        >>> len(summary), [event.name for event in summary]
+        (2, ['invited-friend', 'placed-order'])
     """
 
     events: tuple[EventSummary, ...]
@@ -605,7 +644,7 @@ def read_summary(fields: dict[str, Any]) -> ContactSummary:
     """Reads a summary.
 
     Args:
-        fields: The answer's JSON, which is used up.
+        fields: The JSON of the answer; fields that are read are removed from it.
 
     Raises:
         TypeError: The events are not a list.

@@ -1,6 +1,6 @@
-"""Fixtures to test your own code against the emulator.
+"""Fixtures for testing your own code against the emulator.
 
-pytest imports this module in every run, so the fixtures import the emulator when they need it.
+pytest loads this module in every run, so the fixtures import the emulator only when they are used.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ import pytest
 if TYPE_CHECKING:
     from intercom_data_events.emulator import Emulator
 
+__all__ = ["intercom_emulator", "intercom_emulator_url"]
+
 
 @pytest.fixture
 def intercom_emulator() -> Emulator:
-    """A new emulator; it accepts any access token, and creates contacts when it first sees them.
+    """A new emulator, which accepts any access token and any contact.
 
     Example:
         A test that uses it::
 
+            from intercom_data_events import DataEventsClient
+
             def test_an_order_is_reported(intercom_emulator):
                 client = DataEventsClient("token", transport=intercom_emulator.transport())
-                place_order(client)
+                client.create("placed-order", user_id="314159")  # Call your own code here.
+
                 assert intercom_emulator.events[0].event_name == "placed-order"
     """
     from intercom_data_events.emulator import Emulator
@@ -37,14 +42,18 @@ def intercom_emulator_url(
 ) -> Iterator[str]:
     """The base URL of the test's `intercom_emulator`, served on a real socket.
 
-    ``NO_PROXY`` is set while the test runs, so that the environment's proxies are not used.
+    ``NO_PROXY`` is set during the test, so that proxies of the environment are not used.
 
     Example:
         A test that uses it::
 
+            from intercom_data_events import DataEventsClient
+
             def test_an_order_is_reported(intercom_emulator, intercom_emulator_url, monkeypatch):
                 monkeypatch.setenv("INTERCOM_BASE_URL", intercom_emulator_url)
-                place_order()
+                with DataEventsClient("token") as client:
+                    client.create("placed-order", user_id="314159")  # Call your own code here.
+
                 assert intercom_emulator.events[0].event_name == "placed-order"
     """
     with intercom_emulator.serve() as url:

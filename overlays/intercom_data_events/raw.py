@@ -1,4 +1,4 @@
-"""The verbs of a client; each returns the whole answer, with status and headers."""
+"""The verbs of a client, which return whole answers, with status, headers and body."""
 
 from __future__ import annotations
 
@@ -10,13 +10,24 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.request import Operation
     from intercom_data_events._sending.steps import Answer
 
+__all__ = ["AsyncRawDataEventsClient", "RawDataEventsClient"]
+
 T = TypeVar("T")
 
 
 class RawDataEventsClient:
-    """The type of ``client.with_raw_response``; arguments and errors are those of the client.
+    """The verbs of a client, which return the whole :class:`APIResponse`.
 
-    ``list`` returns one page: the first one, or the first one after a cursor.
+    ``client.with_raw_response`` is one. Arguments and errors are those of the client. ``list``
+    returns one page: the first one, or with `since` the first one after the cursor.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> response = client.with_raw_response.create("placed-order", user_id="314159")
+        >>> response.status_code, response.headers["X-RateLimit-Limit"]
+        (202, '1667')
     """
 
     def __init__(self, client: verbs.Performer) -> None:
@@ -37,9 +48,20 @@ class RawDataEventsClient:
 
 
 class AsyncRawDataEventsClient:
-    """The type of ``client.with_raw_response`` of an async client; every verb is awaited.
+    """The verbs of an async client, which return the whole :class:`APIResponse`.
 
-    ``list`` returns one page: the first one, or the first one after a cursor.
+    ``client.with_raw_response`` is one. Await every verb. ``list`` returns one page: the first
+    one, or with `since` the first one after the cursor.
+
+    Example:
+        >>> import asyncio
+        >>> from intercom_data_events import AsyncDataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> async def main():
+        ...     client = AsyncDataEventsClient("token", transport=Emulator().transport())
+        ...     return await client.with_raw_response.create("placed-order", user_id="314159")
+        >>> asyncio.run(main()).status_code
+        202
     """
 
     def __init__(self, client: verbs.AsyncPerformer) -> None:

@@ -9,15 +9,28 @@ from typing import TypeAlias, TypeGuard
 from intercom_data_events._validation import (
     LONGEST_NUMBER,
     dtype_kind,
+    flawed,
     invalid,
+    invalid_type,
     number,
     read_number,
     short_repr,
 )
 from intercom_data_events.errors import TimestampError
 
-#: The types of a time: an aware datetime, whole Unix seconds, or an ISO 8601 string with an
-#: offset, such as ``2026-01-31T12:00:00Z``.
+__all__ = ["Timestamp"]
+
+#: A time, as callers pass it: an aware datetime, integer Unix seconds, or an ISO 8601 string with
+#: an offset. Intercom counts integer seconds: a datetime or string loses its fraction of a second.
+#:
+#: Example:
+#:     >>> from datetime import UTC, datetime
+#:     >>> from intercom_data_events import Event
+#:     >>> for time in (datetime(2026, 1, 31, tzinfo=UTC), 1769817600, "2026-01-31T01:00:00+01:00"):
+#:     ...     print(Event("ran", user_id="314159", created_at=time).created_at)
+#:     2026-01-31 00:00:00+00:00
+#:     2026-01-31 00:00:00+00:00
+#:     2026-01-31 00:00:00+00:00
 Timestamp: TypeAlias = datetime | int | float | str
 
 # The year 1, which is the first of datetime, and the year 5138. A larger number is more likely in
@@ -32,13 +45,13 @@ DATETIME64 = "pass value.astype('datetime64[s]').item().replace(tzinfo=UTC) if i
 
 
 def to_unix(value: Timestamp, name: str = "timestamp") -> int:
-    """Returns whole Unix seconds.
+    """Returns a time in integer Unix seconds.
 
-    A datetime loses its fraction of a second, because the API counts whole seconds.
+    A datetime loses its fraction of a second, because the API counts integer seconds.
 
     Args:
-        value: An aware datetime, whole Unix seconds, or an ISO 8601 string with an offset.
-        name: The name of the value, for messages.
+        value: An aware datetime, integer Unix seconds, or an ISO 8601 string with an offset.
+        name: The name of the value in messages.
 
     Raises:
         TimestampError: The value is a naive datetime, in milliseconds, a number with a fraction, a
@@ -58,15 +71,14 @@ def to_unix(value: Timestamp, name: str = "timestamp") -> int:
     else:
         remedy = ""
         if isinstance(value, date):
-            remedy = "; combine it with a time and a time zone"
+            remedy = "combine it with a time and a time zone"
         elif dtype_kind(value) == "M":
-            remedy = f"; {DATETIME64}"
-        raise TimestampError(
-            f"{name} must be an aware datetime, Unix seconds or an ISO 8601 string, not a value of "
-            f"type {type(value).__name__}{remedy}"
-        )
+            remedy = DATETIME64
+        must = f"{name} must be an aware datetime, Unix seconds or an ISO 8601 string"
+        plain = f"must be Unix seconds or an ISO 8601 time such as {_EXAMPLE}"
+        raise invalid_type(TimestampError, must, value, remedy, plain=plain)
     if not _FIRST <= seconds <= _LAST:
-        remedy = "if it is in milliseconds, divide it by 1000 (value // 1000)"
+        remedy = "if it is in milliseconds, divide it by 1000 and drop the fraction"
         raise invalid(TimestampError, f"{name} must be between the years 1 and 5138", value, remedy)
     return seconds
 
@@ -75,8 +87,8 @@ def from_unix(seconds: float) -> datetime:
     """Returns Unix seconds as an aware datetime in UTC.
 
     Raises:
-        ValueError: It is out of the range of datetime.
-        TypeError: It is not a number.
+        ValueError: `seconds` is out of the range of datetime.
+        TypeError: `seconds` is not a number.
 
     Example:
         >>> from_unix(1389913941).isoformat()
@@ -89,16 +101,16 @@ def from_unix(seconds: float) -> datetime:
 
 
 def is_unix(value: object) -> TypeGuard[int]:
-    """Whether a value from the API is whole Unix seconds in the range of datetime."""
+    """Whether a value from the API is an integer of Unix seconds in the range of datetime."""
     return type(value) is int and _FIRST <= value <= _LAST
 
 
 def read(value: object) -> datetime | None:
-    """Returns a time of an answer in UTC, or None where it is not a time.
+    """Returns a time from an answer in UTC, or None if it is not a time.
 
-    Read are Unix seconds and milliseconds, which their size tells apart, as numbers or as digits in
-    a string, and ISO 8601. Blanks around a string are ignored: Intercom's own example of a summary
-    ends in one. A string without an offset is in UTC, which the documentation assumes throughout.
+    It accepts Unix seconds and milliseconds, told apart by their size, as numbers or as digits in a
+    string, and ISO 8601. Blanks around a string are ignored: a documented example of a summary ends
+    in one. A string without an offset is read as UTC, which the documentation assumes throughout.
     """
     if type(value) is int and _FIRST <= value <= _LAST:  # Most are, and need no other check.
         return _EPOCH + timedelta(0, value)
@@ -122,9 +134,8 @@ def _from_datetime(moment: datetime, name: str) -> int:
         seconds = math.floor(moment.replace(microsecond=0).timestamp())
         naive = moment.utcoffset() is None
     except (ValueError, TypeError, OverflowError) as error:  # pandas.NaT, the end of the year 9999
-        raise TimestampError(
-            f"{name} must be a valid time, not {short_repr(moment)}: {error}"
-        ) from error
+        said = f"must be a valid time, not {short_repr(moment)}: {error}"
+        raise flawed(TimestampError, name, said) from error
     if naive:
         remedy = "use datetime.now(UTC), or value.replace(tzinfo=UTC) if it is in UTC"
         raise invalid(TimestampError, f"{name} must be a datetime with a time zone", moment, remedy)
@@ -145,10 +156,10 @@ def _parse(text: str, name: str) -> datetime:
 
 def _whole(value: float, name: str) -> int:
     if not math.isfinite(value):
-        raise TimestampError(f"{name} must be a finite number, not {value}")
+        raise flawed(TimestampError, name, f"must be a finite number, not {value}")
     if value != int(value):
-        remedy = f"cut the fraction off, for example with int({name})"
-        raise invalid(TimestampError, f"{name} must be in whole seconds", value, remedy)
+        must = f"{name} must be in whole seconds"
+        raise invalid(TimestampError, must, value, "drop the fraction")
     return int(value)
 
 

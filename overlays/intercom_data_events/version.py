@@ -1,31 +1,45 @@
-"""The version of Intercom's API that a request is made for."""
+"""The version of Intercom's API that requests are made for."""
 
 from __future__ import annotations
 
 import re
+from typing import Final
 
-from intercom_data_events._validation import short_repr
+from intercom_data_events._validation import invalid
 from intercom_data_events.errors import ConfigurationError
-from intercom_data_events_api import API_VERSION
+from intercom_data_events_api import API_VERSION as _GENERATED_FROM
 
 __all__ = ["API_VERSION", "check_version"]
+
+#: The API version that this package was generated from, and the default of every client.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> DataEventsClient("token").version == API_VERSION
+#:     True
+API_VERSION: Final = _GENERATED_FROM
 
 _WELL_FORMED = re.compile(r"[1-9]\d?\.\d{1,2}|Preview|Unstable", re.ASCII)
 
 
 def check_version(version: object) -> str:
-    """Returns a version as the header has it.
+    """Returns a version as the ``Intercom-Version`` header has it.
 
-    ``IntercomVersion`` lists the known versions. Any other of the same form, such as a future
-    "2.17", is accepted too, because Intercom publishes versions before this package knows them.
+    ``IntercomVersion`` lists the known versions. Others of the same form, such as a future "2.17",
+    are accepted, too, because Intercom publishes versions before this package lists them.
+
+    Args:
+        version: A version such as "2.16", or "Preview" or its earlier name "Unstable".
 
     Raises:
-        ConfigurationError: It is neither of the form "2.16" nor "Preview" nor "Unstable".
+        ConfigurationError: `version` does not have one of these forms.
+
+    Example:
+        >>> check_version("2.17")
+        '2.17'
     """
     if isinstance(version, str) and _WELL_FORMED.fullmatch(version):
         return version
-    remedy = f'; pass a string: version="{version}"' if isinstance(version, float) else ""
-    raise ConfigurationError(
-        f'version must be a version of Intercom\'s API such as "{API_VERSION}", or "Preview", not '
-        f"{short_repr(version)}{remedy}"
-    )
+    must = f"version must be an API version such as {API_VERSION!r} or 'Preview'"
+    remedy = f"pass the string {str(version)!r}" if isinstance(version, float) else ""
+    raise invalid(ConfigurationError, must, version, remedy)

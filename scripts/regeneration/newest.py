@@ -10,7 +10,7 @@ from regeneration.downloading import MissingError, shown
 #: The placeholder for a version in an address.
 VERSION = "{version}"
 _NUMBERED = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
-#: Intercom publishes about two versions a year. A server that has every version stops here.
+#: Ends the search on a server that has every version. Intercom publishes about two a year.
 _MOST_NEWER = 20
 
 

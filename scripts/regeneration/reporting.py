@@ -152,7 +152,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """3 if there is something to review, else 0."""
+        """The exit code: 3 if there is something to review, else 0."""
         return LOOK if self.look else DONE
 
     def as_json(self) -> Json:
@@ -496,7 +496,7 @@ def _more(count: int, most: int, indent: str) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Wraps text that a person may copy, so that it is not cut before a limit of lines."""
+    """Wraps text that a person may copy, and cuts it only after several lines."""
     indent = text[: len(text) - len(text.lstrip(" "))]
     lines = textwrap.wrap(
         sentence(text),

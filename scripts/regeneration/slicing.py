@@ -301,7 +301,7 @@ class _Slicer:
             found = self._mapping(value, place)
             name = self._media_type(media, at)
             if name in content and content[name][0] != found:
-                raise self._error(place, f"must be equal to {content[name][1]}, also {name}")
+                raise self._error(place, f"must be equal to {content[name][1]}, as both are {name}")
             content[name] = found, place
         # A slice has these records already.
         others = {

@@ -63,7 +63,7 @@ class Screen:
     @property
     def words(self) -> set[str]:
         """The words on it, but for what changes from run to run: numbers, and if a rate is told."""
-        text = re.sub(r", [\d,]+ a second", "", self.text)
+        text = re.sub(r", [\d,]+ per second", "", self.text)
         return {re.sub(r"\d+", "0", word) for word in text.split() if "…" not in word}
 
 

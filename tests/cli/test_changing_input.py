@@ -87,14 +87,14 @@ def half_a_line(path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (truncate, "was cut to 1,000 bytes while it was read"),
-        (shorter_file, "bytes while it was read"),
-        (copy_truncate, "was written anew while it was read"),
-        (longer_file, "was written anew while it was read"),
-        (other_within, "was written anew while it was read"),
+        (truncate, "was truncated to 1,000 bytes after"),
+        (shorter_file, "bytes after"),
+        (copy_truncate, "was overwritten while it was read"),
+        (longer_file, "was overwritten while it was read"),
+        (other_within, "was overwritten while it was read"),
         (replace, "was replaced by another file while it was read"),
         (os.remove, "was moved or deleted while it was read"),
-        (half_a_line, "grew while it was read, and its last line has no end yet"),
+        (half_a_line, "grew while it was read, and its last line is incomplete"),
     ],
 )
 def test_a_file_that_changes_ends_incomplete_and_says_how(change, said, changing, command):
@@ -129,7 +129,7 @@ def test_the_next_run_says_where_another_file_differs(change, changing, command,
     done = command("import", tmp_path / "events.ndjson")
 
     assert done.code == 2
-    assert "has changed since its import began" in done.err
+    assert "was changed after its import began" in done.err
     assert "--restart" in done.err
     assert times(emulator) == before
 
@@ -160,7 +160,7 @@ def test_gzip_that_is_cut_short_sends_what_is_whole_and_goes_on(emulator, comman
     for asked in (["validate"], ["import", "--dry-run"], ["import"]):
         done = command(*asked, path)
         assert done.code == 3
-        assert "is gzip that is cut short; make or fetch it again, then run" in done.err
+        assert "is truncated gzip data; create or download it again, then run" in done.err
     assert set(range(10)) <= set(lines_of(emulator))
     path.write_bytes(members)
 
@@ -177,7 +177,7 @@ def test_gzip_that_is_cut_while_it_is_read(changing, tmp_path):
     done, emulator = changing(truncate, gzip.compress(noise))
 
     assert done.code == 3
-    assert "was cut to 1,000 bytes" in done.err
+    assert "was truncated to 1,000 bytes" in done.err
     assert lines_of(emulator) == list(range(len(emulator.events)))
 
 
@@ -196,4 +196,4 @@ def test_a_cut_pipe_of_gzip_is_incomplete(command):
     done = command("validate", "-", stdin=gzip.compress(text(0, 10))[:-9])
 
     assert done.code == 3
-    assert "standard input is gzip that is cut short" in done.err
+    assert "standard input is truncated gzip data" in done.err

@@ -102,7 +102,7 @@ def test_a_timeline_shows_names_bars_counts_and_how_to_read_them():
         "paid                      ▁                                  1",
         "              ┬───────────┬───────────┬───────────┬",
         "              12:00       13:00       14:00       15:00",
-        "one column is 5 minutes, from 2026-01-31 12:00 UTC; █ is 8 events",
+        "each column is 5 minutes, from 2026-01-31 12:00 UTC; █ is 8 events",
     ]
 
 
@@ -113,7 +113,7 @@ def test_a_timeline_can_do_with_ascii():
         "command?  @                                   .          9",
         "          +-----------+-----------+-----------+",
         "          12:00       13:00       14:00       15:00",
-        "one column is 5 minutes, from 2026-01-31 12:00 UTC; @ is 8 events",
+        "each column is 5 minutes, from 2026-01-31 12:00 UTC; @ is 8 events",
     ]
 
 
@@ -162,7 +162,7 @@ def test_ticks_are_where_a_calendar_has_lines(last, labels, caption):
     chart = timeline([("a", NOON), ("a", last)], width=80)
     *_, shown, told = lines(chart)
     assert re.split(r"\s{2,}", shown.strip()) == labels
-    assert f"one column is {caption}" in told
+    assert f"each column is {caption}" in told
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -320,7 +320,7 @@ def test_a_document_shows_what_a_terminal_shows():
 
 def test_a_document_is_described_to_those_who_do_not_see_it():
     chart = timeline([*at(0, 0, name="paid"), *at(0, name="left")])
-    told = "paid 2, left 1; one column is 1 minute, from 2026-01-31 12:00 UTC; █ is 2 events"
+    told = "paid 2, left 1; each column is 1 minute, from 2026-01-31 12:00 UTC; █ is 2 events"
     assert texts(svg(chart, "t"), "desc") == [told]
     spans = [span("paid", 2, NOON, NOON + HOUR), span("left", 0, None, None)]
     told = "paid: 2, 2026-01-31 12:00:00 to 2026-01-31 13:00:00 UTC; left: 0, at unknown times"

@@ -91,10 +91,10 @@ def test_one_request_tells_that_all_is_well(contacts, serve, checked):
     lines = dict(line.split(maxsplit=1) for line in told.out.splitlines())
     assert lines["token"] == "accepted"  # what is said of it
     assert lines["address"] == url
-    assert lines["version"] == f"{API_VERSION}, as answered"
+    assert lines["version"] == f"{API_VERSION}, confirmed by the server"
     assert lines["quota"].startswith("199 of 200 requests left until 20")
     assert lines["quota"].endswith(" UTC")
-    assert lines["clock"] == "the same as the server's"
+    assert lines["clock"] == "in sync with the server's"
     assert [request.method for request in emulator.requests] == ["GET", "GET"]
     assert list(emulator.events) == []
 
@@ -123,7 +123,7 @@ def test_a_missing_token_is_told_from_a_wrong_one(emulator, checked, monkeypatch
     [
         ("INTERCOM_BASE_URL", "nonsense", "INTERCOM_BASE_URL"),
         ("INTERCOM_VERSION", "nonsense", "INTERCOM_VERSION"),
-        ("INTERCOM_DISABLED", "1", "INTERCOM_DISABLED is set"),
+        ("INTERCOM_DISABLED", "1", "INTERCOM_DISABLED turns off all requests"),
         ("HTTP_PROXY", "http://user:pa ss@:x", "HTTP_PROXY must be the address of a proxy"),
     ],
 )
@@ -153,7 +153,10 @@ def test_a_clock_that_differs_from_the_servers_is_told(skew, side, serve, checke
     told, seen = checked()
     assert told.code == 0
     # `Date` has whole seconds.
-    assert re.search(rf"\nclock   1 min (29|3[012]) s {side} the server's; set it", told.out)
+    assert re.search(
+        rf"\nclock   1 min (29|3[012]) s {side} the server's; set the clock, because",
+        told.out,
+    )
     assert seen.json["clock_ahead"] == pytest.approx(skew, abs=2)
 
 
@@ -219,6 +222,6 @@ def test_another_server_is_not_taken_for_intercom(status, code, said, checked, m
         told, seen = checked("--base-url", url)
     assert (told.code, seen.json["ok"], seen.json["token"]) == (code, False, "unknown")
     assert said in told.err
-    assert "quota   not told" in told.out
+    assert "quota   unknown, because the answer has no rate-limit headers" in told.out
     assert not STEERING.search(told.out + told.err + seen.out + seen.err)
     assert json.loads(seen.err)["exit_code"] == code

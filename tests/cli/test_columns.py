@@ -121,7 +121,9 @@ def test_pairs_of_columns_make_objects():
 
 @pytest.mark.parametrize("part", ["amount", "currency", "url", "value"])
 def test_one_of_a_pair_alone_is_a_mistake_unless_its_type_is_said(part):
-    with pytest.raises(ColumnError, match=rf"^metadata\.a\.{part} needs metadata\.a\.\w+, .* both"):
+    with pytest.raises(
+        ColumnError, match=rf"^metadata\.a\.{part} requires metadata\.a\.\w+, .* both"
+    ):
         read_metadata({f"a.{part}": "29"})
     assert read_metadata({f"a.{part}:text": "29"}) == {f"a.{part}": "29"}
 
@@ -150,7 +152,7 @@ def test_a_link_may_lack_its_text():
     ],
 )
 def test_several_cells_of_a_row_cannot_say_what_one_key_is(names):
-    with pytest.raises(ColumnError, match=r"several columns have a value for metadata.a"):
+    with pytest.raises(ColumnError, match=r"only one column may have a value for metadata.a"):
         plan(["event_name", "id", *names]).read(["ran", "1", *("x" for _ in names)])
 
 
@@ -173,9 +175,9 @@ def test_a_key_cannot_be_empty(key):
         ("timestamp", "did you mean created_at?"),
         ("name", "did you mean event_name?"),
         ("E-Mail", "did you mean email?"),
-        ("metadata", "give each key of the metadata a column of its own, such as metadata.plan"),
-        ("plan", "name it metadata.plan to send it as metadata, or remove it"),
-        ("Metadata_plan", "name it metadata.plan"),
+        ("metadata", "use one column for each key, such as metadata.plan"),
+        ("plan", "rename it to metadata.plan to send it as metadata, or remove it"),
+        ("Metadata_plan", "rename it to metadata.plan"),
     ],
 )
 def test_a_column_that_events_do_not_have_is_refused_with_what_it_may_mean(name, remedy):
@@ -183,18 +185,18 @@ def test_a_column_that_events_do_not_have_is_refused_with_what_it_may_mean(name,
         plan([name])
 
     assert remedy in str(caught.value)
-    assert "event_name, created_at, user_id, id, email and metadata.KEY" in str(caught.value)
+    assert "event_name, created_at, user_id, id, email or metadata.KEY" in str(caught.value)
 
 
 def test_all_columns_that_events_do_not_have_are_told_at_once():
     with pytest.raises(ColumnError) as caught:
         plan(["uuid", "event", "properties.plan", "timestamp", "distinct_id", "created_at"])
 
-    assert str(caught.value).split("no column ")[1].split("; ") == [
-        "'uuid': name it metadata.uuid to send it as metadata, or remove it",
+    assert str(caught.value).split("metadata.KEY, not ")[1].split("; ") == [
+        "'uuid': rename it to metadata.uuid to send it as metadata, or remove it",
         "'event': did you mean event_name?",
-        "'properties.plan': name it metadata.plan to send it as metadata, or remove it",
-        "'timestamp': name it metadata.timestamp to send it as metadata, or remove it",
+        "'properties.plan': rename it to metadata.plan to send it as metadata, or remove it",
+        "'timestamp': rename it to metadata.timestamp to send it as metadata, or remove it",
         "'distinct_id': did you mean user_id?",
     ]
     with pytest.raises(ColumnError, match=r"'c19': [^;]*; and 80 more$"):
@@ -213,18 +215,18 @@ def test_as_many_columns_as_allowed_are_read():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["event_name", "id", " id "], "the column 'id' occurs twice"),
+        (["event_name", "id", " id "], "the column 'id' must occur only once"),
         (["event_name", "id", ""], "column 3 has no name"),
-        (["event_name", *["id"] * 1_000], "it must have at most 1,000 columns, not 1,001; "),
+        (["event_name", *["id"] * 1_000], "there must be at most 1,000 columns, not 1,001; "),
         (
             ["event_name", *[""] * 300_000],
             "an event has 5 fields and at most 10 metadata keys, so remove",
         ),
-        (["event_name", *["id"] * 999], "the column 'id' occurs twice"),
-        (["created_at", "id"], "no column is called event_name"),
+        (["event_name", *["id"] * 999], "the column 'id' must occur only once"),
+        (["created_at", "id"], "the column event_name is missing"),
         (
             ["event_name", "created_at"],
-            "no column has the contact; add one called user_id, id or email",
+            "a column for the contact is missing; add user_id, id or email",
         ),
     ],
 )

@@ -68,7 +68,7 @@ def test_track_sends_an_event_with_its_metadata(emulator, command):
     )
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "placed-order of 1 at 2026-01-01 12:00:00 UTC: accepted",
+        "placed-order for 1 at 2026-01-01 12:00:00 UTC: accepted",
         "  price: $29.99",
         "  number: 3434",
     ]
@@ -107,36 +107,42 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
     for asked in (["list"], ["list", "--follow"], ["summary"], ["export", "-o", "kept.ndjson"]):
         done = command(*asked, "--user-id", "1")
         assert (done.code, done.out) == (2, "")
-        assert "INTERCOM_DISABLED is set, so Intercom is not asked anything" in done.err
+        assert (
+            "INTERCOM_DISABLED turns off all requests; unset it to read from Intercom" in done.err
+        )
     assert Path("kept.ndjson").read_text() == "kept"
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--created-at", "soon"], 2, "--created-at: a time must be such as 7d"),
+        (["--created-at", "soon"], 2, "--created-at must be a time such as 7d"),
         (["-m", "plan"], 2, "--metadata must be KEY=VALUE, such as plan=pro, not 'plan'"),
         (["-m", "=pro"], 2, "must be KEY=VALUE"),
-        (["-m", "a=1", "-m", "a=2"], 2, "--metadata has the key 'a' twice"),
+        (["-m", "a=1", "-m", "a=2"], 2, "--metadata must have the key 'a' only once; remove one"),
         (["-m", "a="], 2, "metadata.a must not be empty"),
         (["-m", "price.amount=much", "-m", "price.currency=usd"], 2, "minor currency units"),
-        (["-m", "link.url=https://a.example"], 2, "metadata.link.url needs metadata.link.value"),
+        (["-m", "link.url=https://a.example"], 2, "metadata.link.url requires metadata.link.value"),
         (["-m", "price.currency=usd"], 2, "pass both, or price.currency:text"),
-        (["--email", ""], 2, "email must not be empty"),
+        (["--email", ""], 2, "--email must not be empty"),
         (["--created-at", "2026-01-31T12:00:00.5Z"], 2, "must be in whole seconds"),
         (["--created-at", "1735689600000"], 2, "if it is in milliseconds"),
         (["--region", "mars"], 2, "mars"),
         (
             ["--region", "eu", "--base-url", "https://a.example"],
             2,
-            "pass either base_url or region",
+            "pass either --base-url or --region, not both",
         ),
-        (["--region", "eu"], 2, "while INTERCOM_BASE_URL is set in the environment"),
-        (["--base-url", "http://a.example"], 2, "allow_http=True (--allow-http)"),
-        (["--api-version", "x"], 2, "version"),
+        (["--region", "eu"], 2, "conflicts with INTERCOM_BASE_URL (http"),
+        (
+            ["--base-url", "http://a.example"],
+            2,
+            "to send it nevertheless, pass --allow-http or set INTERCOM_ALLOW_HTTP=1",
+        ),
+        (["--api-version", "x"], 2, "--api-version must be an API version such as"),
         (["--timeout", "-1"], 2, "greater than 0 and at most 86400, not -1"),
         (["--timeout", "nan"], 2, "greater than 0 and at most 86400, not nan"),
-        (["--max-retries", "-1"], 2, "max_retries must be an integer of at least 0, not -1"),
+        (["--max-retries", "-1"], 2, "--max-retries must be an integer of at least 0, not -1"),
         (["--nonsense"], 2, "--nonsense"),
     ],
 )
@@ -295,7 +301,7 @@ def test_whose_events_has_to_be_said_once(asked, emulator, command):
     for given in (["--json"], ["--user-id", "1", "--email", "a@b.co"]):
         done = command(asked, *given)
         assert (done.code, done.out) == (2, "")
-        assert "pass one of --user-id, --email and --id, not " in done.err
+        assert "pass exactly one of --user-id, --email and --id, not " in done.err
 
 
 NOW = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
@@ -322,11 +328,11 @@ def test_times_are_read_as_people_type_them(text, expected):
 @pytest.mark.parametrize("text", ["", "7", "d", "7y", "yesterday", "999999w", "9" * 30, "-7d"])
 def test_what_is_no_time_is_refused(text, emulator, command):
     if text != "7":
-        with pytest.raises(ValueError, match="a time must be such as 7d"):
+        with pytest.raises(ValueError, match="must be a time such as 7d"):
             moment(text, NOW)
     done = command("list", "--user-id", "1", f"--since={text or 'no'}y")
     assert (done.code, done.out) == (2, "")
-    assert "--since: " in done.err
+    assert "--since must be a time such as 7d" in done.err
 
 
 def test_follow_shows_what_arrives_later(emulator, command, monkeypatch):
@@ -380,7 +386,8 @@ def test_follow_cannot_be_told_to_look_never_or_all_the_time(seconds, emulator, 
 def test_flags_that_contradict_each_other_are_refused(arguments, emulator, command):
     done = command(*arguments, "--user-id", "1")
     assert (done.code, done.out) == (2, "")
-    assert "leave" in done.err
+    alone = "--for-spreadsheets" in arguments
+    assert ("requires --format csv; pass both" if alone else ", not both") in done.err
     assert emulator.counts.requests == 0
 
 
@@ -460,20 +467,20 @@ def test_charts_are_drawn_where_results_go_and_to_a_file(asked, emulator, comman
     done = command(asked, "--user-id", "1", "--plot", "--svg", "events.svg")
     assert done.code == 0
     assert "\nplaced-order  " in done.out
-    assert done.err == "Written: events.svg\n"
+    assert done.err == "Chart written to events.svg.\n"
     assert ElementTree.parse("events.svg").getroot().get("role") == "img"
     done = command(asked, "--user-id", "1", "--svg", "events.svg", "--json")
     assert "placed-order" in str(done.lines)
     done = command(asked, "--user-id", "1", "--svg", "no/such/folder.svg")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "Error: no/such is not a folder; make it, or choose another path\n"
+    assert done.err == "Error: there is no directory no/such; create it, or choose another path\n"
 
 
 def test_there_is_nothing_to_draw_of_somebody_who_did_nothing(serve, command):
     serve(contacts=[EmulatedContact(user_id="1")])
     done = command("list", "--user-id", "1", "--plot", "--svg", "none.svg")
     assert (done.code, done.out) == (0, "")
-    assert "No events: none.svg is not written." in done.err
+    assert "No events; none.svg is not written." in done.err
     assert not Path("none.svg").exists()
 
 
@@ -532,7 +539,7 @@ def test_export_begins_where_it_is_told(emulator, command):
 def test_export_needs_somebody(emulator, command):
     done = command("export", "--quiet")
     assert (done.code, done.out) == (2, "")
-    assert "pass contacts by --user-id" in done.err
+    assert "no contact is given; pass --user-id, --email or --id" in done.err
 
 
 def test_a_failed_export_leaves_the_file_from_before(serve, command, tmp_path):
@@ -567,9 +574,13 @@ def test_a_full_disk_is_told_once_and_without_a_traceback(emulator, begin):
             process = begin(*asked, "--user-id", "1", stdout=full)
         _, err = process.communicate()
         assert process.returncode == 3
-        # Of standard output, the shell knows where it leads.
-        where = b"/dev/full: " if "-o" in asked else b""
-        assert err == b"Error: %sNo space left on device\n" % where
+        # The shell knows where standard output leads.
+        assert err.decode() == (
+            "Error: cannot use /dev/full: no space left on device; check the path, its permissions "
+            "and the free space\n"
+            if "-o" in asked
+            else "Error: No space left on device\n"
+        )
 
 
 # What is hostile
@@ -728,7 +739,7 @@ def test_without_a_command_there_is_help(command):
     assert done.code == 0
     listed = done.out.partition("Commands:")[2].partition("\n\n")[0]
     assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == COMMANDS
-    assert "Exit codes:\n  0    done\n  1    something was rejected" in done.out
+    assert "Exit codes:\n  0    success\n  1    an event, line or contact was rejected" in done.out
     assert command("--version").out.startswith("intercom-events ")
 
 
@@ -852,8 +863,7 @@ def test_the_extra_is_named_where_it_is_not_installed():
     done = subprocess.run([*COMMAND[:-1], script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "intercom-events needs typer, which comes with an extra: "
-        "pip install 'intercom-data-events[cli]'\n"
+        "intercom-events requires typer; run: pip install 'intercom-data-events[cli]'\n"
     )
 
 

@@ -57,8 +57,8 @@ def test_large_gzip_comes_in_pieces(path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda data: data[:-3], "cut short"),
-        (lambda data: data[: len(data) // 2], "cut short"),
+        (lambda data: data[:-3], "truncated"),
+        (lambda data: data[: len(data) // 2], "truncated"),
         (lambda data: data[:500] + bytes(50) + data[550:], "damaged"),
         (lambda data: data + b"something else", "damaged"),
     ],
@@ -68,8 +68,8 @@ def test_gzip_that_is_not_whole_is_told(path, change, complaint):
     path.write_bytes(change(data))
 
     with pytest.raises(
-        StoppedError if complaint == "cut short" else SourceError,
-        match=f"is gzip that is {complaint}; make or fetch it again",
+        StoppedError if complaint == "truncated" else SourceError,
+        match=f"is {complaint} gzip data; create or download it again",
     ):
         pieces(path)
 

@@ -110,6 +110,7 @@ def test_files_and_pipes_are_read_plain_and_compressed(
 
 def test_columns_make_metadata(emulator, command):
     Path("events.csv").write_text(
+        ""
         "event_name,created_at,email,metadata.price.amount,metadata.price.currency,metadata.n:text\n"
         f"paid,{NOON},a@b.co,2999,usd,007\n"
     )
@@ -211,7 +212,7 @@ def test_killed_at_any_moments_it_goes_on_and_repeats_little(serve, begin, comma
     assert times(emulator) == [NOON + number for number in range(300)]
     assert emulator.counts.duplicates <= kills * 100
     assert done.json["accepted"] + done.json["duplicates"] + done.json["before"] == 300
-    assert command("import", path).err.startswith("All of its events were done before")
+    assert command("import", path).err.startswith("Nothing was sent, because ")
 
 
 def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, command, ndjson):
@@ -229,7 +230,7 @@ def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, 
     assert done.code == 130
     assert "20 accepted" in done.out
     assert "not sent, or not answered yet" in done.out
-    assert "Interrupted: run the same command again to resume." in done.out
+    assert "Interrupted; run the same command again to resume." in done.out
     plan.at.clear()
     done = command("import", path, "--json")
     assert (done.code, done.json["before"], done.json["accepted"]) == (0, 20, 100)
@@ -247,7 +248,7 @@ def test_so_does_a_signal_where_there_is_no_terminal(serve, begin, command, ndjs
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert json.loads(out)["accepted"] == 20
-    assert err == b"Interrupted: run the same command again to resume.\n"
+    assert err == b"Interrupted; run the same command again to resume.\n"
     plan.at.clear()
     assert command("import", path, "--json").json["before"] == 20
 
@@ -263,8 +264,8 @@ def test_a_silent_pipe_can_be_left(asked, emulator, begin, monkeypatch):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert b"Interrupted: " in err
-    assert b"1 rejected" in out or b"1 not" in err
+    assert b"Interrupted; " in err
+    assert b"1 rejected" in out or b"1 invalid" in err
 
 
 def test_what_failed_is_sent_again_and_nothing_else(serve, command, ndjson):
@@ -285,7 +286,10 @@ def test_an_outage_ends_it_soon_and_it_goes_on_later(serve, command, ndjson):
     path = ndjson(300)
     done = command("import", path, "--concurrency", "1", "--max-retries", "0")
     assert done.code == 3
-    assert "20 events in a row failed, the last with: " in done.err
+    assert (
+        "20 events in a row failed; run the same command again later. The last failure: "
+        in done.err
+    )
     assert "0 accepted" in done.out
     assert command("import", path).code == 0
     assert len(emulator.events) == 300
@@ -298,7 +302,7 @@ def test_what_was_refused_before_is_not_forgotten(serve, command, ndjson):
         done = command("import", path)
         assert done.code == 1
         assert "Fix the lines in " in done.err
-    assert "1 rejected in runs before, in " in done.out
+    assert "1 rejected in earlier runs; " in done.out
     assert command("import", path, "--json").json["refused_before"] == 1
     path.with_name("events.refused.ndjson").unlink()
     assert command("import", path).code == 0
@@ -337,7 +341,7 @@ def test_a_journal_is_kept_in_a_file_alone(emulator, command, ndjson):
     os.mkfifo("pipe")
     done = command("import", ndjson(1), "--journal", "pipe")
     assert done.code == 2
-    assert "pipe is not a file that a journal can be kept in: name another" in done.err
+    assert "pipe is not a regular file; choose another path" in done.err
 
 
 def test_the_name_of_a_file_to_mend_can_be_copied_into_a_shell(serve, command, ndjson):
@@ -352,8 +356,8 @@ def test_an_import_that_began_elsewhere_does_not_go_on_here(emulator, command, n
     assert command("import", path).code == 0
     done = command("import", path, "--base-url", NOBODY)
     assert done.code == 2
-    assert "is of an import to http://127.0.0.1:" in done.err
-    assert f"not to {NOBODY}: move it away" in done.err
+    assert "is for an import to http://127.0.0.1:" in done.err
+    assert f"not to {NOBODY}; move it away" in done.err
     assert len(emulator.events) == 3
 
 
@@ -367,7 +371,7 @@ def test_a_pipe_goes_on_by_a_journal_of_ones_own(serve, command):
     assert (done.code, done.json["before"], done.json["accepted"]) == (0, 2, 1)
     done = command(*asked, stdin=text.replace(b"placed", b"signed"))
     assert done.code == 2
-    assert "standard input has changed since its import began" in done.err
+    assert "standard input was changed after its import began" in done.err
 
 
 def test_without_a_journal_an_interrupted_pipe_says_so(serve, begin):
@@ -380,7 +384,7 @@ def test_without_a_journal_an_interrupted_pipe_says_so(serve, begin):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert b"nothing is noted of it, as there is no --journal" in err
+    assert b"it cannot be resumed without --journal" in err
 
 
 def test_what_is_appended_is_imported_and_no_more(emulator, command, ndjson):
@@ -395,24 +399,30 @@ def test_what_is_appended_is_imported_and_no_more(emulator, command, ndjson):
 @pytest.mark.parametrize(
     ("change", "how"),
     [
-        (lambda text: text.replace("placed-order", "signed-order"), "in its lines 1 to 3"),
-        (lambda text: text[: len(text) // 2], "it ends after"),
-        (lambda text: "", "it ends after 0 bytes"),
-        (lambda text: text[:-1] + json.dumps(event(9)), "its last line then, 3, had no end"),
+        (
+            lambda text: text.replace("placed-order", "signed-order"),
+            "lines 1 to 3 are no longer the same",
+        ),
+        (lambda text: text[: len(text) // 2], "its text has"),
+        (lambda text: "", "its text has 0 bytes"),
+        (
+            lambda text: text[:-1] + json.dumps(event(9)),
+            "line 3 had no line end, and was continued",
+        ),
     ],
 )
 def test_a_file_that_has_changed_is_not_gone_on_with(change, how, emulator, command, ndjson):
     path = ndjson(3)
     text = path.read_text()
-    if "no end" in how:
+    if "no line end" in how:
         path.write_text(text[:-1])
     assert command("import", path).code == 0
     path.write_text(change(text))
     done = command("import", path)
     assert (done.code, emulator.counts.requests) == (2, 3)
-    assert f"{path} has changed since its import began" in done.err
+    assert f"{path} was changed after its import began" in done.err
     assert how in done.err
-    assert "use --restart" in done.err
+    assert "pass --restart" in done.err
 
 
 def test_a_last_line_without_an_end_can_be_given_one(emulator, command, ndjson):
@@ -449,7 +459,7 @@ def test_what_is_no_journal_is_left_as_it_is(text, flags, emulator, command, ndj
     Path("own").write_text(text)
     done = command("import", ndjson(), "--journal", "own", *flags)
     assert (done.code, done.out) == (2, "")
-    assert "own is not a journal of an import" in done.err
+    assert "own is not the journal of an import" in done.err
     assert Path("own").read_text() == text
 
 
@@ -517,7 +527,7 @@ def test_refused_lines_are_mended_and_imported_again(emulator, command, ndjson):
     [broken, number] = sorted(reasons, reverse=True)
     assert number.startswith("# line 2: user_id must be a string, not 7")
     assert json.loads(reasons[number]) == event(1, user_id=7)
-    assert broken.startswith("# line 4: it is not JSON")
+    assert broken.startswith("# line 4: the line is not valid JSON")
     assert stat.S_IMODE(refused.stat().st_mode) == 0o600
     mended = refused.read_text().replace('"user_id": 7', '"user_id": "7"')
     refused.write_text(mended.replace("{broken", json.dumps(event(3))))
@@ -552,7 +562,7 @@ def test_refused_events_from_before_are_not_touched(emulator, command, ndjson):
     path = ndjson([event(0, user_id=7)])
     done = command("import", path)
     assert (done.code, done.out) == (2, "")
-    assert "is there from before: import it or move it away" in done.err
+    assert "already has rejected events of an earlier import; import it, move it away" in done.err
     assert Path("events.refused.ndjson").read_text() == "being mended"
     assert command("import", path, "--refused", "other").code == 1
     assert Path("other").read_text().startswith("# line 1: ")
@@ -582,7 +592,7 @@ def test_what_is_wrong_with_a_pair_of_cells_is_told_once(amount, command):
 def test_the_journal_and_the_refused_events_are_two_files(other, emulator, command, ndjson):
     done = command("import", ndjson(1), "--journal", "notes", "--refused", other)
     assert (done.code, done.out) == (2, "")
-    assert "--refused and --journal name the same file: name two" in done.err
+    assert "--refused and --journal must be different files; choose another path" in done.err
     assert not Path("notes").exists()
 
 
@@ -601,7 +611,7 @@ def test_a_file_that_cannot_be_read_is_named(emulator, command):
     done = command("import", "/proc/self/mem")
     assert (done.code, done.err) == (
         2,
-        "Error: /proc/self/mem cannot be read: input/output error\n",
+        "Error: cannot read /proc/self/mem: input/output error\n",
     )
 
 
@@ -624,7 +634,7 @@ def test_ten_problems_are_told_and_all_of_them_written(emulator, command, ndjson
     path = ndjson([event(number, user_id=7) for number in range(30)])
     done = command("import", path)
     assert done.err.count("rejected: user_id must be a string, not 7") == 10
-    assert "further ones are counted" in done.err
+    assert "further problems are counted" in done.err
     assert Path("events.refused.ndjson").read_text().count("# line ") == 30
     path = ndjson([event(number, user_id=7) for number in range(30)], name="other.ndjson")
     done = command("import", path, "--quiet")
@@ -686,9 +696,9 @@ def test_a_line_of_hundreds_of_megabytes_takes_little_memory_and_is_named():
     said, counted, most = validated(256)
     assert nothing == []
     assert said == [
-        "-:2: it is 268,435,456 bytes long, and lines go up to 1 MiB (1,048,576): shorten it"
+        "-:2: the line must have at most 1,048,576 bytes (1 MiB), not 268,435,456; shorten it"
     ]
-    assert b"3 events, 2 of them good" in counted
+    assert b"3 events, 2 valid" in counted
     assert most - little < 32 * 1024
 
 
@@ -698,21 +708,27 @@ ZIPPED = gzip.compress(f"{json.dumps(event(0))}\n".encode() * 2000, mtime=0)
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "is empty: there is nothing to import"),
-        (b"\n \n\r\n", "has no events in it"),
-        ("id,event_name\n1,a\n".encode("utf-16"), "line 1: the file is UTF-16: convert it"),
+        (b"", "is empty; choose another file"),
+        (b"\n \n\r\n", "contains no events"),
+        (
+            "id,event_name\n1,a\n".encode("utf-16"),
+            "line 1: the file is UTF-16; convert it with: iconv",
+        ),
         (b"PK\x03\x04whatever", "looks like a zip archive"),
-        (b"event_name,created_at\nran,1\n", "add one called user_id, id or email"),
-        (b"name,user_id\nran,1\n", "line 1: the header of the CSV cannot be used"),
-        (b'[{"event_name": "ran"}]', "one JSON document; write one event per line"),
+        (b"event_name,created_at\nran,1\n", "add user_id, id or email"),
+        (b"name,user_id\nran,1\n", "line 1: the CSV header is invalid"),
+        (b'[{"event_name": "ran"}]', "single JSON document; write one event per line"),
         (
             b"event_name,user_id," + b",".join(b"metadata.k%d" % n for n in range(16_000)),
-            "line 1: the header of the CSV cannot be used: it must have at most 1,000 columns, not",
+            "line 1: the CSV header is invalid: there must be at most 1,000 columns, not",
         ),
-        (ZIPPED[:-9], "is gzip that is cut short"),
-        (ZIPPED[:60] + b"damaged" + ZIPPED[67:], "is gzip that is damaged"),
+        (ZIPPED[:-9], "is truncated gzip data"),
+        (ZIPPED[:60] + b"damaged" + ZIPPED[67:], "is damaged gzip data"),
         (gzip.compress(b"", mtime=0), "is empty"),
-        (f"{json.dumps(event(0))}\n".encode() + b"\0", "line 2: a NUL byte"),
+        (
+            f"{json.dumps(event(0))}\n".encode() + b"\0",
+            "line 2: the text must not contain a NUL byte",
+        ),
     ],
 )
 def test_files_that_are_no_events_are_told_of_with_a_remedy(data, said, emulator, command):
@@ -721,7 +737,7 @@ def test_files_that_are_no_events_are_told_of_with_a_remedy(data, said, emulator
     for asked in ([("validate", path)], [("import", path, "--json")], [("import", path)]):
         done = command(*asked[0])
         # What can be read before it ends has been sent, and running it again goes on.
-        is_incomplete = '"accepted": 1' in done.out or said.endswith("cut short")
+        is_incomplete = '"accepted": 1' in done.out or "truncated" in said
         assert done.code == (3 if is_incomplete else 2)
         assert said in done.err
 
@@ -732,7 +748,7 @@ def test_a_latin_1_line_is_named_and_the_others_are_sent(emulator, command, ndjs
         file.write(json.dumps(event(2, user_id="é"), ensure_ascii=False).encode("latin-1") + b"\n")
     done = command("import", path)
     assert done.code == 1
-    assert "line 3 rejected: it is not UTF-8: byte 0xe9" in done.err
+    assert "line 3 rejected: the text must be UTF-8, but has byte 0xe9" in done.err
     assert "iconv -f LATIN1 -t UTF-8" in done.err
     assert b"\xe9" in Path("events.refused.ndjson").read_bytes()
     assert len(emulator.events) == 2
@@ -741,10 +757,10 @@ def test_a_latin_1_line_is_named_and_the_others_are_sent(emulator, command, ndjs
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (".", ". cannot be read: is a directory"),
-        ("missing.ndjson", "missing.ndjson cannot be read: no such file or directory"),
-        ("x" * 300, "cannot be read: file name too long"),
-        ("a\0b", "cannot be read"),
+        (".", "cannot read .: is a directory"),
+        ("missing.ndjson", "cannot read missing.ndjson: no such file or directory"),
+        ("x" * 300, "x: file name too long"),
+        ("a\0b", "cannot read a"),
     ],
 )
 def test_what_cannot_be_opened_is_told_of(name, said, emulator, command):
@@ -774,7 +790,10 @@ def test_a_full_disk_under_the_journal_ends_it_and_it_goes_on(emulator, command,
         with no_file_above(size):
             done = command("import", path, "--concurrency", "1")
         assert done.code == 3
-        assert f"{path}.journal cannot be written (File too large): make room" in done.err
+        assert (
+            f"cannot write the journal {path}.journal: file too large; check the "
+            f"free space and permissions" in done.err
+        )
         assert (emulator.counts.processed > 0) is (size > sum(first) + 2)
         done = command("import", path, "--json")
         assert done.code == 0
@@ -792,13 +811,13 @@ def test_a_full_disk_under_the_refused_events_ends_it_and_it_goes_on(emulator, c
         with no_file_above(len(whole) - less):
             done = command("import", path, "--restart")
         assert done.code == 3
-        assert "refused.csv, for rejected events, cannot be written (File too large)" in done.err
+        assert "refused.csv: file too large; check the free space and permissions" in done.err
         assert command("import", path).code == 1
         assert Path("events.refused.csv").read_text() == whole
         Path("events.refused.csv").unlink()
     done = command("import", table(row(9, name=""), name="c.csv"), "--refused", "/dev/full")
     assert done.code == 3
-    assert "No space left on device" in done.err
+    assert "no space left on device" in done.err
 
 
 # How far it is
@@ -853,7 +872,7 @@ def test_validate_names_every_line_and_sends_nothing(emulator, command):
     assert [line.split(" ")[0] for line in done.out.splitlines()] == [
         f"{path}:{line}:" for line in (3, 5, 6)
     ]
-    assert "5 events, 1 of them good, 3 not, 1 the same event to Intercom" in done.err
+    assert "5 events, 1 valid, 3 invalid, 1 duplicate." in done.err
     done = command("validate", path, "--json")
     assert [one["line"] for one in done.lines] == [3, 5, 6]
     assert (done.code, done.err) == (1, "")
@@ -865,7 +884,7 @@ def test_validate_needs_neither_a_token_nor_a_journal(command, ndjson, tmp_path)
     assert command("validate", path).code == 1
     done = command("validate", path, "--stamp-now")
     assert (done.code, done.out) == (0, "")
-    assert done.err == f"{path}: 1 event, 1 of them good, 0 not.\n"
+    assert done.err == f"{path}: 1 event, 1 valid, 0 invalid.\n"
     assert list(tmp_path.iterdir()) == [path]
 
 

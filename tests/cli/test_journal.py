@@ -187,7 +187,7 @@ def test_a_line_that_no_import_writes_is_named(damage, tmp_path):
         file.write(damage.encode("latin-1") + b"\n")
     before = path.read_bytes()
 
-    with peak_below(MIB), pytest.raises(NoJournalError, match="is damaged in line 3: move it away"):
+    with peak_below(MIB), pytest.raises(NoJournalError, match="is damaged in line 3; move it away"):
         opened(path)
 
     assert path.read_bytes() == before
@@ -211,7 +211,7 @@ def test_a_line_that_no_import_writes_is_named(damage, tmp_path):
 def test_another_file_is_not_a_journal_and_stays_as_it_is(text, restart, tmp_path):
     path = tmp_path / "other"
     path.write_text(text)
-    with pytest.raises(NoJournalError, match="is not a journal of an import: move it away"):
+    with pytest.raises(NoJournalError, match="is not the journal of an import; move it away"):
         opened(path, restart=restart)
     assert path.read_text() == text
 
@@ -309,7 +309,7 @@ def test_one_import_at_a_time_has_it(restart, tmp_path):
 @pytest.mark.parametrize("name", [".", "no/such/journal", "x" * 300])
 def test_where_it_cannot_be_is_told_with_a_remedy(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(JournalError, match=r"cannot be written .*name another place"):
+    with pytest.raises(JournalError, match=r"cannot write the journal .*choose another path"):
         opened(Path(name))
 
 

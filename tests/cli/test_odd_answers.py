@@ -87,7 +87,7 @@ def test_only_events_with_a_time_are_drawn(listing, command):
     assert done.code == 0
     assert "paid" in done.out
     assert "(no name)" in done.out
-    assert "Not drawn, because their time cannot be read: 2 events.\n" in done.err
+    assert "Left out of the chart: 2 events without a readable time.\n" in done.err
 
 
 def test_a_summary_shows_a_dash_for_what_it_lacks(summary, command):

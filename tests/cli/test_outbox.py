@@ -126,9 +126,9 @@ def test_status_tells_what_is_in_the_file(emulator, command, monkeypatch):
     assert heading.endswith(f" kB, for {os.environ['INTERCOM_BASE_URL']}, workspace shop")
     assert [line.split()[:2] for line in counts] == [
         ["3", "waiting"],
-        ["2", "being"],
+        ["2", "in"],
         ["1", "delayed"],
-        ["1", "rejected:"],
+        ["1", "rejected"],
     ]
     assert oldest.startswith("The oldest was tracked at 20")
     assert oldest.endswith(" UTC, 1 h 0 min ago.")
@@ -182,7 +182,7 @@ def test_what_waits_is_sent(emulator, command):
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("outbox.db: 120 events in ")
     # A run of more than a second tells its rate.
-    assert re.search(r" s(, [\d,]+ a second)?\n         120 sent\n$", done.out)
+    assert re.search(r" s(, [\d,]+ per second)?\n         120 sent\n$", done.out)
     assert times(emulator) == [NOON + number for number in range(120)]
     assert waiting() == []
     done = command("outbox", "drain", FILE)
@@ -210,9 +210,11 @@ def test_what_is_refused_is_told_and_becomes_a_dead_letter(nobody_knows, command
     }
     *told, further, why = done.err.splitlines()
     assert len(told) == 10
-    assert all(line.startswith("placed-order of 1 rejected: 404 for POST /events") for line in told)
-    assert further == "(further ones are counted, and not shown here)"
-    assert why == "See why they were rejected: intercom-events outbox dead outbox.db"
+    assert all(
+        line.startswith("placed-order for 1 rejected: 404 for POST /events") for line in told
+    )
+    assert further == "(further problems are counted, but not shown)"
+    assert why == "To see the reasons, run: intercom-events outbox dead outbox.db"
     assert len(letters()) == 14
 
 
@@ -243,7 +245,7 @@ def test_the_last_refusal_is_told_even_if_its_worker_reports_it_late(
     finally:
         logger.removeHandler(slow)
     assert done.code == 1
-    assert "placed-order of 1 rejected: 404 for POST /events" in done.err
+    assert "placed-order for 1 rejected: 404 for POST /events" in done.err
 
 
 def test_those_from_before_are_no_news(nobody_knows, command):
@@ -258,8 +260,8 @@ def test_quiet_tells_the_result_alone(nobody_knows, command):
     keep(event(0, user_id="1"))
     done = command("outbox", "drain", FILE, "--quiet")
     assert done.code == 1
-    assert done.err == "See why they were rejected: intercom-events outbox dead outbox.db\n"
-    assert done.out.endswith("           1 rejected, and dead letters now\n")
+    assert done.err == "To see the reasons, run: intercom-events outbox dead outbox.db\n"
+    assert done.out.endswith("           1 rejected (now dead letters)\n")
 
 
 def test_what_is_no_event_is_a_refusal_too(emulator, command):
@@ -270,7 +272,7 @@ def test_what_is_no_event_is_a_refusal_too(emulator, command):
     assert (done.code, done.json["sent"], done.json["refused"]) == (1, 1, 1)
     [letter] = command("outbox", "dead", FILE, "--json").lines
     assert letter["event"] == {"event": "no event"}
-    assert "the file holds something that is not an event" in letter["message"]
+    assert "the row does not hold an event" in letter["message"]
 
 
 def test_what_was_held_back_is_sent_at_once(emulator, command):
@@ -306,7 +308,7 @@ def test_time_can_be_limited(serve, command, monkeypatch):
     keep(0, 1)
     done = command("outbox", "drain", FILE, "--max-time", "0.5", "--concurrency", "1", "--json")
     assert done.code == 3
-    assert done.err == "The time is over: what is left stays in the outbox.\n"
+    assert done.err == "Time limit reached; the remaining events stay in the outbox.\n"
     assert (done.json["sent"], done.json["left"]) == (0, 2)
     assert 0.5 <= done.json["seconds"] < PATIENCE
     assert waiting() == [NOON, NOON + 1]
@@ -320,9 +322,7 @@ def test_that_intercom_is_away_is_told_and_that_it_is_back(serve, command, monke
     done = command("outbox", "drain", FILE, "--max-retries", "0", "--concurrency", "1", "--quiet")
     assert done.code == 0
     away, back = done.err.splitlines()
-    assert away.startswith(
-        "Nothing gets through at the moment, and 5 wait; retrying until it does: 503 for POST"
-    )
+    assert away.startswith("Sending fails at the moment (5 events waiting); retrying: 503 for POST")
     assert back == "Intercom answers again."
     assert times(emulator) == [NOON + number for number in range(5)]
 
@@ -332,7 +332,7 @@ def test_nothing_is_lost_where_intercom_stays_away(serve, command):
     keep(*range(5))
     done = command("outbox", "drain", FILE, "--max-retries", "0", "--max-time", "1.5")
     assert done.code == 3
-    assert "Nothing gets through at the moment, and 5 wait" in done.err
+    assert "Sending fails at the moment (5 events waiting)" in done.err
     assert "5 left" in done.out
     assert len(waiting()) == 5
 
@@ -379,7 +379,7 @@ def test_a_dry_run_sends_nothing_and_does_not_pretend(disabled, emulator, comman
     done = command(*asked)
     assert (done.code, done.err) == (3, "")
     assert done.out == (
-        "outbox.db: 2 events waiting; --dry-run or INTERCOM_DISABLED is set, so none is sent\n"
+        "outbox.db: 2 events waiting; --dry-run or INTERCOM_DISABLED is set, so none are sent\n"
         "           0 sent\n"
         "           2 left\n"
     )
@@ -486,7 +486,7 @@ def test_control_c_in_the_terminal_ends_with_the_report_so_far(serve, terminal, 
     assert done.code == 130
     assert "20 sent" in done.out
     assert "40 left" in done.out
-    assert "Interrupted: what is left stays in the outbox." in done.out
+    assert "Interrupted; the remaining events stay in the outbox." in done.out
     plan.at.clear()
     later()
     assert command("outbox", "drain", FILE, "--json").json["sent"] == 40
@@ -503,7 +503,7 @@ def test_so_does_a_signal_where_there_is_no_terminal(serve, begin):
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert (json.loads(out)["sent"], json.loads(out)["left"]) == (20, 40)
-    assert err == b"Interrupted: what is left stays in the outbox.\n"
+    assert err == b"Interrupted; the remaining events stay in the outbox.\n"
 
 
 def test_what_is_on_its_way_gets_a_moment(serve, begin):
@@ -582,7 +582,7 @@ def test_what_another_process_is_sending_is_waited_for_and_told(emulator, comman
         taken = box.claim(time.time())
         done = command("outbox", "drain", FILE, "--max-time", "1.5")
         assert done.code == 3
-        assert done.err.count("Waiting for the last ones: 1 being sent") == 1
+        assert done.err.count("Waiting for the last events: 1 in flight") == 1
         assert times(emulator) == [NOON + 1]
         box.ack(taken)
     assert command("outbox", "drain", FILE).code == 0
@@ -600,7 +600,7 @@ def test_dead_letters_are_listed_for_people_and_programs(nobody_knows, command):
         refuse(fields)
     done = command("outbox", "dead", FILE)
     assert done.code == 0
-    assert done.err == "See one whole: intercom-events outbox show outbox.db NUMBER\n"
+    assert done.err == "To see one in full, run: intercom-events outbox show outbox.db NUMBER\n"
     heading, *lines = done.out.splitlines()
     assert heading.split() == ["number", "rejected", "(UTC)", "event", "contact", "error"]
     assert [re.split(r"\s{2,}", line.strip())[2:] for line in lines] == [
@@ -688,10 +688,10 @@ def test_one_waiting_event_is_shown_whole(emulator, command):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["4"], "no dead letter 4; see which there are with: intercom-events outbox dead"),
+        (["4"], "no dead letter 4; to list them, run: intercom-events outbox dead"),
         (
             ["4", "--waiting"],
-            "no waiting event 4; see which there are with: intercom-events outbox",
+            "no waiting event 4; to list them, run: intercom-events outbox",
         ),
         (["0"], "NUMBER"),
         (["9" * 18], "no dead letter 999"),
@@ -718,7 +718,7 @@ def test_only_some_of_many_are_shown(nobody_knows, command, monkeypatch):
     monkeypatch.setattr(outbox_commands, "_SHOWN", 3)
     done = command("outbox", "dead", FILE)
     assert done.out.count("404 not found") == 3
-    assert done.err.startswith("2 more: see them with --limit or --json.\n")
+    assert done.err.startswith("2 more; pass --limit or --json to see them.\n")
     done = command("outbox", "dead", FILE, "--limit", "5")
     assert done.out.count("404 not found") == 5
     assert "more" not in done.err
@@ -732,7 +732,7 @@ def test_dead_letters_are_sent_after_all(serve, command):
     first, second, *rest = letters()
     done = command("outbox", "retry", FILE, second, first, second)
     assert (done.code, done.out) == (0, "2 events put back into the queue.\n")
-    assert done.err.endswith("so does: intercom-events outbox drain outbox.db\n")
+    assert done.err.endswith("without one, run: intercom-events outbox drain outbox.db\n")
     assert letters() == rest
     assert waiting() == [NOON, NOON + 1]
     done = command("outbox", "retry", FILE, "--all", "--json")
@@ -761,8 +761,8 @@ def test_dead_letters_can_be_forgotten(nobody_knows, command):
             f"{FILE} has no dead letter 77, 99999999999999999999, so ",
         ),
         (["1", "one"], "NUMBER"),
-        ([], "pass the numbers"),
-        (["1", "--all"], "pass the numbers"),
+        ([], "pass either numbers"),
+        (["1", "--all"], "pass either numbers"),
     ],
 )
 def test_which_dead_letters_has_to_be_right(which, said, nobody_knows, command):
@@ -860,7 +860,7 @@ def test_an_outbox_is_not_written_over(emulator, command):
         for place in (FILE, "link", "outbox.db-wal", "outbox.db-shm"):
             done = command("outbox", "export", FILE, "-o", place)
             assert (done.code, done.out) == (2, "")
-            assert "--output names the outbox itself" in done.err
+            assert "--output must not be the outbox itself" in done.err
     assert waiting() == [NOON, NOON + 1]
 
 

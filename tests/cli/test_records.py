@@ -121,24 +121,30 @@ def test_a_byte_order_mark_is_no_part_of_the_text():
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (RAN.decode().encode("utf-16"), "is UTF-16: convert it: iconv -f UTF-16 -t UTF-8"),
+        (RAN.decode().encode("utf-16"), "is UTF-16; convert it with: iconv -f UTF-16 -t UTF-8"),
         (codecs.BOM_UTF16_BE + RAN, "is UTF-16"),
-        (RAN.decode().encode("utf-32"), "is UTF-32: convert it: iconv -f UTF-32 -t UTF-8"),
+        (RAN.decode().encode("utf-32"), "is UTF-32; convert it with: iconv -f UTF-32 -t UTF-8"),
         (b"PK\x03\x04 and so on", "Excel workbook (.xlsx)"),
         (b"PAR1 and so on", "looks like Parquet"),
-        (b"\x1f\x8b and so on", "gzip within gzip"),
-        (RAN + b"\n\n" + RAN[:9] + b"\0" + RAN, "line 3: a NUL byte, which text does not have"),
-        (b"a\0", "line 1: a NUL byte"),
-        (RAN.decode().encode("utf-16-le"), "line 1: a NUL byte"),
-        (RAN + b"\r" + RAN, "line 1: lines end in a lone carriage return"),
-        (b"# comment\r" + RAN + b"\r", "a lone carriage return; convert them with tr '\\r' '\\n'"),
+        (b"\x1f\x8b and so on", "gzipped twice"),
+        (RAN + b"\n\n" + RAN[:9] + b"\0" + RAN, "line 3: the text must not contain a NUL byte"),
+        (b"a\0", "line 1: the text must not contain a NUL byte"),
+        (RAN.decode().encode("utf-16-le"), "line 1: the text must not contain a NUL byte"),
+        (RAN + b"\r" + RAN, "line 1: lines must not end in a lone carriage return"),
+        (b"# comment\r" + RAN + b"\r", "a lone carriage return; convert them with: tr '\\r' '\\n'"),
         (HEADER.replace(b"\n", b"\r") + b"ran,1,\r" * 200_000, "a lone carriage return"),
         (
             b"\n[\n" + RAN,
-            "line 2: this is one JSON document; write one event per line, as jq -c '.[]' does",
+            (
+                "line 2: the file must not be a single JSON document; write one "
+                "event per line, for example with jq -c '.[]'"
+            ),
         ),
-        (b'{\n  "event_name": "ran"\n}', "line 1: this is one JSON document; write one event per"),
-        (b"x" * (LONGEST + 1), "line 1: the header is longer than 1 MiB"),
+        (
+            b'{\n  "event_name": "ran"\n}',
+            "line 1: the file must not be a single JSON document; write one event per",
+        ),
+        (b"x" * (LONGEST + 1), "line 1: the header must have at most 1 MiB"),
     ],
 )
 def test_what_is_no_text_of_events_is_told_as_what_it_looks_like(data, says):
@@ -150,15 +156,18 @@ def test_what_is_no_text_of_events_is_told_as_what_it_looks_like(data, says):
     [
         (
             b"userId,event_name",
-            "line 1: the header of the CSV cannot be used: events have the columns",
+            "line 1: the CSV header is invalid: columns must be ",
         ),
-        (b"\n\nevent_name,user_id,plan", "line 3: the header"),
-        (b"event_name,email,email", "'email' occurs twice"),
-        (b"event_name,created_at", "add one called user_id, id or email"),
-        (b"user_id", "no column is called event_name; the columns are user_id"),
-        (b'event_name,"user_id', "a quote opens here that is not closed within 1 MiB"),
-        (b'event_name,"user_id"x', "line 1: it is not CSV ("),
-        (b"event_name,user_id,metadata.pr\xe9nom", "is not UTF-8: byte 0xe9 at position 31"),
+        (b"\n\nevent_name,user_id,plan", "line 3: the CSV header is invalid"),
+        (b"event_name,email,email", "'email' must occur only once"),
+        (b"event_name,created_at", "add user_id, id or email"),
+        (b"user_id", "the column event_name is missing; add it, or rename one of: user_id"),
+        (b'event_name,"user_id', "a quote that opens here is not closed within 1 MiB"),
+        (b'event_name,"user_id"x', "line 1: the row is not valid CSV ("),
+        (
+            b"event_name,user_id,metadata.pr\xe9nom",
+            "must be UTF-8, but has byte 0xe9 at position 31",
+        ),
     ],
 )
 def test_a_header_that_cannot_be_used_ends_the_reading(header, says):
@@ -176,21 +185,36 @@ def test_the_records_before_what_ends_the_reading_are_handed_on():
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b'{"a": 1,}', "it is not JSON, "),
-        (b'{"a": 1', "it is not JSON, Expecting ',' delimiter at column 8; write one event"),
-        (b"{", "write one event per line, as jq -c '.[]' does for an array, jq -c . for objects"),
-        (b"[]", "it is not an object; write one event per line, as jq -c '.[]' does"),
+        (b'{"a": 1,}', "the line is not valid JSON ("),
+        (
+            b'{"a": 1',
+            "the line is not valid JSON (Expecting ',' delimiter at column 8); write one event",
+        ),
+        (
+            b"{",
+            (
+                "write one event per line, for example with jq -c '.[]' for an "
+                "array, or jq -c . for objects"
+            ),
+        ),
+        (
+            b"[]",
+            (
+                "the line must be a JSON object; write one event per line, for "
+                "example with jq -c '.[]'"
+            ),
+        ),
         (b"[1, 2", "at column 6"),
-        (b"42", "it is not an object"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "has the key 'c' twice"),
-        (b'{"a": NaN}', "it has NaN in it, which is not JSON"),
-        (b'{"a": -Infinity}', "it has -Infinity in it"),
-        (b'{"a": %s}' % (b"9" * 5000), "a number of thousands of digits"),
+        (b"42", "the line must be a JSON object"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "must have the key 'c' only once"),
+        (b'{"a": NaN}', "NaN is not valid JSON; leave out its key"),
+        (b'{"a": -Infinity}', "-Infinity is not valid JSON; leave out its key"),
+        (b'{"a": %s}' % (b"9" * 5000), "a number has thousands of digits"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
-        (b'{"a": "caf\xe9"}', "byte 0xe9 at position 11; if the file is in Latin-1, convert it"),
+        (b'{"a": "caf\xe9"}', "byte 0xe9 at position 11; if it is Latin-1, convert it with: iconv"),
         (RAN + RAN, "Extra data"),
-        (b'{"a": "\xed\xa0\x80"}', "it is not UTF-8"),
+        (b'{"a": "\xed\xa0\x80"}', "the text must be UTF-8"),
     ],
 )
 def test_a_line_that_is_no_event_is_a_record_that_says_why(line, says):
@@ -204,12 +228,18 @@ def test_pairs_of_surrogates_and_blanks_around_an_object_are_fine():
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        (b"ran,1", "it has 2 cells, and the header 3"),
-        (b"ran,1,a,b", "it has 4 cells, and the header 3; put quotes around a cell with ',' in it"),
-        (b'ran,1,"a" b', "it is not CSV ("),
-        (b"ran,1,a\rb", "and put quotes around a cell with a line end in it"),
-        (b'ran,1,"a', "a quote opens here that is not closed within 1 MiB"),
-        (b"ran,1,caf\xe9", "it is not UTF-8: byte 0xe9 at position 10"),
+        (b"ran,1", "the row must have 3 cells like the header, not 2"),
+        (
+            b"ran,1,a,b",
+            (
+                "the row must have 3 cells like the header, not 4; put quotes around "
+                "a cell that contains ','"
+            ),
+        ),
+        (b'ran,1,"a" b', "the row is not valid CSV ("),
+        (b"ran,1,a\rb", "and put quotes around a cell that contains a line end"),
+        (b'ran,1,"a', "a quote that opens here is not closed within 1 MiB"),
+        (b"ran,1,caf\xe9", "the text must be UTF-8, but has byte 0xe9 at position 10"),
     ],
 )
 def test_a_row_that_is_no_event_is_a_record_that_says_why(row, says):
@@ -258,7 +288,7 @@ def test_a_record_of_more_than_a_mebibyte_is_skipped_and_the_next_is_read():
 
     assert [(record.line, len(record.raw), record.problem) for record in records] == [
         (1, LONGEST, None),
-        (2, 0, "it is 1,048,577 bytes long, and lines go up to 1 MiB (1,048,576): shorten it"),
+        (2, 0, "the line must have at most 1,048,576 bytes (1 MiB), not 1,048,577; shorten it"),
         (3, len(RAN), None),
     ]
     assert reader.lines == 3

@@ -140,7 +140,7 @@ def test_a_terminal_of_80_columns_shows_all_of_it(showing):
         assert "Exit codes:" in by_name[tuple(arguments)] or "emulator" in arguments
     [verbose, mistaken, token, *_] = [by_name[tuple(one)] for one in RUNS["track"]]
     assert re.search(r"\d\d:\d\d:\d\d\.\d{3} POST /events 202 in \d\.\d{3} s, request id", verbose)
-    assert "314159" not in verbose.partition("placed-order of")[0]
+    assert "314159" not in verbose.partition("placed-order for")[0]
     assert "there is no option --retries; did you mean --max-retries?" in " ".join(mistaken.split())
     assert "set INTERCOM_ACCESS_TOKEN in the environment" in " ".join(token.split())
 

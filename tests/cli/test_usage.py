@@ -56,6 +56,14 @@ def test_an_option_that_is_nearly_right_is_named(given, meant, command):
             ["outbox", "drain", "x", "--concurrency", "1001"],
             "--concurrency must be an integer from 1 to 1,000, not 1001",
         ),
+        (["outbox", "show", "x"], "NUMBER is missing; add it"),
+        (["list", *WHO, "--plot=1"], "--plot must not have a value"),
+        (["outbox", "dran"], "there is no command dran; did you mean drain?"),
+        (["send"], "there is no command send"),
+        (
+            ["import", "my", "file.csv"],
+            "unexpected arguments: file.csv; remove them, or quote arguments that contain spaces",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_told_what_must_be(given, said, command):
@@ -63,6 +71,13 @@ def test_a_value_that_cannot_be_is_told_what_must_be(given, said, command):
         done = command(*given, *as_json)
         assert (done.code, done.out) == (2, "")
         assert (done.error["message"] if as_json else done.err.splitlines()[0][7:]) == said
+
+
+def test_an_option_at_the_end_needs_a_value(command):
+    for given in (["track", "ran", "--user-id"], ["track", "ran", "--json", "--user-id"]):
+        done = command(*given)
+        assert (done.code, done.out) == (2, "")
+        assert "--user-id needs a value" in done.err
 
 
 @pytest.mark.parametrize(
@@ -83,7 +98,7 @@ def test_a_token_is_not_an_option_and_is_not_repeated(given, command):
             done = command(*path, *as_json, *given)
             assert (done.code, done.out) == (2, "")
             assert SECRET not in done.err
-            assert "set INTERCOM_ACCESS_TOKEN in the environment, or leave it unset" in done.err
+            assert "set INTERCOM_ACCESS_TOKEN in the environment, or enter the token" in done.err
             if as_json:
                 assert json.loads(done.err)["exit_code"] == 2
 
@@ -245,4 +260,80 @@ def test_the_same_records_are_a_table_json_and_csv(emulator, command):
     assert len(rows) == 2
     done = command("summary", *WHO, "--json", "--format", "csv")
     assert (done.code, done.out) == (2, "")
-    assert "--json means --format json, but --format is csv" in done.error["message"]
+    assert done.error["message"] == "pass either --json or --format csv, not both"
+
+
+NO_LIMIT = "must be a number of seconds greater than 0"
+NO_VERSION = "must be an API version such as '2.16' or 'Preview', not 'x'"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["list", "--timeout", "0"], f"--timeout {NO_LIMIT} and at most 86400, not 0"),
+        (
+            ["list", "--max-retries", "-1"],
+            "--max-retries must be an integer of at least 0, not -1; pass 0 to turn retries off",
+        ),
+        (
+            ["list", "--base-url", "ftp:x"],
+            (
+                "--base-url must be an http or https URL without query and fragment, such as "
+                "https://api.intercom.io, not 'ftp:x'"
+            ),
+        ),
+        (
+            ["list", "--base-url", "https://me@a.example"],
+            "--base-url must not contain credentials; set INTERCOM_ACCESS_TOKEN instead",
+        ),
+        (["list", "--api-version", "x"], f"--api-version {NO_VERSION}"),
+        (["summary", "--id", " "], "--id must not be empty; leave it out if it is unknown"),
+        (
+            ["track", "ran", "-m", "a.amount=x", "-m", "a.currency=usd", "--id", "1"],
+            (
+                "--metadata a.amount must be an integer of minor currency units from 0 to "
+                "9223372036854775807, not 'x'; pass 2999 for 29.99"
+            ),
+        ),
+        (
+            ["import", "-", "--deadline", "0"],
+            f"--deadline {NO_LIMIT}, not 0; pass inf for no deadline",
+        ),
+        (
+            ["import", "-", "--max-rate", "inf"],
+            "--max-rate must be a finite number of events per second greater than 0, not inf",
+        ),
+    ],
+)
+def test_an_error_of_the_package_names_the_option(given, said, command, monkeypatch):
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", TOKEN)
+    identity = WHO if given[0] == "list" else []
+
+    done = command(*given, *identity, stdin=b"")
+
+    assert (done.code, done.out, done.err) == (2, "", f"Error: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("INTERCOM_REGION", "mars", "INTERCOM_REGION must be us, eu or au, not 'mars'"),
+        ("INTERCOM_VERSION", "x", f"INTERCOM_VERSION {NO_VERSION}"),
+        ("INTERCOM_ALLOW_HTTP", "maybe", "INTERCOM_ALLOW_HTTP must be 1 or 0, not 'maybe'"),
+        (
+            "INTERCOM_ACCESS_TOKEN",
+            "a b",
+            (
+                "the access token must contain only visible ASCII characters, without spaces or "
+                "line breaks; remove those that were copied or read from a file with it"
+            ),
+        ),
+    ],
+)
+def test_an_error_of_the_package_names_the_variable(variable, value, said, command, monkeypatch):
+    monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", TOKEN)
+    monkeypatch.setenv(variable, value)
+
+    done = command("list", *WHO)
+
+    assert (done.code, done.out, done.err) == (2, "", f"Error: {said}\n")

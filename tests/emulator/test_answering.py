@@ -243,11 +243,11 @@ async def test_a_body_from_an_async_iterable_is_read(emulator: Emulator) -> None
 
 @pytest.mark.parametrize("rate_limit", [0, -1])
 def test_a_rate_limit_is_positive(rate_limit: int) -> None:
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="rate_limit must be at least 1, not "):
         Emulator(rate_limit=rate_limit)
 
 
 @pytest.mark.parametrize("window", [0.0, -10.0, math.inf, math.nan])
 def test_a_window_is_positive_and_ends(window: float) -> None:
-    with pytest.raises(ValueError, match="window finite"):
+    with pytest.raises(ValueError, match="window must be greater than 0 and finite, not "):
         Emulator(window=window)

@@ -56,7 +56,7 @@ def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
         _, told = process.communicate(timeout=30)
     assert process.returncode == 0
     assert told.splitlines()[-1] == (
-        "requests: 1, stored: 1, duplicates: 0, refused: 0, limited: 0, faults: 0"
+        "requests: 1, stored: 1, duplicates: 0, rejected: 0, rate-limited: 0, faults: 0"
     )
 
 
@@ -78,7 +78,9 @@ def test_it_counts_what_arrives_until_it_stops() -> None:
         answers += [post(url, event_name=""), post(url, 2), post(url, 3)]
         told = stop(process)
     assert [answer.status_code for answer in answers] == [202] * 4 + [400, 429, 429]
-    assert told == "requests: 7, stored: 2, duplicates: 2, refused: 1, limited: 2, faults: 0\n"
+    assert (
+        told == "requests: 7, stored: 2, duplicates: 2, rejected: 1, rate-limited: 2, faults: 0\n"
+    )
 
 
 @pytest.mark.processes
@@ -133,7 +135,7 @@ def test_a_share_of_the_requests_goes_wrong_as_the_seed_has_it() -> None:
     kinds = ", ".join(f"{name} {number}" for name, number in sorted(faults.items()))
     stored = sum(fault is None or fault.processed for fault in plan)
     assert told == (
-        f"requests: 12, stored: {stored}, duplicates: 0, refused: 0, limited: 0, "
+        f"requests: 12, stored: {stored}, duplicates: 0, rejected: 0, rate-limited: 0, "
         f"faults: {sum(faults.values())} ({kinds})\n"
     )
 
@@ -253,31 +255,51 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
             [*COMMAND, "--port", str(port)], capture_output=True, text=True, check=False
         )
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(rf"Cannot listen on 127\.0\.0\.1:{port}: .+ in use\.\n", done.stderr)
+    assert re.fullmatch(
+        rf"Cannot listen on 127\.0\.0\.1:{port}: .+ in use; choose another port\.\n", done.stderr
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--port", "65536"], "argument --port: '65536' is not a port"),
-        (["--port", "http"], "argument --port: 'http' is not a port"),
-        (["--contact", "name=Frodo"], "argument --contact: 'name=Frodo' is not FIELD=VALUE"),
-        (["--contact", "user_id="], "argument --contact: 'user_id=' is not FIELD=VALUE"),
-        (["--contact", "id=1", "--contact", "id=1"], "a contact with this user_id or id exists"),
-        (["--faults", "20%"], "argument --faults: '20%' is not a share from 0 to 1"),
-        (["--faults", "1.01"], "argument --faults: '1.01' is not a share from 0 to 1"),
-        (["--faults", "-0.1"], "argument --faults: '-0.1' is not a share from 0 to 1"),
-        (["--faults", "nan"], "argument --faults: 'nan' is not a share from 0 to 1"),
-        (["--seed", "1"], "argument --seed: pass --faults as well"),
+        (["--port", "65536"], "argument --port: must be a port from 0 to 65535, not '65536'"),
+        (["--port", "http"], "argument --port: must be a port from 0 to 65535, not 'http'"),
+        (
+            ["--contact", "name=Frodo"],
+            (
+                "argument --contact: must be FIELD=VALUE,... with the fields "
+                "user_id, email, id, not 'name=Frodo'"
+            ),
+        ),
+        (
+            ["--contact", "user_id="],
+            (
+                "argument --contact: must be FIELD=VALUE,... with the fields "
+                "user_id, email, id, not 'user_id='"
+            ),
+        ),
+        (["--contact", "id=1", "--contact", "id=1"], "user_id and id of a contact must be unique"),
+        (["--faults", "20%"], "argument --faults: must be from 0 to 1, not '20%'"),
+        (["--faults", "1.01"], "argument --faults: must be from 0 to 1, not '1.01'"),
+        (["--faults", "-0.1"], "argument --faults: must be from 0 to 1, not '-0.1'"),
+        (["--faults", "nan"], "argument --faults: must be from 0 to 1, not 'nan'"),
+        (["--seed", "1"], "argument --seed: requires --faults; pass both"),
         (["--faults", "0.1", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
-        (["--rate-limit", "-1"], "argument --rate-limit: '-1' is not a number of requests"),
-        (["--rate-limit", "1.5"], "argument --rate-limit: '1.5' is not a number of requests"),
-        (["--window", "0"], "argument --window: '0' is not a number of seconds above 0"),
-        (["--window", "inf"], "argument --window: 'inf' is not a number of seconds above 0"),
-        (["--window", "minute"], "argument --window: 'minute' is not a number of seconds"),
-        (["--skew", "inf"], "argument --skew: 'inf' is not a number of seconds"),
-        (["--skew", "nan"], "argument --skew: 'nan' is not a number of seconds"),
-        (["--skew", "1e10"], "argument --skew: '1e10' is not a number of seconds up to 1e+09"),
+        (
+            ["--rate-limit", "-1"],
+            "argument --rate-limit: must be a positive integer, or 0 for no limit, not '-1'",
+        ),
+        (
+            ["--rate-limit", "1.5"],
+            "argument --rate-limit: must be a positive integer, or 0 for no limit, not '1.5'",
+        ),
+        (["--window", "0"], "argument --window: must be greater than 0 seconds, not '0'"),
+        (["--window", "inf"], "argument --window: must be greater than 0 seconds, not 'inf'"),
+        (["--window", "minute"], "argument --window: must be greater than 0 seconds, not 'minute'"),
+        (["--skew", "inf"], "argument --skew: must be from -1e+09 to 1e+09 seconds, not 'inf'"),
+        (["--skew", "nan"], "argument --skew: must be from -1e+09 to 1e+09 seconds, not 'nan'"),
+        (["--skew", "1e10"], "argument --skew: must be from -1e+09 to 1e+09 seconds, not '1e10'"),
     ],
 )
 def test_arguments_that_make_no_sense_are_explained(
@@ -294,7 +316,7 @@ def test_a_complaint_is_exit_code_2_and_no_traceback() -> None:
     arguments = [*COMMAND, "--port", "http"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "error: argument --port: 'http' is not a port" in done.stderr
+    assert "error: argument --port: must be a port from 0 to 65535, not 'http'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -332,7 +354,7 @@ def test_help_says_what_each_option_is_without(capsys: pytest.CaptureFixture[str
     helped = capsys.readouterr().out
     for option, default in [
         ("faults", "0"),
-        ("seed", "other faults each time"),
+        ("seed", "a random seed"),
         ("rate-limit", "1667"),
         ("window", "10"),
         ("skew", "0"),

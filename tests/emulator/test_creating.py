@@ -315,5 +315,5 @@ def test_nobody_is_known_where_no_contacts_are_given(connect: Connect) -> None:
 
 @pytest.mark.parametrize("contact", [EmulatedContact(user_id="1"), EmulatedContact(id="63a0")])
 def test_two_known_contacts_cannot_share_an_identifier(contact: EmulatedContact) -> None:
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="user_id and id of a contact must be unique"):
         Emulator(contacts=[contact, contact])

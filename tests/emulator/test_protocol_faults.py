@@ -106,7 +106,9 @@ def test_one_of_each_kind_is_among_the_protocol_faults() -> None:
 
 
 def test_a_row_without_end_needs_a_pause() -> None:
-    with pytest.raises(ValueError, match="every must be positive"):
+    with pytest.raises(
+        ValueError, match="every must be greater than 0 if number is infinite, not "
+    ):
         Fault.interim(math.inf)
 
 

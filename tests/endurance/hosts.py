@@ -29,8 +29,8 @@ WORKERS, CONCURRENCY, ANSWERS = 2, 20, 100
 # Events that an earlier program left in the outbox, where uWSGI's master finds them.
 LEFT = 50
 TASKS, JOBS, CHILDREN = 4, 6, 3
-GRACEFUL = ("--hook-master-start", "unix_signal:15 gracefully_kill_them_all")
 OUTBOX = "CRASHES_OUTBOX"
+GUIDE = Path(__file__).parents[2] / "overlays/intercom_data_events/tracker/README.md"
 
 Application = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
@@ -192,13 +192,13 @@ def uwsgi(_: argparse.Namespace) -> bool:
     repeats = WORKERS * CONCURRENCY
     return hold(
         f"{WORKERS} uWSGI workers, under load, and SIGTERM",
-        Case("memory, graceful", partial(served_by_uwsgi, GRACEFUL)),
+        Case("memory, graceful", partial(served_by_uwsgi, (), graceful=True)),
         Case(
             "memory, without teardown",
-            partial(served_by_uwsgi, (*GRACEFUL, "--skip-atexit-teardown")),
+            partial(served_by_uwsgi, ("--skip-atexit-teardown",), graceful=True),
         ),
         # A worker in a request runs nothing at its end: the tracker has to say so before.
-        Case("memory", partial(served_by_uwsgi, at_once), announced="hook-master-start is"),
+        Case("memory", partial(served_by_uwsgi, at_once), announced="hook-master-start = "),
         Case("outbox, forked", partial(served_by_uwsgi, at_once), kept=True, repeats=repeats),
         Case(
             "outbox, lazy apps",
@@ -210,9 +210,26 @@ def uwsgi(_: argparse.Namespace) -> bool:
 
 
 def served_by_uwsgi(
-    arguments: tuple[str, ...], server: harness.Server, outbox: str | None, log: Path
+    arguments: tuple[str, ...],
+    server: harness.Server,
+    outbox: str | None,
+    log: Path,
+    *,
+    graceful: bool = False,
 ) -> Iterable[int]:
-    """Ends uWSGI under load. Its master finds an outbox with events in it."""
+    """Ends uWSGI under load. Its master finds an outbox with events in it.
+
+    Args:
+        arguments: Further arguments of uWSGI.
+        server: The emulator.
+        outbox: The outbox of all workers, or None.
+        log: The file for uWSGI's output.
+        graceful: Whether uWSGI reads the settings of the tracker's guide.
+    """
+    if graceful:
+        settings = log.with_name("uwsgi.ini")
+        settings.write_text(settings_of_guide())
+        arguments = ("--ini", str(settings), *arguments)
     left = harness.call(leave_in_outbox, outbox, url=server.url) if outbox else []
     starts = WORKERS if "--lazy-apps" in arguments else 1
     with harness.process_group(
@@ -231,6 +248,14 @@ def served_by_uwsgi(
 
         served = ended_under_load(server, master, ready, log)
     return {*map(int, left), *served}
+
+
+def settings_of_guide() -> str:
+    """Returns the settings for uWSGI in the tracker's guide."""
+    found = re.findall(r"^```ini\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    if len(found) != 1:
+        sys.exit(f"{GUIDE} must have one block of settings, not {len(found)}")
+    return str(found[0])
 
 
 def ended_under_load(

@@ -47,7 +47,7 @@ def test_a_region_in_code_while_an_address_is_set_is_an_error(monkeypatch, kind,
     for options in ({}, {"enabled": False}, {"transport": None}):
         with pytest.raises(ConfigurationError) as caught:
             kind("token", region=region, **options)
-        for part in (repr(region), f"INTERCOM_BASE_URL is {LOCAL}", "unset", "base_url="):
+        for part in (repr(region), f"INTERCOM_BASE_URL ({LOCAL})", "unset", "pass a base URL"):
             assert part in str(caught.value)
 
 

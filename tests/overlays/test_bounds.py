@@ -189,13 +189,13 @@ REFUSED = {
     "anything": (("*",), b"{}", "not '*'"),
     "a long name": (("a" * 5000,), b"{}", f"not '{'a' * 78}…"),
     "many names": (("gzip," * 5000,), b"{}", "not 'gzip, gzip, "),
-    "damaged": (("gzip",), ZIPPED[:30] + bytes(9) + ZIPPED[39:], "it is gzip that is damaged"),
-    "a wrong sum": (("gzip",), ZIPPED[:-8] + bytes(8), "it is gzip that is damaged"),
-    "cut short": (("gzip",), ZIPPED[:-1], "it is gzip that is cut short"),
-    "a magic number": (("gzip",), ZIPPED[:2], "it is gzip that is cut short"),
-    "more after it": (("gzip",), ZIPPED + b"more", "it is gzip that is damaged"),
-    "another format": (("deflate",), ZIPPED, "it is deflate that is damaged"),
-    "not compressed": (("gzip",), b"{}", "it is gzip that is damaged"),
+    "damaged": (("gzip",), ZIPPED[:30] + bytes(9) + ZIPPED[39:], "it is damaged gzip data"),
+    "a wrong sum": (("gzip",), ZIPPED[:-8] + bytes(8), "it is damaged gzip data"),
+    "cut short": (("gzip",), ZIPPED[:-1], "it is truncated gzip data"),
+    "a magic number": (("gzip",), ZIPPED[:2], "it is truncated gzip data"),
+    "more after it": (("gzip",), ZIPPED + b"more", "it is damaged gzip data"),
+    "another format": (("deflate",), ZIPPED, "it is damaged deflate data"),
+    "not compressed": (("gzip",), b"{}", "it is damaged gzip data"),
 }
 
 
@@ -220,7 +220,7 @@ def test_any_other_coding_is_an_error_that_names_it_and_the_remedy(way):
 
         assert type(error) is InvalidResponseError, (name, error)
         assert words in str(error), name
-        assert ("check base_url and any proxy" in str(error)) == ("must be" in str(error)), name
+        assert ("check the base URL and any proxy" in str(error)) == ("must be" in str(error)), name
         assert len(str(error)) < 1000
         assert error.may_have_been_processed
 
@@ -233,7 +233,7 @@ def test_of_a_failure_in_another_coding_the_status_counts(way):
 
             assert type(error) is kind
             assert (error.message, error.codes) == (None, ())
-            assert "check base_url, region and any proxy in between" in str(error)
+            assert "check the base URL, the region and any proxy in between" in str(error)
             # Not Intercom's answer to one event name too many, which has no body.
             assert "120 active event names" not in str(error)
     assert "120 active event names" in str(way.error(Answer((), b"", 422)))

@@ -1086,7 +1086,7 @@ def test_answers_for_another_version_are_one_warning_of_the_client(calling, call
 
     records = logged()
     assert [message for level, message in records if level == "WARNING"] == [
-        f"Intercom answered for API version 1.0, but the request was for {API_VERSION}"
+        f"Intercom answered with API version 1.0, but the request asked for {API_VERSION}"
     ]
     assert [level for level, _ in records].count("DEBUG") == 3
 

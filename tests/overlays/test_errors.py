@@ -162,7 +162,7 @@ def test_a_redirect_is_not_followed(answering):
         error = raised(call)
 
         assert type(error) is APIStatusError, status
-        assert "check base_url" in str(error)
+        assert "check the base URL" in str(error)
         assert error.response.headers["location"] == "https://evil.example"
         assert len(transport.requests) == 1, status
 
@@ -188,7 +188,7 @@ def test_the_request_id_of_the_header_counts(answering):
     [
         (401, "access token"),
         (403, "access token does not permit"),
-        (404, "check base_url"),
+        (404, "check the base URL"),
         (409, "several contacts share"),
         (429, "rate limit"),
     ],
@@ -338,11 +338,11 @@ def test_a_message_names_the_version_that_is_refused_and_those_that_are_known(ca
     error = raised(call, version="2.9")
 
     assert type(error) is InvalidVersionError
-    assert "version 2.9 that was sent" in str(error)
-    assert "version= or INTERCOM_VERSION" in str(error)
+    assert "does not accept the API version 2.9, which exists" in str(error)
+    assert "set the version, or INTERCOM_VERSION, to one of" in str(error)
     known = (
         str(error)
-        .partition("INTERCOM_VERSION to one of ")[2]
+        .partition("INTERCOM_VERSION, to one of ")[2]
         .partition(". Intercom")[0]
         .split(", ")
     )
@@ -384,7 +384,7 @@ def test_a_message_says_that_the_names_are_used_up_and_which_is_one_too_many(cal
 def test_a_404_that_is_not_intercoms_may_be_a_wrong_address(answering, content):
     call, _ = answering(httpx.Response(404, content=content))
 
-    assert "nothing at this address; check base_url" in str(raised(call))
+    assert "nothing at this address; check the base URL" in str(raised(call))
 
 
 def all_errors(answering):

@@ -185,7 +185,7 @@ def test_a_listing_that_never_ends_and_never_has_an_event_is_an_error(answering)
     answers = [page(next_page=f"{HERE}?before={number}") for number in range(200)]
     call, transport = answering(*answers)
 
-    with pytest.raises(PaginationError, match="100 pages in succession have no event"):
+    with pytest.raises(PaginationError, match="100 pages in a row have no events"):
         call(lambda client: client.list(user_id="1"))
 
     assert len(transport.requests) == 100
@@ -228,11 +228,11 @@ def test_a_message_about_a_cursor_or_a_next_page_has_no_whole_address(answering,
     assert all("email" in message.lower() for message in messages)
     assert not [one for one in messages if re.search("frodo|sam", one)]
     if "since" in link:
-        assert "must be the cursor's 'f…@example.com', not 's…@example.org'" in messages[0]
+        assert "must be that of the cursor, 'f…@example.com', not 's…@example.org'" in messages[0]
 
 
 def test_a_page_size_other_than_that_of_a_since_cursor_is_refused(call, emulator):
-    with pytest.raises(InvalidInputError, match="per_page must be the cursor's '50', not 5"):
+    with pytest.raises(InvalidInputError, match="per_page must be that of the cursor, '50', not 5"):
         call(lambda client: client.list(since="user_id=1&since=5&per_page=50", per_page=5))
 
     assert emulator.requests == ()

@@ -223,7 +223,7 @@ def test_a_header_that_is_logged_is_short_and_harmless(answering, logged, versio
     call(create)
 
     (message,) = levels(logged(), "WARNING")
-    assert "answered for API version" in message
+    assert "answered with API version" in message
     assert message.isprintable()
     assert len(message) < 150
     assert EMAIL not in message

@@ -54,12 +54,16 @@ def test_each_type_of_the_table_can_be_given_as_its_json(key, value, wire):
 @pytest.mark.parametrize(
     ("key", "value", "remedy"),
     [
-        ("order", {"id": 1}, "a key of its own"),
-        ("order", {"url": "https://example.org", "value": "1", "more": 1}, "a key of its own"),
+        ("order", {"id": 1}, "give each of its fields its own key"),
+        (
+            "order",
+            {"url": "https://example.org", "value": "1", "more": 1},
+            "give each of its fields its own key",
+        ),
         ("order", {"url": "ftp://example.org", "value": "1"}, "http or https"),
         ("order", {"amount": 29.99, "currency": "usd"}, "minor currency units"),
         ("order", {"amount": 2999, "currency": "dollars"}, "three letters"),
-        ("order", {}, "a key of its own"),
+        ("order", {}, "give each of its fields its own key"),
         ("tags", ["a", "b"], "join it"),
         ("tags", ("a",), "join it"),
         ("tags", {"a"}, "join it"),
@@ -80,7 +84,11 @@ def test_each_type_of_the_table_can_be_given_as_its_json(key, value, wire):
         ),
         ("price", b"29.99", "must be a string, a number, a datetime, a RichLink or"),
         ("name", "\ud800", "surrogate"),
-        ("order", {"url": "https://example.org", "value": "\ud800"}, "value must be a string"),
+        (
+            "order",
+            {"url": "https://example.org", "value": "\ud800"},
+            "a string that UTF-8 can encode",
+        ),
         ("order", {"url": "https://example.org/\ud800", "value": "1"}, "surrogate"),
         ("seats", 2**63, "64 bits"),
         ("seats", -(2**63) - 1, "64 bits"),
@@ -362,14 +370,14 @@ def test_an_amount_of_major_units_becomes_minor_ones_by_iso_4217(amount, currenc
 @pytest.mark.parametrize(
     ("amount", "currency", "why"),
     [
-        (29.99, "usd", "float"),
-        (True, "usd", "bool"),
-        ("29.999", "usd", "2 decimals"),
-        ("1.5", "jpy", "0 decimals"),
+        (29.99, "usd", "a Decimal, a string or an integer, not 29.99; pass a string"),
+        (True, "usd", "a Decimal, a string or an integer, not True; pass a string"),
+        ("29.999", "usd", "2 decimal places"),
+        ("1.5", "jpy", "0 decimal places"),
         ("1." + "0" * 70 + "1", "usd", "decimal number of at most 60 digits"),
-        ("-1", "usd", r"at most 2\*\*63 - 1"),
-        ("1e17", "usd", r"at most 2\*\*63 - 1"),
-        ("123456789012345678901234567890.123", "usd", "2 decimals"),
+        ("-1", "usd", "from 0 to 9223372036854775807"),
+        ("1e17", "usd", "from 0 to 9223372036854775807"),
+        ("123456789012345678901234567890.123", "usd", "2 decimal places"),
         ("a lot", "usd", "decimal number of at most 60 digits"),
         ("nan", "usd", "decimal number of at most 60 digits"),
         ("inf", "usd", "decimal number of at most 60 digits"),
@@ -457,3 +465,27 @@ def test_anything_else_is_an_error_of_ours_or_json_that_can_be_sent(metadata):
         return
     json.dumps(made.to_dict(), allow_nan=False, ensure_ascii=False).encode()
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (True, "metadata['a'] is a bool, which the API does not support; send 1 or 'yes' instead"),
+        (None, "metadata['a'] is None, which the API does not support; leave the key out"),
+        (
+            {"amount": 1, "currency": "x"},
+            (
+                "metadata['a']['currency'] must be three letters as in ISO 4217, such as 'eur', "
+                "not 'x'"
+            ),
+        ),
+        (
+            {"url": "x", "value": "y"},
+            "metadata['a']['url'] must be an http or https URL, not 'x'",
+        ),
+    ],
+)
+def test_an_error_names_the_key_in_the_words_of_python(value, said):
+    with pytest.raises(MetadataError) as caught:
+        Event("ran", user_id="1", metadata={"a": value})
+    assert (str(caught.value), caught.value.key) == (said, "a")

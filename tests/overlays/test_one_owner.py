@@ -742,7 +742,7 @@ def test_what_a_server_that_hangs_leaves_at_the_exit_is_told(begin, number, when
 
         tracker = Tracker(client, close_timeout=0.3, on_error=on_error)
         {tracking}
-    """).end(errors=f"{number} tracked events were not sent before the tracker was closed\n")
+    """).end(errors=f"{number} events could not be sent before the tracker was closed\n")
 
     assert sorted(said) == sorted(f"{n} NotSentError" for n in range(number))
 

@@ -296,7 +296,7 @@ def test_what_is_no_file_is_refused(path, make):
 def test_a_link_that_leads_nowhere_is_refused_and_not_followed(path, tmp_path):
     path.symlink_to(tmp_path / "planted")
 
-    with pytest.raises(OutboxError, match="is a link to a file that does not exist"):
+    with pytest.raises(OutboxError, match="is a symbolic link to a file that does not exist"):
         Outbox(path)
     assert not (tmp_path / "planted").exists()
 
@@ -1098,7 +1098,7 @@ def test_a_file_that_was_replaced_is_not_written_to(opened, path, caplog):
         path.with_name(f"{path.name}{ending}").rename(path.with_name(f"elsewhere{ending}"))
 
     box.run_maintenance(NOW, ())
-    with pytest.raises(OutboxError, match="was moved or deleted while it was in use, so no"):
+    with pytest.raises(OutboxError, match="was moved or deleted while it was in use, so events"):
         box.enqueue(event(2), NOW)
     other = opened(binding=Binding(here.address, "another token"))
     with pytest.raises(OutboxError, match="was moved or deleted"):
@@ -1134,7 +1134,7 @@ def test_a_file_that_became_anothers_around_a_fork_is_not_written_to(opened, pat
         other.enqueue(event(1), NOW)
     box._file.after_fork(in_child=False, waited=True)
 
-    with pytest.raises(OutboxError, match="was replaced by another one; stop"):
+    with pytest.raises(OutboxError, match="was replaced by another file; stop"):
         box.enqueue(event(2), NOW)
     assert users(opened().waiting()) == [1]
 
@@ -1605,7 +1605,7 @@ def test_what_a_full_disk_has_no_room_for_is_refused_and_the_rest_is_kept(tmp_pa
     with Process(script, *files, command=small_disk) as process:
         said, well = process.end()
 
-    assert "cannot be written, because the disk is full; make room" in said
+    assert "cannot be written, because the disk is full; free some space" in said
     assert said.endswith("; the events in it are safe")
     assert well == "well"
 
@@ -2538,7 +2538,7 @@ def test_without_patience_it_says_at_once_that_another_thread_writes(opened):
 
     errors = {one for one in said if one is not True}
     assert len(errors) == 1
-    assert "must be free within 0 s, but other threads of this process use it" in errors.pop()
+    assert "must be free within 0 s, but other threads of this process are using it" in errors.pop()
     assert sorted(users(box.waiting())) == [0, *[1] * said.count(True)]
     assert True in said
 

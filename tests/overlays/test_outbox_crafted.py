@@ -224,7 +224,7 @@ def remedied(message):
     return (
         "move it aside, or choose another path" in message
         or "choose another path" in message
-        or "read what is left with sqlite3's .recover" in message
+        or "recover its events with sqlite3's .recover" in message
     )
 
 
@@ -244,7 +244,7 @@ def test_the_command_line_says_in_a_line_what_is_wrong_with_a_file(path, argumen
     done = command("outbox", first, path, *rest)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
-    assert "is not as this library makes it" in done.stderr
+    assert "does not have the schema of an outbox" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -166,5 +166,7 @@ def test_a_file_that_says_it_is_earlier_than_it_is_is_refused(earlier):
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 1")
 
-    with pytest.raises(OutboxError, match="is not as this library makes it: its table 'events'"):
+    with pytest.raises(
+        OutboxError, match="does not have the schema of an outbox: its table 'events'"
+    ):
         Outbox(path)

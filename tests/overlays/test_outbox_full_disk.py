@@ -377,7 +377,7 @@ def test_what_cannot_be_written_at_the_end_is_logged(opened, path, caplog, refus
         caplog.clear()
         box.close()
         (record,) = caplog.records
-    assert record.getMessage().startswith("2 accepted or rejected events stay in the outbox")
+    assert record.getMessage().startswith("2 events could not be removed from the outbox")
     assert "the disk is full" in record.getMessage()
     assert in_file(path) == [0, 1, 2, 3]
 
@@ -439,7 +439,7 @@ def test_the_full_disk_is_logged_once(opened, path, caplog):
             box.release(box.claim(NOW + second))
         box.run_maintenance(NOW + second, ())
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == [f"the disk of the outbox {path} is full; one process sends what is in it"]
+    assert lines == [f"the disk of the outbox {path} is full; only this process sends its events"]
 
 
 def test_no_descriptors_are_left_open(opened, path):
@@ -514,7 +514,7 @@ def test_a_tracker_that_is_closed_on_a_full_disk_says_what_is_sent_again(path, c
             put(box, *range(3))
             use.enter_context(full_disk(path))
         (line,) = [one for one in caplog.records if one.levelno == logging.ERROR]
-    assert line.getMessage().startswith("3 accepted or rejected events stay in the outbox")
+    assert line.getMessage().startswith("3 events could not be removed from the outbox")
     assert len(emulator.events) == 3
     assert in_file(path) == [0, 1, 2]
 

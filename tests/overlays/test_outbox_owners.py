@@ -125,7 +125,7 @@ def test_a_file_of_another_user_is_refused(path, mode, purpose):
     if mode == 0o666:
         assert f"chmod o-w {path}" in message
     else:
-        assert "run it as the owner, share the file by a group of both with its write" in message
+        assert "run it as the owner, make the file writable by a group of both users" in message
     # Nothing was made beside it that would be as open as it.
     assert not any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm")) or mode != 0o666
     assert stat.S_IMODE(path.stat().st_mode) == mode
@@ -135,7 +135,7 @@ def test_an_owner_that_has_a_name_is_named(path):
     name = pwd.getpwuid(NOBODY).pw_name
     make(path, NOBODY)
 
-    assert f"belongs to the user {name}, not to" in refusal(as_user(OURS, use(path)))
+    assert f"who runs this process, not to the user {name};" in refusal(as_user(OURS, use(path)))
 
 
 @pytest.mark.parametrize("mode", [0o606, 0o622, 0o666, 0o777, 0o602])
@@ -143,7 +143,7 @@ def test_a_file_of_ours_that_all_may_write_to_is_refused_until_they_may_not(path
     make(path, OURS, mode)
 
     message = refusal(as_user(OURS, use(path)))
-    assert f"(mode {mode:04o}; it belongs to the user {OURS})" in message
+    assert f"(mode {mode:04o}, owned by the user {OURS})" in message
     command = message.rpartition("run: ")[2]
     assert as_user(OURS, lambda: os.system(command)) == {"returned": 0}
     assert as_user(OURS, use(path)) == {"returned": 1}
@@ -174,7 +174,9 @@ def test_root_is_told_to_be_the_owner(path):
     make(path)
 
     message = refusal(as_user(0, look(path)))
-    assert f"belongs to the user {OURS}, not to the user root" in message
+    assert (
+        f"must belong to the user root, who runs this process, not to the user {OURS};" in message
+    )
     assert as_user(0, lambda: run(["outbox", "status", str(path)])) == {"returned": 2}
 
 
@@ -187,14 +189,16 @@ def test_a_group_shares_a_file_with_its_own_members_alone(path, group):
     if group == SHARED:
         assert said == {"returned": 1}
     else:
-        assert "share the file by a group of both" in refusal(said)
+        assert "make the file writable by a group of both users" in refusal(said)
 
 
 def test_a_group_that_may_only_read_shares_no_file(path):
     make(path, ANOTHER, 0o640, SHARED)
     path.parent.chmod(0o2775)
 
-    assert "with its write permission" in refusal(as_user(OURS, use(path), [SHARED]))
+    assert "make the file writable by a group of both users" in refusal(
+        as_user(OURS, use(path), [SHARED])
+    )
 
 
 def test_two_services_share_a_file_by_their_group_at_once_and_in_turn(path):
@@ -258,9 +262,7 @@ def test_a_log_that_leads_elsewhere_is_not_followed(path, folder, end, leads):
     os.chown(link, ANOTHER, ANOTHER, follow_symlinks=False)
 
     message = refusal(as_user(OURS, use(path)))
-    assert (
-        f"{link} is a symbolic link, which the user {ANOTHER} has made; remove the link" in message
-    )
+    assert f"{link} is a symbolic link, created by the user {ANOTHER}; remove the link" in message
     if leads == "nowhere":
         assert not target.exists()
     else:
@@ -293,9 +295,9 @@ def test_a_folder_for_all_with_a_file_of_another_user_is_no_trap(path):
 
     assert as_user(ANOTHER, plant) == {"returned": None}
     message = refusal(as_user(OURS, use(path)))
-    assert f"all users may write to the outbox {path}" in message
+    assert f"the outbox {path} must not be writable by all users" in message
     path.chmod(0o600)
-    assert f"belongs to the user {ANOTHER}" in refusal(as_user(OURS, use(path)))
+    assert f"not to the user {ANOTHER};" in refusal(as_user(OURS, use(path)))
 
 
 def test_our_own_file_in_a_folder_for_all_is_used(path):
@@ -312,7 +314,9 @@ def test_a_file_that_is_opened_to_all_later_is_refused_by_the_next_process(path)
         with tracking(path) as tracker:
             tracker.track("placed-order", user_id="1")
             path.chmod(0o666)
-            with pytest.raises(OutboxError, match="all users may write to the outbox"):
+            with pytest.raises(
+                OutboxError, match=r"the outbox .* must not be writable by all users"
+            ):
                 Outbox(path)
             # What uses it already goes on.
             tracker.track("placed-order", user_id="2")
@@ -338,7 +342,7 @@ def test_that_others_may_use_a_file_is_logged_once(path, mode, is_told):
         for _ in range(2):
             use(path)()
             look(path)()
-        return [record for record in found if "other users than its owner" in record[1]]
+        return [record for record in found if "users other than its owner" in record[1]]
 
     told = as_user(OURS, records)["returned"]
     assert len(told) == is_told
@@ -358,7 +362,7 @@ def test_what_is_logged_of_a_file_is_logged_while_no_lock_is_held(path):
 
         class Handler(logging.Handler):
             def emit(self, record):
-                if "other users than its owner" in record.getMessage():
+                if "users other than its owner" in record.getMessage():
                     tracker = other.__enter__()
                     tracker.track("placed-order", user_id="handler")
                     tracked_too.append(tracker.flush(PATIENCE))
@@ -385,4 +389,7 @@ def test_the_command_line_names_the_owner_and_the_remedy(path):
     code, out, message = as_user(OURS, said)["returned"]
     assert (code, out) == (2, "")
     assert str(path) in message
-    assert f"belongs to the user {ANOTHER}, not to the user {OURS}" in message
+    assert (
+        f"must belong to the user {OURS}, who runs this process, not to the user {ANOTHER}"
+        in message
+    )

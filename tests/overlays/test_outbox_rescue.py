@@ -74,12 +74,12 @@ def test_a_log_of_which_nothing_can_be_read_is_told(opened, path, monkeypatch, c
 
     with monkeypatch.context() as patch:
         patch.setattr(_rescue, "Copy", fail)
-        with pytest.raises(OutboxError, match="what it held could not be saved"):
+        with pytest.raises(OutboxError, match="its events could not be saved"):
             box.enqueue(event(1), NOW)
     put(box, 2)
     box.run_maintenance(NOW, ())
     assert users(box.waiting()) == [2]
-    assert "what it held could not be saved" in caplog.text
+    assert "its events could not be saved" in caplog.text
 
 
 def test_a_log_of_which_a_part_can_be_read_is_told(opened, path, monkeypatch, caplog):
@@ -94,12 +94,12 @@ def test_a_log_of_which_a_part_can_be_read_is_told(opened, path, monkeypatch, ca
 
     with monkeypatch.context() as patch:
         patch.setattr(_rescue.Copy, "insert", insert_a_part)
-        with pytest.raises(OutboxError, match="a part of what the log of the outbox"):
+        with pytest.raises(OutboxError, match="some events in the log of the outbox"):
             box.run_maintenance(NOW, ())
     put(box, 1)
     box.run_maintenance(NOW, ())
     assert users(box.waiting()) == [0, 1]
-    assert "a part of what the log" in caplog.text
+    assert "some events in the log" in caplog.text
 
 
 # A checkpoint that ended early: the database is damaged without its log
@@ -269,7 +269,7 @@ def test_a_file_that_cannot_be_opened_again_is_told_after_some_attempts(opened, 
         patch.setattr(time, "sleep", lambda _seconds: None)
         patch.setattr(box._file, "open", fail)
         box._file.inserts.disconnect()
-        with pytest.raises(OutboxError, match="because the disk failed; see the system's log"):
+        with pytest.raises(OutboxError, match="because the disk failed; see the system log"):
             box.enqueue(event(1), NOW)
     assert len(attempts) > 2
     put(box, 2)
@@ -412,7 +412,7 @@ def test_an_unreadable_event_is_passed_over_while_the_disk_is_full(
     box.run_maintenance(NOW, ())
     assert sent == [0, 1, 2]
     assert (box.status().queued, box.status().dead) == (0, 1)
-    assert "becomes a dead letter" in caplog.text
+    assert "is now a dead letter" in caplog.text
 
 
 @pytest.mark.processes

@@ -72,7 +72,7 @@ def test_no_event_is_tracked_to_a_file_that_is_gone_also_not_the_first_one(opene
     box.run_maintenance(NOW, ())
     box.run_maintenance(NOW, ())
     (line,) = caplog.records
-    assert "so no event is tracked; put it back" in line.getMessage()
+    assert "so events cannot be tracked; put it back" in line.getMessage()
     assert everything(box) == [0]
 
 
@@ -86,7 +86,7 @@ def test_what_a_file_that_is_gone_held_unsent_is_told_at_the_end(opened, folder,
         box.run_maintenance(NOW, ())
     box.close()
 
-    assert "2 events of the outbox" in caplog.records[-1].getMessage()
+    assert "with 2 events not sent" in caplog.records[-1].getMessage()
     assert len(caplog.records) == 1 + noticed
 
 

@@ -619,7 +619,7 @@ def test_a_tracker_sends_what_it_tracked_and_says_so_once(path, caplog, endings)
     assert sorted(int(one.user_id) for one in emulator.events) == [*range(300)]
     assert rows(path) == []
     if "-wal" in endings:
-        assert "what it held is being moved into the new one" in caplog.text
+        assert "its events are being moved into the new log" in caplog.text
 
 
 def swapped(path, endings, tmp_path):

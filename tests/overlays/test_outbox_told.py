@@ -37,8 +37,8 @@ def used(path):
     [
         (errno.EMFILE, "too many files open"),
         (errno.ENFILE, "too many files open"),
-        (errno.ENOSPC, "because the disk is full; make room"),
-        (errno.EDQUOT, "because the disk is full; make room"),
+        (errno.ENOSPC, "because the disk is full; free some space"),
+        (errno.EDQUOT, "because the disk is full; free some space"),
         (errno.EACCES, "choose a path in an existing folder that this process may write to"),
     ],
 )
@@ -73,7 +73,9 @@ def test_a_folder_that_is_gone_is_told_where_a_path_is_relative(tmp_path, monkey
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
-    with pytest.raises(OutboxError, match="the working directory of this process is gone; pass an"):
+    with pytest.raises(
+        OutboxError, match="the working directory of this process was deleted; pass an"
+    ):
         Outbox("outbox.db")
 
 
@@ -84,9 +86,9 @@ def test_a_file_of_another_user_is_refused_and_says_whose_it_is(used, monkeypatc
     else:
         owner = "the user "
     monkeypatch.setattr(os, "geteuid", lambda: STRANGER - 1)
-    with pytest.raises(OutboxError, match=f"belongs to {owner}") as raised:
+    with pytest.raises(OutboxError, match=f", who runs this process, not to {owner}") as raised:
         Outbox(used)
-    assert f"not to the user {STRANGER - 1}, who runs this process" in str(raised.value)
+    assert f"must belong to the user {STRANGER - 1}, who runs this process" in str(raised.value)
 
 
 def test_a_link_that_another_user_made_is_refused_and_says_who(used, monkeypatch):
@@ -97,18 +99,16 @@ def test_a_link_that_another_user_made_is_refused_and_says_who(used, monkeypatch
         os.chown(link, STRANGER, -1, follow_symlinks=False)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: STRANGER - 1)
-    with pytest.raises(
-        OutboxError, match=r"link\.db is a symbolic link, which the user .* has made"
-    ):
+    with pytest.raises(OutboxError, match=r"link\.db is a symbolic link that the user .* created"):
         Outbox(link)
 
 
 @pytest.mark.parametrize("mode", [0o602, 0o666, 0o777])
 def test_a_file_that_all_may_write_to_is_refused_with_the_command_that_helps(used, mode):
     used.chmod(mode)
-    with pytest.raises(OutboxError, match=f"mode 0{mode:o}; it belongs to") as raised:
+    with pytest.raises(OutboxError, match=f"mode 0{mode:o}, owned by") as raised:
         Outbox(used)
-    assert str(raised.value).endswith(f"if you trust it, run: chmod o-w {used}")
+    assert str(raised.value).endswith(f"if you trust its contents, run: chmod o-w {used}")
     used.chmod(0o600)
     Outbox(used).close()
 
@@ -118,19 +118,19 @@ def test_that_others_may_read_a_file_is_logged_once(used, caplog):
     for _ in range(2):
         Outbox(used).close()
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "its mode is 0644" in line
+    assert "personal data (mode 0644)" in line
     assert caplog.records[0].levelno == logging.WARNING
 
 
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"tracked_at": "9e999"}, "tracked_at is not a time"),
-        ({"tracked_at": "-1e300"}, "tracked_at is not a time"),
-        ({"tries": "-1"}, "tries is not a number of attempts"),
-        ({"tries": "1e6 + 1"}, "tries is not a number of attempts"),
-        ({"rejected_at": "9e999"}, "rejected_at is not a time"),
-        ({"event": "printf('%.*c', 17000000, 'x') || ?"}, "more than 16,777,216 bytes"),
+        ({"tracked_at": "9e999"}, "tracked_at must be a time in Unix seconds"),
+        ({"tracked_at": "-1e300"}, "tracked_at must be a time in Unix seconds"),
+        ({"tries": "-1"}, "tries must be an integer from 0 to 1,000,000"),
+        ({"tries": "1e6 + 1"}, "tries must be an integer from 0 to 1,000,000"),
+        ({"rejected_at": "9e999"}, "rejected_at must be a time in Unix seconds"),
+        ({"event": "printf('%.*c', 17000000, 'x') || ?"}, "must have at most 16,777,216 bytes"),
     ],
 )
 def test_a_row_that_is_no_event_becomes_a_dead_letter_with_the_reason(opened, used, columns, said):

@@ -396,10 +396,16 @@ def test_a_lead_is_identified_by_intercoms_identifier():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"event_name": None}, "event_name of a listed event must be known"),
-        ({"event_name": ["a"]}, r"is \['a'\]; make an Event of its fields, with the event_name"),
-        ({"created_at": None}, "created_at of a listed event must be known"),
-        ({"created_at": "soon"}, "is 'soon'; make an Event of its fields, with the created_at"),
+        ({"event_name": None}, "event_name of a listed event must be valid"),
+        (
+            {"event_name": ["a"]},
+            r"not \['a'\]; create an Event from its fields, with a valid event_name",
+        ),
+        ({"created_at": None}, "created_at of a listed event must be valid"),
+        (
+            {"created_at": "soon"},
+            "not 'soon'; create an Event from its fields, with a valid created_at",
+        ),
         ({"user_id": None}, "no contact: pass user_id, email or id"),
         ({"metadata": ["a"]}, "metadata must be a mapping"),
         ({"metadata": {"a": None}}, "leave the key out"),

@@ -85,7 +85,10 @@ def test_frames_are_refused_with_what_gives_their_rows():
     for frame in frames:
         with (
             DataEventsClient("token") as client,
-            pytest.raises(InvalidInputError, match=r"not a DataFrame; pass frame.to_dict"),
+            pytest.raises(
+                InvalidInputError,
+                match=r"events must be rows, not a value of type DataFrame; pass frame.to_dict",
+            ),
         ):
             client.create_many(frame)
 
@@ -93,4 +96,4 @@ def test_frames_are_refused_with_what_gives_their_rows():
 @pytest.mark.parametrize("item", [None, "ran", 5, ("ran", "1"), sqlite3])
 def test_what_has_no_keys_is_refused(item):
     said, _ = outcomes([item])
-    assert said[0].startswith("an event must be a mapping of its fields, not ")
+    assert said[0].startswith("an event must be a mapping of field names to values, not ")

@@ -289,7 +289,7 @@ def test_a_code_of_another_server_is_not_intercoms(answering):
         error = said(answering, 400, body)
 
         assert type(error) is BadRequestError
-        assert "this is not in Intercom's words; check base_url" in str(error)
+        assert "this is not in Intercom's format; check the base URL" in str(error)
 
 
 # Remedies.
@@ -305,7 +305,7 @@ def test_an_answer_that_is_not_intercoms_says_so_and_names_region_and_proxy(
         for status in (401, 403, 404, 405, 407):
             error = raised(sending, base_url="http://a.example/x", allow_http=True)
 
-            assert "not in Intercom's words" in str(error) or (
+            assert "not in Intercom's format" in str(error) or (
                 status == 404 and "nothing at this address" in str(error)
             )
             assert f"(http://a.example:80, through the proxy {proxy.url} (ALL_PROXY))" in str(error)
@@ -331,19 +331,19 @@ def test_a_version_that_is_known_may_be_one_that_the_app_lacks(calling):
 
         error = raised(call, kind=InvalidVersionError, version=version)
 
-        assert ("the app or the resource does not have it" in str(error)) is is_known
+        assert (", which exists, but not for the app or the resource;" in str(error)) is is_known
 
 
 def test_404_by_e_mail_says_how_a_lead_is_known(calling):
     call = calling(Emulator(contacts=[]).transport())
     uses = {
-        "pass id=": lambda c: c.create("a", email="a@b.co"),
-        "pass intercom_user_id=": lambda c: c.list(email="a@b.co"),
-        "so pass intercom_user_id= for a lead": lambda c: c.summary(email="a@b.co"),
+        "identify a lead by its id instead": lambda c: c.create("a", email="a@b.co"),
+        "identify a lead by its intercom_user_id instead": lambda c: c.list(email="a@b.co"),
+        "a lead by its intercom_user_id instead, the only": lambda c: c.summary(email="a@b.co"),
     }
     for remedy, use in uses.items():
         message = str(raised(call, use))
-        assert "a lead is known by its `id` alone" in message
+        assert "instead, the only identity that it has" in message
         assert remedy in message
     for use in (
         lambda c: c.create("a", user_id="5"),
@@ -401,7 +401,7 @@ def test_a_redirect_names_where_it_leads_without_the_rest(answering):
         call, _ = answering(httpx.Response(302, headers={"Location": location}))
         message = str(raised(call))
         assert words in message
-        assert "check base_url (https://api.intercom.io:443, region us" in message
+        assert "check the base URL (https://api.intercom.io:443, region us" in message
         assert "s3cr3t" not in message
 
 
@@ -506,14 +506,14 @@ def test_a_name_that_is_not_known_is_told_from_a_refusal(sending, monkeypatch):
         served(create, url, fast=True),
     ):
         assert f"no connection to {url}: [Errno -2] Name or service not known" in str(error)
-        assert "check the host name in base_url, the DNS" in str(error)
+        assert "check the host names of the base URL and of any proxy, DNS" in str(error)
 
 
 def test_tls_that_fails_says_what_to_look_at(sending, server_context):
     with Emulator().serve(tls=server_context) as url, Emulator().serve() as plain:
         for address, remedy in (
-            (url, "set SSL_CERT_FILE to the file with its certificate"),
-            (plain.replace("http:", "https:"), "has TLS on this port"),
+            (url, "set SSL_CERT_FILE to its certificate file"),
+            (plain.replace("http:", "https:"), "supports TLS on this port"),
         ):
             for error in (
                 raised(sending, kind=APIConnectionError, base_url=address),
@@ -525,7 +525,7 @@ def test_tls_that_fails_says_what_to_look_at(sending, server_context):
 
 
 def test_a_proxy_that_opens_no_tunnel_is_told_what_it_wants(sending, monkeypatch):
-    remedies = {407: "give the proxy's user and password", 403: "does not let requests through"}
+    remedies = {407: "set the proxy's user and password", 403: "does not allow requests"}
     with RawServer(lambda connection: answer(connection, status, b"")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         for status, remedy in remedies.items():

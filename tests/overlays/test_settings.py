@@ -67,7 +67,7 @@ def test_another_version_is_refused_before_sending(answering, version):
 
 
 def test_a_version_that_lost_its_quotes_is_told_how_to_get_them_back():
-    with pytest.raises(ConfigurationError, match=r'version="2\.14"'):
+    with pytest.raises(ConfigurationError, match=r"pass the string '2\.14'"):
         DataEventsClient("token", version=2.14)
 
 
@@ -81,20 +81,20 @@ def test_the_version_of_the_environment_counts_after_the_argument(answering, mon
 def test_a_wrong_version_in_the_environment_is_named_as_such(monkeypatch):
     monkeypatch.setenv("INTERCOM_VERSION", "latest")
 
-    with pytest.raises(ConfigurationError, match="INTERCOM_VERSION in the environment"):
+    with pytest.raises(ConfigurationError, match=r"^INTERCOM_VERSION must be an API version"):
         DataEventsClient("token")
 
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("Intercom-Version", "pass version= instead"),
-        ("intercom-version", "pass version= instead"),
-        ("AUTHORIZATION", "pass access_token= instead"),
-        ("Host", "pass base_url= instead"),
-        ("Content-Type", "bodies are always JSON"),
-        ("content-length", "it follows from the body"),
-        ("Expect", "the body is always sent at once"),
+        ("Intercom-Version", "pass version instead"),
+        ("intercom-version", "pass version instead"),
+        ("AUTHORIZATION", "pass access_token instead"),
+        ("Host", "pass base_url instead"),
+        ("Content-Type", "the body is always JSON"),
+        ("content-length", "the client computes it from the body"),
+        ("Expect", "the client always sends the body at once"),
     ],
 )
 def test_headers_cannot_take_the_place_of_settings_or_of_the_body(answering, name, remedy):
@@ -141,25 +141,29 @@ def test_a_wrong_setting_of_the_environment_is_named_as_such(monkeypatch, variab
     monkeypatch.setenv("INTERCOM_ACCESS_TOKEN", "token")
     monkeypatch.setenv(variable, value)
 
-    with pytest.raises(ConfigurationError, match=f"{variable} in the environment") as caught:
+    with pytest.raises(ConfigurationError, match=f"^{variable} must ") as caught:
         DataEventsClient()
 
     assert "s3cr3t" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("variable", "value", "said"),
     [
-        ("HTTPS_PROXY", "socks9://a.example"),
-        ("SSL_CERT_FILE", "/nowhere"),
-        ("ALL_PROXY", "http://[:::"),
+        ("HTTPS_PROXY", "socks9://a.example", "^HTTPS_PROXY must be the address of a proxy"),
+        (
+            "SSL_CERT_FILE",
+            "/nowhere",
+            "^cannot set up connections: .* variables in the environment",
+        ),
+        ("ALL_PROXY", "http://[:::", "^ALL_PROXY must be the address of a proxy"),
     ],
 )
-def test_connections_that_cannot_be_set_up_are_an_error_of_ours(monkeypatch, variable, value):
+def test_connections_that_cannot_be_set_up_are_an_error_of_ours(monkeypatch, variable, value, said):
     monkeypatch.setenv(variable, value)
     client = DataEventsClient("token")
 
-    with pytest.raises(ConfigurationError, match="variables in the environment"):
+    with pytest.raises(ConfigurationError, match=said):
         client.create(**CREATE)
     client.close()
 
@@ -231,7 +235,7 @@ def test_the_environment_counts_after_the_arguments(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"region": "mars"}, "us, eu, au"),
+        ({"region": "mars"}, "us, eu or au"),
         ({"region": "eu", "base_url": "https://a.example"}, "either base_url or region"),
         ({"base_url": "api.intercom.io"}, "http or https"),
         ({"base_url": "ftp://a.example"}, "http or https"),
@@ -248,7 +252,7 @@ def test_the_environment_counts_after_the_arguments(
         ({"base_url": "https://a.example/\ud800"}, "http or https"),
         ({"base_url": "https://a..example"}, "valid host and port"),
         ({"base_url": "https://a.example:101389"}, "valid host and port"),
-        ({"region": ["eu"]}, "us, eu, au"),
+        ({"region": ["eu"]}, "us, eu or au"),
         ({"enabled": "false"}, "True or False"),
         ({"timeout": float("inf")}, "at most 86400"),
         ({"headers": [("a", "b")]}, "mapping"),
@@ -262,7 +266,7 @@ def test_the_environment_counts_after_the_arguments(
         ({"timeout": "30"}, "seconds greater than 0"),
         ({"timeout": True}, "seconds greater than 0"),
         ({"timeout": float("nan")}, "seconds greater than 0"),
-        ({"max_retries": -1}, "0 turns retries off"),
+        ({"max_retries": -1}, "pass 0 to turn retries off"),
         ({"max_retries": 1.5}, "integer of at least 0"),
         ({"max_retries": True}, "integer of at least 0"),
         ({"max_retries": None}, "integer of at least 0"),

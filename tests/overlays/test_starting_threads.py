@@ -140,7 +140,7 @@ def test_a_client_can_be_closed_while_its_bulk_starts_a_thread(finalizers):
         except RuntimeError as error:
             return str(error)
 
-    assert done(use) in (True, "the client is closed; make a new one")
+    assert done(use) in (True, "the client is closed; create a new one")
 
 
 def test_no_more_threads_start_than_a_bulk_may_have_while_others_take_their_time(finalizers):

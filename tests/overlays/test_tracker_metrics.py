@@ -562,7 +562,7 @@ def test_the_extra_is_named_where_opentelemetry_is_not_installed():
     """
     )
 
-    needed = "meter_provider needs opentelemetry-api, which comes with an extra: pip install "
+    needed = "meter_provider needs opentelemetry-api; install it with: pip install "
     assert lines == [f"{needed}'intercom-data-events[otel]'"]
 
 

@@ -107,7 +107,7 @@ def test_an_exit_takes_no_longer_than_closing_may(begin, emulator, outbox, when)
         begun = time.time()
         atexit.register(lambda: note(time.time()))
     """)
-    lost = "100 tracked events were not sent before the tracker was closed\n"
+    lost = "100 events could not be sent before the tracker was closed\n"
     program.end(errors=lost if outbox is None else "")
 
     assert program.seconds < 10

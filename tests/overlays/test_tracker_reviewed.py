@@ -281,7 +281,7 @@ def test_where_the_event_loop_ends_before_the_tracker_on_error_is_told(is_sendin
     asyncio.run(main())
 
     assert sorted(told) == list("01234")
-    (line,) = lines(caplog, "were not sent")
+    (line,) = lines(caplog, "could not be sent")
     assert line.levelno == logging.ERROR
 
 

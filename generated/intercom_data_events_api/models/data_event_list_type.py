@@ -1,5 +1,10 @@
 from typing import Literal
 
+#: The values that the API's description lists.
+#:
+#: Example:
+#:     >>> from typing import get_args
+#:     >>> values = get_args(DataEventListType)  # All of them, as a tuple.
 DataEventListType = Literal["event.list"]
 
 DATA_EVENT_LIST_TYPE_VALUES: set[DataEventListType] = {

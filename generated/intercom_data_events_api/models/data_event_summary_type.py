@@ -1,5 +1,10 @@
 from typing import Literal
 
+#: The values that the API's description lists.
+#:
+#: Example:
+#:     >>> from typing import get_args
+#:     >>> values = get_args(DataEventSummaryType)  # All of them, as a tuple.
 DataEventSummaryType = Literal["event.summary"]
 
 DATA_EVENT_SUMMARY_TYPE_VALUES: set[DataEventSummaryType] = {

@@ -1,5 +1,10 @@
 from typing import Literal
 
+#: The values that the API's description lists.
+#:
+#: Example:
+#:     >>> from typing import get_args
+#:     >>> values = get_args(IntercomVersion)  # All of them, as a tuple.
 IntercomVersion = Literal[
     "1.0",
     "1.1",

@@ -1,5 +1,10 @@
 from typing import Literal
 
+#: The values that the API's description lists.
+#:
+#: Example:
+#:     >>> from typing import get_args
+#:     >>> values = get_args(ListDataEventsType)  # All of them, as a tuple.
 ListDataEventsType = Literal["user"]
 
 LIST_DATA_EVENTS_TYPE_VALUES: set[ListDataEventsType] = {

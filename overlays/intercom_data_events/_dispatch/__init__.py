@@ -1,9 +1,10 @@
-"""The one worker pool, of bulk sending and of trackers.
+"""The worker pool that bulk sending and trackers share.
 
 A *dispatcher* decides what is sent when; see :class:`Dispatcher`. Its state has one owner at a
-time: what runs :meth:`Dispatcher.step`, which is its own thread or task, or a worker that has just
-sent. Everything else appends news to a deque and wakes the pool, which waits for nothing, so signal
-handlers and finalizers can do it as well. *Workers* send, and put the results into a deque.
+time: the thread or task that runs :meth:`Dispatcher.step`, which is the dispatcher's or that of a
+worker that has just sent. All other code appends news to a deque and wakes the pool. That waits for
+nothing, so signal handlers and finalizers can do it, too. *Workers* send, and put the results into
+a deque.
 
 ``threads`` runs a dispatcher in threads, for the blocking client, and ``tasks`` in tasks of an
 event loop, for the async one.
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
     from intercom_data_events.event import Event
 
 Role: TypeAlias = Literal["", "working", "sending", "reporting"]
-#: What a thread or task of a tracker does. Code of the caller's may run in it, such as a hook, a
-#: transport, a log handler, `on_error`, a finalizer or a signal handler. While the thread works or
-#: sends, such code must not wait for the tracker; while it sends, such code must not track.
+#: What a thread or task of a tracker does. The caller's code may run in it: a hook, a transport, a
+#: log handler, `on_error`, a finalizer or a signal handler. While the thread works or sends, such
+#: code must not wait for the tracker; while it sends, such code must not track.
 ROLE: ContextVar[Role] = ContextVar("ROLE", default="")
 
 if hasattr(os, "register_at_fork"):
-    # Code of the caller's may fork, and the child does what is its own.
+    # The caller's code may fork, and the child has no role.
     os.register_at_fork(after_in_child=partial(ROLE.set, ""))
 
 
 def context_of(role: Role) -> Context:
-    """Returns an empty context but for the role.
+    """Returns a context that has only the role.
 
-    Code runs in a copy of it from its first line on: a finalizer may come before any line.
+    Threads and tasks run in a copy of it from the start: a finalizer may run before any line.
     """
     context = Context()
     context.run(ROLE.set, role)
@@ -50,7 +51,7 @@ class Sendable(Protocol):
 
     Attributes:
         event: The event.
-        reservation: The quota that it is sent with.
+        reservation: The quota for sending it.
     """
 
     event: Event
@@ -66,8 +67,8 @@ class Result(Generic[Item]):
 
     Attributes:
         item: The event, as the dispatcher handed it out.
-        error: Why it was not accepted, or None. An exception that is not an IntercomError is the
-            caller's own: of a hook, a transport, or the function that returns the token.
+        error: Why it was not accepted, or None. An exception that is not an IntercomError comes
+            from the caller's code: a hook, a transport, or the function that returns the token.
     """
 
     item: Item
@@ -75,7 +76,7 @@ class Result(Generic[Item]):
 
 
 class Workers(Protocol[Item]):
-    """What a dispatcher uses of its pool, within a step."""
+    """The part of its pool that a dispatcher uses within a step."""
 
     def is_ready(self) -> bool:
         """Whether a worker is free for one more event; starts one if needed."""
@@ -93,9 +94,9 @@ class Dispatcher(Protocol[Item]):
     """Decides what is sent when, without waiting for anything."""
 
     def step(self, workers: Workers[Item], /) -> float | None:
-        """Takes in all news, and hands out what can be sent now.
+        """Processes all news, and hands out the events that can be sent now.
 
         Returns:
-            The seconds until the next step is due, if nothing wakes the pool before; None once
-            nothing more will happen.
+            The seconds until the next step is due, unless the pool is woken before; None once the
+            dispatcher has ended.
         """

@@ -25,21 +25,20 @@ def check_concurrency(concurrency: object) -> int:
 
 
 class Concurrency:
-    """How many requests are worth having in flight at once, learned from their latency.
+    """The useful number of requests in flight, learned from their latency.
 
-    Requests that wait for each other, in this process, on the line or at the server, are answered
-    later without more of them being answered. So round by round, the average latency is compared
-    with the lowest average so far. What it is longer by, and not by chance, is waiting, and tells
-    how many requests wait (as in TCP Vegas). Where only a few wait, more go at once; where many
-    wait, fewer do. From time to time all of this is forgotten and learned anew, because lines and
-    servers change.
+    Requests that wait for each other, in this process, on the network or at the server, take longer
+    without raising throughput. So each round compares the average latency with the lowest average
+    so far. A significant difference is waiting time, from which the number of waiting requests
+    follows (as in TCP Vegas). If few wait, more requests go at once; if many wait, fewer do. From
+    time to time all of this is learned anew, because networks and servers change.
 
     Args:
         most: The bound, whatever the latency.
-        few: Requests that may wait, to keep every part of the line busy.
-        cost: Seconds; the interpreter's time for a request, times the share of it that is to stay
-            free for others: 0.002 for 1 ms and a half. No more requests go at once than take that
-            time together. 0 for no such bound.
+        few: Requests that may wait, to keep every part of the path busy.
+        cost: The interpreter's seconds for a request, divided by the share of its time that
+            requests may take: 0.002 for 1 ms and a half. Latency divided by it bounds the number of
+            requests. 0 for no such bound.
         first: The number of requests that go at once in the beginning.
     """
 
@@ -60,9 +59,9 @@ class Concurrency:
         self._rounds = 0
 
     def note(self, latency: float) -> None:
-        """Takes in how many seconds one answer took."""
+        """Learns from the seconds that one answer took."""
         if self._cost:
-            # Rather that of quick answers, because the others waited for each other.
+            # Weighted towards quick answers, because the others waited for each other.
             slower = latency > self._typical
             self._typical += (latency - self._typical) / 16 if slower else 0.0
             self._typical = self._typical if slower else latency
@@ -99,10 +98,10 @@ class Concurrency:
 
 
 class Rate:
-    """Spaces what is sent evenly.
+    """Spaces events evenly.
 
     Args:
-        rate: Events a second, or None for no such bound.
+        rate: Events per second, or None for no such bound.
         clock: The client's clock.
     """
 
@@ -112,10 +111,10 @@ class Rate:
         self._next = -math.inf
 
     def wait(self) -> float:
-        """Returns the seconds until the next may be sent; 0 if it may be sent now."""
+        """Returns the seconds until the next event may be sent; 0 for now."""
         return max(0.0, self._next - self._clock.monotonic()) if self._seconds else 0.0
 
     def note(self) -> None:
-        """Takes in that one is sent now."""
+        """Notes that an event is sent now."""
         if self._seconds:
             self._next = max(self._next, self._clock.monotonic()) + self._seconds

@@ -1,4 +1,4 @@
-"""Acquires quota for a dispatcher, which does not wait for it."""
+"""Acquires quota for a dispatcher, which must not wait for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Waker:
-    """An alarm that nothing waits on: it calls a function instead."""
+    """An alarm that calls a function instead of ending a wait."""
 
     __slots__ = ("_wake",)
 
@@ -21,18 +21,18 @@ class Waker:
         self._wake = wake
 
     def set(self) -> None:
-        """Calls it."""
+        """Calls the function."""
         self._wake()
 
 
 class Quota:
-    """Acquires quota for one event at a time, before it is decided which.
+    """Acquires quota for one event at a time, before the dispatcher chooses the event.
 
     Args:
         session: The connections that will send it.
         settings: The settings of the requests.
-        wake: Called when it may be worth to ask again.
-        announce: Called with the seconds, when the wait for the rate limit begins.
+        wake: Called when there may be quota.
+        announce: Called with the seconds when a wait for the rate limit begins.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Quota:
 
         Returns:
             0 if there is quota, which :meth:`take` returns; otherwise the seconds after which to
-            ask again, if `wake` is not called before.
+            ask again, unless `wake` is called before.
 
         Raises:
             RuntimeError: The client is closed.
@@ -80,11 +80,11 @@ class Quota:
         state, self._state = self._state, None
         assert reservation is not None and state is not None  # noqa: S101, PT018  # acquired
         state.leave()
-        reservation.waker = None  # A retry waits for quota where it is sent.
+        reservation.waker = None  # A retry waits for quota in the worker.
         return reservation
 
     def cancel(self) -> None:
-        """Gives back what was acquired, and asks for nothing more."""
+        """Releases the acquired quota, or the place in the queue."""
         if self._reservation is not None and self._state is not None:
             self._state.limiter.release(self._reservation)
             self._state.leave()

@@ -1,4 +1,4 @@
-"""What tells the latest events apart."""
+"""Remembers the latest events, to recognize duplicates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _MOST = 10_000
 
 
 class RecentEvents:
-    """The latest events, by what Intercom tells events apart by; one window for all that compare.
+    """The latest events, by the key that Intercom tells events apart by.
 
     Args:
-        most: How many events it remembers, and for how many positions if events have some.
+        most: How many events it remembers, and for how many positions if events have positions.
     """
 
     def __init__(self, most: int = _MOST) -> None:

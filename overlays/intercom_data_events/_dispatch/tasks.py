@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class Host:
-    """A task of its own, which outlasts the task that starts it.
+    """A task that outlives the task that starts it.
 
-    No task group can be kept open from one call of an async generator, or of a fixture, to the
-    next: another task may make the next one.
+    A task group cannot stay open between two calls of an async generator or a fixture, because
+    another task may make the second call.
 
     Args:
-        function: What it runs. Its errors end the task, and are the function's to handle.
+        function: The function to run, which handles its errors: an error ends the task.
         context: Its context.
-        at_end: Called when it has ended, also if the function never began.
+        at_end: Called when the task has ended, even if the function never began.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Host:
             self.loop = loop = asyncio.get_running_loop()
             self.call_soon = loop.call_soon_threadsafe
             task = loop.create_task(self._run(), context=context)
-            # Also if it is cancelled before its first step.
+            # Needed if the task is cancelled before its first step.
             task.add_done_callback(lambda _: self._end(), context=context)
             self._task = task
 
@@ -89,16 +89,16 @@ class Host:
 
 
 class TaskWorkers(Generic[Item]):
-    """Tasks that send what a dispatcher hands out.
+    """Tasks that send the events that a dispatcher hands out.
 
-    Any of them runs the dispatcher, since no two run at once; a worker that has sent one event gets
-    the next from it without a switch of tasks. It is made in the event loop.
+    Any of them can run the dispatcher, because no two run at once; a worker that has sent one event
+    gets the next without switching tasks. Create it in the event loop.
 
     Args:
-        dispatcher: What decides.
+        dispatcher: The dispatcher.
         session: The connections to send through.
         settings: The settings of the requests.
-        marked: Whether `ROLE` says what they do.
+        marked: Whether to set `ROLE` in them.
     """
 
     def __init__(
@@ -112,25 +112,25 @@ class TaskWorkers(Generic[Item]):
         self._dispatcher = dispatcher
         self._session = session
         self._settings = settings
-        # Of those that send, if it is not that of who sends.
+        # The context of workers; None for that of the task that starts them.
         self._context = context_of("sending") if marked else None
         #: The tasks, while :meth:`run` runs.
         self.group = anyio.create_task_group()
         self._alarm = session.clock.async_alarm()
         self._due = math.inf
         self._results = deque[Result[Item]]()
-        # Where a worker that asks for its next event gets it.
+        # The list in which a worker that asks for its next event gets it.
         self._asked: list[Item] | None = None
         #: Whether the dispatcher has ended.
         self.has_ended = False
 
     def wake(self) -> None:
-        """Has the dispatcher take in what is new."""
+        """Makes the dispatcher process news."""
         self._due = -math.inf
         self._alarm.set()
 
     def step(self) -> None:
-        """Runs the dispatcher at once, without a switch of tasks."""
+        """Runs the dispatcher at once, without switching tasks."""
         seconds = self._dispatcher.step(self)
         self.has_ended = seconds is None
         before = self._due
@@ -141,10 +141,10 @@ class TaskWorkers(Generic[Item]):
             self._alarm.set()
 
     async def run(self, *others: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Runs the dispatcher and its workers until it ends; ends their requests then.
+        """Runs the dispatcher and its workers until it ends; cancels their requests then.
 
         Args:
-            others: What else runs until then, in tasks of their own.
+            others: Functions that run until then, each in its own task.
         """
         clock = self._session.clock
         async with self.group:
@@ -191,7 +191,7 @@ class TaskWorkers(Generic[Item]):
             finally:
                 self._asked = None
             if items and self._context is not None and copy_context() != before:
-                # What a hook left in the context is not for the next event.
+                # A hook changed the context; the next event gets a fresh one.
                 self._start(items.pop())
 
     async def _perform(self, item: Item) -> Result[Item]:
@@ -208,9 +208,9 @@ class TaskWorkers(Generic[Item]):
 
 
 def _ends_task(error: BaseException) -> bool:
-    """Whether an error ends the running task, and not only code of the caller's in it.
+    """Whether an error ends the running task, and not only the caller's code in it.
 
-    Such code may exit, or await what was cancelled.
+    That code may exit, or await a cancelled task.
     """
     import asyncio
 

@@ -1,8 +1,8 @@
-"""Runs a dispatcher in a thread of its own and in those that send, one at a time.
+"""Runs a dispatcher in its own thread and in those of workers, in one at a time.
 
-No lock is waited for, and no thread, where a signal handler, a finalizer or a forked child would
-wait for ever: a thread that is being born may run the garbage collector before its starter goes on,
-and with it a finalizer that tracks, flushes or closes.
+Code here never waits for a lock or a thread if a signal handler, a finalizer or a forked child
+would wait forever: a new thread may run the garbage collector before its starter continues, and
+with it a finalizer that tracks, flushes or closes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.settings import Settings
     from intercom_data_events.clock import Alarm
 
-#: Seconds after which a waiting thread looks whether other threads are missing.
+#: Seconds after which a waiting thread checks whether other threads are missing.
 LOOK = 0.05
-# Seconds after which threads that were started and do not run may never do so.
+# Seconds after which threads that were started and do not run may never run.
 _UNBORN = 0.2
 
 
 class Awaited(Protocol):
-    """What a thread waits for."""
+    """An event that a thread waits for."""
 
     @property
     def is_set(self) -> bool:
@@ -71,24 +71,24 @@ def _start(target: Callable[[], None], name: str) -> None:
     try:
         threading.Thread(target=target, name=name, daemon=True).start()
     except RuntimeError:
-        target()  # There is no other thread than this one.
+        target()  # In this thread, because no other can be started.
 
 
 class ThreadWorkers(Generic[Item]):
-    """Threads that send what a dispatcher hands out, and a thread that waits for its next step.
+    """Threads that send a dispatcher's events, and one thread that waits for its next step.
 
     A worker that has sent runs the next step itself, if no other thread does, and so gets its next
-    event without a switch of threads. Threads are started when there is something to do. Where none
-    can be started, as when the interpreter exits, the threads that wait for the dispatcher do the
-    work, by :meth:`assist`.
+    event without switching threads. Threads are started when there is something to do. If none can
+    be started, for example when the interpreter exits, the threads that wait for the dispatcher do
+    the work, by :meth:`assist`.
 
     Args:
-        dispatcher: What decides.
+        dispatcher: The dispatcher.
         session: The connections to send through.
         settings: The settings of the requests.
         name: The name of the threads.
-        marked: Whether `ROLE` says what they do.
-        load: Called by each thread before it does anything else.
+        marked: Whether to set `ROLE` in them.
+        load: Called first by each thread.
     """
 
     def __init__(
@@ -108,22 +108,22 @@ class ThreadWorkers(Generic[Item]):
         self._working = context_of("working") if marked else Context()
         self._sending = context_of("sending") if marked else Context()
         self._load = load
-        # Under gevent, threads go on in a forked child, where nothing of this is theirs.
+        # Under gevent, threads continue in a forked child, which owns none of this.
         self._process = this_process()
-        # Only tried, never waited for. The thread that has it owns the dispatcher's state; where
-        # another one fails to get it, it runs one more step for that one.
+        # Threads only try to acquire it. The thread that has it owns the dispatcher's state; if
+        # another one fails to get it, the owner runs one more step for it.
         self._gate = threading.Lock()
         self._is_news = False
         self._due = math.inf
-        # Where a worker that asks for its next event gets it.
+        # The list in which a worker that asks for its next event gets it.
         self._asked: list[Item] | None = None
-        # The dispatcher's thread has it, which waits until a step is due.
+        # Held by the dispatcher's thread, which waits until a step is due.
         self._turnstile = threading.Lock()
         self._alarm: Alarm = SYSTEM.alarm()
         self._waits_until = math.inf
         self._is_dispatched = False
         self._tried_at = -math.inf
-        # Looked up when it is made, because gevent may have replaced it.
+        # The class is looked up here, because gevent may have replaced it.
         self._work: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._results = deque[Result[Item]]()
         # For the thread that has the gate: how many events the workers have, and how many workers
@@ -142,11 +142,11 @@ class ThreadWorkers(Generic[Item]):
     # For any thread, signal handler and finalizer.
 
     def notify(self) -> None:
-        """Has the dispatcher take in what is new, if its thread runs."""
+        """Makes the dispatcher process news, if its thread runs."""
         self._alarm.set()
 
     def wake(self, *, urgent: bool = True) -> None:
-        """Has the dispatcher take in what is new, and starts its thread if needed.
+        """Makes the dispatcher process news, and starts its thread if needed.
 
         Args:
             urgent: Whether to end its wait.
@@ -161,11 +161,11 @@ class ThreadWorkers(Generic[Item]):
                 self._tried_at = -math.inf if self.is_short else now
 
     def assist(self, seconds: float, awaited: Awaited) -> None:
-        """Waits for a while, and does the part of threads that are missing.
+        """Waits for a while, and does the work of missing threads.
 
         Args:
-            seconds: How long to wait at most. A request from here takes no longer.
-            awaited: What the thread waits for.
+            seconds: The longest wait. A request from here takes no longer, either.
+            awaited: The event that the thread waits for.
         """
         here = threading.get_ident()
         self._assistants.add(here)
@@ -178,7 +178,7 @@ class ThreadWorkers(Generic[Item]):
                 if awaited.is_set or self.has_ended:
                     return
             if not self.is_short and not self._is_unborn():
-                # A step costs little, and a thread waits: nothing that came is left for later.
+                # A step is cheap, and a thread waits, so no news is left for later.
                 self.notify()
                 awaited.alarm.wait(min(seconds, LOOK))
                 return
@@ -187,12 +187,12 @@ class ThreadWorkers(Generic[Item]):
             except queue.Empty:
                 return
             if item is None:
-                self._work.put(None)  # It is for a worker, to end.
+                self._work.put(None)  # It tells a worker to end.
             else:
                 error = self._sending.copy().run(self._perform, item, seconds)
                 self.wake()
                 if error is not None and not isinstance(error, Exception):
-                    raise error  # Of a signal handler.
+                    raise error  # From a signal handler.
         finally:
             self._assistants.discard(here)
 
@@ -228,9 +228,9 @@ class ThreadWorkers(Generic[Item]):
             self._busy -= 1
             yield self._results.popleft()
         while self._started < self._busy and self.is_ready() and not self.is_short:
-            pass  # They could not be started before.
+            pass  # Starts workers that could not be started before.
 
-    # Their own.
+    # For the threads themselves.
 
     def _dispatch(self) -> None:
         if not self._turnstile.acquire(blocking=False):
@@ -242,7 +242,7 @@ class ThreadWorkers(Generic[Item]):
         try:
             self._load()
             while True:
-                # Before the step: what is new, or due, after it sets this alarm.
+                # Before the step, so that news during it sets this alarm.
                 self._alarm = alarm = clock.alarm()
                 self._waits_until = math.inf
                 self._step()
@@ -252,8 +252,8 @@ class ThreadWorkers(Generic[Item]):
                 left = due - clock.monotonic()
                 if left > 0 or not self._is_news:
                     alarm.wait(left)
-                # Another thread is running a step, and says then what is due: until that has ended,
-                # this one would ask again and again, and slow it down.
+                # Another thread is running a step and then sets what is due. Until it has ended,
+                # asking again and again would only slow it down.
                 elif self._gate.acquire(timeout=LOOK):
                     self._gate.release()
                 self._stay()
@@ -263,16 +263,16 @@ class ThreadWorkers(Generic[Item]):
             self._threads.discard(here)
 
     def _step(self, asked: list[Item] | None = None) -> None:
-        """Runs the dispatcher, or has the thread that is running it do so once more.
+        """Runs the dispatcher, or makes the thread that is running it do so once more.
 
         Args:
-            asked: Gets an event to send now, if there is one; of a worker.
+            asked: The list in which a worker gets an event to send now, if there is one.
         """
         self._is_news = True
         while self._is_news and not self.has_ended:
             held: list[bool] = []
             try:
-                # One step: an interrupt can neither lose the lock nor release it twice.
+                # In one call, so that an interrupt can neither lose the lock nor release it twice.
                 held.extend(map(self._gate.acquire, (False,)))
                 if held == [False]:
                     break
@@ -291,7 +291,7 @@ class ThreadWorkers(Generic[Item]):
     def _end(self) -> None:
         self.has_ended = True
         with suppress(queue.Empty):
-            # What no worker has taken is not sent any longer.
+            # Events that no worker has taken are no longer sent.
             while (item := self._work.get_nowait()) is not None:
                 if item.reservation is not None:
                     self._session.release(item.reservation)
@@ -309,7 +309,7 @@ class ThreadWorkers(Generic[Item]):
             while item is not None:
                 self._sending.copy().run(self._perform, item, math.inf)
                 self._stay()
-                # Without a switch to the dispatcher's thread, if that is not running a step.
+                # Without switching to the dispatcher's thread, unless that is running a step.
                 asked: list[Item] = []
                 self._step(asked)
                 if self._due < self._waits_until:
@@ -337,7 +337,7 @@ class ThreadWorkers(Generic[Item]):
         return this_process() is not self._process
 
     def _stay(self) -> None:
-        """Returns, but not in a forked child, where a thread of gevent's that ends is an error."""
+        """Returns, except in a forked child, in which a gevent thread that ends is an error."""
         if self._is_forked():
             lock = threading.Lock()
             lock.acquire()
@@ -354,7 +354,7 @@ class ThreadWorkers(Generic[Item]):
         return not self._is_dispatched or len(self._threads) - 1 < min(self._started, self._busy)
 
     def _is_unborn(self) -> bool:
-        """Whether threads were started a while ago and do not run: they never may."""
+        """Whether threads were started a while ago and do not run, so that they may never run."""
         if not self._lacks_threads:
             self._unborn_since = math.inf
             return False

@@ -14,10 +14,10 @@ from intercom_data_events.errors import ConfigurationError
 
 
 class BearerToken:
-    """The access token, or the caller's function that returns it and is called for each attempt.
+    """The access token, or the caller's function that returns it for each attempt.
 
     Args:
-        token: What the client was given, checked; None for a client that sends nothing.
+        token: The client's checked token or function; None for a client that sends nothing.
 
     Attributes:
         is_function: Whether a function returns the token.
@@ -39,8 +39,9 @@ class BearerToken:
         if isinstance(token.value, Awaitable):
             if isinstance(token.value, Coroutine):
                 token.value.close()
-            must = "access_token must not be an async function"
-            raise ConfigurationError(f"{must}; use AsyncDataEventsClient with async functions")
+            raise ConfigurationError(
+                "access_token must not be an async function; use AsyncDataEventsClient instead"
+            )
         return check_token(token)
 
     async def atoken(self, seconds: float) -> Secret[str]:
@@ -70,7 +71,7 @@ class BearerToken:
         return check_token(token)
 
     def _current(self) -> Secret[Any]:
-        """Calls the function; what it returns is held, as the repr of a Future shows its result."""
+        """Calls the function; its result is held, because the repr of a Future would show it."""
         try:
             return Secret(cast("Any", self._given).value())
         except Exception as error:
@@ -83,7 +84,7 @@ def _token_error(error: Exception) -> ConfigurationError:
     # Imported after a failure only, so that programs start faster.
     from intercom_data_events._sending.causes import place_of
 
-    # Its own type, because the request that needs the token has not failed.
+    # Not an error of the request, which has not failed.
     return ConfigurationError(
         f"the access_token function failed{place_of(error)}: {str(error) or type(error).__name__}"
     )

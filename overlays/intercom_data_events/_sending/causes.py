@@ -1,7 +1,7 @@
-"""What led to an exception: goes through it, and removes from it what gives the access token away.
+"""Walks the causes of an exception, and removes from them what would reveal the access token.
 
-The frames of libraries hold the headers and the bytes of requests. Below Python 3.13, to clear
-frames would close a coroutine that is suspended in one of them. So the tracebacks are cut off.
+The frames of libraries hold the headers and the bytes of requests. Before Python 3.13, clearing
+frames would close a coroutine that is suspended in one of them, so the tracebacks are removed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from intercom_data_events._validation import escape
 if TYPE_CHECKING:
     from intercom_data_events.errors import IntercomError
 
-# What is between a caller's code and their function, hook or transport.
+# The modules between a caller's code and their function, hook or transport.
 _BETWEEN = {"intercom_data_events", "httpx", "httpx2"}
-# Bytes. An error of decoding has the whole text, and to search more takes seconds.
+# Bytes. A decoding error has the whole body, and searching more takes seconds.
 _LONGEST = 1024 * 1024
 
 
 def causes(error: BaseException, but: BaseException | None = None) -> Iterator[BaseException]:
-    """Yields an exception and all exceptions that led to it, those of groups included.
+    """Yields an exception and all its causes, including those of groups.
 
     Args:
         error: The exception.
-        but: One at which to stop, with all that led to it.
+        but: A cause that is left out, with its own causes.
     """
     seen = {id(but)}
     waiting: list[BaseException | None] = [error]
@@ -46,10 +46,10 @@ def causes(error: BaseException, but: BaseException | None = None) -> Iterator[B
 
 
 def lay_bare(failure: IntercomError, token: Secret[str] | None) -> None:
-    """Removes tracebacks and requests from a failure and its causes, and escapes what these say.
+    """Removes tracebacks and requests from a failure and its causes, and escapes their messages.
 
-    A failure loses its causes where one shows the access token. What the caller was handling at the
-    time is not a cause, and stays as it is.
+    A failure loses its causes if one of them shows the access token. An exception that the caller
+    was handling is not a cause and stays unchanged.
     """
     handled = sys.exception()
     for one in list(causes(failure, handled)):
@@ -59,25 +59,25 @@ def lay_bare(failure: IntercomError, token: Secret[str] | None) -> None:
             continue
         if _shows(one, token):
             failure.__cause__ = failure.__context__ = None
-        escape(one)  # It may quote a server, as the reason phrase of a proxy.
+        escape(one)  # It may quote a server, such as the reason phrase of a proxy.
 
 
 def place_of(error: BaseException) -> str:
-    """Returns the file and line at which the caller's code failed, with a blank before; or nothing.
+    """Returns the file and line at which the caller's code failed, after " at "; or nothing.
 
-    Messages have it, because the traceback is cut off.
+    Messages have it, because the traceback is removed.
     """
     at = error.__traceback__
     while at is not None:
         if str(at.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _BETWEEN:
-            # Without the file's path, which may name a person.
+            # Without the directory, which may name a person.
             return f" at {at.tb_frame.f_code.co_filename.rpartition(os.sep)[2]}:{at.tb_lineno}"
         at = at.tb_next
     return ""
 
 
 def _remove_request(error: BaseException) -> None:
-    """Replaces the request of a library's error by a bare one, because tools show it."""
+    """Replaces the request of a library's error by one without headers, because tools show it."""
     library: Any = library_of(error)
     if library is None or not isinstance(error, library.RequestError | library.HTTPStatusError):
         return
@@ -90,7 +90,7 @@ def _remove_request(error: BaseException) -> None:
 
 
 def _shows(error: BaseException, token: Secret[str] | None) -> bool:
-    """Whether an exception shows the access token; a long one, or one without a repr, may."""
+    """Whether an exception shows, or may show, the access token."""
     if token is None:
         return False
     try:
@@ -102,6 +102,6 @@ def _shows(error: BaseException, token: Secret[str] | None) -> bool:
                 parts.append(Secret(answer.content))
             parts.append(Secret(b"\n".join(map(b"\n".join, answer.headers.raw))))
             parts.append(Secret(answer.reason_phrase.encode()))
-    except Exception:  # noqa: BLE001  # a __repr__ of the caller's own
+    except Exception:  # noqa: BLE001  # from a __repr__ of the caller's code
         return True
     return any(len(part.value) > _LONGEST or shows(part, token) for part in parts)

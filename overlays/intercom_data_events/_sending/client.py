@@ -60,7 +60,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         clock: Clock | None = None,
         allow_http: bool | None = None,
     ) -> None:
-        # First, so that neither is in a frame of a traceback, whatever fails.
+        # First, so that no frame of a traceback has either of them, whatever fails.
         token, access_token, held, headers = hold(access_token), None, hold(headers), None
         _show_log()
         self._settings = Settings(
@@ -103,23 +103,29 @@ class BaseClient(Generic[E, C, Tr, Tok]):
         quota_share: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """Returns a view of this client with other options, on the same connections.
+        """Returns a view of this client: other options, the same connections.
 
-        An option that is left out stays as it is in the client. Closing a view does nothing: the
+        Options that are left out or None stay as they are. Closing a view does nothing, because the
         connections belong to the client.
 
         Args:
             version: The API version.
-            timeout: Seconds that one attempt of a request may take.
-            deadline: Seconds that all attempts and waits may take.
+            timeout: Seconds that one attempt may take.
+            deadline: Seconds that a request may take in all, retries and waits included.
             max_retries: How often a failed request is repeated.
-            pace: Whether requests wait for room within the rate limit.
-            quota_share: The largest part of the app's quota to use; it counts all requests of this
-                client, so a view with a smaller share goes last.
-            headers: Additional headers; they replace the client's headers of the same name.
+            pace: Whether requests wait while the rate limit leaves no room for them.
+            quota_share: The largest part of the app's quota to use, greater than 0 and at most 1.
+                All requests of the client count, so a view with a smaller share has to wait first.
+            headers: Additional headers; they replace the client's headers of the same names.
 
         Raises:
             ConfigurationError: An option cannot be used.
+
+        Example:
+            >>> from intercom_data_events import DataEventsClient
+            >>> from intercom_data_events.emulator import Emulator
+            >>> client = DataEventsClient("token", transport=Emulator().transport())
+            >>> client.with_options(timeout=5, max_retries=0).create("ran", user_id="314159")
         """
         held, headers = hold(headers), None
         view = object.__new__(type(self))
@@ -138,12 +144,12 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     @property
     def base_url(self) -> str:
-        """The address of the API, without a slash at its end."""
+        """The address of the API, without a slash at the end."""
         return self._settings.base_url
 
     @property
     def region(self) -> Region | None:
-        """The region that `base_url` belongs to; None for an address that is not Intercom's."""
+        """The region of `base_url`: "us", "eu" or "au", or None if it is not Intercom's."""
         return region_of(self.base_url)
 
     @property
@@ -153,12 +159,15 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     @property
     def timeout(self) -> Timeout:
-        """Seconds that an attempt may take, an ``httpx.Timeout``, or None: your client says it."""
+        """The time limit of an attempt in seconds, or an ``httpx.Timeout``.
+
+        None means that your own `http_client` decides.
+        """
         return self._settings.timeout
 
     @property
     def deadline(self) -> float:
-        """Seconds that a request may take in all; ``math.inf`` for no deadline."""
+        """Seconds that a request may take in all; ``math.inf`` means no deadline."""
         return self._settings.deadline
 
     @property
@@ -168,23 +177,23 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is sent."""
+        """Whether the client sends anything."""
         return self._session.enabled
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client is closed; a view is closed with its client."""
+        """Whether the client is closed. A view is closed when its client is."""
         return self._session.closed
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """The app's rate limit in the latest answer, or None before the first one."""
+        """The app's rate limit as of the latest answer, or None before the first answer."""
         return self._session.rate_limit
 
     def __repr__(self) -> str:
         """Shows where and how it sends, and whether it does, but neither token nor headers."""
         if not hasattr(self, "_is_view"):
-            return f"{type(self).__name__}(…)"  # A traceback shows one that could not be made.
+            return f"{type(self).__name__}(…)"  # In a traceback of a failed constructor.
         shown = {**vars(self._settings), "enabled": self.enabled, "is_closed": self.is_closed}
         del shown["headers"]
         fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())
@@ -201,7 +210,10 @@ class BaseClient(Generic[E, C, Tr, Tok]):
     def __getstate__(self) -> dict[str, object]:
         """Returns what a pickle contains: the settings, but not the token."""
         if self._session.given:
-            raise TypeError("a client with a transport, http_client or clock cannot be pickled")
+            raise TypeError(
+                "a client with a transport, http_client or clock cannot be pickled; create one in "
+                "each process"
+            )
         return {"settings": self._settings, "enabled": self._session.enabled}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -217,7 +229,7 @@ class BaseClient(Generic[E, C, Tr, Tok]):
 def _show_log() -> None:
     """Shows the log on stderr, if INTERCOM_LOG says so."""
     if os.environ.get("INTERCOM_LOG"):
-        from intercom_data_events._sending.logs import show_log  # As few programs need it.
+        from intercom_data_events._sending.logs import show_log  # Few programs need it.
 
         show_log()
 

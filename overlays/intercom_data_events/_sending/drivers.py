@@ -1,4 +1,4 @@
-"""The two loops that do what an exchange decides: one blocks, the other awaits."""
+"""The two loops that perform the steps of an exchange: one blocks, the other awaits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run(steps: Steps[T], session: Session[Engine]) -> T:
-    """Does the steps, blocking."""
+    """Performs the steps, blocking."""
     try:
         step = next(steps)
         while True:
@@ -41,7 +41,7 @@ def run(steps: Steps[T], session: Session[Engine]) -> T:
 
 
 async def arun(steps: Steps[T], session: Session[AsyncEngine]) -> T:
-    """Does the steps, awaiting."""
+    """Performs the steps, awaiting."""
     try:
         step = next(steps)
         while True:

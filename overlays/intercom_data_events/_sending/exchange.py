@@ -1,6 +1,6 @@
-"""Decides how an operation is performed: wait for quota, send, read, classify, repeat or end.
+"""Decides how an operation is performed: wait for quota, send, read, classify, retry or end.
 
-It is a generator without I/O: it yields steps, which a driver does.
+It is a generator without I/O: it yields steps, which a driver performs.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ log = logging.getLogger("intercom_data_events")
 
 T = TypeVar("T")
 
-# The headers that are read of every answer.
+# The headers that are read from every answer.
 _QUOTA = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
 _HEADERS = {b"date", b"intercom-version", b"retry-after", b"x-request-id", *_QUOTA}
-# Seconds. With less of the deadline left after a wait, no further attempt is made.
+# Seconds that must be left before the deadline for another attempt.
 _LEAST_LEFT = 0.1
-# Reading and the standard library raise these for an answer that is not as described; they have no
+# Errors of reading and of the standard library for an answer that is not as described; they have no
 # common base.
 _MISREAD = (RecursionError, TypeError, ValueError)
 
@@ -58,13 +58,6 @@ def acquire(
 ) -> Steps[bool]:
     """Waits until a reservation has quota, or until a time of the monotonic clock.
 
-    Args:
-        limiter: What grants quota.
-        reservation: What is to have it.
-        clock: The client's clock.
-        operation: What it is for.
-        ends: When to give up.
-
     Returns:
         Whether it has quota. In both cases, the caller releases the reservation.
     """
@@ -74,13 +67,13 @@ def acquire(
     announced = False
     while seconds > 0:
         left = ends - clock.monotonic()
-        # Only the first request in the queue knows how long it waits.
+        # Only the first request in the queue knows its waiting time.
         if left <= 0 or left <= seconds < math.inf:
             return False
         if seconds < math.inf and not announced:
             announced = True
             log.info("%s waits up to %.2f s for the rate limit", operation.label, seconds)
-        # An alarm to wait on, because no other waker was passed.
+        # It is an alarm to wait on, because no other waker was passed.
         yield Wait(min(seconds, left), cast("Alarm | AsyncAlarm | None", reservation.alarm))
         seconds = limiter.acquire(reservation)
     return clock.monotonic() < ends - _LEAST_LEFT
@@ -97,7 +90,7 @@ class Exchange(Generic[T]):
 
     def __init__(self, operation: Operation[T], session: Session[Any], settings: Settings) -> None:
         self.operation, self.session, self.settings = operation, session, settings
-        # Of those that begin, some are not made: the function for the token may take too long.
+        # An attempt that has begun is not made if the function for the token takes too long.
         self.begun_attempts = self.attempts = 0
         self.recurs = self.possibly_processed = False
         self.begun = session.clock.monotonic()
@@ -108,13 +101,13 @@ class Exchange(Generic[T]):
         """Yields the steps and returns the answer.
 
         Args:
-            reservation: The acquired quota for the first attempt; it is released here in any case.
-                The default is to wait for quota.
+            reservation: The acquired quota for the first attempt; it is always released here. The
+                default is to wait for quota.
 
         Raises:
-            APIConnectionError: No attempt got a whole answer.
+            APIConnectionError: No attempt got a complete answer.
             APIResponseError: The answer reports a failure, or cannot be read.
-            Exception: The caller's own, for example from a hook; with a note if the request may
+            Exception: An error of the caller's code, such as a hook; with a note if the request may
                 have been processed.
         """
         session, settings = self.session, self.settings
@@ -132,7 +125,7 @@ class Exchange(Generic[T]):
         except errors.IntercomError as error:
             result = error
         except Exception as error:
-            # From elsewhere: the caller's hook, transport or token function.
+            # An error of the caller's hook, transport or token function.
             if self.possibly_processed:
                 error.add_note(f"{self.operation.label} may have been processed nevertheless.")
             raise
@@ -142,14 +135,14 @@ class Exchange(Generic[T]):
             if state is not None:
                 state.leave()
         if isinstance(result, errors.IntercomError):
-            # Outside of the handler, so that it is not taken for what the caller was handling.
+            # Outside the handler, so that it does not count as what the caller was handling.
             raise self._conclude(result)
         return result
 
     def _attempts(
         self, state: ProcessState[Any], reservation: Reservation, acquired: bool
     ) -> Steps[Answer[T] | errors.IntercomError]:
-        """Makes as many attempts as it takes; returns the answer or the last failure."""
+        """Makes attempts until one succeeds or is the last; returns the answer or the failure."""
         settings, operation, clock = self.settings, self.operation, self.session.clock
         limiter = state.limiter
         ends = self.begun + settings.deadline
@@ -187,12 +180,7 @@ class Exchange(Generic[T]):
     def _attempt(
         self, state: ProcessState[Any], reservation: Reservation, ends: float
     ) -> Steps[Answer[T] | errors.IntercomError]:
-        """Makes one attempt; returns the answer or the failure.
-
-        Raises:
-            Exception: The caller's own: from a hook, a transport, or the function that returns the
-                token.
-        """
+        """Makes one attempt; returns the answer or the failure."""
         session, clock, limiter = self.session, self.session.clock, state.limiter
         begun = clock.monotonic()
         self.begun_attempts += 1
@@ -240,12 +228,10 @@ class Exchange(Generic[T]):
             return self._failed(answer, problem)
 
     def _request(self, seconds: float) -> Steps[Request]:
-        """Returns the request of an attempt, which has the given seconds.
+        """Returns the request of an attempt that has the given seconds.
 
         Raises:
-            ConfigurationError: The function that returns the token failed.
-            SendError: The function took too long.
-            Exception: The caller's own, from that function.
+            SendError: The function that returns the token took too long.
         """
         session, clock = self.session, self.session.clock
         self._token = session.auth.known_token
@@ -275,16 +261,11 @@ class Exchange(Generic[T]):
     def _failed(
         self, answer: RawResponse | None, problem: Exception | None
     ) -> errors.IntercomError:
-        """Returns the typed error of a failed attempt.
-
-        Args:
-            answer: The answer, if there is one.
-            problem: What went wrong while sending or reading.
-        """
+        """Returns the typed error of a failed attempt; `problem` is that of sending or reading."""
         # Imported after a failure only, so that programs start faster.
         from intercom_data_events._sending.responses import Route, failed_attempt
 
-        # The status of an answer says more than what happened to its body.
+        # The status of an answer says more than the fate of its body.
         decided = answer is not None and not 200 <= answer.status_code < 300
         self.recurs = not decided and getattr(problem, "recurs", False)
         route = Route(self.settings, self.session)
@@ -292,13 +273,13 @@ class Exchange(Generic[T]):
         return failed_attempt(self.operation, answer, problem, route, version, self._token)
 
     def _request_id(self, headers: Mapping[str, str]) -> str:
-        """Returns the id of a request, for logs, where it can only be an id."""
+        """Returns the id of a request for logs, if it looks like an id."""
         given = redacted_text(headers.get("x-request-id", ""), self._token)
         is_id = len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum()
         return f", request id {given}" if is_id else ""
 
     def _conclude(self, failure: errors.IntercomError) -> errors.IntercomError:
-        """Completes the error of the last attempt with the totals of all attempts."""
+        """Adds the totals of all attempts to the error of the last one."""
         # Imported after a failure only, so that programs start faster.
         from intercom_data_events._sending.causes import lay_bare
 

@@ -1,4 +1,4 @@
-"""The package's log: how it names failures, and what shows it on stderr."""
+"""The package's log: how it names failures, and how it is shown on stderr."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ log = logging.getLogger("intercom_data_events")
 
 
 def show_log() -> None:
-    """Shows the log from now on, unless the application gave the logger a handler of its own.
+    """Shows the log from now on, unless the application added its own handler to the logger.
 
-    Each client calls this as it is made. The records still go to the handlers of the application's
-    root logger. If one of these writes to stderr, the line is not written twice.
+    Each client calls this when it is created. The records still go to the handlers of the root
+    logger. If one of these writes to stderr, the line is not written twice.
 
     Raises:
         ConfigurationError: INTERCOM_LOG is neither "debug" nor "info".
@@ -46,10 +46,10 @@ def show_log() -> None:
 
 @contextmanager
 def shown_requests(write: Callable[[str], None]) -> Iterator[None]:
-    """Tells a function of each request, answer, retry and wait, for a while: a line each."""
+    """Passes a line for each request, answer, retry and wait to a function, within a block."""
     level, handler = log.level, _WritingHandler(write)
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
-    # Not of the emulator, whose logger is below it.
+    # Without the lines of the emulator, whose logger is a child.
     handler.addFilter(lambda record: record.name == log.name)
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
@@ -72,8 +72,8 @@ class _WritingHandler(logging.Handler):
 def reason_of(error: Exception) -> str:
     """Returns a failure in a few words, without personal data.
 
-    Of what an answer says, these are the codes of Intercom's own list: other servers may repeat in
-    theirs what was sent.
+    Of an answer, it has only the codes of Intercom's own list: those of other servers may repeat
+    what was sent.
     """
     if isinstance(error, APIResponseError):
         # Imported after a failure only, so that programs start faster.
@@ -89,7 +89,7 @@ def reason_of(error: Exception) -> str:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what stderr is at the time, unless the root logger does so, too."""
+    """Writes to the current stderr, unless the root logger does so, too."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if _is_shown(record):
@@ -97,8 +97,8 @@ class _StderrHandler(logging.Handler):
         try:
             lines = self.format(record).split("\n")  # A traceback has several.
             sys.stderr.write("".join(f"{printable(line, None)}\n" for line in lines))
-        except Exception:  # noqa: BLE001  # as all handlers: logging decides
-            # It reports to stderr, which may be closed: no reason to end a request.
+        except Exception:  # noqa: BLE001  # as in all handlers: logging decides
+            # It reports to stderr. If that is closed, the request must not fail.
             with suppress(ValueError):
                 self.handleError(record)
 

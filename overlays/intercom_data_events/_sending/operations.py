@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from intercom_data_events import timestamps
 from intercom_data_events._sending import reading
 from intercom_data_events._sending.request import Idempotency, Operation
-from intercom_data_events._validation import invalid, short_repr, whole_number
+from intercom_data_events._validation import invalid, invalid_type, short_repr, whole_number
 from intercom_data_events.errors import IdentityError, InvalidInputError
 from intercom_data_events.event import Event, check_event_name, check_identities, one_identity
 
@@ -40,22 +40,30 @@ def create(
     """Submits an event.
 
     Args:
-        event_name: What happened; a good name is a past-tense verb and a noun: ``placed-order``.
-        user_id: Your own identifier of the contact. At least one of `user_id`, `email` and `id` is
-            needed.
+        event_name: What happened, as a past-tense verb and a noun, such as ``placed-order``.
+        user_id: Your own identifier for the contact. Pass at least one of `user_id`, `email` and
+            `id`.
         email: The contact's e-mail address.
-        id: Intercom's identifier of the contact; the only one that a lead has.
-        created_at: When it happened: an aware datetime, whole Unix seconds, or an ISO 8601 string
+        id: Intercom's identifier for the contact, the only one that works for leads.
+        created_at: When it happened: an aware datetime, integer Unix seconds, or an ISO 8601 string
             with an offset. The default is now.
-        metadata: Up to 10 keys with details; see :mod:`intercom_data_events.metadata`.
+        metadata: Details, at most 10 keys; see :mod:`intercom_data_events.metadata`.
         drop_excess_metadata: Whether to drop the keys after the tenth, as Intercom does, instead
             of raising an error.
 
     Raises:
-        InvalidInputError: The API does not accept an argument; nothing was sent.
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
-        InvalidResponseError: A success that did not come from Intercom, such as a login page.
+        InvalidInputError: The API would not accept an argument; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer; sending the event again is safe.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("placed-order", user_id="314159", metadata={"plan": "pro"})
     """
     return send(
         Event(
@@ -78,17 +86,23 @@ def send(event: Event) -> Operation[None]:
 
     Raises:
         InvalidInputError: `event` is not an :class:`Event`; nothing was sent.
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
-        InvalidResponseError: A success that did not come from Intercom, such as a login page.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer; sending the event again is safe.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient, Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.send(Event("placed-order", user_id="314159"))
     """
     from intercom_data_events_api.api.data_events import create_data_event
 
     if not isinstance(event, Event):
-        raise InvalidInputError(
-            f"event must be an Event, not a value of type {type(event).__name__}; "
-            "Event.from_dict makes one"
-        )
+        remedy = "create one with Event.from_dict"
+        raise invalid_type(InvalidInputError, "event must be an Event", event, remedy)
     return Operation(
         # The generated function only calls to_dict, and an event gives the same JSON as the
         # generated model (tested).
@@ -112,25 +126,38 @@ def list_(
 ) -> Operation[Page]:
     """Lists a contact's events of the last 90 days, newest first.
 
-    A client's ``list`` requests one page after another while you iterate; nothing is sent before
-    that. ``with_raw_response.list`` returns one page.
+    Iterating requests one page after another; nothing is sent before that.
+    ``with_raw_response.list`` requests and returns one page. The limit of 90 days is documented by
+    Intercom.
 
     Args:
-        user_id: Your own identifier of the contact. Exactly one of `user_id`, `email` and
-            `intercom_user_id` is needed, or none with `since`.
+        user_id: Your own identifier for the contact. Pass exactly one of `user_id`, `email` and
+            `intercom_user_id`, or none with `since`.
         email: The contact's e-mail address.
-        intercom_user_id: Intercom's identifier of the contact, which leads have too.
-        per_page: How many events a page holds; Intercom's default is 15.
-        since: The cursor in ``page.since`` of an earlier listing; lists newer events. An identity
-            or `per_page` that is passed as well must be the cursor's, unless it has none.
-        limit: How many events to list at most; no page is requested beyond these.
+        intercom_user_id: Intercom's identifier for the contact, the only one that works for leads.
+        per_page: The number of events on a page; Intercom's default is 15.
+        since: The cursor ``page.since`` of an earlier listing, to list only newer events. If
+            the cursor has an identity or a page size, the arguments must be the same or left out.
+        limit: The largest number of events to list. Pages beyond it are not requested.
 
     Raises:
-        InvalidInputError: The API does not accept an argument; nothing was sent. All other errors
-            occur when a page is requested.
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
-        InvalidResponseError: No attempt got an answer as described.
+        InvalidInputError: The API would not accept an argument; nothing was sent. All other errors
+            are raised when a page is requested.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: No attempt got an answer that can be read.
+        PaginationError: The pages do not end, or the next one cannot be requested.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("placed-order", user_id="314159")
+        >>> for event in client.list(user_id="314159", limit=100):
+        ...     print(event.event_name)
+        placed-order
     """
     most = None if limit is None else _at_least_one("limit", limit)
     given = {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id}
@@ -145,7 +172,7 @@ def list_(
 
 
 def next_page(query: str, most: int | None) -> Operation[Page]:
-    """Lists the page at a query from an earlier answer, of which so many events are wanted."""
+    """Lists the page of a query from an earlier answer, with at most the given number of events."""
     return _query({}, _page_of(most), query=query)
 
 
@@ -166,16 +193,27 @@ def summary(
     """Counts a contact's events by name, including those older than 90 days.
 
     Args:
-        user_id: Your own identifier of the contact. Exactly one of `user_id`, `email` and
-            `intercom_user_id` is needed.
+        user_id: Your own identifier for the contact. Pass exactly one of `user_id`, `email` and
+            `intercom_user_id`.
         email: The contact's e-mail address.
-        intercom_user_id: Intercom's identifier of the contact, which leads have too.
+        intercom_user_id: Intercom's identifier for the contact, the only one that works for leads.
 
     Raises:
-        IdentityError: Not exactly one identity was given; nothing was sent.
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects it; ``NotFoundError`` if the contact does not exist.
-        InvalidResponseError: No attempt got an answer as described.
+        IdentityError: None or several of them were passed; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: No attempt got an answer that can be read.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create("placed-order", user_id="314159")
+        >>> for event in client.summary(user_id="314159"):
+        ...     print(event.name, event.count)
+        placed-order 1
     """
     given = {"user_id": user_id, "email": email, "intercom_user_id": intercom_user_id}
     identity = one_identity(given, "a query")
@@ -185,36 +223,48 @@ def summary(
 def create_summary(
     *, user_id: str, event_name: str, count: int, first: Timestamp, last: Timestamp
 ) -> Operation[None]:
-    """Adds events that happened elsewhere to a contact's summary, without listing each.
+    """Adds events that happened elsewhere to a contact's summary, by their number only.
 
-    Repeating it may count twice: after an error whose ``may_have_been_processed`` is true, look at
-    the summary first.
+    Unlike an event, a summary that is sent twice is probably counted twice (inferred). After an
+    error whose ``may_have_been_processed`` is True, look at the summary before you call again.
 
     Args:
-        user_id: Your own identifier of the contact.
+        user_id: Your own identifier for the contact.
         event_name: What happened.
-        count: How many times, 1 or more.
-        first: When it happened first, in the form of ``created_at`` of :class:`Event`.
-        last: When it happened last.
+        count: How often it happened, at least 1.
+        first: When it first happened: an aware datetime, integer Unix seconds, or an ISO 8601
+            string with an offset.
+        last: When it last happened.
 
     Raises:
-        InvalidInputError: The API does not accept an argument; nothing was sent.
-        APIConnectionError: No attempt got a whole answer.
-        APIStatusError: Intercom rejects the request.
-        InvalidResponseError: A success that did not come from Intercom, such as a login page.
+        InvalidInputError: The API would not accept an argument; nothing was sent.
+        ConfigurationError: The function that returns the access token failed.
+        APIConnectionError: No attempt got a complete answer.
+        APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
+        InvalidResponseError: The answer is a success but not Intercom's, such as a login page.
+        RuntimeError: The client is closed.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> client.create_summary(
+        ...     user_id="314159", event_name="invited-friend", count=3,
+        ...     first="2026-01-01T08:00:00Z", last="2026-01-31T12:00:00Z",
+        ... )
     """
     from intercom_data_events_api.api.data_events import create_data_event_summaries
     from intercom_data_events_api.models import CreateDataEventSummariesRequest
 
     identity = check_identities({"user_id": user_id})
     if not identity:
-        raise IdentityError("a summary has no contact: pass user_id")
+        raise IdentityError("the summary has no contact: pass user_id")
     name = check_event_name(event_name)
     number = _at_least_one("count", count)
     begin, end = timestamps.to_unix(first, "first"), timestamps.to_unix(last, "last")
     if begin > end:
-        must = f"first must not be later than last ({short_repr(last)})"
-        raise invalid(InvalidInputError, must, first)
+        must = f"last must be at or after first, {short_repr(first)}"
+        raise invalid(InvalidInputError, must, last)
     summaries = {"event_name": name, "count": number, "first": begin, "last": end}
     body = CreateDataEventSummariesRequest.from_dict({**identity, "event_summaries": summaries})
     return Operation(

@@ -1,8 +1,8 @@
-"""Keeps requests within the app's rate limit, as Intercom's answers tell it; without I/O.
+"""Keeps requests within the app's rate limit, which Intercom's answers tell; without I/O.
 
 Intercom grants an app a quota for each window of 10 seconds, and every answer says how much of the
-current window is left. A :class:`RateLimiter` learns from that. A request with room for it goes at
-once; the others queue until the window resets.
+current window is left. A :class:`RateLimiter` learns from that. A request goes at once if there is
+room for it, and waits in a queue until the window resets otherwise.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 from intercom_data_events._sending.quota import ClockSkew, read_quota, retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
-# Slots: the most requests in flight on own connections, without those that a scheduler bounds.
+# Slots: the most requests in flight on own connections, except those that a scheduler bounds.
 _MOST_IN_FLIGHT = 100
-# Requests that may go at once to learn the quota, while nothing is known of the window. Only one
-# may before the first answer, and if the window before had no room for a request.
+# Requests that may go at once to learn the quota while the window is unknown. Before the first
+# answer, and after a window without room for a request, only one may.
 _PROBES = 10
-# Seconds that a request waits for the answers of others, from which it would learn the quota.
+# Seconds that a request waits for other requests' answers to learn the quota.
 _PATIENCE = 0.1
-# Own answers in a window that are enough to estimate how much of it other processes use. Few, as a
-# process may get only few in a small window.
+# Own answers in a window that suffice to estimate how much of it other processes use. Few, because
+# a process may get only few in a small window.
 _SAMPLE = 2
-# Seconds by which the ends of one window may differ, as some servers add up rounded times.
+# Seconds by which the ends of one window may differ, because some servers add up rounded times.
 _JITTER = 2.0
-# Seconds. The longest that a 429 delays all requests if it does not name a window.
+# Seconds that a 429 that names no window delays all requests, at most.
 _LONGEST_DELAY = 60.0
 
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Waker(Protocol):
-        """What is set when a request may go."""
+        """An object that is set when a request may go."""
 
         def set(self) -> None:
-            """Says so."""
+            """Wakes the request's sender."""
 
 
 # Plain classes, as those of the engines.
@@ -50,15 +50,15 @@ class Reservation:
     """One request's place in the queue; a retry keeps its place.
 
     Attributes:
-        number: Its place: smaller ones come first.
+        number: Its place; smaller numbers come first.
         share: The largest part of the quota that it may use.
-        paced: Whether the request waits for room; if not, it still counts for those that do.
+        paced: Whether the request waits for room; if not, it still counts for those that wait.
         uses_slot: Whether it takes a slot while it is in flight.
         thread: The thread that it belongs to; None if one thread has several reservations at a
             time.
-        waker: What to set when it may go, instead of an alarm that is waited on.
-        alarm: What is set when it may go.
-        sent: When the request got its quota, or was begun with it, by our clock.
+        waker: Set when it may go, instead of an alarm to wait on.
+        alarm: Set when it may go.
+        sent: When the request got its quota, or began with it, by our clock.
         latency: Seconds that the latest answer took; 0 before the first.
         waits_for_slot: Whether its latest wait was for a slot, not for the rate limit.
         withdrawn: Set by a scheduler that has closed: its request is not repeated.
@@ -84,7 +84,7 @@ class Reservation:
 
     @property
     def queue(self) -> tuple[float, bool, bool]:
-        """Names the queue in which it waits."""
+        """The key of the queue in which it waits."""
         return self.share, self.paced, self.uses_slot
 
 
@@ -93,13 +93,13 @@ class _Window:
 
     Attributes:
         first: The earliest time at which it may end.
-        reset: The latest one, from which on it counts as ended.
+        reset: The latest such time, when it counts as ended.
         since: When its first answer arrived, by our clock.
-        until: The latest time at which it ends, by our clock, as answers say with their ``Date``.
+        until: The latest end by our clock, from the reset and ``Date`` of its answers.
         remaining: The smallest number so far, because answers overtake each other.
         at_first: The number in the first answer.
-        answered: How many answers this process got since then.
-        lost: Requests without an answer since the last answer: the server may have counted them.
+        answered: How many answers this process has received since then.
+        lost: Requests without an answer since the last answer; the server may have counted them.
         used: Requests of this process that got quota of the window.
     """
 
@@ -120,23 +120,22 @@ class RateLimiter:
 
     - *Unknown.* Up to ``_PROBES`` requests go, to learn the quota, or one if quota is scarce; the
       others wait for their answers, at most ``_PATIENCE`` seconds for each.
-    - *Known*, since an answer said what is left. A request goes as long as the smallest number seen
-      is enough for all requests in flight. Other processes with the same quota have requests in
-      flight, too; their number is estimated from how much faster the quota shrinks than this
-      process uses it. While quota is scarce, no more requests are in flight than the window had
-      answers: their number doubles, so that the estimate is there before it matters.
+    - *Known*, since an answer said what is left. A request goes as long as the smallest remaining
+      number is enough for all requests in flight. Other processes with the same quota have requests
+      in flight, too; their number is estimated from how much faster the quota shrinks than this
+      process uses it. While quota is scarce, at most as many requests are in flight as the window
+      had answers. Their number doubles, so the estimate exists before it matters.
 
     A window ends by time, or when an answer names a later one. Independently of windows, a 429 that
     does not name one delays all requests for as long as it asks.
 
-    Nothing here waits: :meth:`acquire` says how long the caller must wait, and sets the alarms of
-    callers that may continue. An interrupt after any step leaves a consistent state.
+    Nothing here waits: :meth:`acquire` returns how long the caller must wait, and sets the alarms
+    of callers that may continue. An interrupt after any step leaves a consistent state.
 
     Args:
         clock: The client's clock.
         alarm: Makes an alarm for one caller to wait on.
         thread: Returns the current thread, if each thread waits for one reservation at a time.
-
     """
 
     def __init__(
@@ -155,10 +154,10 @@ class RateLimiter:
         self._lock = threading.RLock()
         self._numbers = count()
         # One queue for each share of the quota, so that a smaller share does not delay the others;
-        # and one for each kind of request, so that paced requests do not delay others, nor do
-        # those that wait for slots.
+        # and one for each kind of request, so that neither paced requests nor those that wait for
+        # slots delay others.
         self._queues: dict[tuple[float, bool, bool], list[Reservation]] = {}
-        # A set, not a count, so that an interrupt between two steps does no lasting harm.
+        # A set, not a count, so that an interrupt between two steps has no lasting effect.
         self._in_flight: set[Reservation] = set()
         self._in_slots: set[Reservation] = set()
         self._window: _Window | None = None
@@ -166,7 +165,7 @@ class RateLimiter:
         # Whether a request found no room in the current window.
         self._scarce = False
         self._closed_until = -math.inf
-        # Requests of other processes for each of ours, in the window before.
+        # Requests of other processes for each of ours, in the previous window.
         self._others = 0.0
         # When the last request got its quota.
         self._granted = -math.inf
@@ -183,10 +182,10 @@ class RateLimiter:
             share: The largest part of the quota that it may use, greater than 0 and at most 1.
             paced: Whether the request waits for room within the quota.
             uses_slot: Whether it takes a slot, and waits while all are taken. A scheduler bounds
-                its own requests, which take none, and so neither wait for others nor delay them.
-            waker: What to set when it may go, for a caller that does not wait on an alarm.
+                its requests itself; they take none, so they neither wait for others nor delay them.
+            waker: Set when it may go, for a caller that does not wait on an alarm.
         """
-        # A scheduler has several at a time, which other threads send.
+        # A scheduler has several reservations at a time, and other threads send their requests.
         thread = None if waker or not self._thread else self._thread()
         return Reservation(
             next(self._numbers),
@@ -237,7 +236,7 @@ class RateLimiter:
             return 0.0
 
     def begin(self, reservation: Reservation) -> None:
-        """Takes in that a request begins now whose quota was acquired before."""
+        """Notes that a request whose quota was acquired before begins now."""
         reservation.sent = self._now()
 
     def release(
@@ -251,10 +250,10 @@ class RateLimiter:
         """Ends a reservation: its answer arrived, or its request is not sent.
 
         Args:
-            reservation: In flight, queued, or neither.
+            reservation: A reservation in flight, queued, or neither.
             headers: The headers of the answer; None without an answer.
             status: The status of the answer.
-            lost: Whether the server may have got the request, but no answer arrived.
+            lost: Whether the server may have received the request, but no answer arrived.
         """
         with self._lock:
             self._in_slots.discard(reservation)
@@ -266,11 +265,11 @@ class RateLimiter:
                     reservation.latency = now - reservation.sent
                     self._learn(headers, status, reservation.sent, now)
                 elif self._window is not None:
-                    # What was not sent used up nothing.
+                    # A request that was not sent used no quota.
                     self._window.lost += lost
                     self._window.used -= not lost
             self._dequeue(reservation)
-            # Last: an interrupt has it released again.
+            # Last, so that after an interrupt it is released again.
             reservation.held = False
             self._wake()
 
@@ -303,21 +302,21 @@ class RateLimiter:
             most = window.answered + 1 if self._most_probes == 1 else math.inf
         else:
             return self._end_of(window) - now
-        # One that waits for others does not wait for long: their answers may never come.
+        # The wait for others' answers is short, because these may never come.
         return 0.0 if at_once < most else max(0.0, self._granted + _PATIENCE - now)
 
     def _end_of(self, window: _Window) -> float:
         """Returns when a window counts as ended, by our clock.
 
-        One wrong ``Date`` changes what is known of the clocks, but not what other answers said.
+        One wrong ``Date`` changes the clock skew, but not what other answers said.
         """
         return min(window.reset - self.skew.ahead, window.until)
 
     def _has_room(self, window: _Window, share: float) -> bool:
         ours = len(self._in_flight) + 1
         # Other processes have requests in flight in proportion to ours, and may be about to send
-        # more, by a number that is already outdated; hence the margin of two. Simulated with 2 to 8
-        # processes of 1 to 16 tasks, and quotas from 50 to 400: at most 2 % of the answers are 429.
+        # more on outdated numbers; hence the margin of two. Simulated with 2 to 8 processes of 1 to
+        # 16 tasks, and quotas from 50 to 400: at most 2 % of the answers are 429.
         others = max(self._others_seen(window), self._others)
         if ours + (ours + 2) * others > window.remaining - window.lost or (
             share < 1 and window.used >= max(1, math.floor(share * window.limit))
@@ -327,14 +326,14 @@ class RateLimiter:
         return True
 
     def _others_seen(self, window: _Window) -> float:
-        """Returns the requests of others for each of ours, once the window has enough answers."""
+        """Returns others' requests for each of ours, once the window has enough answers."""
         if window.answered < _SAMPLE:
             return 0.0
         return max(0, window.at_first - window.remaining - window.answered) / window.answered
 
     def _close(self, window: _Window) -> None:
         """Ends the window; the next one is unknown."""
-        # One window alone misleads: it may have begun with ours, before any of others.
+        # A single window misleads: it may have begun with our requests only.
         self._others = max(self._others_seen(window), self._others * 0.75)
         self._window = None
         self._probes = set()
@@ -347,7 +346,7 @@ class RateLimiter:
         said = read_quota(headers, received + self.skew.ahead, received - sent)
         if said is None:
             if status == 429:
-                # Not about the app's windows; it may say how long to wait.
+                # It is not about the app's windows, but may say how long to wait.
                 asked = retry_after(headers, received) or 0.0
                 self._closed_until = received + min(asked, _LONGEST_DELAY)
             elif not self._limited:  # No answer has named a limit so far.
@@ -358,11 +357,11 @@ class RateLimiter:
         limit, remaining, _, first, last, seconds = said
         window = self._window
         if seconds is None or last - self.skew.ahead <= received:
-            return  # About a window that has ended, or about none.
+            return  # The window has ended, or is not credible.
         if window is not None and last < window.first:
             if sent < window.since or window.first - last < _JITTER:
                 return
-            # No window follows a later one, so that end was wrong, or of another limit.
+            # No window ends before an earlier one, so that end was wrong or of another limit.
             self._close(window)
             window = None
         if window is None or first > window.reset:
@@ -386,7 +385,7 @@ class RateLimiter:
     def _dequeue(self, reservation: Reservation) -> None:
         if not self._queues:
             return
-        # An interrupt may have occurred between any two of these steps.
+        # An interrupt may have come between any two of these steps.
         queue = self._queues.get(reservation.queue, [])
         if reservation in queue:
             queue.remove(reservation)

@@ -1,4 +1,4 @@
-"""One value for each process; apart from :mod:`runtime`, which must not refer to typing."""
+"""One value for each process; not in :mod:`runtime`, which must not refer to typing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 class PerProcess(Generic[T]):
     """One value for each process; a forked child begins without one.
 
-    A child keeps the values of its ancestors, and neither uses nor releases them: their threads,
+    A child keeps the values of its ancestors but neither uses nor releases them: their threads,
     locks and connections belong to the other process.
     """
 
@@ -28,7 +28,7 @@ class PerProcess(Generic[T]):
         self._values[this_process()] = value
 
     def setdefault(self, value: T) -> T:
-        """Returns the value of this process; of several first ones, one wins, without a lock."""
+        """Returns the value of this process; of several threads' first values, one wins."""
         return self._values.setdefault(this_process(), value)
 
     @property

@@ -1,4 +1,4 @@
-"""Reads from an answer the app's quota, how long to wait, and the server's time."""
+"""Reads the app's quota, the time to wait and the server's time from an answer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-# Seconds. Windows last 10 seconds as documented, and up to 60 as observed; what an answer without
-# ``Date`` says beyond that may as well come from a clock that is wrong.
+# Seconds. Windows last 10 seconds (documented), and up to 60 (observed). A longer one in an answer
+# without ``Date`` more likely comes from a wrong clock.
 _LONGEST_UNDATED = 60.0
 # Seconds. A server cannot make a client wait for more than a day.
 LONGEST_ASKED = 24 * 60 * 60.0
-# Seconds from now, instead of a time. A larger number could be milliseconds from now.
+# The longest reset that counts as seconds from now. A larger number may be milliseconds.
 _LONGEST_AHEAD = 60 * 60
-# Larger than the Unix seconds of the year 5138, and than any number of requests: as a time, it is
-# in milliseconds or a smaller unit, down to nanoseconds.
+# Above the Unix seconds of the year 5138, and above any number of requests. A larger time is in
+# milliseconds or a smaller unit, down to nanoseconds.
 _NONSENSE = 10**11
 _LAST_NANOSECOND = 10**20
 
@@ -32,11 +32,11 @@ class Quota(NamedTuple):
         limit: How many requests the window allows.
         remaining: How many it still allows.
         reset: When it ends, in Unix seconds by the server's clock.
-        first: The earliest time at which it may end: seconds from now on are mostly rounded, and
-            the answer took some time.
-        last: The latest one.
-        seconds: How long after the answer that is, at most one too many, as ``Date`` and most
-            resets have whole ones; None if that is not credible.
+        first: The earliest time at which it may end: a reset in seconds from now is usually
+            rounded, and the answer took some time.
+        last: The latest such time.
+        seconds: The seconds from the answer to the reset, at most one too many, because ``Date``
+            and most resets are in whole seconds; None if they are not credible.
     """
 
     limit: int
@@ -51,9 +51,9 @@ def read_quota(headers: Mapping[str, str], now: float, latency: float = 0.0) -> 
     """Reads the headers; returns None if they are missing, not numbers, or out of range.
 
     Args:
-        headers: The answer's, with names in lower case.
+        headers: The headers of the answer, with names in lower case.
         now: Unix seconds by the server's clock, to which seconds from now are added.
-        latency: The most seconds ago that the server may have written the answer.
+        latency: How many seconds ago the server may have written the answer, at most.
     """
     if "x-ratelimit-limit" not in headers:
         return None  # Most answers of other servers.
@@ -65,13 +65,13 @@ def read_quota(headers: Mapping[str, str], now: float, latency: float = 0.0) -> 
 
 
 def seconds_until_reset(headers: Mapping[str, str], now: float) -> float | None:
-    """Reads the seconds until the window ends; None if the answer does not say, or not credibly."""
+    """Reads the seconds until the window ends; None if they are missing or not credible."""
     ends = _read_reset(headers, now)
     return ends and ends[-1]
 
 
 def _number(headers: Mapping[str, str], name: str) -> float:
-    """Reads a header as a number, the first of several; NaN if it is not one."""
+    """Reads the first value of a header as a number; NaN if it is not one."""
     try:
         return float(headers.get(f"x-ratelimit-{name}", "").partition(",")[0])
     except ValueError:
@@ -79,7 +79,7 @@ def _number(headers: Mapping[str, str], name: str) -> float:
 
 
 def _read_reset(headers: Mapping[str, str], now: float, latency: float = 0.0) -> _End | None:
-    """Reads the header; returns None if it is not such a number."""
+    """Reads the reset; returns None if it is not a valid number."""
     reset = _number(headers, "reset")
     if not 0 < reset < _LAST_NANOSECOND:
         return None
@@ -105,7 +105,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     if asked is None:
         return None
     try:
-        # The first of several.
+        # The first value of several.
         seconds = float(asked.partition(",")[0]) if asked.isascii() else math.nan
     except ValueError:
         until = read_date(asked)
@@ -116,14 +116,14 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return min(max(0.0, seconds), LONGEST_ASKED)
 
 
-@lru_cache(maxsize=8)  # Answers of one second have the same.
+@lru_cache(maxsize=8)  # Answers within one second have the same date.
 def read_date(text: str | None) -> float | None:
     """Reads an HTTP date as Unix seconds; None if it is not one."""
     if text is None:
         return None
     try:
         date = parsedate_to_datetime(text)
-        # "-0000" also means UTC, but Python makes a datetime without a zone of it.
+        # "-0000" also means UTC, but Python returns a naive datetime for it.
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
@@ -132,9 +132,9 @@ def read_date(text: str | None) -> float | None:
 class ClockSkew:
     """How far the server's clock is ahead of ours, learned from answers.
 
-    ``Date`` has whole seconds only, so each answer gives an interval for the difference. The
+    ``Date`` has only whole seconds, so each answer gives an interval for the difference. The
     intervals of several answers are intersected. As long as the intersection contains 0, the clocks
-    count as equal: correcting by a difference that is not certain costs quota (tried).
+    count as equal: correcting by an uncertain difference costs quota (measured).
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class ClockSkew:
 
     @property
     def ahead(self) -> float:
-        """Seconds; the lower end of the interval, or 0 if it contains 0: never too early."""
+        """Seconds: the lower end of the interval, or 0 if it contains 0, so never too early."""
         return 0.0 if self._low <= 0.0 <= self._high else self._low
 
     def learn(self, date: str | None, sent: float, received: float) -> None:
@@ -159,7 +159,7 @@ class ClockSkew:
             return
         low, high = begin - received, begin + 1 - sent
         if low > self._high or high < self._low:
-            # One of the clocks was set, or stood still: earlier intervals are void.
+            # One of the clocks was set or stopped, so earlier intervals are void.
             self._low, self._high = low, high
         else:
             self._low, self._high = max(self._low, low), min(self._high, high)

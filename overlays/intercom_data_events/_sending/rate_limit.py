@@ -1,4 +1,4 @@
-"""The rate limit as callers see it; a module of its own, as few programs ask for it."""
+"""The rate limit as callers see it. Few programs read it, so most do not load this module."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ from intercom_data_events._sending.quota import read_date, read_quota
 
 @frozen
 class RateLimit:
-    """The rate limit in an answer's headers.
+    """The rate limit of the app, from the headers of an answer.
 
-    Intercom grants an app a quota for each window of 10 seconds; all clients of the app share it.
+    Intercom documents a quota for each window of 10 seconds, which all clients of the app share.
 
     Attributes:
-        limit: How many requests the window allows.
-        remaining: How many requests it still allows.
-        reset_at: When the window ends and the next one begins, by Intercom's clock; an aware
-            datetime in UTC.
+        limit: The number of requests that the window allows.
+        remaining: The number of requests that are left in the window.
+        reset_at: When the next window begins, by Intercom's clock: an aware datetime in UTC.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator(rate_limit=1000).transport())
+        >>> client.create("placed-order", user_id="314159")
+        >>> client.rate_limit.limit, client.rate_limit.remaining
+        (1000, 999)
     """
 
     limit: int
@@ -31,10 +38,13 @@ class RateLimit:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> RateLimit | None:
-        """Reads ``X-RateLimit-*``; returns None if they are missing or not numbers.
+        """Reads the headers ``X-RateLimit-*``; returns None if they are missing or not numbers.
 
-        The documented reset is in Unix seconds. One in milliseconds is read as such, and so are
-        seconds from the answer's ``Date`` on, or from now on if it has none.
+        Intercom documents a reset in Unix seconds. A reset in milliseconds is accepted, too, and so
+        are seconds after the answer's ``Date``, or from now if it has none.
+
+        Args:
+            headers: The headers of an answer.
 
         Example:
             >>> RateLimit.from_headers({"x-ratelimit-limit": "1667"}) is None

@@ -1,4 +1,4 @@
-"""Reads an answer as what was requested, whatever `type` the answer names."""
+"""Reads an answer as the type that was requested, whatever `type` it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_acceptance(answer: RawResponse) -> None:
 
     Raises:
         TypeError: The body is a list of errors.
-        ValueError: The body is not JSON: a captive portal, for example, answered for Intercom.
+        ValueError: The body is not JSON, for example because a captive portal answered.
     """
     if answer.status_code == _ACCEPTED:
         return  # Documented; the body does not matter.
@@ -32,7 +32,7 @@ def read_acceptance(answer: RawResponse) -> None:
 
 
 def read_page(answer: RawResponse, most: int | None = None) -> Page:
-    """Reads a page of a listing, of which at most so many events are wanted.
+    """Reads a page of a listing, at most `most` of its events.
 
     Raises:
         Exception: The answer is not a listing; one of the types that the exchange expects.

@@ -1,8 +1,8 @@
-"""Removes the access token from what servers, proxies and libraries say, however it is encoded.
+"""Removes the access token from the words of servers, proxies and libraries, in any encoding.
 
-A server that repeats a token may escape it as JSON, percent-encode it, write it in HTML, or cut it
-off. So a regular expression is made of the token, with all forms of each character. It matches the
-token's beginning and as much of the rest as is there, and what it matches is removed.
+A server that repeats a token may escape it as JSON, percent-encode it, write it in HTML, or
+truncate it. So a regular expression with all forms of each character matches the token's beginning
+and as much of the rest as follows; the match is removed.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from intercom_data_events.errors import REMOVED
 if TYPE_CHECKING:
     import re
 
-# Characters. A part as long gives the token away. Intercom's tokens have some 60; a shorter one, of
-# a test, may be a word of an answer.
+# Characters of the token that reveal it. Intercom's tokens have about 60; a shorter one, as in
+# tests, may be a word of an answer.
 _LEAST = 16
-# One of them is in each encoding of a character. As integers, which are found faster.
+# Each encoding of a character has one of these. As integers, because these are found faster.
 _SIGNS = _BACKSLASH, _PERCENT, _AMPERSAND, _ZERO = b"\\%&\0"
-# Bytes; more than one encoded character has.
+# Bytes: more than one encoded character has.
 _LONGEST = 64
-#: Bytes; more than a part has that gives the token away, also with the zeros of a repr of UTF-32.
+#: Bytes: more than a revealing part of the token has, even with the zeros of a repr of UTF-32.
 REACH = _LEAST * _LONGEST * 16
-# Characters that are searched first, because the expression of more takes milliseconds to make.
+# Characters that are searched first, because compiling an expression of more takes milliseconds.
 _FIRST = 3
 
 
 def shows(data: Secret[bytes], token: Secret[str] | None) -> bool:
-    """Whether bytes have the access token in them, or so much of it that it is not secret."""
+    """Whether bytes contain the access token, or enough of it to reveal it."""
     if token is None or len(token.value) < _LEAST:
         return False
     if token.value[:_LEAST].encode() in data.value:
         return True
-    # What most answers lack is looked for first, because this is done for each.
+    # Most answers lack all signs, and this is done for each answer.
     if not any(sign in data.value for sign in _SIGNS):
         return False
     if _shows_encoded(data, token):
@@ -50,9 +50,9 @@ def redacted(data: Secret[bytes], token: Secret[str] | None, removed: str = REMO
     """Returns bytes without the access token.
 
     Args:
-        data: The bytes, also those of UTF-16 and UTF-32, which become ASCII then.
+        data: The bytes; UTF-16 and UTF-32 with a token in them become ASCII.
         token: The access token.
-        removed: What replaces it.
+        removed: The replacement.
     """
     if token is None or not shows(data, token):
         return data.value
@@ -70,7 +70,7 @@ def redacted_text(text: str, token: Secret[str] | None) -> str:
 
 
 def _shows_encoded(data: Secret[bytes], token: Secret[str]) -> bool:
-    # All before the first sign, and after the last one, is plain.
+    # Before the first sign and after the last one, nothing is encoded.
     found = [at for sign in _SIGNS if (at := data.value.find(sign)) >= 0]
     begin = max(0, min(found, default=0) - _LEAST)
     end = max(map(data.value.rfind, _SIGNS)) + _LONGEST + _LEAST
@@ -81,28 +81,28 @@ def _shows_encoded(data: Secret[bytes], token: Secret[str]) -> bool:
 
 
 def _without_zeros(data: Secret[bytes]) -> Secret[bytes]:
-    """Returns bytes without what UTF-16 and UTF-32 have between letters, also in a repr of them."""
+    """Returns bytes without the zeros of UTF-16 and UTF-32, which a repr may have escaped."""
     return Secret(data.value.replace(b"\\x00", b"").replace(b"\0", b""))
 
 
 @lru_cache(maxsize=8)
 def _pattern(token: Secret[str], most: int) -> re.Pattern[bytes]:
-    """Returns an expression of so many characters of a token; those after the first are optional.
+    """Returns an expression for `most` characters of a token; those after the first are optional.
 
-    Every repetition is bounded, so that searching takes no longer than the text is long.
+    Every repetition is bounded, so that searching takes linear time.
     """
     import re
 
     parts: list[bytes] = []
     for number, one in enumerate(token.value[:most]):
-        # Of adjacent backslashes, of which each may be escaped itself, one matches them all.
+        # Adjacent backslashes may each be escaped, so one part matches them all.
         again = one == "\\" == token.value[number - 1 : number]
         parts.append(b"(?:%s)%s" % (_encodings(one), b"?+" if again or number >= _LEAST else b""))
     return re.compile(b"".join(parts))
 
 
 def _encodings(one: str) -> bytes:
-    """Returns an expression of all forms of a character: its own, of JSON, of URLs and of HTML."""
+    """Returns an expression for all forms of a character: plain, in JSON, in URLs and in HTML."""
     import re
 
     code, own = ord(one), re.escape(one)
@@ -112,13 +112,13 @@ def _encodings(one: str) -> bytes:
     )
     named = "".join(f"|{name}" for name in _names(one))
     number = rf"(?:#|%23)(?:0{{0,6}}{code}|[xX]0{{0,6}}{digits})"
-    # After an ampersand, which may be escaped itself.
+    # After an ampersand, which may itself be escaped.
     entity = rf"(?:(?:amp|#38|#[xX]26);){{0,3}}(?:{number}{named})(?:;|%3[bB])?"
     unicode = rf"u\{{?0{{0,6}}{digits}\}}?|[xU]0{{0,6}}{digits}|0?{code:o}"
     forms = (
         rf"%(?:25){{0,3}}(?:{digits}|26{entity})",
         rf"&{entity}",
-        # Each backslash may be escaped itself.
+        # Each backslash may itself be escaped.
         rf"\\\\{{0,7}}+(?:{unicode}|u0026{entity}{escaped})",
         r"\\\\{0,7}" if one == "\\" else own,
     )

@@ -29,7 +29,7 @@ class Idempotency(Enum):
 
     #: It changes nothing: a query.
     SAFE = "safe"
-    #: Intercom counts both as one: an event, whose time is fixed when it is made.
+    #: Intercom counts both as one: an event, whose time is fixed when it is created.
     IDEMPOTENT = "idempotent"
     #: It may count twice: a summary.
     UNSAFE = "unsafe"
@@ -63,12 +63,12 @@ class Operation(Generic[T]):
 
     @property
     def label(self) -> str:
-        """Method and path, for messages; without the query, because it names a contact."""
+        """Method and path, for messages; without the query, because that names a contact."""
         return f"{self.parts['method'].upper()} {self.parts['url']}"
 
     @property
     def changes(self) -> bool:
-        """Whether it changes anything where it is processed."""
+        """Whether processing it changes anything."""
         return self.idempotency is not Idempotency.SAFE
 
     @property
@@ -83,13 +83,13 @@ class Operation(Generic[T]):
 def endpoint_of(operation: Operation[Any], settings: Settings) -> Endpoint:
     """Returns the endpoint of an operation with these settings."""
     parts = operation.parts
-    # Header names ignore case, so each group replaces the headers that it overrides.
+    # Header names ignore case, so each group overrides headers of the same name.
     headers = httpx.Headers({"Accept": "application/json", "User-Agent": _USER_AGENT})
     headers.update(parts.get("headers"))
     headers.update(settings.headers)
-    # Answers are decompressed by the engines, not by the libraries, which would ask for more.
+    # The engines decompress answers. The libraries would ask for more codings.
     headers["Accept-Encoding"] = ACCEPTED
-    # Last, so that nothing overrides the pin.
+    # Last, so that nothing overrides the version.
     headers["Intercom-Version"] = settings.version
     return Endpoint(
         parts["method"].upper(), settings.base_url + parts["url"], headers, settings.phases

@@ -1,4 +1,4 @@
-"""Turns a failed attempt into a typed error that says what to do next."""
+"""Turns a failed attempt into a typed error with its remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _LONGEST_QUOTE = 1000
 _IDENTITIES = ("user_id", "id", "intercom_user_id", "email")
 
-#: The type of an error by status; any other from 500 on is a ServerError.
+#: The type of an error by status; any other status from 500 on is a ServerError.
 _TYPES: Mapping[int, type[errors.APIStatusError]] = {
     400: errors.BadRequestError,
     401: errors.AuthenticationError,
@@ -44,12 +44,12 @@ _TYPES: Mapping[int, type[errors.APIStatusError]] = {
     429: errors.RateLimitError,
 }
 
-# The remedies by the status that an answer means.
+# Causes and remedies by the meaning of an answer (see `retry.meaning`).
 _ADVICE: Mapping[int, str] = {
     401: "the access token is missing, wrong or revoked, or it belongs to another region",
     402: "the workspace's plan does not include this",
     403: "the access token does not permit this; it needs access to events",
-    407: "a proxy in between requires a user and a password; give them in the proxy's address",
+    407: "a proxy requires a user and a password; set them in its address",
     408: "the request did not arrive in time",
     429: "the app's rate limit is used up until its window resets",
 }
@@ -59,7 +59,7 @@ _NAMES_REMEDY = "archive names in Intercom's settings, or use an existing name"
 
 @frozen
 class Route:
-    """Where requests go, as messages say it.
+    """Where requests go, for messages.
 
     Attributes:
         settings: The settings of the requests.
@@ -71,22 +71,22 @@ class Route:
 
     @property
     def origin(self) -> str:
-        """The scheme, the host and the port."""
+        """The scheme, host and port."""
         return origin_of(httpx.URL(self.settings.base_url))
 
     @property
     def via(self) -> str:
-        """What is in between, with a blank before it; empty for nothing."""
+        """The caller's sender or the proxy, after a space; empty for neither."""
         if self.session.sender:
             return f" through your {self.session.sender}"
         url = httpx.URL(self.settings.base_url)
         proxy = None
-        with suppress(errors.ConfigurationError):  # It was changed since.
+        with suppress(errors.ConfigurationError):  # The variable was changed since.
             proxy = proxy_of(url)
         return f" through the proxy {proxy}" if proxy else ""
 
     def __str__(self) -> str:
-        """Says all of it, with the region."""
+        """Returns all of it, with the region."""
         region = region_of(self.settings.base_url)
         named = f", region {region}" if region else ""
         return f"{self.origin}{named},{self.via or ' without a proxy'}"
@@ -128,27 +128,27 @@ def _hint(
     elif 300 <= status < 400:
         to = _redirected_to(response.headers.get("location", ""), route)
         said = f"redirects{to} are not followed, to protect the access token"
-        said += f"; check base_url ({route})"
+        said += f"; check the base URL ({route})"
     advice = _advice(operation, response, words, version)
     if said:
-        return f"{said}; by its code, {advice}" if advice else said
+        return f"{said}; its code says that {advice}" if advice else said
     # Observed: a 422 without a body for one event name too many.
     if words.of_intercom or status in (408, 429) or _is_bare_422(response):
         return advice or "Intercom does not accept the request"
-    check = f"check base_url, region and any proxy in between ({route})"
+    check = f"check the base URL, the region and any proxy in between ({route})"
     if advice is None:
-        nothing, other = "there is nothing at this address", "this is not in Intercom's words"
+        nothing, other = "there is nothing at this address", "this is not in Intercom's format"
         return f"{nothing if status == 404 else other}; {check}"
     return (
-        f"{advice}; this is not in Intercom's words, so another server may say it, or a proxy in "
-        f"front of Intercom: {check}"
+        f"{advice}; this is not in Intercom's format and may come from another server or a proxy: "
+        f"{check}"
     )
 
 
 def _advice(
     operation: Operation[Any], response: APIResponse[None], words: Words, version: str
 ) -> str | None:
-    """Returns the remedy for a code or a status; None where there is none in particular."""
+    """Returns the cause and remedy for a code or a status; None if there is no particular one."""
     if retry.refuses_version(words.intercoms_codes):
         return _unknown_version(version)
     context = operation.log_context()
@@ -181,15 +181,15 @@ def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -
     if operation.changes:
         said += "; Intercom accepts events of existing contacts only, so create the contact first"
     else:
-        said += "; check the identity, and whose workspace the access token is for"
+        said += "; check the identity, and which workspace the access token is for"
     identity = "id" if operation.changes else "intercom_user_id"
     if context.get("email") and not context.get(identity):
-        said += f"; a lead is known by its `id` alone, so pass {identity}= for a lead"
+        said += f"; identify a lead by its {identity} instead, the only identity that it has"
     return said
 
 
 def _redirected_to(location: str, route: Route) -> str:
-    """Returns the scheme, the host and the port that a redirect leads to, with a word before."""
+    """Returns the scheme, host and port of a redirect's target, after " to "."""
     with suppress(httpx.InvalidURL, ValueError):
         if (url := httpx.URL(location)).host:
             if not url.scheme:
@@ -201,15 +201,15 @@ def _redirected_to(location: str, route: Route) -> str:
 def _connection_error(
     operation: Operation[Any], problem: SendError, route: Route, token: Secret[str] | None
 ) -> errors.APIConnectionError:
-    """Returns the typed error of an attempt that got no whole answer."""
+    """Returns the typed error of an attempt that got no complete answer."""
     # Under trio, the error of httpx has no message, but its cause has one.
     said = (str(cause) for cause in causes(problem.cause) if isinstance(cause, Exception))
-    # Without the token first, of which a part would be left where the reason is cut.
+    # The token is removed first: cutting the reason could leave a part of it.
     reason = next(filter(None, said), type(problem.cause).__name__)
     reason = printable(redacted_text(reason, token))
     possible = operation.changes and problem.possibly_sent
     if not problem.possibly_sent and library_of(problem.cause) is None:
-        # It ended before it came to a connection: at the function for the token, or by `close`.
+        # It ended before a connection: in the function for the token, or by `close`.
         kind = errors.APITimeoutError if problem.timed_out else errors.APIConnectionError
         return kind(f"{operation.label}: {reason}")
     place = f"{route.origin}{route.via}"
@@ -220,7 +220,7 @@ def _connection_error(
             may_have_been_processed=possible,
         )
     if problem.possibly_sent:
-        message = f"{operation.label}: no whole answer from {place}: {reason}"
+        message = f"{operation.label}: no complete answer from {place}: {reason}"
     else:
         message = f"{operation.label}: no connection to {place}: {reason}"
         if remedy := _connection_remedy(problem.cause, reason):
@@ -229,22 +229,25 @@ def _connection_error(
 
 
 def _connection_remedy(cause: Exception, reason: str) -> str:
-    """Returns the remedy for a kind of failure; empty where place and reason say enough."""
+    """Returns the remedy for a kind of failure; empty if place and reason say enough."""
     # By name, because engines have errors of different libraries.
     names = {type(one).__name__ for one in causes(cause)}
     if "ProxyError" in names:
         if reason.startswith("407"):
-            return "give the proxy's user and password in its address, http://USER:PASSWORD@HOST"
-        return "the proxy does not let requests through to this host; ask who runs it"
+            return "set the proxy's user and password in its address, http://USER:PASSWORD@HOST"
+        return "the proxy does not allow requests to this host; ask its administrator"
     if "SSLCertVerificationError" in names:
         return (
-            "check base_url; to trust an authority of your own, such as that of a proxy, set "
-            "SSL_CERT_FILE to the file with its certificate, or verify= of an http_client"
+            "check the base URL; to trust another certificate authority, such as that of a proxy, "
+            "set SSL_CERT_FILE to its certificate file, or pass an http_client that trusts it"
         )
     if any(name.startswith("SSL") for name in names):
-        return "check that the server, and a proxy with https://, has TLS on this port"
+        return "check that the server, and any proxy with https://, supports TLS on this port"
     if "gaierror" in names:
-        return "check the host name in base_url, the DNS, and whether a proxy must be set"
+        return (
+            "check the host names of the base URL and of any proxy, DNS, and whether a proxy is "
+            "needed"
+        )
     return ""
 
 
@@ -260,9 +263,9 @@ def failed_attempt(
 
     Args:
         operation: The operation of the request.
-        answer: The answer, with the part of its body that was read; None without an answer.
+        answer: The answer, with the part of its body that was read, or None.
         problem: The error of sending or reading; it becomes the cause.
-        route: Where the request went, or was to go.
+        route: The route of the request.
         version: The API version of the request.
         token: The access token, which the message must not show.
     """
@@ -293,19 +296,19 @@ def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
         return f"whose body cannot be read: {problem}"
     words = read_words(content)
     quoted = "; ".join(map(str, words.reasons))
-    # The fields of an event, which would be taken for reasons, can be personal.
+    # The fields of an event would look like reasons, and can be personal.
     is_failure = quoted and (words.of_intercom or words.field is None)
     said = f". The answer says: {printable(quoted, _LONGEST_QUOTE)}" if is_failure else ""
     if isinstance(problem, JSONDecodeError | UnicodeDecodeError | RecursionError):
         return (
-            "with a body that is not JSON, so it is not Intercom's answer; check base_url and any "
-            f"proxy or login page in between ({route}){said}"
+            "with a body that is not JSON, so it is not Intercom's answer; check the base URL and "
+            f"any proxy or login page in between ({route}){said}"
         )
     return f"with a body that is not as described: {str(problem) or type(problem).__name__}{said}"
 
 
 def _contact(log_context: Mapping[str, object], otherwise: str = "this identity") -> str:
-    """Returns a contact's identities; of an e-mail address, a part."""
+    """Returns a contact's identities, with an abbreviated e-mail address."""
     named = []
     for name in _IDENTITIES:
         value = log_context.get(name)
@@ -319,13 +322,13 @@ def _contact(log_context: Mapping[str, object], otherwise: str = "this identity"
 def _unknown_version(version: str) -> str:
     from intercom_data_events_api.models.intercom_version import INTERCOM_VERSION_VALUES
 
-    # By number, and names such as "Preview" last.
+    # By number, with names such as "Preview" last.
     known = sorted(INTERCOM_VERSION_VALUES, key=lambda one: (len(one), one))
-    # "Preview" and "Unstable", its earlier name, are known where the description lists numbers.
+    # The description may list numbers only; "Preview" and "Unstable", its earlier name, exist too.
     is_known = version in known or not version[0].isdecimal()
     # Observed.
-    why = ", although it is known: the app or the resource does not have it" * is_known
+    why = ", which exists, but not for the app or the resource" * is_known
     return (
-        f"Intercom does not accept the API version {version} that was sent{why}; set version= or "
-        f"INTERCOM_VERSION to one of {', '.join(known)}"
+        f"Intercom does not accept the API version {version}{why}; set the version, or "
+        f"INTERCOM_VERSION, to one of {', '.join(known)}"
     )

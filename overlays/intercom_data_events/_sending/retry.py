@@ -1,7 +1,7 @@
 """Decides what a failure means: its class, whether to repeat the request, and how long to wait.
 
 Client, bulk sending, tracker, Celery task and command line call this module. Nothing here does I/O.
-Whether a request without an answer was possibly sent is known to the engine, which says so.
+The engine tells whether a request without an answer was possibly sent.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from intercom_data_events._sending.request import Idempotency
 if TYPE_CHECKING:
     from intercom_data_events._words import Words
 
-#: How many other events must be accepted before a systemic answer counts as being about the one
-#: event that got it; and how many answers to other events to wait for before sending stops.
+#: How many other events must be accepted before a systemic answer counts as one about its event
+#: alone; and how many answers to other events to wait for before sending stops.
 OTHERS = 3
 
 # Transient statuses below 500. 444, 460 and 499 come from nginx and load balancers.
 _TRANSIENT = {408, 425, 429, 444, 460, 499}
-# Those with which a server only says that it, or a client, stopped waiting: it may have passed the
-# request on. All other statuses from 400 to 499 reject the request.
+# The server, or its client, stopped waiting; it may have passed the request on. All other statuses
+# from 400 to 499 reject the request.
 _STOPPED_WAITING = {408, 444, 460, 499}
 # Documented: codes for the token, its permissions, and the plan (observed with 402 and 403).
-# Observed: they also occur with other statuses than 401 and 403, such as 400.
+# Observed: they also occur with statuses other than 401 and 403, such as 400.
 _ACCESS_CODES = frozenset(
     "action_forbidden api_plan_restricted forbidden missing_authorization token_blocked "
     "token_expired token_not_found token_revoked token_unauthorized unauthorized".split()
@@ -55,14 +55,14 @@ _PERMANENT = {400, 404, 409, 413, 422}
 # Seconds: the longest first wait; it doubles with each attempt, up to the longest wait.
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
-# A power of two that is still a float, and more than any wait.
+# A power of two that is a finite float and exceeds any wait.
 _MOST_DOUBLINGS = 1000
 
 
 class ErrorClass(Enum):
     """What a failure says about the event that got it."""
 
-    #: The same event would get the same error again: it is rejected.
+    #: The same event would get the same error again, so it is rejected.
     PERMANENT = "permanent"
     #: The failure passes. Sending the event again is safe, whether or not it has arrived.
     TRANSIENT = "transient"
@@ -86,10 +86,10 @@ def classify(error: errors.IntercomError) -> ErrorClass:
     if denies_access(codes) or refuses_version(codes):
         return ErrorClass.SYSTEMIC
     if status < 300:
-        return ErrorClass.TRANSIENT  # A success that cannot be read: another one may be.
+        return ErrorClass.TRANSIENT  # A success that cannot be read; the next one may be readable.
     # Observed: a 422 without a body for one event name too many. Any other answer without
-    # Intercom's list of errors comes from a proxy or a wrong address; but a caller's hook that
-    # raises for a status does so before the body is read.
+    # Intercom's list of errors comes from a proxy or a wrong address, unless a caller's hook raised
+    # for the status before the body was read.
     bare = is_bare(error.response)
     unread = bare and is_kind(error.__cause__, "HTTPStatusError")
     if status in _PERMANENT and (words.of_intercom or unread or (bare and status == 422)):
@@ -98,15 +98,15 @@ def classify(error: errors.IntercomError) -> ErrorClass:
 
 
 def is_bare(response: errors.APIResponse[None]) -> bool:
-    """Whether an answer says nothing, and is not one that could not be decompressed."""
+    """Whether the body of an answer is empty, and not just impossible to decompress."""
     return not response.content.strip() and "content-encoding" not in response.headers
 
 
 def is_unknown_contact(error: errors.IntercomError) -> bool:
     """Whether Intercom rejects an event because it does not know the contact.
 
-    Observed: a contact that was created a second ago may still be unknown. What waits in a queue
-    can be sent again a little later.
+    Observed: a contact that was created a second ago may still be unknown. A queued event can be
+    sent again a little later.
     """
     if not isinstance(error, errors.APIResponseError) or error.response.status_code != 404:
         return False
@@ -115,12 +115,12 @@ def is_unknown_contact(error: errors.IntercomError) -> bool:
 
 
 def meaning(status: int, words: Words) -> int:
-    """Returns the status that says best what a failure means: one of Intercom's codes counts more.
+    """Returns the status that describes a failure best: that of Intercom's code, else its own.
 
-    Observed: codes occur with other statuses than the one that they are documented for.
+    Observed: codes occur with statuses other than the documented one.
     """
     codes = set(words.intercoms_codes)
-    # In their order: of several codes, a systemic one counts.
+    # In this order, so that of several codes a systemic one counts.
     return next((meant for meant, known in _MEANINGS.items() if codes & known), status)
 
 
@@ -151,9 +151,9 @@ def was_possibly_processed(status: int) -> bool:
 
 
 def is_repeated(failure: errors.IntercomError, idempotency: Idempotency) -> bool:
-    """Whether to repeat a failed request: the failure is transient, and repeating is safe.
+    """Whether to retry a failed request: the failure is transient, and a retry is safe.
 
-    A query is also repeated after a success that cannot be read. Observed: a query sometimes gets
+    A query is also retried after a success that cannot be read. Observed: a query sometimes gets
     200 without JSON.
     """
     if classify(failure) is not ErrorClass.TRANSIENT:
@@ -164,11 +164,11 @@ def is_repeated(failure: errors.IntercomError, idempotency: Idempotency) -> bool
 
 
 def seconds_to_wait(failure: errors.IntercomError, attempts: int, now: float) -> float:
-    """Returns the seconds to wait before a failed request is repeated.
+    """Returns the seconds to wait before a failed request is retried.
 
-    The wait is what ``Retry-After`` says, otherwise the time until the rate limit's window resets,
-    otherwise a random part of a time that doubles with each attempt ("full jitter"), so that
-    clients that failed together do not retry together.
+    The wait is that of ``Retry-After``, else the time until the rate limit's window resets, else
+    exponential backoff with full jitter, so that clients that failed together do not retry
+    together.
 
     Args:
         failure: The error of the last attempt.
@@ -183,17 +183,17 @@ def seconds_to_wait(failure: errors.IntercomError, attempts: int, now: float) ->
             asked = seconds_until_reset(headers, now)
     if asked:
         return asked
-    # Also if the answer asks for a wait of 0, because all clients may get it at the same time.
+    # A wait of 0, too, becomes backoff, because all clients may get it at the same time.
     return backoff(attempts, _FIRST_WAIT, _LONGEST_WAIT)
 
 
 def backoff(attempts: int, first: float, longest: float, *, jitter: float = 1.0) -> float:
-    """Returns the seconds to wait after a failed attempt: they double, and a part is random.
+    """Returns the seconds to wait after a failed attempt: exponential backoff with jitter.
 
-    Requests that a caller waits for use "full jitter": it relieves a server best, and what one
-    short wait costs is one request of a few within a deadline. Queues use less, such as 0.5
-    ("equal jitter"): their retries have no deadline and may be few, as with Celery's
-    ``max_retries``, so that each must give an outage time to end.
+    Requests that a caller waits for use full jitter: it relieves a server best, and a short wait
+    costs only one of a few attempts within a deadline. Queues use less, such as 0.5 ("equal
+    jitter"): their retries have no deadline and may be few, as with Celery's ``max_retries``, so
+    each must give an outage time to end.
 
     Args:
         attempts: How many attempts were made; fewer than 1 count as 1.
@@ -201,6 +201,6 @@ def backoff(attempts: int, first: float, longest: float, *, jitter: float = 1.0)
         longest: The seconds at which doubling ends.
         jitter: The random part of the wait, from 0 to 1.
     """
-    # An overflow is infinity, and so below the limit no longer.
+    # A product that overflows is infinite, so `longest` applies.
     wait = min(longest, first * 2.0 ** min(max(0, attempts - 1), _MOST_DOUBLINGS))
-    return wait * (1 - jitter * random.random())  # noqa: S311  # spreads load, guards nothing
+    return wait * (1 - jitter * random.random())  # noqa: S311  # not for security

@@ -1,4 +1,4 @@
-"""Identifies the running process and event loop, and has forks wait for what they must not cut."""
+"""Identifies the running process and event loop, and makes forks wait where they would do harm."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import weakref
 from itertools import count
 from typing import TYPE_CHECKING
 
-# At run time, nothing here refers to typing: what a process calls at forks keeps all that its
-# module refers to until the process ends, which then takes longer.
+# At run time, nothing here refers to typing: the functions that Python calls at forks keep their
+# module's references until the process exits, which would take longer.
 if TYPE_CHECKING:
     from typing import Any, Protocol, TypeVar
 
     F = TypeVar("F", bound=Any)
 
     class ForkGuard(Protocol):
-        """What a fork must wait for, such as the use of a file."""
+        """An object that forks wait for, such as one that uses a file."""
 
         def before_fork(self) -> bool:
-            """Waits until a fork does no harm, and keeps it so; False after FORK_PATIENCE s."""
+            """Waits until a fork is safe, and keeps it safe; False after FORK_PATIENCE seconds."""
             ...
 
         def after_fork(self, *, in_child: bool, waited: bool) -> None:
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
             """
 
 
-#: Seconds that a fork waits for each of its guards, at most.
+#: Seconds that a fork waits for each guard, at most.
 FORK_PATIENCE = 5.0
 
-# A token, because process ids are reused, and containers have the same ones. By process id, because
-# uWSGI forks without Python's knowledge, unless told otherwise, and then nothing is called.
+# Tokens, because process ids are reused, and containers have the same ones. By process id, because
+# uWSGI by default forks without calling Python's hooks.
 _tokens: dict[int, object] = {}
 
 
@@ -63,7 +63,7 @@ class ForkLock:
         return self._lock.acquire(timeout=FORK_PATIENCE)
 
     def after_fork(self, *, in_child: bool, waited: bool) -> None:
-        """Unlocks it; a lock that another thread of the parent holds is replaced in the child."""
+        """Unlocks it; the child replaces a lock that another thread of the parent holds."""
         if waited:
             self._lock.release()
         elif in_child:
@@ -71,22 +71,22 @@ class ForkLock:
 
 
 class _Forks(threading.local):
-    """The forks that a thread has begun, the last one innermost; a handler may fork in a fork."""
+    """The forks that a thread has begun, innermost last; a handler may fork during a fork."""
 
     def __init__(self) -> None:
         self.begun: list[tuple[bool, list[tuple[ForkGuard, bool]]]] = []
 
 
 _forks = _Forks()
-# Held during a fork: one fork follows the other, and no guard is added in between.
+# Held during a fork, so that forks do not overlap and no guard is added meanwhile.
 _forking = threading.RLock()
 _numbers = count()
-# In the order of their making.
+# In the order of creation.
 _guards: weakref.WeakValueDictionary[int, ForkGuard] = weakref.WeakValueDictionary()
 
 
 def guard_forks(guard: ForkGuard) -> None:
-    """Has forks wait for a guard for as long as it exists."""
+    """Makes forks wait for a guard for as long as it exists."""
     with _forking:
         _guards[next(_numbers)] = guard
 
@@ -95,7 +95,7 @@ def _before_fork() -> None:
     held = _forking.acquire(timeout=FORK_PATIENCE)
     waiting: list[tuple[ForkGuard, bool]] = []
     _forks.begun.append((held, waiting))
-    # The latest first: what it guards may use what an earlier one guards.
+    # The latest first, because it may use what an earlier guard protects.
     guards = [reference() for reference in _guards.valuerefs()]
     waiting.extend((guard, guard.before_fork()) for guard in reversed(guards) if guard is not None)
 
@@ -124,10 +124,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def may_start_threads() -> bool:
-    """Whether threads may be started here: not where uWSGI loads the application, before it forks.
+    """Whether threads may be started: not while uWSGI loads the application, before it forks.
 
-    As it forks without Python's hooks, a thread that waits for the interpreter meanwhile makes the
-    forked worker wait for it forever.
+    uWSGI forks without Python's hooks. A thread that waits for the interpreter during the fork
+    would make the forked worker wait forever.
     """
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None or uwsgi.worker_id() or uwsgi.mule_id():
@@ -137,12 +137,12 @@ def may_start_threads() -> bool:
 
 
 def block_signals() -> None:
-    """Has no signal of uWSGI's be handled in this thread, nor in those that it starts.
+    """Blocks uWSGI's signals in this thread and in those that it starts.
 
-    uWSGI's handler ends the process in whatever thread it runs, and so while that sends an event.
+    uWSGI's handler ends the process from any thread, even while that sends an event.
     """
     if "uwsgi" in sys.modules:
-        import signal  # Here, as few programs need it and it takes a while.
+        import signal  # Here, because few programs need it and the import is slow.
 
         ends = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, ends)
@@ -162,9 +162,9 @@ def running_trio() -> bool:
 
 
 def uninterrupted(function: F) -> F:
-    """Returns a task's function, made so that trio has Ctrl-C interrupt the program's own task.
+    """Returns a task's function, protected so that under trio, Ctrl-C interrupts the main task.
 
-    An interrupt in any task of a system task is an internal error of trio.
+    An interrupt in a system task or its children is an internal error of trio.
     """
     if running_trio():
         import trio
@@ -201,7 +201,7 @@ def is_running(loop: object) -> bool:
 
 
 def has_ended(loop: Any) -> bool:
-    """Whether an event loop no longer runs; False for trio's, which outlasts all of its tasks."""
+    """Whether an event loop no longer runs; False for trio's, which outlives all its tasks."""
     asyncio = sys.modules.get("asyncio")
     is_of_asyncio = asyncio is not None and isinstance(loop, asyncio.AbstractEventLoop)
     return is_of_asyncio and not loop.is_running()

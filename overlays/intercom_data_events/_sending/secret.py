@@ -1,8 +1,8 @@
 """A holder that keeps a value out of tracebacks.
 
 Tools such as Sentry and pytest show the local variables of each frame in a traceback, by their repr
-and item by item. So the access token is in a holder from the moment that it enters the package, and
-comes out of it only within an expression: never into a variable, a list or a mapping of ours.
+and item by item. So a holder has the access token from the moment it enters the package, and the
+token leaves it only within an expression, never into a variable, list or mapping of the package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Secret(Generic[T_co]):
     """A value that neither a traceback nor a pickle shows.
 
     Attributes:
-        value: The value; use it in expressions alone.
+        value: The value; use it only within expressions.
     """
 
     __slots__ = ("value",)
@@ -48,5 +48,5 @@ class Secret(Generic[T_co]):
 
 
 def hold(given: Any) -> Secret[Any] | None:
-    """Returns a holder of a value; one that is held already, and None, as they are."""
+    """Returns a holder of a value; returns a holder, or None, unchanged."""
     return given if given is None or isinstance(given, Secret) else Secret(given)

@@ -1,4 +1,4 @@
-"""The state that a client and its views share: connections, access token, the last rate limit."""
+"""The state that a client and its views share: connections, access token, latest rate limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from intercom_data_events._sending.auth import BearerToken
-from intercom_data_events._sending.engines import httpx_engine
+from intercom_data_events._sending.engines import CLOSED, httpx_engine
 from intercom_data_events._sending.engines.kinds import is_kind
 from intercom_data_events._sending.pacing import RateLimiter, Reservation
 from intercom_data_events._sending.per_process import PerProcess
@@ -51,8 +51,8 @@ class _LoopUse:
 class ProcessState(Generic[E]):
     """The part of a session that belongs to one process, and to one of its event loops at a time.
 
-    A forked child uses none of it: not the connections, because its bytes would mix with the
-    parent's, and not the locks, because a thread of the parent may have held one during the fork.
+    A forked child uses none of it. On the connections, its bytes would mix with the parent's, and a
+    thread of the parent may have held a lock during the fork.
 
     Attributes:
         engine: Sends requests, on connections of this process.
@@ -69,7 +69,7 @@ class ProcessState(Generic[E]):
 
 
 class _State:
-    """The state that a session shares with those that `using` makes of it.
+    """The state that a session shares with the sessions that `using` makes of it.
 
     Attributes:
         headers: The headers of the latest answer that names the rate limit.
@@ -85,15 +85,15 @@ class _State:
 
 
 class Session(Generic[E]):
-    """The connections of a client and its views, and what was learned from answers.
+    """The connections of a client and its views, and what answers have told.
 
-    Connections are made when they are first needed, so that making a client does no work; a forked
-    child makes its own, and so does another event loop. The caller opens and closes an
-    `http_client` of its own.
+    Connections are made when they are first needed, so that creating a client is cheap. A forked
+    child makes new ones, and so does another event loop. A caller opens and closes their own
+    `http_client`.
 
     Args:
         is_async: Whether event loops use it.
-        access_token: The token or the function that the client was given; None for a disabled one.
+        access_token: The client's token or function; None for a disabled client.
         transport: The caller's transport, or None for httpx's own.
         http_client: The caller's connections, or None.
         enabled: Whether to send anything.
@@ -129,12 +129,12 @@ class Session(Generic[E]):
 
     @property
     def has_own_connections(self) -> bool:
-        """Whether the connections are our own, as the environment configures them."""
+        """Whether the connections are the client's own, configured by the environment."""
         return self._transport is None and self._http_client is None and self.enabled
 
     @property
     def sender(self) -> str:
-        """The argument with the caller's own connections; empty where they are ours."""
+        """The argument with the caller's connections; empty if they are the client's own."""
         if self._http_client is not None:
             return "http_client"
         return "" if self._transport is None else "transport"
@@ -153,7 +153,7 @@ class Session(Generic[E]):
         endpoint = found.get(place)
         if endpoint is None:
             if len(found) >= _MOST_ENDPOINTS:
-                found.clear()  # Every call may have new settings.
+                found.clear()  # Each call may come with new settings.
             endpoint = found[place] = endpoint_of(operation, settings)
         return endpoint
 
@@ -180,7 +180,7 @@ class Session(Generic[E]):
             RuntimeError: The client is closed.
         """
         if self._state.closed:
-            raise RuntimeError("the client is closed; make a new one")
+            raise RuntimeError(CLOSED)
 
     def enter(self) -> ProcessState[E]:
         """Begins a call, during which no other event loop can take over the connections.
@@ -198,7 +198,7 @@ class Session(Generic[E]):
             return state
 
     def release(self, reservation: Reservation) -> None:
-        """Gives back quota that was acquired and is not needed, also where the client is closed."""
+        """Returns acquired quota that is not needed, even if the client is closed."""
         state = self._process.get()
         if state is not None:
             state.limiter.release(reservation)
@@ -229,7 +229,7 @@ class Session(Generic[E]):
     def note(self, headers: Mapping[str, str], version: str) -> None:
         """Keeps the rate limit of an answer, and checks its version."""
         if headers.get("x-ratelimit-limit", "")[:1].isdecimal():
-            if "date" not in headers:  # Its reset may be some seconds after it.
+            if "date" not in headers:  # A reset may be in seconds after the answer.
                 headers = {**headers, "date": formatdate(self.clock.time(), usegmt=True)}
             self._state.headers = headers
         # Observed: answers repeat the version of the request.
@@ -240,8 +240,8 @@ class Session(Generic[E]):
                 len(echoed) <= _LONGEST_VERSION and echoed.replace(".", "").isalnum()
             )
             log.warning(
-                "Intercom answered for API version %s, but the request was for %s",
-                # What does not look like one may be anything, also personal data.
+                "Intercom answered with API version %s, but the request asked for %s",
+                # Anything that does not look like a version may be personal data.
                 echoed if looks_like_version else "(not a version)",
                 version,
             )
@@ -252,8 +252,9 @@ class Session(Generic[E]):
     def _first_use(self) -> ProcessState[E]:
         if self._process.was_used_before_fork and self._is_shared():
             raise ConfigurationError(
-                "an http_client or transport must not be used on both sides of a fork, as both "
-                "processes would share its connections; make it, and the client, after the fork"
+                "an http_client or transport must not be used before and after a fork, because "
+                "both processes would share its connections; create it and the client after the "
+                "fork"
             )
         with self._lock():
             state = self._process.get()
@@ -263,10 +264,10 @@ class Session(Generic[E]):
             return self._process.setdefault(state)
 
     def _change_loop(self, loop: object) -> ProcessState[E]:
-        """Moves the client to another event loop; the one before must be idle, or have ended.
+        """Moves the client to another event loop; the previous one must be idle or have ended.
 
         Raises:
-            ConfigurationError: Requests are in flight in the one before.
+            ConfigurationError: Requests are in flight in the previous one.
         """
         with self._lock():
             old = self._process.get() or self._first_use()
@@ -278,7 +279,7 @@ class Session(Generic[E]):
                     "the client has requests in flight in another event loop; await them first, or "
                     "use one client for each event loop"
                 )
-            # Requests of the loop that has ended would stay in the queues and slots for good.
+            # Requests of a loop that has ended would stay in the queues and slots forever.
             limiter = self._limiter() if calls else old.limiter
             engine = old.engine
             if self.has_own_connections:
@@ -294,14 +295,14 @@ class Session(Generic[E]):
         return RateLimiter(self.clock, self.clock.alarm, threading.get_ident)
 
     def _is_shared(self) -> bool:
-        """Whether the caller's own connections would be those of two processes."""
+        """Whether two processes would share the caller's connections."""
         return self._http_client is not None or is_kind(
             self._transport, "AsyncHTTPTransport" if self._is_async else "HTTPTransport"
         )
 
     def _closing(self) -> E | None:
         self._state.closed = True
-        # Those of another process are left to it.
+        # Another process closes its connections itself.
         state = self._process.get()
         return state.engine if state is not None and self._http_client is None else None
 
@@ -321,7 +322,7 @@ class Session(Generic[E]):
             connect = httpx_engine.aconnect if self._is_async else httpx_engine.connect
             engine = connect(self._transport, self.clock)
         else:
-            # Imported where it is needed, so that programs with a transport start faster.
+            # Imported here, so that programs with a transport start faster.
             from intercom_data_events._sending.engines import pooled_engine
 
             pooled = (

@@ -1,4 +1,4 @@
-"""The steps that an exchange asks of a driver, and the answers that it gets back."""
+"""The steps that an exchange asks of a driver, and the answers that it gets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Authorize:
-    """A step: call the caller's function for the access token, in at most the given seconds."""
+    """A step: call the caller's function for the access token, within the given seconds."""
 
     __slots__ = ("seconds",)
 
@@ -55,7 +55,7 @@ class Answer(Generic[T]):
         self.raw, self.parsed = raw, parsed
 
     def response(self) -> APIResponse[T]:
-        """Returns it as a caller of a raw client sees it."""
+        """Returns the answer as a caller of a raw client sees it."""
         return self.raw.with_parsed(self.parsed)
 
 

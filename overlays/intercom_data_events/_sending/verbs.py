@@ -1,8 +1,8 @@
 """Makes methods from operations, so that a verb's signature, docstring and checks exist once.
 
 Each function here takes a function of :mod:`intercom_data_events._sending.operations` and returns a
-method with the same docstring and, after `self`, the same parameters. Functions with a name that
-begins with `a` make methods that are awaited.
+method with the same docstring and, after `self`, the same parameters. Functions whose name begins
+with `a` make methods that are awaited.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def araw(
 
 
 def bound(method: Callable[Concatenate[S, Any, P], R]) -> Callable[Concatenate[Bound[S], P], R]:
-    """Makes a contact's verb of a client's verb that takes the contact's identity first."""
+    """Makes a contact's verb from a client's verb that takes the contact's identity first."""
 
     def bound_method(self: Bound[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return method(self._client, self.identity, *args, **kwargs)
@@ -129,7 +129,7 @@ def alisting(
 def _pages(
     perform: Callable[[Operation[Page]], R], first: Operation[Page]
 ) -> tuple[Callable[[tuple[str | None, int | None]], R], str]:
-    """Returns what a listing is made of: a function that gets a page, and the first query."""
+    """Returns the parts of a listing: a function that gets a page, and the first query."""
 
     def fetch(wanted: tuple[str | None, int | None]) -> R:
         query, most = wanted
@@ -139,7 +139,7 @@ def _pages(
 
 
 def _limit(arguments: Mapping[str, Any]) -> int | None:
-    """Returns the most events that a listing has, which its operation has checked."""
+    """Returns the limit of a listing, which its operation has checked."""
     limit: int | None = arguments.get("limit")
     return limit
 
@@ -156,7 +156,7 @@ def _as_method(method: F, make: Callable[..., object], returns: str = "{}") -> F
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = [one for one in signature.parameters.values() if one.annotation != "Identity"]
     functools.update_wrapper(method, make)
-    # Python names both in the errors of wrong arguments.
+    # Python names both in errors about wrong arguments.
     method.__name__ = method.__qualname__ = make.__qualname__ = make.__name__.strip("_")
     returned = returns.format(parsed)
     method.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": returned}

@@ -1,7 +1,7 @@
 """Sending many events: read lazily, several in flight at once, one outcome for each.
 
-A dispatcher decides what is sent when, and the shared worker pool sends it: from threads for the
-blocking client, from tasks for the async one.
+``client.create_many(…)`` returns the iterators of this module. A dispatcher decides what is sent
+when. The workers send it: threads for the blocking client, tasks for the async one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from intercom_data_events._dispatch.concurrency import Concurrency, Rate, check_
 from intercom_data_events._dispatch.threads import ThreadWorkers
 from intercom_data_events._sending.engines.selection import bulk_session
 from intercom_data_events._sending.runtime import running_trio, this_process
-from intercom_data_events._validation import invalid
+from intercom_data_events._validation import invalid, invalid_type
 from intercom_data_events.bulk._dispatcher import BulkDispatcher
 from intercom_data_events.bulk._scheduler import (
     Counts,
@@ -51,16 +51,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncOutcomes", "Counts", "EventLike", "Outcome", "Outcomes"]
 
-#: Requests at once, at most. A thread or a connection each.
+#: The largest number of requests in flight. Each needs a thread or a connection.
 CONCURRENCY = 100
-# Seconds for which an async client's input is read before what was begun gets its turn.
+# Seconds for which an async client reads its input before requests in flight get a turn.
 _TURN = 0.001
 
 
 async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]:
-    """Yields what would become of events, as far as is known without sending any.
+    """Yields the outcome that each event would have, as far as that is known without sending it.
 
-    "accepted" means that it would be sent.
+    "accepted" means that the event would be sent.
     """
     scheduler = Scheduler(Concurrency(1))
     async for item in events:
@@ -73,7 +73,7 @@ async def check_many(events: AsyncIterable[EventLike]) -> AsyncIterator[Outcome]
 
 @frozen
 class _Arrival:
-    """What a thread that iterates waits for."""
+    """Wakes a thread that iterates, when it has something to do."""
 
     _dispatcher: BulkDispatcher
     _reading: threading.Lock
@@ -81,23 +81,34 @@ class _Arrival:
 
     @property
     def is_set(self) -> bool:
-        """Whether it has something to do; if another thread reads the input, it need not."""
+        """Whether there is something to do; reading is not, if another thread does it."""
         return self._dispatcher.has_news(reads=not self._reading.locked())
 
 
 class Outcomes:
-    """The outcomes of many events, one for each, as they are known; a blocking iterator.
+    """The outcomes of many events, one for each, as soon as they are known; a blocking iterator.
 
-    The input is read in the thread that iterates, as far as is needed to keep the others busy;
-    events are sent from other threads, or from this one if no thread can be started. ``close()``,
-    or leaving a ``with`` block, begins nothing more and does not wait: requests in flight may still
-    arrive.
+    ``client.create_many(…)`` returns one. The thread that iterates reads the input, as far as is
+    needed to keep the workers busy. Other threads send the events, or this one if no thread can be
+    started. ``close()``, or leaving a ``with`` block, starts no more requests and does not wait:
+    requests in flight may still arrive.
 
     Raises:
-        APIStatusError: While iterating: several events in a row got a failure that every event
-            gets, such as that of a revoked token, a lapsed plan or a wrong address.
-        ConfigurationError: While iterating: a setting fails, such as a function that returns the
+        APIStatusError: While iterating: several events in a row got a failure that is not about the
+            event, such as that of a revoked token, a lapsed plan or a wrong address.
+        ConfigurationError: While iterating: a setting fails, such as the function that returns the
             access token.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient, Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> events = [Event("invited-friend", user_id=str(number)) for number in range(3)]
+        >>> outcomes = client.create_many(events)
+        >>> sorted((outcome.position, outcome.status) for outcome in outcomes)
+        [(0, 'accepted'), (1, 'accepted'), (2, 'accepted')]
+        >>> outcomes.counts.total
+        3
     """
 
     def __init__(
@@ -113,7 +124,7 @@ class Outcomes:
         _check_events(events, Iterable)
         self._events = iter(events)
         self._process = this_process()
-        # Only tried: one thread reads, and others that iterate wait for outcomes.
+        # Never waited for: one thread reads, and other threads that iterate wait for outcomes.
         self._reading = threading.Lock()
         self._dispatcher = BulkDispatcher(most, Rate(rate, pool.clock))
         self._workers = ThreadWorkers(self._dispatcher, pool, settings, "create_many")
@@ -124,11 +135,11 @@ class Outcomes:
         return self
 
     def __next__(self) -> Outcome:
-        """Returns the next outcome, reading and sending what that takes."""
+        """Returns the next outcome; reads and sends as many events as that takes."""
         if this_process() is not self._process:
             raise ConfigurationError(
-                "create_many was called before the process forked: its threads stayed there, so "
-                "call it anew"
+                "create_many must be called in the process that iterates over it, because a fork "
+                "does not copy its threads; call it again after the fork"
             )
         dispatcher = self._dispatcher
         while (found := dispatcher.outcome(StopIteration)) is None:
@@ -143,19 +154,19 @@ class Outcomes:
 
     @property
     def counts(self) -> Counts:
-        """How many events have which outcome so far, also those whose outcomes were not read."""
+        """The number of events with each outcome so far, including outcomes not yet read."""
         return self._dispatcher.counts
 
     def run(self) -> Counts:
-        """Sends all events that are left, and returns how many have which outcome.
+        """Sends all events that are left, and returns the number of events with each outcome.
 
-        Outcomes are counted and not kept, but for the first problems. Where this raises an error,
+        Outcomes are counted but not kept, except for the first problems. If this raises an error,
         ``counts`` says what was sent before it.
 
         Raises:
-            APIStatusError: Several events in a row got a failure that every event gets, such as
-                that of a revoked token, a lapsed plan or a wrong address.
-            ConfigurationError: A setting fails, such as a function that returns the access token.
+            APIStatusError: Several events in a row got a failure that is not about the event, such
+                as that of a revoked token, a lapsed plan or a wrong address.
+            ConfigurationError: A setting fails, such as the function that returns the access token.
 
         Example:
             >>> from intercom_data_events import DataEventsClient, Event
@@ -170,7 +181,7 @@ class Outcomes:
         return self.counts
 
     def __repr__(self) -> str:
-        """Shows what it does, and the counts, but no events."""
+        """Shows the state and the counts, but no events."""
         return _shown(self, self._dispatcher)
 
     def _read(self) -> None:
@@ -181,7 +192,7 @@ class Outcomes:
         except StopIteration:
             dispatcher.end_input()
         except BaseException as error:
-            # Of the input's own; what was read before it keeps its outcomes.
+            # The input raised it; events that were read before keep their outcomes.
             dispatcher.end_input(error)
             if not isinstance(error, Exception):
                 raise
@@ -191,18 +202,18 @@ class Outcomes:
             self._workers.wake()
 
     def _wait(self) -> None:
-        """Waits for a while, and sends here if no thread can be started."""
+        """Waits for something to do, and sends in this thread if no other can be started."""
         arrival = _Arrival(self._dispatcher, self._reading)
         waiting = self._dispatcher.waiting
         waiting.append(arrival.alarm)
         if not arrival.is_set:
             self._workers.assist(math.inf, arrival)
-        with suppress(ValueError, IndexError):  # It was set, or others are.
+        with suppress(ValueError, IndexError):  # The dispatcher has removed it.
             waiting.remove(arrival.alarm)
 
     def close(self) -> None:
-        """Begins nothing more."""
-        # In a forked child, the threads are not there.
+        """Starts no more requests. Requests in flight may still arrive."""
+        # A forked child does not have the threads.
         if this_process() is self._process:
             self._dispatcher.close()
             if self._dispatcher.has_begun:
@@ -222,8 +233,8 @@ class Outcomes:
         self.close()
 
     def __del__(self) -> None:
-        """Closes it, if the caller left the loop; warns if the caller forgot the loop."""
-        with suppress(AttributeError):  # It was refused as it was made.
+        """Closes the iterator if the caller left the loop; warns if there was no loop."""
+        with suppress(AttributeError):  # The constructor failed.
             was_used = self._dispatcher.was_used
             self.close()
             if not was_used and this_process() is self._process:
@@ -231,16 +242,30 @@ class Outcomes:
 
 
 class AsyncOutcomes:
-    """The outcomes of many events, one for each, as they are known; an async iterator.
+    """The outcomes of many events, one for each, as soon as they are known; an async iterator.
 
-    ``async with client.create_many(…) as outcomes`` also ends the requests in flight when
-    the block is left early; without it, they end after the last reference to the iterator is gone.
+    ``client.create_many(…)`` of an async client returns one. Leaving the block of
+    ``async with client.create_many(…) as outcomes`` early ends the requests in flight. Without it,
+    they end after the last reference to the iterator is gone.
 
     Raises:
-        APIStatusError: While iterating: several events in a row got a failure that every event
-            gets, such as that of a revoked token, a lapsed plan or a wrong address.
-        ConfigurationError: While iterating: a setting fails, such as a function that returns the
+        APIStatusError: While iterating: several events in a row got a failure that is not about the
+            event, such as that of a revoked token, a lapsed plan or a wrong address.
+        ConfigurationError: While iterating: a setting fails, such as the function that returns the
             access token.
+
+    Example:
+        >>> import asyncio
+        >>> from intercom_data_events import AsyncDataEventsClient, Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> async def main():
+        ...     client = AsyncDataEventsClient("token", transport=Emulator().transport())
+        ...     events = [Event("invited-friend", user_id="314159")]
+        ...     async with client.create_many(events) as outcomes:
+        ...         async for outcome in outcomes:
+        ...             print(outcome.position, outcome.status)
+        >>> asyncio.run(main())
+        0 accepted
     """
 
     def __init__(
@@ -280,18 +305,18 @@ class AsyncOutcomes:
 
     @property
     def counts(self) -> Counts:
-        """How many events have which outcome so far, also those whose outcomes were not read."""
+        """The number of events with each outcome so far, including outcomes not yet read."""
         return self._dispatcher.counts
 
     async def run(self) -> Counts:
-        """Sends all events that are left, and returns how many have which outcome.
+        """Sends all events that are left, and returns the number of events with each outcome.
 
-        The twin of :meth:`Outcomes.run`: ``await client.create_many(events).run()``.
+        It does what :meth:`Outcomes.run` does: ``await client.create_many(events).run()``.
 
         Raises:
-            APIStatusError: Several events in a row got a failure that every event gets, such as
-                that of a revoked token, a lapsed plan or a wrong address.
-            ConfigurationError: A setting fails, such as a function that returns the access token.
+            APIStatusError: Several events in a row got a failure that is not about the event, such
+                as that of a revoked token, a lapsed plan or a wrong address.
+            ConfigurationError: A setting fails, such as the function that returns the access token.
         """
         async with self:
             async for _ in self:
@@ -299,7 +324,7 @@ class AsyncOutcomes:
         return self.counts
 
     def __repr__(self) -> str:
-        """Shows what it does, and the counts, but no events."""
+        """Shows the state and the counts, but no events."""
         return _shown(self, self._dispatcher)
 
     async def aclose(self) -> None:
@@ -320,8 +345,8 @@ class AsyncOutcomes:
         await self.aclose()
 
     def __del__(self) -> None:
-        """Ends the requests in flight, if the caller left the loop; warns if it forgot the loop."""
-        with suppress(AttributeError):  # It was refused as it was made.
+        """Ends the requests in flight if the caller left the loop; warns if there was no loop."""
+        with suppress(AttributeError):  # The constructor failed.
             self._sending.abandon()
             if not self._dispatcher.was_used and this_process() is self._process:
                 _warn_of_unused(self)
@@ -329,9 +354,9 @@ class AsyncOutcomes:
 
 @define(eq=False)
 class _Sending:
-    """Sends what a dispatcher hands out, and reads the input, in tasks.
+    """Reads the input, and sends the events that a dispatcher hands out, in tasks.
 
-    They keep nothing of the iterator, so that the collector finds it once the caller left the loop.
+    The tasks hold no reference to the iterator, so that it can be collected after the loop.
     """
 
     _events: Iterable[EventLike] | AsyncIterable[EventLike]
@@ -341,35 +366,35 @@ class _Sending:
     _dispatcher: BulkDispatcher
     _workers: TaskWorkers[QueuedEvent] | None = field(default=None, init=False)
     host: Host | None = field(default=None, init=False)
-    # When the reader last gave other tasks their turn.
+    # When the reader last gave other tasks a turn.
     _turn: float = field(default=-math.inf, init=False)
 
     def begin(self) -> None:
-        """Starts to send."""
+        """Starts sending."""
         from intercom_data_events._dispatch.tasks import Host
 
         self.host = Host(self._run, copy_context(), self._dispatcher.end)
 
     async def aclose(self) -> None:
-        """Ends everything, and waits for it."""
+        """Ends all tasks, and waits until they have ended."""
         self.cancel()
         if self.host is not None:
             import anyio
 
-            # Also while the caller is being cancelled: it takes no longer than that.
+            # Also while the caller is being cancelled: the tasks end just as fast.
             with anyio.CancelScope(shield=True):
                 await self.host.ended()
         self._dispatcher.close()
 
     def abandon(self) -> None:
-        """Has everything end, from whatever thread the collector runs in."""
+        """Ends all tasks, from the thread that the garbage collector runs in."""
         self._dispatcher.stop()
         if self.host is not None:
             with suppress(RuntimeError):  # The event loop has ended.
                 self.host.call_soon(self.cancel)
 
     def cancel(self) -> None:
-        """Ends everything, without waiting for it."""
+        """Ends all tasks, without waiting for them."""
         self._dispatcher.stop()
         if self._workers is not None:
             self._workers.group.cancel_scope.cancel()
@@ -386,7 +411,7 @@ class _Sending:
             self._dispatcher.stop(error)
 
     async def _read(self, workers: TaskWorkers[QueuedEvent]) -> None:
-        """Reads the input, as far as is needed to keep all busy."""
+        """Reads the input, as far as is needed to keep all workers busy."""
         import anyio
 
         events = self._events
@@ -398,9 +423,9 @@ class _Sending:
                 for item in events:
                     await self._put(item, workers)
         except GeneratorExit:
-            raise  # Forgotten by an event loop that has ended.
+            raise  # The event loop has ended.
         except BaseException as error:
-            # An error of the input goes to the caller; it can be a cancellation of its own, too.
+            # An error of the input goes to the caller, even if it is a cancellation.
             if isinstance(error, anyio.get_cancelled_exc_class()) and (
                 running_trio() or workers.group.cancel_scope.cancel_called
             ):
@@ -416,7 +441,7 @@ class _Sending:
                     await events.aclose()
 
     async def _put(self, item: EventLike, workers: TaskWorkers[QueuedEvent]) -> None:
-        """Takes in an event of the input, and waits until another one is wanted."""
+        """Passes an event to the dispatcher, and waits until it wants another one."""
         import anyio
         import anyio.lowlevel
 
@@ -426,7 +451,7 @@ class _Sending:
             before = dispatcher.in_flight
             workers.step()
             if dispatcher.in_flight > before and anyio.current_time() > self._turn + _TURN:
-                # What was begun gets its turn, also where the input is slow.
+                # The new request gets a turn, even if the input is slow.
                 await anyio.lowlevel.checkpoint()
                 self._turn = anyio.current_time()
         while not dispatcher.wants_input:
@@ -441,24 +466,24 @@ def _shown(outcomes: object, dispatcher: BulkDispatcher) -> str:
 
 
 def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
-    """Warns of a forgotten loop as Python does of a forgotten await, also as the program ends."""
+    """Warns about a missing loop, as Python warns about a missing await."""
     said = "create_many(...) was never iterated: no event was sent"
-    # Where the last reference went, mostly the very line; tracemalloc knows where it was made.
+    # The level is the line that dropped the last reference, mostly the call itself. With
+    # tracemalloc, the warning also shows where the object was made.
     warnings.warn(said, RuntimeWarning, stacklevel=3, source=outcomes)
 
 
 def _check_events(events: object, kind: type | UnionType) -> None:
-    # A frame iterates its columns, or their names.
+    # Iterating a frame yields its columns, or their names.
     if hasattr(events, "columns") and hasattr(events, "shape"):
-        must = "create_many takes rows"
         remedy = (
             'pass frame.to_dict("records") of pandas, frame.iter_rows(named=True) of polars, or '
             "table.to_pylist() of Arrow"
         )
-        raise InvalidInputError(f"{must}, not a {type(events).__name__}; {remedy}")
+        raise invalid_type(InvalidInputError, "events must be rows", events, remedy)
     if not isinstance(events, kind) or isinstance(events, Mapping | str | bytes):
-        must = "create_many takes an iterable of events"
-        raise invalid(InvalidInputError, must, events, "put one event in a list")
+        must = "events must be an iterable of events"
+        raise invalid(InvalidInputError, must, events, "put a single event in a list")
 
 
 def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | None]:
@@ -475,6 +500,6 @@ def check_bounds(concurrency: object, max_rate: object) -> tuple[int, float | No
         or not isinstance(max_rate, int | float)
         or not 0 < max_rate < math.inf
     ):
-        must = "max_rate must be a number of events a second, greater than 0 and finite"
+        must = "max_rate must be a finite number of events per second greater than 0"
         raise invalid(ConfigurationError, must, max_rate)
     return most, float(max_rate)

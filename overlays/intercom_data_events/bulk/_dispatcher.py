@@ -1,4 +1,4 @@
-"""Owns the scheduling state of `create_many`: takes in input and results, hands out events."""
+"""Owns the scheduling state of `create_many`: processes input and results, hands out events."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ log = logging.getLogger("intercom_data_events")
 class BulkDispatcher:
     """Runs the scheduler of a bulk; see :class:`~intercom_data_events._dispatch.Dispatcher`.
 
-    The consumer is whatever reads the input and the outcomes: any thread, or any task of the event
-    loop. It may go on while a step is run, and waits for none.
+    The consumer reads the input and the outcomes: any thread, or any task of the event loop. It may
+    continue during a step, and never waits for one.
 
     Args:
-        most: Requests at once, at most.
-        rate: Events a second, at most.
+        most: The most requests at once.
+        rate: The bound of events per second.
 
     Attributes:
-        waiting: What consumers wait on for an outcome, for input to be wanted, or for the end.
-        readers: What waits only for input to be wanted.
-        has_ended: Whether there are no more outcomes than those that wait to be read.
-        was_used: Whether an outcome was asked for, or the end.
+        waiting: Alarms of consumers that wait for an outcome, a request for input, or the end.
+        readers: Alarms of consumers that wait only for a request for input.
+        has_ended: Whether there are no outcomes but those that wait to be read.
+        was_used: Whether a consumer asked for an outcome or closed it.
     """
 
     def __init__(self, most: int, rate: Rate) -> None:
@@ -57,7 +57,7 @@ class BulkDispatcher:
         self._input = deque[tuple[EventLike, "Event | InvalidInputError"]]()
         self._input_has_ended = False
         self._input_error: BaseException | None = None
-        # How many events of the input were taken in, and how many are wanted in total.
+        # How many events of the input were taken, and how many are wanted in total.
         self._taken = 0
         self._wanted = self._scheduler.wanted
         self._is_full = False
@@ -74,12 +74,12 @@ class BulkDispatcher:
         wake: Callable[[], object],
         few: float | None = None,
     ) -> None:
-        """Takes in what it sends with; called once, before the first step.
+        """Sets the connections that it sends through; called once, before the first step.
 
         Args:
-            session: The connections that send.
+            session: The connections.
             settings: The settings of the requests.
-            wake: Has a step be run.
+            wake: Makes the pool run a step.
             few: Requests that may wait for each other; None for the default.
         """
         self._wake = wake
@@ -91,12 +91,12 @@ class BulkDispatcher:
 
     @property
     def wants_input(self) -> bool:
-        """Whether the consumer is to read one more event, or the end, of the input."""
+        """Whether the consumer should read one more event of the input, or its end."""
         return self._taken + len(self._input) < self._wanted and not self._input_has_ended
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything of the input was read."""
+        """Whether any of the input was read."""
         return bool(self._taken or self._input)
 
     @property
@@ -106,7 +106,7 @@ class BulkDispatcher:
 
     @property
     def state(self) -> str:
-        """What it does, in two words at most."""
+        """Its state, in at most two words."""
         if not self.was_used:
             return "not started"
         return "ended" if self.has_ended else "sending"
@@ -118,19 +118,19 @@ class BulkDispatcher:
 
     @property
     def is_idle(self) -> bool:
-        """Whether more could be sent; else the next result comes before that."""
+        """Whether more could be sent now, before another result."""
         return self.in_flight < self._scheduler.concurrency.limit
 
     def has_news(self, *, reads: bool = True) -> bool:
-        """Whether the consumer has something to do, which may be to read the input."""
+        """Whether the consumer has something to do, such as reading the input."""
         return bool(self._scheduler.outcomes) or self.has_ended or (reads and self.wants_input)
 
     def put(self, item: EventLike) -> None:
-        """Takes in the next event of the input."""
+        """Adds the next event of the input."""
         self._input.append((item, read_event(item)))
 
     def end_input(self, error: BaseException | None = None) -> None:
-        """Takes in that the input has ended; an error is raised after all outcomes."""
+        """Ends the input; an error of it is raised after all outcomes."""
         self._input_error = error
         self._input_has_ended = True
 
@@ -138,12 +138,12 @@ class BulkDispatcher:
         """Returns the next outcome; None if it is not known yet.
 
         Raises:
-            BaseException: What stopped it, once; `end` if there are no more outcomes.
+            BaseException: The error that stopped it, once; `end` if there are no more outcomes.
         """
         self.was_used = True
         if self._is_closed:
             raise end()
-        has_ended = self.has_ended  # Asked first: the last outcomes come before the end.
+        has_ended = self.has_ended  # Read first, because the last outcomes come before the end.
         scheduler = self._scheduler
         try:
             found: Outcome | None = scheduler.outcomes.popleft()
@@ -159,28 +159,29 @@ class BulkDispatcher:
         return found
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Begins nothing more; for any thread, signal handler and finalizer."""
+        """Starts no more requests; for any thread, signal handler and finalizer."""
         self._scheduler.stop(error)
         self.has_ended = True
         _set_all(self.waiting)
 
     def close(self) -> None:
-        """Begins nothing more, and forgets the outcomes that were not read, or not known yet."""
+        """Starts no more requests, and drops outcomes that are not read or not known yet."""
         self._is_closed = self.was_used = True
         self.stop()
         self._scheduler.outcomes.clear()
 
     def end(self) -> None:
-        """Ends in place of a last step, for tasks that were cancelled."""
+        """Ends instead of a last step, after the tasks were cancelled."""
         unfinished = not self._scheduler.finished
-        self.stop(RuntimeError("create_many was ended before its end") if unfinished else None)
+        said = "create_many was cancelled before it had sent all events"
+        self.stop(RuntimeError(said) if unfinished else None)
         if self._quota is not None:
             self._quota.cancel()
 
     # For the pool.
 
     def step(self, workers: Workers[QueuedEvent]) -> float | None:
-        """Takes in all news, and hands out what can be sent now."""
+        """Processes all news, and hands out the events that can be sent now."""
         scheduler = self._scheduler
         seconds = math.inf
         try:
@@ -216,7 +217,7 @@ class BulkDispatcher:
         self._scheduler.done(queued, error, latency)
 
     def _take_input(self) -> None:
-        ended = self._input_has_ended  # Asked first: nothing is put after the end.
+        ended = self._input_has_ended  # Read first, because no event comes after the end.
         while self._input:
             self._scheduler.take(*self._input.popleft())
             self._taken += 1
@@ -224,7 +225,7 @@ class BulkDispatcher:
             self._scheduler.end_input()
 
     def _hand_out(self, workers: Workers[QueuedEvent]) -> float:
-        """Hands out what can be sent now; returns the seconds until the next step is due."""
+        """Hands out the events that can be sent now; returns the seconds until the next step."""
         assert self._quota is not None  # noqa: S101  # connected
         scheduler = self._scheduler
         while scheduler.has_next and workers.is_ready():
@@ -234,7 +235,7 @@ class BulkDispatcher:
             queued = scheduler.next(self._quota.take())
             self._rate.note()
             workers.submit(queued)
-        # Else a place in the queue for quota would hold up the requests behind it.
+        # A place in the queue for quota would delay the requests behind it.
         self._quota.cancel()
         return math.inf
 

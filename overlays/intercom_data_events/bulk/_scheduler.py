@@ -1,4 +1,4 @@
-"""What of many events is sent next, and what became of each; without I/O."""
+"""Decides which of many events is sent next, and records each outcome; without I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from intercom_data_events.errors import (
     InvalidInputError,
     NotSentError,
 )
-from intercom_data_events.event import Event
+from intercom_data_events.event import MAPPING, Event
 
 if TYPE_CHECKING:
     from intercom_data_events._dispatch.concurrency import Concurrency
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 # Outcomes that are kept as examples of what went wrong.
 _MOST_PROBLEMS = 10
-# Events that are held at most: in flight, or waiting for one of the same person.
+# The most events that are held: in flight, or waiting for one of the same person.
 _HELD = 10_000
-# Events that are read ahead at least.
+# The fewest events that are read ahead.
 _AHEAD = 16
-#: Outcomes that nothing has asked for yet, beyond which nothing more is begun.
+#: The number of unread outcomes at which no more requests start.
 UNREAD = 1_000
 
 
@@ -45,24 +45,43 @@ class Row(Protocol):
         """Returns the value of a field."""
 
 
-#: An event, or its fields as the API names them.
+#: An event for ``create_many``: an Event, a mapping of its fields as the API names them, or a
+#: row of a database cursor, which has ``keys()``.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient, Event
+#:     >>> from intercom_data_events.emulator import Emulator
+#:     >>> client = DataEventsClient("token", transport=Emulator().transport())
+#:     >>> row = {"event_name": "invited-friend", "user_id": "314159", "created_at": 1671028894}
+#:     >>> client.create_many([row, Event("placed-order", user_id="314159")]).run().accepted
+#:     2
 EventLike: TypeAlias = Event | Mapping[str, object] | Row
 _Status: TypeAlias = Literal["accepted", "refused", "failed", "duplicate"]
 
 
 @frozen
 class Outcome:
-    """What became of one event.
+    """The outcome of one event.
+
+    The status "accepted" means that Intercom accepted the event. "refused" means that this package
+    or Intercom rejected it, and would again. "failed" means that all attempts failed transiently;
+    sending the event again later is safe, whether or not it has arrived. "duplicate" means that it
+    was not sent, because to Intercom it is the same event as one accepted shortly before.
 
     Attributes:
         position: The place of the event in the input, counted from 0.
-        status: "accepted" by Intercom. "refused", by this package or by Intercom, and would be
-            again: `error` says why. "failed" temporarily, after all attempts: sending it again
-            later is safe, whether or not it has arrived. A "duplicate" is the same event to
-            Intercom as an accepted one shortly before it, so it was not sent.
-        item: The event as it was given.
-        event: The event, or None where what was given is not one.
-        error: Why it was refused or failed, else None.
+        status: "accepted", "refused", "failed" or "duplicate".
+        item: The event as it was passed.
+        event: The event, or None if `item` is not a valid event.
+        error: The reason if `status` is "refused" or "failed", otherwise None.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient, Event
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator(contacts=[]).transport())
+        >>> [outcome] = client.create_many([Event("invited-friend", user_id="314159")])
+        >>> outcome.status, type(outcome.error).__name__
+        ('refused', 'NotFoundError')
     """
 
     position: int
@@ -74,14 +93,24 @@ class Outcome:
 
 @frozen
 class Counts:
-    """How many events of a ``create_many`` have which outcome.
+    """The number of events of a ``create_many`` with each outcome.
 
     Attributes:
-        accepted: Those that Intercom accepted.
-        refused: Those that this package or Intercom refused, and would again.
-        failed: Those that failed temporarily; sending them again later is safe.
-        duplicate: Those that were not sent, because the same event was accepted shortly before.
-        problems: The first 10 outcomes of those that were refused or failed.
+        accepted: Events that Intercom accepted.
+        refused: Events that this package or Intercom rejected, and would again.
+        failed: Events whose attempts all failed transiently; sending them again later is safe.
+        duplicate: Events that were not sent, because the same event was accepted shortly before.
+        problems: The first 10 outcomes that are "refused" or "failed".
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> counts = client.create_many([{"event_name": "invited-friend"}]).run()
+        >>> counts
+        Counts(accepted=0, refused=1, failed=0, duplicate=0)
+        >>> counts.problems[0].position
+        0
     """
 
     accepted: int = 0
@@ -93,7 +122,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """How many events have an outcome."""
+        """The number of events that have an outcome."""
         return self.accepted + self.refused + self.failed + self.duplicate
 
 
@@ -102,9 +131,9 @@ class QueuedEvent:
     """An event between the input and its outcome.
 
     Attributes:
-        person: Whose it is. Two identities of one person are not known to be the same.
-        key: What Intercom tells events apart by.
-        reservation: The quota that it is sent with, while it is in flight.
+        person: The key of its person; two identities of one person count as two persons.
+        key: The key that Intercom tells events apart by.
+        reservation: The quota for sending it, while it is in flight.
         suspected_at: How many events had been accepted when it got a systemic answer; None before.
         overtaken: Whether later events of its person did not wait for it.
         error: The systemic answer.
@@ -130,7 +159,7 @@ class QueuedEvent:
 
 
 def read_event(item: EventLike) -> Event | InvalidInputError:
-    """Returns the event that an item of the input is, or the error that says why it is not one."""
+    """Returns the event of an item of the input, or the error that says why it is not an event."""
     try:
         if isinstance(item, Event):
             return item
@@ -143,27 +172,28 @@ def _fields(row: Row) -> dict[str, object]:
     try:
         return {name: row[name] for name in row.keys()}  # noqa: SIM118  # iterating it gives values
     except Exception as error:  # another library may raise anything
-        raise invalid(InvalidInputError, "an event must be a mapping of its fields", row) from error
+        raise invalid(InvalidInputError, MAPPING, row) from error
 
 
 class Scheduler:
-    """What is to be sent next, and what became of what was.
+    """Decides which event is sent next, and records the outcomes.
 
-    The events of one person follow each other: the next is sent when the one before has its
-    outcome. Thus whether an event is the same as one before is known when its turn comes.
+    The events of one person are sent in order: each waits for the outcome of the one before. So
+    when its turn comes, it is known whether it is a duplicate.
 
     A systemic answer, such as that of a revoked token, is not an outcome of the event that got it.
-    Sending goes on with other events, first with those of other people. If the next ones get such
-    answers as well, and none gets another one, it stops. If others are accepted, the event gets one
-    more attempt, and then its outcome: "refused" if enough were accepted in between, else "failed".
+    Sending continues with other events, those of other people first. If the next ones get such
+    answers too, and none gets another answer, sending stops. If others are accepted, the event gets
+    one more attempt, and then its outcome: "refused" if enough events were accepted in between,
+    otherwise "failed".
 
     Attributes:
-        concurrency: How many requests are worth having in flight.
+        concurrency: The useful number of requests in flight.
         in_flight: The events that are being sent.
-        outcomes: Those that nothing has asked for yet.
+        outcomes: The outcomes that are not read yet.
         exhausted: Whether the whole input was read.
-        stopped: Whether nothing more is begun.
-        fatal: What stopped it, to be raised once.
+        stopped: Whether no more requests start.
+        fatal: The error that stopped it, to be raised once.
     """
 
     def __init__(self, concurrency: Concurrency) -> None:
@@ -177,12 +207,12 @@ class Scheduler:
         self.fatal: BaseException | None = None
         self._position = 0
         self._ready = deque[QueuedEvent]()
-        # By person: what waits for the one of theirs that is in flight, or about to be.
+        # By person: the events behind the one that is in flight or ready.
         self._behind: dict[tuple[str, str], deque[QueuedEvent]] = {}
         self._held = 0
-        # Those that were accepted, by their places in the input.
+        # The accepted events, by their positions in the input.
         self._recent = RecentEvents()
-        # Events with a systemic answer; and how many there were since another answer.
+        # Events with a systemic answer; and how many such answers there were since another answer.
         self._suspects: list[QueuedEvent] = []
         self._unbroken = 0
         self._accepted = 0
@@ -190,8 +220,8 @@ class Scheduler:
 
     @property
     def wanted(self) -> int:
-        """How many events of the input to read now: enough to be read in one go, or none."""
-        # Some more where few go at once, as each switch between reader and workers takes its time.
+        """How many events of the input to read now: enough for one go, or none."""
+        # More than the limit if that is low, because switching between reader and workers is slow.
         limit, ready = max(self.concurrency.limit, _AHEAD), len(self._ready)
         if ready >= limit or self.exhausted or self.stopped:
             return 0
@@ -204,11 +234,11 @@ class Scheduler:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether there will be no more outcomes."""
         return self.stopped or (self.exhausted and not self._held)
 
     def take(self, item: EventLike, event: Event | InvalidInputError) -> None:
-        """Takes in the next of the input, and what :func:`read_event` returns for it."""
+        """Adds the next item of the input, and what :func:`read_event` returns for it."""
         position = self._position
         self._position += 1
         if isinstance(event, InvalidInputError):
@@ -225,7 +255,7 @@ class Scheduler:
         self._conclude()
 
     def end_input(self) -> None:
-        """Takes in that the whole input was read."""
+        """Notes that the whole input was read."""
         self.exhausted = True
         self._conclude()
 
@@ -240,19 +270,19 @@ class Scheduler:
         )
 
     def next(self, reservation: Reservation | None) -> QueuedEvent:
-        """Returns what to send with the quota."""
+        """Returns the event to send with the quota."""
         queued = self._ready.popleft()
         queued.reservation = reservation
         self.in_flight.add(queued)
         if self.stopped:
-            self.stop()  # By another thread, which may have missed this one.
+            self.stop()  # Again: another thread stopped it and may have missed this event.
         return queued
 
     def done(self, queued: QueuedEvent, error: IntercomError | None, latency: float) -> None:
-        """Takes in what became of it; `latency` is of the last answer, in seconds."""
+        """Records the result of an event; `latency` is that of the last answer, in seconds."""
         self.in_flight.discard(queued)
         if self.stopped and isinstance(error, NotSentError):
-            return  # It was handed out, and not begun before the stop.
+            return  # It was handed out, but not sent before the stop.
         if latency > 0:
             self.concurrency.note(latency)
         kind = None if error is None else classify(error)
@@ -269,7 +299,7 @@ class Scheduler:
         self._conclude()
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Begins nothing more; what is in flight is not sent again. For any thread."""
+        """Starts no more requests, and retries none in flight. For any thread."""
         self.stopped = True
         self.fatal = self.fatal or error
         for queued in list(self.in_flight):
@@ -277,7 +307,7 @@ class Scheduler:
                 queued.reservation.withdrawn = True
 
     def _tell(self, outcome: Outcome) -> None:
-        """Counts an outcome, and hands it to what iterates."""
+        """Counts an outcome and queues it for the consumer."""
         status = outcome.status
         self._counted[status] = self._counted.get(status, 0) + 1
         if outcome.error is not None and len(self._problems) < _MOST_PROBLEMS:
@@ -294,7 +324,7 @@ class Scheduler:
             self._give_turn(queued.person)
 
     def _give_turn(self, person: tuple[str, str]) -> bool:
-        """Makes the next event of a person ready; whether there is one."""
+        """Makes the next event of a person ready; returns whether there is one."""
         behind = self._behind[person]
         while behind:
             follower = behind.popleft()
@@ -305,7 +335,7 @@ class Scheduler:
         return False
 
     def _answer(self, *, accepted: bool) -> None:
-        """Takes in an answer that not every event gets."""
+        """Notes an answer that not every event gets."""
         self._unbroken = 0
         self._answered += 1
         self._accepted += accepted
@@ -314,16 +344,16 @@ class Scheduler:
             self._ready.append(queued)
 
     def _others(self, queued: QueuedEvent) -> int:
-        """How many other events were accepted since its systemic answer."""
+        """Returns how many other events were accepted since its systemic answer."""
         return self._accepted - (queued.suspected_at or 0)
 
     def _suspect(self, queued: QueuedEvent, error: IntercomError) -> None:
-        """Takes in a systemic answer: is it about this event, or about all?"""
+        """Notes a systemic answer, which may be about this event only or about all events."""
         queued.error = error
         if not isinstance(error, APIResponseError):
-            self.stop(error)  # A setting fails, which needs no answers of other events.
+            self.stop(error)  # A setting fails, so all events would.
         elif queued.suspected_at is not None:
-            # After the answers of other events that follow each other, it may be about all.
+            # If the latest answers of other events are systemic, too, it may be about all events.
             proven = self._others(queued) >= OTHERS and not self._unbroken
             self._end(queued, "refused" if proven else "failed", error)
         else:
@@ -334,7 +364,7 @@ class Scheduler:
                 self.stop(error)
 
     def _conclude(self) -> None:
-        """Goes on where nothing but suspects, and what waits for them, is left."""
+        """Continues once only suspects, and the events behind them, are left."""
         if self._ready or self.in_flight or not self._suspects or self.stopped:
             return
         if not self.exhausted and self._held < _HELD:
@@ -348,7 +378,7 @@ class Scheduler:
             self._ready.extend(self._suspects)
             self._suspects.clear()
         else:
-            self.stop(self._suspects[0].error)  # Every event got such an answer.
+            self.stop(self._suspects[0].error)  # All events got such an answer.
 
     def _is_duplicate(self, queued: QueuedEvent) -> bool:
         if not self._recent.has(queued.key, queued.position):

@@ -1,7 +1,7 @@
-"""The command line, ``intercom-events``: the ``[cli]`` extra.
+"""The command line, ``intercom-events``, which the ``[cli]`` extra installs.
 
-Results go to standard output, messages to standard error. The exit codes are those of
-:class:`~intercom_data_events.cli.exit_codes.Exit`.
+Results go to standard output, messages to standard error.
+:class:`~intercom_data_events.cli.exit_codes.Exit` has the exit codes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 
 
 def main(prog: str = "intercom-events") -> None:
-    """Runs the command line with the arguments of the process, and ends the process.
+    """Runs the command line with the arguments of the process, then ends the process.
 
     Args:
-        prog: What the program was called as, for its help.
+        prog: The program's name in its help.
 
     Raises:
         SystemExit: Always, with the exit code.
@@ -24,7 +24,7 @@ def main(prog: str = "intercom-events") -> None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123  # until the end
     try:
         code = _run(prog)
-    except KeyboardInterrupt:  # Before there was a command to end.
+    except KeyboardInterrupt:  # It arrived before the command could handle it.
         code = 130
     _flush()
     sys.exit(code)
@@ -37,16 +37,15 @@ def _run(prog: str) -> int:
         if error.name not in ("typer", "rich"):
             raise
         sys.exit(
-            f"intercom-events needs {error.name}, which comes with an extra: "
-            "pip install 'intercom-data-events[cli]'"
+            f"intercom-events requires {error.name}; run: pip install 'intercom-data-events[cli]'"
         )
-    # Some characters of events do not exist in every encoding.
+    # The terminal's encoding may lack some characters of events.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is not replaced yet
     return run(sys.argv[1:], prog)
 
 
 def _flush() -> None:
-    """Writes what is left; Python does not try again, as it ends, where that failed."""
+    """Writes buffered output; after a failure, Python must not try again while it exits."""
     for stream in (sys.__stdout__, sys.__stderr__):
         if stream is None:
             continue

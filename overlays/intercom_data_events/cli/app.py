@@ -1,4 +1,4 @@
-"""The program: its commands, and what an error becomes, in one place for all of them."""
+"""The program: the table of its commands, and the message and exit code of each error."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from intercom_data_events.cli.exit_codes import Exit, StoppedError, UsageError, 
 from intercom_data_events.cli.help import Group, summary
 from intercom_data_events.cli.importer.journal import JournalError, NoJournalError
 from intercom_data_events.cli.importer.records import SourceError
-from intercom_data_events.cli.options import closing, wants_json
-from intercom_data_events.cli.usage import asks_for_help, explained, is_usage_error
+from intercom_data_events.cli.options import closing, option_of, wants_json
+from intercom_data_events.cli.usage import asks_for_help, explained, is_usage_error, worded
 
 _ENVIRONMENT = """\
 Environment:
-  INTERCOM_ACCESS_TOKEN  the access token; if unset, a terminal is asked for it
+  INTERCOM_ACCESS_TOKEN  the access token; if unset, the terminal asks for it
   INTERCOM_REGION        us, eu or au
-  INTERCOM_BASE_URL      the API's address; --region is an error while it is set
-  INTERCOM_ALLOW_HTTP    1 allows http:// to other machines
+  INTERCOM_BASE_URL      the API's address; cannot be combined with --region
+  INTERCOM_ALLOW_HTTP    1 allows unencrypted http:// to other machines
   INTERCOM_VERSION       the API version
-  INTERCOM_DISABLED      1 sends nothing and asks Intercom nothing
+  INTERCOM_DISABLED      1 turns off all requests to Intercom
   INTERCOM_LOG           debug logs requests and answers, as --verbose does
 
 """
 
 
-# Where each command is, and the first sentence of its docstring, for the help of its group.
+# Each command's function, and the first sentence of its docstring, for the help of its group.
 _PROGRAM = """\
 track     events.track        Send one event.
 list      events.list_        List a contact's events of the last 90 days, newest first.
-summary   events.summary      Count all events of a contact by name, however old.
-import    importing.import_   Send a file of events, as fast as the rate limit allows.
-validate  importing.validate  Check a file of events line by line, without sending any.
-export    exporting.export    Write events of the last 90 days for `import` to read.
-check     checking.check      Check the token, address, version, quota and clock by one request.
-demo      demo.demo           Show events, failures, a kill and a chart against the emulator.
+summary   events.summary      Count all events of a contact by name, of any age.
+import    importing.import_   Send the events of a file as fast as the rate limit allows.
+validate  importing.validate  Check the events of a file, without sending any.
+export    exporting.export    Write events of the last 90 days in a format that `import` reads.
+check     checking.check      Check the token, address, version, quota and clock with one request.
+demo      demo.demo           Show retries, crash recovery and charts against the emulator.
 """
 _OUTBOX = """\
 status    outbox.status       Show how many events are waiting, and how many were rejected.
 drain     draining.drain      Send all waiting events.
-dead      outbox.dead         List rejected events (dead letters) and why, oldest first.
-show      outbox.show         Show one event whole: fields, metadata, error and what to do.
+dead      outbox.dead         List rejected events (dead letters) and the reasons, oldest first.
+show      outbox.show         Show one event in full: fields, metadata, error and remedy.
 retry     outbox.retry        Put dead letters back into the queue.
-forget    outbox.forget       Delete dead letters for good.
-compact   outbox.compact      Rewrite the file as small as its contents.
-export    outbox.export       Write waiting events or dead letters for `import` to read.
+forget    outbox.forget       Delete dead letters permanently.
+compact   outbox.compact      Shrink the file to the size of its contents.
+export    outbox.export       Write waiting events or dead letters in a format that `import` reads.
 """
 
 
 class _Commands(Mapping[str, Any]):
-    """Commands by name, imported when they are used, so that help is fast.
+    """Commands by name; each is imported when it is used, so that help is fast.
 
     Args:
-        table: Where they are.
-        others: Those that are here.
+        table: The commands of other modules.
+        others: The commands of this module.
 
     Attributes:
-        summaries: What each does, in a sentence.
+        summaries: What each command does, in a sentence.
     """
 
     def __init__(self, table: str, others: Mapping[str, Any]) -> None:
@@ -90,7 +90,7 @@ class _Commands(Mapping[str, Any]):
 
 
 class _Program(Group):
-    """The program, and the base of its group of commands: they are imported when they are used."""
+    """A group of commands from a table."""
 
     table = _PROGRAM
 
@@ -98,7 +98,7 @@ class _Program(Group):
         super().__init__(**settings)
         self.commands: Any = _Commands(self.table, commands)
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # as the method is called
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # Typer passes it
         """Returns the names of the commands."""
         return [*self.commands]
 
@@ -120,8 +120,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="""Send, list and summarise Intercom data events.
 
-The access token comes from INTERCOM_ACCESS_TOKEN or is asked for on the terminal; it is never an
-argument.
+The access token comes from the environment variable INTERCOM_ACCESS_TOKEN, or from a prompt on the
+terminal. It is never an argument.
 """,
     epilog=_ENVIRONMENT
     + closing(
@@ -134,9 +134,9 @@ outbox = typer.Typer(
     cls=_Outbox,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="""Manage the file that a tracker keeps unsent events in.
+    help="""Manage an outbox, the file in which a tracker stores unsent events.
 
-Every command is safe while applications use the file.
+All commands are safe to run while applications use the file.
 """,
     epilog=closing(
         "outbox status events.outbox", "outbox drain events.outbox", "outbox dead events.outbox"
@@ -169,19 +169,14 @@ def _main(
     add_help_option=False,
 )
 def emulator(context: typer.Context) -> None:
-    """Serve a stand-in for Intercom on this machine."""
+    """Run a mock server of Intercom's data events on this machine."""
     from intercom_data_events.emulator.__main__ import main
 
     raise typer.Exit(main(context.args, prog="intercom-events emulator"))
 
 
 def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
-    """Runs a command; returns the exit code.
-
-    Args:
-        arguments: Those of the command line.
-        prog: What the program was called as.
-    """
+    """Runs a command line; returns the exit code."""
     try:
         code = typer.main.get_command(app).main(
             list(arguments),
@@ -191,13 +186,13 @@ def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
         )
     except (KeyboardInterrupt, typer.Abort):
         if sys.stderr.isatty():
-            output.page("")  # Ends the line of the ^C that a terminal shows, or of a question.
+            output.page("")  # Ends the line on which the terminal shows ^C or the prompt.
         output.message("Interrupted.")
         return Exit.INTERRUPTED
     except BrokenPipeError:
         return Exit.DONE
     except SystemExit as end:
-        # The emulator's own, completion's, or typer's when the reader of a pipe has gone.
+        # From the emulator, from completion, or from Typer when the reader of a pipe has gone.
         enough = isinstance(end.__context__, BrokenPipeError)
         return end.code if isinstance(end.code, int) and not enough else Exit.DONE
     except Exception as error:  # noqa: BLE001  # every error becomes a message and an exit code
@@ -206,8 +201,8 @@ def run(arguments: Sequence[str], prog: str = "intercom-events") -> int:
 
 
 def _failed(error: Exception, *, as_json: bool) -> Exit:
-    """Says what went wrong; returns the exit code for it."""
-    text, code, more = " ".join(str(error).split("\n")), Exit.FAILED, None
+    """Reports an error; returns its exit code."""
+    text, code, more = " ".join(worded(error, option_of).split("\n")), Exit.FAILED, None
     match error:
         case SourceError() | UsageError() | NoJournalError():
             code = Exit.USAGE
@@ -216,8 +211,12 @@ def _failed(error: Exception, *, as_json: bool) -> Exit:
         case IntercomError():
             code = exit_code(error)
         case OSError():
-            text = f"{error.filename}: " if error.filename else ""
-            text += error.strerror or str(error)
+            text = error.strerror or str(error)
+            if error.filename:
+                name, why = error.filename, text.lower()
+                text = (
+                    f"cannot use {name}: {why}; check the path, its permissions and the free space"
+                )
             if isinstance(
                 error, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
             ):

@@ -1,6 +1,6 @@
-"""Charts of what happened when, and of how often, for the terminal and as SVG.
+"""Charts of events over time and by name, for the terminal and as SVG.
 
-A server decides what events are called, so each name passes through `_shown` before it is drawn.
+Event names come from a server, so each one passes through `_shown` before it is drawn.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from rich.text import Text
 from intercom_data_events._validation import printable
 from intercom_data_events.pagination import EventSummary
 
-# The year 1 begins on a Monday, so steps that are counted from here are days that begin at
-# midnight and weeks that begin on Mondays, and no bucket begins before what a datetime can hold.
+# The year 1 begins on a Monday, so steps counted from here are days that begin at midnight and
+# weeks that begin on Mondays, and no bucket begins before the earliest datetime.
 _ORIGIN = datetime.min.replace(tzinfo=UTC)
 _DAY = timedelta(days=1)
 _YEAR = timedelta(days=365)
-# In the last, all that a datetime can hold is one bucket.
+# With the last one, all datetimes fit into one bucket.
 _STEPS = (
     *(timedelta(minutes=number) for number in (1, 5, 15, 30)),
     *(timedelta(hours=number) for number in (1, 3, 6, 12)),
@@ -37,7 +37,7 @@ _STEPS = (
     *(_YEAR * number for number in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 20_000)),
 )
 _UNITS = (("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
-# Between two ticks of an axis of time: steps of the clock, days and weeks, then months.
+# Between two ticks of the time axis: steps of the clock, days and weeks, then months.
 _CLOCK = tuple(step for step in _STEPS if step <= timedelta(days=7) and step != 2 * _DAY)
 _MONTHS = (
     1,
@@ -45,22 +45,22 @@ _MONTHS = (
     6,
     *(12 * years for years in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)),
 )
-_MOST_TICKS = 5  # Of an axis of counts, beside the one at 0.
-_LABEL_GAP = 4  # Columns, between the labels of an axis of time.
-_MOST = 10**10 - 1  # A server may say any number; longer ones would leave no room for the chart.
+_MOST_TICKS = 5  # On the count axis, besides the one at 0.
+_LABEL_GAP = 4  # Columns between the labels of the time axis.
+_MOST = 10**10 - 1  # A server can send any number; longer ones leave no room for the chart.
 
-_ROWS = 12  # Names that a timeline shows; the others are one row.
+_ROWS = 12  # Names in a timeline; the others share one row.
 _MINIMUM_WIDTH = 40  # A narrower terminal cuts charts off on the right.
-_LEAST_BAR = 12  # Columns; where they would be fewer, the dates are left out.
-_GAP = 2  # Columns, between those of a table.
+_LEAST_BAR = 12  # Columns; if there is less room, the dates are left out.
+_GAP = 2  # Columns between the columns of a table.
 _DATED = ("first (UTC)", "last (UTC)")
 _HEIGHTS, _ASCII_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_BAR = "magenta"  # Seen on light and dark terminals.
+_BAR = "magenta"  # Visible on light and dark terminals.
 
 _SVG_WIDTH = 100  # Columns.
 _MOST_TOLD = 100_000  # Characters.
-# Bars have one colour that is seen on light and dark pages, and text has the page's own.
+# The bars' colour is visible on light and dark pages; text has the page's colour.
 _THEME = TerminalTheme((255, 255, 255), (0, 0, 0), [(76, 143, 208)] * 8)
 _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}">
@@ -87,8 +87,8 @@ class Chart:
     """A chart to draw.
 
     Attributes:
-        drawn: What rich draws.
-        told: What it shows, in words.
+        drawn: The chart, as rich draws it.
+        told: The chart in words.
     """
 
     drawn: Group
@@ -98,12 +98,12 @@ class Chart:
 def timeline(
     moments: Sequence[tuple[str, datetime]], *, width: int = _SVG_WIDTH, ascii: bool = False
 ) -> Chart:
-    """Draws how often events happened in equal stretches of time: a row for each name.
+    """Draws the number of events in equal periods, with a row for each name.
 
     Args:
-        moments: What happened and when, in any order, as aware datetimes in UTC; at least one.
-        width: How wide the chart may be, in columns of the terminal, from 40.
-        ascii: Whether the terminal can show nothing but ASCII.
+        moments: At least one name with its time in UTC, in any order.
+        width: The width of the chart in columns, at least 40.
+        ascii: Whether the terminal can show only ASCII.
     """
     often = Counter(name for name, _ in moments)
     ranked = sorted(often, key=lambda name: (-often[name], name))
@@ -113,7 +113,7 @@ def timeline(
         titles.append(_counted(len(ranked) - _ROWS, "more name"))
     width = max(width, _MINIMUM_WIDTH)
     names, taken = _names(titles, width, ascii)
-    # The longest number is that of all.
+    # No count is longer than the total.
     room = width - taken - max(len(_number(len(moments))), len("count")) - 2 * _GAP
     since = [(places[name], moment - _ORIGIN) for name, moment in moments]
     first, last = min(time for _, time in since), max(time for _, time in since)
@@ -126,14 +126,14 @@ def timeline(
     heights = _ASCII_HEIGHTS if ascii else _HEIGHTS
     table = _table("event", "", "count")
     for name, row in zip(names, rows, strict=True):
-        # Rounded up, so that whatever happened can be seen.
+        # Rounded up, so that a single event is visible.
         bars = "".join(heights[-(-number * 8 // most)] for number in row)
         table.add_row(name, Text(bars, _BAR), Text(_number(sum(row))))
     origin = _ORIGIN + step * begin
     for line in _axis(_time_ticks(origin, _ORIGIN + last, step, size), size, room, ascii):
         table.add_row("", Text(line), "")
     caption = (
-        f"one column is {_in_words(step)}, from {_iso(origin)[:16]} UTC; "
+        f"each column is {_in_words(step)}, from {_iso(origin)[:16]} UTC; "
         f"{heights[-1]} is {_counted(most, 'event')}"
     )
     told = ", ".join(
@@ -143,12 +143,12 @@ def timeline(
 
 
 def counts(spans: Sequence[EventSummary], *, width: int = _SVG_WIDTH, ascii: bool = False) -> Chart:
-    """Draws how often events happened, as bars, and tells since when: a row for each name.
+    """Draws the count of each event name as a bar, with the first and last date.
 
     Args:
-        spans: How often, and when first and last.
-        width: How wide the chart may be, in columns of the terminal, from 40.
-        ascii: Whether the terminal can show nothing but ASCII.
+        spans: The counts by name.
+        width: The width of the chart in columns, at least 40.
+        ascii: Whether the terminal can show only ASCII.
     """
     width = max(width, _MINIMUM_WIDTH)
     names, taken = _names([span.name or "" for span in spans], width, ascii)
@@ -176,7 +176,7 @@ def counts(spans: Sequence[EventSummary], *, width: int = _SVG_WIDTH, ascii: boo
 
 
 def svg(chart: Chart, title: str) -> str:
-    """Returns a chart as an SVG document, in the colours that the reader's page has."""
+    """Returns a chart as an SVG document that adapts to light and dark pages."""
     console = Console(file=io.StringIO(), record=True, width=_SVG_WIDTH)
     console.print(chart.drawn)
     texts = {"TITLE": title, "HEADING": _shown(title, 90), "TOLD": chart.told}
@@ -186,7 +186,7 @@ def svg(chart: Chart, title: str) -> str:
         _SVG,
     )
     document = console.export_svg(theme=_THEME, code_format=form, unique_id="chart")
-    # rich draws line ends, clips by references, and takes each character for as wide as a column.
+    # rich adds elements for line ends, clips by reference, and gives each character one column.
     document = re.sub(r"<text [^>]*>\n</text>|(?<=\") clip-path=\"[^\"]*\"", "", document)
     document = re.sub(
         r'(?<= textLength=")[^"]*(?="[^>]*>([^<]*)<)',
@@ -205,7 +205,7 @@ def _names(names: Sequence[str], width: int, ascii: bool) -> tuple[list[Text], i
 
 
 def _table(*headings: str) -> Table:
-    """A table without lines, the counts of which are at the right of their column."""
+    """A table without lines, with right-aligned counts."""
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for heading in headings:
         justify: Literal["left", "right"] = "right" if heading == "count" else "left"
@@ -214,7 +214,7 @@ def _table(*headings: str) -> Table:
 
 
 def _bar(number: int, most: int, columns: int, ascii: bool) -> str:
-    # Rounded up, so that whatever happened can be seen.
+    # Rounded up, so that a single event is visible.
     eighths = -(-min(number, most) * columns * 8 // max(most, 1))
     if ascii:
         return "#" * -(-eighths // 8)
@@ -222,7 +222,7 @@ def _bar(number: int, most: int, columns: int, ascii: bool) -> str:
 
 
 def _axis(ticks: Sequence[tuple[int, str]], size: int, room: int, ascii: bool) -> tuple[str, str]:
-    """An axis of so many columns with its ticks, and their labels, which have more room."""
+    """An axis of `size` columns with its ticks, and a line of `room` columns for their labels."""
     line, mark = "-+" if ascii else "─┬"
     marked = {at for at, _ in ticks}
     labels = ""
@@ -232,7 +232,7 @@ def _axis(ticks: Sequence[tuple[int, str]], size: int, room: int, ascii: bool) -
 
 
 def _count_ticks(most: int, columns: int) -> Iterator[tuple[int, str]]:
-    """Columns and labels of counts up to one, which are 1, 2 or 5 and zeros apart."""
+    """Columns and labels of ticks up to a count, in steps of 1, 2 or 5 times a power of ten."""
     room = columns // (2 * len(_number(most)) + 1)
     units = (unit * 10**power for power in count() for unit in (1, 2, 5))
     unit = next(unit for unit in units if most // unit <= min(room, _MOST_TICKS))
@@ -243,7 +243,7 @@ def _count_ticks(most: int, columns: int) -> Iterator[tuple[int, str]]:
 def _time_ticks(
     first: datetime, last: datetime, step: timedelta, size: int
 ) -> list[tuple[int, str]]:
-    """Columns and labels of midnights, beginnings of months, and so on: as many as have room."""
+    """Columns and labels of ticks at midnights, starts of months and so on, if they fit."""
     units: Sequence[timedelta | int] = (*_CLOCK, *_MONTHS)
     for unit in units:
         ticks = [
@@ -261,7 +261,7 @@ def _time_ticks(
 def _boundaries(
     first: datetime, last: datetime, unit: timedelta | int, most: int
 ) -> Iterator[datetime]:
-    """Multiples of a unit, or of so many months, from one time to another; none if too many."""
+    """Multiples of a unit, or of a number of months, between two times; none if there are more."""
     if isinstance(unit, timedelta):
         if (last - first) // unit <= most:
             begin, end = -((_ORIGIN - first) // unit), (last - _ORIGIN) // unit
@@ -285,10 +285,11 @@ def _label(moment: datetime, unit: timedelta | int) -> str:
 
 
 def _shown(name: str, limit: int, *, ascii: bool = False) -> str:
-    """What is safe to show of a text from elsewhere, in so many columns.
+    """Returns a name from a server as it is safe to show, in at most `limit` columns.
 
-    What is not printable is escaped: it would control the terminal, turn the line's direction or be
-    no XML. Characters are limited as well as columns, since combining ones take no column.
+    Unprintable characters are escaped: they could control the terminal, change the direction of
+    the line, or be invalid in XML. Characters are limited as well as columns, because combining
+    ones take no column.
     """
     text, more = printable(name, limit + 1), "…"
     if ascii:
@@ -301,7 +302,7 @@ def _shown(name: str, limit: int, *, ascii: bool = False) -> str:
 
 
 def _ends(span: EventSummary) -> tuple[datetime, datetime] | None:
-    # One alone stands for both, and a server may mix them up.
+    # If one is missing, the other is used for both. A server may swap them.
     known = sorted(moment for moment in (span.first, span.last) if moment is not None)
     return (known[0], known[-1]) if known else None
 

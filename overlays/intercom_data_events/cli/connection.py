@@ -1,4 +1,4 @@
-"""What a command is told of Intercom: token, address, version; from options and the environment."""
+"""The connection to Intercom: token, address and version, from options and the environment."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Region(StrEnum):
 
 @frozen(kw_only=True)
 class Connection:
-    """The settings that options give; None leaves one to the environment.
+    """The settings from options; None leaves a setting to the environment.
 
-    What an attribute means, its option says; `options.connecting` gives commands these options.
+    The help of each option in `options` describes the attribute.
     """
 
     region: Region | None = None
@@ -44,24 +44,24 @@ class Connection:
 
     @property
     def sends(self) -> bool:
-        """Whether anything is sent: neither with --dry-run, nor where INTERCOM_DISABLED is set.
+        """Whether requests are made: not with --dry-run or INTERCOM_DISABLED.
 
         Raises:
-            ConfigurationError: INTERCOM_DISABLED is neither yes nor no.
+            ConfigurationError: INTERCOM_DISABLED has an invalid value.
         """
         return not self.dry_run and resolve_enabled(None)
 
     @property
     def address(self) -> str:
-        """Where Intercom is.
+        """The API's address.
 
         Raises:
-            ConfigurationError: It cannot be told.
+            ConfigurationError: The settings are invalid or contradict each other.
         """
         return resolve_address(self.base_url, self.region, self.allow_http or None)
 
     def options(self) -> dict[str, Any]:
-        """Returns the arguments to make a client with.
+        """Returns the arguments of a client.
 
         Raises:
             ConfigurationError: There is no access token and no terminal to ask for one.
@@ -82,15 +82,15 @@ class Connection:
         return {**options, "access_token": _access_token()}
 
     def to_read(self) -> dict[str, Any]:
-        """Returns the arguments to make a client with that asks Intercom for something.
+        """Returns the arguments of a client that reads from Intercom.
 
         Raises:
-            ConfigurationError: INTERCOM_DISABLED is set, so that every answer would be empty; or
-                there is no access token.
+            ConfigurationError: INTERCOM_DISABLED is set, so every answer would be empty; or the
+                access token is missing.
         """
         if not self.sends:
             raise ConfigurationError(
-                "INTERCOM_DISABLED is set, so Intercom is not asked anything: unset it to read"
+                "INTERCOM_DISABLED turns off all requests; unset it to read from Intercom"
             )
         return self.options()
 
@@ -100,20 +100,19 @@ def _access_token() -> Secret[str]:
         return token
     if not _can_be_asked():
         raise ConfigurationError(
-            "no access token: set INTERCOM_ACCESS_TOKEN in the environment; it is never given as "
-            "an argument, which others on this machine and the shell's history would see"
+            "the access token is missing; set INTERCOM_ACCESS_TOKEN in the environment"
         )
     return Secret(getpass.getpass("Access token of the Intercom workspace: "))
 
 
 def _can_be_asked() -> bool:
-    """Whether there is a person at a terminal, also where standard input is a pipe of events."""
+    """Whether a terminal can ask for the token, even if standard input is a pipe of events."""
     if not sys.stderr.isatty():
         return False
     if sys.stdin.isatty():
         return True
     try:
-        # Where getpass asks; it would read standard input without.
+        # getpass asks here; without it, getpass would read standard input.
         os.close(os.open("/dev/tty", os.O_RDWR))
     except OSError:
         return False

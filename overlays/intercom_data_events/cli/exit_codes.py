@@ -1,4 +1,4 @@
-"""Exit codes."""
+"""The exit codes of commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from intercom_data_events.errors import (
 
 
 class Exit(IntEnum):
-    """What a command ends with; `EXIT_CODES` says what each means."""
+    """The exit code of a command; `EXIT_CODES` has the meanings."""
 
     DONE = 0
     REFUSED = 1
@@ -31,23 +31,23 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-#: What each code means, for ``--help``.
+#: The meaning of each code, for ``--help``.
 EXIT_CODES = {
-    Exit.DONE: "done",
-    Exit.REFUSED: "something was rejected, in this run or an earlier one",
-    Exit.USAGE: "nothing was done: wrong arguments, settings or file",
+    Exit.DONE: "success",
+    Exit.REFUSED: "an event, line or contact was rejected, in this run or an earlier one",
+    Exit.USAGE: "nothing was done: invalid arguments, settings or file",
     Exit.FAILED: "incomplete: run the same command again to resume",
-    Exit.DENIED: "Intercom does not accept the access token, its plan or permissions",
+    Exit.DENIED: "Intercom denied access: check the token, its permissions and the plan",
     Exit.INTERRUPTED: "interrupted",
 }
 
 
 class UsageError(Exception):
-    """Arguments that contradict each other, or one that cannot be read."""
+    """Arguments contradict each other, or one is invalid."""
 
 
 class StoppedError(Exception):
-    """Work that stopped before its end; running the same command again resumes it."""
+    """The work stopped before its end; running the same command again resumes it."""
 
 
 def exit_code(error: IntercomError) -> Exit:

@@ -1,7 +1,7 @@
-"""How help is laid out: sections of paragraphs and definitions, for a terminal or a manual page.
+"""The layout of help: sections of paragraphs and definitions, for a terminal or a manual page.
 
-It is click's help but for what click cuts or breaks: no word is broken, also at its hyphens, and no
-summary of a command ends in an ellipsis.
+Unlike click's help, it breaks no words, not even at hyphens, and does not shorten the summaries of
+commands.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from attrs import frozen
 from typer.core import TyperCommand, TyperGroup
 
-# Columns that the names of options and commands take at most.
+# At most this many columns for the names of options and commands.
 _NAMES = 26
 
 
@@ -24,9 +24,9 @@ class Section:
 
     Attributes:
         title: Its heading; empty for the description.
-        paragraphs: Texts to wrap.
-        definitions: Names, and what they mean.
-        lines: What is shown as it is.
+        paragraphs: Text to wrap.
+        definitions: Names and their meanings.
+        lines: Text to show unchanged.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Section:
 
 
 def sections(command: Any, context: Any) -> Iterator[Section]:
-    """What the help of a command or group says, in order; the usage comes before it."""
+    """Yields the sections of the help of a command or group, below the usage."""
     yield Section("", [" ".join(one.split()) for one in (command.help or "").split("\n\n")])
     options: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
     for parameter in command.get_params(context):
@@ -44,7 +44,7 @@ def sections(command: Any, context: Any) -> Iterator[Section]:
             kind = f"{parameter.param_type_name}s".capitalize()
             title = getattr(parameter, "rich_help_panel", None) or kind
             meaning = " ".join(record[1].split())
-            # A bound that only a machine has is not worth a word.
+            # Bounds that come from the machine do not help the user.
             meaning = re.sub(r" ?\[\d+<=x<=\d{10,}]|\d+<=x<=\d{10,}; ", "", meaning)
             meaning = re.sub(r"(\d+)<=x<=(\d+)", r"\1 to \2", meaning)
             options.setdefault(title, []).append((_name(parameter), meaning))
@@ -58,13 +58,13 @@ def sections(command: Any, context: Any) -> Iterator[Section]:
 
 
 def summary(command: Any) -> str:
-    """The first sentence of what a command says of itself."""
+    """Returns the first sentence of a command's help."""
     text = " ".join((command.help or "").split("\n\n")[0].split())
     return re.split(r"(?<=\.) ", text)[0]
 
 
 def usage(command: Any, context: Any) -> str:
-    """How a command is called: its names, and what is to be given."""
+    """Returns the usage line of a command."""
     arguments = [
         _name(one) for one in command.get_params(context) if one.param_type_name == "argument"
     ]
@@ -74,7 +74,7 @@ def usage(command: Any, context: Any) -> str:
 
 
 def _name(parameter: Any) -> str:
-    """An argument, or an option with its value, which each of ours has a metavar for."""
+    """Returns an argument, or an option with its metavar."""
     value = parameter.metavar or ""
     if parameter.param_type_name == "argument":
         value += "..." if parameter.nargs != 1 else ""
@@ -106,7 +106,7 @@ def _page(command: Any, context: Any, width: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    # What stands in brackets stays together, if it is short: a default, a variable.
+    # Short text in brackets, such as a default, is not wrapped.
     kept = re.sub(r"\[[^]]{,32}]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
     lines = wrap(
         kept,
@@ -120,7 +120,7 @@ def _wrapped(text: str, width: int, indent: str) -> list[str]:
 
 
 class Command(TyperCommand):
-    """A command whose help is laid out here."""
+    """A command with the help of this module."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help."""
@@ -128,7 +128,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands whose help is laid out here."""
+    """A group of commands with the help of this module."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help."""

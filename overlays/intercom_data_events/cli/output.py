@@ -1,4 +1,4 @@
-"""What a person and a program see: results on standard output, messages on standard error."""
+"""The output of commands: results on standard output, messages on standard error."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from intercom_data_events._validation import printable
 from intercom_data_events.event import to_json as event_json
 from intercom_data_events.metadata import decimals_of
 
-_WIDEST = 100_000  # Columns, to measure how wide a table wants to be.
-_LEAST_CUT = 12  # Columns, of what is cut.
+_WIDEST = 100_000  # Columns; enough to measure the natural width of a table.
+_LEAST_CUT = 12  # Columns that remain of a shortened column.
 _SIGNS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
 
 
 class Shape(StrEnum):
-    """How a command writes what it found: for people, or for programs."""
+    """The format of a command's output."""
 
     TABLE = "table"
     JSON = "json"
@@ -40,18 +40,18 @@ class Shape(StrEnum):
 
 
 def cell(text: str, style: str = "") -> Text:
-    """Returns text as a part of a table or of a line, printable."""
+    """Returns printable text for a table or a line."""
     return Text(printable(text, None), style)
 
 
 def console(file: TextIO) -> Console:
-    """Returns what draws on a stream: in colours on a terminal, but without with NO_COLOR."""
+    """Returns a console for a stream; it uses colours on a terminal unless NO_COLOR is set."""
     colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     return Console(file=file, color_system=colours, highlight=False, emoji=False, markup=False)
 
 
 def result(text: str = "") -> None:
-    """Writes a line of a result, printable; on a terminal it is wrapped at blanks."""
+    """Writes a printable line of a result; wraps it at blanks on a terminal."""
     if sys.stdout.isatty():
         line(cell(text))
     else:
@@ -59,38 +59,38 @@ def result(text: str = "") -> None:
 
 
 def result_json(value: object) -> None:
-    """Writes a result as one line of JSON, however long."""
+    """Writes a result as one line of JSON, without wrapping."""
     _write(sys.stdout, to_json(value))
 
 
 def to_json(value: object) -> str:
-    """Returns a value as one line of JSON that can be written as UTF-8, and seen on a terminal."""
+    """Returns a value as one line of JSON that is valid UTF-8 and safe to show on a terminal."""
     text = event_json(value, ensure_ascii=is_ascii(), default=_as_json)
     if text.isprintable():
         return text
-    # JSON itself escapes the oldest control characters alone.
+    # JSON escapes only the ASCII control characters.
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def message(text: str) -> None:
-    """Writes a message, printable, on standard error; on a terminal it is wrapped at blanks."""
+    """Writes a printable message on standard error; wraps it at blanks on a terminal."""
     _on_stderr(cell(text))
 
 
 def error(text: str) -> None:
-    """Writes what went wrong on standard error, marked in colour on a terminal."""
+    """Writes an error message on standard error, with a coloured label on a terminal."""
     _on_stderr(Text.assemble(("Error:", "bold red"), " ", cell(text)))
 
 
 def page(text: str) -> None:
-    """Writes lines that stay as they are, help or JSON, on standard error."""
+    """Writes lines without wrapping, such as help or JSON, on standard error."""
     with suppress(OSError, ValueError):
         for one in text.split("\n"):
             _write(sys.stderr, one)
 
 
 def _on_stderr(text: Text) -> None:
-    # A reader that has gone away does not stop the work.
+    # The work continues even if nothing reads standard error.
     with suppress(OSError, ValueError):
         if sys.stderr.isatty():
             console(sys.stderr).print(text)
@@ -99,7 +99,7 @@ def _on_stderr(text: Text) -> None:
 
 
 def _write(file: TextIO, text: str) -> None:
-    """Writes a line, printable, so that a reader behind a pipe has it at once."""
+    """Writes a printable line, and flushes it, so that a reader of a pipe gets it at once."""
     file.write(f"{printable(text, None)}\n")
     file.flush()
 
@@ -107,27 +107,27 @@ def _write(file: TextIO, text: str) -> None:
 def _as_json(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    raise TypeError(f"{type(value).__name__} is not for JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def width() -> int:
-    """Columns that a chart or table may take."""
+    """Returns the columns available for a chart or table."""
     return console(sys.stdout).width
 
 
 def draw(renderable: object) -> None:
-    """Draws a chart or table, on standard output."""
+    """Draws a chart or table on standard output."""
     console(sys.stdout).print(renderable)
 
 
 def line(text: Text) -> None:
-    """Writes a line of a result; on a terminal, in colours and wrapped at blanks."""
+    """Writes a line of a result; in colours and wrapped at blanks on a terminal."""
     console(sys.stdout).print(text, soft_wrap=not sys.stdout.isatty())
     sys.stdout.flush()
 
 
 def is_ascii() -> bool:
-    """Whether standard output can show ASCII alone."""
+    """Whether standard output can show only ASCII."""
     return not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
@@ -141,12 +141,12 @@ def rows(
     """Writes records as a table, as one line of JSON each, or as CSV.
 
     Args:
-        shape: Which of them.
-        columns: The keys to show, in order, and their headings in a table. CSV has the keys as its
-            header; JSON has all keys of a record.
-        records: What to write. JSON and CSV are written as they come.
-        cut: Columns that a table cuts, so that each record has one line. Where they would be too
-            narrow, the table's last columns are left out.
+        shape: The format.
+        columns: The keys to show, in order, with their headings in a table. The header of CSV has
+            the keys; JSON has all keys of a record.
+        records: The records; JSON and CSV are streamed.
+        cut: Columns that a table may shorten, so that each record has one line. If they would
+            become too narrow, the table leaves out its last columns.
     """
     match shape:
         case Shape.JSON:
@@ -154,7 +154,7 @@ def rows(
                 result_json(record)
         case Shape.CSV:
             records = iter(records)
-            first = [*islice(records, 1)]  # Where that fails, there is no heading above the error.
+            first = [*islice(records, 1)]  # If this fails, no header is written before the error.
             _csv_line(list(columns))
             for record in chain(first, records):
                 _csv_line([_plain(record.get(key)) for key in columns])
@@ -183,7 +183,7 @@ def _csv_line(values: Sequence[object]) -> None:
     text = line.getvalue()
     if sys.stdout.isatty():
         result(text)
-    else:  # Data is written as it is; only a terminal could be steered by it.
+    else:  # Unchanged: only a terminal interprets control characters.
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
@@ -218,7 +218,7 @@ def _table(
 
 
 def money(amount: int, currency: str) -> str:
-    """Returns an amount of minor currency units as people write it: ``$510.44``, ``510.44 CHF``."""
+    """Returns an amount of minor currency units in major units: ``$510.44``, ``510.44 CHF``."""
     code, decimals = currency.lower(), decimals_of(currency)
     if decimals is None:
         return f"{counted(amount, 'minor unit')} of {code.upper()}"
@@ -231,19 +231,19 @@ def money(amount: int, currency: str) -> str:
 
 
 def moment(value: datetime | None) -> str:
-    """Returns a time as people read it, in UTC, or a dash."""
+    """Returns a time in UTC in readable form, or a dash."""
     return "-" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def second(moment: datetime | None) -> str:
-    """Returns a time as tables show it, or a dash of the same width."""
+    """Returns a time for a table, or a dash of the same width."""
     return f"{'-':19}" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def event_line(
     name: str | None, created_at: datetime | None, metadata: Mapping[str, object]
 ) -> Text:
-    """An event on one line; with colours, where they are shown."""
+    """Returns an event as one coloured line."""
     text = Text.assemble(f"{moment(created_at):23}", "  ", cell(name or "-", "bold"))
     for key, value in metadata.items():
         text.append_text(cell(f"  {key}=", "magenta")).append_text(cell(shown(value)))
@@ -251,7 +251,7 @@ def event_line(
 
 
 def shown(value: object) -> str:
-    """Returns a value as people read it."""
+    """Returns a value in readable form."""
     match value:
         case None:
             return "-"
@@ -267,7 +267,7 @@ def shown(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Says how long something takes: ``3.2 s``, ``4 min 5 s``, ``2 h 3 min``."""
+    """Returns a duration in readable form: ``3.2 s``, ``4 min 5 s``, ``2 h 3 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -278,11 +278,11 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str = "event") -> str:
-    """Returns a number of events, or of other things, in words."""
+    """Returns a number with its noun in singular or plural."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def word(file: Path) -> str:
-    """Returns a file's name as a shell takes it for one word, and nothing else."""
+    """Returns a file's name quoted for a shell, and not as an option."""
     name = str(file)
     return shlex.quote(f"./{name}" if name.startswith("-") else name)

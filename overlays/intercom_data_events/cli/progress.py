@@ -1,4 +1,4 @@
-"""Progress on long work, on standard error."""
+"""The progress of long commands, on standard error."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from intercom_data_events import RateLimit
 from intercom_data_events._validation import printable
 from intercom_data_events.cli.output import cell, console, counted, message
 
-# Seconds between two plain lines of progress.
+# Seconds between two lines of progress without a terminal.
 _EVERY = 10.0
-# Columns: of the bar, of the name at least, and of a terminal that has room for a bar.
+# Columns of the bar, minimum columns of the name, and of a terminal with room for a bar.
 _BAR, _NAME, _ROOMY = 10, 12, 60
 
 
 @define
 class Advance:
-    """How far something long has come.
+    """The progress of a command.
 
     Attributes:
-        done: Bytes that have been read.
-        total: Bytes to read, or None where that is unknown.
+        done: Bytes or events that are done.
+        total: All bytes or events, or None if unknown.
         events: Events that have an outcome.
         refused: How many of them were rejected.
         failed: How many failed.
-        rate_limit: As last seen.
+        rate_limit: The last known rate limit.
     """
 
     done: int
@@ -48,10 +48,10 @@ class Advance:
 
 
 class ProgressShown(AbstractContextManager["ProgressShown"]):
-    """Progress, on standard error: a bar on a terminal, else a line now and then.
+    """Shows progress on standard error: a bar on a terminal, otherwise a line every 10 s.
 
     Args:
-        name: What is worked on.
+        name: The name of the file.
         quiet: Whether to show nothing.
     """
 
@@ -71,7 +71,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
             )
 
     def __enter__(self) -> Self:
-        """Shows it."""
+        """Shows the bar."""
         if self._live is not None:
             self._live.start()
         return self
@@ -82,7 +82,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Takes the bar away; the report follows."""
+        """Removes the bar; the report follows."""
         if self._live is not None:
             self._live.stop()
 
@@ -94,7 +94,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
             self._console.print(cell(text))
 
     def show(self, advance: Advance) -> None:
-        """Shows how far it has come; cheap to call often."""
+        """Updates the progress; cheap to call often."""
         self._advance = advance
         now = time.monotonic()
         if self._quiet or self._live is not None or now - self._told < _EVERY:
@@ -103,7 +103,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         message(f"{self._name}: {', '.join(text for _, text in self._parts())}")
 
     def _parts(self) -> list[tuple[int, str]]:
-        """What to tell, in order, each with its rank; the highest is left out first."""
+        """Returns the parts of the line in order, each with its rank; the highest goes first."""
         advance, seconds = self._advance, max(time.monotonic() - self._begun, 0.001)
         parts = [(0, f"{advance.done / advance.total:.0%}")] if advance.total else []
         parts.append((1, counted(advance.events)))
@@ -120,7 +120,7 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         return parts
 
     def _drawn(self) -> RenderableType:
-        """The line of progress, in the terminal's width: first the name shrinks, then parts go."""
+        """Draws the line in the terminal's width; shortens the name first, then drops parts."""
         width, parts = self._console.width, self._parts()
         between = " · " if self._console.encoding.startswith("utf") else ", "
         columns = _BAR if width >= _ROOMY else 0

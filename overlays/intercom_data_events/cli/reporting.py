@@ -1,8 +1,8 @@
-"""How a long command runs, is stopped and tells: `import`, `validate` and `outbox drain`.
+"""Progress, signals and the report of the long commands: `import`, `validate`, `outbox drain`.
 
-While it runs, progress and the first problems are shown; a signal asks it to stop, and breaks
-nothing off. At the end comes a report whose counts add up to the number above them, whatever has
-ended the command, and then what to do next.
+A running command shows its progress and the first problems. A signal asks it to stop, without
+interrupting anything. The report follows, whatever ended the command; its counts add up to the
+total. The next step comes last.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from intercom_data_events.cli import output
 from intercom_data_events.cli.exit_codes import Exit
 from intercom_data_events.cli.progress import Advance, ProgressShown
 
-#: Seconds between two looks at how far a command has come, and whether it is to stop.
+#: Seconds between two checks of the progress, and of whether to stop.
 LOOK = 0.1
-#: Seconds for the answers to the requests in flight when a command is to stop.
+#: Seconds that a stopping command waits for the answers to requests in flight.
 GRACE = 0.5
 # Problems that are shown one by one.
 _SHOWN = 10
@@ -30,14 +30,14 @@ _SHOWN = 10
 
 @define
 class Running:
-    """A command that runs.
+    """A running command.
 
     Args:
-        progress: Where progress is shown, and messages without breaking it.
-        quiet: Whether neither progress nor single problems are shown.
+        progress: Shows the progress, and messages above it.
+        quiet: Whether to show neither progress nor single problems.
 
     Attributes:
-        stopped: Whether a signal has asked it to stop.
+        stopped: Whether a signal has asked the command to stop.
     """
 
     _progress: ProgressShown
@@ -46,26 +46,26 @@ class Running:
     _problems: int = field(default=0, init=False)
 
     def show(self, advance: Advance) -> None:
-        """Shows how far it has come."""
+        """Updates the progress."""
         self._progress.show(advance)
 
     def tell(self, text: str, *, always: bool = False) -> None:
         """Shows a message, on one line.
 
         Args:
-            text: What it says.
-            always: Whether to show it although the command is quiet.
+            text: The message.
+            always: Whether to show it even if the command is quiet.
         """
         if always or not self._quiet:
             self._progress.tell(" ".join(text.split()))
 
     def problem(self, text: str) -> None:
-        """Shows one of the first problems; all are counted in the report."""
+        """Shows a problem if it is one of the first; the report counts all."""
         self._problems += 1
         if self._problems <= _SHOWN:
             self.tell(text)
         elif self._problems == _SHOWN + 1:
-            self.tell("(further ones are counted, and not shown here)")
+            self.tell("(further problems are counted, but not shown)")
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self.stopped = True
@@ -73,7 +73,7 @@ class Running:
 
 @contextmanager
 def running(name: str, *, quiet: bool) -> Generator[Running]:
-    """Runs a command with progress shown, until its end or until a signal asks it to stop."""
+    """Shows the progress of a command, and turns SIGINT and SIGTERM into a request to stop."""
     with ProgressShown(name, quiet=quiet) as progress:
         command = Running(progress, quiet)
         before: dict[int, Any] = {
@@ -89,13 +89,13 @@ def running(name: str, *, quiet: bool) -> Generator[Running]:
 
 @frozen
 class Count:
-    """One of the counts that a report has.
+    """One count of a report.
 
     Attributes:
         name: Its name in JSON.
-        number: How many events.
-        words: What people read beside it.
-        always: Whether it is shown when it is 0.
+        number: The number of events.
+        words: Its label in text.
+        always: Whether to show it even if it is 0.
     """
 
     name: str
@@ -106,16 +106,16 @@ class Count:
 
 @frozen
 class Report:
-    """What became of the events of a file.
+    """The outcomes of the events of a file.
 
     Attributes:
-        file: The file.
-        counts: The counts, which are all events.
-        seconds: How long it took; None where nothing was to be done.
+        file: The name of the file.
+        counts: The counts, which add up to all events.
+        seconds: The duration.
         done: How many events this run has done, for the rate.
-        head: What stands beside the file's name instead of the time and the rate.
-        remarks: What is said below the counts.
-        details: What JSON has besides.
+        head: Text after the number of events, instead of the duration and the rate.
+        remarks: Lines below the counts.
+        details: Further entries in JSON.
     """
 
     file: str
@@ -128,11 +128,11 @@ class Report:
 
     @property
     def events(self) -> int:
-        """All events, which is what the counts add up to."""
+        """The number of all events, which is the sum of the counts."""
         return sum(count.number for count in self.counts)
 
     def write(self, *, as_json: bool) -> None:
-        """Writes it to standard output; the exit code says it where nothing reads that."""
+        """Writes the report to standard output, unless its reader has gone."""
         with suppress(BrokenPipeError):
             if as_json:
                 counts = {count.name: count.number for count in self.counts}
@@ -146,7 +146,7 @@ class Report:
                     }
                 )
                 return
-            rate = f", {self.done / self.seconds:,.0f} a second" if self.seconds > 1 else ""
+            rate = f", {self.done / self.seconds:,.0f} per second" if self.seconds > 1 else ""
             head = self.head or f"in {output.duration(self.seconds)}{rate}"
             output.result(f"{self.file}: {output.counted(self.events)} {head}")
             for count in self.counts:
@@ -157,10 +157,10 @@ class Report:
 
 
 def end(*outcomes: tuple[object, Exit, str]) -> NoReturn:
-    """Ends a command with the first exit code that holds, and says why.
+    """Ends a command with the first outcome that applies.
 
     Args:
-        outcomes: Whether each holds, its exit code, and a message or "".
+        outcomes: Whether each applies, its exit code, and a message or "".
 
     Raises:
         typer.Exit: Always.

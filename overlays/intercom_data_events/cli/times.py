@@ -1,4 +1,4 @@
-"""Times as a person types them: ``7d``, ``2026-01-01``, ``2026-01-01T12:00:00+02:00``."""
+"""Times that users type: ``7d``, ``2026-01-01``, ``2026-01-01T12:00:00+02:00``."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from dateutil.parser import isoparse
 
 from intercom_data_events._validation import short_repr
 
-#: How long ago.
+#: A duration, which means so long ago.
 AGO = re.compile(r"(\d{1,6})\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """Returns the time that a text stands for, in UTC.
+    """Returns a time in UTC from a string.
 
     Args:
-        text: How long ago (``90s``, ``30m``, ``12h``, ``7d``, ``2w``), a date, which begins at
-            midnight in UTC, or a time in ISO 8601, in UTC where it carries no offset.
-        now: The present, aware.
+        text: A duration before now (``90s``, ``30m``, ``12h``, ``7d``, ``2w``), a date, which means
+            midnight in UTC, or a time in ISO 8601, in UTC unless it has an offset.
+        now: The current time, with a time zone.
 
     Raises:
-        ValueError: It is not one of these; says so.
+        ValueError: The string is none of these.
 
     Example:
+        >>> from datetime import UTC, datetime
         >>> moment("7d", datetime(2026, 1, 31, tzinfo=UTC)).date().isoformat()
         '2026-01-24'
     """
@@ -39,6 +40,6 @@ def moment(text: str, now: datetime) -> datetime:
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise ValueError(
-            "a time must be such as 7d, 12h, 2026-01-31 or 2026-01-31T12:00:00Z, not "
+            "must be a time such as 7d, 12h, 2026-01-31 or 2026-01-31T12:00:00Z, not "
             f"{short_repr(text)}"
         ) from error

@@ -1,35 +1,30 @@
 """A stateful stand-in for Intercom's data-event endpoints, for tests and trials.
 
-It imitates what Intercom documents about each endpoint that the client uses, such as `POST
-/events`: the access token and the version header, the validation of requests and the failures that
-follow, contacts and their identities, de-duplication, the limits on names and metadata keys, the 90
-days for which events can be listed, pages and their cursors, counts, and the rate limit with its
-headers. Comments in the code mark what was observed or inferred instead.
+It imitates what Intercom documents about the endpoints that the client uses: the access token and
+the version header; the validation of requests, and the failures that follow; contacts and their
+identities; de-duplication; the limits on names and metadata keys; the 90 days for which events can
+be listed; pages and their cursors; counts; and the rate limit with its headers. Comments in the
+code mark what was observed or inferred instead.
 
-`faults` makes requests fail on purpose: slow answers, connections that are reset or cut off,
-failures of the server and of proxies in front of it, pages with wrong links, and answers that break
-HTTP's rules (`PROTOCOL_FAULTS`): sent twice, after many 1xx answers, with a wrong length. With a
-`ManualClock`, the waits of an emulator and a client take no time.
+Faults make requests fail on purpose: slow answers, connections that are reset or cut off, failures
+of the server and of proxies in front of it, pages with wrong links, and answers that break the
+rules of HTTP (:data:`PROTOCOL_FAULTS`). With a :class:`ManualClock`, the waits of an emulator and a
+client take no time.
 
-It does not imitate: permissions of tokens (403); delays until an event or its metadata shows;
-compressed bodies; archiving and descriptions of events; contacts beyond their identities;
+It does not imitate permissions of tokens (403), delays until an event or its metadata shows,
+compressed bodies, archived events and descriptions of events, contacts beyond their identities, and
 differences between API versions, none of which matters for these endpoints.
 
-    >>> import httpx
+    >>> from intercom_data_events import DataEventsClient
     >>> from intercom_data_events.emulator import Emulator
     >>> emulator = Emulator()
-    >>> with httpx.Client(transport=emulator.transport()) as client:
-    ...     client.post(
-    ...         "https://api.intercom.io/events",
-    ...         headers={"Authorization": "Bearer any token is a workspace of its own"},
-    ...         json={"event_name": "placed-order", "created_at": 1389913941, "user_id": "314159"},
-    ...     )
-    <Response [202 Accepted]>
+    >>> client = DataEventsClient("token", transport=emulator.transport())
+    >>> client.create("placed-order", user_id="314159")
     >>> emulator.events[0].user_id
     '314159'
 
-`Emulator.serve` and `python -m intercom_data_events.emulator` serve it on a real socket; the pytest
-plugin provides the fixtures `intercom_emulator` and `intercom_emulator_url`.
+:meth:`Emulator.serve` and ``python -m intercom_data_events.emulator`` serve it on a real socket.
+The pytest plugin provides the fixtures ``intercom_emulator`` and ``intercom_emulator_url``.
 """
 
 from ._clock import ManualClock

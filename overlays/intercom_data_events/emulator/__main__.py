@@ -38,20 +38,20 @@ example:
   curl 'http://127.0.0.1:8125/events?type=user&user_id=314159&summary=true' \\
     -H 'Authorization: Bearer token'
 
-To see whether a program loses events, let a fifth of its requests go wrong,
-the same ones each time, and compare what the program sent with the counts that
-are written when the emulator stops:
+To see whether a program loses events, make a fifth of its requests fail, the
+same ones each time, and compare what the program sent with the counts that the
+emulator writes when it stops:
 
   {prog} --port 8125 \\
     --faults 0.2 --seed 1 --skew 30
 
-Ctrl-C stops the emulator, which then writes its counts and forgets everything.
+Ctrl-C stops the emulator, which then writes its counts; it stores nothing.
 Until then, it writes a line for each request on standard error: time, method,
-path, status, bytes, milliseconds, and the fault that was played. The line has
+path, status, bytes, milliseconds, and the fault, if there is one. The line has
 no access token and no body, and hides user_id, email and intercom_user_id.
 """
 
-# A larger one would leave the years that the Date header has digits for.
+# A larger one would exceed the years that the Date header can show.
 _SKEW = 1e9
 
 
@@ -71,9 +71,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
     parser = _parser(prog)
     options = parser.parse_args(arguments)
     if options.seed is not None and options.faults is None:
-        parser.error(
-            "argument --seed: pass --faults as well; without it, there is nothing to choose"
-        )
+        parser.error("argument --seed: requires --faults; pass both")
     try:
         emulator = Emulator(
             contacts=options.contact,
@@ -98,7 +96,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
             url = serving.enter_context(emulator.serve(options.host, options.port))
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
-            said = f"Cannot listen on {options.host}:{options.port}: {reason}."
+            said = f"Cannot listen on {options.host}:{options.port}: {reason}; choose another port."
             sys.stderr.write(f"{printable(said, None)}\n")
             return 2
         # A program that starts this in the background waits for this line.
@@ -130,7 +128,7 @@ def _logging(*, as_json: bool) -> Iterator[None]:
 
 
 def _wait(signals: SimpleQueue[int]) -> None:
-    """Waits for a signal; one that arrives just before `get` waits is seen when `get` times out."""
+    """Waits for a signal; if one arrives just before `get` waits, `get` sees it at its timeout."""
     while True:
         with suppress(Empty):
             signals.get(timeout=0.5)
@@ -146,7 +144,7 @@ def _summary(counts: EmulatorCounts) -> str:
     kinds = ", ".join(f"{name} {number}" for name, number in sorted(faults.items()))
     return (
         f"requests: {counts.requests}, stored: {counts.stored}, duplicates: {counts.duplicates}, "
-        f"refused: {counts.refused}, limited: {counts.limited}, "
+        f"rejected: {counts.refused}, rate-limited: {counts.limited}, "
         f"faults: {sum(faults.values())}{f' ({kinds})' if kinds else ''}"
     )
 
@@ -154,7 +152,7 @@ def _summary(counts: EmulatorCounts) -> str:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=prog,
-        description="Serve a stand-in for Intercom's data-event endpoints.",
+        description="Run a mock server of Intercom's data-event endpoints.",
         epilog=_EXAMPLE.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -167,62 +165,62 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--token",
         action="append",
-        help="access token to accept, each a workspace of its own; repeatable (default: any)",
+        help="access token to accept; each has its own workspace; repeatable (default: any token)",
     )
     parser.add_argument(
         "--contact",
         action="append",
         type=_contact,
         metavar="FIELD=VALUE,...",
-        help="a known contact, by user_id, email, id or several of them; events of all other "
+        help="a known contact, by user_id, email, id or several of them; requests for all other "
         "contacts are then answered with 404; repeatable (default: an event creates its contact)",
     )
     parser.add_argument(
         "--version",
         default=API_VERSION,
-        help="API version of requests that name none (default: %(default)s)",
+        help="API version for requests without a version header (default: %(default)s)",
     )
     parser.add_argument(
         "--faults",
         type=_share,
         metavar="SHARE",
-        help="share of the requests, from 0 to 1, that go wrong at random: slow answers, reset "
-        "connections, failures before and after an event is stored (default: 0)",
+        help="share of the requests, from 0 to 1, that fail at random: slow answers, reset "
+        "connections, errors before and after an event is stored (default: 0)",
     )
     parser.add_argument(
         "--seed",
         type=int,
         metavar="N",
-        help="makes --faults choose the same faults each time (default: other faults each time)",
+        help="seed for --faults, to play the same faults each time (default: a random seed)",
     )
     parser.add_argument(
         "--rate-limit",
         type=_rate_limit,
         default=RATE_LIMIT,
         metavar="N",
-        help="requests that a token may make in one window; further ones are answered with 429; "
-        "0 for no limit (default: %(default)s)",
+        help="requests per token and window; further ones are answered with 429; 0 for no limit "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--window",
         type=_window,
         default=WINDOW,
         metavar="SECONDS",
-        help="length of such a window (default: %(default)g)",
+        help="length of the window of the rate limit (default: %(default)g)",
     )
     parser.add_argument(
         "--skew",
         type=_skew,
         default=0.0,
         metavar="SECONDS",
-        help="seconds by which the emulator's clock is ahead of this machine's, or behind if "
-        "negative; affects the Date header and the ends of windows (default: %(default)g)",
+        help="clock skew: seconds by which the emulator's clock is ahead of this machine's, or "
+        "behind if negative; affects the Date header and rate-limit windows (default: %(default)g)",
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help='write JSON: {"url": ...} first, and the counts at the end, each in one line on '
-        "standard output; the access log as one object per line on standard error",
+        help='write JSON: on standard output, {"url": ...} on the first line and the counts on the '
+        "last; on standard error, the access log with one object per line",
     )
     parser.add_argument(
         "--quiet", action="store_true", help="write no access log (default: on standard error)"
@@ -232,31 +230,35 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, not {text!r}")
     return int(text)
 
 
 def _share(text: str) -> float:
     if not 0 <= (share := _number(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text!r}")
     return share
 
 
 def _rate_limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of requests, or 0 for no limit")
+        raise argparse.ArgumentTypeError(
+            f"must be a positive integer, or 0 for no limit, not {text!r}"
+        )
     return int(text)
 
 
 def _window(text: str) -> float:
     if not 0 < (seconds := _number(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"must be greater than 0 seconds, not {text!r}")
     return seconds
 
 
 def _skew(text: str) -> float:
     if not abs(seconds := _number(text)) <= _SKEW:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to {_SKEW:g}")
+        raise argparse.ArgumentTypeError(
+            f"must be from -{_SKEW:g} to {_SKEW:g} seconds, not {text!r}"
+        )
     return seconds
 
 
@@ -274,7 +276,7 @@ def _contact(text: str) -> EmulatedContact:
         name, _, value = part.partition("=")
         if name not in known or not value or name in fields:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not FIELD=VALUE,... with a field of {', '.join(known)}"
+                f"must be FIELD=VALUE,... with the fields {', '.join(known)}, not {text!r}"
             )
         fields[name] = value
     return EmulatedContact(**fields)

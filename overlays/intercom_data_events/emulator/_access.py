@@ -22,7 +22,7 @@ from ._faults import Fault
 
 log = logging.getLogger("intercom_data_events.emulator.access")
 
-# The others are a contact's identities, or unknown, and may be personal.
+# All others are identities of a contact or unknown, and may be personal data.
 _IMPERSONAL = frozenset({"type", "summary", "per_page", "before", "since"})
 _LONGEST = 200
 
@@ -34,10 +34,10 @@ class Access:
     Attributes:
         method: In capitals.
         path: With the query, whose personal values are replaced by "…".
-        status: Of the answer, None where no answer was sent.
-        size: The number of bytes sent, the head included.
+        status: The status of the answer; None if no answer was sent.
+        size: The number of bytes sent, including the head.
         milliseconds: From the last byte of the request to the last byte of the answer.
-        fault: The name of the fault that was played, None where there was none.
+        fault: The name of the fault; None if there was none.
     """
 
     method: str
@@ -60,7 +60,7 @@ def record(
     seconds: float = 0.0,
     fault: Fault | None = None,
 ) -> None:
-    """Log a request: None for one that is not valid HTTP, and a size of 0 for no answer."""
+    """Log a request; it is None if it was not valid HTTP, and the size is 0 without an answer."""
     if not log.isEnabledFor(logging.INFO):
         return
     access = Access(
@@ -84,12 +84,7 @@ def _path(url: httpx.URL) -> str:
 
 
 class AccessLog(logging.Handler):
-    """Writes the records of the access log to a stream: a line of words, or of JSON, for each.
-
-    Args:
-        stream: Where to; one that cannot be written any more is ignored.
-        as_json: Whether the lines are JSON.
-    """
+    """Writes the records of the access log to a stream, one line each, in words or JSON."""
 
     def __init__(self, stream: TextIO, *, as_json: bool) -> None:
         super().__init__(logging.INFO)
@@ -105,7 +100,7 @@ class AccessLog(logging.Handler):
             line = json.dumps({"time": time, **attrs.asdict(access)})
         else:
             line = f"{at:%Y-%m-%d %H:%M:%S} UTC {access}"
-        # A reader that has gone must not stop the server.
+        # The server continues if nothing reads the log.
         with suppress(OSError, ValueError):
             self._stream.write(f"{line}\n")
             self._stream.flush()

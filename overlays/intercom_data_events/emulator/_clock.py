@@ -9,17 +9,17 @@ from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
 
 class ManualClock(Clock):
-    """A clock that only waits move: each wait advances it at once instead of taking time.
+    """A clock for tests, which advances at once with each wait instead of taking time.
 
-    So a test of retries, of the rate limit or of a slow server takes no time. The clock is meant
-    for one thread or task at a time: if several wait, each advances it by its own wait. It does not
-    affect the time-outs of httpx on a real socket.
+    So a test of retries, of the rate limit or of a slow server takes no time. Use it in one thread
+    or task at a time: if several wait, each advances it by its own wait. It does not affect the
+    time limits of httpx on a real socket.
 
     Args:
         now: The time at the start, in Unix seconds.
 
     Attributes:
-        waits: The length of each wait, in seconds.
+        waits: The length of each wait so far, in seconds.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -30,6 +30,9 @@ class ManualClock(Clock):
         >>> client.create("placed-order", user_id="314159")
         >>> clock.waits
         [7.0]
+        >>> clock.advance(60)
+        >>> clock.monotonic()
+        67.0
     """
 
     def __init__(self, now: float = 1_671_028_900.0) -> None:
@@ -37,27 +40,41 @@ class ManualClock(Clock):
         self._now = self._begun = now
 
     def time(self) -> float:
-        """Seconds since 1970."""
+        """Returns the Unix time in seconds."""
         return self._now
 
     def monotonic(self) -> float:
-        """Seconds since the start."""
+        """Returns the seconds since the clock was made."""
         return self._now - self._begun
 
     def advance(self, seconds: float) -> None:
-        """Advances the time without a wait."""
+        """Advances the time without recording a wait.
+
+        Args:
+            seconds: Seconds to add.
+        """
         self._now += seconds
 
     def alarm(self) -> Alarm:
-        """An alarm for a thread: only a wait without a time limit takes time."""
+        """Returns an alarm for a thread. Only a wait without a time limit takes time."""
         return _ManualAlarm(self)
 
     def async_alarm(self) -> AsyncAlarm:
-        """An alarm for a task: only a wait without a time limit takes time."""
+        """Returns an alarm for a task. Only a wait without a time limit takes time."""
         return _AsyncManualAlarm(self)
 
     def pass_by(self, seconds: float) -> None:
-        """Records a wait and advances the time by it."""
+        """Records a wait, and advances the time by it.
+
+        Args:
+            seconds: Seconds to add.
+
+        Example:
+            >>> clock = ManualClock()
+            >>> clock.pass_by(5)
+            >>> clock.waits
+            [5]
+        """
         self.waits.append(seconds)
         self._now += seconds
 

@@ -44,22 +44,23 @@ _UNNUMBERED = {"Preview", "Unstable"}
 
 @attrs.frozen(kw_only=True)
 class RecordedRequest:
-    """A request as it reached the emulator, whatever was answered.
+    """A request as it reached the emulator, whatever the answer was.
 
     Attributes:
-        method: In capitals.
-        path: Decoded, without the query.
+        method: The method in capitals, such as "POST".
+        path: The decoded path, without the query.
         query: The decoded parameters of the query.
-        headers: Their `repr` does not show the access token.
-        body: Empty if there was none.
+        headers: The headers. Their ``repr`` does not show the access token.
+        body: The body as bytes; empty if there was none.
 
     Example:
-        >>> request = RecordedRequest(
-        ...     method="POST", path="/events", query=httpx.QueryParams(),
-        ...     headers=httpx.Headers(), body=b'{"event_name": "invited-friend"}',
-        ... )
-        >>> request.json
-        {'event_name': 'invited-friend'}
+        >>> from intercom_data_events import DataEventsClient
+        >>> emulator = Emulator()
+        >>> client = DataEventsClient("token", transport=emulator.transport())
+        >>> client.create("placed-order", user_id="314159", created_at=1671028894)
+        >>> [request] = emulator.requests
+        >>> request.method, request.path, request.json["event_name"]
+        ('POST', '/events', 'placed-order')
     """
 
     method: str
@@ -87,13 +88,19 @@ class EmulatorCounts:
         processed: Requests that an endpoint accepted, even if the answer was lost.
         stored: Events that were stored, each counted once.
         duplicates: Accepted events that had been stored before.
-        refused: Requests that the API refused, without 429.
-        limited: Requests beyond the rate limit.
+        refused: Requests that the emulator rejected, except those with status 429.
+        limited: Requests beyond the rate limit, which got status 429.
         faults: The number of faults played, by name.
 
     Example:
-        >>> Emulator().counts.requests
-        0
+        >>> from intercom_data_events import DataEventsClient, Event
+        >>> emulator = Emulator()
+        >>> client = DataEventsClient("token", transport=emulator.transport())
+        >>> event = Event("placed-order", user_id="314159")
+        >>> client.send(event)
+        >>> client.send(event)
+        >>> emulator.counts.requests, emulator.counts.stored, emulator.counts.duplicates
+        (2, 1, 1)
     """
 
     requests: int = 0
@@ -108,40 +115,36 @@ class EmulatorCounts:
 class Emulator:
     """A stateful stand-in for Intercom's data-event endpoints.
 
-    Instances share nothing. The same requests at the same times get the same answers. An instance
-    can be used from several threads and event loops at once.
+    Instances share no state. The same requests at the same times get the same answers. An instance
+    is thread-safe, and works in several event loops at once.
 
     Args:
-        contacts: The known contacts, in every workspace; requests about other contacts are then
-            answered with 404. With None, an event creates its contact from the identities in it.
-        tokens: The access tokens that are accepted, each for a workspace of its own. None
-            accepts all.
-        version: The API version of the app, for requests that name none.
+        contacts: The known contacts, in every workspace. Requests about other contacts get status
+            404. With None, an event creates its contact from its identities.
+        tokens: The accepted access tokens; each has a separate workspace. None accepts all tokens.
+        version: The API version of the app, for requests that do not name one.
         versions: Further API versions to accept.
-        clock: Gives the time in Unix seconds; delays wait on it if it is a `Clock`, such as a
-            `ManualClock`.
-        rate_limit: Requests that a workspace accepts in one window; further ones are answered with
-            429. Documented: 10,000 a minute, in windows of 10 seconds. None for no limit, and no
-            headers about one.
-        window: Length of such a window in seconds; the documented headers have whole seconds.
-        faults: The fault of each request in turn, None for none: a list, after which requests
-            succeed, or a plan such as `random_faults`.
-        record: Whether `requests` keeps all requests; pass False to a server that runs for long.
+        clock: A function that returns the Unix time in seconds, or a `Clock` such as a
+            `ManualClock`, which also controls the delays of faults.
+        rate_limit: The number of requests that a workspace accepts in one window; further requests
+            get status 429. Intercom documents 10,000 a minute, in windows of 10 seconds. None means
+            no limit, and no headers about one.
+        window: The length of a window in seconds. The documented headers have integer seconds.
+        faults: The fault of each request in turn, or None for no fault: a list, after which
+            requests succeed, or a plan such as :func:`random_faults`.
+        record: Whether ``requests`` keeps all requests. Pass False for a server that runs for long.
 
     Raises:
-        TypeError: `tokens` is one string.
+        TypeError: `tokens` is a string.
         ValueError: Two contacts share a `user_id` or an `id`, `rate_limit` or `window` is not
             positive, or `window` is infinite.
 
     Example:
-        >>> emulator = Emulator(clock=lambda: 1671028900.0)
-        >>> client = httpx.Client(
-        ...     transport=emulator.transport(), base_url="https://api.intercom.io",
-        ...     headers={"Authorization": "Bearer token"},
-        ... )
-        >>> event = {"event_name": "invited-friend", "created_at": 1671028894, "user_id": "314159"}
-        >>> client.post("/events", json=event)
-        <Response [202 Accepted]>
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import EmulatedContact
+        >>> emulator = Emulator(contacts=[EmulatedContact(user_id="314159")])
+        >>> client = DataEventsClient("token", transport=emulator.transport())
+        >>> client.create("invited-friend", user_id="314159")
         >>> [stored.event_name for stored in emulator.events]
         ['invited-friend']
     """
@@ -160,9 +163,15 @@ class Emulator:
         record: bool = True,
     ) -> None:
         if isinstance(tokens, str):
-            raise TypeError("tokens must be a collection of access tokens, not a string")
-        if (rate_limit is not None and rate_limit < 1) or not 0 < window < math.inf:
-            raise ValueError("rate_limit and window must be positive, and window finite")
+            raise TypeError(
+                "tokens must be a collection of strings, not a single string; pass a list"
+            )
+        if rate_limit is not None and rate_limit < 1:
+            raise ValueError(
+                f"rate_limit must be at least 1, not {rate_limit}; pass None for no limit"
+            )
+        if not 0 < window < math.inf:
+            raise ValueError(f"window must be greater than 0 and finite, not {window}")
         self._tokens = None if tokens is None else frozenset(tokens)
         self._version = version
         self._versions = frozenset({version, *versions})
@@ -189,7 +198,7 @@ class Emulator:
 
     @property
     def requests(self) -> tuple[RecordedRequest, ...]:
-        """The requests in the order of their arrival, refused ones included."""
+        """The requests in the order of their arrival, including rejected ones."""
         with self._lock:
             return tuple(self._requests)
 
@@ -209,10 +218,10 @@ class Emulator:
             return EmulatorCounts(**self._counts, faults=dict(self._faults_seen))
 
     def workspace(self, token: str) -> EmulatedWorkspace:
-        """A snapshot of the workspace of one access token.
+        """Returns a snapshot of the workspace of one access token.
 
         Args:
-            token: The access token, without `Bearer`.
+            token: The access token, without ``Bearer``.
 
         Example:
             >>> Emulator().workspace("a token that was never used").events
@@ -226,15 +235,19 @@ class Emulator:
             )
 
     def add_contact(self, contact: EmulatedContact) -> EmulatedContact:
-        """Add a contact to every workspace, future ones included.
+        """Adds a contact to every workspace, including future ones.
+
+        Args:
+            contact: The contact.
 
         Returns:
-            The contact, with an id.
+            The contact with an id.
 
         Raises:
             ValueError: A contact with this `user_id` or `id` exists already.
 
         Example:
+            >>> from intercom_data_events.emulator import EmulatedContact
             >>> Emulator(contacts=[]).add_contact(EmulatedContact(email="frodo@example.com")).id
             '000000000000000000000001'
         """
@@ -243,36 +256,43 @@ class Emulator:
             if contact.id is None:
                 contact = attrs.evolve(contact, id=next(self._contact_ids))
             if any(workspace.knows(contact) for workspace in workspaces):
-                raise ValueError("a contact with this user_id or id exists already")
+                raise ValueError(
+                    f"user_id and id of a contact must be unique; there is another {contact!r}"
+                )
             for workspace in workspaces:
                 workspace.add(contact)
             return contact
 
     def advance(self, seconds: float) -> None:
-        """Advance the emulator's clock, so that events age and rate-limit windows end.
+        """Advances the emulator's clock, so that events age and rate-limit windows end.
 
         Args:
-            seconds: By how much; added to earlier calls.
+            seconds: Seconds to add to those of earlier calls.
 
         Example:
-            >>> emulator = Emulator(clock=lambda: 0.0)
-            >>> emulator.advance(60)
-            >>> request = httpx.Request("GET", "https://api.intercom.io/events")
-            >>> emulator.answer(request).headers["Date"]
-            'Thu, 01 Jan 1970 00:01:00 GMT'
+            >>> from intercom_data_events import DataEventsClient
+            >>> emulator = Emulator()
+            >>> client = DataEventsClient("token", transport=emulator.transport())
+            >>> client.create("placed-order", user_id="314159")
+            >>> emulator.advance(90 * 24 * 60 * 60 + 1)
+            >>> list(client.list(user_id="314159")), len(client.summary(user_id="314159"))
+            ([], 1)
         """
         with self._lock:
             self._advanced += seconds
 
     def clear(self) -> None:
-        """Forget requests, events, counts, and the contacts that events created.
+        """Forgets requests, events, counts, and the contacts that events created.
 
-        Other contacts and the time stay; ids are not used again.
+        Other contacts and the time stay. Ids are not used again.
 
         Example:
+            >>> from intercom_data_events import DataEventsClient
             >>> emulator = Emulator()
+            >>> client = DataEventsClient("token", transport=emulator.transport())
+            >>> client.create("placed-order", user_id="314159")
             >>> emulator.clear()
-            >>> emulator.requests
+            >>> emulator.events
             ()
         """
         with self._lock:
@@ -282,9 +302,10 @@ class Emulator:
             self._faults_seen.clear()
 
     def transport(self) -> EmulatorTransport:
-        """A transport for sync and async clients of httpx and httpx2, without a socket.
+        """Returns a transport for sync and async clients of httpx and httpx2, without a socket.
 
         Example:
+            >>> import httpx
             >>> client = httpx.Client(transport=Emulator().transport())
             >>> client.get("https://api.intercom.io/events")
             <Response [401 Unauthorized]>
@@ -294,34 +315,38 @@ class Emulator:
     def serve(
         self, host: str = "127.0.0.1", port: int = 0, *, tls: ssl.SSLContext | None = None
     ) -> EmulatorServer:
-        """Serve on a real socket: a context manager, plain or async, that yields the base URL.
+        """Serves on a real socket, as a sync or async context manager that yields the base URL.
 
         Args:
-            host: Name or address of the interface to listen on.
+            host: The name or address of the interface to listen on.
             port: The port, or 0 for a free one.
-            tls: The server's certificate and key, to serve https.
+            tls: The certificate and key of the server, to serve https.
 
         Raises:
             OSError: On entering, if the server cannot listen on the address.
 
         Example:
-            >>> with Emulator().serve() as url:
-            ...     httpx.get(f"{url}/events")
-            <Response [401 Unauthorized]>
+            >>> from intercom_data_events import DataEventsClient
+            >>> emulator = Emulator()
+            >>> with emulator.serve() as url, DataEventsClient("token", base_url=url) as client:
+            ...     client.create("placed-order", user_id="314159")
+            >>> len(emulator.events)
+            1
         """
         return EmulatorServer(self.answer, host, port, tls=tls, clock=self._clock)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request; transport and server call this, too.
+        """Answers one request. The transport and the server call it.
 
         Args:
-            request: Its body has been read, or can be read without waiting.
+            request: The request. Its body has been read, or can be read without waiting.
 
         Returns:
-            The answer. If a fault is played, its `extensions` have the `Fault` as "fault": the
-            caller then plays the delays and the broken connections.
+            The answer. If it has a fault, its ``extensions["fault"]`` is the `Fault`; the caller
+            then plays the delays and the broken connections.
 
         Example:
+            >>> import httpx
             >>> request = httpx.Request("GET", "https://api.intercom.io/events")
             >>> Emulator().answer(request).json()["errors"]
             [{'code': 'unauthorized', 'message': 'Access Token Invalid'}]
@@ -427,7 +452,9 @@ def _dispatch(workspace: Workspace, request: httpx.Request, now: float) -> Answe
     # The server passes on only the beginning of a body that is too large.
     if len(request.content) > BODY_LIMIT or request.extensions.get("truncated"):
         # Inferred, as is the code.
-        raise RefusalError(413, "request_too_large", f"At most {BODY_LIMIT} bytes are read")
+        raise RefusalError(
+            413, "request_too_large", f"The body must have at most {BODY_LIMIT} bytes"
+        )
     return endpoint_for(request.method, request.url.path)(workspace, request, now)
 
 

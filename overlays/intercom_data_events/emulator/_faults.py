@@ -33,30 +33,50 @@ HTML = (
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """A failure of one request; the class methods make the usual ones.
+    """A failure of one request. The class methods make the usual ones.
 
     Args:
-        name: Its name in the counts and in the access log.
+        name: The name in the counts and in the access log.
         processed: Whether the request takes effect nevertheless.
         delay: Seconds before the answer.
         status: The status of the answer; None keeps the emulator's own.
         headers: Headers to set on the answer.
-        body: The exact body of the answer, unless the answer has none by HTTP's rules; None keeps
-            the emulator's own.
-        connection: Whether the connection is kept, reset without an answer, cut off during the
-            answer, closed after it without notice, or deaf: open, but nothing more is read.
+        body: The exact body of the answer, unless HTTP does not allow one; None keeps the
+            emulator's own.
+        connection: What happens to the connection: it is "kept"; "reset" without an answer; "cut"
+            off during the answer; "closed" after it without notice; or "deaf": it stays open, but
+            nothing more is read.
         trickle: Seconds before each byte of the body.
-        wire: A function that takes the bytes of the answer and yields the bytes to send instead,
-            with seconds to wait and `Idle` between them. `trickle` has no effect then.
-        pages: Where the `next` link of a list leads: to another host, to the same page again, or
-            to a page that begins with the last event of this one.
+        wire: A function that takes the bytes of the answer, and yields the bytes to send instead,
+            with seconds to wait and :class:`Idle` between them. `trickle` has no effect then.
+        pages: Where the ``next`` link of a list leads: "elsewhere", to another host; "again", to
+            the same page; or "overlapping", to a page that begins with the last event of this one.
 
     Example:
-        >>> import httpx
-        >>> from intercom_data_events.emulator import Emulator
-        >>> emulator = Emulator(faults=[Fault.failing(503)])
-        >>> emulator.answer(httpx.Request("POST", "https://api.intercom.io/events"))
-        <Response [503 Service Unavailable]>
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator, ManualClock
+        >>> clock = ManualClock()
+        >>> faults = [
+        ...     Fault.slow(2.5),
+        ...     Fault.reset(processed=True),
+        ...     Fault.cut_short(),
+        ...     Fault.trickling(0.1),
+        ...     Fault.trickling_head(0.01),
+        ...     Fault.interim(2),
+        ...     Fault.answered_twice(),
+        ...     Fault.wrong_length("too short"),
+        ...     Fault.dropped(after=1),
+        ...     Fault.failing(502, html=True),
+        ...     Fault.rate_limited(retry_after=7),
+        ...     Fault.other_version("2.0"),
+        ...     Fault(name="out of order", processed=False, status=503, delay=1),
+        ... ]
+        >>> emulator = Emulator(clock=clock, faults=faults)
+        >>> client = DataEventsClient("token", transport=emulator.transport(), clock=clock)
+        >>> for number in range(10):
+        ...     client.create("placed-order", user_id="314159", created_at=1671028894 + number)
+        >>> sum(emulator.counts.faults.values()), emulator.counts.stored
+        (13, 10)
     """
 
     name: str
@@ -72,62 +92,75 @@ class Fault:
 
     @classmethod
     def slow(cls, seconds: float, *, processed: bool = True) -> Fault:
-        """The answer is slow."""
+        """Delays the answer.
+
+        Args:
+            seconds: Seconds before the answer.
+            processed: Whether the request takes effect.
+        """
         return cls(name="slow", delay=seconds, processed=processed)
 
     @classmethod
     def reset(cls, *, processed: bool = False) -> Fault:
-        """The connection is reset, before or after the request was processed."""
+        """Resets the connection, before or after the request is processed.
+
+        Args:
+            processed: Whether the request takes effect.
+        """
         name = "reset after processing" if processed else "reset"
         return cls(name=name, processed=processed, connection="reset")
 
     @classmethod
     def cut_short(cls) -> Fault:
-        """The request is processed; only a part of the answer arrives."""
+        """Processes the request; only a part of the answer arrives."""
         return cls(name="cut short", connection="cut")
 
     @classmethod
     def trickling(cls, seconds: float = 1.0) -> Fault:
-        """The request is processed; the answer's body comes byte by byte."""
+        """Processes the request; the body of the answer arrives byte by byte.
+
+        Args:
+            seconds: Seconds before each byte.
+        """
         return cls(name="trickling", trickle=seconds)
 
     @classmethod
     def trickling_head(cls, seconds: float = 0.01, *, endless: bool = False) -> Fault:
-        """The request is processed; the status line and the headers come byte by byte.
+        """Processes the request; the status line and the headers arrive byte by byte.
 
         Args:
             seconds: Seconds after each byte.
-            endless: Whether the last header has no end.
+            endless: Whether the last header never ends.
         """
         name = "endless trickling head" if endless else "trickling head"
         return cls(name=name, wire=partial(trickle_head, seconds=seconds, endless=endless))
 
     @classmethod
     def interim(cls, number: float = 3, *, every: float = 0.0) -> Fault:
-        """The request is processed; 1xx answers come before the answer.
+        """Processes the request; answers with status 1xx arrive before the answer.
 
         Args:
-            number: The number of 1xx answers; `math.inf` for an endless number.
-            every: Seconds after each.
+            number: The number of 1xx answers; ``math.inf`` for an endless number.
+            every: Seconds after each of them.
 
         Raises:
-            ValueError: The number is endless and `every` is not positive.
+            ValueError: `number` is endless and `every` is not positive.
         """
         if number == math.inf and not every > 0:
-            raise ValueError("every must be positive for an endless number of answers")
+            raise ValueError(f"every must be greater than 0 if number is infinite, not {every}")
         name = "endless 1xx answers" if number == math.inf else "1xx answers"
         return cls(name=name, wire=partial(interim, number=number, every=every))
 
     @classmethod
     def answered_twice(cls, *, after: float | None = None) -> Fault:
-        """The request is processed; its answer comes twice, and nothing more is read.
+        """Processes the request; the answer arrives twice, and nothing more is read.
 
-        Further requests on such a connection are lost, so a client must not take the second answer
-        for that of another request. In process, each request has a connection of its own, and gets
-        one answer.
+        Further requests on the connection are lost: a client must not take the second answer for
+        that of another request. A transport gives each request a separate connection, and so one
+        answer.
 
         Args:
-            after: Seconds for which the connection is idle before the second answer; None to send
+            after: Seconds for which the connection is idle before the second answer; None sends
                 both in one piece.
         """
         name = "answered twice" if after is None else "answered twice, later"
@@ -135,11 +168,11 @@ class Fault:
 
     @classmethod
     def wrong_length(cls, length: WrongLength) -> Fault:
-        """The request is processed; the answer's body is longer or shorter than declared.
+        """Processes the request; the body of the answer is longer or shorter than declared.
 
         Args:
-            length: The mistake: `Content-Length` is too long, too short, not a number, or there
-                are two of them; or the body ends within a chunk.
+            length: The mistake. ``Content-Length`` is "too long", "too short" or "not a number", or
+                there are "two" of them; or the body ends within a chunk ("cut chunk").
         """
         return cls(
             name=f"wrong length: {length}",
@@ -149,9 +182,9 @@ class Fault:
 
     @classmethod
     def dropped(cls, after: float = 0.0) -> Fault:
-        """The request is processed and answered; its connection is closed after being idle.
+        """Processes and answers the request; the connection is closed after being idle.
 
-        In process, it has no effect.
+        It has no effect on a transport.
 
         Args:
             after: Seconds for which the connection is idle.
@@ -164,7 +197,23 @@ class Fault:
 
     @classmethod
     def redirected(cls, location: str = "/events", *, status: int = 307) -> Fault:
-        """A server, or a proxy in front of it, redirects the client to another address."""
+        """Redirects the client to another address, as a server or a proxy does.
+
+        Args:
+            location: The address, in the header ``Location``.
+            status: The status of the answer.
+
+        Example:
+            >>> from intercom_data_events import APIStatusError, DataEventsClient
+            >>> from intercom_data_events.emulator import Emulator
+            >>> emulator = Emulator(faults=[Fault.redirected("https://elsewhere.example/events")])
+            >>> client = DataEventsClient("token", transport=emulator.transport())
+            >>> try:
+            ...     client.create("placed-order", user_id="314159")
+            ... except APIStatusError as error:
+            ...     print(error.status_code)
+            307
+        """
         return cls(
             name=f"redirected by {status}",
             processed=False,
@@ -175,7 +224,13 @@ class Fault:
 
     @classmethod
     def failing(cls, status: int = 500, *, processed: bool = False, html: bool = False) -> Fault:
-        """A server, or a proxy in front of it, reports a failure, in HTML or without a body."""
+        """Reports a failure, as a server or a proxy does, in HTML or without a body.
+
+        Args:
+            status: The status of the answer.
+            processed: Whether the request takes effect.
+            html: Whether the body is an HTML page.
+        """
         return cls(
             name=f"{status} after processing" if processed else str(status),
             processed=processed,
@@ -186,7 +241,12 @@ class Fault:
 
     @classmethod
     def rate_limited(cls, *, retry_after: float | str | None = None) -> Fault:
-        """A 429 with or without `Retry-After`, and without headers about the rate limit."""
+        """Answers with status 429, without the API's headers about the rate limit.
+
+        Args:
+            retry_after: The value of ``Retry-After``: seconds, or a string such as a date; None to
+                send no such header.
+        """
         refusal = RefusalError(429, "rate_limit_exceeded", "Exceeded rate limit")
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         return cls(
@@ -199,16 +259,46 @@ class Fault:
 
     @classmethod
     def other_version(cls, version: str = "1.0") -> Fault:
-        """The answer echoes another API version."""
+        """Echoes another API version in the answer.
+
+        Args:
+            version: The version in ``Intercom-Version``.
+        """
         return cls(name="other version", headers={"Intercom-Version": version})
 
     @classmethod
     def misleading(cls, pages: Literal["elsewhere", "again", "overlapping"]) -> Fault:
-        """The `next` link of a list is wrong."""
+        """Gives a list a wrong ``next`` link.
+
+        Args:
+            pages: Where the link leads: "elsewhere", "again" or "overlapping".
+
+        Example:
+            >>> from intercom_data_events import DataEventsClient
+            >>> from intercom_data_events.emulator import Emulator
+            >>> emulator = Emulator(faults=[None, None, Fault.misleading("elsewhere")])
+            >>> client = DataEventsClient("token", transport=emulator.transport())
+            >>> client.create("placed-order", user_id="314159")
+            >>> client.create("paid-order", user_id="314159")
+            >>> len(list(client.list(user_id="314159", per_page=1)))  # From Intercom's host only.
+            2
+        """
         return cls(name=f"next page {pages}", pages=pages)
 
 
-#: One of each kind that fits any request; none delays an event for longer than a second.
+#: One fault of each kind that suits any request. None delays an event for longer than a second.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> from intercom_data_events.emulator import Emulator, ManualClock
+#:     >>> clock = ManualClock()
+#:     >>> emulator = Emulator(clock=clock, faults=FAULTS)
+#:     >>> client = DataEventsClient("token", transport=emulator.transport(), clock=clock)
+#:     >>> patient = client.with_options(max_retries=20, deadline=600)
+#:     >>> for second in range(len(FAULTS)):
+#:     ...     patient.create("placed-order", user_id="314159", created_at=1671028894 + second)
+#:     >>> emulator.counts.stored == len(FAULTS) == sum(emulator.counts.faults.values())
+#:     True
 FAULTS: Sequence[Fault] = (
     Fault.slow(0.2),
     Fault.reset(),
@@ -228,8 +318,17 @@ FAULTS: Sequence[Fault] = (
     Fault.other_version(),
 )
 
-#: One of each kind in which a server breaks HTTP's rules or uses little known ones. Those with
-#: "endless" in their name end only when the client gives up.
+#: One fault of each kind in which a server breaks the rules of HTTP, or uses little-known ones. The
+#: faults with "endless" in their name end only when the client gives up.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> from intercom_data_events.emulator import Emulator
+#:     >>> emulator = Emulator(faults=PROTOCOL_FAULTS)
+#:     >>> client = DataEventsClient("token", transport=emulator.transport())
+#:     >>> client.create("placed-order", user_id="314159")
+#:     >>> emulator.counts.faults
+#:     {'answered twice': 1}
 PROTOCOL_FAULTS: Sequence[Fault] = (
     Fault.answered_twice(),
     Fault.answered_twice(after=0.05),
@@ -251,7 +350,7 @@ PROTOCOL_FAULTS: Sequence[Fault] = (
 def random_faults(
     share: float = 0.2, *, seed: int | None = None, among: Sequence[Fault] = FAULTS
 ) -> Iterator[Fault | None]:
-    """An endless plan of faults in which a share of the requests fail at random.
+    """Returns an endless plan of faults, in which a share of the requests fail at random.
 
     Args:
         share: The share of the requests that fail, from 0 to 1.
@@ -266,8 +365,10 @@ def random_faults(
         >>> [fault and fault.name for fault in (next(plan), next(plan), next(plan))]
         ['reset after processing', 'other version', None]
     """
-    if not 0 <= share <= 1 or not among:
-        raise ValueError("share must be from 0 to 1, and among must hold at least one fault")
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, not {share}")
+    if not among:
+        raise ValueError("among must contain at least one fault")
     return _random_faults(share, random.Random(seed), among)  # noqa: S311  # guards nothing
 
 
@@ -285,7 +386,7 @@ def fault_of(answer: httpx.Response) -> Fault | None:
 
 
 def faulty(fault: Fault, answer: httpx.Response) -> httpx.Response:
-    """The answer with a fault's changes; the sender plays what concerns the connection."""
+    """The answer with a fault's changes; the sender plays those of the connection."""
     status = answer.status_code if fault.status is None else fault.status
     body = answer.content if fault.body is None else fault.body
     if fault.trickle and not body:

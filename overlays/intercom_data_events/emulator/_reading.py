@@ -86,7 +86,7 @@ def check_declaration(media_type: str | None) -> None:
         raise RefusalError(
             415,
             "media_type_not_acceptable",
-            "The Content-Type header must be application/json, once; send it with the body",
+            "The Content-Type header must be application/json, and must be sent once",
         )
 
 
@@ -125,7 +125,7 @@ def read_summary(body: bytes) -> NewSummary:
     # The documented schema is one object; its description says a list. Both are accepted.
     several = summaries if isinstance(summaries, list) else [summaries]
     if not several:
-        raise invalid("event_summaries", "event_summaries is empty")
+        raise invalid("event_summaries", "event_summaries must not be empty")
     return NewSummary(EmulatedContact(user_id=user_id), [_read_tally(one) for one in several])
 
 
@@ -143,10 +143,10 @@ def read_question(query: httpx.QueryParams) -> Question:
     if not identities:
         raise missing("user_id", f"One of {', '.join(_IDENTITIES)} is required")
     if len(identities) > 1:
-        raise invalid(identities[1][0], f"Only one of {', '.join(_IDENTITIES)} can be given")
+        raise invalid(identities[1][0], f"Only one of {', '.join(_IDENTITIES)} is allowed")
     ((name, value),) = identities
     if not value:
-        raise invalid(name, f"{name} is empty")
+        raise invalid(name, f"{name} must not be empty")
     # Documented as a boolean; inferred: other words are refused.
     summary = query.get("summary", "false")
     if summary not in ("true", "false"):
@@ -173,14 +173,14 @@ def _read_object(body: bytes) -> dict[str, JSON]:
     try:
         document: JSON = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise RefusalError(400, "bad_request", "The body is not JSON") from error
+        raise RefusalError(400, "bad_request", "The body must be valid JSON") from error
     if not isinstance(document, dict):
-        raise RefusalError(400, "bad_request", "The body is not a JSON object")
+        raise RefusalError(400, "bad_request", "The body must be a JSON object")
     return document
 
 
 def _refuse_constant(name: str) -> JSON:
-    # Python's parser accepts NaN and Infinity, which are not JSON.
+    # Python's parser accepts NaN and Infinity, which are not valid JSON.
     raise ValueError(name)
 
 
@@ -189,7 +189,7 @@ def _read_identity(fields: dict[str, JSON], name: str) -> str | None:
         return None
     # Null is refused, too: the description has it in answers only.
     if not isinstance(value := fields[name], str) or not value:
-        raise invalid(name, f"{name} must be a string that is not empty")
+        raise invalid(name, f"{name} must be a non-empty string")
     return value
 
 
@@ -198,7 +198,7 @@ def _read_name(fields: dict[str, JSON]) -> str:
     if name is None:
         raise missing("event_name")
     if not isinstance(name, str) or not name.strip():
-        raise invalid("event_name", "event_name must be a string that is not empty")
+        raise invalid("event_name", "event_name must be a non-empty string")
     return name
 
 
@@ -207,7 +207,7 @@ def _read_time(fields: dict[str, JSON], name: str) -> int:
     if value is None:
         raise missing(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < _FIRST:
-        raise invalid(name, f"{name} must be Unix seconds, as an integer")
+        raise invalid(name, f"{name} must be an integer of Unix seconds")
     if value >= _MILLISECONDS:
         raise invalid(name, f"{name} must be Unix seconds, not milliseconds")
     return value
@@ -224,7 +224,7 @@ def _read_tally(fields: JSON) -> Tally:
         raise invalid("count", "count must be a positive integer")
     first, last = _read_time(fields, "first"), _read_time(fields, "last")
     if first > last:
-        raise invalid("last", "last is before first")
+        raise invalid("last", "last must not be before first")
     return Tally(name, count, first, last)
 
 

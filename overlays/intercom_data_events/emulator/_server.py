@@ -44,22 +44,24 @@ Answering = Callable[[httpx.Request], httpx.Response]
 
 
 class EmulatorServer:
-    """A context manager, plain or async, that serves while it is entered and yields the base URL.
+    """A sync and async context manager that serves while it is entered, and yields the base URL.
 
-    Both forms run the server in a thread of its own, so that code that blocks its event loop still
-    gets answers. Leaving stops the server, closes its connections and joins its thread.
+    :meth:`Emulator.serve` returns one. The server runs in a separate thread, so that code that
+    blocks its event loop still gets answers. Leaving the block stops the server, closes its
+    connections and joins its thread.
 
     Args:
-        answer: The function from a request, its body read, to its answer.
-        host: Name or address of the interface to listen on.
+        answer: A function that takes a request, with its body, and returns the answer.
+        host: The name or address of the interface to listen on.
         port: The port, or 0 for a free one.
-        tls: The server's certificate and key, to serve https.
-        clock: Delays wait on it.
+        tls: The certificate and key of the server, to serve https.
+        clock: The clock on which delays wait.
 
     Raises:
         OSError: On entering, if the server cannot listen on the address.
 
     Example:
+        >>> import httpx
         >>> with EmulatorServer(lambda request: httpx.Response(202)) as url:
         ...     httpx.post(f"{url}/events")
         <Response [202 Accepted]>
@@ -78,7 +80,7 @@ class EmulatorServer:
         self._running = ExitStack()
 
     def __enter__(self) -> str:
-        """Start serving."""
+        """Starts the server, and returns the base URL."""
         with ExitStack() as starting:
             portal = starting.enter_context(anyio.from_thread.start_blocking_portal("asyncio"))
             url = starting.enter_context(portal.wrap_async_context_manager(self._serving()))
@@ -91,11 +93,11 @@ class EmulatorServer:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving."""
+        """Stops the server."""
         self._running.close()
 
     async def __aenter__(self) -> str:
-        """Start serving, without blocking the event loop."""
+        """Starts the server without blocking the event loop, and returns the base URL."""
         return await anyio.to_thread.run_sync(self.__enter__)
 
     async def __aexit__(
@@ -104,7 +106,7 @@ class EmulatorServer:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving, even while the caller is being cancelled."""
+        """Stops the server, even while the caller is being cancelled."""
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._running.close)
 
@@ -118,7 +120,7 @@ async def serving(
     open_sockets = set[socket.socket]()
 
     async def converse(accepted: socket.socket) -> None:
-        # A client that does not speak TLS or has gone must not end the server.
+        # The server continues if a client does not use TLS or disconnects.
         with suppress(OSError):
             async with _connected(accepted, tls, clock) as connection:
                 await _converse(answer, connection)
@@ -135,7 +137,7 @@ async def serving(
                 yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}"
                 connections.cancel_scope.cancel()
         finally:
-            # A task that was cancelled before its first step has closed nothing.
+            # A task that was cancelled before its first step has not closed its socket.
             for accepted in open_sockets:
                 accepted.close()
 
@@ -146,7 +148,7 @@ async def _accept(
     connections: anyio.abc.TaskGroup,
     open_sockets: set[socket.socket],
 ) -> None:
-    """Accept connections for ever, even after the limit of open files was reached."""
+    """Accept connections forever, even after reaching the limit of open files."""
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -167,7 +169,7 @@ async def _connected(
     It uses asyncio's own streams, because anyio's take several times as long.
 
     Raises:
-        OSError: The client does not speak TLS, or has gone.
+        OSError: The client does not use TLS, or has disconnected.
     """
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
@@ -208,12 +210,12 @@ async def _converse(answer: Answering, connection: _Connection) -> None:
     except (h11.RemoteProtocolError, httpx.InvalidURL) as error:
         await connection.refuse(error)
     except h11.LocalProtocolError:
-        # A fault can ask for anything; that must not end the server.
+        # A fault can produce anything; the server continues.
         log.exception("an answer is not valid HTTP and cannot be sent")
 
 
 def _answered(answer: Answering, request: httpx.Request) -> httpx.Response:
-    """The answer, or a 500 where `answer` raises: one request must not end the server."""
+    """The answer, or a 500 if `answer` raises, so that one request cannot stop the server."""
     try:
         return answer(request)
     except Exception:
@@ -222,7 +224,7 @@ def _answered(answer: Answering, request: httpx.Request) -> httpx.Response:
 
 
 class _Connection:
-    """One connection, seen as requests and answers.
+    """One connection as a series of requests and answers.
 
     Attributes:
         sent: The number of bytes sent so far.
@@ -277,12 +279,12 @@ class _Connection:
         )
 
     async def send(self, response: httpx.Response) -> bool:
-        """Answer; whether the connection can go on."""
+        """Sends an answer; returns whether the connection stays open."""
         await self._send(self._head(response) + self._body(response.content))
         return await self._finish()
 
     async def misbehave(self, response: httpx.Response, fault: Fault) -> bool:
-        """Answer and play a fault; whether the connection can go on."""
+        """Sends an answer with a fault; returns whether the connection stays open."""
         if fault.delay > 0:
             await self._clock.async_alarm().wait(fault.delay)
         if fault.connection == "reset":
@@ -310,7 +312,7 @@ class _Connection:
         return await self._goes_on(fault) and await self._finish()
 
     async def _play(self) -> bool:
-        """Send a fault's pieces up to the next `Idle`; whether the connection goes on."""
+        """Sends a fault's pieces up to the next `Idle`; returns whether the connection stays."""
         self._idle = None
         for piece in self._pieces:
             if isinstance(piece, Idle):
@@ -323,7 +325,7 @@ class _Connection:
         return self._fault is None or await self._goes_on(self._fault)
 
     async def _goes_on(self, fault: Fault) -> bool:
-        """Whether the connection goes on after a fault's last byte; a deaf one is held first."""
+        """Whether the connection stays open after a fault; a deaf one reads until its end first."""
         if fault.connection == "deaf":
             while await self._reader.read(_CHUNK):
                 pass
@@ -425,7 +427,7 @@ class _Connection:
         return f"localhost:{self._socket.getsockname()[1]}"
 
 
-# Clients post to one address only.
+# Most clients use one address only.
 @lru_cache(maxsize=64)
 def _url(scheme: str, target: bytes, host: str) -> httpx.URL:
     """The URL of a request, as its client wrote it.
@@ -435,10 +437,10 @@ def _url(scheme: str, target: bytes, host: str) -> httpx.URL:
     """
     # HTTP allows other bytes here, for which httpx would raise another error.
     if not host.isascii():
-        raise httpx.InvalidURL("the host is not ASCII")
+        raise httpx.InvalidURL("the host must be ASCII")
     if target.startswith(b"/"):
         return httpx.URL(scheme=scheme, netloc=host.encode(), raw_path=target)
     # A client that uses the emulator as a proxy sends the whole URL.
     if target.startswith((b"http://", b"https://")):
         return httpx.URL(target.decode("ascii"))
-    raise httpx.InvalidURL("neither a path nor a URL")
+    raise httpx.InvalidURL("the target must be a path or a URL")

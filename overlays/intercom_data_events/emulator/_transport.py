@@ -1,7 +1,7 @@
 """Answers a client of httpx or httpx2 in the same process, without a socket.
 
-The emulator uses requests and answers of httpx. Those of httpx2 are translated here: an answer, its
-body and its errors are of the library that the request belongs to.
+The emulator uses requests and answers of httpx. This module translates those of httpx2, so that an
+answer, its body and its errors belong to the library of the request.
 """
 
 from __future__ import annotations
@@ -33,18 +33,25 @@ else:
 
 
 class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2):
-    """A transport for the blocking and the async clients of httpx and of httpx2.
+    """A transport for blocking and async clients of httpx and httpx2, without a socket.
 
-    Closing a client leaves it usable, so that several clients can share it.
+    :meth:`Emulator.transport` returns one. It stays usable after a client is closed, so several
+    clients can share it.
 
     Args:
-        answer: The function from a request, its body read, to its answer. Both are httpx's,
-            whichever library the client is from.
-        clock: Delays wait on it.
+        answer: A function that takes a request, with its body, and returns the answer. Both are
+            objects of httpx, even if the client is one of httpx2.
+        clock: The clock on which delays wait.
 
     Example:
+        >>> import asyncio, httpx
         >>> transport = EmulatorTransport(lambda request: httpx.Response(202))
-        >>> httpx.Client(transport=transport).post("https://api.intercom.io/events")
+        >>> request = httpx.Request("POST", "https://api.intercom.io/events")
+        >>> transport.handle_request(request)
+        <Response [202 Accepted]>
+        >>> asyncio.run(transport.handle_async_request(request))
+        <Response [202 Accepted]>
+        >>> httpx.Client(transport=transport).send(request)
         <Response [202 Accepted]>
     """
 
@@ -85,7 +92,14 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
     @overload
     def handle_request(self, request: httpx2.Request) -> httpx2.Response: ...
     def handle_request(self, request: Any) -> Any:
-        """Read the body, which may come from an iterable, and answer."""
+        """Answers a request; a blocking client calls it.
+
+        Args:
+            request: The request of httpx or httpx2. Its body may be an iterable.
+
+        Raises:
+            httpx.TransportError: A fault is played that ends without an answer.
+        """
         request.read()
         course = self._course(request)
         for seconds in course.before():
@@ -97,7 +111,14 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport, _OfHttpx2
     @overload
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response: ...
     async def handle_async_request(self, request: Any) -> Any:
-        """Read the body, which may come from an async iterable, and answer without blocking."""
+        """Answers a request without blocking the event loop; an async client calls it.
+
+        Args:
+            request: The request of httpx or httpx2. Its body may be an async iterable.
+
+        Raises:
+            httpx.TransportError: A fault is played that ends without an answer.
+        """
         await request.aread()
         course = self._course(request)
         for seconds in course.before():
@@ -135,19 +156,12 @@ _NO_FAULT = Fault(name="none")
 
 @cache
 def _stream_of(library: ModuleType) -> type[_Course]:
-    """Returns the course of an answer as a body that a library takes for one of its own."""
+    """Returns a `_Course` that is also a stream of the library."""
     return type("_Stream", (_Course, library.SyncByteStream, library.AsyncByteStream), {})
 
 
 class _Course:
-    """An answer and its fault as a client of a library sees them; also the stream of the body.
-
-    Args:
-        library: httpx or httpx2; errors and the answer are its own.
-        response: The answer.
-        request: The request, which is the library's.
-        clock: Delays wait on it.
-    """
+    """An answer with its fault, as a client of a library sees it; also the stream of the body."""
 
     def __init__(
         self, library: ModuleType, response: httpx.Response, request: Any, clock: Clock
@@ -170,12 +184,12 @@ class _Course:
             )
 
     def before(self) -> Iterator[float]:
-        """Yields how long to wait before the answer.
+        """Yields the seconds to wait before the answer.
 
         Raises:
             ReadTimeout: The wait is longer than the client's time limit.
             ReadError: The connection is reset.
-            RemoteProtocolError: The answer or a part of its head is missing.
+            RemoteProtocolError: The answer, or part of its head, is missing.
         """
         yield from self._pause(self._fault.delay)
         if self._fault.connection == "reset":
@@ -213,7 +227,7 @@ class _Course:
                 await self._clock.async_alarm().wait(part)
 
     def _parts(self) -> Iterator[bytes | float]:
-        """The parts of the body, and how long to wait between them."""
+        """Yields the parts of the body, and the seconds to wait between them."""
         if self._wire is not None:
             yield from self._wire.body()
             return

@@ -1,7 +1,7 @@
 """The bytes of answers that break HTTP's rules or make a connection unusable.
 
 Each function here takes the bytes of a well-formed answer and yields the bytes that a server sends
-in their place. The server writes them to a socket; the transport reads them as a client does.
+instead. The server writes them to a socket; the transport reads them as a client does.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style
 
 @attrs.frozen
 class Idle:
-    r"""A wait until a connection has been idle for some seconds.
+    r"""A wait until a connection has been idle for some seconds, for the `wire` of a `Fault`.
 
-    Requests that arrive before that are answered, and the wait begins anew.
+    Requests that arrive during the wait are answered, and the wait begins again.
 
     Args:
         seconds: Seconds without a request.
@@ -60,8 +60,8 @@ def answer_twice(answer: bytes, *, after: float | None) -> Iterator[Piece]:
     yield answer
     yield Idle(after)
     yield answer
-    # A request that was sent before the second answer arrived gets one, too: no client could tell
-    # the two apart.
+    # A request that was sent before the second answer arrives is answered, too, because no client
+    # could tell the two apart.
     yield Idle(after)
 
 

@@ -1,4 +1,4 @@
-"""The content of one emulated workspace: contacts, their events, and counts by name."""
+"""One emulated workspace: its contacts, their events, and the counts by name."""
 
 from __future__ import annotations
 
@@ -39,14 +39,17 @@ class EmulatedContact:
     """A contact in the emulated workspaces.
 
     Args:
-        user_id: Your identifier for the contact.
+        user_id: Your own identifier for the contact.
         email: The contact's e-mail address; several contacts may share one.
-        id: Intercom's identifier (`intercom_user_id` in lists). If it is None, the emulator
-            assigns one.
+        id: Intercom's identifier for the contact (``intercom_user_id`` in lists). If it is None,
+            the emulator assigns one.
 
     Example:
-        >>> EmulatedContact(user_id="314159", email="frodo@example.com").email
-        'frodo@example.com'
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> emulator = Emulator(contacts=[EmulatedContact(email="frodo@example.com")])
+        >>> client = DataEventsClient("token", transport=emulator.transport())
+        >>> client.create("placed-order", email="frodo@example.com")
     """
 
     user_id: str | None = None
@@ -59,22 +62,23 @@ class EmulatedEvent:
     """An event as the emulator stores and lists it.
 
     Attributes:
-        event_name: The name in the spelling of its first event, without `.` and `$`.
+        event_name: The name in the spelling of its first event, with ``-`` for ``.`` and ``$``.
         created_at: When it happened, in Unix seconds.
-        user_id: That of its contact, or None.
-        id: The event's own identifier, which looks like a UUID.
-        intercom_user_id: Intercom's identifier of its contact.
-        email: That of its contact, or None.
+        user_id: The `user_id` of its contact, or None.
+        id: The identifier of the event, which looks like a UUID.
+        intercom_user_id: Intercom's identifier for its contact.
+        email: The e-mail address of its contact, or None.
         metadata: The first 10 keys that were sent.
 
     Example:
-        >>> event = EmulatedEvent(
-        ...     event_name="invited-friend", created_at=1671028894,
-        ...     id="00000001-0000-4000-8000-000000000000", user_id="314159", email=None,
-        ...     intercom_user_id="63a0979a5eeebeaf28dd56ba", metadata={"invite_code": "ADDAFRIEND"},
-        ... )
-        >>> event.metadata["invite_code"]
-        'ADDAFRIEND'
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> emulator = Emulator()
+        >>> client = DataEventsClient("token", transport=emulator.transport())
+        >>> client.create("placed-order", user_id="314159", metadata={"plan": "pro"})
+        >>> [event] = emulator.events
+        >>> event.event_name, event.user_id, event.metadata
+        ('placed-order', '314159', {'plan': 'pro'})
     """
 
     event_name: str
@@ -91,12 +95,17 @@ class EmulatedWorkspace:
     """A snapshot of the workspace of one access token.
 
     Attributes:
-        contacts: The known contacts, then those that events created.
-        events: In the order of arrival, without duplicates.
+        contacts: The known contacts, then the contacts that events created.
+        events: The events in the order of arrival, without duplicates.
 
     Example:
-        >>> EmulatedWorkspace(contacts=(EmulatedContact(user_id="314159"),), events=()).events
-        ()
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> emulator = Emulator()
+        >>> client = DataEventsClient("token", transport=emulator.transport())
+        >>> client.create("placed-order", user_id="314159")
+        >>> [contact.user_id for contact in emulator.workspace("token").contacts]
+        ['314159']
     """
 
     contacts: tuple[EmulatedContact, ...]
@@ -119,7 +128,7 @@ class Tally:
         self.last = max(self.last, last)
 
 
-# A run can store a million of them: a string takes a fraction of a dictionary's memory.
+# A run can store a million events, and a string takes a fraction of a dictionary's memory.
 @attrs.frozen(weakref_slot=False)
 class _Occurrence:
     number: int  # across all workspaces, in order of arrival

@@ -1,16 +1,16 @@
 # ruff: noqa: S608  # the parts of the statements are our own
-"""Tracked events in a file, until Intercom has accepted them.
+"""A file that keeps tracked events until Intercom has accepted them.
 
-A tracker that is given an outbox writes each event to it before ``track`` returns. Several
-processes may share the file: one claims an event to send it, and removes it once it is accepted. A
-process renews its claims; those of a process that died end by themselves, and others send its
-events. A rejected event stays as a *dead letter*, with its error.
+A tracker with an outbox writes each event to the file before ``track`` returns. Several processes
+may share the file. A process claims an event to send it, and removes it once it is accepted. It
+renews its claims; the claims of a process that died expire, and other processes send its events. A
+rejected event stays in the file as a *dead letter*, with its error.
 
-A written event outlasts the process, however that ends. A loss of power can take those of the last
-moments: no call waits for the disk.
+Events in the file survive the end of the process, however it ends. A power failure can lose events
+of the last moments, because no call waits for the disk.
 
-:class:`Outbox` looks into such a file, for a health check or an admin page. It may be in use
-meanwhile. ``intercom-events outbox`` does the same from the command line.
+:class:`Outbox` inspects such a file, for a health check or an admin page, also while it is in use.
+``intercom-events outbox`` does the same on the command line.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _STATUS = (
     "count(*) FILTER (WHERE owner IS NULL AND held_until > :now), "
     f"{_rows.number('min(tracked_at)')} FROM events"
 )
-# In a file that another program has written to, columns may be NULL all the same.
+# Columns may be NULL if another program has written to the file.
 _REVIVE = (
     "INSERT INTO events (event, tracked_at) "
     "SELECT coalesce(event, ''), coalesce(tracked_at, 0) FROM dead WHERE id = ?"
@@ -65,14 +65,28 @@ class DeadLetter:
     """A rejected event, and its error.
 
     Attributes:
-        id: Its number in the file.
-        event: Its fields, as the API names them.
+        id: The number of the dead letter in the file.
+        event: The fields of the event, as the API names them.
         tracked_at: When it was tracked, in Unix seconds.
         died_at: When it was rejected, in Unix seconds.
-        error: The kind of error, such as "NotFoundError".
+        error: The class of the error, such as "NotFoundError".
         message: The message of the error.
-        status: The HTTP status, or None if no answer rejected it.
+        status: The HTTP status, or None if the event was not rejected by an answer.
         request_id: The id that Intercom's support asks for, or None.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> from intercom_data_events.tracker import Tracker
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "events.outbox")
+        >>> client = DataEventsClient("token", transport=Emulator(contacts=[]).transport())
+        >>> with Tracker(client, path, unknown_contact_patience=0) as tracker:
+        ...     tracker.track("placed-order", user_id="314159")
+        >>> with Outbox(path) as outbox:
+        ...     [letter] = outbox.dead_letters()
+        >>> letter.event["event_name"], letter.error, letter.status
+        ('placed-order', 'NotFoundError', 404)
     """
 
     id: int
@@ -87,17 +101,31 @@ class DeadLetter:
 
 @frozen
 class Status:
-    """What is in a file.
+    """The content of an outbox, counted.
 
     Attributes:
         queued: Events that wait or are in flight.
-        claimed: Those of them that a process has claimed to send.
-        held: Those of them that failed temporarily, and wait for their next attempt.
+        claimed: Queued events that a process has claimed to send.
+        held: Queued events that wait for another attempt after a transient failure.
         dead: Dead letters.
-        oldest: When the oldest event was tracked, in Unix seconds, or None.
-        address: The address of Intercom, or None before a tracker has used the file.
-        workspace: The name of the workspace, or None.
-        size: Bytes of the file and its log.
+        oldest: When the oldest queued event was tracked, in Unix seconds, or None.
+        address: The address of Intercom, or None if no tracker has used the file yet.
+        workspace: Your own name for the workspace, or None.
+        size: The bytes of the file and its log.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> from intercom_data_events.tracker import Tracker
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "events.outbox")
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> with Tracker(client, path, workspace="production") as tracker:
+        ...     tracker.track("placed-order", user_id="314159")
+        >>> with Outbox(path) as outbox:
+        ...     status = outbox.status()
+        >>> status.queued, status.dead, status.workspace
+        (0, 0, 'production')
     """
 
     queued: int
@@ -111,17 +139,16 @@ class Status:
 
 
 class Outbox:
-    """Inspects the file in which a tracker keeps events, and manages its dead letters.
+    """Inspects the outbox of a tracker, and manages its dead letters.
 
-    It is safe to share between threads, and to use while trackers use the file. Every method raises
-    an OutboxError, with the remedy, if the file cannot be used, and a RuntimeError once it is
-    closed.
+    It is thread-safe, and can be used while trackers use the file. Every method raises an
+    OutboxError with the remedy if the file cannot be used, and a RuntimeError after ``close()``.
 
     Args:
-        path: The file, which a tracker has made.
+        path: The file that a tracker has made.
 
     Raises:
-        OutboxError: There is none, or it cannot be used.
+        OutboxError: The file does not exist or cannot be used.
 
     Example:
         >>> import pathlib, tempfile
@@ -129,16 +156,19 @@ class Outbox:
         >>> from intercom_data_events.emulator import Emulator
         >>> from intercom_data_events.tracker import Tracker
         >>> path = pathlib.Path(tempfile.mkdtemp(), "events.outbox")
-        >>> emulator = Emulator(contacts=[])
-        >>> client = DataEventsClient("token", transport=emulator.transport())
+        >>> client = DataEventsClient("token", transport=Emulator(contacts=[]).transport())
         >>> with Tracker(client, path, unknown_contact_patience=0) as tracker:
         ...     tracker.track("placed-order", user_id="314159")
+        ...     tracker.track("placed-order", user_id="271828")
         >>> with Outbox(path) as outbox:
-        ...     status = outbox.status()
         ...     letters = list(outbox.dead_letters())
-        ...     retried = outbox.retry()
-        >>> status.queued, status.dead, letters[0].error, retried
-        (0, 1, 'NotFoundError', 1)
+        ...     retried = outbox.retry([letters[0].id])
+        ...     forgotten = outbox.forget([letters[1].id])
+        ...     status = outbox.status()
+        >>> [letter.error for letter in letters], retried, forgotten
+        (['NotFoundError', 'NotFoundError'], 1, 1)
+        >>> status.queued, status.dead
+        (1, 0)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -150,11 +180,11 @@ class Outbox:
         return self._file.path
 
     def status(self, now: float | None = None) -> Status:
-        """Returns what is in the file.
+        """Returns the content of the file, counted.
 
         Args:
-            now: The current time, in Unix seconds, to leave out claims and delays that are over.
-                None to count all that no process has ended yet.
+            now: The current time in Unix seconds, to leave out expired claims and delays. None
+                counts all claims and delays that no process has ended yet.
         """
         with self._file.using(self._file.main) as connection:
             queued, claimed, held, oldest = connection.execute(
@@ -178,7 +208,7 @@ class Outbox:
         )
 
     def waiting(self) -> Iterator[Mapping[str, object]]:
-        """Yields the fields of the events that wait or are in flight, oldest first."""
+        """Yields the fields of the queued events, which wait or are in flight, oldest first."""
         return (
             _rows.fields(text)
             for _, text in self._each(
@@ -187,7 +217,7 @@ class Outbox:
         )
 
     def dead_letters(self) -> Iterator[DeadLetter]:
-        """Yields the rejected events, oldest first."""
+        """Yields the dead letters, oldest first."""
         rows = self._each(f"SELECT id, {_rows.EVENT}, {_LETTER} FROM dead WHERE id > ? ORDER BY id")
         return (
             DeadLetter(
@@ -204,13 +234,13 @@ class Outbox:
         )
 
     def retry(self, numbers: Iterable[int] | None = None) -> int:
-        """Puts dead letters back, to be sent again by a tracker or ``outbox drain``.
+        """Queues dead letters again, to be sent by a tracker or ``intercom-events outbox drain``.
 
         Args:
-            numbers: Which ones; None for all that there are now.
+            numbers: The ids of the dead letters; None for all present ones.
 
         Returns:
-            The number of events that were put back.
+            The number of events that were queued again.
         """
         return self._each_dead(numbers, _REVIVE, _FORGET)
 
@@ -218,7 +248,7 @@ class Outbox:
         """Deletes dead letters.
 
         Args:
-            numbers: Which ones; None for all that there are now.
+            numbers: The ids of the dead letters; None for all present ones.
 
         Returns:
             The number of events that were deleted.
@@ -226,29 +256,29 @@ class Outbox:
         return self._each_dead(numbers, _FORGET)
 
     def compact(self) -> int:
-        """Rewrites the file, as small as what is in it.
+        """Rewrites the file without unused space.
 
-        Files shrink by themselves while few events come, but one that an earlier version made does
-        so only after this. It needs free disk space for twice what is in the file, and no other
-        process or thread can write meanwhile.
+        Files shrink by themselves while few events arrive. A file that an earlier version made does
+        so only after it was compacted once. Compacting needs free disk space for twice the content,
+        and no other process or thread can write meanwhile.
 
         Returns:
             The bytes of the file and its log.
 
         Raises:
-            OutboxLockedError: Another process, or another thread, is writing or reading. Nothing is
-                lost; try again.
+            OutboxLockedError: Another process or thread is writing or reading. Nothing is lost; try
+                again.
         """
         file = self._file
         with file.beside(file.patience) as connection, file.using(file.main):
-            # A copy of a large file would fill the memory.
+            # A copy of a large file would not fit in memory.
             connection.execute("PRAGMA temp_store = FILE")
             self._empty_log(connection)
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             try:
                 in_turn(connection, "VACUUM", file.patience)
             finally:
-                # Also where the disk was full: the log may have filled it.
+                # Also after the disk was full: the log may have filled it.
                 self._empty_log(connection)
         return self.status().size
 
@@ -284,19 +314,19 @@ class Outbox:
             with self._file.using(self._file.main) as connection, transaction(connection):
                 for number in some:
                     changed = [connection.execute(each, (number,)).rowcount for each in statements]
-                    # The last statement deletes it, and so tells whether it was there.
+                    # The last statement deletes the letter; its count tells whether it existed.
                     found += changed[-1]
         return found
 
     def _all_dead(self) -> Iterator[int]:
-        """Yields the numbers of the present dead letters, not of later ones."""
+        """Yields the ids of the present dead letters, not of later ones."""
         with self._file.using(self._file.main) as connection:
             last = one(connection, "SELECT coalesce(max(id), 0) FROM dead")
         numbers = (row[0] for row in self._each("SELECT id FROM dead WHERE id > ? ORDER BY id"))
         return takewhile(lambda number: number <= last, numbers)
 
     def _each(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """Yields rows by their first column, some at a time, so that no statement takes long."""
+        """Yields rows by their first column, in parts, so that no statement takes long."""
         last: float = _rows.BEGIN
         while True:
             with self._file.using(self._file.main) as connection:

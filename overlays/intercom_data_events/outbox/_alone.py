@@ -1,8 +1,8 @@
 # ruff: noqa: S608  # the parts of the statements are our own
-"""Sending without claims, while a full disk has no room for them: one process at a time.
+"""Sends without claims, in one process at a time, while a full disk has no room for claims.
 
-What was accepted, rejected and delayed meanwhile is remembered, and written when there is room.
-Processes that die meanwhile have accepted events sent again.
+The process remembers which events were accepted, rejected or delayed, and writes that when there is
+room. If it ends before, the accepted events are sent again.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 if sys.platform == "linux":
     import fcntl
 
-# Rows whose numbers are read at once, and those that are passed over in one turn.
+# The most rows whose numbers are read at once, and the most that are skipped in one turn.
 _AT_ONCE = 500
 _PASSED_OVER = 5_000
-# Seconds until rows that were added or released behind the last one are looked for.
+# Seconds until the search for rows that were added or released starts at the beginning again.
 _AGAIN = 60.0
 _BEGIN: tuple[Any, int] = (-1e300, -(2**63))
 _FREE = (
     "SELECT tracked_at, id FROM events WHERE held_until IS NULL AND (tracked_at, id) > (?, ?) "
-    # Others become dead letters once there is room.
+    # Other rows become dead letters once there is room.
     "AND typeof(tracked_at) IN ('integer', 'real') ORDER BY tracked_at, id LIMIT ?"
 )
 _DUE = (
@@ -48,25 +48,25 @@ _ROW = (
     f"SELECT id, {_rows.EVENT}, {_rows.number('tracked_at')}, {_rows.number('tries')}, "
     f"{_rows.number('rejected_at')} FROM events WHERE id = ?"
 )
-#: The device and the number of a file; None for one that is not there.
+#: The device and the inode of a file; None for a missing file.
 Place = tuple[int, int] | None
-# Seconds between attempts to get a lock, which a process that looks holds for a moment.
+# Seconds between attempts to get a lock, which a process that only checks it holds for a moment.
 _PAUSES = (0.0005, 0.001, 0.002, 0.0)
 
 
 class Alone:
-    """What one process sends without claims.
+    """The events that one process sends without claims.
 
     Attributes:
-        handed: The events in flight that it has not claimed, by their numbers.
-        delayed: Those that failed, by their numbers.
+        handed: The events in flight, by their numbers.
+        delayed: The events that failed, by their numbers.
     """
 
     def __init__(self) -> None:
         self.handed: dict[int, QueuedEvent] = {}
         self.delayed: dict[int, QueuedEvent] = {}
         self._ends: list[tuple[float, int]] = []
-        # Rows up to these were handed out: removing them has to wait.
+        # Rows up to these were handed out; they cannot be removed yet.
         self._free, self._due = _BEGIN, _BEGIN
         self._numbers = deque[int]()
         self._hurries = False
@@ -85,8 +85,8 @@ class Alone:
         Args:
             connection: The file.
             now: The present, in Unix seconds.
-            is_known: Whether this process knows what became of an event.
-            others_died: Whether claims that have run out are of processes that have ended.
+            is_known: Whether this process knows more about an event than the file.
+            others_died: Whether the owners of expired claims have ended.
         """
         passed_over = 0
         while passed_over < _PASSED_OVER and self._has_numbers(connection, now, others_died):
@@ -109,7 +109,7 @@ class Alone:
             self._numbers.extend(row[1] for row in rows)
         if not self._numbers:
             due = math.inf if self._hurries else now
-            # In a hurry, all delays have ended, but not claims.
+            # After end_delays(), all delays have ended, but no claims.
             if rows := connection.execute(
                 _DUE, (due, others_died and not self._hurries, *self._due, _AT_ONCE)
             ).fetchall():
@@ -120,7 +120,7 @@ class Alone:
         return bool(self._numbers)
 
     def next_delayed(self, now: float) -> QueuedEvent | None:
-        """Returns an event whose delay is over."""
+        """Returns an event whose delay is over, if there is one."""
         while self._ends and self._ends[0][0] <= now:
             queued = self.delayed.pop(heapq.heappop(self._ends)[1], None)
             if queued is not None:
@@ -129,7 +129,7 @@ class Alone:
         return None
 
     def delay(self, queued: QueuedEvent, until: float) -> None:
-        """Has an event be returned again later."""
+        """Delays an event, so that it is returned again later."""
         self.handed.pop(queued.id, None)
         self.delayed[queued.id] = queued
         heapq.heappush(self._ends, (until, queued.id))
@@ -140,19 +140,20 @@ class Alone:
         self._hurries, self._due = True, _BEGIN
 
     def has_due(self, connection: sqlite3.Connection, now: float, *, others_died: bool) -> bool:
-        """Whether there may be something to return."""
+        """Whether there may be an event to return."""
         return bool(self._ends and self._ends[0][0] <= now) or self._has_numbers(
             connection, now, others_died
         )
 
 
 class Lock:
-    """An advisory lock on a file, that ends with its process.
+    """An advisory lock on a file, which ends with its process.
 
     Args:
         path: The file.
-        place: Returns which file that was as it was opened; another one may have taken its place.
-        is_kept: Whether SQLite locks a file, too: closing it would end these locks of the process.
+        place: Returns the file's device and inode when the outbox opened it, because another file
+            may have replaced it.
+        is_kept: Whether SQLite has locks on the file, which closing it would end.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class Lock:
         self._process = 0
         self.is_held = False
         _locks[id(self)] = self
-        # Now, as the file may be moved later.
+        # Open it now, because it may be moved later.
         self._is_open()
 
     def __del__(self) -> None:
@@ -178,7 +179,7 @@ class Lock:
             self.close()
 
     def acquire(self, *, shared: bool = False) -> bool:
-        """Takes the lock, if it is soon possible; returns whether this process has it."""
+        """Takes the lock if it is free soon; returns whether this process has it."""
         if not self._is_open():
             return False
         for pause in _PAUSES:
@@ -189,25 +190,25 @@ class Lock:
         return self.is_held
 
     def release(self) -> None:
-        """Gives the lock back."""
+        """Releases the lock."""
         if self.is_held and self._process == os.getpid():
             self._unlock()
         self.is_held = False
 
     @contextmanager
     def sharing(self) -> Generator[bool]:
-        """Keeps others from taking the lock meanwhile; yields whether no other one has it."""
+        """Keeps others from taking the lock meanwhile; yields whether no other process has it."""
         result = None if self.is_held or not self._is_open() else self._try(shared=True)
         try:
             yield result is not False
         finally:
-            # Unless it was acquired meanwhile.
+            # It may have been acquired meanwhile.
             if result and not self.is_held:
                 self._unlock()
 
     @property
     def is_others(self) -> bool:
-        """Whether another process or queue has it, alone or shared."""
+        """Whether another process or queue has the lock, exclusive or shared."""
         if self.is_held or not self._is_open():
             return False
         result = self._try(shared=False)
@@ -216,7 +217,7 @@ class Lock:
         return result is False
 
     def _try(self, *, shared: bool) -> bool | None:
-        """Returns whether the lock was free; None where the file system has no locks."""
+        """Tries to take the lock; returns whether it was free, or None if locks do not work."""
         descriptor = self._descriptor
         if sys.platform != "linux" or descriptor is None:
             return None
@@ -233,12 +234,12 @@ class Lock:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _is_open(self) -> bool:
-        """Opens the file, again where the outbox goes on with another one."""
+        """Opens the file if needed, also if the outbox has moved on to another file."""
         if sys.platform != "linux":
-            # Windows has no such locks, and those of BSD and macOS are in the way of SQLite's.
+            # Windows has no such locks, and on BSD and macOS they conflict with SQLite's locks.
             return False
         if self._process != os.getpid():
-            # Forked without Python's hooks: the lock is the parent's.
+            # This process was forked without Python's hooks, and the lock belongs to the parent.
             self._descriptor, self._process, self.is_held = None, os.getpid(), False
         wanted = self._wanted()
         if self._descriptor is None or wanted not in (None, self._place):
@@ -252,7 +253,7 @@ class Lock:
         return self._descriptor is not None
 
     def close(self) -> None:
-        """Gives the lock back, and closes the file."""
+        """Releases the lock, and closes the file."""
         self.release()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None or self._process != os.getpid():
@@ -264,7 +265,7 @@ class Lock:
             os.close(each)
 
     def forget(self) -> None:
-        """Closes the file in a forked child, whose lock is the parent's."""
+        """Closes the file in a forked child; the lock belongs to the parent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor, self.is_held = None, False
@@ -277,12 +278,12 @@ def _opened(path: str | os.PathLike[str], place: Place) -> int:
 
 
 _locks = weakref.WeakValueDictionary[int, Lock]()
-# Open databases whose lock is not needed.
+# Descriptors of open databases, whose locks are not needed.
 _parked: dict[Place, list[int]] = {}
 
 
 class _Children:
-    """A forked child would hold the locks for its parent."""
+    """Closes the descriptors in a forked child, which would keep its parent's locks."""
 
     def before_fork(self) -> bool:
         return True

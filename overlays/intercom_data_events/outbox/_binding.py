@@ -1,5 +1,5 @@
 # ruff: noqa: S608  # the parts of the statements are our own
-"""Which workspace the events of a file are for."""
+"""Binds a file to the workspace that its events are for."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from intercom_data_events.errors import ConfigurationError, OutboxError
 from intercom_data_events.outbox._errors import code_of, is_full
 from intercom_data_events.outbox._schema import in_turn, one, transaction
 
-# Characters of each value.
+# The most characters of each value.
 _LONGEST = 10_000
-#: The query for what a file says of its binding; it keeps notes about rescues in the same table.
+#: The query for a file's binding; notes about rescues are in the same table.
 BOUND = (
     f"SELECT name, substr(value, 1, {_LONGEST + 1}) FROM binding "
     "WHERE name IN ('mark', 'address', 'token', 'workspace')"
@@ -41,8 +41,8 @@ class Binding:
 
     Attributes:
         address: The address of Intercom.
-        token: The access token, held, of which a digest is kept; None if it is unknown.
-        workspace: A name of your own for the workspace; it stays the same when tokens change.
+        token: The access token, of which the file keeps a digest; None if it is unknown.
+        workspace: The caller's name for the workspace, which stays the same when tokens change.
         token_renewed: Whether the caller knows that the token is for the same workspace as before.
     """
 
@@ -55,10 +55,11 @@ class Binding:
         """Binds a file to the workspace, unless it is bound to another one and still in use.
 
         Returns:
-            What identifies the file's binding from now on.
+            The mark that identifies the file's binding.
 
         Raises:
-            ConfigurationError: It holds events of another one, or another process uses it.
+            ConfigurationError: The file is bound to another workspace, and it holds events or
+                another process uses it.
         """
         known = bound(connection, path)
         try:
@@ -67,7 +68,7 @@ class Binding:
                 if problem is None:
                     return self._note(connection, path)
         except sqlite3.Error as error:
-            # A full disk keeps no process from sending what is in a file that is bound already.
+            # On a full disk, a process can still send the events of a file that is bound already.
             if (
                 not is_full(error)
                 or self._problem(known, path) is not None
@@ -86,7 +87,7 @@ class Binding:
             in_turn(connection, "PRAGMA journal_mode = WAL", patience)
 
     def fits(self, connection: sqlite3.Connection, path: Path) -> bool:
-        """Whether a file is bound to the workspace, or to none."""
+        """Whether a file is bound to this workspace, or not bound."""
         return self._problem(bound(connection, path), path) is None
 
     def _note(self, connection: sqlite3.Connection, path: Path) -> str:
@@ -140,29 +141,29 @@ class Binding:
                 "workspace of this token"
             )
         return (
-            "is for another access token, and so perhaps for another workspace; if the token was "
+            "is for another access token, which may belong to another workspace; if the token was "
             "renewed, run intercom-events outbox drain with --token-renewed once, and pass "
-            "workspace= from then on; else choose another path"
+            "workspace= from then on; otherwise choose another path"
         )
 
 
 def bound(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
-    """Returns what a file says of its binding.
+    """Returns a file's binding.
 
     Raises:
-        OutboxError: It says what no version of this library writes.
+        OutboxError: No version of this library writes such a binding.
     """
     rows = connection.execute(BOUND).fetchall()
     if not all(isinstance(value, str) and len(value) <= _LONGEST for _, value in rows):
         raise OutboxError(
-            f"the outbox {path} is damaged: what it says of its workspace must be strings; move it "
-            "aside, or choose another path"
+            f"the outbox {path} is damaged: its table 'binding' must hold strings of at most "
+            f"{_LONGEST:,} characters; move it aside, or choose another path"
         )
     return dict(rows)
 
 
 def _is_free(connection: sqlite3.Connection) -> bool:
-    """Whether the file is empty and no other connection is open, as WAL mode can tell."""
+    """Whether the file is empty and no other connection is open, found out by leaving WAL mode."""
     if one(connection, "SELECT EXISTS (SELECT 1 FROM events UNION SELECT 1 FROM dead)"):
         return False
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from intercom_data_events._validation import escape
 from intercom_data_events.errors import OutboxError, OutboxLockedError
 
-#: What harms no event that is in the file.
+#: The end of messages about errors that harm no event in the file.
 UNHARMED = "; the events in it are safe"
 
 _LOCKED = "is locked by another program; end the program that holds the lock"
@@ -20,16 +20,17 @@ _NO_DESCRIPTORS = (
     "limit (ulimit -n)"
 )
 _DAMAGED = (
-    "is damaged; move it and its -wal file aside, and read what is left with sqlite3's .recover"
+    "is damaged; move it and its -wal file aside, and recover its events with sqlite3's .recover"
 )
 _FULL = "cannot be written, because the disk is full"
-# SQLite tells a quota that is used up, or the largest size of a file, from no failure of the disk.
+# SQLite does not distinguish an exhausted quota or a file size limit from a failure of the disk.
 _FULL_OR_FAILED = (
-    f"{_FULL}, a quota or limit is reached, or the disk failed; make room, or see the system's log"
+    f"{_FULL}, a quota or limit is reached, or the disk failed; free some space, or see the system "
+    "log"
 )
 _UNWRITTEN = ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 _REMEDIES = {
-    "SQLITE_FULL": f"{_FULL}; make room",
+    "SQLITE_FULL": f"{_FULL}; free some space",
     "SQLITE_READONLY": f"cannot be written; {_ALLOW}",
     "SQLITE_PERM": f"cannot be opened; {_ALLOW}",
     "SQLITE_CANTOPEN": f"cannot be opened; {_ALLOW}",
@@ -38,13 +39,13 @@ _REMEDIES = {
     "SQLITE_PROTOCOL": _LOCKED,
     "SQLITE_NOTADB": "is damaged or not an outbox; move it aside, or choose another path",
     "SQLITE_CORRUPT": _DAMAGED,
-    "SQLITE_IOERR": "cannot be read or written, because the disk failed; see the system's log",
+    "SQLITE_IOERR": "cannot be read or written, because the disk failed; see the system log",
 }
-# Of a table that another program has removed or changed, for example.
-_CHANGED = "is not as this library makes it; move it aside, or choose another path"
-# The errors that do no harm to the events in the file.
+# For example, another program removed or changed a table.
+_CHANGED = "does not have the schema of an outbox; move it aside, or choose another path"
+# The errors that harm no event in the file.
 _HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_IOERR"}
-# Files that opening an outbox opens at most: the database and its log twice, and the log's index.
+# The most files that opening an outbox opens: the database and its log twice, and the log's index.
 _FILES = 6
 # PyPy's errors have no names.
 _NAMES = {
@@ -69,7 +70,7 @@ def code_of(error: BaseException | None) -> str:
     if isinstance(error, OutboxError):
         error = error.__cause__
     if isinstance(error, UnicodeError):
-        return "SQLITE_CORRUPT"  # Of a schema, which Python reads as UTF-8.
+        return "SQLITE_CORRUPT"  # Python reads the schema as UTF-8.
     name = getattr(error, "sqlite_errorname", None)
     if name is None and isinstance(error, sqlite3.Error):
         said = str(error)
@@ -85,14 +86,14 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether another connection is in the way."""
+    """Whether another connection holds a lock."""
     return _REMEDIES.get(code_of(error)) == _LOCKED
 
 
 def explained(error: sqlite3.Error | UnicodeError, path: Path) -> OutboxError:
-    """Returns the error to raise for one of SQLite's."""
+    """Returns the OutboxError to raise for an error of SQLite."""
     code = code_of(error)
-    escape(error)  # SQLite quotes the file.
+    escape(error)  # SQLite quotes parts of the file.
     remedy = _REMEDIES.get(code, _CHANGED)
     if getattr(error, "sqlite_errorname", None) in _UNWRITTEN:
         remedy = _FULL_OR_FAILED
@@ -103,14 +104,16 @@ def explained(error: sqlite3.Error | UnicodeError, path: Path) -> OutboxError:
 
 
 def unopened(error: OSError | ValueError, path: Path) -> OutboxError:
-    """Returns the error to raise where the file system refuses a path."""
+    """Returns the OutboxError to raise if the file system rejects a path."""
     reason = error.strerror if isinstance(error, OSError) else error
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return OutboxError(f"the outbox {path} {_NO_DESCRIPTORS}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutboxError(f"the outbox {path} cannot be made, because the disk is full; make room")
+        return OutboxError(
+            f"the outbox {path} cannot be created, because the disk is full; free some space"
+        )
     if isinstance(error, FileNotFoundError) and path.parent.is_dir():
-        link = "is a link to a file that does not exist; remove the link"
+        link = "is a symbolic link to a file that does not exist; remove the link"
         said = link if path.is_symlink() else "does not exist; check the path"
         return OutboxError(f"the outbox {path} {said}")
     return OutboxError(
@@ -122,7 +125,7 @@ def unopened(error: OSError | ValueError, path: Path) -> OutboxError:
 def _lacks_descriptors() -> bool:
     opened: list[int] = []
     try:
-        # What was opened before the failure is closed by now.
+        # The files that were opened before the failure are closed by now.
         opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_FILES))
     except OSError as error:
         return error.errno in (errno.EMFILE, errno.ENFILE)

@@ -1,10 +1,10 @@
-"""The file of an outbox: its connections, who may use it, and what happens where it is taken away.
+"""The file of an outbox: its connections, and what happens if it is deleted or replaced.
 
-In WAL mode, a database is three files, which belong together: the database, its log (``-wal``) and
-the log's index (``-shm``). A process that has them open goes on with them after they were deleted
-or replaced, and no other process sees what it writes. So each use looks whether they are still
-those that it opened; where they are not, what only the old ones hold is copied, they are closed
-without a checkpoint, and the copy's events are inserted into the new ones.
+In WAL mode, a database is three files that belong together: the database, its log (``-wal``) and
+the log's index (``-shm``). If they are deleted or replaced, a process that has them open goes on
+with the old files, and no other process sees what it writes. So each use checks whether they are
+still the files that were opened. If not, it copies the old files, closes them without a checkpoint,
+and inserts the events that only the copy holds into the new files.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from intercom_data_events import _files
+from intercom_data_events._counting import counted
 from intercom_data_events._sending import runtime
 from intercom_data_events._sending.runtime import ForkLock, guard_forks
 from intercom_data_events._validation import printable
@@ -36,48 +37,48 @@ from intercom_data_events.outbox._schema import last_number, one, pragma
 
 try:
     import fcntl
-except ImportError:  # Windows lets no process delete a file that is open.
+except ImportError:  # On Windows, no process can delete an open file.
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("intercom_data_events")
 
-# Seconds to wait while a file is opened, because another process may be making it.
+# Seconds to wait while a file is opened, because another process may be creating it.
 OPENING = 5.0
-# Seconds that close() waits for each thread that uses the file. One that is interrupted, as by the
-# signal handler that closes it, closes its connection itself later.
+# Seconds that close() waits for each thread that uses the file. A thread that is interrupted, for
+# example by the signal handler that closes the file, closes its connection itself later.
 _CLOSING = 0.2
-# Seconds at least to wait for other threads of this process where the file was taken away.
+# The least seconds to wait for other threads of this process if the log was deleted or replaced.
 _GATHERING = 0.05
-# Nanoseconds after which a change of a folder is certain to give it another time than before: file
-# systems keep times in steps of some milliseconds, or of whole seconds, up to two.
+# Nanoseconds after which a change of a folder is certain to change its time: file systems keep
+# times in steps of some milliseconds, or of full seconds, at most two.
 _SETTLING = 100_000_000
 _COARSE = 3_000_000_000
-#: Bytes to which SQLite cuts the log after a checkpoint.
+#: Bytes to which SQLite truncates the log after a checkpoint.
 LONG_LOG = 32 * 1024 * 1024
 
-# The inode of each file, and None for one that is not there.
+# The device and the inode of each file; None for a missing file.
 _Inodes = tuple[tuple[int, int] | None, ...]
 
 _MISSING = (
-    "was moved or deleted while it was in use, so no event is tracked; put it back with its -wal "
-    "file"
+    "was moved or deleted while it was in use, so events cannot be tracked; put it back with its "
+    "-wal file"
 )
 
 
 class SlotInUseError(OutboxLockedError):
-    """Other threads of this process keep a slot."""
+    """Other threads of this process are using a slot."""
 
 
 class Slot:
     """A connection that one thread uses at a time.
 
     Attributes:
-        lock: Held during its use; a signal handler or a finalizer may enter it again.
+        lock: Held while the slot is used; a signal handler or a finalizer may acquire it again.
         connection: The connection; None until its first use, and around forks and failures.
-        uses: How many uses of it have begun and not ended, one within the other.
-        is_unsure: Whether it may have written after the files were taken away.
-        reserved: The number of events that it was given a place for.
-        inserted: The number of those that are in the file.
+        uses: The number of nested uses.
+        is_unsure: Whether it may have written after the files were deleted or replaced.
+        reserved: The number of events for which it has reserved a place.
+        inserted: The number of those events that are in the file.
     """
 
     def __init__(self) -> None:
@@ -98,24 +99,24 @@ class OutboxFile:
     """The file, for the threads of one process.
 
     Args:
-        path: The path. A missing file is made, for its owner alone (mode 0600).
-        binding: The workspace of the events; None to only look at the file.
+        path: The path. A missing file is created for its owner alone (mode 0600).
+        binding: The workspace of the events; None to only inspect the file.
         patience: Seconds to wait for another process that writes, once the file is open.
-        create: Whether to make a missing file.
+        create: Whether to create a missing file.
 
     Attributes:
         path: The absolute path.
-        main: The connection of the dispatcher, which readers share.
-        inserts: That of enqueue.
-        spare: One in case that a finalizer keeps the thread that uses enqueue's.
+        main: The slot of the dispatcher, which readers share.
+        inserts: The slot of enqueue.
+        spare: A slot for enqueue when a finalizer interrupts the thread that uses `inserts`.
         logged: The last number that is known to be in the log or in the database.
-        is_crowded: Whether the disk was full; the log may take a part of it.
+        is_crowded: Whether the disk was full, perhaps because of the log.
         on_child: Called in each forked child.
-        on_rescue: Called when events may have got other numbers, as the file was taken away.
+        on_rescue: Called when events were moved, and may have other numbers now.
 
     Raises:
         OutboxError: The file cannot be used.
-        ConfigurationError: It holds events of another workspace.
+        ConfigurationError: The file holds events of another workspace.
     """
 
     def __init__(
@@ -131,47 +132,47 @@ class OutboxFile:
         except OSError as error:
             raise OutboxError(
                 f"the outbox {os.fspath(path)} cannot be found, because the working directory of "
-                "this process is gone; pass an absolute path"
+                "this process was deleted; pass an absolute path"
             ) from error
         self.patience = patience
         self.main, self.inserts, self.spare = self._slots = Slot(), Slot(), Slot()
-        # It only reads, so that closing it last makes no checkpoint.
+        # A read-only connection: closing it last makes no checkpoint.
         self._guards: list[sqlite3.Connection] = []
-        # Held while a checkpoint has a connection of its own.
+        # Held while a checkpoint has a separate connection.
         self.checkpointing = threading.Lock()
-        # The forks that wait until no connection is open.
+        # The number of forks that wait until no connection is open.
         self._forks = 0
         # What identifies the database, and all three files while they are open.
         self._place: tuple[int, int] | None = None
         self._paths: tuple[str, ...] = ()
         self._inodes: _Inodes = ()
         self.logged = 0
-        # What their folder was when they were looked at, if each later change of it shows.
+        # Their folder, and its state when they were last checked, if any later change shows in it.
         self._folder = ""
         self._settled: tuple[int, int, int] | None = None
-        # When the database itself was written, and the last number in it then: only what is beyond
+        # When the database itself was last written, and the last number in it: only later events
         # can be lost with the log.
         self._written = 0
         self._saved = 0
-        # Whether the log is there, but cannot be read, or has something else than was written.
+        # Whether the log exists, but cannot be read or has other content than was written.
         self._is_cut = False
-        # What is to be logged when no lock is held.
+        # Lines to log when no lock is held.
         self._remarks: list[str] = []
         self._schema_version = -1
-        # What identifies its binding.
+        # The mark of its binding.
         self._bound: str | None = None
         self._binding = binding
         # Whether it was logged that the database was moved or deleted while it was in use.
         self._told_missing = False
-        # Whether another program holds the lock: one caller has waited, the next ones need not.
+        # Whether another program holds the lock. One caller has waited for it; later ones do not.
         self._locked = False
-        # Copies of what was taken away, until their events are in the file.
+        # Copies of deleted or replaced files, until their events are in the new file.
         self._copies: list[_rescue.Copy] = []
         self.is_crowded = False
         self.is_closed = False
         self.on_child: Callable[[], object] = lambda: None
         self.on_rescue: Callable[[sqlite3.Connection], object] = lambda _: None
-        # No fork copies this process from now on while a connection is in use.
+        # From now on, no fork copies this process while a connection is in use.
         guard_forks(self)
         _open_files[id(self)] = self
         try:
@@ -184,8 +185,8 @@ class OutboxFile:
         _files.tell(self.path, "the outbox")
 
     def __del__(self) -> None:
-        """Closes the file, where an error of a signal handler has lost the outbox."""
-        # One whose opening was interrupted may have no connections to close.
+        """Closes the file if a signal handler's error has lost the outbox."""
+        # If opening was interrupted, there may be no connections to close.
         with suppress(AttributeError):
             self._disconnect()
 
@@ -196,20 +197,20 @@ class OutboxFile:
 
     @property
     def log_path(self) -> str:
-        """The path of the log, which is beside the file that a symbolic link leads to."""
+        """The path of the log, which is beside the target of a symbolic link."""
         return f"{os.path.realpath(self.path)}-wal"
 
     @property
     def name(self) -> str:
-        """The path, printable, as log lines have it."""
+        """The path, printable, for log lines."""
         return printable(str(self.path), None)
 
     def place(self) -> tuple[int, int] | None:
-        """Returns which file the database is that was opened."""
+        """Returns the device and the inode of the database that was opened."""
         return self._place
 
     def log_place(self) -> tuple[int, int] | None:
-        """Returns which file the log is that is open, if one is."""
+        """Returns the device and the inode of the open log, if one is open."""
         return self._inodes[1] if self._inodes else None
 
     def _find_paths(self) -> tuple[str, str, str]:
@@ -223,12 +224,12 @@ class OutboxFile:
 
         Args:
             slot: The slot.
-            seconds: How long to wait for other threads; for ever, if it is negative.
+            seconds: How long to wait for other threads; forever if it is negative.
 
         Raises:
-            SlotInUseError: Other threads kept the slot for longer.
+            SlotInUseError: Other threads used the slot for longer.
             OutboxError: The file cannot be used.
-            RuntimeError: It is closed.
+            RuntimeError: The file is closed.
         """
         self.prepare(slot)
         with _held(slot.lock, seconds) as held, self.explaining():
@@ -248,13 +249,13 @@ class OutboxFile:
                 if code == "SQLITE_FULL" and connection is not None:
                     _schema.check_numbers(connection, self.path)
                 self.is_crowded |= code == "SQLITE_FULL"
-                # A connection that was opened read-only would stay so, for example.
+                # For example, a connection that was opened read-only would stay read-only.
                 if code not in _PASSING:
                     self._is_cut |= code in ("SQLITE_IOERR", "SQLITE_CORRUPT")
                     slot.disconnect()
                 elif code != "SQLITE_FULL":
                     if slot.uses > 1:
-                        # What the interrupted use reads may be older than what others have written.
+                        # The interrupted use may have read an older state of the file.
                         raise self.in_use(self.patience) from error
                     self._locked = True
                 raise
@@ -270,19 +271,19 @@ class OutboxFile:
     def in_use(self, seconds: float) -> SlotInUseError:
         return SlotInUseError(
             f"the outbox {self.path} must be free within {seconds:g} s, but other threads of this "
-            f"process use it; try again{UNHARMED}"
+            f"process are using it; try again{UNHARMED}"
         )
 
     def _log_remarks(self) -> None:
         # A log handler may wait for a thread that enqueues.
         if not any(slot.uses for slot in self._slots):
-            # At once, as a log handler or a finalizer may come here, too.
+            # In one step, because a log handler or a finalizer may also run this.
             remarks, self._remarks = self._remarks, []
             for remark in remarks:
                 log.error("%s", printable(remark, None))
 
     def is_ready(self, slot: Slot) -> bool:
-        """Whether a slot can be used as it is, by a thread that holds its lock."""
+        """Whether a thread that holds a slot's lock can use the slot without preparing it."""
         if slot.connection is None or self._locked or self._copies or self._is_rescuing:
             return False
         return not (self._forks or self._is_cut or self.is_closed) and self.is_intact
@@ -290,12 +291,12 @@ class OutboxFile:
     def execute(
         self, slot: Slot, statement: str, values: tuple[object, ...]
     ) -> sqlite3.Cursor | None:
-        """Executes a statement on a slot that is ready, in less time than by :meth:`using`.
+        """Executes a statement on a slot that is ready, faster than :meth:`using`.
 
-        Where `is_unsure` is set afterwards, :meth:`save` is to be called without its lock.
+        If `is_unsure` is set afterwards, call :meth:`save` without the slot's lock.
 
         Returns:
-            None where it failed, so that it is to be executed by :meth:`using`.
+            None if it failed; then execute it with :meth:`using`.
         """
         slot.uses += 1
         slot.is_unsure = True
@@ -308,7 +309,7 @@ class OutboxFile:
             cursor = connection.execute(statement, values)
             slot.is_unsure = not self.is_intact
         except (sqlite3.Error, UnicodeError) as error:
-            self._locked |= is_busy(error) and slot.uses == 1  # It has waited.
+            self._locked |= is_busy(error) and slot.uses == 1  # This call has waited already.
             return None
         else:
             return cursor
@@ -316,9 +317,9 @@ class OutboxFile:
             self._end_use(slot)
 
     def _ready(self, slot: Slot) -> tuple[sqlite3.Connection, bool]:
-        """Returns the connection of a slot, and whether it waits for no other process now."""
+        """Returns the connection of a slot, and whether it does not wait for other processes."""
         while True:
-            # A signal handler or a finalizer may close it, or fork, at any line from here on.
+            # From here on, a signal handler or a finalizer may close it, or fork, at any line.
             try:
                 connection, locked = slot.connection or self.open(slot), self._locked
                 if locked:
@@ -326,13 +327,13 @@ class OutboxFile:
                 if not _schema.CAN_REFUSE:
                     self._check_schema(connection)
             except sqlite3.ProgrammingError:
-                self.check_open()  # If it is, it was closed in between.
+                self.check_open()  # If the file is open, only the connection was closed meanwhile.
             else:
                 return connection, locked
 
     @property
     def _is_rescuing(self) -> bool:
-        """Whether this thread is about to save what was taken away, so that a finalizer cannot."""
+        """Whether this thread is moving events into new files, so that a finalizer cannot."""
         return bool(_rescuing) and (threading.get_ident(), self._place) in _rescuing
 
     def check_open(self) -> None:
@@ -345,21 +346,21 @@ class OutboxFile:
             )
 
     def check_place(self) -> None:
-        """Looks whether the next process would find the file.
+        """Checks that the next process would find the file.
 
         Raises:
-            OutboxError: It would not.
+            OutboxError: The file was moved or deleted.
         """
         if self.is_missing:
             raise OutboxError(f"the outbox {self.path} {_MISSING}")
 
     def watch(self) -> None:
-        """Looks at the file, every second or so: where it is, and whether its schema changed.
+        """Checks, about once a second, whether the file was moved and whether its schema changed.
 
-        What is in a file that was moved is sent in any case.
+        The events of a file that was moved are still sent.
 
         Raises:
-            OutboxError: It is not an outbox any longer.
+            OutboxError: The file is no longer an outbox.
         """
         with self.main.lock:
             missing = self.is_missing
@@ -376,11 +377,11 @@ class OutboxFile:
             known, logged = self.logged, last_number(connection)
             if self.is_intact:
                 self.logged = max(self.logged, logged)
-                # Another program has written something earlier over what is in it.
+                # Another program has overwritten the file with an earlier state.
                 self._is_cut |= logged < known
 
     def look_at_database(self, connection: sqlite3.Connection) -> None:
-        """Learns the last number that is in the database itself, whatever becomes of the log."""
+        """Reads the last number that is in the database itself, without its log."""
         try:
             written = os.stat(self.path).st_mtime_ns
             if written == self._written:
@@ -392,7 +393,7 @@ class OutboxFile:
                 newest = one(alone, _NEWEST, saved)
         except (OSError, sqlite3.Error):
             return
-        # A checkpoint that goes on, or has ended early, may have written the number alone.
+        # A checkpoint that is running, or has ended early, may have written only the number.
         is_whole = saved <= last_number(connection) and newest >= one(connection, _NEWEST, saved)
         if self.is_intact and is_whole:
             self._written, self._saved = written, max(self._saved, saved)
@@ -409,7 +410,7 @@ class OutboxFile:
 
     @contextmanager
     def explaining(self) -> Generator[None]:
-        """Raises an OutboxError for errors of SQLite's."""
+        """Raises an OutboxError for errors of SQLite."""
         try:
             yield
         except (sqlite3.Error, UnicodeError) as error:
@@ -420,7 +421,8 @@ class OutboxFile:
         """Whether the files are still those that were opened."""
         if not self._inodes:
             return True
-        # One look at the folder instead of three: each file that comes or goes changes its time.
+        # One look at the folder replaces three: each file that appears or disappears changes its
+        # time.
         folder = _folder(self._folder)
         if folder is not None and folder == self._settled:
             return True
@@ -434,14 +436,14 @@ class OutboxFile:
 
     @property
     def is_missing(self) -> bool:
-        """Whether the database was moved or deleted; its events are sent, as long as it is open."""
+        """Whether the database was moved or deleted; its events are sent while it is open."""
         return not self.is_intact and _inode(self.path) != self._place
 
     def close(self) -> None:
         """Closes the file."""
         self.is_closed = True
         if self._is_rescuing:
-            return  # It is closed afterwards.
+            return  # The rescue closes it afterwards.
         self._close()
         self._say_lost()
         self._log_remarks()
@@ -449,8 +451,8 @@ class OutboxFile:
     def _close(self) -> None:
         held = [slot for slot in self._slots if slot.lock.acquire(timeout=_CLOSING)]
         try:
-            # Closing a connection within its use, in a finalizer, could crash the interpreter; and
-            # a thread may keep its slot for longer. Then the end of that use closes it.
+            # Closing a connection in a finalizer during its use could crash the interpreter, and a
+            # thread may use its slot for longer. In these cases, the end of the use closes it.
             if len(held) == len(self._slots) and not any(slot.uses for slot in held):
                 self._save_and_disconnect()
             else:
@@ -465,7 +467,7 @@ class OutboxFile:
 
     @contextmanager
     def beside(self, patience: float) -> Generator[sqlite3.Connection]:
-        """Opens a connection for long work, so that other threads go on with theirs.
+        """Opens a separate connection for long work, so that other threads can go on.
 
         Raises:
             OutboxError: The file cannot be used.
@@ -473,7 +475,7 @@ class OutboxFile:
         with self.explaining():
             self.save()
             with self.checkpointing, closing(self.connect(patience)) as connection:
-                # That has it open the log, which must be that of the index.
+                # This opens the log, which must belong to the index.
                 pragma(connection, "schema_version")
                 if not self.is_intact:
                     raise sqlite3.OperationalError("locking protocol")
@@ -485,12 +487,12 @@ class OutboxFile:
         """Opens a connection.
 
         Raises:
-            OutboxError: There is no file that may be used.
+            OutboxError: The file is missing, or must not be used.
         """
         if sqlite3.sqlite_version_info < (3, 35):
             raise OutboxError(
-                f"an outbox needs SQLite 3.35 or newer, not {sqlite3.sqlite_version}; use a Python "
-                "that has one"
+                f"SQLite must be 3.35 or newer for an outbox, not {sqlite3.sqlite_version}; use a "
+                "Python with a newer SQLite"
             )
         self._prepare(create=create)
         return self._connect(patience, cached_statements)
@@ -508,8 +510,8 @@ class OutboxFile:
         )
         opened: list[sqlite3.Connection] = []
         try:
-            # SQLite itself would make a file that others can read. One step: no error of a signal
-            # handler loses the connection.
+            # SQLite itself would create a file that others can read. In one step, so that an error
+            # of a signal handler cannot lose the connection.
             opened.extend(map(connect, (f"{self.path.as_uri()}?mode={'ro' if reads else 'rw'}",)))
             (connection,) = opened
             _schema.secure(connection)
@@ -517,7 +519,7 @@ class OutboxFile:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {LONG_LOG}")
-            # Of the temporary trigger, no file is made.
+            # So that the temporary trigger needs no file.
             connection.execute("PRAGMA temp_store = MEMORY")
             return connection  # noqa: TRY300  # so that an error below closes it
         except BaseException:
@@ -528,20 +530,20 @@ class OutboxFile:
     def open(
         self, slot: Slot, *, patience: float | None = None, create: bool = False
     ) -> sqlite3.Connection:
-        """Opens the file for a slot, if it is still the same one.
+        """Opens the file for a slot, if it is still the same file.
 
         Raises:
-            OutboxError: It is not, or it cannot be used.
+            OutboxError: It is another file, or it cannot be used.
         """
         patience = self.patience if patience is None else patience
-        # Prepared statements are not safe to share, and threads share enqueue's connection.
+        # Prepared statements are not thread-safe, and threads share enqueue's connection.
         cached = 128 if slot is self.main else 0
         is_first, connection = not self._guards, None
         try:
             if self._copies:
                 self._restore(patience)
             connection = self.connect(patience, create=create, cached_statements=cached)
-            slot.disconnect()  # What a finalizer has opened meanwhile.
+            slot.disconnect()  # A finalizer may have opened a connection meanwhile.
             slot.connection = connection
             _schema.migrate(connection, self.path, patience, create=create or bool(self._copies))
             self._check_binding(connection, patience)
@@ -553,17 +555,17 @@ class OutboxFile:
             if not self.is_intact:
                 # It may have opened the new log with the index of the old one.
                 raise sqlite3.OperationalError("locking protocol")
-            return connection  # noqa: TRY300  # so that no error of a handler loses it
+            return connection  # noqa: TRY300  # so that an error of a handler cannot lose it
         except BaseException:
             slot.disconnect()
             if connection is not None:
-                connection.close()  # A handler may have interrupted this before it was the slot's.
+                connection.close()  # A handler may have interrupted this before the slot had it.
             if is_first:
                 self._disconnect()
             raise
 
     def _check_binding(self, connection: sqlite3.Connection, patience: float) -> None:
-        """Binds the file when it is first opened, and where it has lost its binding with its log.
+        """Binds the file when it is first opened, and when it has lost its binding with its log.
 
         Raises:
             OutboxError: It is another file.
@@ -575,24 +577,25 @@ class OutboxFile:
         if binding is not None and (is_first or (is_lost and binding.fits(connection, self.path))):
             self._bound = binding.bind(connection, self.path, patience)
             if mark is None:
-                # So that the file is known again where the log is lost.
+                # So that the file can be recognized even if the log is lost.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         elif self._bound not in (None, mark):
             raise OutboxError(
-                f"the outbox {self.path} was replaced by another one; stop the program that "
-                "replaced it, put the earlier one back with its -wal file, and restart"
+                f"the outbox {self.path} was replaced by another file; stop the program that "
+                "replaced it, put the earlier file back with its -wal file, and restart this "
+                "process"
             )
 
     def _complete(self, connection: sqlite3.Connection) -> None:
-        """Prepares a connection to a file that was found to be an outbox."""
+        """Prepares a connection to a file that has been checked."""
         connection.execute(_REMOVE_BURIED)
         if not self._guards:
             self._paths = self._find_paths()
             connect = partial(self._connect, self.patience, 0, reads=True)
-            # One step, as in that, so that neither an error of a handler loses it nor a finalizer.
+            # In one step, so that neither a handler's error nor a finalizer can lose it.
             self._guards.extend(starmap(connect, ((),)))
             for guard in self._guards:
-                # That has it open the log.
+                # This opens the log.
                 self._schema_version = pragma(guard, "schema_version")
             _permissions.check(self._paths)
             self._is_link = os.path.islink(self.path)
@@ -603,10 +606,10 @@ class OutboxFile:
             self.look_at_database(connection)
 
     def _prepare(self, *, create: bool) -> None:
-        """Makes a missing file if it is to be made, and checks the path."""
+        """Checks the path; creates a missing file if `create` is set."""
         try:
             if create:
-                # Closing a file ends the locks of this process' other connections to it.
+                # Closing a file ends the locks of this process's other connections to it.
                 with _making, suppress(FileExistsError):
                     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
                     os.close(os.open(self.path, flags, 0o600))
@@ -618,19 +621,19 @@ class OutboxFile:
         paths = self._find_paths()
         _permissions.check(paths)
         if _inode(paths[1]) is None and (shm := _inode(paths[2])) is not None:
-            # SQLite makes the log first, and deletes it last: this index is that of one that is
-            # gone, and a process that has not found out yet may still use it.
+            # SQLite creates the log first, and deletes it last. So this index belongs to a log that
+            # was deleted, and a process that has not noticed yet may still use it.
             self._remove_index(paths[2], shm)
         if (found.st_dev, found.st_ino) in _unusable:
             raise OutboxError(
                 f"the outbox {self.path} was in use when this process was forked, so this process "
-                "cannot use it; fork while no thread uses it"
+                "cannot use it; fork while no thread is using it"
             )
 
     # Closing.
 
     def _disconnect(self) -> None:
-        """Closes all connections; makes no checkpoint of a log that was taken away or cut."""
+        """Closes all connections, without a checkpoint if the log was replaced or truncated."""
         guards, self._guards = self._guards, []
         taken = self._is_cut or not self.is_intact
         if guards and self.is_missing:
@@ -644,7 +647,7 @@ class OutboxFile:
             guard.close()
 
     def _end_use(self, slot: Slot) -> None:
-        """Ends a use; closes what was to be closed meanwhile, the file with its last connection."""
+        """Ends a use; closes the slot, or with the last one the file, if that was requested."""
         slot.uses -= 1
         if not (self.is_closed and not slot.uses) and not self._forks:
             if slot is self.spare and not slot.uses:
@@ -662,20 +665,20 @@ class OutboxFile:
             self._remarks.append(str(error))
         self._disconnect()
 
-    # Where it is taken away.
+    # Deleted and replaced files.
 
     def prepare(self, slot: Slot, *, patience: float | None = None, create: bool = False) -> None:
-        """Has a slot be open, after what was taken away was saved; before its lock is taken.
+        """Opens a slot whose lock is not held yet, after events of a lost log were saved.
 
-        Who saves waits for all who use a slot, so a thread that waits for that uses none.
+        Saving waits for all threads that use a slot, so the caller must not hold any.
 
         Args:
             slot: The slot.
-            patience: Seconds to wait for another process that writes; None for those of the file.
-            create: Whether to make a missing file.
+            patience: Seconds to wait for another process that writes; None for the file's default.
+            create: Whether to create a missing file.
 
         Raises:
-            OutboxError: It could not be opened, or what was taken away not saved, or not yet.
+            OutboxError: The slot could not be opened, or the events could not be saved yet.
         """
         with self.explaining():
             self.check_open()
@@ -689,7 +692,7 @@ class OutboxFile:
             if not held or slot.connection is not None or self.is_closed or self._forks:
                 return
             if is_left and not self.is_missing:
-                # It would open the new log with the index of the old one.
+                # The slot would open the new log with the index of the old one.
                 raise sqlite3.OperationalError("locking protocol")
             slot.uses += 1
             try:
@@ -698,15 +701,15 @@ class OutboxFile:
                 self._end_use(slot)
 
     def save(self, *, forks: bool = False) -> bool:
-        """Saves what only this process sees, where the log was deleted or replaced.
+        """Saves events that only this process sees, if the log was deleted or replaced.
 
-        As :meth:`prepare`, it is for threads that hold no slot.
+        As for :meth:`prepare`, the caller must not hold a slot.
 
         Returns:
-            Whether there is still something to be saved.
+            Whether something is still to be saved.
 
         Raises:
-            OutboxError: It could not be saved, or not yet.
+            OutboxError: The events could not be saved, or not yet.
         """
         if self._forks or self._is_rescuing or self.is_missing:
             return True
@@ -722,11 +725,11 @@ class OutboxFile:
 
     @property
     def _is_well(self) -> bool:
-        """Whether there is nothing to be saved."""
+        """Whether there is nothing to save."""
         return self.is_intact and not (self._copies or self._is_cut)
 
     def _rescue_others(self) -> None:
-        """Has other outboxes of this process close what was taken away, before this one opens."""
+        """Makes other outboxes of this process close lost files before this one opens new ones."""
         place = _inode(self.path)
         for file in _living():
             if file is self or file._place != place:
@@ -740,7 +743,7 @@ class OutboxFile:
     def _rescue(self, files: Collection[OutboxFile]) -> None:
         inodes = _inodes(self._paths) if self._inodes else ()
         if inodes and inodes[0] != self._place:
-            return  # It was moved in between.
+            return  # The database was moved in between.
         failure = None
         if inodes != self._inodes:
             failure = self._copy_and_close(inodes, files)
@@ -752,22 +755,22 @@ class OutboxFile:
             raise OutboxError(failure)
 
     def _open_cut(self, files: Collection[OutboxFile]) -> None:
-        """Opens the files again, after their log could not be read."""
+        """Opens the files again after their log could not be read."""
         for file in files:
             file._disconnect()
         lost = self.logged - last_number(_retried(partial(self.open, self.main)))
         self.logged -= max(lost, 0)
         if lost > 0:
             self._remarks.append(
-                f"the log of the outbox {self.path} was cut or overwritten while it was in use; up "
-                f"to {lost} events could not be saved"
+                f"the log of the outbox {self.path} was truncated or overwritten while it was in "
+                f"use; up to {counted(lost)} could not be saved"
             )
 
     def _copy_and_close(self, inodes: _Inodes, files: Collection[OutboxFile]) -> str | None:
-        """Copies what the old files hold, and closes them, so that they can be opened anew.
+        """Copies the old files, and closes them, so that the new files can be opened.
 
         Returns:
-            What could not be saved, or None.
+            The message about what could not be saved, or None.
         """
         source = next((slot.connection for slot in self._slots if slot.connection), None)
         source = source or next(iter(self._guards), None)
@@ -775,7 +778,7 @@ class OutboxFile:
         failure, unsure, lost = None, True, wal
         saved = max(file._saved for file in files)
         if inodes[1] == wal:
-            # Others find in the log what was in it when its index was taken away.
+            # Others find in the log what was in it when its index was deleted or replaced.
             lost = shm
             saved = max(saved, *(file.logged for file in files))
             unsure = any(slot.is_unsure for file in files for slot in file._slots)
@@ -784,46 +787,46 @@ class OutboxFile:
                 self._copies.append(_rescue.Copy(source, str(lost and lost[1]), saved))
             except sqlite3.Error as error:
                 if code_of(error) not in _UNREADABLE:
-                    raise  # Such as a full disk: the old files stay open, and it is tried again.
+                    raise  # For example on a full disk: the old files stay open for a retry.
                 self.logged = 0
                 failure = f"{self._taken} could not be saved ({error})"
         if shm is not None and inodes[1] != wal and inodes[2] == shm:
-            # It is the index of the log that is gone, and others would take it for that of theirs.
+            # The index belongs to the old log, and others would use it for the new one.
             self._remove_index(self._paths[2], shm)
-        # SQLite keeps one index of the log for all connections of a process to a database.
+        # SQLite has one index of the log for all connections of a process to a database.
         for file in files:
             file._disconnect()
             for slot in file._slots:
                 slot.is_unsure = False
         if unsure:
-            self._remarks.append(failure or f"{self._taken} is being moved into the new one")
+            self._remarks.append(failure or f"{self._taken} are being moved into the new log")
         return failure
 
     @property
     def _taken(self) -> str:
         return (
             f"the log of the outbox {self.path} was deleted or replaced while it was in use; "
-            "what it held"
+            "its events"
         )
 
     @staticmethod
     def _remove_index(path: str, shm: tuple[int, int]) -> None:
         with suppress(OSError), _folder_lock(os.path.dirname(path)):
-            # Unless another process has done so, and that of the new log is there.
+            # Another process may have removed it, and this may be the index of the new log.
             if _inode(path) == shm:
                 os.unlink(path)
 
     def _restore(self, patience: float) -> None:
-        """Writes a copy over a database of which a checkpoint that ended early wrote some pages.
+        """Overwrites a database that an interrupted checkpoint has damaged with a copy.
 
-        Such a database is damaged without its log. It is left as it is where another process has
-        written to the new log.
+        After a checkpoint that wrote only some pages, a database is damaged without its log. The
+        database is left unchanged if another process has written to the new log.
         """
         self._prepare(create=False)
         address = f"{self.path.as_uri()}?mode=rw"
         with (
             suppress(OSError),
-            # Of several processes that have a copy, one writes it.
+            # If several processes have a copy, only one writes it.
             _folder_lock(os.path.dirname(self.log_path)),
             closing(sqlite3.connect(address, timeout=patience, uri=True)) as connection,
         ):
@@ -843,53 +846,51 @@ class OutboxFile:
             except sqlite3.OperationalError:
                 if self.is_intact:
                     raise
-                self._rescue(files)  # They were taken away again.
+                self._rescue(files)  # The files were deleted or replaced again.
                 return
             for file in files:
                 file.on_rescue(connection)
             self.logged = last_number(connection)
             self._copies.pop(0)
             copy.close()
-            # So that others, who may have the old log open, find it where the new one is lost.
+            # So that other processes, which may have the old log open, find the events even if the
+            # new log is lost.
             with suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self.look_at_database(connection)
         if not whole:
             self._remarks.append(
-                f"a part of what the log of the outbox {self.path} held could not be saved, "
-                "because another program has written to the database meanwhile"
+                f"some events in the log of the outbox {self.path} could not be saved, because "
+                "another program has written to the database meanwhile"
             )
             raise OutboxError(self._remarks[-1])
 
     def _say_left(self, guard: sqlite3.Connection) -> None:
-        """Says which events are not sent, unless the file is put back."""
-        number: int | str = "some"
+        """Logs how many events are not sent unless the file is put back."""
+        number: int | None = None
         with suppress(sqlite3.Error):
             number = one(guard, "SELECT count(*) FROM events")
-        if number:
+        if number != 0:
             self._remarks.append(
-                f"{number} events of the outbox {self.path}, which was moved or deleted while it "
-                "was in use, are not sent; if it was moved, put it back with its -wal file"
+                f"the outbox {self.path} was moved or deleted while it was in use, with "
+                f"{_some(number)} not sent; if it was moved, put it back with its -wal file"
             )
 
     def _say_lost(self) -> None:
-        """Logs what could not be saved until the file was closed."""
+        """Logs how many events could not be saved before the file was closed."""
         while self._copies:
             copy = self._copies.pop()
             number = copy.count()
             copy.close()
-            self._remarks.append(
-                f"{'some' if number is None else number} events of the outbox {self.path} could "
-                "not be saved"
-            )
+            self._remarks.append(f"{_some(number)} of the outbox {self.path} could not be saved")
 
     @contextmanager
     def _gathered(self, *, forks: bool) -> Generator[Collection[OutboxFile]]:
-        """Has this thread alone use the file, if that is soon possible.
+        """Gives this thread exclusive use of the file in this process, if that is soon possible.
 
         Yields:
-            What this process has open of the file; nothing if other threads, or a use that this
-            thread has begun, go on.
+            All outboxes of this process that have the file open; none if another thread, or an
+            earlier use of this thread, is still using it.
         """
         rescuing = threading.get_ident(), self._place
         files = [
@@ -904,15 +905,15 @@ class OutboxFile:
             _rescuing.add(rescuing)
             ends = SYSTEM.monotonic() + max(self.patience, _GATHERING)
             for file in sorted(files, key=id):
-                # A fork has got the first one already.
+                # A fork has acquired the first lock already.
                 locks = file._locks()[forks and (file is self or bool(file._forks)) :]
                 if not all(
                     held.enter_context(_held(lock, max(ends - SYSTEM.monotonic(), 0)))
                     for lock in locks
                 ):
                     break
-                # Not within a use of its own thread, which goes on after a handler; and another
-                # thread may have done it meanwhile.
+                # Not during a use by this thread, which continues after a handler. Another thread
+                # may have saved the events meanwhile.
                 if any(slot.uses for slot in file._slots) or self._is_well:
                     break
             else:
@@ -921,15 +922,15 @@ class OutboxFile:
             yield ()
 
     def _close_after_rescue(self) -> None:
-        if self.is_closed:  # Meanwhile, by a finalizer.
+        if self.is_closed:  # A finalizer closed it meanwhile.
             self._close()
 
     # Forks.
 
     def before_fork(self) -> bool:
-        """Closes the connections, and keeps other threads from new ones.
+        """Closes the connections, and keeps other threads from opening new ones.
 
-        SQLite keeps for each process which locks it has on a file. A forked child inherits that
+        SQLite keeps a list of the locks that a process has on a file. A forked child inherits the
         list without the locks, so a fork waits until no connection is open.
         """
         if self._is_rescuing:
@@ -950,11 +951,11 @@ class OutboxFile:
         return True
 
     def after_fork(self, *, in_child: bool, waited: bool) -> None:
-        """Lets other threads go on."""
+        """Lets other threads continue."""
         if in_child:
             self.on_child()
-            # What was taken away is the parent's to save. Its other threads do not exist here, but
-            # new ones may have their numbers.
+            # The parent saves the events of a lost log. Its other threads do not exist here, but
+            # new threads may have their identifiers.
             here = threading.get_ident()
             _rescuing.difference_update([one for one in _rescuing if one[0] != here])
             _leaked.extend(self._copies)
@@ -964,7 +965,7 @@ class OutboxFile:
             for lock in self._locks():
                 lock.release()
         elif in_child:
-            # Closing a connection that the parent goes on using would end the parent's locks.
+            # Closing a connection that the parent is still using would end the parent's locks.
             _leaked.extend([*self._guards, *(slot.connection for slot in self._slots)])
             self._guards = []
             self.main, self.inserts, self.spare = self._slots = Slot(), Slot(), Slot()
@@ -1004,10 +1005,10 @@ def _folder(path: str) -> tuple[int, int, int] | None:
 
 @contextmanager
 def _held(lock: threading.Lock | threading.RLock, seconds: float) -> Generator[bool]:
-    """Holds a lock, if that is possible in time; yields whether it is."""
+    """Holds a lock if it can be acquired in time; yields whether it was."""
     held: list[bool] = []
     try:
-        # One step: a handler's error can neither lose the lock nor release it twice.
+        # In one step, so that a handler's error can neither lose the lock nor release it twice.
         held.extend(map(lock.acquire, (True,), (seconds,)))
         yield held == [True]
     finally:
@@ -1017,7 +1018,7 @@ def _held(lock: threading.Lock | threading.RLock, seconds: float) -> Generator[b
 
 @contextmanager
 def _folder_lock(path: str) -> Generator[None]:
-    """Has one process after the other replace a log that it lost."""
+    """Makes processes that lost their log replace it one after the other."""
     if fcntl is None:
         yield
         return
@@ -1029,17 +1030,21 @@ def _folder_lock(path: str) -> Generator[None]:
         os.close(descriptor)
 
 
+def _some(events: int | None) -> str:
+    return "some events" if events is None else counted(events)
+
+
 def _inodes(paths: tuple[str, ...]) -> _Inodes:
     return tuple(map(_inode, paths))
 
 
 def _retried(open_: Callable[[], Any]) -> Any:
-    """Opens a file, again where it is taken away meanwhile, or another process replaces its log."""
+    """Opens a file, with retries if it is deleted or replaced meanwhile, or its log is."""
     for wait in (0.0, 0.01, 0.1, 0.3, 0.6, 1.0):
         try:
             return open_()
         except (sqlite3.Error, OutboxError) as error:
-            # Or a finalizer forked, and so closed the connection.
+            # A finalizer may have forked, which closed the connection.
             is_closed = isinstance(error, sqlite3.ProgrammingError)
             if not is_closed and code_of(error) not in ("SQLITE_IOERR", "SQLITE_PROTOCOL"):
                 raise
@@ -1047,23 +1052,23 @@ def _retried(open_: Callable[[], Any]) -> Any:
     return open_()
 
 
-# Makes one statement of a burial and the removal.
+# So that one statement inserts a dead letter and removes its event.
 _REMOVE_BURIED = (
     "CREATE TEMP TRIGGER buried AFTER INSERT ON main.dead "
     "BEGIN DELETE FROM events WHERE id = NEW.id; END"
 )
-# The number of the newest event up to one.
+# The number of the newest event up to a given number.
 _NEWEST = "SELECT coalesce(max(id), 0) FROM events WHERE id <= ?"
-# The errors that end without opening the file again.
+# The errors that pass without opening the file again.
 _PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL"}
-# The errors of a file of which nothing can be read.
+# The errors of a file that cannot be read at all.
 _UNREADABLE = {"SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
-# Held while a file is made.
+# Held while a file is created.
 _making = ForkLock()
-# By their ids: unlike that of a WeakSet, its iteration allows that another thread adds one.
+# By their ids: unlike a WeakSet, it can be iterated while another thread adds an item.
 _open_files = weakref.WeakValueDictionary[int, OutboxFile]()
-# Files that were in use during the fork of this process, and their connections: never closed.
+# Files that were in use when this process was forked, and their connections, which stay open.
 _unusable: set[tuple[int, int]] = set()
 _leaked: list[object] = []
-# The threads that save what was taken away, each with the file.
+# The threads that are moving events into new files, each with the file.
 _rescuing: set[tuple[int, tuple[int, int] | None]] = set()

@@ -1,8 +1,8 @@
-"""Reads rows from the pages of a database of which a part belongs to another one.
+"""Reads rows from single pages of a database whose pages do not all belong together.
 
-Where a process has lost its log, and others have checkpointed theirs, the tree of a table leads
-astray. Its leaves, which have the rows, are read by themselves then; the format is that of
-https://www.sqlite.org/fileformat2.html.
+If a process has lost its log, and others have checkpointed theirs, the tree of a table is no longer
+consistent. Then its leaves, which hold the rows, are read one by one. The file format is described
+at https://www.sqlite.org/fileformat2.html.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def rows(content: bytes) -> Iterator[tuple[int, list[Value]]]:
             try:
                 yield _row(content, size, start + cell, start + size)
             except (IndexError, struct.error, ValueError):
-                continue  # It is not a row.
+                continue  # These bytes are not a row.
 
 
 def _row(content: bytes, size: int, place: int, end: int) -> tuple[int, list[Value]]:
@@ -47,12 +47,12 @@ def _row(content: bytes, size: int, place: int, end: int) -> tuple[int, list[Val
             page = int.from_bytes(content[begin : begin + 4])
             payload += content[begin + 4 : begin + usable]
     if len(payload) < length:
-        raise ValueError("the row is cut short")
+        raise ValueError("the row is truncated")
     return (number - 2**64 if number >= 2**63 else number), list(_columns(payload[:length]))
 
 
 def _local(length: int, usable: int) -> int:
-    """Returns the bytes of a row that are in its leaf; the others are in a chain of pages."""
+    """Returns how many bytes of a row are in its leaf; the rest is in a chain of pages."""
     if length <= usable - 35:
         return length
     least = (usable - 12) * 32 // 255 - 23

@@ -11,14 +11,14 @@ from intercom_data_events.errors import OutboxError
 
 
 def check(paths: tuple[str, ...]) -> None:
-    """Refuses files that another user may have made or written; missing ones are left out.
+    """Rejects files that another user may have created or written; ignores missing files.
 
     Args:
         paths: The database, its log and the log's index.
 
     Raises:
-        OutboxError: A file is another user's and not shared by a group, or everybody may write to
-            it, or it is another user's link, or a link leads from beside the database elsewhere.
+        OutboxError: Another user owns a file that is not shared with a group, or a symbolic link to
+            it; or all users may write to a file; or the log or its index is a symbolic link.
     """
     _files.followed(Path(paths[0]), OutboxError)
     for path in paths:
@@ -27,9 +27,9 @@ def check(paths: tuple[str, ...]) -> None:
         except (OSError, ValueError):
             continue
         if stat.S_ISLNK(found.st_mode):
-            # SQLite makes none, and would write to where it leads.
+            # SQLite creates no links, but would follow this one and write to its target.
             raise OutboxError(
-                f"the outbox {paths[0]} cannot be used, because {path} is a symbolic link, which "
-                f"{_files.user(found.st_uid)} has made; remove the link"
+                f"the outbox {paths[0]} cannot be used, because {path} is a symbolic link, created "
+                f"by {_files.user(found.st_uid)}; remove the link"
             )
         _files.check(path, found, "the outbox", OutboxError)

@@ -1,5 +1,5 @@
 # ruff: noqa: S608  # the parts of the statements are our own
-"""The queue of a tracker in an outbox."""
+"""A tracker's queue in an outbox."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 
+from intercom_data_events._counting import counted
 from intercom_data_events._identity import person
 from intercom_data_events.clock import SYSTEM
 from intercom_data_events.errors import (
@@ -40,46 +41,49 @@ from intercom_data_events.tracker._queue import LONGEST_HELD, RECENT, TURNS, Que
 
 log = logging.getLogger("intercom_data_events")
 
-_UNREADABLE = "an event in %s becomes a dead letter; see why: intercom-events outbox dead %s"
+_UNREADABLE = (
+    "an unreadable event in %s is now a dead letter; to see why, run: "
+    "intercom-events outbox dead %s"
+)
 
 #: The default number of events that a file holds.
 MOST = 1_000_000
-# Seconds after which a claim that its process does not renew ends, and between two renewals.
+# Seconds after which a claim expires unless its process renews it, and between two renewals.
 _STALLED_AFTER = 30.0
 _HEARTBEAT = 10.0
-# The value of SQLite's setting "auto_vacuum" in files that can give free pages back.
+# The value of SQLite's setting "auto_vacuum" in files that can return free pages to the disk.
 _INCREMENTAL = 2
-# Rows that are counted at once: a count of all would take longer the more there are.
+# The most rows that are counted at once: a count of all rows takes longer the more there are.
 _COUNTED = 5_000
-# Looks, of one a second or so, after which a log that did not change is checkpointed however short
-# it is. The next writer waits for the disk then, so not between two events of many.
+# Checks, about one a second, after which an unchanged log is checkpointed, however short it is. The
+# next writer then waits for the disk, so this should not happen between the events of a burst.
 _LONG_REST = 10
-# Bytes of the log: beyond the first, it is checkpointed when no events come; beyond the second,
-# also when they do; beyond the third, writers wait for that.
+# Bytes of the log: above the first limit, it is checkpointed when no events come; above the second,
+# also while events come; above the third, writers wait for the checkpoint.
 _SHORT_LOG = 256 * 1024
 _LONG_LOG = LONG_LOG
 _TOO_LONG_LOG = 256 * 1024 * 1024
-# Milliseconds that writers wait then for a process that is reading.
+# Milliseconds that writers then wait for a process that is reading.
 _WAITING_FOR_READERS = 100
-# Free pages that a file may keep, and the most that are given back at once.
+# Free pages that a file may keep, and the most that are returned to the disk at once.
 _FREE_PAGES = 256
 _GIVEN_BACK = 1_000
-# Seconds that giving some back may take, as writers wait then, and seconds until the next ones. To
-# move a page, SQLite looks through the list of free ones: 0.1 ms where there are 50,000.
+# Seconds that returning pages may take at once, because writers wait, and seconds until the next
+# pages. To move a page, SQLite searches the list of free pages: 0.1 ms if there are 50,000.
 _GIVING_BACK = 0.001
 _NEXT_BACK = 0.004
-# How often some are given back at a time although others write.
+# How often pages are returned in a row although others write.
 _BESIDE_WRITERS = 20
-# Rows that are changed in one transaction, and seconds until the next one: other writers' turn.
+# The most rows changed in one transaction, and seconds until the next one, for other writers.
 _AT_ONCE = 500
 _BREAK = 0.001
 # Seconds that a write of the dispatcher waits for enqueue's lock.
 _TURN = 0.05
-# Seconds between two lines that say that the disk is full.
+# Seconds between two log lines about a full disk.
 _SELDOM = 60.0
-# Free events that claim() looks through for another person's.
+# The most free events that claim() searches for one of another contact.
 _LOOKED_THROUGH = 500
-# Events, free by their index, that it fails to claim in turn until the index must be damaged.
+# If claim() fails for this many events in a row that are free by the index, the index is damaged.
 _MOST_MISSED = 1_000
 
 # Processes of an earlier version may use the same file, so every statement names its columns.
@@ -92,11 +96,11 @@ _FREE = (
 _FREE_RECENT = _FREE.replace("WHERE held_until", "WHERE tracked_at > ? AND held_until")
 _ANY_FREE = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until IS NULL)"
 # Each of the dispatcher's writes is one statement that returns no row. UPDATE ... RETURNING and
-# BEGIN hold the write lock while Python runs, and so may finalizers that enqueue.
+# BEGIN hold the write lock while Python code runs, including finalizers that enqueue.
 _CLAIM = (
     "UPDATE events SET held_until = ?, owner = ? WHERE id = ? AND held_until IS NULL AND tries = ?"
 )
-# Of events that the one process on a full disk has handed out without a claim.
+# For events that were handed out without a claim while the disk was full.
 _CLAIM_HANDED = "UPDATE events SET held_until = ?, owner = ? WHERE id = ?"
 _NACK_HANDED = (
     "UPDATE events SET held_until = ?, owner = NULL, tries = ?, rejected_at = ? WHERE id = ?"
@@ -112,7 +116,7 @@ _RELEASE_DELAYED = (
     "WHERE held_until IS NOT NULL AND owner IS NULL LIMIT ?)"
 )
 _ANY_OVER = "SELECT EXISTS (SELECT 1 FROM events WHERE held_until <= ? OR held_until > ?)"
-# A claim or delay that ends much later was made by a clock that has been set back since.
+# Claims and delays that end much later were made by a clock that has been set back since.
 _END_OVER = (
     "UPDATE events SET held_until = NULL, owner = NULL WHERE id IN (SELECT id FROM events "
     "WHERE held_until <= ? OR held_until > ? LIMIT ?)"
@@ -121,7 +125,7 @@ _REMOVE = "DELETE FROM events WHERE id = ?"
 _FORGET = "DELETE FROM dead WHERE id = ?"
 _OLDEST = f"SELECT {_rows.number('tracked_at')} FROM events ORDER BY id LIMIT 1"
 _COUNT = f"SELECT count(*), ({LAST_NUMBER}) FROM events"
-# In one statement, as a transaction would be in the way of what a finalizer writes.
+# In one statement, because a transaction would block a finalizer that writes.
 _COUNT_SOME = (
     f"SELECT ({LAST_NUMBER}), count(*), max(id), "
     "coalesce((SELECT max(id) FROM events) - (SELECT min(id) FROM events) + 1, 0) "
@@ -129,7 +133,7 @@ _COUNT_SOME = (
 )
 _DRAINED = "SELECT count(*) FROM (SELECT 1 FROM events WHERE id <= ? LIMIT ?)"
 _LEFT = "SELECT id FROM events WHERE id <= ?"
-# With the trigger of the connection, this removes the event, too.
+# The connection's trigger also removes the event.
 _BURY = (
     "INSERT OR REPLACE INTO dead (id, event, tracked_at, tries, died_at, error, message, status, "
     "request_id) SELECT id, coalesce(event, ''), coalesce(tracked_at, 0), coalesce(tries, 0), "
@@ -140,25 +144,25 @@ _BURY = (
 class OutboxQueue(Outbox):
     """The events of a tracker in a file, for the threads of one process.
 
-    ``enqueue`` is safe from any thread, signal handler and finalizer. It has a connection of its
-    own, because CPython's connections are not safe to share between threads: 129 of 96,000
-    acknowledged INSERTs of 8 threads were missing on 3.12 (python/cpython#118172). Claims, and what
-    becomes of them, are for one dispatcher. Each of its writes is one statement that returns no
-    row, so a finalizer that tracks in between never waits for its own thread.
+    ``enqueue`` may be called from any thread, signal handler or finalizer. It has a separate
+    connection, because CPython's connections are not thread-safe: 129 of 96,000 acknowledged
+    INSERTs of 8 threads were missing on 3.12 (python/cpython#118172). The other methods are for one
+    dispatcher. Each of its writes is one statement that returns no row, so a finalizer that tracks
+    in between never waits for its own thread.
 
     Every method raises an OutboxError, with the remedy, if the file cannot be used; earlier events
     stay in it.
 
     Args:
-        path: The path. A missing file is made, for its owner alone (mode 0600).
-        binding: The workspace of the events; None to only look at the file.
-        most: The number of events that it holds; exact in one process, about in several.
+        path: The path. A missing file is created for its owner alone (mode 0600).
+        binding: The workspace of the events; None to only inspect the file.
+        most: The most events that the file holds; exact in one process, approximate in several.
         patience: Seconds to wait for another process that writes, once the file is open.
-        create: Whether to make a missing file.
+        create: Whether to create a missing file.
 
     Raises:
         OutboxError: The file cannot be used.
-        ConfigurationError: It holds events of another workspace.
+        ConfigurationError: The file holds events of another workspace.
     """
 
     durable = True
@@ -175,38 +179,40 @@ class OutboxQueue(Outbox):
         self._most = most
         self._patience = patience
         self._owner = uuid.uuid4().hex
-        # Whether a thread has kept enqueue's lock for long.
+        # Whether a thread has kept enqueue's lock for too long.
         self._kept = False
         self._turn = 0
-        # The log as it was last seen: its time, its length, and how many looks it has not changed.
+        # The log when it was last checked: its time, its length, and for how many checks it has not
+        # changed.
         self._changed = self._log_length = self._resting = 0
-        # The pages of the file that could be given back, and whether those are most of it.
+        # The pages that could be returned to the disk, and whether they are most of the file.
         self._free_pages, self._mostly_free = 0, False
         self._renewed = 0.0
-        # How often the files were taken away.
+        # How often events were moved, because the log was deleted or replaced.
         self._rescues = 0
-        # Accepted events whose removal is not written, and the events that have been claimed, with
-        # their texts in the file.
+        # Accepted events whose removal is not written yet, and claimed events, with their JSON in
+        # the file.
         self._leaving: set[int] = set()
         self._claimed: dict[int, tuple[QueuedEvent, bytes]] = {}
-        # What a full disk had no room for: dead letters, and writes about events that stay, each
-        # without the event's number.
+        # Writes that a full disk had no room for: dead letters, and updates of events that stay,
+        # each without the event's number.
         self._dying: dict[int, tuple[object, ...]] = {}
         self._unwritten: dict[int, tuple[str, tuple[object, ...]]] = {}
         self._alone: Alone | None = None
         self._warned_at = -math.inf
         file = self._file = OutboxFile(path, binding, patience=patience, create=create)
-        # The one process that sends without claims holds this one. Others that have something to
-        # write, or cannot renew their claims, share the other one: then no claim is ended.
+        # The one process that sends without claims holds the first lock. Processes that have
+        # something to write, or cannot renew their claims, share the second one: while they do, no
+        # claim expires.
         self._lock = Lock(file.path, file.place, is_open)
         self._pending = Lock(file.log_path, file.log_place)
         with file.using(file.main) as connection:
-            # The events at first, without those that left since, and what others have added.
+            # The events at the start minus those that have left since, and those that others added.
             self._counted: int
             self._first: int
             self._counted, self._first = connection.execute(_COUNT).fetchone()
             self._added = 0
-            # How far the present count of them has come.
+            # How far the current count has come.
             self._swept, self._swept_to = 0, _rows.BEGIN
         file.on_rescue, file.on_child = self._renumber, self._leave_to_parent
 
@@ -214,7 +220,7 @@ class OutboxQueue(Outbox):
     def size(self) -> int:
         """The number of events, as far as this process knows."""
         present = self._counted + self._added + self._reserved
-        # What others added may have been sent before it was counted.
+        # Events that others added may have been sent before they were counted.
         return max(0, present - len(self._leaving) - len(self._dying))
 
     @property
@@ -229,14 +235,14 @@ class OutboxQueue(Outbox):
         """Writes an event; returns False if the outbox is full.
 
         Raises:
-            OutboxLockedError: Another program, or another thread, kept the file for too long.
+            OutboxLockedError: Another program or thread locked the file for too long.
         """
         file = self._file
         text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
         try:
             return self._insert(file.inserts, text, now)
         except SlotInUseError:
-            # Without patience, the caller tries again, unless its thread uses the slot itself.
+            # Without patience, the caller retries, unless its own thread uses the slot.
             if not (self._patience or file.inserts.uses):
                 raise
         return self._insert(file.spare, text, now)
@@ -246,17 +252,17 @@ class OutboxQueue(Outbox):
         return self._insert_slowly(slot, text, now) if is_stored is None else is_stored
 
     def _insert_fast(self, slot: Slot, text: str, now: float) -> bool | None:
-        """Returns whether the event was stored; None if something was in the way."""
+        """Returns whether the event was stored; None if :meth:`_insert_slowly` has to store it."""
         file, number = self._file, None
         held: list[bool] = []
         try:
-            # One step: a handler's error can neither lose the lock nor release it twice.
+            # In one step, so that a handler's error can neither lose the lock nor release it twice.
             held.extend(map(slot.lock.acquire, (True,), (self._patience,)))
             if held == [False]:
                 raise file.in_use(self._patience)
             if self.size >= self._most:
                 return False
-            # Before the INSERT, so that a finalizer in between does not take the same place.
+            # Before the INSERT, so that a finalizer in between cannot take the same place.
             slot.reserved += 1
             try:
                 cursor = file.execute(slot, _INSERT, (text, now))
@@ -287,14 +293,14 @@ class OutboxQueue(Outbox):
                 if slot.connection is connection:
                     raise
                 file.check_open()
-                # A finalizer forked in between, and closed it.
+                # A finalizer forked in between, which closed the connection.
                 number = file.open(slot).execute(_INSERT, (text, now)).lastrowid
             finally:
                 self._settle(slot, number)
         return True
 
     def _settle(self, slot: Slot, number: int | None) -> None:
-        """Counts an event that was stored, or gives its place back."""
+        """Counts an event that was stored, or releases its reserved place."""
         if number is None:
             slot.reserved -= 1
         else:
@@ -308,14 +314,14 @@ class OutboxQueue(Outbox):
 
         Args:
             now: The present, in Unix seconds.
-            avoid: The persons, as :func:`intercom_data_events._identity.person` returns them, whose
-                events another person's goes before, if one of the next 500 is another person's.
+            avoid: Contacts, as :func:`intercom_data_events._identity.person` returns them. If one
+                of the next 500 events is of another contact, it goes first.
         """
         if self._alone is None:
             try:
-                # Others cannot begin to send alone meanwhile.
+                # Other processes cannot start to send alone meanwhile.
                 with self._lock.sharing() as allowed:
-                    # Who sends alone knows what was accepted, and the file does not.
+                    # Only the process that sends alone knows which events were accepted.
                     return self._claim(now, avoid) if allowed else None
             except OutboxError as error:
                 if not self._is_full(error):
@@ -344,7 +350,7 @@ class OutboxQueue(Outbox):
                     if claimed:
                         self._claimed[number] = queued, text
             if isinstance(queued, QueuedEvent):
-                # A log that was taken away may have had the claim, and the new one another's.
+                # The claim may be in a log that was deleted, and the new log may have another one.
                 if claimed and (self._rescues == rescues or self._is_claimed(queued)):
                     return queued
                 self._claimed.pop(queued.id, None)
@@ -383,11 +389,11 @@ class OutboxQueue(Outbox):
             return queued
 
     def _is_known(self, number: int) -> bool:
-        """Whether this process knows of an event what the file does not say yet."""
+        """Whether this process knows more about an event than the file."""
         return number in self._claimed or number in self._dying or number in self._unwritten
 
     def _is_full(self, error: OutboxError) -> bool:
-        """Whether the disk is full; then this process sends alone, if no other one does."""
+        """Whether the disk is full; if so, this process sends alone, unless another one does."""
         if not is_full(error):
             return False
         if self._alone is None and self._lock.acquire():
@@ -396,7 +402,7 @@ class OutboxQueue(Outbox):
             if now - self._warned_at >= _SELDOM:
                 self._warned_at = now
                 log.warning(
-                    "the disk of the outbox %s is full; one process sends what is in it",
+                    "the disk of the outbox %s is full; only this process sends its events",
                     self._file.name,
                 )
         elif self._alone is None:
@@ -405,7 +411,7 @@ class OutboxQueue(Outbox):
 
     @contextmanager
     def _unless_full(self) -> Generator[None]:
-        """Leaves a write for later if the disk is full."""
+        """Postpones a write if the disk is full."""
         try:
             yield
         except OutboxError as error:
@@ -428,7 +434,7 @@ class OutboxQueue(Outbox):
         """Ends the claim on an event, and delays its next attempt.
 
         Args:
-            queued: The event, of which the file keeps `rejected_at`, too.
+            queued: The event; its `rejected_at` is written, too.
             delay: Seconds until the next attempt.
             now: The present, in Unix seconds.
         """
@@ -448,9 +454,9 @@ class OutboxQueue(Outbox):
             self._alone.delay(queued, -math.inf)
 
     def run_maintenance(self, now: float, in_flight: Collection[QueuedEvent]) -> bool:
-        """Renews the claims of this process, and ends stalled ones and delays that are over.
+        """Renews the claims of this process, and ends expired claims and delays.
 
-        The dispatcher calls it every second or so, also when nothing happens.
+        The dispatcher calls it about once a second, even if nothing happens.
 
         Args:
             now: The present, in Unix seconds.
@@ -471,7 +477,7 @@ class OutboxQueue(Outbox):
                 return self._alone.has_due(connection, now, others_died=others_died)
         with file.using(file.main) as connection:
             self._count(connection)
-            # Files of earlier versions give nothing back until compact() has written them anew.
+            # Files of earlier versions do not shrink until compact() has rewritten them.
             shrinks = pragma(connection, "auto_vacuum") == _INCREMENTAL
             self._free_pages = pragma(connection, "freelist_count") if shrinks else 0
             self._mostly_free = self._free_pages > pragma(connection, "page_count") / 2
@@ -483,7 +489,7 @@ class OutboxQueue(Outbox):
         """Ends claims and delays that are over."""
         bounds = (now, now + LONGEST_HELD)
         with self._file.using(self._file.main) as connection:
-            # A look keeps no process from writing.
+            # Unlike the update, this query does not block other processes.
             over = one(connection, _ANY_OVER, *bounds)
         if over and not self._pending.is_others:
             with self._lock.sharing() as allowed:
@@ -491,7 +497,7 @@ class OutboxQueue(Outbox):
                     self._update_all(_END_OVER, *bounds)
 
     def _write_delayed(self, now: float, in_flight: Collection[QueuedEvent]) -> None:
-        """Writes what a full disk had no room for, and renews claims."""
+        """Writes what was postponed while the disk was full, and renews claims."""
         alone = self._alone
         with self._file.using(self._file.main) as connection:
             if abs(now - self._renewed) >= _HEARTBEAT:
@@ -512,7 +518,7 @@ class OutboxQueue(Outbox):
                 self._unwritten.pop(number, None)
                 self._claimed.pop(number, None)
         if self._leaving:
-            return  # The file was taken away; again in the new one.
+            return  # The log was deleted or replaced, so the rest is written to the new one later.
         if alone is not None:
             for number in alone.delayed:
                 self._claimed.pop(number, None)
@@ -542,7 +548,7 @@ class OutboxQueue(Outbox):
 
     @property
     def _is_loose(self) -> bool:
-        """Whether pages are to be given back, because most are free or no events come."""
+        """Whether to return pages to the disk, because most are free or no events come."""
         if self._file.is_crowded or self._free_pages <= _FREE_PAGES:
             return False
         return self._rests or self._mostly_free
@@ -551,9 +557,9 @@ class OutboxQueue(Outbox):
         return not self._file.is_closed and (self._log_length > self._longest_log or self._is_loose)
 
     def checkpoint(self) -> None:
-        """Moves the log into the database; waits for the disk, beside the use of the file.
+        """Moves the log into the database, and waits for the disk.
 
-        It has a connection of its own, so that other threads go on writing.
+        It uses a separate connection, so that other threads can write meanwhile.
         """
         file = self._file
         if not self._has_checkpoint() or not file.is_intact:
@@ -574,13 +580,13 @@ class OutboxQueue(Outbox):
         if rests or self._log_length > self._longest_log:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if file.is_intact and (rests or file.is_crowded or self._log_length > _TOO_LONG_LOG):
-            # Writers wait for this one, but what takes long is done.
+            # Writers wait for this checkpoint, but the slow part is done.
             connection.execute(f"PRAGMA busy_timeout = {_WAITING_FOR_READERS}")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             file.is_crowded = False
 
     def _give_back_pages(self, connection: sqlite3.Connection) -> bool:
-        """Makes the file smaller, some pages at a time; returns whether no other process wrote."""
+        """Shrinks the file by a few pages at a time; returns whether no other process wrote."""
         lock = self._file.inserts.lock
         writes = pragma(connection, "data_version")
         pages, parts = 1, 0
@@ -590,12 +596,12 @@ class OutboxQueue(Outbox):
                 return False
             if is_written and parts >= _BESIDE_WRITERS:
                 return False
-            # Within a process, this lock decides whose turn it is; see _write().
+            # Threads of this process take turns by this lock; see _write().
             if not lock.acquire(timeout=_TURN):
                 return False
             try:
                 begin = SYSTEM.monotonic()
-                # In one step, as no finalizer may run while SQLite's lock is held.
+                # In one step, because no finalizer may run while SQLite's lock is held.
                 connection.executescript(f"PRAGMA incremental_vacuum({pages})")
                 fits = SYSTEM.monotonic() - begin < _GIVING_BACK
             finally:
@@ -625,7 +631,7 @@ class OutboxQueue(Outbox):
             left = one(connection, _DRAINED, mark, most + 1)
             if not left or left > most:
                 return not left
-            # Other processes may have removed some of those.
+            # Other processes may have removed some of these events.
             numbers = connection.execute(_LEFT, (mark,)).fetchall()
         return all(number in self._leaving or number in self._dying for (number,) in numbers)
 
@@ -645,7 +651,7 @@ class OutboxQueue(Outbox):
         return None if row is None else _rows.seconds(row[0])
 
     def remaining(self) -> Iterator[QueuedEvent]:
-        """Yields the events that are lost when this process ends: none."""
+        """Yields the events that are lost when this process ends; an outbox loses none."""
         return iter(())
 
     def retry(self, numbers: Iterable[int] | None = None) -> int:
@@ -662,8 +668,8 @@ class OutboxQueue(Outbox):
             except OutboxError as error:
                 if left := len(self._leaving) + len(self._dying):
                     log.error(
-                        "%d accepted or rejected events stay in the outbox %s and are sent again: "
-                        "%s", left, self._file.name, error,
+                        "%s could not be removed from the outbox %s and will be sent again: %s",
+                        counted(left), self._file.name, error,
                     )  # fmt: skip
         self._lock.release()
         self._pending.release()
@@ -679,7 +685,7 @@ class OutboxQueue(Outbox):
         self._alone = None
 
     def _free(self, connection: sqlite3.Connection, now: float, most: int) -> list[tuple[Any, ...]]:
-        """Returns the first free events of those that are next."""
+        """Returns the next free events, in the order in which they are sent."""
         self._turn += 1
         rows: list[tuple[Any, ...]] = []
         if self._turn % TURNS:
@@ -691,12 +697,12 @@ class OutboxQueue(Outbox):
         return rows
 
     def _count(self, connection: sqlite3.Connection) -> None:
-        """Learns what others have added and removed, in a time that no number of events makes long.
+        """Counts what others have added and removed, in a bounded time for any number of events.
 
-        What others added is known by the last number. What they removed is known at once where it
-        was the oldest, and else after as many rounds as it takes to count all events by parts.
+        The last number shows what others added. If they removed the oldest events, that shows at
+        once; other removals show after the rounds that it takes to count all events in parts.
         """
-        # Events that other threads enqueue meanwhile may be counted, or not.
+        # Events that other threads enqueue meanwhile may or may not be counted.
         before = self._inserted
         bounds = (self._swept_to, _COUNTED)
         number, rows, last, span = connection.execute(_COUNT_SOME, bounds).fetchone()
@@ -710,7 +716,7 @@ class OutboxQueue(Outbox):
         else:
             self._correct(reserved, self._swept, self._swept + meanwhile)
             self._swept, self._swept_to = 0, _rows.BEGIN
-        # Afterwards, as others may have removed the oldest of those that were counted before.
+        # Afterwards, because others may have removed the oldest events since they were counted.
         self._correct(reserved, 0, span + meanwhile)
 
     def _correct(self, reserved: int, least: int, most: int) -> None:
@@ -725,11 +731,11 @@ class OutboxQueue(Outbox):
         self._claimed.pop(number, None)
 
     def _remove(self, connection: sqlite3.Connection) -> None:
-        """Removes accepted events, also those that another process saw rejected meanwhile."""
-        # Not all at once: each ack on a full disk begins here.
+        """Removes accepted events, even if another process saw them rejected meanwhile."""
+        # Not all at once, because each ack on a full disk starts here.
         while numbers := list(islice(self._leaving, _AT_ONCE)):
             if not self._remove_some(connection, numbers):
-                return  # Again in the new file, where another process may have saved it.
+                return  # Retried in the new file, where another process may have saved the events.
 
     def _remove_some(self, connection: sqlite3.Connection, numbers: Collection[int]) -> bool:
         for number in numbers:
@@ -744,12 +750,12 @@ class OutboxQueue(Outbox):
         return True
 
     def _bury_row(self, number: int, error: IntercomError, now: float, rescues: int) -> bool:
-        """Makes an unreadable event a dead letter; returns whether it has still its number."""
+        """Makes an unreadable event a dead letter; returns whether it still has its number."""
         self._bury(lambda: number if self._rescues == rescues else None, error, now)
         return self._rescues == rescues
 
     def _bury(self, find: Callable[[], int | None], error: IntercomError, now: float) -> None:
-        """Makes an event a dead letter; its number is asked for last, as a rescue may change it."""
+        """Makes an event a dead letter; `find` returns its number, which a rescue may change."""
         described = _described(error, now)
         try:
             with self._file.using(self._file.main) as connection:
@@ -762,7 +768,7 @@ class OutboxQueue(Outbox):
                 self._dying[number] = described
 
     def _write_about(self, queued: QueuedEvent, statement: str, *values: object) -> None:
-        """Writes what became of an event; later, if the disk is full."""
+        """Writes the outcome of an event; later, if the disk is full."""
         try:
             with self._file.using(self._file.main) as connection:
                 self._write(connection, statement, *values, queued.id)
@@ -779,7 +785,7 @@ class OutboxQueue(Outbox):
             self._alone.handed.pop(queued.id, None)
 
     def _update_all(self, statement: str, *values: float) -> None:
-        """Updates events some at a time, so that a large backlog does not keep enqueue waiting."""
+        """Updates events in parts, so that a large backlog does not keep enqueue waiting."""
         while True:
             with self._file.using(self._file.main) as connection:
                 if self._write(connection, statement, *values, _AT_ONCE) < _AT_ONCE:
@@ -789,11 +795,11 @@ class OutboxQueue(Outbox):
     def _write(self, connection: sqlite3.Connection, statement: str, *values: object) -> int:
         """Executes one of the dispatcher's writes; returns the number of rows that it changes.
 
-        Within a process, enqueue's lock decides whose turn it is. SQLite's own waiting sleeps for 1
-        to 100 ms and then looks again.
+        Threads of one process take turns by enqueue's lock, because SQLite itself polls, and sleeps
+        for 1 to 100 ms in between.
         """
         held: list[bool] = []
-        # A handler that waits for the dispatcher may keep the lock: one write waits for it, once.
+        # A handler that waits for the dispatcher may keep the lock, so only one write waits for it.
         seconds = 0.0 if self._kept else min(self._patience, _TURN)
         lock = self._file.inserts.lock
         try:
@@ -801,7 +807,7 @@ class OutboxQueue(Outbox):
             self._kept = held == [False]
             return connection.execute(statement, values).rowcount
         except sqlite3.OperationalError as error:
-            # What a use that this one interrupts reads may be older than what others have written.
+            # The use that this one interrupts may have read an older state of the file.
             if not is_busy(error) or self._file.main.uses == 1:
                 raise
         finally:
@@ -811,7 +817,7 @@ class OutboxQueue(Outbox):
             return another.execute(statement, values).rowcount
 
     def _renumber(self, connection: sqlite3.Connection) -> None:
-        """Finds the events of this process again, in a file into which they were moved."""
+        """Finds the events of this process again after they were moved into a new file."""
         self._rescues += 1
         claimed, self._claimed = list(self._claimed.items()), {}
         moved: list[tuple[int, tuple[QueuedEvent, bytes]]] = []
@@ -829,7 +835,7 @@ class OutboxQueue(Outbox):
                 "ORDER BY id DESC LIMIT ?",
                 (text, queued.tracked_at, len(claimed) + 1),
             )
-            # Without a row, another process has seen to it.
+            # If there is no row, another process has processed the event.
             queued.id = next((n for (n,) in rows if n not in self._claimed), -number)
             self._claimed[queued.id] = queued, text
             if number in self._leaving:
@@ -848,7 +854,7 @@ class OutboxQueue(Outbox):
 def _queued(
     number: int, text: bytes | None, tracked_at: Any, tries: Any, rejected_at: float | None
 ) -> QueuedEvent | IntercomError:
-    """Returns what a row says, or why it is not an event."""
+    """Returns the event of a row, or the error if the row does not hold one."""
     try:
         event = _rows.event(text)
         _rows.check(tracked_at, tries, rejected_at)
@@ -858,7 +864,7 @@ def _queued(
 
 
 def _described(error: IntercomError, now: float) -> tuple[object, ...]:
-    """Returns what a dead letter says of its error."""
+    """Returns the columns of a dead letter that describe its error."""
     status = request_id = None
     if isinstance(error, APIStatusError):
         status, request_id = error.status_code, _plain(error.request_id)
@@ -869,12 +875,12 @@ def _described(error: IntercomError, now: float) -> tuple[object, ...]:
 
 
 def _plain(text: str | None) -> str | None:
-    """Returns what UTF-8 can hold of a string; a server's may hold anything."""
+    """Returns a string that UTF-8 can encode; a string of a server may contain anything."""
     return None if text is None else text.encode(errors="backslashreplace").decode()
 
 
 def _chosen(rows: Sequence[tuple[Any, ...]], avoid: Collection[tuple[str, str]]) -> tuple[Any, ...]:
-    """Returns the first row whose event is of no person to avoid, else the first one."""
+    """Returns the first row whose contact is not to be avoided, or the first row if none is."""
     for row in rows if avoid else ():
         try:
             if person(_rows.event(row[1])) not in avoid:

@@ -1,9 +1,9 @@
 # ruff: noqa: S608  # the names of tables and columns are our own
-"""Saves what is only in a log that was deleted or replaced while processes had it open.
+"""Saves events that are only in a log that was deleted or replaced while processes had it open.
 
-All that had it open see the same events, and each inserts those that no other one has inserted
-before. A log is known by its inode, which is not used again as long as a process has it open: the
-file notes up to which number the events of each log were inserted.
+All these processes see the same events, and each inserts the events that no other process has
+inserted before. The file notes up to which number the events of each log were inserted. A log is
+identified by its inode, which is not reused as long as a process has it open.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from intercom_data_events.outbox._binding import BOUND
 from intercom_data_events.outbox._errors import code_of
 from intercom_data_events.outbox._schema import last_number, one, pragma, transaction, unlock
 
-# Of each log, a note for each table says up to which number its rows were inserted.
+# A note for each log and table says up to which number the rows were inserted.
 _NOTE = "rescued "
 _MOST_NOTES = 200
 _LATEST_NOTES = f"FROM binding WHERE name GLOB '{_NOTE}*' ORDER BY rowid DESC LIMIT {_MOST_NOTES}"
 _NOTES = f"SELECT CAST(name AS TEXT), CAST(value AS INTEGER) {_LATEST_NOTES}"
 _KEPT = f"SELECT rowid {_LATEST_NOTES}"
 _FORGET_NOTES = f"DELETE FROM binding WHERE name GLOB '{_NOTE}*' AND rowid NOT IN ({_KEPT})"
-# Rows that are changed in one transaction: in between, others can write.
+# The most rows that are changed in one transaction; other processes can write in between.
 _AT_ONCE = 500
-# Rows whose numbers are compared at once.
+# The most rows whose numbers are compared at once.
 _COMPARED = 5_000
 _NUMBERS_BEGIN = -(2**63)
-# SQLite's code where another process writes.
+# SQLite's error code while another process writes.
 _BUSY = 5
 
 _COLUMNS = {
     "events": "tracked_at, tries, held_until, owner, rejected_at",
     "dead": "tracked_at, tries, died_at, error, message, status, request_id",
 }
-# In a damaged file, columns may be NULL all the same.
+# In a damaged file, columns may be NULL although the schema forbids it.
 _INSERT = {
     "events": f"INSERT INTO events (id, event, {_COLUMNS['events']}) "
     "VALUES (?, CAST(coalesce(?, '') AS TEXT), coalesce(?, 0), coalesce(?, 0), ?, ?, ?)",
@@ -46,7 +46,7 @@ _INSERT = {
     "coalesce(?, ''), coalesce(?, ''), ?, ?)",
 }
 _DONE = "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM binding WHERE name = ?), ?)"
-# The later of two claims or delays stays.
+# Of two claims or delays, the later one stays.
 _STATE = (
     "UPDATE events SET tries = max(tries, coalesce(?, 0)), held_until = ?, owner = ?, "
     "rejected_at = ? WHERE id = ? AND event = CAST(? AS TEXT) AND tracked_at = ? "
@@ -55,25 +55,25 @@ _STATE = (
 
 
 class Copy:
-    """What a connection saw of files that were taken away.
+    """A copy of what a connection sees in files that were deleted or replaced.
 
     Args:
         source: The connection.
-        name: What all that have the same files open call them.
-        saved: The last number that is in the files that took their place, as far as is known.
+        name: A name that is the same in all processes that have these files open.
+        saved: The last number that is known to be in the files that replaced them.
 
     Raises:
-        sqlite3.Error: It cannot be read.
+        sqlite3.Error: The files cannot be read.
     """
 
     def __init__(self, source: sqlite3.Connection, name: str, saved: int) -> None:
         self._name, self._saved = name, saved
-        # Numbers up to this one may be those of events that others tracked in the new file.
+        # Other processes may have given numbers up to this one to events in the new file.
         self._given: int | None = None
-        # A file of its own, that is deleted with it.
+        # A temporary file, which is deleted with the copy.
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
-            # Others may have made the database larger meanwhile: SQLite reads it all the same then.
+            # Others may have made the database larger meanwhile; SQLite still reads it then.
             unlock(source)
             source.backup(self._rows)
             unlock(self._rows)
@@ -85,7 +85,7 @@ class Copy:
         self._rows.close()
 
     def count(self) -> int | None:
-        """Returns how many events it has that may be in no file; None if it is damaged."""
+        """Returns how many of its events may be in no file; None if the copy is damaged."""
         query = "SELECT count(*) FROM events WHERE NOT id BETWEEN 1 AND ?"
         try:
             return one(self._rows, query, self._saved)
@@ -93,27 +93,23 @@ class Copy:
             return None
 
     def restore(self, connection: sqlite3.Connection) -> None:
-        """Writes all that it has over a damaged file, in one transaction, unless it is damaged.
-
-        Args:
-            connection: The file.
-        """
+        """Overwrites a damaged file in one transaction, unless the copy is damaged, too."""
         if self._is_sound:
             unlock(connection)
             self._rows.backup(connection, progress=_end_if_busy)
 
     def insert(self, connection: sqlite3.Connection, is_intact: Callable[[], bool]) -> bool:
-        """Brings a file to what the copy says, where others have not gone on with an event.
+        """Inserts events into a file, except those that another process has already processed.
 
-        Events keep their numbers, unless others have got these meanwhile.
+        Events keep their numbers, unless other events have these numbers now.
 
         Args:
             connection: The file.
             is_intact: Whether its files are still those that the connection has open.
 
         Returns:
-            Whether all could be read. Where another process has written to the pages of the
-            database meanwhile, a part of the copy may be damaged.
+            Whether all events could be read. If another process has written to the database
+            meanwhile, a part of the copy may be damaged.
         """
         self._is_intact = is_intact
         with self._writing(connection):
@@ -132,7 +128,7 @@ class Copy:
         with transaction(connection):
             yield
             if not self._is_intact():
-                # Without the same index of the log, others would write to the same place in it.
+                # Others, with another index of the log, would write to the same place in it.
                 raise sqlite3.OperationalError("locking protocol")
 
     def _begin(self, connection: sqlite3.Connection) -> None:
@@ -140,7 +136,7 @@ class Copy:
         connection.executemany("INSERT OR IGNORE INTO binding VALUES (?, ?)", known)
         if self._given is None:
             self._given = last_number(connection)
-        # No later event gets the number of one that left, whose end may not be written yet.
+        # A new event must not get the number of one that left, which may not be noted yet.
         try:
             last = last_number(self._rows)
         except sqlite3.DatabaseError:
@@ -155,7 +151,7 @@ class Copy:
             return []
 
     def _copy_notes(self, connection: sqlite3.Connection) -> None:
-        """Keeps what the old file knew of earlier logs, as others may still have these open."""
+        """Copies the notes about earlier logs, because others may still have these logs open."""
         for name, value in self._read_all(_NOTES):
             if value > one(connection, _DONE, name, _NUMBERS_BEGIN):
                 _note(connection, name, str(value))
@@ -166,7 +162,7 @@ class Copy:
         last = _NUMBERS_BEGIN
         while True:
             with self._writing(connection):
-                # Whatever it says; an integer that SQLite can hold.
+                # Whatever the note says, this is an integer that SQLite can hold.
                 done = one(connection, _DONE, note, _NUMBERS_BEGIN)
                 rows, damaged = self._next(table, max(last, done))
                 for row in rows:
@@ -188,7 +184,7 @@ class Copy:
         return hasattr(self._rows, "serialize")
 
     def _next(self, table: str, last: int) -> tuple[list[tuple[Any, ...]], bool]:
-        """Returns the next rows, and whether a damage ends them."""
+        """Returns the next rows, and whether damage prevents reading more."""
         if table == "events" and 0 <= last < self._saved:
             last = self._saved
         rows: list[tuple[Any, ...]] = []
@@ -203,11 +199,11 @@ class Copy:
             if code_of(error) in ("SQLITE_NOMEM", "SQLITE_FULL"):
                 raise
             return rows, True
-        # In a damaged copy, they may be in no order.
+        # In a damaged copy, the rows may be unordered.
         return rows, bool(rows) and rows[-1][0] <= last
 
     def _scattered(self, table: str, last: int) -> list[tuple[Any, ...]]:
-        """Returns the rows that are on any page, where the pages are not all of one database."""
+        """Returns the rows of all pages, which need not belong to one database."""
         if not hasattr(self._rows, "serialize"):
             return []  # PyPy
         found: dict[int, tuple[Any, ...]] = {}
@@ -216,7 +212,7 @@ class Copy:
             if key is not None or number <= max(last, self._saved):
                 continue
             if table == "events" and len(values) == 5:
-                values.append(None)  # A row of the version before has no rejected_at.
+                values.append(None)  # A row of the previous version has no rejected_at.
             if len(values) == _INSERT[table].count("?") - 1:
                 found[number] = number, values[0], *map(_decoded, values[1:])
         return [found[number] for number in sorted(found)]
@@ -235,13 +231,13 @@ class Copy:
         elif _found(connection, "events", number) == known:
             connection.execute("DELETE FROM events WHERE id = ?", (number,))
         elif 0 < number <= self._saved:
-            return  # Others saw it accepted, retried it or deleted it.
+            return  # Another process saw it accepted, retried it or deleted it.
         elif 0 < number <= given or any(_found(connection, t, number) for t in _COLUMNS):
             number = _reserve(connection)
         connection.execute(_INSERT[table], (number, *row[1:]))
 
     def _copy_states(self, connection: sqlite3.Connection) -> None:
-        """Keeps claims and delays of events that the new file has, too."""
+        """Copies claims and delays of events that are also in the new file."""
         last = _NUMBERS_BEGIN
         query = (
             "SELECT id, CAST(event AS BLOB), tracked_at, tries, held_until, owner, rejected_at "
@@ -264,7 +260,7 @@ class Copy:
         return is_sound(self._rows) and pragma(self._rows, "page_count") > 0
 
     def _remove_gone(self, connection: sqlite3.Connection) -> None:
-        """Removes events that the new file has again, though they left the old one."""
+        """Removes events that are in the new file again, although they left the old one."""
         sound: bool | None = None
         last = 0
         numbers = "SELECT id FROM events WHERE id {0} UNION SELECT id FROM dead WHERE id {0}"
@@ -272,7 +268,7 @@ class Copy:
         between = numbers.format("BETWEEN ? AND ?")
         while True:
             present = [row[0] for row in connection.execute(some, (last, self._saved) * 2)]
-            # In a damaged file, they may be in no order.
+            # In a damaged file, the numbers may be unordered.
             if not present or present[-1] <= last:
                 return
             try:
@@ -301,7 +297,7 @@ def is_sound(connection: sqlite3.Connection) -> bool:
 
 
 def _end_if_busy(status: int, _remaining: int, _total: int) -> None:
-    """Ends a backup for which SQLite would wait for ever."""
+    """Ends a backup that SQLite would retry forever."""
     if status == _BUSY:
         raise sqlite3.OperationalError("database is locked")
 
@@ -317,7 +313,7 @@ def _found(connection: sqlite3.Connection, table: str, number: int) -> tuple[byt
 
 
 def _reserve(connection: sqlite3.Connection, number: int | None = None) -> int:
-    """Returns a number that no event has had, the next one or a later one."""
+    """Reserves a number that no event has had: the given one, or the next one."""
     connection.execute("INSERT INTO events (id, event, tracked_at) VALUES (?, '', 0)", (number,))
     number = one(connection, "SELECT last_insert_rowid()")
     connection.execute("DELETE FROM events WHERE id = ?", (number,))

@@ -1,4 +1,4 @@
-"""Reads rows, in which a damaged or made-up file may have anything."""
+"""Reads rows of a file that may be damaged or crafted, and so may contain anything."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from intercom_data_events._validation import decode_json
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
 
-# Failed attempts; more would take decades.
+# The most failed attempts; more would take decades.
 _MOST_TRIES = 1_000_000
-# Bytes of an event, of another text, and of the rows that are read at once.
+# The most bytes of an event, of another string, and of the rows that are read at once.
 _LONGEST = 16 * 1024 * 1024
 _LONGEST_TEXT = 100_000
 _MOST_BYTES = 32 * 1024 * 1024
-# Levels of an event's JSON; one of ours has four.
+# The most levels of an event's JSON; our events have four.
 _DEEPEST = 20
-# The first and the last second that a datetime can be, in Unix seconds.
+# The first and the last second that a datetime can express, in Unix seconds.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
 
-#: Before the first number of a row.
+#: Less than the number of any row.
 BEGIN = -math.inf
-#: The SQL that reads an event: it may not be a string, or be missing, or not be UTF-8.
+#: The SQL that reads an event, which may be missing, not a string, or not UTF-8.
 EVENT = f"substr(CAST(event AS BLOB), 1, {_LONGEST + 1})"
 
 
 def number(column: str) -> str:
-    """Returns the SQL that reads a number; None where a row has something else."""
+    """Returns the SQL that reads a number, or NULL if a row holds something else."""
     return f"CASE WHEN typeof({column}) IN ('integer', 'real') THEN {column} END"
 
 
@@ -38,7 +38,7 @@ def string(column: str) -> str:
 
 
 def some(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Returns the first rows, as many as a process can well hold; one at least."""
+    """Returns the first rows, limited by their size in bytes, but at least one."""
     found: list[tuple[Any, ...]] = []
     room = _MOST_BYTES
     for row in rows:
@@ -50,7 +50,7 @@ def some(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def fields(text: bytes | None) -> Mapping[str, object]:
-    """Returns the fields of an event, or what can be read of them."""
+    """Returns the fields of an event, or its text if that is not JSON of an object."""
     try:
         decoded = decode_json(text or b"")
     except (ValueError, RecursionError):
@@ -68,46 +68,46 @@ def _is_deep(value: object, levels: int) -> bool:
 
 
 def event(text: bytes | None) -> Event:
-    """Returns an event that the file holds.
+    """Returns the event of a row.
 
     Raises:
-        IntercomError: It is not an event.
+        IntercomError: The row does not hold an event.
     """
     if text is not None and len(text) > _LONGEST:
-        raise OutboxError(f"the file holds an event of more than {_LONGEST:,} bytes")
+        raise OutboxError(f"the row's event must have at most {_LONGEST:,} bytes")
     try:
         decoded: Any = decode_json(text or b"")
         if isinstance(decoded, dict) and "created_at" not in decoded:
-            # It would be another one with each attempt.
-            raise OutboxError("the file holds an event without created_at")
+            # Each attempt would send another event.
+            raise OutboxError("created_at is missing from the row's event")
         return Event.from_dict(decoded)
     except IntercomError:
         raise
     except (ValueError, TypeError, RecursionError) as error:
-        raise OutboxError(f"the file holds something that is not an event: {error}") from error
+        raise OutboxError(f"the row does not hold an event: {error}") from error
 
 
 def check(tracked_at: object, tries: object, rejected_at: object) -> None:
-    """Checks what a row says beside its event.
+    """Checks the other columns of an event's row.
 
     Raises:
-        OutboxError: It is of another type, or beyond any reason.
+        OutboxError: A value has the wrong type, or is out of range.
     """
     if seconds(tracked_at) is None:
-        raise OutboxError("the file holds an event whose tracked_at is not a time")
+        raise OutboxError("the row's tracked_at must be a time in Unix seconds")
     if not isinstance(tries, int) or not 0 <= tries <= _MOST_TRIES:
-        raise OutboxError("the file holds an event whose tries is not a number of attempts")
+        raise OutboxError(f"the row's tries must be an integer from 0 to {_MOST_TRIES:,}")
     if rejected_at is not None and seconds(rejected_at) is None:
-        raise OutboxError("the file holds an event whose rejected_at is not a time")
+        raise OutboxError("the row's rejected_at must be a time in Unix seconds")
 
 
 def seconds(value: Any) -> float | None:
-    """Returns a time that a file holds; None where it is none."""
+    """Returns a value if it is a time in Unix seconds, else None."""
     if not isinstance(value, int | float) or not _FIRST <= value <= _LAST:
         return None
     return float(value)
 
 
 def text(value: Any) -> str | None:
-    """Returns a text that a file holds; None where it is none."""
+    """Decodes a value if it is a string, read as bytes; returns None otherwise."""
     return value.decode(errors="replace") if isinstance(value, bytes) else None

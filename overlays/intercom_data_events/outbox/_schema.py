@@ -1,4 +1,4 @@
-"""The tables of an outbox, and what keeps a file that only looks like one from being used."""
+"""The tables of an outbox, and the checks that reject other files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from intercom_data_events.outbox._errors import is_busy
 
 #: Marks a database as an outbox: "IDEO".
 APPLICATION = 0x4944454F
-# Bytes of a page. The log takes a page at least for each event, however small.
+# Bytes of a page. The log takes at least a page for each event, however small.
 _PAGE = 1024
 # The statements that bring a file from each version to the next.
 _MIGRATIONS = (
@@ -50,18 +50,18 @@ _MIGRATIONS = (
     # When Intercom first did not know the contact of an event, in Unix seconds.
     "ALTER TABLE events ADD COLUMN rejected_at REAL",
 )
-# Entries of a schema; ours has far fewer.
+# The most entries of a schema that are read; ours has far fewer.
 _MOST_ENTRIES = 50
-# Characters of an entry's statement; ours are shorter.
+# The most characters of an entry's statement; ours are shorter.
 _LONGEST_STATEMENT = 5_000
-# What may be in any database: SQLite's own statistics. Which type and name an entry says it has is
-# of no account to SQLite, but its statement is.
+# SQLite's own statistics, which any database may have. They are known by their statements, because
+# SQLite ignores the type and the name of an entry.
 _STATISTICS = {
     "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
     "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
 }
 _FIRST_WORDS = re.compile(r"\s*CREATE\s+(UNIQUE\s+)?(TABLE|INDEX)\s", re.IGNORECASE)
-#: The query for the last number that an event has got.
+#: The query for the last number that was given to an event.
 LAST_NUMBER = (
     "SELECT coalesce(max(CAST(seq AS INTEGER)), 0) FROM sqlite_sequence WHERE name = 'events'"
 )
@@ -71,22 +71,22 @@ _GREATEST = "SELECT coalesce(max(id), 0) FROM events"
 _Entry = tuple[str, str, str]
 
 
-#: Whether SQLite can be told to run no triggers and views of a file: from Python 3.12 on.
+#: Whether SQLite can disable the triggers and views of a file, as it can from Python 3.12 on.
 CAN_REFUSE = sys.version_info >= (3, 12)
 
 
 def secure(connection: sqlite3.Connection) -> None:
-    """Keeps whatever is in a file from running code; before any other statement."""
+    """Keeps a file's schema from running code; it must be called before any other statement."""
     if sys.version_info >= (3, 12):
         for name, value in (("DEFENSIVE", True), ("ENABLE_TRIGGER", False), ("ENABLE_VIEW", False)):
-            # Not our own temporary trigger, which SQLite runs all the same.
+            # SQLite still runs our own temporary trigger.
             if (option := getattr(sqlite3, f"SQLITE_DBCONFIG_{name}", None)) is not None:
                 connection.setconfig(option, value)
     connection.execute("PRAGMA trusted_schema = OFF")
 
 
 def unlock(connection: sqlite3.Connection) -> None:
-    """Has what is left of a damaged file be read; its schema was checked before."""
+    """Makes the rest of a damaged file readable; its schema must have been checked before."""
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -94,12 +94,12 @@ def unlock(connection: sqlite3.Connection) -> None:
 
 
 def check(connection: sqlite3.Connection, path: Path) -> int:
-    """Compares the schema with what the migrations make; returns the version, 0 of an empty file.
+    """Compares the schema with that of the migrations; returns the version, 0 of an empty file.
 
     Raises:
-        OutboxError: It is something else, or of a newer version.
+        OutboxError: The file is not an outbox, or is one of a newer version.
     """
-    # Until nothing changed meanwhile: a transaction would be in the way of what a finalizer writes.
+    # Repeated until nothing changes meanwhile: a transaction would block a finalizer that writes.
     changed, found, application, version = -1, Counter[_Entry](), 0, 0
     while changed != (changed := pragma(connection, "schema_version")):
         found = _entries(connection)
@@ -120,37 +120,37 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     if difference:
         kind, name, _ = min(difference)
         raise OutboxError(
-            f"the outbox {path} is not as this library makes it: its {kind} {short_repr(name)} "
-            "differs; move it aside, or choose another path"
+            f"the outbox {path} does not have the schema of an outbox: its {kind} "
+            f"{short_repr(name)} differs; move it aside, or choose another path"
         )
     return version
 
 
 def check_newer(connection: sqlite3.Connection, path: Path) -> None:
-    """Checks of a file that a newer version has changed that it has tables and indexes alone.
+    """Checks that a file that a newer version has changed has only tables and indexes.
 
     Raises:
-        OutboxError: It has something that would run within our statements, as triggers do.
+        OutboxError: It has something that would run within our statements, such as a trigger.
     """
     for kind, name, sql in sorted(_entries(connection)):
         if sql and not _FIRST_WORDS.match(sql):
             raise OutboxError(
-                f"the outbox {path} has a {kind} {short_repr(name)}, which no version of this "
-                "library makes; move it aside, or choose another path"
+                f"the outbox {path} must have only tables and indexes, not the {kind} "
+                f"{short_repr(name)}; move it aside, or choose another path"
             )
 
 
 def check_numbers(connection: sqlite3.Connection, path: Path) -> None:
-    """Tells a full disk from a file without a number for another event: SQLite says the same.
+    """Checks that numbers for new events are left; SQLite reports their lack as a full disk.
 
     Raises:
-        OutboxError: An event had the highest number that SQLite has.
+        OutboxError: An event has had the highest number of SQLite.
     """
     if max(last_number(connection), one(connection, _GREATEST)) >= 2**63 - 1:
         raise OutboxError(
-            f"the outbox {path} has no number left for another event, because another program has "
-            "given the highest one; send its events with: intercom-events outbox drain; then move "
-            "it aside, or choose another path"
+            f"the outbox {path} has no number left for another event, because another program used "
+            "the highest one; send its events with intercom-events outbox drain, then move it "
+            "aside, or choose another path"
         ) from None
 
 
@@ -162,13 +162,13 @@ def _made_by(migrations: tuple[str, ...]) -> Counter[_Entry]:
 
 
 def _entries(connection: sqlite3.Connection) -> Counter[_Entry]:
-    """Returns the entries of a schema, each with its statement, but for SQLite's statistics."""
+    """Returns the entries of a schema, each with its statement, except SQLite's statistics."""
     rows = connection.execute(
         "SELECT substr(type, 1, 100), substr(name, 1, 100), substr(sql, 1, ?) FROM sqlite_schema "
         "LIMIT ?",
         (_LONGEST_STATEMENT, _MOST_ENTRIES),
     ).fetchall()
-    # Of the indexes that SQLite makes itself, there is no statement.
+    # Indexes that SQLite creates itself have no statement.
     entries = ((str(kind), str(name), " ".join(str(sql or "").split())) for kind, name, sql in rows)
     return Counter(entry for entry in entries if entry[2] not in _STATISTICS)
 
@@ -183,16 +183,16 @@ def migrate(connection: sqlite3.Connection, path: Path, patience: float, *, crea
     """Brings a file to the present version; several processes may do so at once.
 
     Raises:
-        OutboxError: It is empty and not to be made, or something else than an outbox.
+        OutboxError: The file is not an outbox, or is empty and `create` is False.
     """
     version = check(connection, path)
     if not version and not create:
         raise OutboxError(f"{path} is empty; choose a file that a tracker has used")
     if not version:
-        # SQLite heeds these as long as the file is empty.
+        # SQLite applies these settings only to an empty file.
         connection.execute(f"PRAGMA page_size = {_PAGE}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    # Of an outbox, too: a process may have ended while it was binding it anew.
+    # For an existing outbox, too: a process may have ended while it was binding the file again.
     in_turn(connection, "PRAGMA journal_mode = WAL", patience)
     if version == len(_MIGRATIONS):
         return
@@ -201,12 +201,12 @@ def migrate(connection: sqlite3.Connection, path: Path, patience: float, *, crea
         _run(connection, _MIGRATIONS[version:])
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-    # So that the tables are there where the log is lost.
+    # So that the tables are in the database even if the log is lost.
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def latest() -> int:
-    """Returns the version of the files that this library makes."""
+    """Returns the version of the files that this library creates."""
     return len(_MIGRATIONS)
 
 
@@ -216,7 +216,7 @@ def one(connection: sqlite3.Connection, query: str, *values: object) -> int:
 
 
 def last_number(connection: sqlite3.Connection) -> int:
-    """Returns the last number that an event has got."""
+    """Returns the last number that was given to an event."""
     return one(connection, LAST_NUMBER)
 
 
@@ -226,7 +226,7 @@ def pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def in_turn(connection: sqlite3.Connection, statement: str, patience: float) -> None:
-    """Executes a statement for which SQLite itself does not wait until the file is free."""
+    """Executes a statement that SQLite does not retry itself while the file is locked."""
     ends = SYSTEM.monotonic() + patience
     while True:
         try:
@@ -241,7 +241,7 @@ def in_turn(connection: sqlite3.Connection, statement: str, patience: float) -> 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Generator[None]:
-    """Makes one change of several statements."""
+    """Makes one transaction of several statements."""
     is_outer = not connection.in_transaction
     try:
         connection.execute("BEGIN IMMEDIATE")

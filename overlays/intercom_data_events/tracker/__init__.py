@@ -1,9 +1,9 @@
-"""Recording events from a running application, without waiting for Intercom, and without losing
-any: ``track`` checks an event, stamps it and returns; it is sent in the background.
+"""Records events from a running application without waiting for Intercom.
 
-Events wait in memory, or in an *outbox*, a file that outlasts crashes, deploys and days without
-network; see :mod:`intercom_data_events.outbox`.
-"""  # noqa: D205  # one sentence
+``track`` checks an event, stamps it and returns. The tracker sends it in the background. Until then
+events wait in memory, or in an *outbox*: a file that outlasts crashes, deploys and days without
+network. See :mod:`intercom_data_events.outbox`.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncTracker", "BeforeSend", "Counters", "Tracker", "WhenFull"]
 
-# Seconds that `on_error` may take at the exit after the time for closing, where it exits itself.
+# Seconds that `on_error` may take at the exit after `close_timeout`, if it raises SystemExit.
 _GRACE = 5.0
 
 
 def _made_anew(
     kind: type[Any], client_kind: type[Any], state: dict[str, object], options: dict[str, Any]
 ) -> Any:
-    """Makes a tracker of a pickle, with a client of its own, which it closes."""
+    """Makes a tracker from a pickle, with a new client, which the tracker closes."""
     client = object.__new__(client_kind)
     client.__setstate__(state)
     tracker = kind(client, **options)
@@ -62,7 +62,7 @@ class _Tracker:
     _options: Options
 
     def __repr__(self) -> str:
-        """Shows the client, without its token, and the outbox; `counters` says the rest."""
+        """Shows the client, without its token, and the outbox."""
         if not hasattr(self, "_options"):
             return f"{type(self).__name__}(…)"  # A traceback shows one that could not be made.
         return f"{type(self).__name__}({self._options.client!r}, outbox={self._options.outbox!r})"
@@ -76,15 +76,16 @@ class _Tracker:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Returns what a pickle contains: the settings, but neither the token nor events.
+        """Returns the content of a pickle: the settings, but neither the token nor events.
 
         Raises:
-            TypeError: The client or the tracker has what cannot be pickled, such as a transport.
+            TypeError: The client or the tracker holds an object that cannot be pickled, such as a
+                transport.
         """
         return _made_anew, (type(self), *self._options.pickled())
 
     def _prepared(self, owner: Owner | AsyncOwner, event: Event, excess: bool) -> Event | None:
-        """Returns the event to track, or None if it is not to be tracked."""
+        """Returns the event to track, or None if it is dropped."""
         if not owner.accepts():
             return None
         prepared, error = self._options.preparation.prepare(event, drop_excess_metadata=excess)
@@ -96,40 +97,42 @@ class _Tracker:
 class Tracker(_Tracker):
     """Records events from any thread, and sends them in the background.
 
-    It is safe to share between threads, and to make before a process forks: each process sends
-    what it tracked, on connections and threads of its own. As the interpreter exits, what is queued
-    is sent within `close_timeout`. The client stays yours: close the tracker before it.
+    A tracker is thread-safe, and can be made before a process forks: each process sends what it
+    tracked, on its own connections and threads. As the interpreter exits, queued events are sent
+    within `close_timeout`. The tracker does not close the client; close the tracker first.
 
-    First come, first served; but after an outage, what was tracked within the last minute goes
-    first, three of four times, and the fourth is for what waits longest.
+    Events are sent first come, first served. After an outage, three of four are from the last
+    minute, and every fourth is the one that has waited longest.
+
+    A copy of a tracker is the same tracker. A pickle holds its settings, but neither the access
+    token nor events; the token is read from the environment again.
 
     Args:
-        client: What to send with; its retries, pacing, time-outs and `enabled` apply here, too.
-        outbox: A file to keep events in until Intercom has accepted them; None for memory. Several
-            processes may share it. It is not used if the client is not `enabled`.
-        workspace: A name of your own for the workspace that the outbox is for. Without it, an
-            outbox that has events in it is refused where the access token has changed.
-        concurrency: Requests at once, at most.
-        max_queued: Events that may wait at once. The default is 10,000 in memory and 1,000,000 in
-            an outbox.
-        when_full: What `track` does when as many wait: "drop" the event, the default; "block"
-            until there is room; or "raise" a QueueFullError.
-        on_error: Is called with each event that will not arrive, and the error that says why:
-            rejected by Intercom, dropped, or not sent before the tracker was closed. It is called
-            in a thread of its own, or in the one that closes; it may track, flush and close.
+        client: The client to send with. Its retries, pacing, time limits and `enabled` apply.
+        outbox: A file that keeps events until Intercom has accepted them; None to keep them in
+            memory. Several processes may share it. It is not used if the client is disabled.
+        workspace: Your own name for the workspace that the outbox belongs to. Without it, an outbox
+            with events is an error if the access token has changed.
+        concurrency: The largest number of requests in flight.
+        max_queued: The largest number of events that may wait. The default is 10,000 in memory and
+            1,000,000 in an outbox.
+        when_full: What ``track`` does if `max_queued` events wait: "drop" the event, "block" until
+            there is room, or "raise" a QueueFullError.
+        on_error: A function that is called with each event that will not arrive, and with the error
+            that says why: Intercom rejected it, it was dropped, or it was not sent before the
+            tracker was closed. It runs in a thread of its own, or in the thread that closes the
+            tracker. It may track, flush and close.
         close_timeout: Seconds that closing may take, also at the interpreter's exit.
-        before_send: Is called by `track` with each event, before it is stored; returns the event
-            to track, changed or not, or None to drop it. An event for which it raises an exception
-            is dropped.
-        metadata: The metadata that all events get. An event's own keys win, and come first.
-        unknown_contact_patience: Seconds, from the first such answer, during which an event is sent
-            again if Intercom does not know its contact, who may have been created just now; 0 to
-            reject it at once. Others go first: this takes at most a quarter of the quota.
-        meter_provider: An OpenTelemetry MeterProvider that gets the counters as metrics; needs the
-            extra ``[otel]``.
-
-    A copy of a tracker is the same tracker. A pickle of it holds its settings, not the access token
-    or events; the token is read from the environment again.
+        before_send: A function that ``track`` calls with each event before it is stored. It returns
+            the event to track, changed or not, or None to drop it. If it raises an exception, the
+            event is dropped.
+        metadata: Metadata for all events. The keys of an event override them, and come first.
+        unknown_contact_patience: Seconds for which an event is sent again if Intercom does not know
+            its contact, counted from the first such answer: the contact may have been created just
+            now. 0 rejects the event at once. Other events go first; these retries use at most a
+            quarter of the quota.
+        meter_provider: An OpenTelemetry MeterProvider that receives the counters as metrics; needs
+            the extra ``[otel]``.
 
     Raises:
         ConfigurationError: An argument cannot be used, or the outbox holds events for another
@@ -138,13 +141,17 @@ class Tracker(_Tracker):
         OutboxError: The outbox cannot be used.
 
     Example:
+        >>> from intercom_data_events import DataEventsClient, Event
         >>> from intercom_data_events.emulator import Emulator
         >>> emulator = Emulator()
         >>> client = DataEventsClient("token", transport=emulator.transport())
         >>> with Tracker(client) as tracker:
         ...     tracker.track("placed-order", user_id="314159", metadata={"plan": "pro"})
-        >>> [event.event_name for event in emulator.events]
-        ['placed-order']
+        ...     tracker.track_event(Event("paid-order", user_id="314159"))
+        ...     tracker.flush(timeout=5)  # Sends both now; leaving the block does so, too.
+        True
+        >>> sorted(event.event_name for event in emulator.events)
+        ['paid-order', 'placed-order']
     """
 
     def __init__(
@@ -164,9 +171,9 @@ class Tracker(_Tracker):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, DataEventsClient):
-            kind = type(client).__name__
-            del client  # It may be the access token.
-            raise ConfigurationError(f"client must be a DataEventsClient, not a {kind}")
+            kind = f"a value of type {type(client).__name__}"
+            del client  # The caller may have passed the access token.
+            raise ConfigurationError(f"client must be a DataEventsClient, not {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
             when_full=when_full, on_error=on_error, close_timeout=close_timeout,
@@ -176,11 +183,11 @@ class Tracker(_Tracker):
         reason = "a Tracker does not await it; pass a plain function, or use an AsyncTracker"
         check_blocking("on_error", on_error, reason)
         self._closed = False
-        # What another process has is left to it. None if it was closed before it had one.
+        # Each process has its own owner. None means that the tracker was closed before it had one.
         self._owners: PerProcess[Owner | None] = PerProcess()
         self._stop_metrics = self._options.observe(self._count)
         if outbox is not None:
-            self._owner()  # So what is wrong with it is known now, and what it holds is sent.
+            self._owner()  # Raises the errors of the outbox now, and sends its events.
         _exits.at_exit(self._end)
 
     def track(
@@ -194,16 +201,27 @@ class Tracker(_Tracker):
         metadata: Metadata | None = None,
         drop_excess_metadata: bool = False,
     ) -> None:
-        """Records an event; the arguments are those of :class:`~intercom_data_events.Event`.
+        """Records an event. It is sent later, in the background.
 
-        It is stamped with the present second where `created_at` is left out. With an outbox, it is
-        written to the file before this returns.
+        With an outbox, the event is in the file when this returns.
+
+        Args:
+            event_name: What happened, as a past-tense verb and a noun, such as ``placed-order``.
+            user_id: Your own identifier for the contact. Pass at least one of `user_id`, `email`
+                and `id`.
+            email: The contact's e-mail address.
+            id: Intercom's identifier for the contact, the only one that works for leads.
+            created_at: When it happened: an aware datetime, integer Unix seconds, or an ISO 8601
+                string with an offset. The default is now.
+            metadata: Details, at most 10 keys; see :mod:`intercom_data_events.metadata`.
+            drop_excess_metadata: Whether to drop the keys after the tenth, as Intercom does,
+                instead of raising an error.
 
         Raises:
-            InvalidInputError: An argument that the API would refuse.
-            QueueFullError: Too many wait, and `when_full` is "raise".
-            OutboxError: The outbox cannot be written, and the event is not tracked; at once, or a
-                second after another program locked it.
+            InvalidInputError: The API would not accept an argument.
+            QueueFullError: `max_queued` events wait, and `when_full` is "raise".
+            OutboxError: The outbox cannot be written, so the event is not tracked. If another
+                program keeps the file locked, ``track`` waits for a second first.
             RuntimeError: The tracker is closed.
         """
         event = Event(
@@ -218,7 +236,17 @@ class Tracker(_Tracker):
         self._track(event, drop_excess_metadata=drop_excess_metadata)
 
     def track_event(self, event: Event) -> None:
-        """Records an event that was made before; raises as :meth:`track` does."""
+        """Records an :class:`~intercom_data_events.Event`. It is sent later, in the background.
+
+        Args:
+            event: The event.
+
+        Raises:
+            InvalidInputError: `event` is not an Event.
+            QueueFullError: `max_queued` events wait, and `when_full` is "raise".
+            OutboxError: The outbox cannot be written, so the event is not tracked.
+            RuntimeError: The tracker is closed.
+        """
         _check_event(event)
         self._track(event)
 
@@ -228,16 +256,17 @@ class Tracker(_Tracker):
             owner.track(prepared)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Sends what is queued at once, and waits until all of it has been accepted or refused.
+        """Sends all queued events now, and waits until each is accepted or rejected.
 
-        Delayed events, whose attempts failed temporarily, are sent again at once.
+        Events that wait for another attempt after a transient failure are sent again at once.
 
         Args:
-            timeout: Seconds to wait, at most; None for as long as it takes.
+            timeout: The largest number of seconds to wait; None for no limit.
 
         Returns:
-            Whether nothing of it is left. What is left stays queued. False at once in code that
-            runs while an event is sent, such as a hook, because it would wait for itself.
+            Whether none of these events is left. Events that are left stay queued. In code that
+            runs while an event is sent, such as a hook, it returns False at once, because it would
+            wait for itself.
 
         Raises:
             OutboxError: The outbox cannot be used.
@@ -247,25 +276,34 @@ class Tracker(_Tracker):
         return owner is None or owner.flush(seconds)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Takes in nothing more, and sends what is queued.
+        """Accepts no more events, and sends the queued ones.
 
-        What is left then stays in the outbox, for the next process; in memory, it is lost, and
-        `on_error` is called with each.
+        Events that are left at the end of the time stay in the outbox, for the next process. In
+        memory they are lost, and `on_error` is called with each.
 
         Args:
-            timeout: Seconds to wait, at most, instead of `close_timeout`.
+            timeout: The largest number of seconds to wait, instead of `close_timeout`.
 
         Returns:
-            Whether nothing was left. False at once in code that runs while an event is sent, such
-            as a hook; what is queued is sent all the same.
+            Whether no event is left. In code that runs while an event is sent, such as a hook, it
+            returns False at once; queued events are sent nevertheless.
+
+        Example:
+            >>> from intercom_data_events import DataEventsClient
+            >>> from intercom_data_events.emulator import Emulator
+            >>> client = DataEventsClient("token", transport=Emulator().transport())
+            >>> tracker = Tracker(client)
+            >>> tracker.track("placed-order", user_id="314159")
+            >>> tracker.close(timeout=5)
+            True
         """
         seconds = self._options.closing_seconds(timeout)
         self._closed = True
-        # In this step, so that a first `track` that is slow does not begin one that stays open.
+        # One step, so that a slow first `track` does not start an owner that stays open.
         owner = self._owners.setdefault(None)
         done = owner is None or owner.close(seconds)
         if owner is None or owner.has_stopped:
-            if ROLE.get() != "reporting":  # Else the process's end waits for the other calls.
+            if ROLE.get() != "reporting":  # Otherwise the exit waits for the other calls.
                 _exits.cancel(self._end)
             self._stop_metrics()
             if self._options.owns_client:
@@ -274,7 +312,7 @@ class Tracker(_Tracker):
 
     @property
     def counters(self) -> Counters:
-        """What this process has tracked and sent so far.
+        """The number of events that this process has tracked and sent so far.
 
         Raises:
             OutboxError: The outbox cannot be used.
@@ -299,7 +337,7 @@ class Tracker(_Tracker):
         return self.counters
 
     def _end(self) -> None:
-        """Closes as the process ends, also where a signal handler or `on_error` exits meanwhile."""
+        """Closes as the process ends, even if a signal handler or `on_error` exits meanwhile."""
         ends = SYSTEM.monotonic() + self._options.close_timeout
         while (left := ends - SYSTEM.monotonic()) > -_GRACE:
             try:
@@ -307,7 +345,7 @@ class Tracker(_Tracker):
             except SystemExit:
                 continue  # The process is ending already.
             except BaseException:
-                self.close(0)  # What is left is told at least.
+                self.close(0)  # Reports the events that are left.
                 raise
             return
 
@@ -316,9 +354,9 @@ class Tracker(_Tracker):
 
     def _begun(self) -> Owner:
         if self._closed:
-            raise RuntimeError("the tracker is closed; make a new one")
+            raise RuntimeError("the tracker is closed; create a new one")
         begun = self._options.owner(Owner, self._options.open())
-        _exits.at_exit(self._end)  # Of this process, if it was forked from another one.
+        _exits.at_exit(self._end)  # At the exit of this process, which may be a fork.
         # A signal handler, a finalizer or another thread may have been faster.
         owner = self._owners.setdefault(begun)
         if owner is begun:
@@ -327,29 +365,37 @@ class Tracker(_Tracker):
         begun.close(0)
         if owner is None:
             _exits.cancel(self._end)
-            raise RuntimeError("the tracker is closed; make a new one")
+            raise RuntimeError("the tracker is closed; create a new one")
         return owner
 
 
 class AsyncTracker(_Tracker):
     """Records events from the tasks of an event loop, and sends them in tasks, in the background.
 
-    The twin of :class:`Tracker`, for asyncio and trio: the same arguments, with an
-    AsyncDataEventsClient. It is used within ``async with``, whose end sends what is queued within
-    `close_timeout`, also where it is being cancelled; ``track`` and ``flush`` are awaited. A
-    function given as `on_error` may be async, too.
+    It has the arguments of :class:`Tracker`, with an AsyncDataEventsClient, and works under asyncio
+    and trio. Use it within ``async with``. Leaving the block sends queued events within
+    `close_timeout`, even while the task is being cancelled. ``track``, ``track_event`` and
+    ``flush`` are awaited. A function passed as `on_error` may be async.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+        MetadataError: The API does not accept `metadata`.
 
     Example:
         >>> import asyncio
+        >>> from intercom_data_events import AsyncDataEventsClient, Event
         >>> from intercom_data_events.emulator import Emulator
         >>> emulator = Emulator()
         >>> async def main():
         ...     async with AsyncDataEventsClient("token", transport=emulator.transport()) as client:
         ...         async with AsyncTracker(client) as tracker:
         ...             await tracker.track("placed-order", user_id="314159")
+        ...             await tracker.track_event(Event("paid-order", user_id="314159"))
+        ...             await tracker.flush(timeout=5)
+        ...             await tracker.aclose(timeout=5)  # Leaving the block does so, too.
         >>> asyncio.run(main())
-        >>> [event.event_name for event in emulator.events]
-        ['placed-order']
+        >>> sorted(event.event_name for event in emulator.events)
+        ['paid-order', 'placed-order']
     """
 
     def __init__(
@@ -369,9 +415,9 @@ class AsyncTracker(_Tracker):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not isinstance(client, AsyncDataEventsClient):
-            kind = type(client).__name__
-            del client  # It may be the access token.
-            raise ConfigurationError(f"client must be an AsyncDataEventsClient, not a {kind}")
+            kind = f"a value of type {type(client).__name__}"
+            del client  # The caller may have passed the access token.
+            raise ConfigurationError(f"client must be an AsyncDataEventsClient, not {kind}")
         self._options = Options(
             client, outbox, workspace=workspace, concurrency=concurrency, max_queued=max_queued,
             when_full=when_full, on_error=on_error, close_timeout=close_timeout,
@@ -393,7 +439,7 @@ class AsyncTracker(_Tracker):
         metadata: Metadata | None = None,
         drop_excess_metadata: bool = False,
     ) -> None:
-        """Records an event; see :meth:`Tracker.track`."""
+        """Records an event; its arguments and errors are those of :meth:`Tracker.track`."""
         event = Event(
             event_name,
             user_id=user_id,
@@ -406,7 +452,7 @@ class AsyncTracker(_Tracker):
         await self._track(event, drop_excess_metadata=drop_excess_metadata)
 
     async def track_event(self, event: Event) -> None:
-        """Records an event that was made before; see :meth:`Tracker.track`."""
+        """Records an Event; its argument and errors are those of :meth:`Tracker.track_event`."""
         _check_event(event)
         await self._track(event)
 
@@ -416,12 +462,12 @@ class AsyncTracker(_Tracker):
             await owner.track(prepared)
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
-        """Sends what is queued at once, and waits for it; see :meth:`Tracker.flush`."""
+        """Sends all queued events now, and waits for them; see :meth:`Tracker.flush`."""
         seconds = None if timeout is None else check_seconds("timeout", timeout)
         return await self._owner().flush(seconds)
 
     async def aclose(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
-        """Takes in nothing more, and sends what is queued; see :meth:`Tracker.close`."""
+        """Accepts no more events, and sends the queued ones; see :meth:`Tracker.close`."""
         done = await self._owner().aclose(self._options.closing_seconds(timeout))
         self._stop_metrics()
         if self._options.owns_client:
@@ -430,7 +476,7 @@ class AsyncTracker(_Tracker):
 
     @property
     def counters(self) -> Counters:
-        """What has been tracked and sent so far."""
+        """The number of events tracked and sent so far."""
         return self._owner().counters()
 
     async def __aenter__(self) -> Self:
@@ -439,12 +485,12 @@ class AsyncTracker(_Tracker):
         Raises:
             ConfigurationError: The outbox holds events for another workspace.
             OutboxError: The outbox cannot be used.
-            RuntimeError: It has been entered before.
+            RuntimeError: The tracker was entered before.
         """
         from intercom_data_events.tracker._owner import AsyncOwner
 
         if self._entered:
-            raise RuntimeError("a tracker is entered once; make a new one")
+            raise RuntimeError("an AsyncTracker can be entered only once; create a new one")
         self._entered = True
         owner = self._options.owner(AsyncOwner, await self._open())
         owner.start(self._options.close_timeout)
@@ -465,7 +511,9 @@ class AsyncTracker(_Tracker):
 
     def _owner(self) -> AsyncOwner:
         if self._owned is None:
-            raise RuntimeError("use the tracker within: async with AsyncTracker(…) as tracker")
+            raise RuntimeError(
+                "the tracker must be entered first; use: async with AsyncTracker(…) as tracker"
+            )
         return self._owned
 
     async def _open(self) -> Queue:
@@ -475,13 +523,13 @@ class AsyncTracker(_Tracker):
         opened: list[Queue] = []
 
         def open_() -> None:
-            # Another process that writes is waited for elsewhere, while the event loop goes on.
+            # The owner waits for other processes that write, without blocking the event loop.
             opened.append(self._options.open(patience=0))
 
         if self._options.outbox is None:
             open_()
         else:
-            # It has to be known, to be closed.
+            # Not cancelled: a queue that was opened must be closed.
             with anyio.CancelScope(shield=True):
                 try:
                     await anyio.to_thread.run_sync(open_)
@@ -492,4 +540,4 @@ class AsyncTracker(_Tracker):
 
 def _check_event(event: object) -> None:
     if not isinstance(event, Event):
-        raise invalid(InvalidInputError, "track_event takes an Event", event)
+        raise invalid(InvalidInputError, "event must be an Event", event)

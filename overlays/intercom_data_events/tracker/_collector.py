@@ -1,7 +1,7 @@
-"""Tells whether the garbage collector runs, and with it finalizers.
+"""Tells whether the garbage collector is running, and perhaps a finalizer with it.
 
-Code that tracks while an event is sent is kept from tracking without end. A finalizer is not such
-code: the collector runs it in whatever thread happens to allocate memory.
+Code that runs while an event is sent must not track, because that could go on without end. A
+finalizer may: the collector runs it in whatever thread happens to allocate memory.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import gc
 
 
 def is_collecting() -> bool:
-    """Whether the collector runs, in this thread or in one that it keeps waiting."""
-    # While it runs, it does not begin again, and so calls nothing. A callback in C, for this moment
-    # only: an exception of a signal handler that comes during one in Python would be lost.
+    """Whether the collector is running, in this thread or in one that waits for it."""
+    # A running collector does not start again, so it calls no callback. The callback is a C
+    # function, and registered only for this moment: if a signal handler raised an exception during
+    # a callback in Python, that exception would be lost.
     seen: dict[object, object] = {}
     callback = seen.__setitem__
     gc.callbacks.append(callback)

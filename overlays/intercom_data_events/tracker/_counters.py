@@ -1,4 +1,4 @@
-"""What trackers count."""
+"""The counters of trackers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,32 @@ from intercom_data_events.errors import IntercomError
 
 @frozen
 class Counters:
-    """What a tracker has done, in this process.
+    """The number of events that a tracker has tracked and sent in this process.
 
     Attributes:
-        queued: Events that wait or are in flight; in an outbox, those of all its processes.
+        queued: Events that wait or are in flight. In an outbox, those of all its processes.
         sent: Events that Intercom has accepted.
-        refused: Events that were rejected; `on_error` was called for each.
-        dropped: Events that were given up, because the queue was full, or the tracker was closed
-            before they were sent, or `before_send` failed: `on_error` was called for each. Events
-            that were tracked by code that runs while an event is sent, or by `on_error` while the
-            queue was full, are counted here, too, without a call of `on_error`.
-        collisions: Events that are the same to Intercom as one tracked shortly before: the same
-            person, name and second. They are sent; Intercom keeps one.
-        oldest_age: Seconds since the event that waits longest was tracked; 0 if none waits, and
-            once the tracker is closed.
-        failing: Why nothing is sent at the moment, or None.
-        filtered: Events that `before_send` returned None for.
+        refused: Events that were rejected. `on_error` was called for each.
+        dropped: Events that were given up, because the queue was full, the tracker was closed
+            before they were sent, or `before_send` failed. `on_error` was called for each, except
+            for events that were dropped because the queue was full while they were tracked by
+            `on_error`, or by code that runs while an event is sent.
+        collisions: Events that are the same to Intercom as an event tracked shortly before: same
+            contact, name and second. They are sent; Intercom keeps one.
+        oldest_age: Seconds since the longest waiting event was tracked; 0 if none waits or the
+            tracker is closed.
+        failing: The error because of which nothing is sent at present, or None.
+        filtered: Events for which `before_send` returned None.
+
+    Example:
+        >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
+        >>> from intercom_data_events.tracker import Tracker
+        >>> client = DataEventsClient("token", transport=Emulator().transport())
+        >>> with Tracker(client) as tracker:
+        ...     tracker.track("placed-order", user_id="314159")
+        >>> tracker.counters.sent, tracker.counters.queued, tracker.counters.failing
+        (1, 0, None)
     """
 
     queued: int = 0
@@ -41,16 +51,16 @@ class Counters:
 
 
 class Count:
-    """A count that any thread may raise, also during another one's raise, without a lock."""
+    """A counter that any thread can increment without a lock, even during another increment."""
 
     __slots__ = ("_left",)
 
     def __init__(self) -> None:
-        # One call of a C function raises it, and another one reads it.
+        # One call of a C function increments it, and another one reads it.
         self._left = iter(range(sys.maxsize))
 
     def add(self) -> int:
-        """Adds one; returns the count."""
+        """Adds one, and returns the new count."""
         return next(self._left) + 1
 
     @property
@@ -60,5 +70,5 @@ class Count:
 
 
 def is_worth_a_line(count: int) -> bool:
-    """Whether to log what may happen ten thousand times: the 1st, 2nd, 4th, 8th one."""
+    """Whether to log this occurrence of something frequent: the 1st, 2nd, 4th, 8th and so on."""
     return count & (count - 1) == 0

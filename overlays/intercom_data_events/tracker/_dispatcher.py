@@ -1,4 +1,4 @@
-"""Owns the scheduling state of a tracker: takes in news, hands out events, answers."""
+"""Owns a tracker's scheduling state: takes in events, hands them out, and answers callers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from intercom_data_events.tracker._reporter import Answer, Reporter
     from intercom_data_events.tracker._scheduler import Scheduler
 
-# Seconds between two looks at a queue that other processes empty, too, while a caller waits.
+# Seconds between two checks of a queue that other processes empty, too, while a caller waits.
 _LOOK = 0.1
-#: Where SQLite does not wait for a locked outbox: seconds for which it is used again, and between
-#: two attempts.
+#: If SQLite itself does not wait for a locked outbox: for how long to retry, and the pause between
+#: two attempts, in seconds.
 PATIENCE = 5.0
 TURN = 0.005
 
@@ -41,11 +41,11 @@ class Request:
     """A call of `flush` or `close`.
 
     Attributes:
-        kind: Which one; "stop" ends a close whose time is over.
+        kind: "flush" or "close"; "stop" ends a close that has run out of time.
         answer: What the caller waits for.
-        ends: When its time is over, by the system's monotonic clock.
+        ends: Its deadline, by the system's monotonic clock.
         mark: The number of the last event that it waits for, once known.
-        failing: Why nothing was sent when it began.
+        failing: Why nothing was sent when the call began, or None.
         is_abandoned: Whether the caller has given up waiting.
     """
 
@@ -61,21 +61,21 @@ class TrackerDispatcher:
     """Runs a tracker's scheduler; see :class:`~intercom_data_events._dispatch.Dispatcher`.
 
     Args:
-        scheduler: What decides.
-        session: The connections that send.
+        scheduler: Decides which event is sent next.
+        session: The connections to send through.
         settings: The settings of the requests.
-        reporter: What calls `on_error` and logs.
-        wake: Has a step be run.
-        checkpoint: Has the queue's checkpoint be run.
-        in_threads: Whether threads send. Then SQLite itself waits where an outbox is locked, and
-            requests in flight are waited for after it has stopped.
+        reporter: Calls `on_error` and logs.
+        wake: Schedules a step.
+        checkpoint: Starts the queue's checkpoint.
+        in_threads: Whether threads send. If so, SQLite itself waits for a locked outbox, and the
+            dispatcher waits for requests in flight after it has stopped.
 
     Attributes:
-        requests: News: calls of `flush` and `close`.
-        tracked: News: events that the queue has taken in.
-        waiting_for_room: What threads or tasks wait on that found the queue full.
+        requests: New calls of `flush` and `close`.
+        tracked: New events that the queue has taken in.
+        waiting_for_room: The alarms of threads or tasks that found the queue full.
         collisions: Events that are the same to Intercom as one tracked shortly before.
-        drained: Whether nothing was left when it stopped.
+        drained: Whether nothing was left when the dispatcher stopped.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class TrackerDispatcher:
         self._has_ended = False
 
     def step(self, workers: Workers[QueuedEvent]) -> float | None:
-        """Takes in all news, and hands out what can be sent now."""
+        """Takes in everything new, and hands out the events that can be sent now."""
         if self._has_ended:
             self._refuse_requests()
             return None
@@ -122,9 +122,9 @@ class TrackerDispatcher:
             if self._reporter.needs_thread():
                 seconds = min(seconds, TICK)
             if self.tracked and not self._scheduler.may_claim:
-                seconds = 0.0  # It came after the queue was found empty, and woke nothing.
+                seconds = 0.0  # An event came after the queue was found empty, and woke nothing.
         except OutboxLockedError:
-            seconds = TURN  # Everything from there on again.
+            seconds = TURN  # The next step begins again where this one failed.
         else:
             self._locked_since = None
         if self._scheduler.stopped and not (self._in_threads and self._in_flight_counts):
@@ -159,8 +159,8 @@ class TrackerDispatcher:
             if is_worth_a_line(self.collisions):
                 self._reporter.say(
                     logging.WARNING,
-                    "%s was tracked twice for one person in one second, which is one event to "
-                    "Intercom; collisions so far: %d",
+                    "%s was tracked twice for one contact in one second, which Intercom counts as "
+                    "one event; collisions so far: %d",
                     named(event), self.collisions,
                 )  # fmt: skip
 
@@ -223,7 +223,7 @@ class TrackerDispatcher:
             while scheduler.has_next and workers.is_ready():
                 seconds = self._quota.acquire()
                 if seconds > 0:
-                    # Not sooner where a pause is over: only quota is missing.
+                    # No sooner, even when a pause ends: only quota is missing.
                     return max(0.0, min(seconds, TICK, self._until_maintenance))
                 reservation = self._quota.take()
                 queued: QueuedEvent | None = None
@@ -235,22 +235,22 @@ class TrackerDispatcher:
                 if queued is None:
                     break
                 workers.submit(queued)
-            self._quota.cancel()  # It keeps no place in the queue for what there is not.
+            self._quota.cancel()  # No event needs the place in the queue for quota.
         except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
             self._raise_if_passing(error)
             scheduler.give_in(self._as_ours(error))
         return self._seconds
 
     def _answer(self) -> None:
-        """Answers the calls of `flush` and `close` that wait for nothing more."""
+        """Answers the calls of `flush` and `close` that have nothing more to wait for."""
         scheduler = self._scheduler
         self._waiting = [request for request in self._waiting if not request.is_abandoned]
         for request in self._waiting.copy():
             if scheduler.stopped:
-                return  # An earlier one had it closed, and all were answered.
+                return  # An earlier request closed the tracker, which answered all of them.
             closing = request.kind == "close"
             if closing and not scheduler.queue.durable:
-                # What came as it closed would be lost, though there is time to send it.
+                # Include events that came during the close: there is still time to send them.
                 request.mark = scheduler.queue.high_watermark()
             try:
                 done = scheduler.is_drained(request.mark)
@@ -270,21 +270,21 @@ class TrackerDispatcher:
             self._waiting.remove(request)
             if closing:
                 self._stop(drained=done)
-                request.answer.give(done)  # The caller sees to the rest of the reports itself.
+                request.answer.give(done)  # The caller delivers the remaining reports itself.
             else:
                 self._reporter.reply(request.answer, done)
 
-    # Their parts.
+    # Parts of the steps.
 
     def _as_ours(self, error: BaseException) -> IntercomError:
-        """Returns an error of ours: itself, or one that it is the cause of."""
+        """Returns the error if it is an IntercomError, else one whose cause it is."""
         if isinstance(error, IntercomError):
             return error
         return unexpected(error, closed=self._session.closed)
 
     def _fail(self, request: Request, error: Exception) -> None:
         if request.kind == "close":
-            self._reporter.say(logging.ERROR, "the outbox cannot be used any longer: %s", error)
+            self._reporter.say(logging.ERROR, "the outbox can no longer be used: %s", error)
             self._stop(drained=False)
             request.answer.give(False)
         else:
@@ -306,7 +306,7 @@ class TrackerDispatcher:
             self.requests.popleft().answer.give(self.drained)
 
     def _raise_if_passing(self, error: Exception) -> None:
-        """Raises an error that soon passes, so that the step is run again."""
+        """Raises an error that is likely to pass soon, so that the step is run again."""
         if self._in_threads or not isinstance(error, OutboxLockedError):
             return
         now = SYSTEM.monotonic()
@@ -320,7 +320,7 @@ class TrackerDispatcher:
 
     @property
     def _in_flight_counts(self) -> bool:
-        """Whether an event is in flight that need not be sent again if it is accepted."""
+        """Whether an event is in flight whose outcome can still be stored in an outbox."""
         return self._scheduler.queue.durable and bool(self._scheduler.in_flight)
 
     @property

@@ -1,7 +1,7 @@
-"""Calls functions when the process ends, through whatever runs at the end of such a process.
+"""Calls functions when the process ends, through the hook that its kind of process has.
 
-The interpreter's exit runs atexit's functions. Other ends do not reach it: a child of
-multiprocessing runs multiprocessing's finalizers (atexit's functions too from Python 3.13 on), a
+The interpreter calls atexit functions when it exits. Some processes end without that: a child of
+multiprocessing runs multiprocessing's finalizers (from Python 3.13 on, atexit functions too), a
 process of Celery's pool sends one signal, and uWSGI with `skip-atexit-teardown` calls one function.
 A process that is killed, or that calls os._exit as RQ's jobs do, runs nothing.
 """
@@ -19,19 +19,19 @@ from attrs import frozen
 
 from intercom_data_events._sending.runtime import this_process
 
-# Before what others have multiprocessing do at the end, such as closing queues and pools.
+# Before other finalizers of multiprocessing, such as those that close queues and pools.
 _PRIORITY = 100
 
 
 @frozen(eq=False)
 class _Exit:
-    """What one process calls at its end, once."""
+    """A function that one process calls once, at its end."""
 
     function: Callable[[], object]
     process: object
 
     def __call__(self) -> None:
-        # A forked child inherits what its parent registered, and has its own.
+        # A forked child inherits what its parent registered, and registers its own.
         if self.process is this_process() and _exits.get(self.function) is self:
             del _exits[self.function]
             with _blocking_look_ups():
@@ -43,9 +43,9 @@ _watched = set[object]()
 
 
 def at_exit(function: Callable[[], object]) -> None:
-    """Has a function called once when this process ends; not when a fork of it does.
+    """Registers a function that is called once when this process ends, but not when a fork ends.
 
-    It is called before what was registered with atexit earlier.
+    It is called before functions that were registered with atexit earlier.
     """
     process = this_process()
     known = _exits.get(function)
@@ -64,13 +64,13 @@ def cancel(function: Callable[[], object]) -> None:
 
 
 def unheard_end() -> str | None:
-    """Says how this process can end without calling any function; None if no such end is known."""
+    """Returns how this process may end without calling any function; None if no way is known."""
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None or "gracefully_kill_them_all" in str(uwsgi.opt):
         return None
     return (
-        "uWSGI ends a worker that is in a request at once, without calling exit functions, unless "
-        "hook-master-start is unix_signal:15 gracefully_kill_them_all"
+        "uWSGI may stop a worker during a request without calling exit functions; pass outbox=, or "
+        "set hook-master-start = unix_signal:15 gracefully_kill_them_all"
     )
 
 
@@ -81,7 +81,7 @@ def _call_all(**_: object) -> None:
 
 
 def _watch_ends() -> None:
-    """Registers with what runs at the end of this process instead of atexit's functions."""
+    """Registers with the hooks that this process calls at its end instead of atexit functions."""
     if "multiprocessing.util" in sys.modules:
         _watch_child()
         # A child clears its finalizers after it imported the main module.
@@ -113,7 +113,7 @@ def _end_child() -> None:
 
 @contextmanager
 def _blocking_look_ups() -> Generator[None]:
-    """Has gevent look up addresses without a thread, which cannot be started at the end."""
+    """Makes gevent look up addresses without a thread, because no thread can be started at exit."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("socket"):
         yield

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class MemoryQueue:
     """A queue that ends with its process.
 
-    Room is counted in tokens: an event takes one as it comes, and gives it back as it leaves. So
-    the bound is exact without a lock.
+    An event takes a token when it enters, and returns it when it leaves, so the bound is exact
+    without a lock.
 
     Args:
-        most: How many events it holds.
+        most: The most events that it holds.
     """
 
     durable = False
@@ -33,12 +33,12 @@ class MemoryQueue:
         self._most = most
         self._unused_tokens = iter(range(most))
         self._returned_tokens = deque[None]()
-        # Handed over, and not yet the owner's.
+        # Events that were tracked, and that the owner has not collected yet.
         self._arrivals = deque["tuple[Event, float]"]()
-        # All that have not left, by number, and so by age. A plain dict would look for its first
-        # one among all that have left.
+        # All events that have not left, by number and so by age. To find its first item, a plain
+        # dict would search through those that have left.
         self._entries = OrderedDict[int, QueuedEvent]()
-        # Heaps, because what failed comes back to its place.
+        # Heaps, because a failed event returns to its place.
         self._recent: list[tuple[float, int, QueuedEvent]] = []
         self._backlog: list[tuple[float, int, QueuedEvent]] = []
         self._delayed: list[tuple[float, int, QueuedEvent]] = []
@@ -61,7 +61,7 @@ class MemoryQueue:
         return True
 
     def oldest(self) -> float | None:
-        # The owner may change it meanwhile.
+        # The owner may change the entries meanwhile.
         for _ in range(10):
             with suppress(RuntimeError, IndexError):
                 if self._entries:
@@ -144,7 +144,7 @@ class MemoryQueue:
             self.release(queued)
 
     def _note(self, now: float) -> None:
-        """Has nothing be delayed for longer because the clock was set back."""
+        """Keeps delays from becoming longer when the clock is set back."""
         if now < self._latest:
             back = self._latest - now
             self._delayed = [(due - back, number, queued) for due, number, queued in self._delayed]

@@ -1,11 +1,11 @@
-"""Shows trackers' counters as OpenTelemetry metrics.
+"""Exports trackers' counters as OpenTelemetry metrics.
 
-OpenTelemetry cannot take an instrument away again, and of two with one name it shows only one. So
-all trackers of a meter provider share one set of instruments, whose counters are the sums of all
-trackers that the process has had: a sum that falls would look like a restart.
+OpenTelemetry cannot remove an instrument, and exports only one of two instruments with the same
+name. So all trackers of a meter provider share one set of instruments. Their counters are the sums
+of all trackers that the process has had, because a falling sum would look like a restart.
 
-The callbacks run in an exporter's thread at any time, and after a fork in the child, whose counters
-are its own. They never raise.
+The callbacks may run at any time in an exporter's thread, and also in a forked child, which counts
+from 0. They never raise.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
     from intercom_data_events.tracker import Counters
 
-# Names and units are as OpenTelemetry's semantic conventions have them.
+# Names and units follow OpenTelemetry's semantic conventions.
 _COUNTERS = {
     "sent": "Events that Intercom has accepted.",
     "refused": "Events that Intercom has rejected.",
     "dropped": "Events that were given up, for example because the queue was full.",
-    "filtered": "Events that before_send returned None for.",
+    "filtered": "Events for which before_send returned None.",
     "collisions": "Events that are the same to Intercom as one tracked shortly before.",
 }
 _GAUGES = {
@@ -45,28 +45,28 @@ _GAUGES = {
         "{event}",
         "Events that wait or are in flight; in an outbox, those of all its processes.",
     ),
-    "oldest_age": ("oldest_age", "s", "How long ago the event that waits longest was tracked."),
+    "oldest_age": ("oldest_age", "s", "Time since the oldest waiting event was tracked."),
     "failing": ("failing", "1", "1 while nothing can be sent, with the error's type; otherwise 0."),
 }
 
-# By the provider's id, as it need not be hashable; an entry goes with its provider.
+# By the provider's id, because a provider may not be hashable; deleted with its provider.
 _published: dict[int, _Published] = {}
 
 
 def register(
     meter_provider: MeterProvider, counters: Callable[[], Counters], *, outbox: str | None
 ) -> Callable[[], None]:
-    """Shows a tracker's counters through a meter provider, which does not keep the tracker alive.
+    """Exports a tracker's counters through a meter provider, which does not keep it alive.
 
     Args:
         meter_provider: A MeterProvider of OpenTelemetry's API.
-        counters: A bound method of the tracker. While it raises, the tracker's counters stay as
-            they were, and its gauges are not shown.
+        counters: A bound method of the tracker. While it raises, the tracker's counters keep their
+            values, and its gauges are not exported.
         outbox: The path of the tracker's outbox, or None.
 
     Returns:
-        What to call once the tracker is closed, from any thread; so that what it has counted is
-        shown even where it is gone before the next export. Its gauges are shown until it is gone.
+        A function to call from any thread when the tracker is closed, so that its counts are
+        exported even if it is deleted before. Its gauges are exported until it is deleted.
 
     Raises:
         ConfigurationError: `meter_provider` is not one, or opentelemetry-api is not installed.
@@ -75,12 +75,12 @@ def register(
         from opentelemetry.metrics import MeterProvider
     except ImportError as error:
         raise ConfigurationError(
-            "meter_provider needs opentelemetry-api, which comes with an extra: "
+            "meter_provider needs opentelemetry-api; install it with: "
             "pip install 'intercom-data-events[otel]'"
         ) from error
     if not isinstance(meter_provider, MeterProvider):
         must = "meter_provider must be an OpenTelemetry MeterProvider"
-        remedy = "pass opentelemetry.metrics.get_meter_provider(), for example"
+        remedy = "for example, pass opentelemetry.metrics.get_meter_provider()"
         raise invalid(ConfigurationError, must, meter_provider, remedy)
     identity = id(meter_provider)
     new = _Published(weakref.ref(meter_provider, lambda _: _published.pop(identity, None)))
@@ -99,14 +99,14 @@ def register(
 
 @define(eq=False)
 class _Tracker:
-    """What is known of a tracker; `counters` returns its counters, `path` is its outbox's."""
+    """A tracker: the method that returns its counters, and the path of its outbox."""
 
     counters: weakref.WeakMethod[Callable[[], Counters]]
     path: Path | None
 
     @property
     def file(self) -> str | None:
-        """The name of its outbox, without the folders, which may name a person."""
+        """The file name of its outbox, without the folders, which may name a person."""
         if self.path is None:
             return None
         # Exporters encode it as UTF-8.
@@ -118,11 +118,11 @@ class _Process:
     """What one process has counted.
 
     Attributes:
-        lock: Is held by callbacks alone, so that trackers can be closed in the collector.
-        seen: What each tracker had counted when it was read last.
-        closed: What each tracker had counted when it was closed.
-        gone: What the trackers that are gone have counted, by their file's name.
-        pending: What each instrument shows when it is asked next; an export reads all at once.
+        lock: Only callbacks hold it, so a finalizer can close a tracker.
+        seen: The counts of each tracker when they were last read.
+        closed: The counts of each tracker when it was closed.
+        gone: The sums of the counts of deleted trackers, by file name.
+        pending: What each instrument exports next; an export reads all instruments at once.
     """
 
     lock: threading.Lock = field(factory=threading.Lock)
@@ -134,11 +134,11 @@ class _Process:
 
 @define(eq=False)
 class _Published:
-    """The instruments of a meter provider, and the trackers that they show."""
+    """The instruments of a meter provider, and the trackers whose counters they export."""
 
     provider: weakref.ref[MeterProvider]
     trackers: dict[_Tracker, None] = field(factory=dict, init=False)
-    # A lock may be held by one thread while another forks.
+    # One for each process, because another thread may hold the lock during a fork.
     _processes: dict[object, _Process] = field(factory=dict, init=False)
 
     def create_instruments(self, provider: MeterProvider) -> None:
@@ -159,7 +159,7 @@ class _Published:
             )
 
     def close(self, tracker: _Tracker) -> None:
-        """Keeps what a tracker has counted; takes no lock."""
+        """Stores the final counts of a tracker, without a lock."""
         if (counters := _read(tracker.counters())) is not None:
             self._process().closed[tracker] = _counted(counters)
 
@@ -167,7 +167,7 @@ class _Published:
         return self._processes.setdefault(this_process(), _Process())
 
     def _observe(self, name: str, _: object) -> list[Observation]:
-        """Returns what an instrument shows."""
+        """Returns the observations of an instrument."""
         process = self._process()
         with process.lock:
             if name not in process.pending:
@@ -175,7 +175,7 @@ class _Published:
             return process.pending.pop(name)
 
     def _look(self, process: _Process) -> dict[str, list[Observation]]:
-        """Reads each tracker once; returns what each instrument shows."""
+        """Reads each tracker once; returns the observations of each instrument."""
         from opentelemetry.metrics import Observation
 
         sums = {file: gone.copy() for file, gone in process.gone.items()}
@@ -198,7 +198,7 @@ class _Published:
                 errors = failing.setdefault(file, set())
                 if counters.failing is not None:
                     errors.add(type(counters.failing).__name__)
-            # The larger of each; either may be the later one.
+            # The larger of each, because either may be newer.
             counted = process.seen.get(tracker, Counter()) | process.closed.get(tracker, Counter())
             sums[file] = sums.get(file, Counter()) + counted
             if method is None:
@@ -224,10 +224,10 @@ class _Published:
 
 
 def _read(counters: Callable[[], Counters] | None) -> Counters | None:
-    """Returns a tracker's counters, or None where it is gone or they cannot be read."""
+    """Returns a tracker's counters, or None if it was deleted or they cannot be read."""
     try:
         return None if counters is None else counters()
-    except Exception:  # noqa: BLE001  # an exporter's thread is to go on
+    except Exception:  # noqa: BLE001  # an exporter's thread must go on
         return None
 
 
@@ -236,6 +236,6 @@ def _counted(counters: Counters) -> Counter[str]:
 
 
 def _attributes(file: str | None, error: str | None = None) -> dict[str, str]:
-    """Returns attributes by the names that the semantic conventions give them."""
+    """Returns the attributes, named as in the semantic conventions."""
     given = {"file.name": file, "error.type": error}
     return {name: value for name, value in given.items() if value is not None}

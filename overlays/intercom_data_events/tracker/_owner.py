@@ -1,4 +1,4 @@
-"""What a tracker has in one process: a queue, and what sends from it."""
+"""The part of a tracker that belongs to one process: its queue, and what sends from it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 
+from intercom_data_events._counting import counted
 from intercom_data_events._dispatch import ROLE
 from intercom_data_events._dispatch.threads import LOOK, ThreadWorkers, start_thread
 from intercom_data_events._sending.runtime import (
@@ -48,16 +49,16 @@ log = logging.getLogger("intercom_data_events")
 
 R = TypeVar("R", bound=Reporter)
 
-# Seconds that the dispatcher may take to stop after the time for closing is over: SQLite may wait.
+# Seconds for the dispatcher to stop after the time for closing is over, because SQLite may wait.
 _GRACE = 5.0
-# Seconds for which close waits until the threads have ended, once everything was sent.
+# Seconds that close waits for the threads to end once everything was sent.
 _JOINING = 1.0
-# Seconds that `on_error` may take for the rest, once the time for closing is over.
+# Seconds for the remaining calls of `on_error` once the time for closing is over.
 _REPORTING = 1.0
 
 
 def _is_working() -> bool:
-    """Whether this thread or task is one that the tracker needs, so that it must not wait."""
+    """Whether the tracker needs this thread or task to send, so that it must not wait."""
     return ROLE.get() in ("working", "sending")
 
 
@@ -65,8 +66,8 @@ class Sending(TypedDict):
     """How a tracker sends.
 
     Attributes:
-        concurrency: Requests at once, at most.
-        when_full: What to do where the queue is full.
+        concurrency: The most requests at once.
+        when_full: What to do when the queue is full.
         patience: Seconds for which a contact may be unknown.
     """
 
@@ -82,8 +83,8 @@ class _Shared(Generic[R]):
         queue: Where events wait.
         session: The connections to send through.
         settings: The settings of the requests.
-        reporter: What calls `on_error` and logs.
-        in_threads: Whether threads send, and not tasks.
+        reporter: Calls `on_error` and logs.
+        in_threads: Whether threads send, not tasks.
         sending: See :class:`Sending`.
     """
 
@@ -116,23 +117,23 @@ class _Shared(Generic[R]):
         self._recursive = Count()
 
     def wake(self) -> None:
-        """Has the dispatcher take in what is new."""
+        """Wakes the dispatcher."""
         raise NotImplementedError
 
     def _begin_checkpoint(self) -> None:
-        """Has the queue's checkpoint be run, beside everything else."""
+        """Starts the queue's checkpoint in the background."""
         raise NotImplementedError
 
     def _checkpoint(self) -> None:
         try:
             self.queue.checkpoint()
-        except Exception:  # where it keeps anything from being sent, that is logged
+        except Exception:  # if it prevents sending, that is logged elsewhere
             log.debug("the checkpoint of the outbox failed", exc_info=True)
         finally:
             self._is_checkpointing = False
 
     def filtered(self, event: Event, error: NotSentError | None) -> None:
-        """Takes in an event that `before_send` dropped, or failed for."""
+        """Counts an event that `before_send` dropped or failed for."""
         if error is None:
             self._filtered.add()
             return
@@ -142,7 +143,7 @@ class _Shared(Generic[R]):
         self._give_up(event, error)
 
     def counters(self) -> Counters:
-        """What there is to count.
+        """Returns the counts so far.
 
         Raises:
             OutboxError: The outbox cannot be read.
@@ -151,7 +152,7 @@ class _Shared(Generic[R]):
         oldest = None if scheduler.stopped else self.queue.oldest()
         age = 0.0 if oldest is None else max(0.0, self._session.clock.time() - oldest)
         return Counters(
-            queued=scheduler.queued,  # Read first: see there.
+            queued=scheduler.queued,  # It must be read first; its docstring says why.
             sent=scheduler.sent,
             refused=scheduler.refused,
             dropped=scheduler.dropped.value,
@@ -169,7 +170,7 @@ class _Shared(Generic[R]):
         return None if limit is None else limit.limit * self._share
 
     def accepts(self) -> bool:
-        """Whether an event may be tracked here; counts one that may not.
+        """Whether the calling code may track an event; counts the event as dropped if not.
 
         Raises:
             RuntimeError: The tracker is closed.
@@ -180,7 +181,7 @@ class _Shared(Generic[R]):
         return True
 
     def _is_recursive(self) -> bool:
-        """Whether code tracks that runs while an event is sent; drops its event then.
+        """Whether the calling code runs while an event is sent; if so, drops its event.
 
         Otherwise a log handler that tracks each line would track without end.
         """
@@ -190,44 +191,44 @@ class _Shared(Generic[R]):
         if self._recursive.add() == 1:
             self._reporter.say(
                 logging.WARNING,
-                "an event was dropped, because it was tracked by code that runs while an event is "
-                "sent or logged, such as a log handler; such events are counted as dropped",
+                "an event was dropped, because it was tracked by code that runs while another "
+                "event is being sent, such as a log handler; such events are counted as dropped",
             )
         return True
 
     def _drop(self, event: Event) -> None:
-        """Gives up an event that found no room.
+        """Gives up an event because the queue is full.
 
         Raises:
-            QueueFullError: That is to be raised.
+            QueueFullError: `when_full` is "raise".
         """
         dropped, waiting = self._scheduler.dropped.add(), self.queue.size
         if is_worth_a_line(dropped):
             self._reporter.say(
                 logging.WARNING,
-                "%s dropped: %d events wait already; dropped so far: %d",
-                named(event), waiting, dropped,
+                "%s was dropped, because the queue is full (%s); dropped so far: %d",
+                named(event), counted(waiting), dropped,
             )  # fmt: skip
         error = QueueFullError(
-            f"{named(event)} was not tracked: {waiting:,} events wait already; track fewer, or "
-            "pass a larger max_queued="
+            f"{named(event)} was not tracked, because the queue is full ({counted(waiting)}); "
+            "track fewer events, or pass a larger max_queued="
         )
         if self._when_full == "raise":
             raise error
         self._give_up(event, error)
 
     def _give_up(self, event: Event, error: IntercomError) -> None:
-        # Else an on_error that tracks could go on for ever.
+        # Otherwise an on_error that tracks could go on without end.
         if ROLE.get() != "reporting":
             self._reporter.give_up(event, error)
 
     def _give_up_late(self) -> None:
-        """Gives up what came as the tracker closed."""
+        """Gives up events that came while the tracker closed."""
         for queued in self.queue.remaining():
             self._reporter.give_up(*self._scheduler.lost(queued))
 
     def _result_of(self, answer: Answer) -> bool:
-        """Returns what `flush` or `close` returns, answered or not, once it waits no longer.
+        """Returns the result of `flush` or `close`, whether or not it was answered in time.
 
         Raises:
             OutboxError: The outbox cannot be used.
@@ -242,11 +243,11 @@ class _Shared(Generic[R]):
 
     def _check_open(self) -> None:
         if self._scheduler.closing or self._scheduler.stopped:
-            raise RuntimeError("the tracker is closed; make a new one")
+            raise RuntimeError("the tracker is closed; create a new one")
 
 
 class Owner(_Shared[ThreadReporter]):
-    """Sends what is tracked from threads; of one process, because no thread survives a fork."""
+    """Sends events from threads, in one process only, because no thread survives a fork."""
 
     def __init__(
         self,
@@ -266,32 +267,28 @@ class Owner(_Shared[ThreadReporter]):
         guard_forks(self)
 
     def before_fork(self) -> bool:
-        """Waits for nothing: a child uses nothing of this."""
+        """Waits for nothing, because a child uses none of this."""
         return True
 
     def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # as all guards
-        """Has nothing be repeated in a child, where gevent's threads go on."""
+        """Prevents retries in a child, where gevent's greenlets continue."""
         if in_child:
             self._scheduler.withdraw()
 
     def begin(self) -> None:
-        """Sends what earlier processes left, without any call of `track`."""
+        """Starts sending the events that earlier processes left, before any call of `track`."""
         if self.queue.size:
             self.wake()
         if not self.queue.durable and (ends := unheard_end()) is not None:
-            self._reporter.say(logging.WARNING, "events wait in memory: %s", ends)
+            self._reporter.say(logging.WARNING, "events in memory can be lost: %s", ends)
 
     def wake(self, *, urgent: bool = True) -> None:
-        """Has the dispatcher take in what is new; starts its thread if needed.
-
-        Args:
-            urgent: Whether to end its wait.
-        """
+        """Wakes the dispatcher, and starts its thread if needed; `urgent` interrupts its wait."""
         if not may_start_threads():
             self._workers.notify()
             return
         self._workers.wake(urgent=urgent)
-        # As the program ends, no thread can be started, and closing sends what there is.
+        # While the program ends, no thread can be started, and closing sends the events.
         short = self._workers.lacks_all and threading.main_thread().is_alive()
         if short and not self._is_short:
             self._reporter.say(logging.ERROR, "events wait: %s", _no_threads())
@@ -301,7 +298,7 @@ class Owner(_Shared[ThreadReporter]):
         """Takes in an event.
 
         Raises:
-            QueueFullError: There is no room, and that is to be raised.
+            QueueFullError: The queue is full, and `when_full` is "raise".
             OutboxError: The outbox cannot be written.
             RuntimeError: The tracker is closed.
         """
@@ -314,24 +311,24 @@ class Owner(_Shared[ThreadReporter]):
             self._wait_for_room()
             self._check_open()
         self._dispatcher.tracked.append(event)
-        # While others wait for quota or for workers, it is found after them.
+        # While earlier events wait for quota or for workers, it is found after them.
         self.wake(urgent=not self._scheduler.may_claim)
-        if self._scheduler.stopped:  # Meanwhile: the event came too late.
+        if self._scheduler.stopped:  # It has stopped meanwhile, so the event came too late.
             self._give_up_late()
             self._reporter.finish(SYSTEM.monotonic())
 
     @property
     def has_stopped(self) -> bool:
-        """Whether it hands out nothing more; False where close could not wait for that."""
+        """Whether nothing more is handed out; False if close could not wait for that."""
         return self._scheduler.stopped
 
     def flush(self, timeout: float | None) -> bool:
-        """Waits until all that is queued now has left; returns whether it has."""
+        """Waits until all events that are queued now have left; returns whether they have."""
         ends = math.inf if timeout is None else SYSTEM.monotonic() + timeout
         return self._ask(Request("flush", Answer(SYSTEM.alarm())), ends)
 
     def close(self, timeout: float) -> bool:
-        """Takes in nothing more, and sends what there is; returns whether that was in time."""
+        """Accepts no more events, and sends those in the queue; returns whether that succeeded."""
         ends = SYSTEM.monotonic() + timeout
         self._scheduler.closing = True
         done = self._ask(Request("close", Answer(SYSTEM.alarm()), ends), ends)
@@ -343,14 +340,14 @@ class Owner(_Shared[ThreadReporter]):
         self._give_up_late()
         reported = self._reporter.finish(ends)
         if done and ROLE.get() != "reporting":
-            # What other processes tracked meanwhile may be in flight, with no thread to send it.
+            # Events that others tracked meanwhile may be in flight, with no thread to send them.
             never = Answer(SYSTEM.alarm())
             while self._workers.lacks_all and not self._workers.has_ended:
                 if (left := ends - SYSTEM.monotonic()) <= 0:
                     break
                 self._workers.assist(left, never)
-            # Not for long: a finalizer may have come while its thread held a lock of Python's own,
-            # without which no thread ends.
+            # Not for long: this may run in a finalizer whose thread holds a lock of Python itself,
+            # without which no thread can end.
             self._workers.join(min(ends, SYSTEM.monotonic() + _JOINING))
         return done and reported
 
@@ -398,16 +395,16 @@ class Owner(_Shared[ThreadReporter]):
 
 def _no_threads() -> str:
     return (
-        "no thread can be started to send them; they are sent once one can, or by flush() or "
-        "close()"
+        "no thread can be started to send them; they are sent once a thread can be started, or by "
+        "flush() or close()"
     )
 
 
 class AsyncOwner(_Shared[TaskReporter]):
-    """Sends what is tracked from tasks of one event loop.
+    """Sends events from tasks of one event loop.
 
-    An outbox is written to in the event loop, because that takes no longer than what a loop does
-    all the time. If another process is writing, the loop goes on, and tries again after a while.
+    The event loop itself writes to an outbox, because a write takes no longer than its other work.
+    If another process is writing, the loop continues and retries soon.
     """
 
     def __init__(
@@ -430,11 +427,7 @@ class AsyncOwner(_Shared[TaskReporter]):
         self._closing_ends = math.inf
 
     def start(self, close_timeout: float) -> None:
-        """Begins to send, in a task that starts from an empty context.
-
-        Args:
-            close_timeout: Seconds that closing may take at the interpreter's exit.
-        """
+        """Starts to send in a task with an empty context; `close_timeout` is for the exit."""
         from intercom_data_events._dispatch.tasks import Host
 
         self._host = Host(self._run, Context(), self._end)
@@ -442,11 +435,11 @@ class AsyncOwner(_Shared[TaskReporter]):
         at_exit(self._end_at_exit)
 
     def wake(self) -> None:
-        """Has the dispatcher take in what is new."""
+        """Wakes the dispatcher."""
         self._workers.wake()
 
     async def track(self, event: Event) -> None:
-        """Takes in an event; raises as its twin in threads does."""
+        """Takes in an event; raises the same errors as :meth:`Owner.track`."""
         import anyio.lowlevel
 
         self._check_open()
@@ -462,16 +455,16 @@ class AsyncOwner(_Shared[TaskReporter]):
         if self._scheduler.stopped:
             self._give_up_late()
         elif self.queue.size > self._scheduler.most:
-            # Else a task that tracks many in a row would keep those that send them from running.
+            # Otherwise a task that tracks many events in a row would keep the others from sending.
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def flush(self, seconds: float | None) -> bool:
-        """Waits until all that is queued now has left; returns whether it has."""
+        """Waits until all events that are queued now have left; returns whether they have."""
         self._check_loop()
         return await self._ask(Request("flush", self._answer()), seconds)
 
     async def aclose(self, seconds: float) -> bool:
-        """Takes in nothing more, and sends what there is; returns whether that was in time."""
+        """Accepts no more events, and sends those in the queue; returns whether that succeeded."""
         import anyio
 
         self._check_loop()
@@ -480,12 +473,12 @@ class AsyncOwner(_Shared[TaskReporter]):
         if _is_working():
             return await self._ask(Request("close", self._answer()), seconds)
         done = False
-        # Also where the caller is being cancelled: that is what the time-out is for.
+        # Even if the caller is being cancelled: the timeout bounds the wait.
         with anyio.CancelScope(shield=True):
             try:
                 done = await self._ask(Request("close", self._answer()), seconds)
             finally:
-                # Also where asyncio cancels this task in spite of the shield.
+                # Even if asyncio cancels this task in spite of the shield.
                 if not self._scheduler.stopped:
                     self._dispatcher.requests.append(Request("stop", self._answer()))
                     self.wake()
@@ -497,7 +490,7 @@ class AsyncOwner(_Shared[TaskReporter]):
         return Answer(SYSTEM.async_alarm())
 
     def _check_loop(self) -> None:
-        """Raises an error where it would wait for ever, for tasks of an event loop that waits."""
+        """Raises an error instead of waiting forever for an event loop that is not running."""
         loop = None if self._host is None or self._host.has_ended else self._host.loop
         if loop is not None and not is_running(loop):
             raise RuntimeError(
@@ -532,7 +525,7 @@ class AsyncOwner(_Shared[TaskReporter]):
                 self._dispatcher.waiting_for_room.remove(alarm)
 
     async def _enqueue(self, event: Event, now: float) -> bool:
-        """Hands an event to the queue, as soon as no other process is writing to it."""
+        """Adds an event to the queue as soon as no other process is writing to it."""
         import anyio
 
         ends = anyio.current_time() + PATIENCE
@@ -575,28 +568,28 @@ class AsyncOwner(_Shared[TaskReporter]):
             with anyio.move_on_after(_REPORTING):
                 await self._reporter.report()
         except cancelled:
-            # The event loop ends.
+            # The event loop is ending.
             self._dispatcher.end()
             with anyio.CancelScope(shield=True), anyio.move_on_after(_REPORTING):
                 await self._reporter.report()
             raise
         except Exception:
-            log.exception("an AsyncTracker ended, because of an error of its own")
+            log.exception("an AsyncTracker stopped because of an internal error")
         finally:
             self._end()
 
     def _end_at_exit(self) -> None:
-        """Ends what was not closed; sends what there is, if that event loop can still run."""
+        """Ends an unclosed tracker; sends what is queued if the event loop can still run."""
         loop = self._host.loop if self._host is not None else None
         if loop is not None and not loop.is_closed() and not loop.is_running():
             loop.run_until_complete(self.aclose(self._close_timeout))
         self._end()
 
     def _end(self) -> None:
-        """Ends, also where the event loop ends and cancels everything."""
+        """Ends, even if the event loop is ending and cancels everything."""
         at_exit_no_more(self._end_at_exit)
         self._reporter.cancel()
         self._workers.has_ended = True
-        with suppress(RuntimeError):  # Who waits does so in an event loop that is closed.
+        with suppress(RuntimeError):  # A caller may wait in an event loop that is closed.
             self._dispatcher.end()
         Context().run(self._reporter.end)

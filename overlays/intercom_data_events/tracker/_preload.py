@@ -1,8 +1,8 @@
-"""Imports what sending needs beforehand; a fork waits for that.
+"""Imports in advance what sending needs; a fork waits for that.
 
-Python does not renew the locks of modules in a forked child: the child waits forever for what a
-thread of its parent was importing, as it does not have that thread. The imports of a first request
-take a tenth of a second, and happen just when servers such as gunicorn fork.
+Python does not reset the import locks of modules in a forked child. If a thread of the parent was
+importing a module, the child would wait for it forever. The imports of a first request take a
+tenth of a second, and happen just when servers such as gunicorn fork.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _loading = ForkLock()
 
 
 def load(session: Session[Engine]) -> None:
-    """Imports what threads would import one by one, and sets up connections."""
-    # The first event that is sent meets the same error, such as too many open files.
+    """Imports the modules that threads would import one by one, and sets up connections."""
+    # An error, such as too many open files, is reported when the first event meets it again.
     with _loading, suppress(Exception):
         import encodings.idna  # noqa: F401  # for the names of hosts
         import html.entities  # noqa: F401  # for answers that repeat the access token

@@ -1,9 +1,7 @@
-"""Prepares an event before a tracker stores it: adds the tracker's metadata, then asks
-``before_send``.
+"""Prepares an event before a tracker stores it: adds metadata, then calls ``before_send``.
 
-Nothing in here takes a lock, logs, or imports, because an event can be tracked in the garbage
-collector and in a signal handler.
-"""  # noqa: D205  # one sentence
+Nothing here takes a lock, logs or imports, because finalizers and signal handlers can track events.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +22,40 @@ if TYPE_CHECKING:
 
     from intercom_data_events.metadata import Metadata, MetadataValue
 
-#: What is called with each event; it returns the event to track, or None.
+#: A function that a tracker calls with each event. It returns the event to track, or None to drop
+#: the event.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> from intercom_data_events.emulator import Emulator
+#:     >>> from intercom_data_events.tracker import Tracker
+#:     >>> def without_tests(event):
+#:     ...     return None if event.user_id == "test" else event
+#:     >>> client = DataEventsClient("token", transport=Emulator().transport())
+#:     >>> with Tracker(client, before_send=without_tests) as tracker:
+#:     ...     tracker.track("placed-order", user_id="test")
+#:     >>> tracker.counters.filtered
+#:     1
 BeforeSend: TypeAlias = Callable[[Event], Event | None]
 
-# How deep events can be tracked while before_send runs. A finalizer and a signal handler may track
-# during it; a before_send that tracks each time would not end.
+# How deeply events may be tracked while before_send runs. A finalizer or a signal handler may track
+# during it, but a before_send that always tracks would not end.
 _DEEPEST = 4
 _depth = ContextVar("_depth", default=0)
 
 
 class Preparation:
-    """What a tracker does with each event before it stores it.
+    """Prepares each event before the tracker stores it.
 
-    It can be used from several threads, and pickled where `before_send` can be.
+    It is thread-safe, and can be pickled if `before_send` can be.
 
     Args:
-        before_send: Is called with each event, once it has its default metadata; it returns the
-            event to track, or None to drop it.
-        metadata: The defaults of every event's metadata.
+        before_send: A function that is called with each event, with the tracker's metadata; it
+            returns the event to track, or None to drop it.
+        metadata: The metadata that every event gets.
 
     Attributes:
-        defaults: A copy of them.
+        defaults: A copy of `metadata`.
 
     Raises:
         ConfigurationError: `before_send` is not a function, or is an async one.
@@ -59,18 +70,18 @@ class Preparation:
     def prepare(
         self, event: Event, *, drop_excess_metadata: bool = False
     ) -> tuple[Event | None, NotSentError | None]:
-        """Returns the event to track, or None and why it is not tracked.
+        """Returns the event to track, or None and the error that prevents it.
 
-        Both are None where `before_send` returned None: the event counts as filtered. With an
-        error, `before_send` has failed: the event counts as dropped. The error is for `on_error`;
-        its text, without its cause, can be logged, as no personal data is in it.
+        If `before_send` returned None, both are None, and the event counts as filtered. If it
+        failed, the event counts as dropped. The error is for `on_error`. Its message can be logged,
+        because only its cause may contain personal data.
 
         Args:
-            event: The event; it stays as it is, whatever `before_send` does.
+            event: The event; it stays unchanged, whatever `before_send` does.
             drop_excess_metadata: Whether to drop keys after the tenth instead of raising an error.
 
         Raises:
-            MetadataError: The event's keys and the tracker's are more than ten.
+            MetadataError: The event and the tracker have more than ten keys in total.
         """
         if self._before_send is None and not self.defaults:
             return event, None
@@ -79,9 +90,9 @@ class Preparation:
             return prepared, None
         depth = _depth.get()
         if depth >= _DEEPEST:
-            return None, _not_sent(event, "before_send tracks events itself")
+            return None, _not_sent(event, "before_send tracks events recursively")
         try:
-            # The depth is set in a copy of the context: nothing has to be reset, also after an
+            # The depth is set in a copy of the context, so nothing has to be reset, even after an
             # interrupt.
             result = copy_context().run(_call, self._before_send, prepared, depth + 1)
         except Exception as error:  # noqa: BLE001  # a caller's function may raise anything
@@ -100,7 +111,7 @@ class Preparation:
                 keys = ", ".join(map(short_repr, added))
                 raise MetadataError(
                     f"metadata must have at most {_metadata.MAX_KEYS} keys, not "
-                    f"{len(own) + len(added)}: {len(own)} of the event and {len(added)} of the "
+                    f"{len(own) + len(added)}: {len(own)} from the event and {len(added)} from the "
                     f"tracker's metadata= ({keys}); remove {excess} of them, or pass "
                     "drop_excess_metadata=True to track, which drops the tracker's last ones",
                     key=list(added)[len(kept)],
@@ -115,14 +126,14 @@ def _call(before_send: BeforeSend, event: Event, depth: int) -> object:
 
 
 def _checked(event: Event, result: object) -> tuple[Event | None, NotSentError | None]:
-    """Returns what `before_send` returned, or None and why that cannot be tracked."""
+    """Returns the result of `before_send`, or None and the error if it cannot be tracked."""
     if not isinstance(result, Event):
         if inspect.iscoroutine(result):
-            result.close()  # Else Python warns that it was never awaited.
-        must = f"before_send must return an Event or None, not a {type(result).__name__}"
-        return None, _not_sent(event, must)
+            result.close()  # Otherwise Python would warn that it was never awaited.
+        kind = f"a value of type {type(result).__name__}"
+        return None, _not_sent(event, f"before_send must return an Event or None, not {kind}")
     try:
-        _metadata.encode(result.metadata)  # It may have changed the mapping itself.
+        _metadata.encode(result.metadata)  # The function may have changed the mapping in place.
     except MetadataError as error:
         problem = _not_sent(event, "before_send returned metadata that the API does not accept")
         problem.__cause__ = error
@@ -131,19 +142,19 @@ def _checked(event: Event, result: object) -> tuple[Event | None, NotSentError |
 
 
 def _failed(event: Event, error: Exception) -> NotSentError:
-    # Without the frames of this module, which would refer to the error in turn.
+    # Without the frames of this module, which would refer back to the error.
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_globals is globals():
         traceback = traceback.tb_next
     error.__traceback__ = traceback
-    # Not what it says, which may be of a person.
+    # Not its message, which may contain personal data.
     problem = _not_sent(event, f"before_send raised {type(error).__name__}{_place(traceback)}")
     problem.__cause__ = error
     return problem
 
 
 def _place(traceback: TracebackType | None) -> str:
-    """Says where an exception was raised, without the file's path, which may name a person."""
+    """Returns where an exception was raised, without the file's path, which may name a person."""
     if traceback is None:
         return ""
     while traceback.tb_next is not None:
@@ -161,23 +172,14 @@ def _check_function(before_send: object) -> None:
     if before_send is None:
         return
     if not callable(before_send):
-        must = "before_send must be a function of an event"
+        must = "before_send must be a function that takes an event"
         raise invalid(ConfigurationError, must, before_send)
-    reason = "an event is prepared without awaiting; pass a plain function"
+    reason = "track does not await it; pass a plain function"
     check_blocking("before_send", before_send, reason)
 
 
 def check_blocking(name: str, function: object, reason: str) -> None:
-    """Checks that a function need not be awaited.
-
-    Args:
-        name: The name of the argument.
-        function: The function, or None.
-        reason: Why it must not be async, and the remedy.
-
-    Raises:
-        ConfigurationError: It is an async function.
-    """
+    """Raises a ConfigurationError, with the reason and the remedy, if a function is async."""
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004  # of an object that can be called
     ):
@@ -189,7 +191,7 @@ def _copied(metadata: Metadata) -> dict[str, MetadataValue]:
     if isinstance(metadata, Mapping) and len(metadata) > _metadata.MAX_KEYS:
         raise MetadataError(
             f"a tracker's metadata must have at most {_metadata.MAX_KEYS} keys, not "
-            f"{len(metadata)}; remove some, and leave room for the events' own",
+            f"{len(metadata)}; remove some, to leave room for the events' own keys",
             key=list(metadata)[_metadata.MAX_KEYS],
         )
     return cast("dict[str, MetadataValue]", _metadata.decode(_metadata.encode(metadata)))

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 #: Seconds for which an event counts as new.
 RECENT = 60.0
-#: Seconds; what is delayed for longer was delayed by a clock that was set back since.
+#: Seconds. Longer delays were made by a clock that has been set back since.
 LONGEST_HELD = 15 * 60.0
-#: Of so many turns, one is for what waits longest, even if there is something new.
+#: One turn in this many is for the event that has waited longest, even if newer ones wait.
 TURNS = 4
 
 
@@ -25,17 +25,17 @@ class QueuedEvent:
     """A tracked event until it has left the queue.
 
     Attributes:
-        id: Its number in the queue; numbers rise.
+        id: Its number in the queue; later events have higher numbers.
         event: The event.
         tracked_at: When it was tracked, in Unix seconds.
         tries: How many attempts have failed temporarily.
-        unsure: Whether a failed attempt may have been processed all the same.
+        unsure: Whether Intercom may have processed a failed attempt.
         rejected_at: When Intercom first answered that it does not know the contact, in Unix
             seconds, or None.
-        reservation: The quota that it is sent with.
+        reservation: The quota reserved for its request.
         begun_at: When it was handed to a worker, by the monotonic clock.
-        is_proven: Whether enough others had been accepted by then since its systemic answer, so
-            that another one is its last.
+        is_proven: Whether enough other events were accepted between its systemic answer and this
+            attempt, so that another such answer is about this event alone.
     """
 
     id: int
@@ -52,12 +52,12 @@ class QueuedEvent:
 class Queue(Protocol):
     """Where tracked events wait.
 
-    First come, first served, as long as everything is sent within a minute. After an outage, what
-    is younger than that goes first, three of four times; the fourth is for what waits longest. So
-    what people do now is seen now, and what they did then arrives in its order, however much of
-    it there is.
+    Events are sent in the order in which they were tracked, as long as each is sent within a
+    minute. After an outage, three turns in four are for events of the last minute, and the fourth
+    is for the event that has waited longest. So new events arrive soon, and a backlog of any size
+    arrives in its order.
 
-    Any thread may call `enqueue`, `oldest` and `size`, signal handlers and finalizers included. The
+    `enqueue`, `oldest` and `size` may be called from any thread, signal handler or finalizer. The
     other methods are for the owner of the queue.
 
     Attributes:
@@ -68,7 +68,7 @@ class Queue(Protocol):
 
     @property
     def size(self) -> int:
-        """How many events there are, those in flight included; an estimate if others add some."""
+        """The number of events, also those in flight; an estimate if other processes add some."""
         ...
 
     def enqueue(self, event: Event, now: float, /) -> bool:
@@ -83,7 +83,7 @@ class Queue(Protocol):
 
         Args:
             now: Unix seconds.
-            avoid: Persons whose events come last.
+            avoid: Contacts whose events come last.
         """
 
     def ack(self, queued: QueuedEvent, /) -> None:
@@ -93,7 +93,7 @@ class Queue(Protocol):
         """Removes an event that was rejected; a durable queue keeps it as a dead letter."""
 
     def nack(self, queued: QueuedEvent, delay: float, now: float, /) -> None:
-        """Puts back an event that failed temporarily, to be claimed after so many seconds."""
+        """Puts back an event that failed temporarily, to be claimed after a delay in seconds."""
 
     def release(self, queued: QueuedEvent, /) -> None:
         """Puts back an event that was not sent, to be claimed at once."""
@@ -118,10 +118,10 @@ class Queue(Protocol):
         ...
 
     def checkpoint(self) -> None:
-        """Does what can wait, and may take a while; in a thread of its own."""
+        """Does slow work that can wait, such as writing to the disk; called in a new thread."""
 
     def remaining(self) -> Iterator[QueuedEvent]:
-        """Takes out what is lost when this process ends; several threads may do that at once."""
+        """Removes and yields the events that are lost when this process ends; thread-safe."""
         ...
 
     def close(self) -> None:

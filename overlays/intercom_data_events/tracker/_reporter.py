@@ -1,6 +1,7 @@
-"""Calls `on_error` and logs, in a thread or task of its own: both run code of the caller's.
+"""Calls `on_error` and writes log lines, in a separate thread or task.
 
-That code may take a while, wait for a thread that tracks, track, flush, close, or raise.
+Both run the caller's code, which may take a long time, wait for a thread that tracks, track, flush,
+close or raise.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field
 
+from intercom_data_events._counting import counted
 from intercom_data_events._dispatch import ROLE, context_of
 from intercom_data_events._dispatch.threads import LOOK, start_thread
 from intercom_data_events._sending.runtime import running_trio, this_process, uninterrupted
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("intercom_data_events")
 
-# Seconds that `on_error` may take for the rest, beside a call that does not end.
+# Seconds for the remaining calls of `on_error` while another call does not return.
 _GRACE = 1.0
-# Seconds between two looks whether calls of `on_error` have ended.
+# Seconds between two checks whether calls of `on_error` have returned.
 _TURN = 0.005
 
 OnError: TypeAlias = Callable[[Event, IntercomError], object]
@@ -45,11 +47,11 @@ class Answer:
     """What a caller of `flush` or `close` waits for.
 
     Attributes:
-        alarm: What it waits on.
-        is_set: Whether it was answered.
+        alarm: What the caller waits on.
+        is_set: Whether the answer was given.
         value: The answer.
         error: The error to raise instead.
-        is_reporting: Whether `on_error` waits for it, so that it cannot wait for `on_error`.
+        is_reporting: Whether the caller is `on_error`, so the answer cannot wait for `on_error`.
     """
 
     alarm: Any
@@ -59,7 +61,7 @@ class Answer:
     is_reporting: bool = field(factory=lambda: ROLE.get() == "reporting")
 
     def give(self, value: bool, error: BaseException | None = None) -> None:
-        """Answers."""
+        """Sets the answer, and wakes the caller."""
         self.value, self.error, self.is_set = value, error, True
         self.alarm.set()
 
@@ -73,25 +75,25 @@ class _Call:
     error: IntercomError
 
     def begin(self) -> object:
-        """Calls it; returns what it returned, which is to be awaited if it is async."""
+        """Calls `on_error`; returns its result, which is awaitable if `on_error` is async."""
         return self.on_error(self.event, self.error)
 
     def failed(self, failure: BaseException) -> None:
-        """Logs the exception that it raised."""
-        _log(logging.ERROR, "on_error failed, about %s", named(self.event), failure=failure)
+        """Logs an exception that `on_error` raised."""
+        _log(logging.ERROR, "on_error failed for %s", named(self.event), failure=failure)
 
 
-# A line to log and an answer to give are functions.
+# A function logs a line or gives an answer.
 _Item: TypeAlias = _Call | Callable[[], None]
 
 
 def _log(
     level: int, message: str, *arguments: object, failure: BaseException | None = None
 ) -> None:
-    role = ROLE.set("sending")  # What handles the line must not track for ever.
+    role = ROLE.set("sending")  # A log handler must not track without end.
     try:
         log.log(level, message, *arguments, exc_info=failure)
-    except Exception:  # noqa: BLE001  # of a handler that raises it; nothing ends with it
+    except Exception:  # noqa: BLE001  # a log handler may raise it; reporting goes on
         if logging.raiseExceptions:  # As logging's own handlers do.
             traceback.print_exc()
     finally:
@@ -99,10 +101,10 @@ def _log(
 
 
 class Reporter:
-    """Calls `on_error` and logs, one after the other, in the order of what happened.
+    """Calls `on_error` and logs, one item at a time, in the order of what happened.
 
     Args:
-        on_error: Is called with each event that will not arrive, and why; None for nothing.
+        on_error: A function that is called with each event that will not arrive, and the error.
     """
 
     def __init__(self, on_error: OnError | None) -> None:
@@ -114,12 +116,12 @@ class Reporter:
         self._put(partial(_log, level, message, *arguments))
 
     def give_up(self, event: Event, error: IntercomError) -> None:
-        """Has `on_error` called."""
+        """Queues a call of `on_error`."""
         if self._on_error is not None:
             self._put(_Call(self._on_error, event, error))
 
     def reply(self, answer: Answer, value: bool) -> None:
-        """Answers, after all calls of `on_error` so far."""
+        """Answers once all calls of `on_error` so far have returned."""
         if answer.is_reporting or self.is_idle:
             answer.give(value)
         else:
@@ -131,19 +133,19 @@ class Reporter:
         raise NotImplementedError
 
     def needs_thread(self) -> bool:
-        """Starts a thread that reports, if it is missing; returns whether it still is."""
+        """Starts the reporting thread if it is missing; returns whether it is still missing."""
         return False
 
     def _put(self, item: _Item) -> None:
-        """Has an item be reported, after all so far."""
+        """Queues an item, to be reported after the earlier ones."""
         raise NotImplementedError
 
     def _next_call(self) -> _Call | None:
-        """Takes out an item; returns it if `on_error` is to be called, else logs or answers."""
+        """Takes the next item: returns it if it is a call of `on_error`, else logs or answers."""
         try:
             item = self._items.popleft()
         except IndexError:
-            return None  # Another thread has it.
+            return None  # Another thread took it.
         if isinstance(item, _Call):
             return item
         item()
@@ -155,15 +157,15 @@ class ThreadReporter(Reporter):
 
     def __init__(self, on_error: OnError | None) -> None:
         super().__init__(on_error)
-        # Only tried, never waited for.
+        # No thread waits for it: acquiring it is only attempted.
         self._gate = threading.Lock()
-        # When a thread was started that has not run yet.
+        # When the thread that has not run yet was started.
         self._tried_at = -math.inf
         self._process = this_process()
         self._context = context_of("reporting")
 
     def say(self, level: int, message: str, *arguments: object) -> None:
-        """Logs a line: here if no thread can be started."""
+        """Logs a line, in the calling thread if no other thread can be started."""
         if self._start():
             super().say(level, message, *arguments)
         else:
@@ -175,31 +177,29 @@ class ThreadReporter(Reporter):
         return not self._items and not self._gate.locked()
 
     def needs_thread(self) -> bool:
-        """Starts a thread that reports, if it is missing; returns whether it still is."""
+        """Starts the reporting thread if it is missing; returns whether it is still missing."""
         return bool(self._items) and not self._start()
 
     def assist(self) -> None:
-        """Reports from here, if there is something to report and no thread that does."""
+        """Reports in the calling thread, if there is something to report and no other thread."""
         if self._items and not self._gate.locked() and SYSTEM.monotonic() - self._tried_at >= LOOK:
             self._context.copy().run(self._work, is_own=False)
 
     def finish(self, ends: float) -> bool:
-        """Reports the rest; returns whether all calls of `on_error` have ended.
+        """Reports the rest; returns whether all calls of `on_error` have returned.
 
-        If one takes too long in another thread, the rest is reported beside it, in others.
-
-        Args:
-            ends: Until when to wait for that, by the system's monotonic clock.
+        It waits until `ends`, by the system's monotonic clock. If a call in another thread takes
+        longer, additional threads report the rest.
         """
         if ROLE.get() == "reporting":
-            return True  # It continues after this.
-        # A line that is being logged is worth a moment, also where there is no time to close.
+            return True  # This call of `on_error` continues afterwards.
+        # A line that is being logged gets a moment to finish, even if there is no time to close.
         self._wait_until(max(ends, SYSTEM.monotonic() + LOOK))
         if not self._gate.locked():
             self._context.copy().run(self._work, is_own=False)
         grace = SYSTEM.monotonic() + _GRACE
         while self._items and self._gate.locked() and SYSTEM.monotonic() < grace:
-            # Each may meet a call that does not end, too.
+            # Each additional thread may also meet a call that does not return.
             before = len(self._items)
             if not self._start_thread(self._report):
                 break
@@ -207,20 +207,20 @@ class ThreadReporter(Reporter):
                 SYSTEM.alarm().wait(_TURN)
             self._wait_until(min(grace, SYSTEM.monotonic() + LOOK))
         if left := sum(isinstance(item, _Call) for item in list(self._items)):
-            line = "on_error was not called for %d events, because calls of it did not end"
-            _log(logging.ERROR, line, left)
+            line = "on_error was not called for %s, because earlier calls did not return"
+            _log(logging.ERROR, line, counted(left))
         return self.is_idle
 
     def _put(self, item: _Item) -> None:
         self._items.append(item)
-        self._start()  # Also after the look in `say`: that thread may have ended in between.
+        self._start()  # Again after the one in `say`: that thread may have ended in between.
 
     def _wait_until(self, ends: float) -> None:
         while self._gate.locked() and (left := ends - SYSTEM.monotonic()) > 0:
             SYSTEM.alarm().wait(min(left, _TURN))
 
     def _start(self) -> bool:
-        """Has a thread report; returns False if none can be started."""
+        """Makes sure that a thread reports; returns False if no thread can be started."""
         now = SYSTEM.monotonic()
         if self._gate.locked() or now - self._tried_at < LOOK:
             return True
@@ -236,11 +236,11 @@ class ThreadReporter(Reporter):
 
     def _work(self, *, is_own: bool) -> None:
         self._tried_at = -math.inf
-        # Again, because something may have come between the last look and the release.
+        # Repeated, because an item may have come between the last check and the release.
         while self._items and this_process() is self._process:
             held: list[bool] = []
             try:
-                # One step: an interrupt can neither lose the lock nor release it twice.
+                # In one step, so that an interrupt can neither lose the lock nor release it twice.
                 held.extend(map(self._gate.acquire, (False,)))
                 if held == [False]:
                     return
@@ -254,7 +254,7 @@ class ThreadReporter(Reporter):
             if (call := self._next_call()) is None:
                 continue
             try:
-                # No call meets what the one before left in its context.
+                # A call must not see what the previous one set in its context.
                 self._context.copy().run(call.begin)
             except BaseException as failure:
                 call.failed(failure)
@@ -263,7 +263,7 @@ class ThreadReporter(Reporter):
 
 
 class TaskReporter(Reporter):
-    """Reports in a task; a function given as `on_error` may be async."""
+    """Reports in a task; `on_error` may be async."""
 
     def __init__(self, on_error: OnError | None) -> None:
         super().__init__(on_error)
@@ -277,9 +277,9 @@ class TaskReporter(Reporter):
         return not (self._items or self._is_calling)
 
     def cancel(self) -> None:
-        """Says that a cancellation is not that of `on_error` from now on."""
+        """Treats later cancellations as the end of reporting, not as errors of `on_error`."""
         self._is_ending = True
-        self._alarm = None  # Its event loop may be closed.
+        self._alarm = None  # The event loop of the alarm may be closed.
 
     async def run(self) -> None:
         """Reports, until it is cancelled."""
@@ -296,7 +296,7 @@ class TaskReporter(Reporter):
             await answer.alarm.wait(math.inf)
 
     async def report(self) -> None:
-        """Reports what there is to report."""
+        """Reports all queued items."""
         while self._items:
             if (call := self._next_call()) is None:
                 continue
@@ -321,7 +321,7 @@ class TaskReporter(Reporter):
             self._alarm.set()
 
     async def _finish(self, call: _Call, result: Awaitable[object]) -> None:
-        """Awaits a call of `on_error` in a task, so that no call meets another one's context."""
+        """Awaits a call of `on_error` in a new task, so that calls do not share a context."""
         import anyio
 
         try:
@@ -346,24 +346,24 @@ class TaskReporter(Reporter):
 
 
 def _begin(call: _Call) -> Awaitable[object] | None:
-    """Calls `on_error`; returns what it returned, if that can be awaited."""
+    """Calls `on_error`; returns its result if that is awaitable."""
     ROLE.set("reporting")
     try:
         result = call.begin()
     except KeyboardInterrupt:
         raise
-    except BaseException as failure:  # noqa: BLE001  # the caller's own
+    except BaseException as failure:  # noqa: BLE001  # the caller's code may raise anything
         call.failed(failure)
         return None
     return result if inspect.isawaitable(result) else None
 
 
 def _step(call: _Call, result: Awaitable[object]) -> None:
-    """Runs a coroutine that never began, where nothing can await it, up to where it would wait."""
+    """Runs a coroutine that nothing can await any more up to the point where it would wait."""
     if inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED:
         ROLE.set("reporting")
         try:
             with closing(result), suppress(StopIteration):
                 result.send(None)
-        except Exception as failure:  # noqa: BLE001  # the caller's own
+        except Exception as failure:  # noqa: BLE001  # the caller's code may raise anything
             call.failed(failure)

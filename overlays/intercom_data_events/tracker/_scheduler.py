@@ -1,6 +1,6 @@
 """Decides which tracked event is sent next, what becomes of it, and when sending pauses.
 
-It does no I/O but that of its queue, and has one owner, the dispatcher.
+It does no I/O except through its queue, and has one owner, the dispatcher.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import define, field
 
+from intercom_data_events._counting import counted
 from intercom_data_events._dispatch.concurrency import Concurrency
 from intercom_data_events._identity import person
 from intercom_data_events._sending.causes import lay_bare, place_of
@@ -44,21 +45,22 @@ if TYPE_CHECKING:
 #: An event that will not arrive, and why.
 GivenUp: TypeAlias = tuple[Event, IntercomError]
 
-#: Seconds between two rounds of maintenance, and after which a request hangs.
+#: Seconds between two rounds of maintenance; a request that takes longer counts as hanging.
 TICK = 1.0
-# Different events that failed since the last answer, after which Intercom counts as unavailable.
+# Intercom counts as unavailable after this many different events failed since its last answer.
 _UNAVAILABLE = 3
 # Seconds: the longest pause, and the longest delay of one event.
 _LONGEST_PAUSE = 30.0
 _LONGEST_DELAY = 600.0
-# The same for an event whose contact is unknown, because contacts are created within seconds.
+# The longest delay of an event of an unknown contact: contacts are created within seconds.
 _LONGEST_UNKNOWN = 30.0
-# The random part of a wait: retries of a queue have no deadline, but should not come all at once.
+# The jitter, as a part of each backoff: queued events have no deadline, but must not be retried all
+# at once.
 _JITTER = 0.25
-# Seconds of the interpreter's time that sending an event takes, twice over: so many requests go at
-# once that half of that time is left to the application.
+# Twice the CPU seconds that it takes to send an event, so that the concurrency leaves half of the
+# interpreter's time to the application.
 _COST = 0.002
-# Seconds of a window of the rate limit, and the part of it for events of unknown contacts.
+# Seconds of a window of the rate limit, and the share of it for events of unknown contacts.
 _WINDOW = 10.0
 _UNKNOWN_SHARE = 0.25
 _MOST_SUSPECTS = 10_000
@@ -66,21 +68,22 @@ _MOST_SUSPECTS = 10_000
 
 @define(eq=False)
 class Scheduler:
-    """What is sent next, and what becomes of it.
+    """Decides which event is sent next, and what becomes of it.
 
     After a few events in a row failed temporarily, one event at a time probes whether Intercom is
-    available again, at growing intervals, and any answer ends that. What every event gets, such as
-    the answer to a revoked token, is waited for in the same way, with probes of different contacts.
+    available again, at growing intervals, until any answer arrives. A systemic failure, such as a
+    revoked token, is probed in the same way, with events of different contacts.
 
-    Where the queue cannot be used, methods raise its OutboxError and change nothing: they can be
-    called again, or :meth:`give_in` ends it.
+    If the queue cannot be used, methods raise its OutboxError and change nothing. The caller can
+    call them again, or :meth:`give_in`.
 
     Args:
         queue: Where the events wait.
         clock: The client's clock.
-        most: Requests at once, at most.
+        most: The most requests at once.
         patience: Seconds for which a contact may be unknown.
-        limit: Returns how many requests a window of the rate limit has for this client, or None.
+        limit: Returns the requests that this client may send in one window of the rate limit, or
+            None.
         say: Logs a line.
 
     Attributes:
@@ -90,7 +93,7 @@ class Scheduler:
         failing: Why nothing is sent at the moment, or None.
         in_flight: The events that workers have.
         stopped: Whether nothing more is handed out.
-        closing: Whether the tracker takes in nothing more.
+        closing: Whether the tracker accepts no more events.
         may_claim: Whether the queue may have something to claim.
     """
 
@@ -113,24 +116,24 @@ class Scheduler:
     _failed: set[int] = field(factory=set[int], init=False)
     _pauses: int = field(default=0, init=False)
     _paused_until: float = field(default=-math.inf, init=False)
-    # The event in flight that probes, and the persons whose events did since the pause began.
+    # The probe in flight, and the contacts whose events have been probes since the pause began.
     _probe: QueuedEvent | None = field(default=None, init=False)
     _probed: set[tuple[str, str]] = field(factory=set[tuple[str, str]], init=False)
-    # Requests that take longer than others: they take no time of the interpreter.
+    # The number of hanging requests, which use no CPU time.
     _hanging: int = field(default=0, init=False)
-    # How many events were accepted; and, by number, how many when an event got a systemic answer.
+    # How many events were accepted: in total, and before the first systemic answer of each suspect.
     _accepted: int = field(default=0, init=False)
     _suspects: dict[int, int] = field(factory=dict[int, int], init=False)
-    # The events with systemic answers since another answer.
+    # The events that got a systemic answer since the last answer of another kind.
     _unbroken: set[int] = field(factory=set[int], init=False)
-    # Attempts for events of unknown contacts: how many each window of the rate limit has, and, by
-    # the event's number, the window that has one for it.
+    # Attempts for events of unknown contacts: how many are planned in each window of the rate
+    # limit, and, by the event's number, the window of its next attempt.
     _unknown: Counter[int] = field(factory=Counter[int], init=False)
     _windows: dict[int, int] = field(factory=dict[int, int], init=False)
 
     def __attrs_post_init__(self) -> None:
         self.may_claim = self.queue.size > 0
-        # As many at first as there may be: how long answers take is not known yet.
+        # It starts at the maximum, because the latency is not known yet.
         self._concurrency = Concurrency(self.most, cost=_COST, first=self.most)
 
     @property
@@ -143,7 +146,7 @@ class Scheduler:
         """How many events wait or are in flight; 0 only once every event is counted elsewhere.
 
         An event first leaves the queue, then it is counted, then it leaves `in_flight`. So another
-        thread that reads this before `sent` and `refused` misses none.
+        thread that reads this before `sent` and `refused` misses no event.
         """
         size = self.queue.size
         return size if self._is_given_up else max(size, len(self.in_flight))
@@ -162,7 +165,7 @@ class Scheduler:
 
     @property
     def seconds(self) -> float:
-        """The seconds after which time changes something."""
+        """The seconds until time alone may change something."""
         if not self.queue.durable and not self.queue.size:
             return math.inf
         if not self.paused or self._probe is not None or not self.may_claim:
@@ -170,14 +173,14 @@ class Scheduler:
         return max(0.0, min(TICK, self._paused_until - self.clock.monotonic()))
 
     def next(self, reservation: Reservation) -> QueuedEvent | None:
-        """Returns what to send with the quota; None if there is nothing to send."""
+        """Returns the event to send with a reservation; None if there is none to send."""
         now = self.clock.time()
         while True:
             queued = self.queue.claim(now, self._probed if self.paused else ())
             if queued is None:
                 self.may_claim = False
                 return None
-            # Delayed for longer than planned, it could be one too many.
+            # If it was delayed for longer than planned, it may be one too many for this window.
             delay = self._until_window(queued, now) if queued.rejected_at is not None else 0.0
             if delay <= 0:
                 break
@@ -185,7 +188,7 @@ class Scheduler:
         if self.paused:
             who = person(queued.event)
             if who in self._probed:
-                self._probed.clear()  # There are no others.
+                self._probed.clear()  # No event of another contact waits.
             self._probed.add(who)
             self._probe = queued
         queued.is_proven = self._accepted - self._suspects.get(queued.id, math.inf) >= OTHERS
@@ -195,7 +198,7 @@ class Scheduler:
         return queued
 
     def ended(self, queued: QueuedEvent, error: IntercomError | None) -> GivenUp | None:
-        """Takes in what became of an event; returns it with the error if it was rejected."""
+        """Takes in the outcome of an event; returns it with the error if it was rejected."""
         now = self.clock.time()
         if error is None:
             self.queue.ack(queued)
@@ -215,7 +218,7 @@ class Scheduler:
             return None
         if not isinstance(error, APIConnectionError):
             self._learn(queued)
-        # So long that others find out first whether it is about this event.
+        # Long enough for other events to show first whether the error is about this one.
         delay = 2 * backoff(self._pauses + 1, 2.0, _LONGEST_PAUSE, jitter=_JITTER)
         if kind is ErrorClass.TRANSIENT:
             own = backoff(queued.tries + 1, 2.0, _LONGEST_DELAY, jitter=_JITTER)
@@ -226,21 +229,21 @@ class Scheduler:
         return None
 
     def give_back(self, queued: QueuedEvent) -> None:
-        """Takes an event back that was not sent, or not to the end."""
+        """Puts back an event that was not sent, or only in part."""
         try:
             self.queue.release(queued)
         except OutboxError as error:
-            self.say(logging.WARNING, "a claim ends by itself, later: %s", error)
+            self.say(logging.WARNING, "a claim could not be released and will expire: %s", error)
         self.may_claim = True
         self._leave(queued)
 
     def give_in(
         self, error: Exception, queued: QueuedEvent | None = None, *, accepted: bool = False
     ) -> None:
-        """Continues where the queue could not be used; its claim on an event ends by itself."""
+        """Goes on after the queue could not be used; a claim on an event expires by itself."""
         failure = error if isinstance(error, IntercomError) else unexpected(error, closed=False)
         if queued is None and self.paused and self.clock.monotonic() < self._paused_until:
-            self.failing = failure  # One line is enough.
+            self.failing = failure  # One log line is enough.
         else:
             self._fail(failure, queued, general=True)
         self.sent += accepted
@@ -248,19 +251,19 @@ class Scheduler:
             self._leave(queued)
 
     def run_maintenance(self) -> None:
-        """Does what is due by time."""
+        """Runs the periodic maintenance."""
         self.may_claim |= self.queue.run_maintenance(self.clock.time(), list(self.in_flight))
         now = self.clock.monotonic()
         self._hanging = sum(now - queued.begun_at >= TICK for queued in self.in_flight)
         if isinstance(self.failing, OutboxError) and not self.queue.size:
-            self._go_on()  # The file can be used again, and no event would find that out.
+            self._go_on()  # The file can be used again, and no event is left to find that out.
 
     def release_delayed(self) -> None:
-        """Has everything be sent now that is delayed."""
+        """Makes all delayed events due now."""
         self.queue.release_delayed()
         self.may_claim |= self.queue.size > 0
         if self.paused:
-            # If that fails, the next attempt is soon, because a caller waits for it.
+            # If that fails, the next attempt follows soon, because a caller waits.
             self._pauses = 1
             self._paused_until = -math.inf
 
@@ -269,35 +272,34 @@ class Scheduler:
         return self.queue.is_drained(mark) and all(queued.id > mark for queued in self.in_flight)
 
     def is_in_vain(self, failing: IntercomError | None) -> bool:
-        """Whether closing need not wait, because all that is left stays in the queue.
+        """Whether closing need not wait, because what is left stays in the queue.
 
-        Args:
-            failing: Why nothing was sent when the waiting began.
+        `failing` is why nothing was sent when the close began.
         """
         if not self.queue.durable:
             return False
         if self.paused and self.failing is not failing:
             return True
-        # There was an attempt for what is left, or other processes send it.
+        # What is left was attempted, or other processes send it.
         if self.in_flight:
             return False
         self.run_maintenance()
         return not self.may_claim
 
     def stop(self) -> list[GivenUp]:
-        """Hands out nothing more; returns what will not arrive, as far as is known."""
+        """Stops handing out events; returns those that are known not to arrive."""
         self.stopped = True
         self.withdraw()
         lost = [self.lost(queued) for queued in self.queue.remaining()]
         if lost:
             self.say(
                 logging.ERROR,
-                "%d tracked events were not sent before the tracker was closed", len(lost),
+                "%s could not be sent before the tracker was closed", counted(len(lost)),
             )  # fmt: skip
         return lost
 
     def withdraw(self) -> None:
-        """Has no request in flight be repeated."""
+        """Prevents retries of the requests in flight."""
         for queued in list(self.in_flight):
             if queued.reservation is not None:
                 queued.reservation.withdrawn = True
@@ -305,7 +307,7 @@ class Scheduler:
     def lost(self, queued: QueuedEvent) -> GivenUp:
         """Gives up an event that was not sent before the tracker was closed."""
         self.dropped.add()
-        error = NotSentError(f"{named(queued.event)} was not sent before the tracker closed")
+        error = NotSentError(f"{named(queued.event)} was not sent before the tracker was closed")
         error.may_have_been_processed = queued.unsure or queued in self.in_flight
         return queued.event, error
 
@@ -315,12 +317,12 @@ class Scheduler:
         self._answered(queued, rejected=True)
         if self._is_given_up:
             return None
-        self.say(logging.WARNING, "%s refused: %s", named(queued.event), reason_of(error))
+        self.say(logging.WARNING, "%s was rejected: %s", named(queued.event), reason_of(error))
         return queued.event, error
 
     @property
     def _is_given_up(self) -> bool:
-        """Whether `on_error` was told already that what is in flight will not arrive."""
+        """Whether `on_error` was already called for the events in flight."""
         return self.stopped and not self.queue.durable
 
     def _learn(self, queued: QueuedEvent) -> None:
@@ -333,9 +335,9 @@ class Scheduler:
             self._probe = None
 
     def _unknown_delay(self, queued: QueuedEvent, error: IntercomError, now: float) -> float | None:
-        """Returns when to send an event of an unknown contact again; None if not for that reason.
+        """Returns the delay of an event whose contact may still be created, else None.
 
-        Events of others pass meanwhile, so the retries get only a part of the quota.
+        Other events are sent meanwhile, so these retries get only a part of the quota.
         """
         if not is_unknown_contact(error) or not self.patience:
             return None
@@ -348,12 +350,7 @@ class Scheduler:
         return due - now + self._until_window(queued, due)
 
     def _until_window(self, queued: QueuedEvent, due: float) -> float:
-        """Returns the seconds until a window of the rate limit has an attempt for an event.
-
-        Args:
-            queued: An event of an unknown contact.
-            due: The earliest time for it.
-        """
+        """Returns the seconds from `due` until a window has room for an unknown contact's event."""
         limit = self.limit()
         window = math.floor(due / _WINDOW)
         if limit is None or self._windows.pop(queued.id, None) == window:
@@ -368,7 +365,7 @@ class Scheduler:
         while self._unknown[window] >= max(1, math.floor(_UNKNOWN_SHARE * limit)):
             window += 1
             if window > latest:
-                return _LONGEST_DELAY  # So many wait that it is planned later.
+                return _LONGEST_DELAY  # Too many wait, so it is planned again later.
         self._unknown[window] += 1
         delay = max(0.0, window * _WINDOW - due)
         if delay or due > now:
@@ -393,8 +390,8 @@ class Scheduler:
         self, queued: QueuedEvent, *, accepted: bool = False, rejected: bool = False
     ) -> None:
         if self._pauses > 1:
-            # What failed meanwhile need not wait for its time. After a single pause, it may be that
-            # only those events failed.
+            # Events that failed meanwhile need not wait any longer. After a single pause, perhaps
+            # only those events fail.
             self.queue.release_delayed()
             self._pauses = 1
         if not self._is_given_up:
@@ -407,7 +404,8 @@ class Scheduler:
         self._unbroken.clear()
         self._accepted += accepted
         if self.paused:
-            self.say(logging.INFO, "Intercom answers again; %d events wait", self.queue.size)
+            waiting = counted(self.queue.size)
+            self.say(logging.INFO, "Intercom answers again, with %s in the queue", waiting)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -421,7 +419,7 @@ class Scheduler:
     def _fail(self, error: IntercomError, queued: QueuedEvent | None, *, general: bool) -> None:
         self.failing = error
         if self.paused:
-            # Of several that fail at once, one is enough.
+            # If several fail at once, one of them is enough.
             pauses = queued is None or queued is self._probe
         else:
             # One event that fails each time says nothing about the others.
@@ -435,17 +433,17 @@ class Scheduler:
             self._paused_until = self.clock.monotonic() + seconds
             self.say(
                 logging.ERROR if general and self._pauses == 1 else logging.WARNING,
-                "events wait (%d of them), trying again in %.0f s: %s",
-                self.queue.size, seconds, reason_of(error),
+                "sending failed with %s in the queue, retrying in %.0f s: %s",
+                counted(self.queue.size), seconds, reason_of(error),
             )  # fmt: skip
 
 
 def unexpected(error: BaseException, *, closed: bool) -> ConfigurationError:
-    """Returns the error for one that is not ours: of a closed client, a hook, or a transport."""
+    """Wraps an error from outside, such as one of a closed client, a hook or a transport."""
     if closed:
         return ConfigurationError("the client is closed; close the tracker before the client")
-    # Not what it says, which may be of what was to be sent, or of the token.
-    said = f"{type(error).__name__}{place_of(error)} (it is the __cause__)"
+    # Not its message, which may contain the event or the token.
+    said = f"{type(error).__name__}{place_of(error)} (see its __cause__)"
     wrapped = ConfigurationError(f"sending failed: {said}")
     wrapped.__cause__ = error
     lay_bare(wrapped, None)
@@ -453,6 +451,6 @@ def unexpected(error: BaseException, *, closed: bool) -> ConfigurationError:
 
 
 def named(event: Event) -> str:
-    """Returns the name of an event as a line of a log can hold it."""
+    """Returns the name of an event, printable and short enough for a log line."""
     name = event.event_name
     return name if name.isprintable() and len(name) <= 80 else short_repr(name)

@@ -1,4 +1,4 @@
-"""The arguments of trackers, and what is made of them."""
+"""Checks the arguments of trackers, and opens their queues."""
 
 from __future__ import annotations
 
@@ -29,12 +29,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What `track` does where as many events wait as the tracker holds.
+#: What ``track`` does if `max_queued` events wait: drop the event, wait for room, or raise a
+#: QueueFullError.
+#:
+#: Example:
+#:     >>> from intercom_data_events import DataEventsClient
+#:     >>> from intercom_data_events.emulator import Emulator
+#:     >>> from intercom_data_events.tracker import Tracker
+#:     >>> client = DataEventsClient("token", transport=Emulator().transport())
+#:     >>> with Tracker(client, max_queued=100, when_full="block") as tracker:
+#:     ...     tracker.track("placed-order", user_id="314159")
 WhenFull: TypeAlias = Literal["drop", "block", "raise"]
 
-#: Requests at once.
+#: The most requests at once.
 CONCURRENCY = 20
-# Events in memory.
+# The most events in memory.
 _MOST = 10_000
 #: Seconds for which Intercom may not know the contact of an event.
 UNKNOWN_CONTACT_PATIENCE = 120.0
@@ -42,16 +51,16 @@ UNKNOWN_CONTACT_PATIENCE = 120.0
 
 @define(eq=False, repr=False)
 class Options:
-    """The arguments of a tracker, as :class:`~intercom_data_events.tracker.Tracker` says.
+    """The arguments of a tracker; see :class:`~intercom_data_events.tracker.Tracker`.
 
     Attributes:
         session: The client's connections.
         settings: The client's settings.
-        preparation: What is done with each event before it is stored.
+        preparation: Prepares each event before it is stored.
         owns_client: Whether the tracker closes the client.
 
     Raises:
-        ConfigurationError: One of them is not usable.
+        ConfigurationError: An argument is invalid.
         MetadataError: The API does not accept `metadata`.
     """
 
@@ -74,11 +83,11 @@ class Options:
 
     def __attrs_post_init__(self) -> None:
         if self.outbox is not None and not isinstance(self.outbox, str | os.PathLike):
-            must = "outbox must be the path of a file"
+            must = "outbox must be a path"
             raise invalid(ConfigurationError, must, self.outbox)
         workspace = self.workspace
         if workspace is not None and not (isinstance(workspace, str) and workspace.strip()):
-            must = "workspace must be a name of your own for the workspace"
+            must = "workspace must be a non-blank string"
             raise invalid(ConfigurationError, must, workspace)
         check_concurrency(self.concurrency)
         most = self.max_queued
@@ -88,7 +97,7 @@ class Options:
             must = "when_full must be 'drop', 'block' or 'raise'"
             raise invalid(ConfigurationError, must, self.when_full)
         if self.on_error is not None and not callable(self.on_error):
-            must = "on_error must be a function of an event and an error"
+            must = "on_error must be a function that takes an event and an error"
             raise invalid(ConfigurationError, must, self.on_error)
         self.close_timeout = check_seconds("close_timeout", self.close_timeout)
         self.unknown_contact_patience = check_seconds(
@@ -96,14 +105,14 @@ class Options:
         )
         self.session, self.settings = parts_of(self.client)
         self.preparation = Preparation(self.before_send, self.metadata)
-        self.metadata = self.preparation.defaults  # As it was when the tracker was made.
+        self.metadata = self.preparation.defaults  # The caller may change its own mapping later.
 
     def closing_seconds(self, timeout: float | None) -> float:
-        """Returns the seconds that closing may take, with the argument of `close`."""
+        """Returns the seconds that closing may take: `timeout`, or by default `close_timeout`."""
         return self.close_timeout if timeout is None else check_seconds("timeout", timeout)
 
     def observe(self, counters: Callable[[], Counters]) -> Callable[[], None]:
-        """Shows counters as metrics; returns what is called as the tracker is closed."""
+        """Exports the counters as metrics; returns a function to call when the tracker closes."""
         if self.meter_provider is None:
             return lambda: None
         from intercom_data_events.tracker._metrics import register
@@ -112,12 +121,8 @@ class Options:
         return register(self.meter_provider, counters, outbox=path)
 
     def open(self, patience: float = 1.0) -> Queue:
-        """Opens the queue.
-
-        Args:
-            patience: Seconds for which SQLite waits while another process is writing.
-        """
-        # A disabled client's events go nowhere, and those of an outbox are not to follow them.
+        """Opens the queue; SQLite waits `patience` seconds while another process is writing."""
+        # A disabled client discards events, and must not discard those of an outbox.
         if self.outbox is None or not self.session.enabled:
             return MemoryQueue(self.max_queued or _MOST)
         try:
@@ -138,7 +143,7 @@ class Options:
         )
 
     def owner(self, kind: Callable[..., T], queue: Queue) -> T:
-        """Makes an owner, a blocking or an async one."""
+        """Creates a blocking or an async owner."""
         return kind(
             queue,
             self.session,
@@ -150,14 +155,16 @@ class Options:
         )
 
     def pickled(self) -> tuple[type[Any], dict[str, object], dict[str, Any]]:
-        """Returns what a tracker is made of anew in another process: no token, and no events."""
+        """Returns what another process needs to recreate the tracker, without token and events."""
         if self.meter_provider is not None:
-            raise TypeError("a tracker with a meter_provider cannot be pickled")
+            raise TypeError(
+                "a tracker with a meter_provider cannot be pickled; create one in each process"
+            )
         for name in ("on_error", "before_send"):
             try:
                 pickle.dumps(getattr(self, name))
             except _PickleError:
-                raise  # It refers to the tracker itself.
+                raise  # The function refers to the tracker itself.
             except Exception as error:
                 raise _PickleError(
                     f"a tracker with this {name} cannot be pickled; define the function at the top "
@@ -168,18 +175,14 @@ class Options:
 
 
 class _PickleError(TypeError):
-    """A tracker that cannot be pickled."""
+    """The tracker cannot be pickled."""
 
 
 def check_seconds(name: str, seconds: object) -> float:
-    """Returns a time limit.
-
-    Raises:
-        ConfigurationError: It is not a number of seconds.
-    """
+    """Returns a time limit in seconds, or raises a ConfigurationError."""
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not cast("float", seconds) >= 0:
         must = f"{name} must be a number of seconds of at least 0"
         raise invalid(ConfigurationError, must, seconds)
-    # What threads can wait for, and a float can hold.
+    # The longest wait that threads allow; an integer may be too large for a float.
     return float(min(cast("float", seconds), threading.TIMEOUT_MAX))

@@ -1,8 +1,8 @@
 """The protocol of engines: each sends one request through one HTTP library.
 
-Only an engine knows its library. It adds to a request only the headers that HTTP needs, follows no
-redirects, and repeats nothing. It sorts the library's errors at one place: the failed request was
-not sent, or possibly sent.
+Only an engine knows its library. It adds only the headers that HTTP needs, follows no redirects,
+and repeats nothing. It sorts the library's errors in one place: a failed request was not sent, or
+possibly sent.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Bytes, decompressed: far more than a listing has, and more than the answer to a failure has.
+# Bytes after decompression: far more than a listing has, and more than an error's body has.
 _LARGEST_BODY = 64 * 1024 * 1024
 _LARGEST_FAILURE = 1024 * 1024
+#: The message of a call after the client was closed.
+CLOSED = "the client is closed; create a new one"
 
 
 # Plain classes, because attrs takes a millisecond to make two.
@@ -40,7 +42,7 @@ class Endpoint:
         url: The address without a query.
         headers: The headers by name, without those of the body and of the token.
         phases: Seconds for each of "connect", "read", "write" and "pool", None for no limit; or
-            None for the limits that the connections have.
+            None for the limits of the connections.
     """
 
     __slots__ = ("headers", "method", "phases", "url")
@@ -60,9 +62,9 @@ class Request:
 
     Attributes:
         endpoint: The method, the address and the headers.
-        query: The query, percent-encoded; empty for none.
-        body: The body; empty for none.
-        token: The access token; None where there is none.
+        query: The query, percent-encoded, or an empty string.
+        body: The body, or empty bytes.
+        token: The access token, or None.
         seconds: The time limit of the whole attempt in seconds; infinite for none.
     """
 
@@ -106,11 +108,11 @@ class RawResponse:
         return httpx.Headers(self.raw_headers)
 
     def without(self, token: Secret[str] | None) -> RawResponse:
-        """Removes the access token from the headers, in case the server repeats it; returns itself.
+        """Removes an access token that the server repeats from the headers; returns itself.
 
-        Engines call it for each answer, so that nothing else sees the token in one.
+        Engines call it for each answer, so that no other code sees the token in one.
         """
-        # One search in the joined bytes takes a third of the time of a search in each part.
+        # One search of the joined bytes takes a third of the time of searching each part.
         if shows(Secret(b"\n".join(map(b"\n".join, self.raw_headers))), token):
             self.raw_headers = [
                 (redacted(name, token, "access-token"), redacted(value, token))
@@ -138,11 +140,11 @@ class RawResponse:
 
 
 class SendError(Exception):
-    """A request got no whole answer.
+    """A request got no complete answer.
 
     Attributes:
         cause: The error that callers get as `__cause__`.
-        possibly_sent: Whether the server may have got the request.
+        possibly_sent: Whether the server may have received the request.
         timed_out: Whether a time limit ended it.
         recurs: Whether the same request would certainly fail in the same way.
     """
@@ -155,7 +157,7 @@ class SendError(Exception):
         timed_out: bool = False,
         recurs: bool = False,
     ) -> None:
-        # Not what it says, which may quote the server.
+        # Not the message of the cause, which may quote the server.
         super().__init__(type(cause).__name__)
         self.cause = cause
         self.possibly_sent = possibly_sent
@@ -191,7 +193,7 @@ if TYPE_CHECKING:
                 InvalidInputError: The address is not valid.
                 ConfigurationError: The caller's `http_client` cannot make the request, or own
                     connections cannot be set up.
-                Exception: The caller's own, from a hook or a transport.
+                Exception: An error of the caller's code, such as a hook or a transport.
             """
             ...
 
@@ -213,11 +215,11 @@ if TYPE_CHECKING:
 
 
 class Body:
-    """The part of a body that has been read, decompressed, up to a largest size.
+    """The part of a body that has been read, decompressed, up to a maximum size.
 
     Args:
-        status: The status of the answer, on which the largest size depends.
-        token: The access token, which is removed, in case the server repeats it.
+        status: The status of the answer, on which the maximum depends.
+        token: The access token, which is removed if the server repeats it.
     """
 
     __slots__ = (
@@ -232,14 +234,14 @@ class Body:
     )
 
     def __init__(self, status: int, token: Secret[str] | None) -> None:
-        # Not a list of pieces, because to join them takes the memory for all of them once more.
+        # Not a list of pieces, because joining them would take their memory a second time.
         self._read = BytesIO()
         self._codings: Iterable[str] = ()
         self._inflater: Inflater | None = None
         self._largest = _LARGEST_BODY if 200 <= status < 300 else _LARGEST_FAILURE
         self._received = 0
         self._token = token
-        # Bytes of the body in which the token was looked for, and whether it was found.
+        # How many bytes of the body were searched for the token, and whether it was found.
         self._searched, self._shows = 0, False
 
     @property
@@ -256,27 +258,28 @@ class Body:
         self._search()
         if not self._shows:
             return read.value
-        # To remove it from more takes seconds, and no honest answer repeats it.
+        # Removing it from a larger body takes seconds, and no honest answer repeats it.
         small = len(read.value) <= _LARGEST_FAILURE
         return redacted(read, self._token) if small else REMOVED.encode()
 
     def decompress(self, codings: Iterable[str]) -> None:
-        """Decompresses what follows, as the values of the ``Content-Encoding`` headers say."""
+        """Sets the values of the ``Content-Encoding`` headers, before the first chunk."""
         self._codings = codings
 
     def feed(self, chunk: bytes) -> Iterator[None]:
         """Adds a chunk, and yields after each piece of it.
 
-        It yields no piece, which may repeat the access token, for a caller's variables.
+        It does not yield the piece itself: that may repeat the access token, which no variable of
+        a caller must hold.
 
         Raises:
-            BodyError: The body is too large: it is endless, or decompressed from a few bytes; or
-                its coding was not asked for.
+            BodyError: The body is too large, because it is endless or expands from a few bytes; or
+                its coding was not requested.
             InflateError: It is damaged.
         """
         if self._codings and chunk:  # An empty body is empty in any coding.
             self._inflater, self._codings = _inflater_of(self._codings), ()
-        held, chunk = Secret(chunk), b""  # Ctrl-C may come while it is searched.
+        held, chunk = Secret(chunk), b""  # Ctrl-C may interrupt the search.
         if self._inflater is None:
             for start in range(0, len(held.value), PIECE):
                 self._add(Secret(held.value[start : start + PIECE]))
@@ -292,7 +295,7 @@ class Body:
         """Ends the body.
 
         Raises:
-            InflateError: It is cut short.
+            InflateError: It is truncated.
         """
         if self._inflater is not None:
             self._inflater.close()
@@ -301,12 +304,12 @@ class Body:
         before = self._read.tell()
         self._read.write(piece.value[: self._largest - before])
         self._check(before + len(piece.value))
-        # As the pieces come in, between which others have their turn, and the time is checked.
+        # Piece by piece, because other tasks run and the time is checked in between.
         if self._read.tell() - self._searched >= PIECE:
             self._search()
 
     def _search(self) -> None:
-        """Looks for the access token in what was added since the last time."""
+        """Looks for the access token in the bytes since the last search."""
         self._read.seek(max(0, self._searched - REACH))
         self._shows = self._shows or shows(Secret(self._read.read()), self._token)
         self._searched = self._read.seek(0, SEEK_END)
@@ -320,5 +323,5 @@ def _inflater_of(codings: Iterable[str]) -> Inflater | None:
     try:
         coding = coding_of(codings)
     except InflateError as error:
-        raise BodyError(f"{error}; check base_url and any proxy in between") from None
+        raise BodyError(f"{error}; check the base URL and any proxy in between") from None
     return None if coding is None else Inflater(coding)

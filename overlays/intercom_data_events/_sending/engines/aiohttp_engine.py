@@ -1,8 +1,8 @@
 """The engine on aiohttp, for create_many with the [fast] extra.
 
-It is the only fast library tried that separates *not sent* from *possibly sent*, works in a forked
-child, and never resends a POST. Causes are httpx's errors on every engine, because callers test for
-them.
+Of the fast libraries that were tried, only aiohttp tells *not sent* from *possibly sent*, works in
+a forked child, and never resends a POST. Causes are httpx's errors on every engine, because callers
+test for them.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ from intercom_data_events.errors import InvalidInputError
 
 # Bytes: the limit of httpx's parser.
 _LONGEST_LINE = 100 * 1024
-# Not empty once the running attempt has a connection. Before that, its request was not sent.
+# Not empty once the running attempt has a connection; before that, its request was not sent.
 _REACHED: ContextVar[list[_ClientRequest]] = ContextVar("_REACHED")
-_BROKEN = "the server broke off before its answer was whole"
+_BROKEN = "the server closed the connection before its answer was complete"
 _MOST_CACHED = 100
-# Whether requests are prepared, which takes parts of aiohttp that are not documented. With another
-# version each request is made anew, and an event takes half as much CPU again.
+# Whether requests are prepared, which needs undocumented parts of aiohttp. With other versions,
+# each request is made anew, and an event takes 1.5 times the CPU time.
 _CAN_PREPARE = aiohttp.__version__.startswith("3.14.")
-# Statuses of answers before the answer; 101 is one itself.
+# Statuses of interim answers. 101 is not one: no other answer follows it.
 _INTERIM = {status for status in range(100, 200) if status != 101}
 
 
 class _Model:
-    """What requests of an endpoint with a token have in common.
+    """The common parts of requests to an endpoint with a token.
 
     Attributes:
         session: The session, whose headers may have the token.
         url: The address.
-        options: Further arguments of its `request`, which may have the token, too.
-        prepared: The first request as aiohttp made it, held, and the bytes of its head up to the
-            length of the body; None before, where a proxy is told the address, and with versions of
-            aiohttp that this was not tried with.
+        options: Further arguments of its `request`, which may also have the token.
+        prepared: The first request as aiohttp made it, held, and its head up to the length of the
+            body. None before the first request, with an http:// proxy, and with versions of aiohttp
+            that are not tested for this.
     """
 
     __slots__ = ("options", "prepared", "session", "url")
@@ -83,7 +83,7 @@ class _Model:
 
 
 class _Answer:
-    """An answer on a connection, with what is read of an aiohttp.ClientResponse."""
+    """An answer on a connection, with the attributes of an aiohttp.ClientResponse that are read."""
 
     __slots__ = ("_connection", "content", "headers", "raw_headers", "status")
 
@@ -100,15 +100,15 @@ class _Answer:
 
 
 class _ClientRequest(aiohttp.ClientRequest):
-    """Is not sent on a connection with unread bytes (aio-libs/aiohttp#13656)."""
+    """A request that is not sent on a connection with unread bytes (aio-libs/aiohttp#13656)."""
 
     #: TLS connections that had a request. Unread bytes of a new one may be a session ticket.
     used: ClassVar[WeakSet[object]]
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        """Sends the request; or closes the connection and fails, as not sent."""
+        """Sends the request, or closes the connection and fails as not sent."""
         protocol = conn.protocol
-        # aiohttp may mark each connection to a proxy, so that it has one request.
+        # aiohttp may mark each connection to a proxy to be closed after one request.
         if protocol is None or len(protocol) or (protocol.should_close and self.proxy is None):
             conn.close()
             raise _OutOfStepError
@@ -123,11 +123,11 @@ class _ClientRequest(aiohttp.ClientRequest):
             self.used.add(conn.protocol)
         return not fresh and has_arrived(conn.transport.get_extra_info("socket").fileno())
 
-    # Its other parameters depend on aiohttp's version.
+    # The other parameters depend on aiohttp's version.
     async def write_bytes(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, writer: Any, conn: Any, *rest: Any
     ) -> None:
-        """Writes head and body. Before Python 3.12 this runs some time after `send`."""
+        """Writes head and body. Before Python 3.12, this runs some time after `send`."""
         if conn.transport is not None and self.has_unread(conn):
             conn.protocol.set_exception(_OutOfStepError())
             return
@@ -180,7 +180,7 @@ class AiohttpEngine:
             return await self._send_again(model.prepared, request, ends)
         reached = _REACHED.set([])
         try:
-            # Held, as its repr shows what the server says.
+            # Held, because its repr shows the server's words.
             response = Secret(
                 await model.session.request(
                     request.endpoint.method,
@@ -199,7 +199,7 @@ class AiohttpEngine:
             return await self._read(request, response, ends)
         finally:
             _REACHED.reset(reached)
-        # Outside of the handler, so that it does not refer to aiohttp's error, which has headers.
+        # Outside the handler, so that it does not refer to aiohttp's error, which has headers.
         raise failure
 
     async def _send_again(
@@ -207,8 +207,8 @@ class AiohttpEngine:
     ) -> RawResponse:
         """Sends a request that differs only in its body from one that aiohttp has made.
 
-        aiohttp's session takes half of the time of a request to make it anew. Its connections and
-        its parser do the rest here, too.
+        aiohttp's session would spend half of a request's time to make it anew. Its connections and
+        its parser are used as usual.
         """
         timeout = self._timeout(request)
         handle = TimeoutHandle(self._loop, timeout.total, math.inf)
@@ -257,7 +257,7 @@ class AiohttpEngine:
                 clock.cancel()
             if conn is not None:
                 conn.close()
-        # Outside of the handler, as above.
+        # Outside the handler, as above.
         raise failure
 
     async def _read(
@@ -271,9 +271,9 @@ class AiohttpEngine:
                 body.decompress(held.value.headers.getall("Content-Encoding"))
             while chunk := await held.value.content.readany():
                 pieces = body.feed(chunk)
-                del chunk  # No variable has it while the next one is waited for.
+                del chunk  # It may repeat the token, and the next one may take a while.
                 for _ in pieces:
-                    # aiohttp keeps the time limit only while it waits for the server.
+                    # aiohttp checks the time limit only while it waits for the server.
                     if monotonic() > ends:
                         raise TimeoutError
                     if body.is_slow:
@@ -287,7 +287,7 @@ class AiohttpEngine:
         except BodyError as error:
             problem = error
         finally:
-            # After a whole answer the connection is used again; otherwise it is closed.
+            # Only a connection with a complete answer can be reused.
             if whole:
                 held.value.release()
             else:
@@ -313,15 +313,17 @@ class AiohttpEngine:
 
         Raises:
             InvalidInputError: The address is not valid.
-            ConfigurationError: The proxy of the environment is not valid.
+            ConfigurationError: The environment's proxy is not valid.
         """
         model = self._models.get((endpoint, token))
         if model is None:
             try:
-                # Unchanged, because servers may tell different percent-encodings apart.
+                # Unchanged, because servers may distinguish percent-encodings.
                 url = yarl.URL(endpoint.url, encoded=True)
             except ValueError as error:
-                raise InvalidInputError(f"the address is not valid: {error}") from error
+                raise InvalidInputError(
+                    f"the address of the request is not valid: {error}"
+                ) from error
             if len(self._models) >= _MOST_CACHED:
                 self._forget_models()
             headers: Secret[dict[str, str]] = Secret(dict(endpoint.headers))
@@ -333,7 +335,7 @@ class AiohttpEngine:
             proxy, given = _proxy(endpoint.url)
             if proxy is not None:
                 options.value |= {"proxy": proxy, "proxy_headers": given.value}
-                # Not headers of the session, because aiohttp sends those to the proxy, too.
+                # Not the session's headers, because aiohttp sends those to the proxy, too.
                 options.value["headers"] = headers.value
                 if url.scheme != "https":
                     headers.value.update(given.value)
@@ -343,7 +345,7 @@ class AiohttpEngine:
         return model
 
     def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
-        # Rounded, so that few differ: making a ClientTimeout takes longer than all else here.
+        # Rounded, so that few differ: making a ClientTimeout is the slowest part here.
         seconds = request.seconds
         if seconds < math.inf:
             seconds = math.ceil(seconds * 1000) / 1000
@@ -356,10 +358,10 @@ class AiohttpEngine:
             connect, read = _limit(phases, "connect"), _limit(phases, "read")
             found = self._timeouts[key] = aiohttp.ClientTimeout(
                 total=None if seconds == math.inf else seconds,
-                # The whole attempt is bounded already.
+                # The total bounds these already.
                 connect=None if connect >= seconds else connect,
                 sock_read=None if read >= seconds else read,
-                # aiohttp rounds up times above this, beyond the end of the attempt.
+                # aiohttp rounds up longer times, beyond the end of the attempt.
                 ceil_threshold=math.inf,
             )
         return found
@@ -391,7 +393,7 @@ def _failure(error: Exception, *, possibly_sent: bool) -> SendError:
         return SendError(httpx.ConnectError(said), possibly_sent=False)
     if isinstance(error, TimeoutError):
         kind = httpx.ReadTimeout if possibly_sent else httpx.ConnectTimeout
-        said = said or "no whole answer in time"
+        said = said or "no complete answer in time"
         return SendError(kind(said), possibly_sent=possibly_sent, timed_out=True)
     if not possibly_sent:
         if isinstance(error, aiohttp.InvalidURL):
@@ -402,13 +404,13 @@ def _failure(error: Exception, *, possibly_sent: bool) -> SendError:
         recurs = any(type(one).__name__ == "SSLCertVerificationError" for one in causes(error))
         failed = httpx.ConnectError(said)
         if reason := _reason(error):
-            # aiohttp's message shows its own objects.
+            # aiohttp's message shows its internal objects.
             failed = httpx.ConnectError(str(reason))
             failed.__cause__ = reason
         return SendError(failed, possibly_sent=False, recurs=recurs)
     if isinstance(error, OSError):
         return SendError(httpx.ReadError(said), possibly_sent=True)
-    # Without aiohttp's message, which quotes the server.
+    # Not aiohttp's message, which quotes the server.
     is_answer = isinstance(error, aiohttp.ClientResponseError | HttpProcessingError)
     broken = "the answer is not HTTP" if is_answer else _BROKEN
     return SendError(httpx.RemoteProtocolError(broken), possibly_sent=True)
@@ -419,7 +421,7 @@ def _reason(error: Exception) -> Exception | None:
     for name in ("os_error", "certificate_error"):
         found = getattr(error, name, None)
         if isinstance(found, Exception):
-            # By name, because older versions lack it; they raise the error of the system.
+            # By name: older versions lack the class and raise the system's error.
             is_name = type(error).__name__ == "ClientConnectorDNSError"
             return (socket.gaierror if is_name else type(found))(*found.args)
     return None

@@ -1,8 +1,8 @@
 # ruff: noqa: ASYNC109  # the interface of httpcore
 """Guarded network streams, awaiting, under asyncio and trio.
 
-Their sockets belong to no event loop. So the socket of an event loop that has ended can be closed
-like a file. The module of the blocking twins, `streams`, has the reasons for the guard.
+Their sockets do not belong to an event loop, so they can be closed like files after it has ended.
+The module of the blocking twins, `streams`, explains the guard.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from intercom_data_events._sending.engines.streams import (
 )
 from intercom_data_events._sending.secret import Secret
 
-# Seconds until the next address is tried beside the others ("happy eyeballs", RFC 8305).
+# Seconds until the next address is tried in parallel ("happy eyeballs", RFC 8305).
 _NEXT_ADDRESS = 0.25
 
 
@@ -58,7 +58,7 @@ class LooplessSocket(anyio.abc.ByteStream):
         await anyio.lowlevel.checkpoint_if_cancelled()
         data = _received_now(self.raw, max_bytes)
         if data is not None:
-            # Shielded, as a cancellation here would lose the bytes, and TLS its place.
+            # Shielded: a cancellation here would lose the bytes, and TLS its position.
             await anyio.lowlevel.cancel_shielded_checkpoint()
         while data is None:
             await anyio.wait_readable(self.raw)
@@ -75,11 +75,11 @@ class LooplessSocket(anyio.abc.ByteStream):
         """
         # A view, because its repr does not show the access token.
         rest, item = memoryview(item), b""
-        # The first bytes at once, because the guard has just looked for unread bytes.
+        # Without a checkpoint first, because the guard has just checked for unread bytes.
         while (sent := _sent_now(self.raw, rest)) is None or sent < len(rest):
             rest = rest[sent or 0 :]
             await anyio.wait_writable(self.raw)
-        # Not a checkpoint: the answer, for which every request waits, is one.
+        # No checkpoint: every request waits for its answer, which is one.
 
     async def send_eof(self) -> None:
         """Ends sending."""
@@ -164,7 +164,7 @@ class AsyncGuardedStream:
         """Returns an encrypted stream on this one."""
         core = self._core
         if self._received.waiting:
-            raise core.ConnectError("the server sent bytes before the handshake")
+            raise core.ConnectError("the server sent bytes before the TLS handshake")
         left = time_left(timeout, core.ConnectTimeout)
         errors = self._errors(core.ConnectTimeout, core.ConnectError)
         try:
@@ -182,7 +182,7 @@ class AsyncGuardedStream:
         return AsyncGuardedStream(stream, self._socket, core)
 
     def get_extra_info(self, info: str) -> Any:
-        """Returns a fact about the stream, of those for which httpcore asks."""
+        """Returns a fact about the stream, if it is one that httpcore asks for."""
         if info == "is_readable":
             return bool(self._received.waiting) or _is_readable(self._socket.raw)
         if info == "socket":
@@ -200,7 +200,7 @@ class AsyncGuardedStream:
         tls = self._tls()
         if tls is not None:
             try:
-                tls.read(1)  # Received bytes that are not decrypted yet.
+                tls.read(1)  # Bytes that were received but not decrypted.
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
@@ -268,14 +268,14 @@ class AsyncGuardedBackend:
 
     async def connect_unix_socket(self, path: str, **_: Any) -> AsyncGuardedStream:
         """Raises an error: own connections do not use Unix sockets."""
-        raise self._core.UnsupportedProtocol(f"not a connection of ours: {path}")
+        raise self._core.UnsupportedProtocol(f"Unix sockets are not supported: {path}")
 
     async def sleep(self, seconds: float) -> None:
         """Waits before the library connects again, which it never does on own connections."""
         await anyio.sleep(seconds)
 
     def drop(self, *, waking: bool = False) -> None:
-        """Closes all connections, also from outside of their event loop.
+        """Closes all connections, even outside their event loop.
 
         Args:
             waking: Whether to wake the tasks of the running event loop that wait for them.
@@ -289,7 +289,7 @@ async def _connect(host: str, port: int) -> socket.socket:
     found = numeric_addresses(host, port)
     if found is None:
         found = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    # IPv6 and IPv4 in turn, as one of them may be out of reach.
+    # IPv6 and IPv4 alternate, because one of them may be unreachable.
     families = [
         [one for one in found if one[0] == family]
         for family in dict.fromkeys(one[0] for one in found)
@@ -336,12 +336,12 @@ async def _connect(host: str, port: int) -> socket.socket:
     return connected[0]
 
 
-# Functions of their own, so that a BlockingIOError is not the context of an error that ends the
-# wait after it.
+# Separate functions, so that a BlockingIOError does not become the context of an error in the wait
+# that follows.
 
 
 def _received_now(raw: socket.socket, most: int) -> bytes | None:
-    """Returns the bytes that were received; None if there are none so far."""
+    """Returns the received bytes; None if there are none yet."""
     try:
         return raw.recv(most)
     except (BlockingIOError, InterruptedError):
@@ -349,7 +349,7 @@ def _received_now(raw: socket.socket, most: int) -> bytes | None:
 
 
 def _sent_now(raw: socket.socket, data: memoryview) -> int | None:
-    """Returns the number of bytes that were sent at once; None if there was no room for any."""
+    """Returns the number of bytes that were sent; None if the buffer was full."""
     try:
         return raw.send(data)
     except (BlockingIOError, InterruptedError):

@@ -1,4 +1,4 @@
-"""The time limit of a running attempt, which the network streams keep."""
+"""The time limit of a running attempt, which the network streams enforce."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Attempt:
-    """A running attempt, which bounds each step of the stream that it uses.
+    """A running attempt, which bounds each step of its network stream.
 
     Args:
         ends: When the attempt ends, by the clock's monotonic time.
         clock: The client's clock.
-        transport: The transport that sends its request, on own connections; otherwise None.
+        transport: The transport of its own connection; None on a caller's connections.
     """
 
     __slots__ = ("_clock", "_ends", "transport")

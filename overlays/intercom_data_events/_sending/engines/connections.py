@@ -1,8 +1,8 @@
-"""Own connections.
+"""The client's own connections.
 
 Each has an httpx transport whose pool holds one connection, so no request waits in a pool. httpx's
 shared pool loses the slot of a request that is cancelled while it waits (encode/httpcore#1093), and
-scans all connections for each request. The rate limiter bounds the number.
+scans all connections for each request. The rate limiter bounds their number.
 """
 
 from __future__ import annotations
@@ -21,31 +21,29 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from intercom_data_events._sending.engines import SendError
+from intercom_data_events._sending.engines import CLOSED, SendError
 from intercom_data_events._sending.engines.streams import GuardedBackend
 from intercom_data_events._sending.secret import Secret, hold
-from intercom_data_events._validation import has_host, short_repr
+from intercom_data_events._validation import has_host, invalid
 from intercom_data_events.errors import ConfigurationError
 
-# Seconds that an idle connection is kept: longer than a window of the rate limit, because all are
-# idle from the moment that the quota is used up until the window resets.
+# Seconds that an idle connection is kept: longer than a window of the rate limit, because all
+# connections are idle from when the quota is used up until the window resets.
 KEEPALIVE_EXPIRY = 30.0
-_NOT_SET_UP = (
-    "connections cannot be set up; check the proxy and certificate variables in the environment"
-)
-# What is meant as a range of addresses, also where it is not one, such as 10.0.0.0-10.0.0.9.
+_MUST = "must be the address of a proxy, such as http://proxy.example:3128"
+# What looks like a range of addresses, even if it is not valid, such as 10.0.0.0-10.0.0.9.
 _RANGE = re.compile(r".*/|[0-9.]+-[0-9.]+$")
 
 T = TypeVar("T", bound=httpx.HTTPTransport | httpx.AsyncHTTPTransport)
 
 
 class Connection(Generic[T]):
-    """A connection. It connects when it is first used.
+    """A connection, which connects when it is first used.
 
     Attributes:
         transport: httpx's transport, whose pool has no other connection.
         backend: The network backend that connects it.
-        origin: The scheme, the host and the port that it connects to.
+        origin: The scheme, host and port that it connects to.
         idle_since: When it was last used, by Python's monotonic clock.
     """
 
@@ -72,28 +70,27 @@ class Connections(Generic[T]):
     """
 
     def __init__(self, kind: type[T]) -> None:
-        # Both now, while no process is forked. The first transport would import httpcore. A child
+        # The import and the certificates come first, before a fork can interrupt either: a child
         # that is forked while a thread reads certificates waits forever for OpenSSL's locks.
-        import httpcore  # noqa: F401  # see above
+        import httpcore  # noqa: F401  # the first transport would import it
 
         with setting_up():
             self.tls = httpx.create_ssl_context()
         self._kind = kind
-        # By origin. The connection that was used last is on the right.
+        # By origin; the most recently used connection is on the right.
         self._idle: dict[str, deque[Connection[T]]] = {}
         self._all = set[Connection[T]]()
         self._closed = False
 
     def take(self, url: httpx.URL) -> Connection[T]:
-        """Returns a connection for a request; no other request gets it until it is given back.
+        """Returns a connection for a request, which alone uses it until it is given back.
 
         Raises:
             ConfigurationError: The connection cannot be set up.
             SendError: The client was closed meanwhile.
         """
         if self._closed:
-            closed = RuntimeError("the client is closed; make a new one")
-            raise SendError(closed, possibly_sent=False, recurs=True)
+            raise SendError(RuntimeError(CLOSED), possibly_sent=False, recurs=True)
         origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         idle = self._idle.setdefault(origin, deque())
         try:
@@ -102,12 +99,12 @@ class Connections(Generic[T]):
             return self._new(url, origin)
 
     def give_back(self, connection: Connection[T], closing: list[Connection[T]]) -> None:
-        """Takes back a connection whose answer is whole.
+        """Takes back a connection whose answer is complete.
 
         Args:
             connection: The connection.
-            closing: The connections that the caller closes afterwards. It holds this one on entry;
-                on return, those idle for too long, or still this one if the client was closed.
+            closing: The connections that the caller closes afterwards. On entry, it holds this
+                connection; on return, those idle for too long, or this one if the client is closed.
         """
         now = time.monotonic()
         connection.idle_since = now
@@ -155,10 +152,17 @@ def setting_up() -> Generator[None]:
     try:
         yield
     except (ImportError, OSError) as error:
-        raise ConfigurationError(f"{_NOT_SET_UP}: {error}") from error
+        raise _not_set_up(error) from error
     except (ValueError, httpx.InvalidURL):
-        # The message quotes a part of a proxy's address, which may be its password.
-        raise ConfigurationError(f"{_NOT_SET_UP}: an address is not valid") from None
+        # Its message quotes a part of a proxy's address, which may be the password.
+        raise _not_set_up("an address is not valid") from None
+
+
+def _not_set_up(reason: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"cannot set up connections: {reason}; check the proxy and certificate variables in the "
+        "environment"
+    )
 
 
 class Proxy:
@@ -175,39 +179,39 @@ class Proxy:
         self.address, self.variable = address, variable
 
     def __str__(self) -> str:
-        """Names it without user and password."""
+        """Returns its address without user and password, and the variable."""
         return f"{origin_of(httpx.URL(self.address.value))} ({self.variable})"
 
 
 def origin_of(url: httpx.URL) -> str:
-    """Returns the scheme, the host and the port of an address, as messages show them."""
+    """Returns the scheme, host and port of an address for messages."""
     netloc = url.netloc.decode("ascii")
     port = {"https": ":443", "http": ":80"}.get(url.scheme, "") if url.port is None else ""
     return f"{url.scheme}://{netloc}{port}"
 
 
 def proxy_of(url: httpx.URL) -> Proxy | None:
-    """Returns the environment's proxy for an http or https address; None where there is none.
+    """Returns the environment's proxy for an http or https address, or None.
 
     Raises:
-        ConfigurationError: A variable cannot be used. The message does not show it, because a
-            proxy's address may have a password, also in a wrong place.
+        ConfigurationError: A variable cannot be used. The message does not show its value, which
+            may have a password anywhere.
     """
     scheme, host = url.scheme, url.host
-    # Held, as addresses have passwords in them.
+    # Held, because addresses have passwords in them.
     found = Secret(getproxies())
     kind = scheme if found.value.get(scheme) else "all"
     proxy = hold(found.value.get(kind) or None)
     if proxy is None or proxy_bypass(host):
         return None
-    # As in httpx, an exception can have a port and a scheme; "all" is any scheme.
+    # As in httpx, an exception can have a port and a scheme; "all" means any scheme.
     without = [
         one.strip().rstrip("/").rpartition("://") for one in found.value.get("no", "").split(",")
     ]
     of_scheme = [one for wanted, _, one in without if wanted.lower() in ("", "all", scheme)]
-    # Others also take "*.example.com", which means the same as ".example.com".
+    # Other programs accept "*.example.com", too; it means ".example.com".
     of_scheme = [one[1:] if one.startswith("*.") else one for one in of_scheme]
-    # Documented in Python's source alone, and so unknown to type checkers.
+    # Only Python's source documents it, so type checkers do not know it.
     excepted: Any = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
     names = host, origin_of(url).rpartition("/")[2]
     if any(excepted(name, {"no": ",".join(of_scheme)}) for name in names):
@@ -217,8 +221,7 @@ def proxy_of(url: httpx.URL) -> Proxy | None:
     address = proxy if "://" in proxy.value else Secret(f"http://{proxy.value}")
     variable = _variable(kind, proxy)
     if problem := _problem(address):
-        must = f"{variable} must be the address of a proxy, such as http://proxy.example:3128"
-        raise ConfigurationError(f"{_NOT_SET_UP}: {must}; {problem}")
+        raise ConfigurationError(f"{variable} {problem}")
     return Proxy(address, variable)
 
 
@@ -228,40 +231,40 @@ def _is_in(host: str, network: str) -> bool:
         within = ipaddress.ip_network(network.replace("[", "").replace("]", ""), strict=False)
     except ValueError:
         must = "must list hosts, domains and ranges of addresses, such as 10.0.0.0/8"
-        # Without what may be the password of a proxy, in the wrong variable.
-        given = f"{_variable('no', None)} {must}, not {short_repr(network.rpartition('@')[2])}"
-        raise ConfigurationError(f"{_NOT_SET_UP}: {given}") from None
+        # Without a part that may be the password of a proxy, set in the wrong variable.
+        given = network.rpartition("@")[2]
+        raise invalid(ConfigurationError, f"{_variable('no', None)} {must}", given) from None
     try:
         return ipaddress.ip_address(host) in within
     except ValueError:
-        return False  # Names are not looked up for this.
+        return False  # A name, which is not resolved for this.
 
 
 def _variable(kind: str, value: Secret[str] | None) -> str:
-    """Returns the name of the variable that a proxy is from; lower case counts first, as urllib."""
+    """Returns the variable that a proxy is from; as in urllib, lower case takes precedence."""
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
     of_value = (name for name in names if value is None or os.environ[name] == value.value)
     return next(of_value, f"the system's setting for {kind}_proxy")
 
 
 def _problem(address: Secret[str]) -> str:
-    """Returns what is wrong with a proxy's address, without showing any of it; empty for nothing.
+    """Returns what is wrong with a proxy's address, without showing it; empty if it is valid.
 
-    The libraries find it out one by one when they connect, and httpcore with a UnicodeError.
+    The libraries find this out only when they connect, and httpcore raises a UnicodeError.
     """
     try:
         url = httpx.URL(address.value)
     except (httpx.InvalidURL, ValueError):  # A lone surrogate, for example.
-        return "it is not an address"
+        return f"{_MUST}, but is not a valid address"
     if url.scheme not in ("http", "https", "socks5", "socks5h"):
-        return "its scheme must be http, https, socks5 or socks5h"
+        return f"{_MUST}, but its scheme is not http, https, socks5 or socks5h"
     if not has_host(url):
-        return "its host or port is not valid"
+        return f"{_MUST}, but its host or port is not valid"
     if url.scheme.startswith("socks"):
         from importlib.util import find_spec
 
         if find_spec("socksio") is None:
-            return "a SOCKS proxy needs the package socksio: pip install 'httpx[socks]'"
+            return "is a SOCKS proxy, which needs socksio; run: pip install 'httpx[socks]'"
     return ""
 
 

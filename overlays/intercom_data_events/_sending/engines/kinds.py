@@ -1,4 +1,4 @@
-"""Tells whether an object is of httpx, or of httpx2, which has the same names in another module."""
+"""Tells objects of httpx from those of httpx2, which has the same names in another module."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from types import ModuleType
 
 
 def library_of(given: object) -> ModuleType | None:
-    """Returns the library that an object of its kind belongs to; None for any other object.
+    """Returns the library that an object's class belongs to, httpx or httpx2; otherwise None.
 
-    This never imports httpx2. In a program that has not imported it, no object is of its kind.
+    It never imports httpx2: a program that has not imported it has no object of it.
     """
     for base in type(given).__mro__:
         name = base.__module__.partition(".")[0]
@@ -25,5 +25,5 @@ def is_kind(given: object, name: str) -> bool:
 
 
 def is_failure(error: Exception) -> bool:
-    """Whether an error is one with which requests fail: of the system, of httpx or of httpx2."""
+    """Whether an error is a failure of a request: an error of the system, httpx or httpx2."""
     return isinstance(error, OSError) or is_kind(error, "HTTPError") or is_kind(error, "InvalidURL")

@@ -77,7 +77,7 @@ class AsyncPooledEngine(AsyncHTTPXEngine):
                 self._connections.give_back(connection, closing)
         finally:
             for one in closing:
-                # Without awaiting, as the task may be cancelled.
+                # Without awaiting, because the task may be cancelled.
                 self._connections.forget(one).backend.drop()
         return answer
 
@@ -88,7 +88,7 @@ class AsyncPooledEngine(AsyncHTTPXEngine):
         await self.client.aclose()
 
     def drop(self) -> None:
-        """Closes the connections, also those of an event loop that has ended."""
+        """Closes the connections, even after their event loop has ended."""
         for connection in self._connections.forget_all():
             connection.backend.drop()
 
@@ -110,7 +110,7 @@ class AsyncChosen(httpx.AsyncBaseTransport):
 
 
 def _without_reason(response: httpx.Response) -> httpx.Response:
-    """Removes the server's words beside the status, because httpx logs them."""
+    """Removes the server's reason phrase, because httpx logs it."""
     response.extensions.pop("reason_phrase", None)
     return response
 

@@ -1,4 +1,4 @@
-"""Chooses the engine for many requests at once."""
+"""Chooses the engine for bulk sending."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from intercom_data_events._sending.engines.pooled_engine import AsyncPooledEngine
     from intercom_data_events._sending.session import Session
 
-# Requests that may wait for each other; with more, further ones gain nothing (measured).
+# How many requests may wait for each other; more gain nothing (measured).
 _FEW, _FEW_FAST = 2.0, 4.0
 
 
@@ -26,9 +26,9 @@ async def bulk_session(
 ) -> AsyncGenerator[tuple[Session[AsyncEngine], float]]:
     """Yields a session for many requests at once, and how many of them may wait for each other.
 
-    With the ``[fast]`` extra and under asyncio, it sends through aiohttp. The client's own engine
-    sends where the caller passed an `http_client` or `transport`, or the environment names a SOCKS
-    proxy.
+    With the ``[fast]`` extra and under asyncio, it sends through aiohttp. With the caller's
+    `http_client` or `transport`, or a SOCKS proxy in the environment, it sends through the client's
+    engine.
 
     Args:
         session: The client's session.

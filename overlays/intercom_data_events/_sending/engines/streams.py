@@ -1,8 +1,8 @@
 """Guarded network streams, blocking.
 
-httpx's parser keeps bytes that arrive after an answer and reads them as the next answer. Each read
-also starts its time limit anew. These streams pass on at most one answer, refuse to write while
-bytes are unread, and bound each step by the time left of the attempt.
+httpx's parser keeps bytes that arrive after an answer and reads them as the next answer. It also
+restarts the time limit with each read. These streams pass on at most one answer, refuse to write
+while bytes are unread, and bound each step by the time left for the attempt.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from intercom_data_events._sending.secret import Secret
 if TYPE_CHECKING:
     import ssl
 
-# Bytes. A longer head is not searched for its end; httpx's parser refuses it.
+# Bytes. A longer head is not searched for its end; httpx's parser rejects it.
 _LONGEST_HEAD = 128 * 1024
-# Digits. A body is not that long.
+# Digits. No body is that long.
 _LONGEST_LENGTH = 100
 #: The message of a connection that cannot be used for a request.
-OUT_OF_STEP = "the connection was closed, or the server sent bytes on it, before the request"
-#: Seconds to look for a byte where there may be none.
+OUT_OF_STEP = "the server closed the connection or sent bytes on it before the request was sent"
+#: Seconds to wait for a byte that may not come.
 PEEK_TIMEOUT = 0.001
 
 
-# The next byte of a connection belongs to one of these. A chunk size is the line before a chunk;
-# the rest is a body that ends with the connection, or another protocol.
+# What the next byte of a connection belongs to. A chunk size is the line before a chunk; the rest
+# is a body that ends with the connection, or another protocol.
 _HEAD, _BODY, _CHUNK_SIZE, _CHUNK, _TRAILERS, _REST, _UNCLEAR = range(7)
 
 
 class ReceiveBuffer:
-    """Received bytes, cut into pieces of which none goes beyond the end of an answer.
+    """Received bytes, cut into pieces that never extend beyond the end of an answer.
 
-    The ends found here are only hints where to cut. If an answer goes on after one, httpx's parser
-    asks for the next piece at once, so the parser alone decides where an answer ends. Bytes whose
-    end is not known are handed on one by one, so that none beyond the end is.
+    The ends found here are only hints where to cut. If an answer continues after one, httpx's
+    parser asks for the next piece, so the parser alone decides where an answer ends. If the end is
+    not known, bytes are passed on one by one, so that none beyond the end is.
 
     Attributes:
-        waiting: The received bytes; empty when all are handed on.
+        waiting: The received bytes; empty once all are passed on.
     """
 
     __slots__ = ("_at", "_left", "_line", "_part", "waiting")
 
     def __init__(self) -> None:
         self.waiting = b""
-        # How many of these bytes were handed on.
+        # How many of these bytes were passed on.
         self._at = 0
         self._part = _HEAD
-        # Bytes that are left of a body or chunk.
+        # The remaining bytes of a body or chunk.
         self._left = 0
-        # The part of a head or line that was handed on.
+        # The part of a head or line that was passed on.
         self._line = b""
 
     def start_answer(self) -> None:
@@ -64,11 +64,11 @@ class ReceiveBuffer:
         self._part, self._left, self._line = _HEAD, 0, b""
 
     def add(self, data: bytes) -> None:
-        """Takes in received bytes. All bytes before them must have been handed on."""
+        """Adds received bytes. All bytes before them must have been passed on."""
         self.waiting, self._at = data, 0
 
     def next_piece(self, most: int) -> bytes:
-        """Returns the next piece, of at most so many bytes."""
+        """Returns the next piece, of at most `most` bytes."""
         begin = self._at
         end = self._at = self._end(self.waiting, begin, min(len(self.waiting), begin + most))
         piece = self.waiting[begin:end]
@@ -77,7 +77,7 @@ class ReceiveBuffer:
         return piece
 
     def _end(self, data: bytes, at: int, stop: int) -> int:
-        """Returns the end of the piece that begins at a place."""
+        """Returns the end of the piece that begins at a position."""
         while at < stop:
             part = self._part
             if part == _HEAD:
@@ -122,7 +122,7 @@ class ReceiveBuffer:
     def _end_of_head(self, data: bytes, at: int, stop: int) -> int:
         handed = len(self._line)
         block = self._line + data[at:stop]
-        # The blank line may have begun in the bytes before.
+        # The blank line may have begun in earlier bytes.
         ends = [
             found + len(blank)
             for blank in (b"\n\n", b"\n\r\n")
@@ -140,7 +140,7 @@ class ReceiveBuffer:
 
 
 def _after(head: bytes) -> tuple[int, int]:
-    """Returns what follows the head of an answer, and how many bytes of it there are."""
+    """Returns what follows the head of an answer, and its number of bytes."""
     status = head[9:12]
     if not head.startswith(b"HTTP/1."):
         return _UNCLEAR, 0
@@ -156,14 +156,14 @@ def _after(head: bytes) -> tuple[int, int]:
         return _REST, 0
     at = head.find(b"\ncontent-length") + len(b"\ncontent-length")
     colon, length = head[at : at + 1], head[at + 1 : head.find(b"\n", at)].strip()
-    # One that goes on in another line is empty here.
+    # A folded header is empty in its first line.
     if mentioned > 1 or colon != b":" or not length.isdigit() or len(length) > _LONGEST_LENGTH:
         return _UNCLEAR, 0
     return (_BODY, int(length)) if int(length) else (_HEAD, 0)
 
 
 def _chunk_size(line: bytes) -> int | None:
-    """Reads the line before a chunk; None where it is not one."""
+    """Reads the line before a chunk; None if it is not a chunk size."""
     digits = line.partition(b";")[0].strip()
     try:
         return int(digits, 16) if digits.isalnum() else None
@@ -195,7 +195,7 @@ class GuardedStream:
     """A guarded network stream, blocking.
 
     Args:
-        stream: The network stream of httpcore or httpcore2 below it.
+        stream: The underlying network stream of httpcore or httpcore2.
         core: That library, for its errors.
     """
 
@@ -248,7 +248,7 @@ class GuardedStream:
     ) -> GuardedStream:
         """Returns an encrypted stream on this one."""
         if self._received.waiting:
-            raise self._core.ConnectError("the server sent bytes before the handshake")
+            raise self._core.ConnectError("the server sent bytes before the TLS handshake")
         left = time_left(timeout, self._core.ConnectTimeout)
         return GuardedStream(self._stream.start_tls(ssl_context, server_hostname, left), self._core)
 
@@ -262,7 +262,7 @@ class GuardedStream:
         if not self._stream.get_extra_info("is_readable"):
             return False
         try:
-            # With TLS, the bytes may be a session ticket, which the read takes in.
+            # With TLS, the bytes may be a session ticket, which the read processes.
             self._stream.read(1, timeout=PEEK_TIMEOUT)
         except self._core.ReadTimeout:
             return False
@@ -290,7 +290,7 @@ class GuardedBackend:
         Args:
             host: A name or an IP address.
             port: The port.
-            timeout: Seconds for the look-up and all addresses together.
+            timeout: Seconds for resolving the name and trying all addresses.
             options: Further arguments of httpcore.
 
         Raises:
@@ -303,7 +303,7 @@ class GuardedBackend:
         for tried, (*_, address) in enumerate(found, 1):
             left = time_left(timeout, core.ConnectTimeout)
             last = tried == len(found)
-            # Half of the time left for each address but the last, as one may never answer.
+            # Half of the remaining time for each address but the last, as one may never answer.
             share = left if left is None or last else left / 2
             try:
                 stream = self._backend.connect_tcp(str(address[0]), port, timeout=share, **options)
@@ -316,7 +316,7 @@ class GuardedBackend:
 
     def connect_unix_socket(self, path: str, **_: Any) -> GuardedStream:
         """Raises an error: own connections do not use Unix sockets."""
-        raise self._core.UnsupportedProtocol(f"not a connection of ours: {path}")
+        raise self._core.UnsupportedProtocol(f"Unix sockets are not supported: {path}")
 
     def sleep(self, seconds: float) -> None:
         """Waits before the library connects again, which it never does on own connections."""
@@ -332,10 +332,10 @@ def numeric_addresses(host: str, port: int) -> list[Any] | None:
 
 
 def _addresses(host: str, port: int, seconds: float | None) -> list[Any]:
-    """Looks up a host's addresses, in another thread, as a look-up has no time limit of its own.
+    """Resolves a host in another thread, because name resolution has no time limit.
 
     Raises:
-        TimeoutError: The look-up took longer than the seconds.
+        TimeoutError: It took longer than the seconds.
         OSError: The host has no address.
     """
     if (found := numeric_addresses(host, port)) is not None:
@@ -353,11 +353,11 @@ def _addresses(host: str, port: int, seconds: float | None) -> list[Any]:
     try:
         threading.Thread(target=look_up, name="look-up", daemon=True).start()
     except RuntimeError:
-        look_up()  # The interpreter is ending, or no more threads can be started.
+        look_up()  # The interpreter is exiting, or the system cannot start more threads.
     try:
         result = results.get(timeout=seconds)
     except Empty:
-        result = TimeoutError(f"the address of {host} was not found in time")
+        result = TimeoutError(f"the name {host} was not resolved in time")
     if isinstance(result, OSError):
         raise result
     return result

@@ -1,4 +1,4 @@
-"""The command `check`: whether Intercom can be reached and takes the access token, in one look."""
+"""The command `check`: whether Intercom can be reached and accepts the access token."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from intercom_data_events.errors import (
     RateLimitError,
 )
 
-# What fails below HTTP, by the names of exceptions: engines have those of several libraries.
+# Failures below HTTP, by the name of the exception, because engines use several libraries.
 _FAILURES = {"ProxyError": "proxy", "gaierror": "dns", "ConnectionRefusedError": "refused"}
 
 
 class _Token(StrEnum):
-    """What Intercom says of the access token."""
+    """The state of the access token."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -49,7 +49,7 @@ class _Token(StrEnum):
 
 @define
 class _Found:
-    """What is known of the connection; None for what is not."""
+    """What is known about the connection; None for the unknown parts."""
 
     token: _Token = _Token.UNKNOWN
     base_url: str | None = None
@@ -65,11 +65,11 @@ class _Found:
 
 @command("check", "check --json", no_args_is_help=False, timeout=10, max_retries=0)
 def check(*, as_json: bool = False, connection: Connection) -> None:
-    """Check the token, address, version, quota and clock by one request.
+    """Check the token, address, version, quota and clock with one request.
 
     The request changes nothing: it asks for a contact that does not exist.
     """
-    # Where Intercom answers that there is no such contact, it has accepted the token.
+    # If Intercom answers that the contact does not exist, it has accepted the token.
     found = _Found()
     problem: IntercomError | None = None
     try:
@@ -88,7 +88,7 @@ def check(*, as_json: bool = False, connection: Connection) -> None:
 
 
 def _ask(connection: Connection, found: _Found) -> None:
-    """Finds out one thing after another, so that what is before a problem is known."""
+    """Fills in the findings one by one, so that those before a problem are known."""
     found.base_url = connection.address
     found.region = region_of(found.base_url)
     found.version = resolve_version(connection.api_version)
@@ -118,7 +118,7 @@ def _ask(connection: Connection, found: _Found) -> None:
 def _token(error: IntercomError) -> _Token:
     if exit_code(error) is Exit.DENIED:
         return _Token.REJECTED
-    # A request too many is one that was counted, for the app that the token is of.
+    # Intercom counts requests by app, so it knows the token.
     if isinstance(error, RateLimitError):
         return _Token.ACCEPTED
     if isinstance(error, ConfigurationError) and not os.environ.get("INTERCOM_ACCESS_TOKEN"):
@@ -127,7 +127,7 @@ def _token(error: IntercomError) -> _Token:
 
 
 def _failure(error: IntercomError, *, is_proxied: bool) -> str | None:
-    """Which part of a connection failed; None where there was an answer."""
+    """Which part of a connection failed; None if there was an answer."""
     if not isinstance(error, APIConnectionError):
         return None
     names = [type(one).__name__ for one in causes(error)]
@@ -136,7 +136,7 @@ def _failure(error: IntercomError, *, is_proxied: bool) -> str | None:
     if isinstance(error, APITimeoutError):
         return "timeout"
     named = next((_FAILURES[name] for name in names if name in _FAILURES), "connection")
-    # A client resolves the proxy's name alone, and connects to nothing else.
+    # Behind a proxy, a client resolves and connects to the proxy only.
     return "proxy" if is_proxied and named in ("dns", "refused") else named
 
 
@@ -148,13 +148,17 @@ def _lines(found: _Found) -> Iterator[tuple[str, str]]:
     answered = ""
     if found.answered_version is not None:
         is_same = found.answered_version == found.version
-        answered = ", as answered" if is_same else f", but {found.answered_version} was answered"
+        answered = (
+            ", confirmed by the server"
+            if is_same
+            else f", but the server used {found.answered_version}"
+        )
     yield "version", f"{found.version or 'unknown'}{answered}"
     if found.seconds is None:
         return
     yield "answer", f"after {found.seconds:.2f} s"
     if found.quota is None:
-        yield "quota", "not told"
+        yield "quota", "unknown, because the answer has no rate-limit headers"
     else:
         left = f"{found.quota.remaining:,} of {found.quota.limit:,} requests left"
         yield "quota", f"{left} until {output.moment(found.quota.reset_at)}"
@@ -163,9 +167,9 @@ def _lines(found: _Found) -> Iterator[tuple[str, str]]:
 
 def _clock(ahead: float | None) -> str:
     if ahead is None:
-        return "unknown, as the answer has no date"
+        return "unknown, because the answer has no Date header"
     if not ahead:
-        return "the same as the server's"
+        return "in sync with the server's"
     side = "behind" if ahead > 0 else "ahead of"
     by = output.duration(abs(ahead))
-    return f"{by} {side} the server's; set it, because events get their times from it"
+    return f"{by} {side} the server's; set the clock, because it stamps events"

@@ -1,7 +1,7 @@
 """The command `demo`: shows the library at work against the bundled emulator, on four screens.
 
-The emulator serves on a real socket, so all that is shown was sent and answered. The demo needs no
-network, account or access token. It counts what it claims, and fails if a claim does not hold.
+The emulator serves on a real socket, so everything on the screens was sent and answered. The demo
+needs no network, account or access token. It verifies its claims, and fails if one does not hold.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from intercom_data_events.emulator import Emulator, Fault, random_faults
 from intercom_data_events.outbox import Outbox
 from intercom_data_events.tracker import Tracker
 
-_READING = 2.5  # Seconds that a person has to read a screen.
-# The storm: events, and the quota of each window. Its requests are shown in lines of so many.
+_READING = 2.5  # Seconds to read a screen.
+# The fault injection: events, the quota of each window, and the requests shown on a line.
 _EVENTS, _QUOTA, _WINDOW, _LINE = 200, 150, 2.0, 70
-# The kill: events that the process has tracked by then, the longest time to send the rest, and
-# seconds after which an outbox takes back the events that a dead process was sending.
+# The kill: events tracked before it, seconds to send the rest, and seconds after which an outbox
+# releases the events that a dead process had claimed.
 _TRACKED, _DRAINED, _STALLED = 400, 60.0, 31.0
 _CHILD = "import sys; from intercom_data_events.cli.commands import demo; demo.track(*sys.argv[1:])"
-# The plot: the days in which so many events of each name happened.
+# The plot: the days, and the number of events of each name.
 _DAYS, _NAMES = 28, {"logged-in": 60, "invited-friend": 20, "placed-order": 10}
 
 
@@ -49,7 +49,7 @@ _DAYS, _NAMES = 28, {"logged-in": 60, "invited-friend": 20, "placed-order": 10}
     "demo", "demo --json", codes=(Exit.DONE, Exit.FAILED, Exit.INTERRUPTED), no_args_is_help=False
 )
 def demo(*, as_json: bool = False) -> None:
-    """Show events, failures, a kill and a chart against the emulator."""
+    """Show retries, crash recovery and charts against the emulator."""
 
     def draw(what: RenderableType, indent: int = 2) -> None:
         if not as_json:
@@ -70,7 +70,7 @@ def demo(*, as_json: bool = False) -> None:
 def _connected(
     url: str, *, clock: Clock = SYSTEM, hooks: Mapping[str, list[Any]] | None = None
 ) -> Iterator[DataEventsClient]:
-    """A client of an emulator, on which the environment has no influence."""
+    """A client of an emulator that ignores the environment."""
     options: dict[str, Any] = {"base_url": url, "enabled": True, "clock": clock}
     with (
         httpx.Client(trust_env=False, event_hooks=hooks) as own,
@@ -81,7 +81,7 @@ def _connected(
 
 def _claim(claim: str, *, holds: bool) -> None:
     if not holds:
-        raise StoppedError(f"the demo claims that {claim}, but this time that was not so")
+        raise StoppedError(f"a check of the demo failed: {claim}")
 
 
 def _send(draw: Callable[..., None]) -> object:
@@ -122,7 +122,7 @@ def _send(draw: Callable[..., None]) -> object:
             client.summary(email="frodo@example.com")
         except NotFoundError as error:
             draw(f"{type(error).__name__}: {error}", 8)
-    _claim("4 events are counted", holds=counts == {"placed-order": 1, "invited-friend": 3})
+    _claim("4 events must be counted", holds=counts == {"placed-order": 1, "invited-friend": 3})
     return answers
 
 
@@ -148,14 +148,14 @@ def _storm(draw: Callable[..., None]) -> object:
     draw(", ".join(f"{name}: {number}" for name, number in kinds))
     lost, retries = _EVENTS - counts.stored, counts.requests - _EVENTS
     told = f"{_EVENTS} events sent in {seconds} s, {lost} lost, {retries} retries, "
-    draw(Text(f"{told}{counts.limited} x 429 for the quota", "bold"))
-    _claim("no event is lost", holds=lost == 0)
-    _claim("no request exceeds the quota", holds=counts.limited == 0)
+    draw(Text(f"{told}{counts.limited} over the quota", "bold"))
+    _claim("no event may be lost", holds=lost == 0)
+    _claim("no request may exceed the quota", holds=counts.limited == 0)
     return {"lost": lost, "retries": retries, "seconds": seconds, **attrs.asdict(counts)}
 
 
 def track(url: str, outbox: str) -> None:
-    """Tracks events until it is killed, and writes the number of each that `track` has taken."""
+    """Tracks events until the process is killed, and writes the number of each tracked event."""
     with _connected(url) as client, Tracker(client, outbox=outbox) as tracker:
         for number in count():
             tracker.track("logged-in", user_id=f"{number}")
@@ -166,7 +166,7 @@ class _Later(Clock):
     """A clock that is ahead, so that the demo does not have to wait."""
 
     def time(self) -> float:
-        """The time at which the events that a dead process was sending are free again."""
+        """The time at which the claims of a dead process have expired."""
         return super().time() + _STALLED
 
 
@@ -184,20 +184,20 @@ def _kill(draw: Callable[..., None]) -> object:
             tracked = set(islice(pipe, _TRACKED))
             child.kill()
             tracked.update(line for line in pipe if line.endswith(b"\n"))
-        draw(f"Process {child.pid} has tracked {len(tracked)} events. It is killed (SIGKILL).")
+        draw(f"Process {child.pid} tracked {len(tracked)} events and was killed (SIGKILL).")
         with Outbox(file) as box:
             found = box.status()
-        draw(f"Its outbox holds {found.queued} events, {found.claimed} of which it was sending.")
+        draw(f"Its outbox holds {found.queued} events, {found.claimed} of them in flight.")
         began = time.monotonic()
         with _connected(url, clock=_Later()) as client, Tracker(client, outbox=file) as tracker:
             tracker.flush(_DRAINED)
         took = output.duration(time.monotonic() - began)
-        draw(f"Another tracker has sent them in {took}; its clock is {_STALLED:g} s ahead.")
+        draw(f"Another tracker sent them in {took}; its clock is {_STALLED:g} s ahead.")
     lost = len(tracked - {f"{event.user_id}\n".encode() for event in emulator.events})
     twice = emulator.counts.duplicates
-    draw(Text(f"{len(tracked)} events tracked, {lost} lost, {twice} sent a second time", "bold"))
-    _claim("a killed process leaves events in its outbox", holds=found.queued > 0)
-    _claim("no tracked event is lost", holds=lost == 0)
+    draw(Text(f"{len(tracked)} events tracked, {lost} lost, {twice} sent twice", "bold"))
+    _claim("the killed process must leave events in its outbox", holds=found.queued > 0)
+    _claim("no tracked event may be lost", holds=lost == 0)
     return {"tracked": len(tracked), "queued": found.queued, "lost": lost, "sent_twice": twice}
 
 
@@ -218,16 +218,16 @@ def _plot(draw: Callable[..., None]) -> object:
     draw(charts.timeline(moments, **size).drawn)
     draw(charts.counts(found.events, **size).drawn)
     counts = {one.name: one.count for one in found}
-    _claim("all events are listed", holds=len(moments) == len(events) and counts == _NAMES)
+    _claim("all events must be listed", holds=len(moments) == len(events) and counts == _NAMES)
     return {"listed": len(moments), "counts": counts}
 
 
 _SCREENS: Mapping[str, tuple[str, Callable[[Callable[..., None]], object]]] = {
-    "send": ("Send, list and count: the status and the time of each answer", _send),
+    "send": ("Send, list and count: the status and time of each answer", _send),
     "storm": (
-        f"A storm: a fifth of the requests fail; {_QUOTA} in {_WINDOW:g} s are allowed",
+        f"Retries: a fifth of the requests fail; the quota is {_QUOTA} in {_WINDOW:g} s",
         _storm,
     ),
-    "kill": ("A process is killed while it tracks, and its outbox remains", _kill),
-    "plot": ("Four weeks of a contact, as list --plot and summary --plot draw them", _plot),
+    "kill": ("Crash recovery: a process is killed, and its outbox remains", _kill),
+    "plot": ("Charts: four weeks of events, by list --plot and summary --plot", _plot),
 }

@@ -23,9 +23,9 @@ from intercom_data_events.outbox._binding import Binding
 from intercom_data_events.outbox._queue import OutboxQueue
 from intercom_data_events.tracker import Counters, Tracker
 
-# Seconds for which nothing gets through until that is told, as it happens in passing.
+# Seconds of failures after which they are reported; shorter ones are common.
 _FAILING = 1.0
-# Seconds without any event leaving until it is told what is being waited for.
+# Seconds without progress after which the reason is reported.
 _STANDSTILL = 5.0
 _UNHEARD = logging.NullHandler()
 
@@ -49,13 +49,13 @@ def drain(
 ) -> None:
     """Send all waiting events.
 
-    It can be stopped or killed at any moment: unsent events stay in the file, and the same command
-    sends them. While Intercom does not answer, it says so and keeps trying. It does not wait for
-    events that are tracked after it began.
+    You can stop or kill it at any moment: unsent events stay in the outbox, and the same command
+    sends them. While Intercom does not answer, it reports that and keeps retrying. It does not wait
+    for events that are tracked after it started.
     """
     if max_time is not None and not max_time >= 0:
-        raise UsageError(f"--max-time must be a number of seconds of at least 0, not {max_time}")
-    # Looked at first: so that a person is not asked for a token in vain.
+        raise UsageError(f"--max-time must be at least 0 seconds, not {max_time}")
+    # Opened first, so that no token is asked for if the outbox cannot be used.
     with Outbox(file) as box:
         found = box.status()
     if not connection.sends:
@@ -63,7 +63,7 @@ def drain(
         end((found.queued, Exit.FAILED, ""))
     options = connection.options()
     with ExitStack() as use:
-        # What the tracker logs is told here, and a process without logging would print it.
+        # This command reports what the tracker logs; without a handler, Python would print it, too.
         log = logging.getLogger("intercom_data_events")
         log.addHandler(_UNHEARD)
         use.callback(log.removeHandler, _UNHEARD)
@@ -85,36 +85,31 @@ def drain(
         raise problem
     if run.refused:
         word = output.word(file)
-        output.message(f"See why they were rejected: intercom-events outbox dead {word}")
+        output.message(f"To see the reasons, run: intercom-events outbox dead {word}")
     if run.since:
         output.message(f"Still waiting: {output.counted(run.since)}, tracked in the meantime.")
     end(
         (
             shown.stopped and not run.done,
             Exit.INTERRUPTED,
-            "Interrupted: what is left stays in the outbox.",
+            "Interrupted; the remaining events stay in the outbox.",
         ),
-        (run.left, Exit.FAILED, "The time is over: what is left stays in the outbox."),
+        (run.left, Exit.FAILED, "Time limit reached; the remaining events stay in the outbox."),
         (run.refused, Exit.REFUSED, ""),
     )
 
 
 class _Drain:
-    """One run over an outbox: sends with a tracker, and looks at the file from beside it.
+    """One run over an outbox: a tracker sends, and this class watches the file.
 
-    Events up to the latest one at the beginning are counted, so that it ends while an application
-    goes on tracking. Each of them is left, is a dead letter by now, or was sent by any process.
-
-    Args:
-        queue: The file.
-        client: What to send with.
-        shown: Shows what happens, and says when to stop.
+    It counts the events that were in the outbox at the start, so that it ends while applications
+    continue to track. Each of them is left, became a dead letter, or was sent by some process.
 
     Attributes:
-        done: Whether none of them is left.
+        done: Whether none of these events is left.
         left: How many are left.
-        refused: How many have become dead letters.
-        since: How many were tracked after it began, once it is done.
+        refused: How many became dead letters.
+        since: How many events were tracked after the start; set when it is done.
     """
 
     def __init__(self, queue: OutboxQueue, client: DataEventsClient, shown: Running) -> None:
@@ -131,15 +126,15 @@ class _Drain:
         self._failing_since: float | None = None
         self._told_failing = False
         self._moved = 0
-        # From the threads that notice, to the one that tells.
+        # From the threads that notice problems to the one that reports them.
         self._refusals: SimpleQueue[tuple[Event, IntercomError]] = SimpleQueue()
 
     def send(self, workspace: str | None, concurrency: int, timeout: float) -> None:
-        """Sends until all that was there has left, the time is over, or a signal stops it.
+        """Sends until no event is left, the time limit is reached, or a signal stops it.
 
         Raises:
-            OutboxError: The file cannot be used any longer.
-            IntercomError: Every event would meet it.
+            OutboxError: The file can no longer be used.
+            IntercomError: The failure is systemic.
         """
         tracker = Tracker(
             self._client,
@@ -147,11 +142,11 @@ class _Drain:
             workspace=workspace,
             concurrency=concurrency,
             on_error=lambda event, error: self._refusals.put((event, error)),
-            unknown_contact_patience=0,  # A person waits for the end of it.
+            unknown_contact_patience=0,  # The user is waiting for the end.
         )
         ends = self._begun + timeout
         try:
-            tracker.flush(0)  # What was delayed goes now.
+            tracker.flush(0)  # Sends delayed events now.
             while not self._has_ended(ends):
                 self._look(tracker.counters)
                 time.sleep(LOOK)
@@ -162,7 +157,7 @@ class _Drain:
             self._settle(tracker.counters)
 
     def report(self, file: Path) -> Report:
-        """What became of everything; whatever process sent it."""
+        """Returns the outcome of all events, whichever process sent them."""
         seconds = time.monotonic() - self._begun
         return _report(
             file, self._status, self._total, self.refused, self.left, seconds, self._kept
@@ -186,7 +181,7 @@ class _Drain:
         self._tell_standstill(events)
 
     def _settle(self, counters: Counters) -> None:
-        """Gives what is in flight a moment, so that the next run need not wait for its claims."""
+        """Waits briefly for events in flight, so that the next run finds no claims."""
         ends = time.monotonic() + GRACE
         try:
             self._status = self._queue.status(time.time())
@@ -197,15 +192,15 @@ class _Drain:
             left, dead = self._queue.counts_to(self._mark)
             self.since = self._status.queued - left if self.done else 0
             refused = dead - self._dead
-            # What was tracked meanwhile and has left may have been sent by this process, too.
+            # This process may also have sent events that were tracked in the meantime.
             tracked = self._queue.high_watermark() - self._mark
             later = max(0, tracked - (self._status.queued - left))
         except OutboxError:
-            # That is told elsewhere; what the tracker has counted is the best that is known.
+            # The caller reports the error; the tracker's counts are the best estimate.
             refused, later = counters.refused, 0
             left = self._total - refused - counters.sent
         self.left = 0 if self.done else min(max(left, 0), self._total)
-        # Less, where dead letters were removed meanwhile.
+        # Less if dead letters were removed in the meantime.
         self.refused = min(max(refused, 0), self._total - self.left)
         gone = self._total - self.refused - self.left + later
         self._kept = min(max(counters.sent - gone, 0), self.left)
@@ -216,10 +211,10 @@ class _Drain:
             while True:
                 event, error = self._refusals.get_nowait()
                 who = event.user_id or event.email or event.id or ""
-                self._shown.problem(f"{event.event_name} of {who} rejected: {error}")
+                self._shown.problem(f"{event.event_name} for {who} rejected: {error}")
 
     def _tell_failing(self, counters: Counters) -> None:
-        """Tells, once each time, that nothing gets through, and that it does again."""
+        """Reports the start and the end of each outage, once."""
         now = time.monotonic()
         if counters.failing is None:
             if self._told_failing:
@@ -230,30 +225,30 @@ class _Drain:
         elif not self._told_failing and now - self._failing_since >= _FAILING:
             self._told_failing = True
             self._shown.tell(
-                f"Nothing gets through at the moment, and {counters.queued:,} wait; retrying until "
-                f"it does: {counters.failing}",
+                f"Sending fails at the moment ({output.counted(counters.queued)} waiting); "
+                f"retrying: {counters.failing}",
                 always=True,
             )
 
     def _tell_standstill(self, events: int) -> None:
-        """Tells what is being waited for, where it is not the rate limit, nor Intercom."""
+        """Reports why nothing is sent, unless the cause is the rate limit or Intercom."""
         now = time.monotonic()
         if events != self._moved or self._failing_since is not None:
             self._moved, self._moved_at = events, now
         elif now - self._moved_at >= _STANDSTILL:
-            # Told again where something has left in between, and not before.
+            # Reported again only after there was progress.
             self._moved_at = math.inf
             found = self._queue.status()
             if found.claimed + found.held >= found.queued:
                 self._shown.tell(
-                    f"Waiting for the last ones: {found.claimed:,} being sent, perhaps by another "
-                    "process (those of one that died are free after 30 seconds), "
-                    f"{found.held:,} delayed after a failure, until the next attempt."
+                    f"Waiting for the last events: {found.claimed:,} in flight, perhaps in another "
+                    "process (if it was killed, its claims expire within 30 s), "
+                    f"{found.held:,} delayed after a failure until the next attempt."
                 )
 
 
 def _is_final(error: IntercomError) -> bool:
-    """Whether going on is of no use, as only a person can fix it."""
+    """Whether retrying is useless, because the user has to fix the cause."""
     if isinstance(error, OutboxError):
         return not isinstance(error, OutboxLockedError)
     return classify(error) is ErrorClass.SYSTEMIC
@@ -271,17 +266,19 @@ def _report(
     dry: bool = False,
 ) -> Report:
     sent = total - refused - left
-    held = f"Intercom has accepted {kept:,} of those left, but the file cannot be written now"
+    held = (
+        f"Intercom accepted {kept:,} of the remaining events, but the outbox cannot be written now"
+    )
     return Report(
         str(file),
         (
             Count("sent", sent, "sent", always=True),
-            Count("refused", refused, "rejected, and dead letters now"),
+            Count("refused", refused, "rejected (now dead letters)"),
             Count("left", left, "left"),
         ),
         seconds,
         sent,
-        "waiting; --dry-run or INTERCOM_DISABLED is set, so none is sent" if dry else "",
-        remarks=(f"{held}; they are sent again.",) if kept else (),
+        "waiting; --dry-run or INTERCOM_DISABLED is set, so none are sent" if dry else "",
+        remarks=(f"{held}; they will be sent again.",) if kept else (),
         details={"dead": status.dead, "accepted_and_left": kept, "dry_run": dry},
     )

@@ -1,4 +1,4 @@
-"""The commands about one contact: `track`, `list`, `summary`."""
+"""The commands for one contact: `track`, `list` and `summary`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from intercom_data_events.cli.output import Shape
 from intercom_data_events.cli.times import AGO, moment
 from intercom_data_events.timestamps import to_unix
 
-# Of a listed event, and of a summary with the headings of its table.
+# The fields of a listed event, and those of a summary with their headings in a table.
 _FIELDS = ("event_name", "created_at", "user_id", "email", "intercom_user_id", "id", "metadata")
 _COUNTED = {
     "name": "event",
@@ -35,11 +35,11 @@ _COUNTED = {
     "last": "last (UTC)",
     "description": "description",
 }
-# Few requests, and no page so large that it takes long; no maximum is documented.
+# A compromise between few requests and short waits; no maximum is documented.
 _PER_PAGE = 50
 # Seconds.
 _DAY = 24 * 60 * 60
-# What --follow begins with.
+# Events that --follow shows first.
 _FOLLOWED = 10
 
 
@@ -73,7 +73,9 @@ def track(
     else:
         whose = event.user_id or event.email or event.id or ""
         done = "accepted" if connection.sends else "would be sent"
-        output.result(f"{event.event_name} of {whose} at {output.moment(event.created_at)}: {done}")
+        output.result(
+            f"{event.event_name} for {whose} at {output.moment(event.created_at)}: {done}"
+        )
         for key, value in event.metadata.items():
             output.result(f"  {key}: {output.shown(value)}")
 
@@ -98,7 +100,8 @@ def list_(
 ) -> None:
     """List a contact's events of the last 90 days, newest first."""
     if follow and (plot or svg):
-        raise UsageError("--follow has no end to draw a chart at; leave out --plot and --svg")
+        chart = "--plot" if plot else "--svg"
+        raise UsageError(f"pass either --follow or {chart}, not both")
     if not 0.1 <= interval <= _DAY:
         raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval}")
     shape, whose = form.shape(plot=plot), contact.to_ask()
@@ -133,16 +136,16 @@ def recent(
     begin: datetime | None,
     limit: int | None = None,
 ) -> Iterator[ListedEvent]:
-    """A contact's events from a time on, newest first, at most so many.
+    """Returns a contact's events since a time, newest first, at most `limit`.
 
     Raises:
-        IntercomError: Intercom refuses it, or it failed.
+        IntercomError: A request failed or was rejected.
     """
     return _until(iter(client.list(**identity, per_page=_PER_PAGE, limit=limit)), begin)
 
 
 def read_time(text: str, flag: str) -> datetime:
-    """Reads a time as a person types it.
+    """Reads a time that the user typed.
 
     Raises:
         UsageError: It is not a time.
@@ -150,7 +153,7 @@ def read_time(text: str, flag: str) -> datetime:
     try:
         return moment(text, datetime.now(UTC))
     except ValueError as error:
-        raise UsageError(f"{flag}: {error}") from error
+        raise UsageError(f"{flag} {error}") from error
 
 
 @command("summary --user-id 314159", "summary --email a@b.co --plot")
@@ -162,7 +165,7 @@ def summary(
     form: Form,
     connection: Connection,
 ) -> None:
-    """Count all events of a contact by name, however old."""
+    """Count all events of a contact by name, of any age."""
     shape, whose = form.shape(plot=plot), contact.to_ask()
     with DataEventsClient(**connection.to_read()) as client:
         found = client.summary(**whose)
@@ -187,7 +190,7 @@ def summary(
 
 
 def _created_at(text: str) -> int:
-    """Reads Unix seconds, or a time as a person types it; not one with parts of a second."""
+    """Reads Unix seconds or a time that the user typed; rejects fractions of a second."""
     if text.strip().isdecimal() and (seconds := read_number(text)) is not None:
         return to_unix(seconds, "--created-at")
     read = read_time(text, "--created-at")
@@ -199,7 +202,7 @@ def _created_at(text: str) -> int:
 
 
 def _metadata(given: Sequence[str]) -> object:
-    """Reads KEY=VALUE as columns ``metadata.KEY`` of a CSV file are read."""
+    """Reads KEY=VALUE pairs in the same way as columns ``metadata.KEY`` of a CSV file."""
     pairs: dict[str, str] = {}
     for one in given:
         key, sign, value = one.partition("=")
@@ -208,7 +211,9 @@ def _metadata(given: Sequence[str]) -> object:
                 f"--metadata must be KEY=VALUE, such as plan=pro, not {short_repr(one)}"
             )
         if key in pairs:
-            raise UsageError(f"--metadata has the key {short_repr(key)} twice; leave out one")
+            raise UsageError(
+                f"--metadata must have the key {short_repr(key)} only once; remove one"
+            )
         pairs[key] = value
     try:
         return columns.read_metadata(pairs)
@@ -223,7 +228,7 @@ def _followed(
     limit: int | None,
     interval: float,
 ) -> Iterator[ListedEvent]:
-    """The last events, oldest first, and then new ones as they come, without an end."""
+    """Yields the last events, oldest first, then new ones as they arrive, endlessly."""
     pages = client.list(**identity, per_page=_PER_PAGE, limit=None).pages()
     first = next(pages)
     cursor = first.since
@@ -235,30 +240,30 @@ def _followed(
         yield from reversed(kept)
         if cursor is None:
             raise InvalidInputError(
-                "--follow needs a cursor for newer events, and Intercom's answer has none; list "
-                "the events again instead"
+                "--follow requires a cursor for newer events, but Intercom's answer has none; "
+                "run the command without --follow"
             )
         time.sleep(interval)
         found = list(client.list(**identity, since=cursor, per_page=None, limit=None).pages())
-        # The first page is the newest, and its cursor the next to ask with.
+        # The first page is the newest; the next request needs its cursor.
         cursor = found[0].since or cursor
         kept = [event for page in found for event in page.events]
 
 
 def _until(events: Iterator[ListedEvent], begin: datetime | None) -> Iterator[ListedEvent]:
     for event in events:
-        # Newest first (documented): nothing younger follows.
+        # Documented: the newest event comes first, so all further ones are older.
         if begin is not None and event.created_at is not None and event.created_at < begin:
             return
         yield event
 
 
 def _moments(events: Iterable[ListedEvent]) -> list[tuple[str, datetime]]:
-    """What a timeline draws; tells what it cannot."""
+    """Returns the names and times for a timeline; reports events without a readable time."""
     times = [(event.event_name or "", event.created_at) for event in events]
     known = [(name, at) for name, at in times if at is not None]
     if unknown := len(times) - len(known):
-        output.message(f"Not drawn, because their time cannot be read: {output.counted(unknown)}.")
+        output.message(f"Left out of the chart: {output.counted(unknown)} without a readable time.")
     return known
 
 
@@ -273,7 +278,7 @@ def _draw(
     """Draws a chart to the terminal, a file, or both."""
     if not found:
         unwritten = f"{svg} is not written" if svg is not None else "there is nothing to draw"
-        output.message(f"No events: {unwritten}.")
+        output.message(f"No events; {unwritten}.")
         return
     if plot:
         output.draw(draw(found, width=output.width(), ascii=output.is_ascii()).drawn)
@@ -281,4 +286,4 @@ def _draw(
         [whose] = identity.values()
         with replacing(svg, UsageError) as file:
             file.write(charts.svg(draw(found), f"Events of {whose}"))
-        output.message(f"Written: {svg}")
+        output.message(f"Chart written to {svg}.")

@@ -1,4 +1,4 @@
-"""The command `export`: contacts' events, as `import` reads them."""
+"""The command `export`: contacts' events in a format that `import` reads."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from intercom_data_events.cli.importer import columns
 from intercom_data_events.cli.options import Written, command
 from intercom_data_events.metadata import encode
 
-# What a cell begins with that a spreadsheet may take for a formula, by OWASP; the last four are the
-# wide forms of the first.
+# Spreadsheets may run cells that begin with one of these as formulas (OWASP); the last four are
+# the full-width forms of the first four.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 _NUMBER = re.compile(r"-[0-9.]+(e[+-]?[0-9]+)?")
@@ -46,16 +46,16 @@ def export(
     as_json: bool = False,
     connection: Connection,
 ) -> None:
-    """Write events of the last 90 days for `import` to read."""
+    """Write events of the last 90 days in a format that `import` reads."""
     given = {"user_id": user_id, "email": email, "intercom_user_id": id}
     asked = [{kind: value} for kind, values in given.items() for value in values or ()]
     if not asked:
-        raise UsageError("pass contacts by --user-id, --email or --id")
+        raise UsageError("no contact is given; pass --user-id, --email or --id at least once")
     as_csv = format is Written.CSV
     if as_csv and as_json:
-        raise UsageError("--json means --format json, but --format is csv; leave out one")
+        raise UsageError("pass either --json or --format csv, not both")
     if for_spreadsheets and not as_csv:
-        raise UsageError("--for-spreadsheets is for CSV; pass --format csv, or leave it out")
+        raise UsageError("--for-spreadsheets requires --format csv; pass both")
     begin = None if since is None else read_time(since, "--since")
     unsupported = 0
 
@@ -79,8 +79,8 @@ def export(
         output.message(f"{output.counted(count)} of {contacts} written to {where}.")
         if unsupported:
             output.message(
-                f"{output.counted(unsupported)} with metadata that others have sent and `import` "
-                "does not send, such as lists, bools or null."
+                f"{output.counted(unsupported)} with metadata that `import` rejects, such as a "
+                "list, true, false or null; pass --drop-unsupported to `import` to leave it out."
             )
 
 
@@ -93,7 +93,7 @@ def _is_unsupported(fields: Mapping[str, object]) -> bool:
 
 
 def to_import(event: ListedEvent) -> dict[str, object]:
-    """The fields that an event to send has; the `id` of a listed one is not the contact's."""
+    """Returns the fields to send; the `id` of a listed event is not the contact's."""
     listed = event.to_dict()
     names = ("event_name", "created_at", "user_id", "email", "metadata")
     fields = {name: listed[name] for name in names if name in listed}
@@ -103,7 +103,7 @@ def to_import(event: ListedEvent) -> dict[str, object]:
 
 
 def write_ndjson(events: Iterable[Mapping[str, object]], file: TextIO) -> int:
-    """Writes events one by one, as they come; returns how many."""
+    """Writes events one by one as they arrive; returns how many."""
     count = 0
     for fields in events:
         file.write(f"{output.to_json(fields)}\n")
@@ -114,33 +114,33 @@ def write_ndjson(events: Iterable[Mapping[str, object]], file: TextIO) -> int:
 def write_csv(
     events: Iterator[Mapping[str, object]], file: TextIO, *, guarded: bool = False
 ) -> int:
-    """Writes a table; its columns are known when all events are."""
+    """Writes a table once all events, and so all columns, are known; returns how many events."""
     rows = [columns.flatten(fields) for fields in events]
     if guarded:
         rows = [{name: _guarded(cell) for name, cell in row.items()} for row in rows]
-    # Without events, a contact's column too, so that `import` finds a header.
+    # Without events, also a column for the contact, so that `import` accepts the header.
     first = ("event_name", "created_at") if rows else ("event_name", "created_at", "user_id")
     names = dict.fromkeys((*first, *(name for row in rows for name in row)))
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table if file.isatty() else file, names, restval="")
     writer.writeheader()
     writer.writerows(rows)
-    # Nothing in it may control a terminal.
+    # No control character may reach a terminal.
     file.writelines(f"{printable(line, None)}\n" for line in table.getvalue().splitlines())
     return len(rows)
 
 
 def _guarded(cell: str) -> str:
-    """A cell that spreadsheets show as it is."""
+    """Returns a cell that spreadsheets do not run as a formula."""
     return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell
 
 
 @contextmanager
 def opened(to: Path | None) -> Iterator[TextIO]:
-    """Where to write; a file is there when it is whole, and not before."""
+    """Opens the output; a file appears only when it is complete."""
     if to is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # All that `import` reads.
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # As `import` reads it.
         yield sys.stdout
         sys.stdout.flush()
         return

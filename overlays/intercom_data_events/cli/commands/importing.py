@@ -51,11 +51,11 @@ def import_(
     as_json: bool = False,
     connection: Connection,
 ) -> None:
-    """Send a file of events, as fast as the rate limit allows.
+    """Send the events of a file as fast as the rate limit allows.
 
-    It can be stopped or killed at any moment: the same command resumes from the journal beside the
-    file. To Intercom, an event that is sent twice is one event. Rejected lines are written to a
-    file of their own with the reasons: fix them there, then import that file.
+    You can stop or kill it at any moment: the same command resumes from the journal beside the
+    file. Sending is idempotent: an event that is sent twice is stored once. Rejected lines
+    go to a separate file with the reasons: fix them there, then import that file.
     """
     check_bounds(concurrency, max_rate)
     with ExitStack() as opened:
@@ -102,16 +102,16 @@ def import_(
                 output.message(f"Fix the lines in {left}, then run: intercom-events import {word}")
         if notes is not None and notes.before and not run.sent:
             output.message(
-                f"All of its events were done before, as {notes.path} says; pass --restart to send "
-                "all of them again."
+                f"Nothing was sent, because {notes.path} lists all events as done; pass --restart "
+                "to send them again."
             )
         again = "run the same command again to resume"
         if client is None:
-            again = "not all of it was checked"
+            again = "not all events were checked"
         elif notes is None:
-            again = "nothing is noted of it, as there is no --journal"
+            again = "it cannot be resumed without --journal"
         end(
-            (stopped, Exit.INTERRUPTED, f"Interrupted: {again}."),
+            (stopped, Exit.INTERRUPTED, f"Interrupted; {again}."),
             (run.counts["failed"], Exit.FAILED, ""),
             (run.counts["refused"] or left, Exit.REFUSED, ""),
         )
@@ -131,7 +131,7 @@ def validate(
     quiet: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Check a file of events line by line, without sending any.
+    """Check the events of a file, without sending any.
 
     It cannot check what only Intercom knows, such as which contacts exist.
     """
@@ -149,36 +149,36 @@ def validate(
         finally:
             if run.begun and not as_json:
                 counts = [
-                    f"{run.counts['accepted']:,} of them good",
-                    f"{run.counts['refused']:,} not",
+                    f"{run.counts['accepted']:,} valid",
+                    f"{run.counts['refused']:,} invalid",
                 ]
                 if duplicates := run.counts["duplicate"]:
-                    counts.append(f"{duplicates:,} the same event to Intercom as one before")
+                    counts.append(output.counted(duplicates, "duplicate"))
                 events = output.counted(run.counts.total())
                 output.message(f"{file}: {events}, {', '.join(counts)}.")
     end(
-        (stopped, Exit.INTERRUPTED, "Interrupted: not all of it was checked."),
+        (stopped, Exit.INTERRUPTED, "Interrupted; not all events were checked."),
         (run.counts["refused"], Exit.REFUSED, ""),
     )
 
 
-# What people read of an outcome.
+# The words for a status in messages.
 _WORDS = {"refused": "rejected", "failed": "failed"}
 
 
 def _place(source: Source, path: Path | None) -> Path | None:
-    """Where the journal is kept; None for a pipe, unless it is told."""
+    """Returns the path of the journal; None for a pipe without --journal."""
     if path is not None or source.path is None:
         return path
     return source.path.with_name(f"{source.path.name}.journal")
 
 
 def _aside(source: Source, path: Path | None, noted: Path | None, *, restart: bool) -> RefusedFile:
-    """Returns where refused events go; if the import is a new one, nothing may be there.
+    """Returns the file of rejected events; before a new import, it must be empty.
 
     Raises:
-        UsageError: It is the file that is imported, or the journal.
-        SourceError: Something is there, or another user may have made it.
+        UsageError: It is the imported file or the journal.
+        SourceError: It is not empty, or another user may have written it.
     """
     if path is None and source.path is None:
         path = Path("stdin.refused")
@@ -191,13 +191,13 @@ def _aside(source: Source, path: Path | None, noted: Path | None, *, restart: bo
     aside = RefusedFile(path)
     aside.check()
     if source.path is not None and aside.exists and source.path.samefile(aside.path):
-        raise UsageError("--refused names the file that is imported: name another place")
+        raise UsageError("--refused must not be the imported file; choose another path")
     if noted is not None and os.path.realpath(path) == os.path.realpath(noted):
-        raise UsageError("--refused and --journal name the same file: name two")
+        raise UsageError("--refused and --journal must be different files; choose another path")
     if aside.exists and (restart or noted is None or not noted.exists()):
         raise SourceError(
-            f"{aside.path}, where rejected events go, is there from before: import it or move it "
-            "away, or name another place with --refused"
+            f"{aside.path} already has rejected events of an earlier import; import it, move it "
+            "away, or choose another path with --refused"
         )
     return aside
 
@@ -210,11 +210,7 @@ def _perform(
     quiet: bool,
     tell: Tell | None = None,
 ) -> bool:
-    """Runs it with progress shown, until it ends or a signal stops it.
-
-    Returns:
-        Whether a signal did.
-    """
+    """Runs an import and shows its progress; returns whether a signal stopped it."""
     source = run.input.source
 
     def look() -> bool:
@@ -233,7 +229,7 @@ def _perform(
 
 
 def _remains(run: Import) -> str | None:
-    """Returns where refused events are that remain to be fixed, if there are any."""
+    """Returns the path of the file of rejected events, if there are any to fix."""
     before = run.input.journal.refused if run.input.journal is not None else 0
     if run.refused is None or not run.refused.exists or not (run.counts["refused"] or before):
         return None
@@ -244,23 +240,19 @@ def _report(run: Import, file: str, *, dry: bool) -> Report:
     counts, journal = run.counts, run.input.journal
     before, refused_before = (journal.before, journal.refused) if journal is not None else (0, 0)
     refused_file = run.refused.path if run.refused is not None and run.refused.exists else None
-    aside = f", in {refused_file} with the reasons" if refused_file else ""
+    aside = f"; {refused_file} has the lines and reasons" if refused_file else ""
     without = f"{output.counted(run.dropped)} sent without metadata that the API does not support"
     return Report(
         file,
         (
-            Count("before", before - refused_before, "done in runs before"),
-            Count("refused_before", refused_before, f"rejected in runs before{aside}"),
+            Count("before", before - refused_before, "done in earlier runs"),
+            Count("refused_before", refused_before, f"rejected in earlier runs{aside}"),
             Count(
                 "accepted", counts["accepted"], "would be sent" if dry else "accepted", always=True
             ),
-            Count(
-                "duplicates",
-                counts["duplicate"],
-                "duplicates: to Intercom, the same event as one before",
-            ),
+            Count("duplicates", counts["duplicate"], "duplicates of earlier events"),
             Count("refused", counts["refused"], f"rejected{aside}"),
-            Count("failed", counts["failed"], "failed temporarily: run the same command again"),
+            Count("failed", counts["failed"], "failed temporarily; run the same command again"),
             Count("pending", run.pending, "not sent, or not answered yet"),
         ),
         run.seconds,

@@ -1,4 +1,4 @@
-"""The commands `outbox …`, which maintain the file that a tracker keeps events in."""
+"""The commands `outbox …`, which manage the file in which a tracker stores unsent events."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from intercom_data_events.cli.options import Form, command
 from intercom_data_events.cli.output import Shape
 from intercom_data_events.outbox import DeadLetter, Outbox
 
-# The exit codes of commands that do not ask Intercom.
+# The exit codes of commands that make no request.
 _LOCAL = (Exit.DONE, Exit.USAGE, Exit.FAILED, Exit.INTERRUPTED)
-# Dead letters that a table shows, unless told otherwise.
+# Dead letters in a table by default.
 _SHOWN = 100
 _IDENTITIES = ("user_id", "email", "id")
 _LETTERS = {
@@ -33,8 +33,8 @@ _LETTERS = {
     "contact": "contact",
     "reason": "error",
 }
-_REASON = 26  # Characters: the longest of our own.
-_NAME = 30  # Columns, of the names of fields, which others may have made.
+_REASON = 26  # Characters; none of our own reasons is longer.
+_NAME = 30  # Columns of field names, which may come from elsewhere.
 _FIELDS = dict.fromkeys(attrs.fields_dict(DeadLetter), "")
 
 
@@ -57,9 +57,9 @@ def status(file: Path, *, form: Form) -> None:
     output.result(f"{file}: {decimal(found.size)}, {whose}")
     for count, what in (
         (found.queued - found.claimed - found.held, "waiting"),
-        (found.claimed, "being sent by a process"),
-        (found.held, "delayed after a failure, until the next attempt"),
-        (found.dead, "rejected: dead letters"),
+        (found.claimed, "in flight"),
+        (found.held, "delayed after a failure until the next attempt"),
+        (found.dead, "rejected (dead letters)"),
     ):
         output.result(f"{count:>12,} {what}")
     if age is not None:
@@ -70,7 +70,7 @@ def status(file: Path, *, form: Form) -> None:
 
 @command("outbox dead events.outbox", "outbox dead events.outbox --limit 5 --json", codes=_LOCAL)
 def dead(file: Path, *, limit: int | None = None, form: Form) -> None:
-    """List rejected events (dead letters) and why, oldest first."""
+    """List rejected events (dead letters) and the reasons, oldest first."""
     shape = form.shape()
     with Outbox(file) as box:
         if shape is not Shape.TABLE:
@@ -84,15 +84,17 @@ def dead(file: Path, *, limit: int | None = None, form: Form) -> None:
         return
     output.rows(shape, _LETTERS, map(_short, shown), cut=("event_name", "contact"))
     if more > 0:
-        output.message(f"{more:,} more: see them with --limit or --json.")
-    output.message(f"See one whole: intercom-events outbox show {output.word(file)} NUMBER")
+        output.message(f"{more:,} more; pass --limit or --json to see them.")
+    output.message(
+        f"To see one in full, run: intercom-events outbox show {output.word(file)} NUMBER"
+    )
 
 
 @command(
     "outbox show events.outbox 17", "outbox show events.outbox 1 --waiting --json", codes=_LOCAL
 )
 def show(file: Path, number: int, *, waiting: bool = False, as_json: bool = False) -> None:
-    """Show one event whole: fields, metadata, error and what to do."""
+    """Show one event in full: fields, metadata, error and remedy."""
     found: Iterator[dict[str, object]]
     with Outbox(file) as box:
         if waiting:
@@ -103,7 +105,7 @@ def show(file: Path, number: int, *, waiting: bool = False, as_json: bool = Fals
     if record is None:
         kind, see = ("waiting event", "export") if waiting else ("dead letter", "dead")
         raise UsageError(
-            f"{file} has no {kind} {number}; see which there are with: "
+            f"{file} has no {kind} {number}; to list them, run: "
             f"intercom-events outbox {see} {output.word(file)}"
         )
     if as_json:
@@ -125,7 +127,9 @@ def show(file: Path, number: int, *, waiting: bool = False, as_json: bool = Fals
             f"intercom-events outbox {verb} {output.word(file)} {number}"
             for verb in ("retry", "forget")
         )
-        output.message(f"Once the cause is gone, send it again: {again}; or delete it: {away}")
+        output.message(
+            f"To send it again after fixing the cause, run: {again}; to delete it, run: {away}"
+        )
 
 
 @command("outbox retry events.outbox 17 18", "outbox retry events.outbox --all", codes=_LOCAL)
@@ -144,7 +148,7 @@ def retry(
     output.result(f"{output.counted(count)} put back into the queue.")
     if count:
         output.message(
-            "A tracker that has the file open sends what is in it; so does: "
+            "A tracker that uses the file sends the queue; without one, run: "
             f"intercom-events outbox drain {output.word(file)}"
         )
 
@@ -153,7 +157,7 @@ def retry(
 def forget(
     file: Path, numbers: list[int] | None = None, *, every: bool = False, as_json: bool = False
 ) -> None:
-    """Delete dead letters for good.
+    """Delete dead letters permanently.
 
     To keep a copy, run `outbox export --dead` first.
     """
@@ -167,11 +171,11 @@ def forget(
 
 @command("outbox compact events.outbox", "outbox compact events.outbox --json", codes=_LOCAL)
 def compact(file: Path, *, as_json: bool = False) -> None:
-    """Rewrite the file as small as its contents.
+    """Shrink the file to the size of its contents.
 
-    Outboxes shrink by themselves, but one from an earlier version does so only after this. It needs
-    free disk space for twice the contents. While it runs, applications that use the file wait;
-    tracking an event may raise an OutboxLockedError after a second.
+    An outbox shrinks automatically, but one from an earlier version does so only after this
+    command. It needs free disk space of twice the contents. While it runs, applications that use
+    the file wait; tracking an event may raise an OutboxLockedError after 1 s.
     """
     with Outbox(file) as box:
         before = box.status().size
@@ -196,10 +200,10 @@ def export(
     quiet: bool = False,
     as_json: bool = False,  # noqa: ARG001  # it writes NDJSON in any case
 ) -> None:
-    """Write waiting events or dead letters for `import` to read.
+    """Write waiting events or dead letters in a format that `import` reads.
 
-    They are written as NDJSON and stay in the outbox. Stop all use of the file before you send its
-    events from elsewhere; to Intercom, an event that is sent twice is one event.
+    The format is NDJSON. The events stay in the outbox: before you import them, stop all processes
+    that use the outbox. Sending is idempotent: an event that is sent twice is stored once.
     """
     with Outbox(file) as box:
         if to is not None:
@@ -217,13 +221,13 @@ def export(
 def _chosen(
     file: Path, box: Outbox, numbers: Sequence[int] | None, *, every: bool
 ) -> list[int] | None:
-    """Which dead letters are meant; None for all.
+    """Returns the numbers of the chosen dead letters; None for all.
 
     Raises:
-        UsageError: That is not said, or one of them is not there.
+        UsageError: None is chosen, or one of them does not exist.
     """
     if every == bool(numbers):
-        raise UsageError("pass the numbers that `outbox dead` shows, or --all")
+        raise UsageError("pass either numbers that `outbox dead` shows, or --all")
     if every:
         return None
     wanted = sorted(set(numbers or ()))
@@ -231,29 +235,29 @@ def _chosen(
     unknown = [str(number) for number in wanted if number not in known]
     if unknown:
         raise UsageError(
-            f"{file} has no dead letter {', '.join(unknown)}, so nothing was changed; see which "
-            f"there are with: intercom-events outbox dead {output.word(file)}"
+            f"{file} has no dead letter {', '.join(unknown)}, so nothing was changed; to list "
+            f"them, run: intercom-events outbox dead {output.word(file)}"
         )
     return wanted
 
 
 def _check_apart(file: Path, to: Path) -> None:
-    """Checks that what is written is not the outbox, nor what SQLite keeps beside it."""
+    """Checks that the output is neither the outbox nor one of SQLite's files beside it."""
     parts = [file.with_name(f"{file.name}{end}") for end in ("", "-wal", "-shm")]
     if to.exists() and any(part.exists() and part.samefile(to) for part in parts):
-        raise UsageError("--output names the outbox itself: name another place")
+        raise UsageError("--output must not be the outbox itself; choose another path")
 
 
 def _letter(letter: DeadLetter) -> dict[str, object]:
-    """All of a dead letter."""
+    """Returns a dead letter in full."""
     times = {name: _moment(getattr(letter, name)) for name in ("tracked_at", "died_at")}
     return {**attrs.asdict(letter), **times}
 
 
 def _short(letter: DeadLetter) -> dict[str, object]:
-    """What a line has room for."""
+    """Returns the parts of a dead letter that fit on a line."""
     who = next((letter.event[name] for name in _IDENTITIES if letter.event.get(name)), None)
-    # Words of the error's name, such as "not found".
+    # The error's name as words, such as "not found".
     reason = re.sub("(?<=[a-z])(?=[A-Z])", " ", letter.error.removesuffix("Error")).lower()
     return {
         "id": str(letter.id),

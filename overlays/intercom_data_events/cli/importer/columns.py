@@ -1,13 +1,12 @@
-"""Events as rows of cells: which columns there are, and what a cell below each stands for.
+"""Events as rows of cells: the columns, and how the cells of each are read.
 
-A column is a field of the API's (``event_name``, ``created_at``, ``user_id``, ``id``, ``email``) or
+A column is a field of the API (``event_name``, ``created_at``, ``user_id``, ``id``, ``email``) or
 ``metadata.`` and a key. ``metadata.price.amount`` with ``metadata.price.currency``, and
-``metadata.order.url`` with ``metadata.order.value``, make an object; in any other case dots belong
-to the key. A cell below a key is a number where it is written as JSON writes one, and text
-otherwise; ``metadata.code:text`` and ``metadata.load:number`` say it outright. What an event can
-have, such as a time below a key that ends in _date or _at, is checked where all events are.
-``metadata.tags:json`` has any JSON, such as what others have sent and events cannot have. An
-empty cell is a missing one.
+``metadata.order.url`` with ``metadata.order.value``, make an object; otherwise dots belong to the
+key. A metadata cell that is a JSON number is read as a number, any other as a string;
+``metadata.code:text`` and ``metadata.load:number`` set the type. ``metadata.tags:json`` contains
+any JSON, such as values from other tools that the API does not support. Empty cells are left out.
+`Event` checks the values, such as times below a key that ends in _date or _at.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from attrs import frozen
 
 from intercom_data_events._validation import decode_json, invalid, short_repr
 
-#: The fields that a contact is known by.
+#: The fields that identify a contact.
 IDENTITIES = ("user_id", "id", "email")
 #: The columns that are not metadata.
 FIELDS = ("event_name", "created_at", *IDENTITIES)
 _METADATA = "metadata."
 _TEXT, _NUMBER, _JSON = ":text", ":number", ":json"
-# Of the objects that the API knows: what makes each whole.
+# The two parts of each object that the API supports.
 _OTHER = {"amount": "currency", "currency": "amount", "url": "value", "value": "url"}
 _PAIRS = ({"amount", "currency"}, {"url", "value"})
-# What exports of other tools (Segment, RudderStack, Mixpanel, Amplitude, PostHog, Braze, Heap) and
-# tables of people's own call the same, without blanks, punctuation and capitals.
+# Names for the same fields in exports of other tools (Segment, RudderStack, Mixpanel, Amplitude,
+# PostHog, Braze, Heap) and in users' own tables, without blanks, punctuation and capitals.
 _MEANT = {
     other: name
     for name, others in {
@@ -51,23 +50,23 @@ _MEANT = {
 }
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][+-]?[0-9]++)?+")
-# What a float holds exactly in any case: digits beyond it would be lost.
+# A float keeps this many digits exactly; further ones would be lost.
 _SIGNIFICANT = 15
-# How many columns a message lists.
+# Columns listed in a message.
 _SHOWN = 20
-# Columns of a file, which has one for each key of any of its events.
+# Columns of a file, which has one for each key of all its events.
 _MOST = 1_000
-# The longest that is ever needed: a float of 17 digits, or 64 bits, with room to spare.
+# Characters of a number: more than a float of 17 digits or an integer of 64 bits needs.
 _LONGEST = 40
 
 _Read: TypeAlias = Callable[[str, Any], object]
 
 
 class ColumnError(ValueError):
-    """A header that cannot be used, or cells that are not what their columns say.
+    """A header is invalid, or cells do not match their columns.
 
     Attributes:
-        fields: What the other cells of the row are.
+        fields: The valid fields of the row.
     """
 
     def __init__(self, message: str, fields: dict[str, object] | None = None) -> None:
@@ -77,17 +76,17 @@ class ColumnError(ValueError):
 
 class _Column(NamedTuple):
     name: str
-    key: str | None = None  # None: a field of the event's own.
+    key: str | None = None  # None: not metadata.
     part: str | None = None  # None: not part of an object.
-    read: _Read | None = None  # None: text, as it is.
+    read: _Read | None = None  # None: a string, unchanged.
 
 
 @frozen
 class Plan:
-    """How rows below a header are read.
+    """How the rows below a header are read.
 
     Attributes:
-        names: The columns, without blanks around them.
+        names: The columns, without surrounding blanks.
     """
 
     names: tuple[str, ...]
@@ -95,13 +94,13 @@ class Plan:
     _objects: frozenset[str]
 
     def read(self, cells: Sequence[object]) -> dict[str, object]:
-        """Returns the event of a row, in the API's field names.
+        """Returns the fields of a row's event.
 
         Args:
-            cells: One for each column; None where it is missing.
+            cells: One cell for each column; None for a missing one.
 
         Raises:
-            ColumnError: Cells are not what their columns say; names the columns.
+            ColumnError: Cells do not match their columns; the message names the columns.
 
         Example:
             >>> plan(["event_name", "id", "metadata.load"]).read(["ran", "5f", "3.67"])
@@ -127,10 +126,10 @@ class Plan:
         for key in self._objects:
             found = metadata.get(key)
             if isinstance(found, dict) and found.keys() == {"url"}:
-                found["value"] = ""  # A link without a text; an empty cell cannot say so itself.
+                found["value"] = ""  # A link without text: its cell is empty.
         for wrong, _ in problems:
             if wrong is not None:
-                metadata.pop(wrong, None)  # What is left of a value has no faults of its own.
+                metadata.pop(wrong, None)  # Part of an invalid value would cause further problems.
         if metadata:
             fields["metadata"] = metadata
         if problems:
@@ -139,36 +138,36 @@ class Plan:
 
 
 def plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> Plan:
-    """Returns how rows below a header are read.
+    """Returns how the rows below a header are read.
 
     Args:
-        names: The header's cells; blanks around them are ignored.
-        typed: Whether cells have types of their own, so that strings stay strings.
-        whole: Whether the column ``metadata`` has objects with all keys.
+        names: The header's cells; surrounding blanks are ignored.
+        typed: Whether cells have types already, so that strings stay strings.
+        whole: Whether there is a column ``metadata`` of objects with all keys.
 
     Raises:
-        ColumnError: A column that no event has, one that is there twice, no event_name, or none
-            of user_id, id and email.
+        ColumnError: A column is unknown or occurs twice, or event_name or the contact is missing.
     """
     made = _plan(names, typed=typed, whole=whole)
     if "event_name" not in made.names:
-        raise ColumnError(f"no column is called event_name; the columns are {_listed(made.names)}")
+        listed = _listed(made.names)
+        raise ColumnError(f"the column event_name is missing; add it, or rename one of: {listed}")
     if not set(IDENTITIES) & set(made.names):
-        raise ColumnError("no column has the contact; add one called user_id, id or email")
+        raise ColumnError("a column for the contact is missing; add user_id, id or email")
     return made
 
 
 def known(name: str) -> bool:
-    """Whether events have such a column; blanks around it are ignored."""
+    """Whether a column is valid; surrounding blanks are ignored."""
     name = name.strip()
     return name in FIELDS or (name.startswith(_METADATA) and name != _METADATA)
 
 
 def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
-    """Returns metadata that was given as keys and texts, which are read as cells are.
+    """Returns metadata from keys and strings, which are read like cells.
 
     Raises:
-        ColumnError: A key that is empty, or a text that is empty or not what its key says.
+        ColumnError: A key or string is empty, or a string does not match its key.
 
     Example:
         >>> read_metadata({"price.amount": "2999", "price.currency": "usd", "plan": "pro"})
@@ -180,8 +179,8 @@ def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
         head, _, part = key.rpartition(".")
         if head and part in _OTHER and f"{head}.{_OTHER[part]}" not in given:
             raise ColumnError(
-                f"metadata.{_shown(key)} needs metadata.{_shown(head)}.{_OTHER[part]}, because the "
-                f"two make one value; pass both, or {_shown(key)}{_TEXT} for a key with a dot"
+                f"metadata.{_shown(key)} requires metadata.{_shown(head)}.{_OTHER[part]}, because "
+                f"both make one value; pass both, or {_shown(key)}{_TEXT} for a key with a dot"
             )
     fields = _plan([f"{_METADATA}{key}" for key in given]).read(list(given.values()))
     metadata = fields.get("metadata")
@@ -191,12 +190,9 @@ def read_metadata(given: Mapping[str, str]) -> dict[str, object]:
 def flatten(fields: Mapping[str, object]) -> dict[str, str]:
     """Returns an event's cells by column; the reverse of reading a row.
 
-    What is read again below these columns, or below those of several events together, is the same
-    event: text that reads as a number stands in a column of its own, ``metadata.code:text``, and so
-    does what events cannot have but others have sent, such as lists: ``metadata.tags:json``.
-
-    Args:
-        fields: The event in the API's field names.
+    Reading the cells again, also together with those of other events, gives the same event: a
+    string that looks like a number gets a column such as ``metadata.code:text``, and values from
+    other tools that the API does not support, such as lists, one such as ``metadata.tags:json``.
 
     Example:
         >>> flatten({"event_name": "ran", "id": "5f", "metadata": {"code": "42", "load": 3.67}})
@@ -214,11 +210,11 @@ def flatten(fields: Mapping[str, object]) -> dict[str, str]:
 
 
 def _cells(key: str, value: object) -> dict[str, str]:
-    """The cells that read as just this value, whatever columns others need."""
+    """Returns cells that are read as this value, whatever columns other events need."""
     name, text = f"{_METADATA}{key}", _text(value)
     tried = [{f"{name}{ending}": text} for ending in ("", _TEXT, _NUMBER)]
     if key.rpartition(".")[2] in _OTHER:
-        del tried[0]  # Beside the other of its pair it would read as an object.
+        del tried[0]  # Together with its counterpart, it would be read as an object.
     if isinstance(value, Mapping) and value.keys() in _PAIRS:
         tried = [{f"{name}.{part}": _text(one) for part, one in value.items()}]
     for cells in tried:
@@ -238,16 +234,16 @@ def _text(value: object) -> str:
 def _plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> Plan:
     if len(names) > _MOST:
         raise ColumnError(
-            f"it must have at most {_MOST:,} columns, not {len(names):,}; an event has "
-            f"{len(FIELDS)} fields and at most 10 metadata keys, so remove the others"
+            f"there must be at most {_MOST:,} columns, not {len(names):,}; an event has "
+            f"{len(FIELDS)} fields and at most 10 metadata keys, so remove the other columns"
         )
     stripped = tuple(name.strip() for name in names)
     present: set[str] = set()
     for place, name in enumerate(stripped, 1):
         if not name:
-            raise ColumnError(f"column {place} has no name; name it or remove it")
+            raise ColumnError(f"column {place} has no name; add one, or remove the column")
         if name in present:
-            raise ColumnError(f"the column {short_repr(name)} occurs twice; remove one of them")
+            raise ColumnError(f"the column {short_repr(name)} must occur only once; remove one")
         present.add(name)
     columns, unknown = list[_Column](), list[str]()
     for name in stripped:
@@ -260,7 +256,7 @@ def _plan(names: Sequence[str], *, typed: bool = False, whole: bool = False) -> 
     if unknown:
         more = f"; and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
         raise ColumnError(
-            f"events have the columns {_listed(FIELDS)} and metadata.KEY; they have no column "
+            f"columns must be {_listed(FIELDS)} or metadata.KEY, not "
             f"{'; '.join(unknown[:_SHOWN])}{more}"
         )
     objects = frozenset(one.key for one in columns if one.key and one.part)
@@ -287,12 +283,12 @@ def _column(name: str, present: AbstractSet[str]) -> _Column:
     else:
         column = _Column(name, key, read=_guess)
     if not (column.key or "").strip():
-        raise ColumnError(f"the column {short_repr(name)} has no key; name it as in metadata.plan")
+        raise ColumnError(f"the column {short_repr(name)} has no key; add one, as in metadata.plan")
     return column
 
 
 def meant(name: str) -> str | None:
-    """Returns the field that other tools call so, if there is one.
+    """Returns the field for which other tools use this name, if there is one.
 
     Example:
         >>> meant("distinct_id"), meant("event_properties"), meant("plan")
@@ -304,11 +300,11 @@ def meant(name: str) -> str | None:
 def _remedy(name: str, present: AbstractSet[str]) -> str:
     found = meant(name)
     if found == "metadata":
-        return "give each key of the metadata a column of its own, such as metadata.plan"
+        return "use one column for each key, such as metadata.plan"
     if found is not None and found not in present:
         return f"did you mean {found}?"
     key = re.sub(r"^(?:metadata|properties)[\W_]*", "", name, flags=re.IGNORECASE)
-    return f"name it metadata.{_shown(key)} to send it as metadata, or remove it"
+    return f"rename it to metadata.{_shown(key)} to send it as metadata, or remove it"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -322,12 +318,12 @@ def _shown(name: str) -> str:
 
 def _twice(key: str) -> ColumnError:
     return ColumnError(
-        f"several columns have a value for metadata.{_shown(key)}; leave all of them out but one"
+        f"only one column may have a value for metadata.{_shown(key)}; leave out the others"
     )
 
 
 def _parsed(cell: str) -> int | float | None:
-    """The number that a cell is by JSON's grammar, or None."""
+    """Returns the number in a cell, if it is one in JSON."""
     if len(cell) > _LONGEST or (found := _JSON_NUMBER.fullmatch(cell)) is None:
         return None
     if found[1] is None and found[2] is None:

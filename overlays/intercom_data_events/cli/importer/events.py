@@ -1,6 +1,6 @@
-"""From the fields of a record to an event, or to all that is wrong with them at once.
+"""Converts the fields of a record to an event, or finds all their problems at once.
 
-The rules are those of the core: each part of the fields is tried as part of an event.
+The rules are those of `Event`: each field is tried as part of an otherwise valid event.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from intercom_data_events import Event
 from intercom_data_events import metadata as _metadata
 from intercom_data_events._validation import short_repr
 from intercom_data_events.cli.importer.columns import FIELDS, IDENTITIES, meant
+from intercom_data_events.cli.usage import worded
 from intercom_data_events.errors import InvalidInputError
 
 _FIELDS = (*FIELDS, "metadata")
 _SOUND: Mapping[str, object] = {"event_name": "?", "created_at": 0, "user_id": "?"}
-# How many problems of a record are told.
+# Problems of a record in its message.
 _TOLD = 20
 _NO_TIME = "created_at is missing; add it, or pass --stamp-now to use the current time"
 
 
 def of_listing(fields: dict[str, object]) -> dict[str, object]:
-    """Returns the fields to send of an event that the API has listed, and other fields as they are.
+    """Returns the fields to send of an event that the API has listed; other fields unchanged.
 
-    A listed event has the `type` "event", or an `intercom_user_id`, which no event to send has and
-    which is the contact's `id`. Its own `id` is not the contact's.
+    A listed event has the `type` "event" or an `intercom_user_id`, which is the contact's `id` in
+    an event to send. The `id` of a listed event is not the contact's.
 
     Example:
         >>> of_listing({"type": "event", "event_name": "ran", "id": "e1", "intercom_user_id": "5f"})
@@ -38,7 +39,7 @@ def of_listing(fields: dict[str, object]) -> dict[str, object]:
 
 
 def without_unsupported(fields: Mapping[str, object]) -> dict[str, object]:
-    """Returns the fields without keys of metadata whose value has a type that the API lacks."""
+    """Returns the fields without metadata whose type the API does not support."""
     metadata = fields.get("metadata")
     if not isinstance(metadata, Mapping):
         return dict(fields)
@@ -47,20 +48,16 @@ def without_unsupported(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def problems(fields: Mapping[str, object]) -> str:
-    """Returns all that is wrong with the fields of an event, joined; an empty string for nothing.
-
-    Args:
-        fields: In the API's field names, and others.
-    """
+    """Returns all problems of an event's fields, joined; an empty string if there are none."""
     found = list(islice(_problems(fields), _TOLD + 1))
     if len(found) > _TOLD:
-        found[_TOLD] = "and further problems"
+        found[_TOLD] = "and more problems"
     return "; ".join(found)
 
 
 def _problems(fields: Mapping[str, object]) -> Iterator[str]:
     if fields.get("type") == "event.list" or isinstance(fields.get("events"), list):
-        yield "this is a page of a listing; make it one event per line: jq -c '.events[]'"
+        yield "the line must be one event, not a page of events; convert it with: jq -c '.events[]'"
         return
     known = {name: fields[name] for name in _FIELDS if name in fields}
     for name, value in fields.items():
@@ -68,9 +65,9 @@ def _problems(fields: Mapping[str, object]) -> Iterator[str]:
             continue
         field = meant(name)
         if field is None or field in known:
-            yield f"events have no field {short_repr(name)}: remove it, or move it into metadata"
+            yield f"events have no field {short_repr(name)}; remove it, or move it into metadata"
         else:
-            yield f"events have no field {short_repr(name)}: did you mean {field}?"
+            yield f"events have no field {short_repr(name)}; did you mean {field}?"
             known[field] = value
     named = {"event_name": known["event_name"]} if "event_name" in known else {}
     yield from (faults := list(_faults(named, without="event_name")))
@@ -92,13 +89,13 @@ def _problems(fields: Mapping[str, object]) -> Iterator[str]:
     for key, value in islice(metadata.items(), _metadata.MAX_KEYS):
         yield from _faults({"metadata": {key: value}})
     if not all(map(_metadata.is_supported, metadata.values())):
-        yield "to leave out metadata that the API does not support, pass --drop-unsupported"
+        yield "pass --drop-unsupported to leave out metadata that the API does not support"
 
 
 def _faults(part: Mapping[str, object], *, without: str | None = None) -> Iterator[str]:
-    """Yields what is wrong with a part of an event whose other fields are sound."""
+    """Yields the problem of some fields of an event whose other fields are valid."""
     fields = {name: value for name, value in _SOUND.items() if name != without}
     try:
         Event.from_dict({**fields, **part})
     except InvalidInputError as error:
-        yield str(error)
+        yield worded(error)

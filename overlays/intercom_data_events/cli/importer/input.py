@@ -1,4 +1,4 @@
-"""What an import reads: the records of a source that earlier runs have left to do."""
+"""The records of a source that earlier runs of an import have not done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from intercom_data_events.errors import InvalidInputError
 
 
 async def _attentively(batches: Iterable[list[Record]]) -> AsyncIterator[list[Record]]:
-    """Yields batches, of which there are many where records are short; a caller can stop it."""
+    """Yields batches, and lets the caller cancel between them; short records give many."""
     for batch in batches:
         await anyio.lowlevel.checkpoint()
         yield batch
@@ -28,17 +28,17 @@ async def _attentively(batches: Iterable[list[Record]]) -> AsyncIterator[list[Re
 
 @define
 class Input:
-    """Records of a source, compared with what the journal says was read by earlier runs.
+    """Records of a source, which is compared with what earlier runs read by their journal.
 
     Args:
-        source: What is read.
-        format: As told, or None to find out.
-        journal: What runs before noted; None for none.
-        stamp_now: Whether events without `created_at` are stamped with the current second.
+        source: The input.
+        format: The format, or None to detect it.
+        journal: The journal of earlier runs, if there is one.
+        stamp_now: Whether events without `created_at` get the current second.
         drop_unsupported: Whether to leave out metadata that the API does not support.
 
     Attributes:
-        reader: What finds the records in the text.
+        reader: The reader that finds the records in the text.
         before: How many records earlier runs have done.
     """
 
@@ -57,18 +57,18 @@ class Input:
             self.format is None and self.source.begins_with(parquet.MAGIC)
         )
         if self._is_parquet and self.source.size is None:
-            raise SourceError(f"{self.source.name} must be a file to be read as Parquet; name one")
+            raise SourceError(f"{self.source.name} cannot be Parquet; pass the path of a file")
         self.reader = Reader(Format.NDJSON if self._is_parquet else self.format)
 
     async def batches(self) -> AsyncIterator[list[Record]]:
-        """Reads on, and notes in the journal what is read before it is handed on.
+        """Reads the input, and records in the journal how far, before it yields the records.
 
         Yields:
-            The records that earlier runs have left to do, each with its event or a problem.
+            The records that earlier runs have not done, each with its event or a problem.
 
         Raises:
-            SourceError: The input cannot be read any further, or has changed since.
-            StoppedError: The input was changed meanwhile, or is cut short.
+            SourceError: The input can no longer be read, or was changed between runs.
+            StoppedError: The input was changed during this run, or is truncated.
             JournalError: The journal cannot be written.
         """
         known = deque(self.journal.reads if self.journal is not None else ())
@@ -78,12 +78,10 @@ class Input:
             rest = piece
             while rest:
                 if line > self.reader.lines and not rest.startswith((b"\n", b"\r")):
-                    raise self._changed(
-                        f"its last line then, {line:,}, had no end, and has been written on"
-                    )
-                # A journal can have many places, and this takes a while for each.
+                    raise self._changed(f"line {line:,} had no line end, and was continued")
+                # A journal can have many positions, and each takes a while.
                 await anyio.lowlevel.checkpoint()
-                # No further than to the next place where the text can be compared.
+                # Up to the next position at which the text can be compared.
                 part = rest[: known[0].position - read] if known else rest
                 rest = rest[len(part) :]
                 digest.update(part)
@@ -92,8 +90,7 @@ class Input:
                 while known and known[0].position == read:
                     if known[0].digest != digest.hexdigest():
                         raise self._changed(
-                            f"something in its lines {compared + 1:,} to {known[0].line:,}, which "
-                            "was read then, is different"
+                            f"lines {compared + 1:,} to {known[0].line:,} are no longer the same"
                         )
                     compared = known.popleft().line
                 now = self._now()
@@ -105,7 +102,7 @@ class Input:
                     yield list(self._checked(batch, now))
         if known:
             raise self._changed(
-                f"it ends after {read:,} bytes of text, and {known[-1].position:,} were read then"
+                f"its text has {read:,} bytes, but earlier runs read {known[-1].position:,}"
             )
         now = self._now()
         async for batch in _attentively(self.reader.close()):
@@ -120,11 +117,11 @@ class Input:
             raise type(error)(f"line {self.reader.lines + 1:,}: {error}") from error
 
     def _now(self) -> int:
-        """The second to stamp events with. Where there are none, the journal has few pieces."""
+        """The second to stamp events with; constant without --stamp-now, to keep journals short."""
         return int(time.time()) if self.stamp_now else self._begun
 
     def _note_read(self, position: int, digest: str, now: int) -> None:
-        # Until a line has ended, nothing was sent that the text is to be compared for.
+        # Before the first line end, nothing was sent, so there is nothing to compare.
         if self.journal is not None and self.reader.lines:
             self.journal.note_read(
                 Read(position, self.reader.lines, digest, now), lasting=self.stamp_now
@@ -141,7 +138,7 @@ class Input:
                 yield self._read(record, events.of_listing(record.fields), now)
 
     def _read(self, record: Record, fields: dict[str, object], now: int) -> Record:
-        """The record with its event, or with all its problems."""
+        """Returns the record with its event, or with all its problems."""
         line, raw, _, problem, _, _ = record
         if self.stamp_now and fields.get("created_at") is None:
             stamp = self.journal.stamp(line) if self.journal is not None else None
@@ -162,6 +159,6 @@ class Input:
     def _changed(self, how: str) -> SourceError:
         path = self.journal.path if self.journal is not None else ""
         return SourceError(
-            f"{self.source.name} has changed since its import began: {how}. Undo that, to go on; "
-            f"or, to import all of it anew, use --restart, which forgets {path}"
+            f"{self.source.name} was changed after its import began: {how}; undo the change to "
+            f"resume, or pass --restart to discard {path} and import the whole file"
         )

@@ -1,17 +1,18 @@
-"""The journal of an import: what was read, and what became of it, so that the next run resumes.
+"""The journal of an import: what was read, and the outcomes, so that the next run resumes.
 
-A text file of one JSON value per line, which is only ever added to:
+It is an append-only text file of one JSON value per line:
 
-- first, ``{"journal": "intercom-events", "version": 1, "file": …, "address": …, "token": …}``: what
-  is imported, where to, and a salted digest of the access token, because each workspace has one;
-- ``["read", BYTES, LINE, DIGEST, STAMP]``, before any of a piece of text is sent: up to where it
-  was read, what the text up to there was, and the second that events without a time of their own
-  are stamped with;
+- the header, ``{"journal": "intercom-events", "version": 1, "file": …, "address": …, "token": …}``:
+  the imported file, the API's address, and a salted digest of the access token, which identifies
+  the workspace;
+- ``["read", BYTES, LINE, DIGEST, STAMP]``, written before any event of a piece of text is sent: how
+  far the text was read, its digest up to there, and the second with which events without
+  ``created_at`` are stamped;
 - ``["accepted", LINE]``, or "duplicate" or "refused": the outcome of an event, by the number of its
   first line.
 
-An event without such a line was in flight, or failed, and is sent again. A line that a crash or a
-full disk has cut off counts for nothing.
+An event without an outcome was in flight or failed, and is sent again. A line that a crash or a
+full disk has truncated is ignored.
 """
 
 from __future__ import annotations
@@ -35,35 +36,35 @@ from intercom_data_events.outbox._binding import token_digest
 _HEADER = {"journal": "intercom-events", "version": 1}
 _BegunFor: TypeAlias = tuple[str, str]
 _BEGIN = json.dumps(_HEADER).replace("}", ",").encode()
-# Bytes of a line. The longest is the first one, which has a path and an address.
+# Bytes of a line. The header is the longest, because it has a path and an address.
 _LONGEST = 64 * 1024
 # Characters of a digest, at most.
 _DIGEST = 128
 # Lines of a page.
 _PAGE = 4096
-# Pages and pieces that are held: 200 million lines, and more pieces than a week of imports makes.
+# Pages and pieces in memory: 200 million lines, and more pieces than an import of a week has.
 _MOST_PAGES = 50_000
 _MOST_READS = 150_000
-# Bytes between two places where the text can be compared; further on, a thousandth of the text.
+# Bytes between two positions at which the text can be compared; in a long text, a thousandth of it.
 _APART = 64 * 1024
 
 
 class JournalError(Exception):
-    """The journal cannot be used, or not be written any further; says what to do."""
+    """The journal cannot be used or written; the message has the remedy."""
 
 
 class NoJournalError(JournalError):
-    """What is there is not a journal, or a damaged one."""
+    """The file is not a journal for this import, or is damaged."""
 
 
 class Read(NamedTuple):
-    """How far the text had been read.
+    """How far the text was read.
 
     Attributes:
-        position: In bytes, of the decompressed text.
+        position: In bytes of the decompressed text.
         line: The number of the last line.
-        digest: Of the text up to there.
-        stamp: Unix seconds, for the events of this piece that have no time of their own.
+        digest: The digest of the text up to there.
+        stamp: Unix seconds for the events of this piece that have no `created_at`.
     """
 
     position: int
@@ -73,10 +74,10 @@ class Read(NamedTuple):
 
 
 class Done:
-    """Numbers of lines that are done: a bit each, so that a million in turn take 200 kB."""
+    """The numbers of lines that are done: one bit each, so that a million lines take 200 kB."""
 
     def __init__(self) -> None:
-        # By page, so that a line far beyond all others takes no more memory than another.
+        # By page, so that a line far beyond the others needs no more memory.
         self._pages: dict[int, int] = {}
 
     def __contains__(self, line: int) -> bool:
@@ -84,10 +85,10 @@ class Done:
         return bool(self._pages.get(page, 0) >> bit & 1)
 
     def add(self, line: int) -> None:
-        """Takes in a line.
+        """Adds a line.
 
         Raises:
-            ValueError: They are spread over more pages than those of any import.
+            ValueError: The lines take more pages than any import has.
         """
         page, bit = divmod(line, _PAGE)
         self._pages[page] = self._pages.get(page, 0) | 1 << bit
@@ -97,14 +98,14 @@ class Done:
 
 @define
 class Journal:
-    """What earlier runs noted, and where this one does.
+    """The records of earlier runs, to which this run adds its own.
 
     Attributes:
-        path: Where it is.
-        done: The lines that earlier runs have done, and that need not be sent again.
-        reads: The pieces that earlier runs had read, in their order.
+        path: The path of the file.
+        done: The lines that earlier runs have done.
+        reads: The pieces that earlier runs have read, in order.
         before: How many lines earlier runs have done.
-        refused: How many of them were refused.
+        refused: How many of them were rejected.
     """
 
     path: Path
@@ -112,11 +113,11 @@ class Journal:
     reads: list[Read] = field(factory=list[Read])
     before: int = 0
     refused: int = 0
-    # Whether this run has begun it, and has noted anything.
+    # Whether this run created the file, and whether it recorded a piece.
     _begun: bool = False
     _noted: bool = False
     _descriptor: int = -1
-    # What is to be written next. Of a write that fails half way, the rest.
+    # The bytes to write next; after a partial write, the rest.
     _unwritten: bytearray = field(factory=bytearray)
 
     @classmethod
@@ -130,25 +131,25 @@ class Journal:
         restart: bool = False,
         token_renewed: bool = False,
     ) -> Self:
-        """Opens the journal of a file, or begins it.
+        """Opens the journal of a file, or creates it.
 
         Args:
-            path: Where it is, or is to be.
-            source: What is imported.
-            address: Where Intercom is, or what stands for it.
-            token: The access token, of which only a digest is kept.
-            restart: Whether to forget what is in it.
-            token_renewed: Whether it is known that another token is for the same workspace.
+            path: The path of the journal.
+            source: The imported file.
+            address: The API's address.
+            token: The access token; the file has only a digest of it.
+            restart: Whether to discard the contents.
+            token_renewed: Whether to accept another token of the same workspace.
 
         Raises:
-            NoJournalError: It cannot be written there, something else is there, it is damaged, of
-                an import to elsewhere, or another user may have written it.
-            JournalError: It is in use by another import, or there is no room for it.
+            NoJournalError: The file cannot be opened, is not a journal, is damaged, is for another
+                address or token, or may have been written by another user.
+            JournalError: Another import is using it, or it cannot be written.
         """
         held, token = cast("Secret[str]", hold(token)), ""
         journal = cls(path)
         with (
-            _explaining(path, "or name another place with --journal", NoJournalError),
+            _explaining(path, "or choose another path with --journal", NoJournalError),
             ExitStack() as failed,
         ):
             journal._descriptor = open_checked(path, "the journal", NoJournalError)
@@ -158,7 +159,7 @@ class Journal:
                 begun_for, whole = journal._load(file, restart=restart)
             if begun_for is not None:
                 journal._check(*begun_for, address, None if token_renewed else held)
-            # What a crash has cut off, so that what is added stands on a line of its own.
+            # Removes a line that a crash has truncated, so that new ones begin on their own line.
             os.ftruncate(journal._descriptor, whole)
             os.lseek(journal._descriptor, 0, os.SEEK_END)
             if begun_for is None:
@@ -171,25 +172,24 @@ class Journal:
         return journal
 
     def stamp(self, line: int) -> int | None:
-        """The second that an event on a line was stamped with by an earlier run, if it was read."""
+        """The second with which an earlier run stamped the event on a line, if it was read."""
         place = bisect_left(self.reads, line, key=lambda read: read.line)
         return self.reads[place].stamp if place < len(self.reads) else None
 
     @property
     def position(self) -> int:
-        """Up to where earlier runs had read, in bytes of the text."""
+        """How far earlier runs have read, in bytes of the text."""
         return self.reads[-1].position if self.reads else 0
 
     def note_read(self, read: Read, *, lasting: bool) -> None:
-        """Writes up to where the text was read, before any of it is sent.
+        """Writes how far the text was read, before any of it is sent.
 
         Args:
-            read: Up to where.
-            lasting: Whether events are stamped: what they are stamped with has to outlast even the
-                machine.
+            read: The position.
+            lasting: Whether events are stamped; their stamp must survive a crash of the machine.
 
         Raises:
-            JournalError: It cannot be written.
+            JournalError: The file cannot be written.
         """
         self._add(json.dumps(["read", *read]))
         self.save()
@@ -199,25 +199,24 @@ class Journal:
                 os.fsync(self._descriptor)
 
     def note(self, status: Literal["accepted", "duplicate", "refused"], line: int) -> None:
-        """Takes in what became of an event, which :meth:`save` writes."""
+        """Adds the outcome of an event, which :meth:`save` writes."""
         self._add(f'["{status}",{line}]')
 
     def save(self) -> None:
-        """Writes what was taken in; what is written outlasts this process.
+        """Writes what was added, so that it survives a kill of this process.
 
         Raises:
-            JournalError: It cannot be written. What was written of it is whole, or is completed by
-                the next call.
+            JournalError: The file cannot be written. The next call completes a partial write.
         """
         with self._told():
             while self._unwritten:
                 del self._unwritten[: os.write(self._descriptor, self._unwritten)]
 
     def close(self) -> None:
-        """Closes it; what was noted is on the disk then, and one with nothing in it is gone."""
+        """Flushes the file to disk and closes it; deletes it if this run recorded nothing."""
         if self._descriptor < 0:
             return
-        # What cannot be written was told before.
+        # An earlier call has reported the failure.
         with suppress(JournalError):
             self.save()
         descriptor, self._descriptor = self._descriptor, -1
@@ -234,9 +233,9 @@ class Journal:
         return _explaining(self.path, "then run the same command again to resume", JournalError)
 
     def _load(self, file: BinaryIO, *, restart: bool) -> tuple[_BegunFor | None, int]:
-        """Reads what there is: what it is for, and how many bytes are to stay, the whole lines."""
+        """Reads the file; returns the header, and the number of bytes in complete lines."""
         if not _BEGIN.startswith(file.read(len(_BEGIN))):
-            raise self._unusable("is not a journal of an import")
+            raise self._unusable("is not the journal of an import")
         file.seek(0)
         begun_for, whole = None, 0
         for number, line in enumerate(() if restart else _whole_lines(file), 1):
@@ -255,16 +254,17 @@ class Journal:
 
     def _check(self, begun_for: str, known: str, address: str, token: Secret[str] | None) -> None:
         if begun_for != address:
-            raise self._unusable(f"is of an import to {begun_for}, not to {address}")
+            raise self._unusable(f"is for an import to {begun_for}, not to {address}")
         if token is not None and known != token_digest(token, known.partition(":")[0]):
             raise self._unusable(
-                "is of an import with another access token; if that is for the same workspace and "
-                "was renewed, pass --token-renewed; otherwise"
+                "is for an import with another access token",
+                "pass --token-renewed if both tokens are for the same workspace; otherwise ",
             )
 
-    def _unusable(self, why: str) -> NoJournalError:
+    def _unusable(self, why: str, remedy: str = "") -> NoJournalError:
         return NoJournalError(
-            f"{self.path} {why}: move it away to begin anew, or name another place with --journal"
+            f"{self.path} {why}; {remedy}move it away to import the whole file, or choose another "
+            "path with --journal"
         )
 
     def _take(self, entry: object) -> None:
@@ -277,7 +277,7 @@ class Journal:
                     self.done.add(line)
                     self.before += 1
                     self.refused += status == "refused"
-            # A line has a byte at least, but for the last.
+            # Each line but the last has at least one byte.
             case ["read", int(position), int(line), str(digest), int(stamp)] if (
                 last.position <= position
                 and last.line <= line <= position + 1
@@ -288,7 +288,7 @@ class Journal:
                 raise ValueError(entry)
 
     def _take_read(self, read: Read) -> None:
-        """Takes in a piece. Many small ones with the same stamp, as of a pipe, become one."""
+        """Adds a piece; merges small ones with the same stamp, of which a pipe has many."""
         start = self.reads[-2].position if len(self.reads) > 1 else 0
         if (
             self.reads
@@ -302,7 +302,7 @@ class Journal:
 
 
 def _begun_for(entry: object) -> _BegunFor:
-    """Returns the address and the digest of the token that a header has."""
+    """Returns the address and the token's digest in a header."""
     match entry:
         case {
             "journal": "intercom-events",
@@ -316,7 +316,7 @@ def _begun_for(entry: object) -> _BegunFor:
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yields the lines that have an end, and of one that is too long the beginning."""
+    """Yields the complete lines, and the beginning of a line that is too long."""
     while line := file.readline(_LONGEST + 1):
         if line.endswith(b"\n") or len(line) > _LONGEST:
             yield line
@@ -328,22 +328,22 @@ def _explaining(path: Path, remedy: str, error: type[JournalError]) -> Generator
         yield
     except OSError as problem:
         raise error(
-            f"the journal {path} cannot be written ({problem.strerror}): make room or allow it, "
-            f"{remedy}"
+            f"cannot write the journal {path}: {(problem.strerror or str(problem)).lower()}; check "
+            f"the free space and permissions, {remedy}"
         ) from problem
 
 
 def _lock(descriptor: int, path: Path) -> None:
-    """Keeps other imports of the same file out, as long as this one lives."""
+    """Locks out other imports of the same file while this process lives."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise NoJournalError(f"{path} is not a file that a journal can be kept in: name another")
+        raise NoJournalError(f"the journal {path} is not a regular file; choose another path")
     if sys.platform == "win32":
-        return  # Locks there keep this process from reading it, too.
+        return  # A lock on Windows also keeps this process from reading the file.
     import fcntl
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise JournalError(
-            f"another import is using the journal {path}: wait for it to end"
+            f"another import is using the journal {path}; wait for it to end, or stop it"
         ) from error

@@ -1,9 +1,9 @@
-"""Parquet as NDJSON: a line for each row, so that all else reads and notes it as such.
+"""Converts Parquet to NDJSON, one line per row, which the rest of the import reads.
 
-Columns are those of CSV. Those of a struct are named after it: ``metadata`` with a field ``plan``
-is ``metadata.plan``; or ``metadata`` is a map. Cells have types, so strings stay strings; a null is
-a missing cell. Times are in Unix seconds. Decimals that an integer or a float holds exactly are
-numbers, and others strings of their digits.
+The columns are those of CSV. A struct ``metadata`` with a field ``plan`` is a column
+``metadata.plan``; ``metadata`` can also be a map. Cells have types, so strings stay strings; nulls
+are left out. Times become Unix seconds. Decimals become numbers if an integer or a float holds them
+exactly, and strings of their digits otherwise.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from intercom_data_events.cli.importer.records import LONGEST, SourceError
 from intercom_data_events.cli.importer.source import Source
 from intercom_data_events.metadata import is_date
 
-#: How a file begins.
+#: The first bytes of a file.
 MAGIC = b"PAR1"
-# Rows of a batch, and the bytes that the texts of a nested column may take in it.
+# Rows of a batch, and the most bytes of strings of a nested column in it.
 _ROWS = 128
 _BYTES = 32 * 1024 * 1024
-# Bytes of a column's values in a row, on average over a group of rows, which is read in pages of a
-# thousand or more; and of one of several values, such as a number of a list.
+# Bytes of a column per row, on average over a row group, which is read in pages of a thousand or
+# more rows; and bytes of one value, such as a number in a list.
 _LARGEST = 32 * 1024
 _VALUE = 32
-# How a file is opened: what is read at once, and in its description the longest string and list.
+# Options for opening a file: bytes to read at once, and the longest string and list in its footer.
 _BOUNDS = {
     "pre_buffer": False,
     "buffer_size": 64 * 1024,
@@ -43,8 +43,8 @@ async def lines(source: Source) -> AsyncIterator[bytes]:
     """Reads a file in batches of rows, and yields them as lines.
 
     Raises:
-        SourceError: It is damaged or not Parquet, a column cannot be used, or pyarrow is missing.
-        StoppedError: It was written to meanwhile.
+        SourceError: The file is damaged or not Parquet, a column is invalid, or pyarrow is missing.
+        StoppedError: The file was changed while it was read.
     """
     rows = _lines(source)
     while True:
@@ -65,7 +65,7 @@ def _told(source: Source) -> Iterator[None]:
         yield
     except ImportError as error:
         raise SourceError(
-            f"{source.name} is Parquet, which needs pyarrow: "
+            f"{source.name} is Parquet, which requires pyarrow; run: "
             "pip install 'intercom-data-events[parquet]'"
         ) from error
     except ColumnError as error:
@@ -75,7 +75,7 @@ def _told(source: Source) -> Iterator[None]:
             raise source.written_anew() from error
         why = printable(" ".join(str(error).split()), 200)
         raise SourceError(
-            f"{source.name} cannot be read as Parquet ({why}); make or fetch it again"
+            f"cannot read {source.name} as Parquet ({why}); create or download it again"
         ) from error
 
 
@@ -91,12 +91,12 @@ def _lines(source: Source) -> Iterator[bytes]:
             if size > _LARGEST:
                 raise ColumnError(
                     f"the column {short_repr(chunk.path_in_schema)} must have at most "
-                    f"{_LARGEST:,} bytes per row, not {size:,}; remove it"
+                    f"{_LARGEST:,} bytes per row, not {size:,}; remove the column"
                 )
             if chunk.path_in_schema not in names and chunk.physical_type == "BYTE_ARRAY":
                 most = max(most, chunk.total_uncompressed_size)
-    # Each text of a dictionary is in the file once, and so it is in memory, for all rows; but of a
-    # struct or a map, pyarrow then reads no further than the first group, so it may be in each row.
+    # A string of a dictionary is in the file once, and read this way in memory, too. In a struct or
+    # a map, pyarrow would then read only the first row group, so strings there may be in each row.
     leaves = map(described.schema.column, range(described.num_columns))
     texts = [
         leaf.path
@@ -139,7 +139,7 @@ def _casts(kind: Any, name: str) -> Sequence[Any]:
     """Returns the types to which a column is converted, one after the other.
 
     Raises:
-        ColumnError: JSON has nothing for it.
+        ColumnError: JSON has no type for the column.
     """
     from pyarrow import int64, string, timestamp, types
 
@@ -148,12 +148,13 @@ def _casts(kind: Any, name: str) -> Sequence[Any]:
     if types.is_timestamp(kind):
         if kind.tz is None:
             raise ColumnError(
-                f"the times of the column {short_repr(name)} must have a time zone; convert it to "
-                "timestamp[us, tz=UTC] if they are in UTC"
+                f"the times of the column {short_repr(name)} must have a time zone; if they are in "
+                "UTC, convert the column to timestamp[us, tz=UTC]"
             )
         if not is_date(name):
             raise ColumnError(
-                f"the column {short_repr(name)} has times, so its name must end in _date or _at"
+                f"the column {short_repr(name)} contains times, so its name must end in _date or "
+                "_at; rename it"
             )
         # Fractions of a second are cut off before times become numbers.
         return timestamp("s", "UTC"), int64()
@@ -161,15 +162,15 @@ def _casts(kind: Any, name: str) -> Sequence[Any]:
         return (string(),)
     if types.is_temporal(kind) or "binary" in str(kind):
         raise ColumnError(
-            f"the column {short_repr(name)} must have text, numbers or times, not {kind}; convert "
-            "it to a string, or remove it"
+            f"the column {short_repr(name)} must contain strings, numbers or times, not {kind}; "
+            "convert it to strings, or remove it"
         )
     return ()
 
 
 def _value(cell: Any) -> object:
     value = cell.as_py(maps_as_pydicts="strict")
-    if isinstance(value, dict):  # of a map
+    if isinstance(value, dict):  # From a map.
         return {key: one for key, one in value.items() if one is not None} or None
     return value
 

@@ -1,7 +1,7 @@
-"""Events of a file from anywhere, one record after another: NDJSON or CSV.
+"""Splits NDJSON or CSV from any source into records of events.
 
-Nothing is read here: bytes are fed in, and records come out. Whatever the bytes are, no more than a
-record of 1 MiB is held at a time.
+This module does no I/O: the caller feeds bytes and gets records. Whatever the bytes are, at most
+one record of 1 MiB is in memory.
 """
 
 from __future__ import annotations
@@ -20,43 +20,45 @@ from intercom_data_events.cli.importer.columns import ColumnError, Plan, known, 
 if TYPE_CHECKING:
     from intercom_data_events import Event
 
-#: How long a record can be, in bytes; events are a few hundred.
+#: The most bytes of a record; events have a few hundred.
 LONGEST = 1024 * 1024
-# Bytes of text that are looked at in one step, and records that are handed on at once.
+# Bytes of text per step, and records per batch.
 _PIECE = 64 * 1024
 _BATCH = 1000
 
 _BOM = b"\xef\xbb\xbf"
 _REFUSED_BECAUSE = "refused_because"
 _DELIMITERS = ",;\t"
-_UTF16 = "convert it: iconv -f UTF-16 -t UTF-8"
-_UTF32 = "convert it: iconv -f UTF-32 -t UTF-8"
-# How files of other formats begin. UTF-32 is before UTF-16, which begins the same.
+_UTF16 = "convert it with: iconv -f UTF-16 -t UTF-8"
+_UTF32 = "convert it with: iconv -f UTF-32 -t UTF-8"
+# The first bytes of other formats. UTF-32 comes first, because UTF-16 begins with the same bytes.
 _MAGIC = {
-    b"\xff\xfe\0\0": f"is UTF-32: {_UTF32}",
-    b"\0\0\xfe\xff": f"is UTF-32: {_UTF32}",
-    b"\xff\xfe": f"is UTF-16: {_UTF16}",
-    b"\xfe\xff": f"is UTF-16: {_UTF16}",
-    b"PK\x03\x04": "looks like a zip archive or an Excel workbook (.xlsx): unpack the archive, or "
+    b"\xff\xfe\0\0": f"is UTF-32; {_UTF32}",
+    b"\0\0\xfe\xff": f"is UTF-32; {_UTF32}",
+    b"\xff\xfe": f"is UTF-16; {_UTF16}",
+    b"\xfe\xff": f"is UTF-16; {_UTF16}",
+    b"PK\x03\x04": "looks like a zip archive or an Excel workbook (.xlsx); extract the archive, or "
     "save the sheet as CSV UTF-8",
-    b"\xd0\xcf\x11\xe0": "looks like an Excel workbook (.xls): save the sheet as CSV UTF-8",
-    b"PAR1": "looks like Parquet: pass its path, without gzip, a pipe or another --format",
-    b"BZh": "looks like bzip2: decompress it first",
-    b"\xfd7zX": "looks like xz: decompress it first",
-    b"(\xb5/\xfd": "looks like Zstandard: decompress it first",
-    b"\x1f\x8b": "is gzip within gzip: decompress it once first",
+    b"\xd0\xcf\x11\xe0": "looks like an Excel workbook (.xls); save the sheet as CSV UTF-8",
+    b"PAR1": "looks like Parquet; pass its path, without gzip, a pipe or another --format",
+    b"BZh": "looks like bzip2; decompress it first",
+    b"\xfd7zX": "looks like xz; decompress it first",
+    b"(\xb5/\xfd": "looks like Zstandard; decompress it first",
+    b"\x1f\x8b": "is gzipped twice; decompress it once",
 }
 _UNCLOSED = (
-    "a quote opens here that is not closed within 1 MiB; close it, or write it twice within a "
+    "a quote that opens here is not closed within 1 MiB; close it, or write it twice within a "
     "quoted cell"
 )
-# Excel's first line, which has the delimiter of the others.
+# The first line that Excel understands; it sets the delimiter of the other lines.
 _SEP = re.compile(rb'"?sep=([,;\t])"?', re.IGNORECASE)
-_ONE_PER_LINE = "write one event per line, as jq -c '.[]' does for an array, jq -c . for objects"
+_ONE_PER_LINE = (
+    "write one event per line, for example with jq -c '.[]' for an array, or jq -c . for objects"
+)
 
 
 class Format(StrEnum):
-    """How events are written in a file."""
+    """The format of a file of events."""
 
     NDJSON = "ndjson"
     CSV = "csv"
@@ -64,21 +66,20 @@ class Format(StrEnum):
 
 
 class SourceError(ValueError):
-    """The file as a whole cannot be read any further; says up to where, and what to do."""
+    """The file can no longer be read; the message has the line and the remedy."""
 
 
 class Record(NamedTuple):
-    """One event as it stands in the file, or what stands there instead.
+    """A record of a file: one event, or a line that is not one.
 
     Attributes:
         line: The number of its first line in the decompressed text, from 1.
-        raw: The record as it stands there, without its line end and without the column
-            ``refused_because``; empty where it was too long to keep.
-        fields: In the API's field names, unchecked: all of them, or with a problem those that could
-            be read; None where none could.
-        problem: What is wrong with it and what to do; None where nothing is known to be.
-        event: The event to send, once the fields were checked.
-        dropped: Whether the event lacks metadata of the fields that the API does not support.
+        raw: The text without the line end and the column ``refused_because``; empty if it was too
+            long.
+        fields: The unchecked fields; if there is a problem, those that could be read, or None.
+        problem: The problem and its remedy; None if none is known.
+        event: The event to send, once the fields are checked.
+        dropped: Whether metadata that the API does not support was left out.
     """
 
     line: int
@@ -90,26 +91,25 @@ class Record(NamedTuple):
 
 
 class _RefusedError(ValueError):
-    """A record that cannot be read; the message is its problem."""
+    """A record cannot be read; the message is its problem."""
 
 
 class _WaitError(Exception):
-    """A row goes on behind the text that there is."""
+    """A row continues beyond the text so far."""
 
 
 class Reader:
-    r"""Reads events from bytes, however these are cut into pieces.
+    r"""Reads events from bytes, which can arrive in pieces of any size.
 
     Args:
-        format: How events are written, or None to find out: text that begins with ``{``, after
-            blank lines and lines that begin with ``#``, is NDJSON, and all other text CSV.
+        format: The format, or None to detect it: text that begins with ``{``, after blank lines and
+            lines that begin with ``#``, is NDJSON, and any other text is CSV.
 
     Attributes:
-        format: How events are written; None until it is known.
-        header: The header of CSV as it stands, without the column ``refused_because``; None until
-            it is known.
-        delimiter: What stands between cells of CSV: a comma, a semicolon or a tab.
-        lines: How many lines the records handed on, and what was between them, had.
+        format: The format; None until it is known.
+        header: The header of CSV without the column ``refused_because``; None until it is known.
+        delimiter: The delimiter of CSV: a comma, a semicolon or a tab.
+        lines: The number of lines read so far, up to the last record that was returned.
 
     Example:
         >>> reader = Reader()
@@ -123,40 +123,39 @@ class Reader:
         self.header: bytes | None = None
         self.delimiter = ","
         self.lines = 0
-        # Those that the header may have.
+        # The candidates for the delimiter.
         self._delimiters = _DELIMITERS
-        # What was fed and is not read yet, from a place on; and whether nothing follows it.
+        # The text that was fed, the position up to which it was read, and whether it is the end.
         self._text = b""
         self._at = 0
         self._last = False
-        self._started = False  # The first bytes of the text were looked at.
-        # Where the line or the row that is read ends, and a place before which a quote that is open
-        # is never closed.
+        self._started = False  # Whether the first bytes were checked.
+        # The end of the current line or row, and a position before which no open quote is closed.
         self._end = 0
         self._unclosed = 0
         self._plan: Plan | None = None
-        # What ends the first cell of a row, where that is the reason of a file of refused rows.
+        # Matches the first cell, which has the reason in a file of rejected rows.
         self._reason: re.Pattern[bytes] | None = None
         self._steps = self._records()
-        # Of all readers of the process: a cell can be as long as a row.
+        # A limit of the whole process: a cell can be as long as a row.
         csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
 
     def feed(self, data: bytes) -> Iterator[list[Record]]:
-        """Takes the next bytes of the text and gives the records that they complete, in batches.
+        """Takes the next bytes of the text, and yields the records that they complete, in batches.
 
-        `lines` is that of the batches given so far. Has to be iterated to its end before more is
-        fed.
+        The caller must exhaust the iterator before it feeds more. `lines` counts the batches so
+        far.
 
         Raises:
-            SourceError: The file cannot be read any further.
+            SourceError: The file can no longer be read.
         """
         for start in range(0, len(data), _PIECE):
             yield from self._batches(data[start : start + _PIECE])
 
     def close(self) -> Iterator[list[Record]]:
-        """Gives the remaining records, once the whole text was fed.
+        """Yields the remaining records after the whole text was fed.
 
-        A last line without a line end is a line like any other.
+        The last line needs no line end.
 
         Raises:
             SourceError: The file cannot be read to its end.
@@ -188,7 +187,7 @@ class Reader:
                 if len(records) == _BATCH:
                     yield records
                     records = []
-        except SourceError as error:  # It is told behind the records before it.
+        except SourceError as error:  # Raised after the records before it.
             failed = error
         if records:
             yield records
@@ -196,12 +195,12 @@ class Reader:
             raise failed
         if nul >= 0:
             raise SourceError(
-                f"line {self.lines + 1 + self._text.count(10, self._at):,}: a NUL byte, which text "
-                f"does not have: export it as CSV or NDJSON; if it is UTF-16, {_UTF16}"
+                f"line {self.lines + 1 + self._text.count(10, self._at):,}: the text must not "
+                f"contain a NUL byte; export it as CSV or NDJSON; if it is UTF-16, {_UTF16}"
             )
 
     def _records(self) -> Iterator[Record | None]:
-        """Gives one record after the other, and None each time that it needs more text."""
+        """Yields one record after the other, and None whenever it needs more text."""
         begun = False
         while (line := (yield from self._line())) is not None:
             is_long = self._end - self._at > LONGEST
@@ -218,7 +217,7 @@ class Reader:
                 yield record
 
     def _line(self) -> Generator[None, None, bytes | None]:
-        """Waits for the next line; returns at most its first MiB, or None where there is none."""
+        """Waits for the next line; returns at most its first MiB, or None at the end."""
         length = 0
         while (end := self._text.find(b"\n", self._at + length)) < 0:
             length = len(self._text) - self._at
@@ -232,7 +231,7 @@ class Reader:
         return self._text[self._at : min(end, self._at + LONGEST)].removesuffix(b"\r")
 
     def _take(self, raw: bytes) -> int:
-        """Goes on behind what was read; returns the number of its first line."""
+        """Moves past a record; returns the number of its first line."""
         line = self.lines + 1
         self.lines += 1 + raw.count(b"\n")
         self._at = min(self._end + 1, len(self._text))
@@ -246,15 +245,19 @@ class Reader:
             yield
         self._end = len(self._text) if end < 0 else end
         length += self._end - self._at
-        problem = f"it is {length:,} bytes long, and lines go up to 1 MiB ({LONGEST:,}): shorten it"
+        problem = (
+            f"the line must have at most {LONGEST:,} bytes (1 MiB), not {length:,}; shorten it"
+        )
         return Record(self._take(b""), b"", None, problem)
 
     def _begins(self, line: bytes, is_long: bool) -> bool:
-        """Whether a first line is what the file begins with, and not blank or a comment."""
+        """Whether a line is the first one with content, and not blank or a comment."""
         sep = _SEP.fullmatch(line)
         line = line.strip()
         if b"\r" in line:
-            self._fail("lines end in a lone carriage return; convert them with tr '\\r' '\\n'")
+            self._fail(
+                "lines must not end in a lone carriage return; convert them with: tr '\\r' '\\n'"
+            )
         if not line or line.startswith(b"#"):
             return False
         if sep is not None and self.format is not Format.NDJSON:
@@ -262,10 +265,10 @@ class Reader:
             return False
         if self.format is None:
             if line.startswith(b"[") or line == b"{":
-                self._fail(f"this is one JSON document; {_ONE_PER_LINE}")
+                self._fail(f"the file must not be a single JSON document; {_ONE_PER_LINE}")
             self.format = Format.NDJSON if line.startswith(b"{") else Format.CSV
         if is_long and self.format is Format.CSV:
-            self._fail("the header is longer than 1 MiB; is this CSV?")
+            self._fail("the header must have at most 1 MiB; check that the file is CSV")
         return True
 
     def _fail(self, what: str) -> NoReturn:
@@ -280,7 +283,7 @@ class Reader:
             return Record(self.lines + 1, raw, None, str(error))
 
     def _row(self, line: bytes) -> Generator[None, None, Record | None]:
-        """Reads the row that begins with a line; of one that cannot be read, the line alone."""
+        """Reads the row that begins with a line; if it is invalid, only that line."""
         if self._plan is None:
             self._choose_delimiter(line)
         length, problem, fields = self._end - self._at, None, None
@@ -295,12 +298,13 @@ class Reader:
             if self._plan is None:
                 self._take_header(raw, cells)
             elif len(cells) == len(self._plan.names):
-                # A row of nothing but delimiters, as spreadsheets leave them, is blank, too.
+                # A row of delimiters only, as spreadsheets write it, is blank.
                 fields = self._plan.read([cell or None for cell in cells])
             elif raw.strip():
                 problem = (
-                    f"it has {len(cells):,} cells, and the header {len(self._plan.names)}; put "
-                    f"quotes around a cell with {short_repr(self.delimiter)} in it"
+                    f"the row must have {len(self._plan.names)} cells like the header, not "
+                    f"{len(cells):,}; put quotes around a cell that contains "
+                    f"{short_repr(self.delimiter)}"
                 )
         except ColumnError as error:
             problem, fields = str(error), error.fields
@@ -316,7 +320,7 @@ class Reader:
         return Record(number, self._cut(raw), fields, problem)
 
     def _cells(self) -> list[str] | None:
-        """Reads the row that begins here; returns its cells, or None to wait for more text."""
+        """Reads the next row; returns its cells, or None to wait for more text."""
         start, is_open = self._at, False
 
         def lines() -> Iterator[str]:
@@ -341,13 +345,13 @@ class Reader:
         except csv.Error as error:
             if not is_open:
                 raise _not_csv(error) from None
-            # A row fails there, too, if it begins before and has an open quote at the end of its
-            # first line; with each tried, a file could take the square of its length.
+            # Any row that begins before this position with an open quote fails, too. Trying each
+            # of them could take quadratic time.
             self._unclosed = max(self._unclosed, start)
             raise _RefusedError(_UNCLOSED) from None
 
     def _choose_delimiter(self, line: bytes) -> None:
-        """Takes the one that finds the most columns in the header; of several, the first."""
+        """Chooses the first delimiter that finds the most known columns in the header."""
 
         def found(delimiter: str) -> int:
             try:
@@ -366,19 +370,19 @@ class Reader:
                 self._reason = re.compile(cell.encode())
             self._plan = plan(names)
         except ColumnError as error:
-            self._fail(f"the header of the CSV cannot be used: {error}")
+            self._fail(f"the CSV header is invalid: {error}")
         self.header = self._cut(raw)
 
     def _cut(self, raw: bytes) -> bytes:
-        """A row without its reason, where rows have one."""
+        """Returns a row without the cell for the reason, if there is one."""
         found = self._reason.match(raw) if self._reason is not None else None
         return raw if found is None else raw[found.end() :]
 
 
 def _not_csv(error: csv.Error) -> _RefusedError:
     return _RefusedError(
-        f"it is not CSV ({error}); write a quote within a quoted cell twice, and put quotes around "
-        "a cell with a line end in it"
+        f"the row is not valid CSV ({error}); write quotes within a quoted cell twice, and put "
+        "quotes around a cell that contains a line end"
     )
 
 
@@ -387,8 +391,8 @@ def _decoded(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         raise _RefusedError(
-            f"it is not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1:,}; if "
-            "the file is in Latin-1, convert it: iconv -f LATIN1 -t UTF-8"
+            f"the text must be UTF-8, but has byte 0x{raw[error.start]:02x} at position "
+            f"{error.start + 1:,}; if it is Latin-1, convert it with: iconv -f LATIN1 -t UTF-8"
         ) from error
 
 
@@ -396,33 +400,33 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise _RefusedError(f"an object in it has the key {short_repr(key)} twice; remove one")
+        raise _RefusedError(f"an object must have the key {short_repr(key)} only once; remove one")
     return fields
 
 
 def _constant(name: str) -> NoReturn:
-    raise _RefusedError(f"it has {name} in it, which is not JSON; leave the key out")
+    raise _RefusedError(f"{name} is not valid JSON; leave out its key")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 
 def _object(text: str) -> dict[str, object]:
-    """Reads a line of NDJSON that may be anything."""
+    """Reads a line of NDJSON."""
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise _RefusedError(
-            f"it is not JSON, {error.msg} at column {error.colno:,}; {_ONE_PER_LINE}"
+            f"the line is not valid JSON ({error.msg} at column {error.colno:,}); {_ONE_PER_LINE}"
         ) from None
     except RecursionError:
-        raise _RefusedError("its values are nested too deeply; an event has two levels") from None
+        raise _RefusedError(
+            "the values are nested too deeply; metadata can have only one level of objects"
+        ) from None
     except _RefusedError:
         raise
-    except ValueError:  # Python's own limit, against numbers that take minutes to read.
-        raise _RefusedError(
-            "it has a number of thousands of digits in it; write it as a string"
-        ) from None
+    except ValueError:  # Python's limit, because such a number can take minutes to read.
+        raise _RefusedError("a number has thousands of digits; write it as a string") from None
     if not isinstance(value, dict):
-        raise _RefusedError(f"it is not an object; {_ONE_PER_LINE}")
+        raise _RefusedError(f"the line must be a JSON object; {_ONE_PER_LINE}")
     return value

@@ -1,4 +1,4 @@
-"""The file of rejected events, to be fixed and imported again."""
+"""The file of rejected events, which the user fixes and imports."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from intercom_data_events.cli.importer.records import Format, Reader, Record, So
 
 
 class RefusedFile:
-    """Refused events as they stood, each with its reason, to be fixed and imported again.
+    """The unchanged text of rejected events, each with its reason.
 
-    Of NDJSON, the reason is on a line of its own before, which begins with ``#``; of CSV, it is in
-    a first column. It is made when there is something to write, and only ever added to: a person
-    may be editing it already.
+    In NDJSON, the reason is on the line above, which begins with ``#``; in CSV, it is in the first
+    column. The file is created with its first event, and append-only, because the user may already
+    be editing it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class RefusedFile:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything in it."""
+        """Whether the file exists and is not empty."""
         try:
             return self.path.stat().st_size > 0
         except OSError:
@@ -39,7 +39,7 @@ class RefusedFile:
         """Adds an event.
 
         Raises:
-            StoppedError: It cannot be written.
+            StoppedError: The file cannot be written.
         """
         size = None
         try:
@@ -53,26 +53,27 @@ class RefusedFile:
                 text = text[self._file.write(text) :]
         except OSError as error:
             if self._file is not None and size is not None:
-                # Half of it might have a quote in it that opens, and swallow the next.
+                # Part of a row could leave a quote open, which would swallow the next row.
                 with suppress(OSError):
                     self._file.truncate(size)
             raise StoppedError(
-                f"{self.path}, for rejected events, cannot be written ({error.strerror}): make "
-                "room or name another with --refused, then run the same command again"
+                f"cannot write the file of rejected events {self.path}: "
+                f"{(error.strerror or str(error)).lower()}; check the free space and permissions, "
+                "or choose another path with --refused, then run the same command again"
             ) from error
 
     def check(self) -> None:
-        """Checks the file that an earlier run has left, if there is one.
+        """Checks the file of an earlier run, if there is one.
 
         Raises:
-            SourceError: Another user may have made or written it.
+            SourceError: Another user may have created or written it.
         """
         if os.path.lexists(self.path):
-            with suppress(OSError):  # It counts once there is something to write.
+            with suppress(OSError):  # Matters only if there is something to write.
                 self._open(SourceError).close()
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
 
@@ -84,7 +85,7 @@ class RefusedFile:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(-1, os.SEEK_END)
-            # A crash may have cut its last line off.
+            # A crash may have truncated its last line.
             return b"" if file.read(1) == b"\n" else b"\n"
         if reader.format is not Format.CSV:
             return b""

@@ -1,4 +1,4 @@
-"""Importing a file of events: reading, stamping, sending, noting what became of each."""
+"""Imports a file of events: reads, stamps and sends them, and records the outcomes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from intercom_data_events.cli.importer.records import Record, SourceError
 from intercom_data_events.cli.importer.refused import RefusedFile
 from intercom_data_events.cli.reporting import GRACE, LOOK
 
-# Failures in a row, after all attempts of each, that are taken for an outage.
+# Failures in a row, each after all attempts, that count as an outage.
 _OUTAGE = 20
 
-# Seconds in which outcomes are collected before they are written. A kill repeats those of the last
-# moment and those in flight, 100 at most on any line whose answers take longer than a moment.
+# Seconds in which outcomes are collected before they are written. After a kill, events of this time
+# and those in flight are sent again: at most 100, unless answers arrive faster than this.
 _MOMENT = 0.005
 
 
 @frozen
 class Problem:
-    """A line that was refused or failed."""
+    """A line that was rejected or failed."""
 
     line: int
     status: Literal["refused", "failed"]
     reason: str
 
 
-#: Is told of each problem, as it is met.
+#: Is called with each problem.
 Tell: TypeAlias = Callable[[Problem], None]
-#: Is called now and then; returns whether to stop.
+#: Is called periodically; returns whether to stop.
 Look: TypeAlias = Callable[[], bool]
 
 
@@ -46,17 +46,17 @@ Look: TypeAlias = Callable[[], bool]
 class Import:
     """One run over a file.
 
-    Every event that was looked at is counted once: as done before, by its outcome, or as pending.
+    Every event that was read is counted once: as done before, by its outcome, or as pending.
 
     Args:
-        input: What is read.
-        refused: Where refused events go; None for nowhere.
+        input: The records to send.
+        refused: The file of rejected events, if there is one.
 
     Attributes:
-        tell: Is told of each problem; is set before it runs.
-        counts: How many events have which outcome.
+        tell: Is called with each problem; must be set before the run.
+        counts: The number of events by outcome.
         dropped: How many events were accepted without metadata that the API does not support.
-        lines: Lines up to the last event that is counted; in the end, all lines.
+        lines: Lines up to the last event that is counted; at the end, all lines.
     """
 
     input: Input
@@ -66,14 +66,14 @@ class Import:
     dropped: int = field(default=0, init=False)
     lines: int = field(default=0, init=False)
     _begun: float = field(factory=time.monotonic, init=False)
-    # By the place in what is sent: the record of each event that has no outcome yet.
+    # The record of each event without an outcome, by its position.
     _pending: dict[int, Record] = field(factory=dict[int, Record], init=False)
     _position: int = field(default=0, init=False)
-    # Events that have been read and are not looked at yet.
+    # Events that were read and not yet counted.
     _waiting: int = field(default=0, init=False)
     _failed_in_a_row: int = field(default=0, init=False)
     _stopping: bool = field(default=False, init=False)
-    # Is set when the journal has something to write.
+    # Set when the journal has something to write.
     _noted: anyio.Event = field(factory=anyio.Event, init=False)
     _problem: Exception | None = field(default=None, init=False)
 
@@ -85,18 +85,18 @@ class Import:
         concurrency: int,
         max_rate: float | None,
     ) -> None:
-        """Sends everything.
+        """Sends all events.
 
         Args:
-            client: To send with.
-            look: Says when it is to end; the requests in flight get a moment.
-            concurrency: Requests at once, at most.
-            max_rate: Events a second, at most.
+            client: The client that sends.
+            look: Returns whether to stop; requests in flight then get a moment to finish.
+            concurrency: The most requests at once.
+            max_rate: The most events per second.
 
         Raises:
-            SourceError: The file cannot be read any further.
-            JournalError, StoppedError: It is incomplete; running it again resumes.
-            IntercomError: Intercom accepts no event at all: the token, the version.
+            SourceError: The file can no longer be read.
+            JournalError, StoppedError: The run is incomplete; another run resumes it.
+            IntercomError: The failure is systemic, such as a revoked token.
         """
 
         async def send() -> None:
@@ -109,14 +109,14 @@ class Import:
         await self._until(look, send)
 
     async def check(self, look: Look) -> None:
-        """Checks everything, and sends nothing.
+        """Checks all events, and sends nothing.
 
         Args:
-            look: Says when it is to end.
+            look: Returns whether to stop.
 
         Raises:
-            SourceError: The file cannot be read any further.
-            StoppedError: The file of refused events cannot be written.
+            SourceError: The file can no longer be read.
+            StoppedError: The file of rejected events cannot be written.
         """
 
         async def check() -> None:
@@ -127,27 +127,27 @@ class Import:
 
     @property
     def sent(self) -> bool:
-        """Whether anything was left to do."""
+        """Whether earlier runs left anything to do."""
         return bool(self.counts or self._pending)
 
     @property
     def begun(self) -> bool:
-        """Whether anything was read that there is to report on."""
+        """Whether there is anything to report."""
         return bool(self._position or self.counts or self.input.before)
 
     @property
     def pending(self) -> int:
-        """How many events were in flight, or next, when it stopped."""
+        """How many events were in flight, or next, when the run stopped."""
         return len(self._pending)
 
     @property
     def seconds(self) -> float:
-        """How long it has taken."""
+        """The duration of the run so far."""
         return time.monotonic() - self._begun
 
     @property
     def through(self) -> int:
-        """Bytes of what has been read whose events have an outcome, as nearly as can be told."""
+        """An estimate of the bytes whose events have an outcome."""
         done = self.input.before + sum(self.counts.values())
         left = len(self._pending) + self._waiting
         return self.input.source.position * done // max(1, done + left)
@@ -174,7 +174,7 @@ class Import:
         scope.cancel()
 
     async def _save(self, scope: anyio.CancelScope) -> None:
-        """Writes the outcomes of a moment at once."""
+        """Writes the outcomes of each moment together."""
         while self.input.journal is not None:
             await self._noted.wait()
             await anyio.sleep(_MOMENT)
@@ -187,7 +187,7 @@ class Import:
                 return
 
     async def _events(self) -> AsyncIterator[Event]:
-        """The events to send."""
+        """Yields the events to send."""
         async for records in self.input.batches():
             for number, record in enumerate(records, 1):
                 self._waiting = len(records) - number
@@ -202,8 +202,8 @@ class Import:
                 yield record.event
         self.lines = self.input.reader.lines
         if not self.begun:
-            what = "has no events in it" if self.lines else "is empty"
-            raise SourceError(f"{self.input.source.name} {what}: there is nothing to import")
+            what = "contains no events" if self.lines else "is empty"
+            raise SourceError(f"{self.input.source.name} {what}; choose another file")
 
     def _refuse(self, record: Record, reason: str) -> None:
         if self.refused is not None:
@@ -226,14 +226,15 @@ class Import:
         else:
             self._count(outcome.status, record)
             self.dropped += outcome.status == "accepted" and record.dropped
-        # Now, as an event whose outcome cannot be written is sent again.
+        # Only now, because an event whose outcome cannot be written is sent again.
         del self._pending[outcome.position]
         if outcome.status == "failed":
             self._failed_in_a_row += 1
             self.tell(Problem(record.line, "failed", str(outcome.error)))
             if self._failed_in_a_row >= _OUTAGE:
                 raise StoppedError(
-                    f"{_OUTAGE} events in a row failed, the last with: {outcome.error}"
+                    f"{_OUTAGE} events in a row failed; run the same command again later. The "
+                    f"last failure: {outcome.error}"
                 )
         else:
             self._failed_in_a_row = 0

@@ -1,7 +1,8 @@
-"""The input of an import: a file or a pipe, plain or gzip, as pieces of text of bounded size.
+"""The input of an import: a file or a pipe, plain or gzipped, as pieces of text of bounded size.
 
-A regular file is compared with itself, because other programs may write to it meanwhile. Lines that
-are appended are read like the others. What was cut, written anew or replaced ends the reading.
+Other programs may write to a regular file while it is read, so it is compared with what was read.
+Appended lines are read like the others. If the file is truncated, overwritten or replaced, the
+import stops.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ _GZIP = b"\x1f\x8b"
 
 
 class Source:
-    """An input that is open; iterating gives its text, decompressed where it is gzip.
+    """An open input; iterating yields its text, decompressed if it is gzip.
 
     Args:
         name: A path, or "-" for standard input.
 
     Attributes:
-        name: What messages call it.
-        path: Where it is; None for a pipe.
-        size: Bytes that there are to read, compressed or not; None for a pipe.
-        position: Bytes that have been read.
+        name: The name in messages.
+        path: The path; None for a pipe.
+        size: The number of bytes to read, before decompression; None for a pipe.
+        position: The number of bytes read so far.
         file: The open file.
 
     Raises:
@@ -49,46 +50,48 @@ class Source:
         self.size: int | None = None
         self.position = 0
         try:
-            # Closed at the end of the block; a Path takes an empty name for the current folder.
+            # open() instead of Path, because Path("") is the current folder.
             self.file: BinaryIO = open(name, "rb") if self._is_ours else sys.stdin.buffer  # noqa: SIM115, PTH123  # closed by __exit__
             self._descriptor = self.file.fileno()
             found = os.fstat(self._descriptor)
         except (OSError, ValueError) as error:
-            raise SourceError(f"{self.name} cannot be read: {_reason(error)}") from error
-        # Of other devices, such as /dev/null, there is nothing to wait for.
+            raise SourceError(
+                f"cannot read {self.name}: {_reason(error)}; check the path and its permissions"
+            ) from error
+        # Other devices, such as /dev/null, never block.
         waits = stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode)
         self._waits = waits or os.isatty(self._descriptor)
         if stat.S_ISREG(found.st_mode):
-            # Of standard input, an earlier program may have read the beginning.
+            # Another program may have read the beginning of standard input.
             self._begin = os.lseek(self._descriptor, 0, os.SEEK_CUR)
             self.size = found.st_size - self._begin
-            # /dev/stdin and similar names lead to a file, but have no place beside it.
+            # /dev/stdin and similar names lead to a file, but not to its folder.
             if self._is_ours and not name.startswith(("/dev/", "/proc/")):
                 self.path = Path(name)
         self._opened_as = self._seen = _state(found)
-        # Of what was read: the last piece, and the digest of all of it.
+        # The last piece that was read, and the digest of all pieces.
         self._piece = b""
         self._digest = hashlib.blake2b(digest_size=16)
 
     def __enter__(self) -> Self:
-        """Enters a block that closes it at its end."""
+        """Returns the source itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes it."""
+        """Closes the file."""
         if self._is_ours:
             self.file.close()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Reads it, piece by piece.
+        """Yields the text piece by piece.
 
         Raises:
-            SourceError: It cannot be read any further, or its gzip is damaged.
-            StoppedError: It was changed meanwhile, or its gzip is cut short.
+            SourceError: The input can no longer be read, or its gzip is damaged.
+            StoppedError: The file was changed while it was read, or its gzip is truncated.
         """
         inflater: Inflater | None = None
         data = await self._read()
-        if len(data) == 1:  # Of a pipe: too little to tell what it is.
+        if len(data) == 1:  # From a pipe; too few bytes to recognise gzip.
             data += await self._read()
         if _GZIP.startswith(data[:2]):
             inflater = Inflater()
@@ -96,40 +99,41 @@ class Source:
         try:
             while data:
                 for piece in [data] if inflater is None else inflater.feed(data):
-                    # Little gzip can be much text; meanwhile the caller may want to stop.
+                    # A little gzip can expand to much text; the caller may want to cancel.
                     await anyio.lowlevel.checkpoint()
                     if piece:
                         end = piece[-1:]
                         yield piece
                 data = await self._read()
         except InflateError as error:
-            raise SourceError(f"{self.name} is {error}; make or fetch it again") from error
+            raise SourceError(f"{self.name} is {error}; create or download it again") from error
         await self.check(ends=end == b"\n")
         try:
             if inflater is not None:
                 inflater.close()
         except InflateError as error:
             raise StoppedError(
-                f"{self.name} is {error}; make or fetch it again, then run the same command again"
+                f"{self.name} is {error}; create or download it again, then run the same command "
+                "again to resume"
             ) from error
 
     @property
     def was_written(self) -> bool:
-        """Whether a regular file was written to since it was opened."""
+        """Whether a regular file was changed after it was opened."""
         return self.size is not None and _state(os.fstat(self._descriptor)) != self._opened_as
 
     def begins_with(self, magic: bytes) -> bool:
-        """Whether it is a regular file that begins with these bytes."""
+        """Whether the input is a regular file that begins with these bytes."""
         return self.size is not None and self._read_at(0, len(magic)) == magic
 
     async def check(self, *, ends: bool = True) -> None:
         """Compares a regular file that was read to its end with what was read.
 
         Args:
-            ends: Whether its last line has an end.
+            ends: Whether its last line has a line end.
 
         Raises:
-            StoppedError: It is another one, or its last line is still being written.
+            StoppedError: The file was changed, or its last line is still being written.
         """
         if self.was_written:
             digest = hashlib.blake2b(digest_size=16)
@@ -139,39 +143,41 @@ class Source:
             if digest.digest() != self._digest.digest():
                 raise self.written_anew()
             if not ends and os.fstat(self._descriptor).st_size > self._opened_as[0]:
-                raise self._changed("grew while it was read, and its last line has no end yet")
+                raise self._changed("grew while it was read, and its last line is incomplete")
         try:
             if self.path is None or samestat(self.path.stat(), os.fstat(self._descriptor)):
                 return
         except OSError:
-            raise self._changed("was moved or deleted while it was read: put it back") from None
+            raise self._changed("was moved or deleted while it was read", "put it back") from None
         raise self._changed("was replaced by another file while it was read")
 
     def written_anew(self) -> StoppedError:
-        """The error that ends the reading of a file that another program writes."""
+        """Returns the error for a file that another program has overwritten."""
         return self._changed(
-            f"was written anew while it was read, from byte {self.position:,} or before"
+            f"was overwritten while it was read, at or before byte {self.position:,}"
         )
 
-    def _changed(self, how: str) -> StoppedError:
+    def _changed(
+        self, how: str, remedy: str = "wait until no program writes to it"
+    ) -> StoppedError:
         return StoppedError(
-            f"{self.name} {how}; wait until no program writes to it, then run the same command "
-            "again: it resumes if what was read is unchanged, and otherwise says where it differs"
+            f"{self.name} {how}; {remedy}, then run the same command again: it resumes, or says "
+            "where the file differs from what was read"
         )
 
     async def _read(self) -> bytes:
         try:
             if self._waits and sys.platform != "win32":
-                # It can be silent for hours; only this waits for it.
+                # A pipe can be silent for hours; this wait can be cancelled.
                 await anyio.wait_readable(self._descriptor)
             else:
                 await anyio.lowlevel.checkpoint()
-            # What there is, not waiting until a piece is full.
+            # Returns what is available instead of waiting for a full piece.
             data = os.read(self._descriptor, PIECE)
             self._compare()
         except OSError as error:
             raise SourceError(
-                f"{self.name} cannot be read beyond byte {self.position:,}: {_reason(error)}"
+                f"cannot read {self.name} beyond byte {self.position:,}: {_reason(error)}"
             ) from error
         self.position += len(data)
         if self.size is not None and data:
@@ -180,7 +186,7 @@ class Source:
         return data
 
     def _compare(self) -> None:
-        """Compares a regular file that was written to with the last piece of what was read."""
+        """Compares a regular file, if it was changed, with the last piece that was read."""
         found = os.fstat(self._descriptor)
         if self.size is None or _state(found) == self._seen:
             return
@@ -188,17 +194,16 @@ class Source:
         self.size = found.st_size - self._begin
         if self.size < self.position:
             raise self._changed(
-                f"was cut to {self.size:,} bytes while it was read, and {self.position:,} had been "
-                "read"
+                f"was truncated to {self.size:,} bytes after {self.position:,} had been read"
             )
         if self._read_at(self.position - len(self._piece), len(self._piece)) != self._piece:
             raise self.written_anew()
 
     def _read_at(self, place: int, size: int) -> bytes:
-        """Reads a place of a regular file, and comes back.
+        """Reads bytes of a regular file without moving the current position.
 
         Raises:
-            SourceError: It cannot be read.
+            SourceError: The file cannot be read.
         """
         try:
             here = os.lseek(self._descriptor, 0, os.SEEK_CUR)
@@ -206,12 +211,12 @@ class Source:
             data = os.read(self._descriptor, size)
             os.lseek(self._descriptor, here, os.SEEK_SET)
         except OSError as error:
-            raise SourceError(f"{self.name} cannot be read: {_reason(error)}") from error
+            raise SourceError(f"cannot read {self.name}: {_reason(error)}") from error
         return data
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int]:
-    """What changes where a file is written to."""
+    """Returns values that change when a file is written to."""
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
