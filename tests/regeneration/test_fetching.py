@@ -118,10 +118,10 @@ def test_a_url_gives_what_the_file_gives(project, make_project, describe, server
         ("/short", "cannot be fetched"),
         (
             "/brotli",
-            "cannot be fetched: its Content-Encoding must be gzip or deflate, once, not 'b",
+            "cannot be fetched: its Content-Encoding must be either gzip or deflate, not 'br'",
         ),
-        ("/damaged", "cannot be fetched: gzip that is damaged"),
-        ("/cut", "cannot be fetched: gzip that is cut short"),
+        ("/damaged", "cannot be fetched: damaged gzip data"),
+        ("/cut", "cannot be fetched: truncated gzip data"),
     ],
 )
 def test_an_answer_that_is_no_description_is_refused(project, refused, server, path, words):
