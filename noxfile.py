@@ -89,9 +89,9 @@ SCREENS = Path("overlays", "intercom_data_events", "cli", "screens")
 ARCHIVES = Path("build", "dist")
 BESIDE = Path("build", "release")
 REPORTS = Path("build", "tests")
-#: Where `docs` leaves the site, in html.
+#: The folder for the site of `docs`.
 SITE = Path("build", "docs")
-#: What makes the site imports from these folders, so that a reused environment has it as it is now.
+#: The folders that the build of the site imports, because a reused environment could have old code.
 SITE_PATH = ("scripts/docs", "scripts", "overlays", "generated")
 
 
@@ -488,12 +488,12 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, reuse_venv=True)
 def docs(session: nox.Session) -> None:
-    """Makes the site in build/docs/html from the guides and the docstrings; a warning fails it."""
+    """Builds the site in build/docs/html from the guides and docstrings; warnings are errors."""
     _install_once(session, (*_group("docs"), *WITH_EXTRAS))
     source, site = SITE / "source", SITE / "html"
     session.env["PYTHONPATH"] = os.pathsep.join(SITE_PATH)
     session.run("python", "scripts/docs/pages.py", str(source))
-    # Anew each time, because a docstring or a link target may have changed elsewhere.
+    # From scratch, because a docstring or a link target may have changed elsewhere.
     shutil.rmtree(site, ignore_errors=True)
     strict = ("--fail-on-warning", "--keep-going", "--quiet", "--fresh-env")
     session.run("sphinx-build", *strict, "--conf-dir", "scripts/docs", str(source), str(site))
