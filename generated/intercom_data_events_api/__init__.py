@@ -1,10 +1,10 @@
 """A client library for accessing Intercom data events
 
-This package is generated, and can be used by itself. `intercom_data_events` is made of it and adds what
-most programs need; only that package keeps its names from one release to the next.
+This package is generated and can be used by itself. `intercom_data_events` builds on it and adds what
+most programs need. Only that package keeps its names stable between releases.
 
-An operation is a module. Its `sync_detailed` and `asyncio_detailed` send a request with a client and
-return the response, `sync` and `asyncio` only what was parsed:
+Each operation is a module. Its `sync_detailed` and `asyncio_detailed` send a request with a client and
+return the response; `sync` and `asyncio` return only the parsed body:
 
 >>> import httpx
 >>> from intercom_data_events_api import API_VERSION, AuthenticatedClient
@@ -14,7 +14,7 @@ return the response, `sync` and `asyncio` only what was parsed:
 ...     base_url="https://api.intercom.io",
 ...     token="the access token",
 ...     timeout=httpx.Timeout(30),
-...     # For this example alone: every request is answered without a network.
+...     # For this example only: a transport without a network answers every request.
 ...     httpx_args={"transport": httpx.MockTransport(lambda request: httpx.Response(202))},
 ... )
 >>> event = CreateDataEventRequest(event_name="placed-order", created_at=1389913941, user_id="1")
@@ -25,7 +25,7 @@ return the response, `sync` and `asyncio` only what was parsed:
 >>> response.status_code
 <HTTPStatus.ACCEPTED: 202>
 
-Its `build_request` and `parse_response` do no I/O, for a program that sends requests itself:
+Its `build_request` and `parse_response` do no I/O; use them to send requests yourself:
 
 >>> request = create_data_event.build_request(body=event, intercom_version=API_VERSION)
 >>> request["method"], request["url"], request["json"]["event_name"]
@@ -36,14 +36,14 @@ Its `build_request` and `parse_response` do no I/O, for a program that sends req
 >>> error.errors[0].code
 'unauthorized'
 
-What it lacks by itself:
+Its limits without `intercom_data_events`:
 
-- A request has an Intercom-Version header only where `intercom_version` is passed.
-- There is no time limit unless the client has a `timeout`.
-- Nothing is retried, and no rate limit is kept to.
+- A request has an Intercom-Version header only if `intercom_version` is passed.
+- There is no timeout unless the client is created with a `timeout`.
+- It does not retry requests and does not limit their rate.
 - A status that `http.HTTPStatus` does not have, such as 520, raises a ValueError.
-- A failure whose body is not JSON raises a json.JSONDecodeError instead of telling its status.
-- A status that is not described is parsed as None, unless the client is made with
+- A failure whose body is not JSON raises a json.JSONDecodeError, which does not have the status.
+- A status that is not described is parsed as None, unless the client is created with
   `raise_on_unexpected_status=True`.
 """
 
@@ -63,7 +63,7 @@ __all__ = (
 
 
 def __getattr__(name: str) -> object:
-    # On demand: to make these classes takes longer than to send a request.
+    # Imported on demand, because creating these classes takes longer than sending a request.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import client

@@ -1,13 +1,14 @@
-"""The steps of a regeneration, each a plain function from its input to its result.
+"""The steps of a regeneration. Each step is a plain function from its input to its result.
 
-`pipeline` strings together those that make files: `document` reads (by `downloading`, from an
-address), `operations` says what the client is made of, `slicing` cuts it out, `census` finds what
-else there is, `correcting` corrects what `tolerating` and `essentials` leave, `generating` writes
-the package. Nothing is written to the project, by `publishing`, before every step has succeeded.
+`pipeline` runs the steps that make files. `document` reads the description, and `downloading`
+fetches it from an address. `operations` reads the list of the client's operations, `slicing` cuts
+them out of the description, and `census` finds other operations of data events. `essentials` and
+`tolerating` prepare the slice, `correcting` applies the corrections, and `generating` writes the
+package. `publishing` changes the project only after every step has succeeded.
 
-`reporting` says what it means: `comparing` finds the differences and `describing` words them,
-`breaking`, `narrowing` and `withdrawing` judge them for callers, `looking` makes a list for a
-person of it, and `releasing` suggests a version.
+`reporting` makes the report. `comparing` finds the differences, and `describing` puts them into
+words. `breaking`, `narrowing` and `withdrawing` find what breaks callers. `looking` makes the list
+that a maintainer decides on, and `releasing` suggests a version.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, Literal
 
 
 class RegenerationError(Exception):
-    """A step that cannot go on: one sentence that names the file and the place in it."""
+    """A step failed. The message is one sentence that names the file and the place in it."""
 
 
 class _Absent(enum.Enum):
@@ -27,5 +28,5 @@ class _Absent(enum.Enum):
         return self.value
 
 
-#: What stands where a document has nothing, since null is a value.
+#: Marks a place where a document has no value. None would mean null, which is a value.
 ABSENT: Final[Literal[_Absent.ABSENT]] = _Absent.ABSENT

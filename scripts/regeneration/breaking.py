@@ -1,7 +1,7 @@
-"""What a new description asks of callers that they do not do yet.
+"""Finds the parts of requests that upstream requires now and that the client does not always send.
 
-A request is compared from three sides: what upstream required before, what it requires now, and
-what the client was made to send. Only what is new to all but one is a break.
+A part counts only if neither the slice nor the corrected description required it before: a
+correction may require something that upstream adds later.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from regeneration import RegenerationError
 from regeneration.operations import Operation, Operations
 
 Json = dict[str, Any]
-#: A required part of a request: a query or header parameter, or a field of the body, by the names
-#: from the body down. The body itself has no name.
+#: The path of a part of a request: ("query", name), ("header", name) or, for a field of the body,
+#: ("body", name, …). The body itself is ("body",).
 Part = tuple[str, ...]
 
 _BODY = "body"
-#: Intercom's requests have some 10. References to the same schema can blow a few up to billions.
+#: Intercom's requests have about 10 schemas. Repeated references to one schema can turn a few
+#: schemas into billions.
 _MAX_SCHEMAS = 20_000
-#: Headers that the client sends with each request; of the first three, OpenAPI says that a
-#: parameter of that name means nothing.
+#: Headers that the client sends with each request. OpenAPI says that parameters named like the
+#: first three are ignored.
 _ALWAYS_SENT = {"accept", "authorization", "content-type", "intercom-version"}
 
 
@@ -31,9 +32,9 @@ class Requirement:
     """A part of a request that upstream requires now, and that the client does not always send.
 
     Attributes:
-        operation: Of which operation.
-        part: Which.
-        optional: Whether callers can send it already.
+        operation: The operation that requires it.
+        part: The path of the part.
+        optional: Whether callers can already send it.
     """
 
     operation: Operation
@@ -42,20 +43,21 @@ class Requirement:
 
     @property
     def name(self) -> str:
-        """The name of the parameter or field, from the body down."""
+        """The name of the parameter, or the dotted path of the field in the body."""
         return ".".join(self.part[1:]) or "a body"
 
 
 def requirements(
     before: Json | None, after: Json, sent: Json | None, operations: Operations
 ) -> list[Requirement]:
-    """Returns what upstream requires now, and before it did not.
+    """Returns the parts that upstream requires now and did not require before.
 
     Args:
-        before: The slice before; without one, nothing is known to be new.
-        after: The slice.
-        sent: The corrected description that the client was generated from before.
-        operations: Of the client.
+        before: The committed slice. If it is None, the result is empty.
+        after: The new slice.
+        sent: The committed corrected description, from which the client was generated. If it is
+            None, the result is empty.
+        operations: The operations of the client.
     """
     if before is None or sent is None:
         return []
@@ -66,14 +68,14 @@ def requirements(
         new = now - were.required - known.required
         for part in sorted(new):
             owners = [part[:length] for length in range(1, len(part))]
-            # What stands inside of something new asks nothing of those who do not send that.
+            # A part inside a new optional one is not required of callers that do not send it.
             if all(owner in were.parts | known.parts for owner in owners[1:]):
                 found.append(Requirement(operation, part, part in known.parts))
     return found
 
 
 class _Request:
-    """The parts that a request of an operation has, and those that it must have."""
+    """The parts of an operation's request, and those of them that are required."""
 
     def __init__(self, document: Json, operation: Operation) -> None:
         self._schemas = document.get("components", {}).get("schemas", {})
@@ -111,7 +113,7 @@ class _Request:
                 yield from self._fields(value, (*at, name), seen_there)
 
     def _needs(self, schema: Json, at: Part, seen: tuple[str, ...]) -> set[Part]:
-        """What a value must have: all of a schema and of `allOf`, and what each variant has."""
+        """Returns the fields that a value must have: of alternatives, those that all require."""
         schema, seen = self._resolved(schema, seen)
         needs = {(*at, name) for name in schema.get("required", ())}
         for name, value in [*schema.get("properties", {}).items(), *_members(schema)]:
@@ -133,12 +135,12 @@ class _Request:
                 yield from self._made_of(each, seen)
 
     def _resolved(self, schema: Json, seen: tuple[str, ...]) -> tuple[Json, tuple[str, ...]]:
-        """Follows references; a schema inside of itself says nothing new."""
+        """Follows references; a schema inside itself adds nothing and becomes empty."""
         self._visits += 1
         if self._visits > _MAX_SCHEMAS:
             raise RegenerationError(
-                f"{self._operation}: its body has more than {_MAX_SCHEMAS:,} schemas, those that "
-                "stand in it several times counted as often"
+                f"{self._operation}: its body must not have more than {_MAX_SCHEMAS:,} schemas, "
+                "counting each reference to one"
             )
         while "$ref" in schema:
             name = schema["$ref"].rsplit("/", 1)[-1]
@@ -150,7 +152,7 @@ class _Request:
 
 
 def _members(schema: Json) -> Iterator[tuple[str, Json]]:
-    """The schemas of what has no name of its own: items of a list, further keys of an object."""
+    """Yields the schemas of list items, as `[]`, and of additional properties, as `*`."""
     if isinstance(schema.get("items"), dict):
         yield "[]", schema["items"]
     if isinstance(schema.get("additionalProperties"), dict):

@@ -1,4 +1,4 @@
-"""One form of what means the same, to compare descriptions by, and short digests of it."""
+"""One canonical form for equivalent JSON values, to compare descriptions, and its digest."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ import re
 from regeneration import ABSENT
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
-#: Lists of these are sets: their order means nothing.
+#: Keywords whose lists are sets: their order has no meaning.
 _UNORDERED = {"required", "enum", "type", "parameters", "oneOf", "anyOf", "allOf"}
 
 
 def canonical(value: object, key: str = "") -> str:
-    """Returns the JSON of a value that stands below a key.
+    """Returns the canonical JSON of a value.
 
-    Lists whose order means nothing are sorted. Different values have different JSON: 1, true and
-    "1" are three, and ABSENT is a fourth.
+    Lists whose order has no meaning are sorted. Different values have different results: 1, true,
+    "1" and ABSENT are four.
+
+    Args:
+        value: The value, or ABSENT.
+        key: The key that holds the value; it decides whether the order of a list has a meaning.
     """
     return "absent" if value is ABSENT else _dumped(_ordered(value, key))
 
 
 def digest(value: object, key: str = "") -> str:
-    """Returns a short digest of the canonical form: sha256: and 16 hexadecimal digits."""
+    """Returns a digest of the canonical form: `sha256:` and 16 hexadecimal digits."""
     return f"sha256:{hashlib.sha256(canonical(value, key).encode()).hexdigest()[:16]}"
 
 
 def is_digest(value: object) -> bool:
-    """Whether a value is such a digest."""
+    """Returns whether a value has the form of such a digest."""
     return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
 
 

@@ -1,8 +1,8 @@
-"""Which operations of data events a full description has that the client does not offer.
+"""Finds the operations of data events in a full description that the client does not offer.
 
-A description does not say what belongs to data events, so four signs count: the tag, the path, the
-operationId, and the schemas that an operation refers to. Webhooks and callbacks are left out: they
-are requests that Intercom sends, so a client cannot offer them.
+A description does not say which operations belong to data events. Four signs decide: the tag, the
+path, the operationId, and the schemas that an operation refers to. Webhooks and callbacks are left
+out: Intercom sends these requests, so a client cannot offer them.
 """
 
 from __future__ import annotations
@@ -21,34 +21,37 @@ from regeneration.pointers import keys
 
 Json = dict[str, Any]
 
-#: In all spellings: Data Events, data-event, DataEvents (beta), lisDataEvents, data_event_list.
+#: Matches every spelling: Data Events, data-event, DataEvents (beta), lisDataEvents,
+#: data_event_list.
 _DATA_EVENT = re.compile(r"(?<!meta)data[\W_]*event", re.IGNORECASE)
 _EVENTS = frozenset({"event", "events"})
 _PARAMETER = re.compile(r"\{[^{}]*\}")
-#: Of a path: slashes, and what stands before suffixes such as :search and .json.
+#: Separates the words of a path: slashes, and the characters before suffixes such as :search and
+#: .json.
 _BETWEEN = re.compile(r"[^\w-]+")
-#: Keywords whose value has the description's own names as its keys, so that none is a keyword.
+#: Keywords whose value is a mapping by names. Its keys are not keywords.
 _NAMED = frozenset(
     {
         *("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"),
         *("headers", "content", "responses"),
     }
 )
-#: Keywords whose value is data, where a `$ref` refers to nothing, or what Intercom sends.
+#: Keywords whose value is either data, where `$ref` is not a reference, or a request that Intercom
+#: sends.
 _SKIPPED = frozenset(("example", "examples", "default", "enum", "const", "callbacks"))
-#: Characters of a name in a sentence.
+#: The longest name in a message, in characters.
 _LONGEST = 100
 
 
 @dataclass(frozen=True)
 class Unoffered:
-    """An operation of data events that neither list of openapi/operations.yaml has.
+    """An operation of data events that is missing from both lists of openapi/operations.yaml.
 
     Attributes:
-        method: In small letters, as descriptions have it.
-        path: As the description has it.
-        operation_id: As the description has it; None where it is missing or not a string.
-        why: By what it belongs to data events, such as "its path"; printable.
+        method: The method, in lower case.
+        path: The path from the description.
+        operation_id: The operationId from the description; None if it is missing or not a string.
+        why: The signs by which it belongs to data events, such as "its path"; printable.
     """
 
     method: str
@@ -57,14 +60,14 @@ class Unoffered:
     why: tuple[str, ...]
 
     def __str__(self) -> str:
-        """As people write it, printable and bounded: DELETE /events (deleteDataEvents)."""
+        """Returns a short printable form, such as DELETE /events (deleteDataEvents)."""
         name = f" ({printable(self.operation_id, _LONGEST)})" if self.operation_id else ""
         return f"{self.method.upper()} {printable(self.path, _LONGEST)}{name}"
 
 
 @dataclass(frozen=True)
 class _Found:
-    """An operation of the description; `shared` are the parameters of its path."""
+    """An operation of the description; `shared` has the parameters of its path item."""
 
     method: str
     path: str
@@ -82,10 +85,10 @@ class _Found:
 
 
 def unoffered(source: Source, operations: Operations) -> list[Unoffered]:
-    """Finds the operations of data events that are in neither list, sorted by path and method.
+    """Returns the operations of data events that are in neither list, sorted by path and method.
 
-    Time and memory are in proportion to the description. What is not as OpenAPI has it is skipped;
-    the steps that use it refuse it.
+    Time and memory are proportional to the size of the description. Parts that are not valid
+    OpenAPI are skipped: the steps that use them reject them.
     """
     found = list(_operations(source.content))
     client = {(each.method, _shape(each.path)) for each in operations.client}
@@ -98,7 +101,7 @@ def unoffered(source: Source, operations: Operations) -> list[Unoffered]:
         if each.key in known:
             continue
         why = [
-            f"tagged {printable(tag, _LONGEST)}"
+            f"its tag {printable(tag, _LONGEST)}"
             for tag in each.tags
             if tag in tags or tag.strip().casefold() in _EVENTS or _DATA_EVENT.search(tag)
         ]
@@ -110,20 +113,20 @@ def unoffered(source: Source, operations: Operations) -> list[Unoffered]:
             why.append("its operationId")
         used = schemas.get(id(each.node)) or schemas.get(id(each.shared))
         if used:
-            why.append(f"uses the schema {printable(used, _LONGEST)}")
+            why.append(f"its reference to the schema {printable(used, _LONGEST)}")
         if why:
             missing.append(Unoffered(each.method, each.path, name, tuple(why)))
     return sorted(missing, key=lambda each: (each.path, each.method))
 
 
 def is_left_out(found: Unoffered, operations: Operations) -> bool:
-    """Whether openapi/operations.yaml says that the client leaves an operation out."""
+    """Returns whether openapi/operations.yaml lists an operation as unsupported."""
     shapes = {(method, _shape(path)) for method, path in operations.unsupported}
     return (found.method, _shape(found.path)) in shapes
 
 
 def record(found: Unoffered) -> Json:
-    """Returns what a slice holds of an operation, printable and bounded."""
+    """Returns the record of an operation for the slice, printable and of limited length."""
     kept: Json = {"operation": f"{found.method.upper()} {printable(found.path, _LONGEST)}"}
     if found.operation_id:
         kept["operationId"] = printable(found.operation_id, _LONGEST)
@@ -131,7 +134,7 @@ def record(found: Unoffered) -> Json:
 
 
 def recorded(records: object) -> list[Unoffered]:
-    """Returns the operations that a slice holds records of."""
+    """Returns the operations from the records of a slice."""
     found = []
     for each in records if isinstance(records, list) else ():
         method, _, path = each["operation"].partition(" ")
@@ -145,7 +148,7 @@ def _operations(root: Json) -> Iterator[_Found]:
     for path, item in paths.items() if isinstance(paths, dict) else ():
         if not (isinstance(path, str) and path.startswith("/")):
             continue
-        # A path item may be elsewhere, and have keys beside its reference.
+        # A path item can be a reference, and have further keys beside it.
         merged: Json = {}
         seen: set[int] = set()
         while isinstance(item, dict) and id(item) not in seen:
@@ -158,7 +161,7 @@ def _operations(root: Json) -> Iterator[_Found]:
 
 
 def _shape(path: str) -> str:
-    """A path without the names of its parameters, which tell no paths apart."""
+    """Returns a path without the names of its parameters, which do not distinguish paths."""
     return _PARAMETER.sub("{}", path)
 
 
@@ -169,9 +172,9 @@ def _is_path_of_events(path: str) -> bool:
 
 
 def _tags_of_most(client: Iterable[_Found], found: Iterable[_Found]) -> set[str]:
-    """The tags that all operations of the client have, and no more of the others than of them.
+    """Returns the tags that all operations of the client and at most as many others have.
 
-    A tag that was renamed is still that of data events; a tag of the whole API is not.
+    So a renamed tag still counts as that of data events, and a tag of the whole API does not.
     """
     counted = Counter(tag for each in client for tag in set(each.tags))
     everywhere = Counter(tag for each in found for tag in set(each.tags))
@@ -182,11 +185,11 @@ def _tags_of_most(client: Iterable[_Found], found: Iterable[_Found]) -> set[str]
 
 
 def _schemas_of_data_events(root: Json, found: Iterable[_Found]) -> dict[int, str]:
-    """By the id of each node that operations hold or refer to: the nearest schema of data events.
+    """Returns, by the id of each node in reach of an operation, its nearest schema of data events.
 
-    What our operations alone refer to is named after data events in every description that Intercom
-    has published, so that names tell these from what all operations share, such as errors. Nodes
-    are visited once each, however they refer to each other.
+    The name of a schema decides. In every description that Intercom has published, the schemas that
+    only our operations refer to have "data event" in their names, and shared ones, such as errors,
+    do not. Each node is visited once, so cycles are harmless.
     """
     users: dict[int, list[int]] = {}
     named: dict[int, str] = {}
@@ -210,7 +213,8 @@ def _schemas_of_data_events(root: Json, found: Iterable[_Found]) -> dict[int, st
             if isinstance(child[0], dict | list):
                 users.setdefault(id(child[0]), []).append(id(node))
                 pending.append(child)
-    # From the schemas back to the operations, nearest first; sorted, so that order tells nothing.
+    # From the schemas back to the operations, nearest first. Sorted, because the order of the
+    # description must not change the result.
     reached = dict(sorted(named.items(), key=lambda each: each[1]))
     following = deque(reached)
     while following:
@@ -225,7 +229,7 @@ def _schemas_of_data_events(root: Json, found: Iterable[_Found]) -> dict[int, st
 def _children(
     node: Json | list[Any], names: bool, references: list[str]
 ) -> Iterator[tuple[object, bool]]:
-    """The nodes within one, each with whether its keys are names; notes what the node refers to."""
+    """Yields the children of a node, each with whether its keys are names; collects references."""
     if isinstance(node, list):
         yield from ((child, False) for child in node)
         return
@@ -239,7 +243,7 @@ def _children(
 
 
 def _target(root: object, reference: object) -> object:
-    """What a reference into the document leads to, or None."""
+    """Returns the target of a reference into the document, or None."""
     if not (isinstance(reference, str) and reference.startswith("#/")):
         return None
     node = root

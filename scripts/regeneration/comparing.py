@@ -1,7 +1,8 @@
-"""Comparing two documents whole, pointer by pointer: what is not named here is equal.
+"""Compares two whole documents and returns every place in which they differ.
 
-In lists whose order means nothing, members are compared that have the same name, or none that is
-equal; in others, those at the same position.
+In a list whose order has no meaning, members are matched by what identifies them, such as the name
+of a parameter; equal alternatives (`anyOf` and so on) are matched first. In any other list, members
+at the same position are compared.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ from regeneration.pointers import escape, keys
 
 Json = dict[str, Any]
 
-#: Where a slice says what it was cut from, which is another whole file with every commit upstream.
+#: The source of a slice. It is not compared: it names the whole file, which changes with every
+#: commit upstream.
 _SOURCE = ("info", "x-source")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A place in which two documents differ, as high as all below it came or went.
+    """A place in which two documents differ. A part that is new or gone is one difference.
 
     Attributes:
-        pointer: A JSON pointer to it, with the index that a member of a list has now, or had.
-        before: What stood there; ABSENT for nothing.
-        after: What stands there; ABSENT for nothing.
-        path: The same place in names that hold in every document: of a member of a list that has
-            no order, what identifies it.
+        pointer: A JSON pointer to the place. For a member of a list, it has the index in the new
+            document, or in the old one if the member is gone.
+        before: The old value, or ABSENT.
+        after: The new value, or ABSENT.
+        path: The keys to the place, valid in both documents: a member of an unordered list has its
+            identity as its key, not its index.
     """
 
     pointer: str
@@ -41,12 +44,12 @@ class Difference:
 
 
 def differences(before: Json | None, after: Json) -> list[Difference]:
-    """Returns where two documents differ, in their order; without a first one, all is new."""
+    """Returns the differences of two documents, in their order; all is new if `before` is None."""
     return list(_differences(before or {}, after, "#", ()))
 
 
 def place(document: Json, pointer: str) -> tuple[str, ...]:
-    """Returns the path of what a JSON pointer leads to in a document, or would lead to."""
+    """Returns the path, as in `Difference.path`, of a JSON pointer, also for a missing value."""
     path: tuple[str, ...] = ()
     node: object = document
     for name in keys(pointer):
@@ -63,7 +66,7 @@ def place(document: Json, pointer: str) -> tuple[str, ...]:
 
 
 def at(document: Json, path: tuple[str, ...]) -> object:
-    """Returns what stands at a path of a document; ABSENT for nothing."""
+    """Returns the value at a path of a document, or ABSENT."""
     node: object = document
     for index, name in enumerate(path):
         if isinstance(node, list):
@@ -75,13 +78,13 @@ def at(document: Json, path: tuple[str, ...]) -> object:
 
 
 def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether one of two places is the other, or lies in it."""
+    """Returns whether two paths are equal or one leads into the other."""
     shared = min(len(one), len(other))
     return one[:shared] == other[:shared]
 
 
 def same_code(one: bytes, other: bytes) -> bool:
-    """Whether two Python modules differ in form and comments at most."""
+    """Returns whether two Python modules are equal except for formatting and comments."""
     try:
         return ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
     except (SyntaxError, ValueError, RecursionError):
@@ -89,11 +92,11 @@ def same_code(one: bytes, other: bytes) -> bool:
 
 
 def members(node: object, keyword: str) -> dict[str, object]:
-    """Returns what a mapping or a list holds, by the names that paths have; of others, nothing.
+    """Returns the children of a mapping or a list by the keys that paths use; else an empty dict.
 
     Args:
-        node: The mapping or list.
-        keyword: What it is the value of.
+        node: The mapping or list, or any other value.
+        keyword: The keyword that holds the node; it decides how members of a list are identified.
     """
     if isinstance(node, dict):
         return {str(key): value for key, value in node.items()}
@@ -133,19 +136,19 @@ def _differences(
 def _members(
     values: list[object], identify: Callable[[object], str] | None
 ) -> dict[str, tuple[int, object]]:
-    """The members of a list with their indices, by what identifies them."""
+    """Returns the members of a list and their indices, by what identifies them."""
     members: dict[str, tuple[int, object]] = {}
     seen: dict[str, int] = {}
     for index, value in enumerate(values):
         name = str(index) if identify is None else identify(value)
         seen[name] = seen.get(name, 0) + 1
-        # A second one of the same name is another member.
+        # A second member with the same identity gets a number: it must not replace the first.
         members[name if seen[name] == 1 else f"{name} ({seen[name]})"] = index, value
     return members
 
 
 def _unequal(values: list[object], others: list[object]) -> dict[str, tuple[int, object]]:
-    """The alternatives that the other list lacks, with their indices, by their order."""
+    """Returns the alternatives that the other list lacks, with their indices, numbered from 0."""
     there = Counter(map(canonical, others))
     members: dict[str, tuple[int, object]] = {}
     for index, value in enumerate(values):
@@ -158,7 +161,7 @@ def _unequal(values: list[object], others: list[object]) -> dict[str, tuple[int,
 
 
 def _named(*keys: str) -> Callable[[object], str]:
-    """Identifies mappings by some of their values."""
+    """Returns a function that identifies mappings by the values of some keys."""
 
     def identify(value: object) -> str:
         if isinstance(value, dict) and all(isinstance(value.get(key), str) for key in keys):
@@ -172,7 +175,7 @@ def _schemes(value: object) -> str:
     return " and ".join(sorted(value)) if isinstance(value, dict) else canonical(value)
 
 
-#: Their members are alternatives, or hold all at once: those that are equal are the same.
+#: Keywords whose members have no identity: equal members are matched, and the others by position.
 _COMBINATIONS = {"allOf", "anyOf", "oneOf"}
 _IDENTITIES: dict[str, Callable[[object], str]] = {
     "parameters": _named("in", "name"),

@@ -1,8 +1,8 @@
-"""Applying openapi/corrections.yaml, an OpenAPI Overlay document, to a slice.
+"""Applies openapi/corrections.yaml, an OpenAPI Overlay document, to a slice.
 
-Each correction says in `x-written-against` what the description said where it was written: a list
-of alternatives, since versions differ. What upstream says there now is compared, before the
-correction levels it: a person has to look at what is none of them.
+Each correction lists in `x-written-against` the values that upstream had in its place when it was
+written. It is a list because versions differ. Before a correction replaces a value, the value is
+compared with this list. If the list lacks it, the report shows it to the maintainer.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from regeneration.tolerating import NULL, SCHEMAS, references, said, tolerate
 
 Json = dict[str, Any]
 
-#: Names in an action what it was written against.
+#: The key of an action that lists the values that it was written against.
 WRITTEN_AGAINST = "x-written-against"
-#: What an action says there that holds whatever the description says.
+#: The value for that key in an action that is right for any value of upstream.
 ANYTHING = "anything"
-#: Characters of JSON that people read at a glance; what is longer is compared by its digest.
+#: The longest JSON, in characters, that is written in full; longer values are written as digests.
 _SHORT = 160
 _VERSION_SCHEMA = f"{SCHEMAS}{versions.SCHEMA}"
-#: The keywords by which a schema says what a value is.
+#: The keywords of a schema that decide the type of a value.
 _WHAT = ("type", "$ref", *MANY)
-#: Words, in a description of a slice and in a correction, which are not compared.
+#: Keywords whose values are prose; they are not compared.
 _PROSE = {"title", "summary", "description"}
 
 
@@ -47,9 +47,9 @@ class Correction:
     """One action of the corrections.
 
     Attributes:
-        number: Its number, from 1.
-        target: Its JSONPath.
-        reason: Its description.
+        number: The position of the action, counted from 1.
+        target: The JSONPath of the places that it corrects.
+        reason: The description of the action.
     """
 
     number: int
@@ -59,13 +59,13 @@ class Correction:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What upstream says where a correction was written against something else.
+    """A value of upstream that a correction was not written against.
 
     Attributes:
         correction: The correction.
-        pointer: The place in the slice: #/components/schemas/…
-        known: What the correction was written against: JSON values, digests, ABSENT.
-        found: What the slice has there, of what the correction touches.
+        pointer: The JSON pointer to the value in the slice, such as #/components/schemas/…
+        known: The values that the correction was written against: JSON values, digests or ABSENT.
+        found: The part of the value in the slice that the correction replaces or removes.
     """
 
     correction: Correction
@@ -76,11 +76,11 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Corrected:
-    """A slice with its corrections.
+    """The result of applying the corrections to a slice.
 
     Attributes:
-        document: What the client is generated from.
-        unknown: What the corrections were not written against.
+        document: The corrected description, from which the client is generated.
+        unknown: The values of upstream that the corrections were not written against.
     """
 
     document: Json
@@ -89,7 +89,7 @@ class Corrected:
 
 @dataclass(frozen=True)
 class _Found:
-    """What an action found in one place: what it replaces or removes, and its update."""
+    """The value that an action replaces or removes in one place, and the action's update."""
 
     correction: Correction
     known: tuple[object, ...]
@@ -106,18 +106,18 @@ class _Found:
         return _parts(self.path)[-1] if _parts(self.path) else ""
 
     def said(self, corrected: Json) -> object:
-        """What the corrections say there: an update, or what stands where something was removed."""
+        """Returns the correction's own value: its update, or the value after a removal."""
         if self.update is not ABSENT:
             return self.update
         return next((each.value for each in self.path.find(corrected)), ABSENT)
 
 
 class _ActionError(Exception):
-    """What is wrong with one action, and the remedy."""
+    """One action is wrong; the message has the remedy."""
 
 
 def referenced_schemas(corrections: Source) -> list[str]:
-    """Names the schemas of the description that the corrections work on or refer to, sorted."""
+    """Returns the names of the schemas that the corrections change or refer to, sorted."""
     names = set()
     for action in _actions(corrections):
         if isinstance(action, dict) and isinstance(action.get("target"), str):
@@ -128,12 +128,12 @@ def referenced_schemas(corrections: Source) -> list[str]:
 
 
 def pin_names(document: Json, operations: Operations) -> Json:
-    """Returns a copy whose operations have the names, the tag and the header that our code uses."""
+    """Returns a copy whose operations have the names, the tag and the header of our code."""
     pinned = copy.deepcopy(document)
     for each in operations.client:
         operation = pinned["paths"][each.path][each.method]
         operation.update(tags=[operations.tag], operationId=each.name)
-        # The client sends it with each request, whether it must or not.
+        # The client sends it with each request, even if the description does not require it.
         header = {"name": versions.HEADER, "in": "header", "schema": {"$ref": _VERSION_SCHEMA}}
         others = [one for one in operation["parameters"] if not versions.is_header(one)]
         operation["parameters"] = [header, *others]
@@ -141,14 +141,15 @@ def pin_names(document: Json, operations: Operations) -> Json:
 
 
 def correct(sliced: Json, corrections: Source, operations: Operations) -> Corrected:
-    """Makes of a slice what the client is generated from.
+    """Makes the corrected description, from which the client is generated.
 
     Raises:
-        RegenerationError: The corrections are not an Overlay document, or some of them cannot be
-            applied; names each of these.
+        RegenerationError: The corrections are not an Overlay document, or some actions cannot be
+            applied. The message names each of them.
     """
     pinned = pin_names(sliced, operations)
-    # Side by side, since what is read tolerantly no longer says what upstream says.
+    # Both get the corrections: `described` keeps upstream's values to compare, which the tolerant
+    # `document` has lost.
     described = copy.deepcopy(said(essential(pinned, conditions=True)))
     document = copy.deepcopy(tolerate(essential(pinned, conditions=False)))
     found: list[_Found] = []
@@ -172,11 +173,11 @@ def correct(sliced: Json, corrections: Source, operations: Operations) -> Correc
 
 
 def as_written(found: object, key: str = "") -> str:
-    """Returns what to add to a correction's list for it to know what was found.
+    """Returns the entry to add to `x-written-against` so that the correction knows a value.
 
     Args:
-        found: What an `Unknown` found.
-        key: The last part of its pointer, where `found` is a list.
+        found: The value, as in `Unknown.found`.
+        key: The last part of its pointer; it decides whether the order of a list has a meaning.
     """
     if found is ABSENT:
         return "absent"
@@ -190,25 +191,26 @@ def _actions(corrections: Source) -> list[Any]:
     known = str(content.get("overlay", "")).startswith(("1.0.", "1.1."))
     if not (known and isinstance(actions, list) and actions):
         raise RegenerationError(
-            f"{corrections.name}: is not an OpenAPI Overlay document of version 1.0 or 1.1"
+            f"{corrections.name}: must be an OpenAPI Overlay document of version 1.0 or 1.1 with a "
+            "list of actions"
         )
     return actions
 
 
 def _read(number: int, action: object) -> tuple[Correction, tuple[object, ...] | None]:
-    """An action and what it was written against, None for anything."""
+    """Reads an action and the values that it was written against, or None for `anything`."""
     if not (isinstance(action, dict) and isinstance(action.get("target"), str)):
-        raise _ActionError("has no target; give it a JSONPath")
+        raise _ActionError("must have a `target`, a JSONPath")
     if ("update" in action) == (action.get("remove") is True):
-        raise _ActionError("needs either an update or `remove: true`")
+        raise _ActionError("must have either `update` or `remove: true`, and not both")
     reason = str(action.get("description", "")).strip()
     if not reason:
-        raise _ActionError("says no reason; give it a description")
+        raise _ActionError("must have a `description` that says why the correction is needed")
     written = action.get(WRITTEN_AGAINST)
     if written != ANYTHING and not (isinstance(written, list) and written):
         raise _ActionError(
-            f"does not say what it was written against; give it {WRITTEN_AGAINST}, a list of "
-            f"values, digests and `absent`, or `{ANYTHING}`"
+            f"must have `{WRITTEN_AGAINST}`: a list of values, digests and `absent`, or "
+            f"`{ANYTHING}`"
         )
     known = None
     if isinstance(written, list):
@@ -223,17 +225,17 @@ def _apply(
     described: Json,
     document: Json,
 ) -> list[_Found]:
-    """Applies an action to both documents; returns what was there, to compare it."""
+    """Applies an action to both documents and returns the values that it replaced."""
     try:
         expression = parse(correction.target)
         found = expression.find(described)
         is_there = bool(expression.find(document))
     except JSONPathError as error:
-        raise _ActionError(f"the target is not JSONPath: {error}") from error
+        raise _ActionError(f"its target must be a JSONPath: {error}") from error
     if not found and (known is None or ABSENT not in known):
         raise _ActionError(
-            "matches nothing in this version of the description; fix the target, remove the "
-            f"action, or add `absent` to its {WRITTEN_AGAINST}"
+            "its target matches nothing in this version of the description; fix the target, remove "
+            f"the action, or add `absent` to its {WRITTEN_AGAINST}"
         )
     update = action.get("update", ABSENT)
     before = [
@@ -241,8 +243,8 @@ def _apply(
         for each in found
     ]
     try:
-        # One at a time, and from copies: an action sees what those before it did, and YAML aliases
-        # in the corrections stay apart in the result.
+        # Applied one at a time, so that an action sees the results of those before it, and as a
+        # copy, so that YAML aliases in the corrections do not share values in the result.
         for each, matches in ((described, found), (document, is_there)):
             if matches:
                 for match in expression.find(each):
@@ -250,12 +252,12 @@ def _apply(
                 apply_overlay(each, {"actions": [copy.deepcopy(action)]})
                 _deduplicate(each)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _ActionError(f"cannot be applied: {error}") from error
+        raise _ActionError(f"cannot be applied: {error}; fix its target or update") from error
     return [] if known is None else before
 
 
 def _settle(node: object, update: object) -> None:
-    """Where a correction says what a value is, what upstream says of that goes, but for null."""
+    """Removes upstream's type where an update sets another; the value can still be null."""
     if not (isinstance(node, dict) and isinstance(update, dict)):
         return
     if _says_what(update):
@@ -265,14 +267,14 @@ def _settle(node: object, update: object) -> None:
             if keyword not in update:
                 node.pop(keyword, None)
             elif isinstance(node.get(keyword), list):
-                # An update would append to it.
+                # An update appends to lists.
                 node[keyword] = []
     for key, value in update.items():
         _settle(node.get(key), value)
 
 
 def _touched(node: object, update: object) -> object:
-    """What an action replaces or removes: without an update all, with one what has its keys."""
+    """Returns the part of a value that an action replaces, or all of it for a removal."""
     if isinstance(node, dict) and isinstance(update, dict):
         keys = [*update, *(_WHAT if _says_what(update) else ())]
         return {
@@ -288,7 +290,7 @@ def _says_what(update: Json) -> bool:
 
 
 def _agrees(found: object, known: object, own: object, key: str) -> bool:
-    """Whether a correction knows what was found: as written, or since it says the same itself."""
+    """Returns whether the found value equals the known one or the correction's own value."""
     if is_digest(known):
         return digest(found, key) == known
     if _same(found, known, key) or _same(found, own, key):
@@ -307,7 +309,7 @@ def _agrees(found: object, known: object, own: object, key: str) -> bool:
 
 
 def _by_name(parameters: object) -> object:
-    """Parameters by what tells them apart."""
+    """Returns parameters by what identifies them: place and name."""
     if not isinstance(parameters, list):
         return parameters
     return {f"{each['in']} {each['name']}": each for each in parameters}
@@ -330,12 +332,12 @@ def _without_prose(value: object) -> object:
 
 
 def _is_prose(key: str, value: object) -> bool:
-    # A property can be called so, too.
+    # A property can have such a name, but its value is a schema.
     return key in _PROSE and isinstance(value, str)
 
 
 def _deduplicate(node: object) -> None:
-    """Leaves one of each name that is required, since an update appends to the list."""
+    """Removes duplicates from each `required`, because an update appends to the list."""
     if isinstance(node, dict) and isinstance(node.get("required"), list):
         node["required"] = list(dict.fromkeys(node["required"]))
     for held in _held(node):
@@ -349,7 +351,7 @@ def _held(node: object) -> Iterable[object]:
 
 
 def _parts(path: JSONPath) -> list[str]:
-    """The keys and indices of one place, from the top."""
+    """Returns the keys and indices of one place, from the top."""
     if isinstance(path, Child):
         return [*_parts(path.left), *_parts(path.right)]
     if isinstance(path, Fields):

@@ -1,4 +1,4 @@
-"""Differences of two slices in words, where there are better ones than a pointer."""
+"""Describes differences of two slices in words, or by a JSON pointer if there are none."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from client_parts import sentence
 from regeneration import ABSENT
 from regeneration.comparing import Difference
 
-#: Characters of a value; what is longer is cut, and earlier where the pointer to it is as long.
+#: The longest value, in characters; longer ones are cut. Next to a pointer of this length, a third
+#: of it.
 LONGEST = 60
 _METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 
 def describe(difference: Difference) -> str:
-    """Returns what a difference of two slices says, on one printable line."""
+    """Returns a description of a difference of two slices, on one printable line."""
     path = list(difference.path)
     match path:
         case ["components", "schemas", name, *rest]:
@@ -35,7 +36,7 @@ def describe(difference: Difference) -> str:
 
 
 def shown(value: object, longest: int = LONGEST) -> str:
-    """Returns a value as JSON on one printable line, cut where it is long."""
+    """Returns a value as JSON on one printable line, cut to `longest` characters."""
     text = "absent" if value is ABSENT else sentence(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
@@ -86,7 +87,7 @@ def _operation(difference: Difference, operation: str, rest: list[str]) -> str |
         case ["x-unread", keyword]:
             return _keyword(difference, operation, keyword)
         case ["operationId"]:
-            return f"{operation}: called {shown(was)} → {shown(now)} (the client pins its own name)"
+            return f"{operation}: operationId {shown(was)} → {shown(now)} (the client uses its own)"
         case ["tags"] if isinstance(_either(difference), list):
             return f"{operation}: tag {', '.join(map(shown, _either(difference)))} {came}"
         case ["tags", _]:
@@ -101,13 +102,13 @@ def _operation(difference: Difference, operation: str, rest: list[str]) -> str |
 
 
 def _keyword(difference: Difference, place: str, keyword: str) -> str:
-    """A keyword of an operation, a parameter or a schema, as it was and as it is."""
+    """Describes a change of a keyword of an operation, a parameter or a schema."""
     either = _either(difference)
     if keyword == "deprecated":
         words = "deprecated now" if difference.after is True else "no longer deprecated"
         return f"{place} is {words}"
     if keyword == "x-unread" and isinstance(either, dict):
-        # What a slice records of keywords that the pipeline does not read.
+        # A slice records keywords that the pipeline does not use.
         gone = difference.after is ABSENT
         changes = [
             (name, value, ABSENT) if gone else (name, ABSENT, value)
@@ -137,7 +138,7 @@ def _parameter(difference: Difference, operation: str, name: str) -> str | None:
 
 
 def _schema(difference: Difference, owner: str, rest: list[str]) -> str | None:
-    """What a difference says that lies in a schema, which may be that of a field."""
+    """Describes a difference inside a schema, possibly inside one of its fields."""
     was, now, either = difference.before, difference.after, _either(difference)
     field = None
     while rest:
@@ -203,7 +204,7 @@ def _needed(required: bool, *, several: bool = False) -> str:
 
 
 def _called(name: str) -> str:
-    """A parameter by its identity, which is its place and its name."""
+    """Returns a parameter in words; its identity is its place and its name."""
     place, _, rest = name.partition(" ")
     return f"{place} parameter `{rest}`"
 
@@ -217,7 +218,7 @@ def _word(value: object) -> bool:
 
 
 def _kind(schema: object) -> str:
-    """A schema in a word or two."""
+    """Returns a schema in a word or two."""
     if not isinstance(schema, dict):
         return "nothing" if schema is False else "anything"
     if "$ref" in schema:

@@ -1,7 +1,7 @@
-"""Reading OpenAPI descriptions that nobody vouches for, and writing our own documents.
+"""Reads untrusted OpenAPI descriptions, and writes our own documents.
 
-YAML is read by its JSON-compatible core: no tags are executed, no text turns into a date, keys are
-text and `yes` or `on` stay words, so that a description means the same as YAML and as JSON.
+YAML is read as a superset of JSON only: no tag is executed, keys are strings, and plain dates and
+words such as `yes` and `on` stay strings. So a description means the same as YAML and as JSON.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ import yaml
 from regeneration import RegenerationError, downloading
 from regeneration.downloading import MAX_BYTES
 
-#: Intercom's descriptions nest 17 deep. What is deeper overflows the stacks of the steps to come.
+#: Intercom's descriptions have 17 levels. Deeper ones overflow the stack in later steps.
 _MAX_DEPTH = 64
-#: Intercom's have some 60,000. YAML aliases can blow a small file up to billions.
+_TOO_DEEP = f"must not be nested more than {_MAX_DEPTH} levels deep"
+#: Intercom's descriptions have about 60,000 values. YAML aliases can expand a small file to
+#: billions.
 _MAX_VALUES = 1_000_000
+_TOO_MANY = f"must not have more than {_MAX_VALUES:,} values"
 
 _TAG = "tag:yaml.org,2002:"
-#: What plain text stands for, tried in order, so that whole numbers are integers before floats.
+#: The types of plain scalars, tried in order: an integer also matches the pattern of floats.
 _PLAIN: dict[str, tuple[re.Pattern[str], Callable[[str], object]]] = {
     f"{_TAG}bool": (
         re.compile("true|True|TRUE|false|False|FALSE"),
@@ -39,28 +42,38 @@ _PLAIN: dict[str, tuple[re.Pattern[str], Callable[[str], object]]] = {
     ),
 }
 _LIKE_A_NUMBER = re.compile(r"[-+]?[.0-9]")
-#: What JSON is made of, but for numbers, words and spaces.
+#: The tokens of JSON except for numbers, literals and commas.
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:]')
+#: Types of values, as messages name them.
+_KINDS = {
+    dict: "a mapping",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    type(None): "null",
+}
 _Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _BlockDumper(yaml.SafeDumper):
-    """Dumps blocks as people write them: indented lists, literal text, no aliases."""
+    """Writes YAML in the style of handwritten files: indented lists, literal blocks, no aliases."""
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002  # PyYAML's
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002  # PyYAML's signature
         super().increase_indent(flow, indentless=False)
 
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  # PyYAML's
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  # PyYAML's signature
         return True
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text else None
     if not all(line.isprintable() for line in text.split("\n")):
-        # Unescaped, some control characters are read back as line breaks.
+        # YAML reads some unescaped control characters back as line breaks.
         style = '"'
     elif _LIKE_A_NUMBER.match(text):
-        # To some reader or other: PyYAML leaves 08, 1e3 and 0o14 without quotes.
+        # PyYAML does not quote 08, 1e3 and 0o14, which other readers take for numbers.
         style = "'"
     return dumper.represent_scalar(f"{_TAG}str", text, style=style)
 
@@ -69,10 +82,10 @@ _BlockDumper.add_representer(str, _represent_text)
 
 
 class _DuplicateKeyError(Exception):
-    """A key that stands twice in a mapping, of which readers take one or the other.
+    """A key occurs twice in a mapping: readers differ in which of the values they take.
 
     Attributes:
-        found: The key, its line and its column, where the reader knows them.
+        found: The key, its line and its column; None if the reader does not know them.
     """
 
     def __init__(self, found: tuple[str, int, int] | None = None) -> None:
@@ -82,7 +95,7 @@ class _DuplicateKeyError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """A document as read: where from, its SHA-256, and what it holds."""
+    """A document: its path or address, the SHA-256 of its bytes, and its content."""
 
     name: str
     sha256: str
@@ -93,19 +106,18 @@ def read(location: str) -> Source:
     """Reads a YAML or JSON mapping from a path or an address.
 
     Raises:
-        RegenerationError: It cannot be reached, is too large, or is not YAML or JSON.
+        RegenerationError: The document cannot be read, is too large, or is not YAML or JSON.
     """
     if downloading.is_address(location):
         data = downloading.download(location)
-        # It names the document from here on.
+        # Messages and the slice name the document, and the address can hold a password.
         location = downloading.shown(location)
     else:
         data = _read_file(location)
     content = _parse(data, location)
     if not isinstance(content, dict):
-        raise RegenerationError(
-            f"{location}: holds no mapping at its top, so it is no OpenAPI document"
-        )
+        kind = "an empty document" if content is None else _KINDS[type(content)]
+        raise RegenerationError(f"{location}: must be a mapping at its top level, not {kind}")
     return Source(location, hashlib.sha256(data).hexdigest(), content)
 
 
@@ -116,12 +128,12 @@ def _read_file(path: str) -> bytes:
     except (OSError, ValueError) as error:
         raise RegenerationError(f"{path}: cannot be read: {_reason(error)}") from error
     if len(data) > MAX_BYTES:
-        raise RegenerationError(f"{path}: larger than {MAX_BYTES:,} bytes")
+        raise RegenerationError(f"{path}: must not be larger than {MAX_BYTES:,} bytes")
     return data
 
 
 def dump(content: dict[str, Any], heading: str) -> bytes:
-    """Writes a document as YAML, the same bytes on every machine, below a comment."""
+    """Returns a document as YAML below a comment; the bytes are the same on every machine."""
     text = yaml.dump(
         content, Dumper=_BlockDumper, sort_keys=False, width=100, allow_unicode=True, indent=2
     )
@@ -134,12 +146,13 @@ def _parse(data: bytes | bytearray, location: str) -> object:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RegenerationError(
-            f"{location}: not UTF-8 at byte {error.start}, so neither YAML nor JSON"
+            f"{location}: must be YAML or JSON in UTF-8, but byte {error.start} is not UTF-8; "
+            "save it as UTF-8"
         ) from error
     try:
         if text.lstrip().startswith("{"):
             if sum(map(text.count, ",[{")) > _MAX_VALUES:
-                raise RegenerationError(f"{location}: more than {_MAX_VALUES:,} values")
+                raise RegenerationError(f"{location}: {_TOO_MANY}")
             content = json.loads(text, object_pairs_hook=_unique)
             _check_depth(content, location)
             return content
@@ -148,19 +161,21 @@ def _parse(data: bytes | bytearray, location: str) -> object:
         key, line, column = error.found or _duplicate_in_json(text)
         shown = repr(key) if len(key) <= 60 else f"{key[:59]!r}…"
         raise RegenerationError(
-            f"{location}:{line}:{column}: the key {shown} stands twice in one mapping; "
-            "remove one of them"
+            f"{location}:{line}:{column}: the keys of a mapping must be unique, but {shown} occurs "
+            "twice; remove one of them"
         ) from error
     except json.JSONDecodeError as error:
         raise RegenerationError(
-            f"{location}:{error.lineno}:{error.colno}: not JSON: {error.msg}"
+            f"{location}:{error.lineno}:{error.colno}: cannot be read as JSON: {error.msg}"
         ) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise RegenerationError(f"{location}{place}: not YAML: {error.problem}") from error
+        raise RegenerationError(
+            f"{location}{place}: cannot be read as YAML: {error.problem}"
+        ) from error
     except yaml.YAMLError as error:
-        raise RegenerationError(f"{location}: not YAML: {_reason(error)}") from error
+        raise RegenerationError(f"{location}: cannot be read as YAML: {_reason(error)}") from error
     except (RecursionError, ValueError) as error:
         raise RegenerationError(f"{location}: cannot be parsed: {_reason(error)}") from error
 
@@ -173,7 +188,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _duplicate_in_json(text: str) -> tuple[str, int, int]:
-    """The first key that stands twice, its line and its column; the decoder knows no places."""
+    """Returns the first duplicate key, its line and its column, which the decoder does not know."""
     unfinished: list[set[str]] = []
     last: re.Match[str] | None = None
     for token in _JSON_TOKEN.finditer(text):
@@ -190,7 +205,7 @@ def _duplicate_in_json(text: str) -> tuple[str, int, int]:
                     return key, line, start - text.rfind("\n", 0, start)
                 unfinished[-1].add(key)
         last = token
-    raise AssertionError("the decoder found a key that stands twice")
+    raise AssertionError("the decoder found a duplicate key")
 
 
 def _check_depth(content: object, location: str) -> None:
@@ -204,12 +219,12 @@ def _check_depth(content: object, location: str) -> None:
         level = [child for value in values for child in value]
         if not level:
             return
-    raise RegenerationError(f"{location}: nested more than {_MAX_DEPTH} deep")
+    raise RegenerationError(f"{location}: {_TOO_DEEP}")
 
 
 @dataclass
 class _Open:
-    """A YAML list or mapping whose end has not come yet."""
+    """A YAML list or mapping whose end has not been read yet."""
 
     value: list[Any] | dict[str, Any]
     anchor: str | None
@@ -219,16 +234,16 @@ class _Open:
     def add(self, value: object, size: int, event: yaml.Event) -> None:
         self.size += size
         if self.size > _MAX_VALUES:
-            raise _refused(f"more than {_MAX_VALUES:,} values, also those of aliases", event)
+            raise _invalid(f"{_TOO_MANY}, counting those of aliases", event)
         if isinstance(self.value, list):
             self.value.append(value)
         elif self.key:
             self.value[self.key.pop()] = value
         else:
-            # As written: `200` is the text that it is in JSON.
+            # The text itself: the key `200` is the string "200", as in JSON.
             key = event.value if isinstance(event, yaml.ScalarEvent) else value
             if not isinstance(key, str):
-                raise _refused("a key is not text", event)
+                raise _invalid(f"a key must be a string, not {_KINDS[type(key)]}", event)
             if key in self.value:
                 mark = event.start_mark
                 raise _DuplicateKeyError((key, mark.line + 1, mark.column + 1))
@@ -236,10 +251,10 @@ class _Open:
 
 
 def _compose(text: str) -> object:
-    """Builds what a YAML document stands for.
+    """Builds the value of a YAML document from PyYAML's events.
 
-    From events rather than with PyYAML's own loaders, whose fast one overflows the stack where
-    YAML is nested deeply, and which make values that contain themselves.
+    PyYAML's own loaders are not used: the fast one overflows the stack on deeply nested YAML, and
+    both build values that contain themselves.
     """
     result: object = None
     documents = 0
@@ -251,15 +266,19 @@ def _compose(text: str) -> object:
                 value, size = _scalar(event), 1
             case yaml.AliasEvent(anchor=name):
                 if name not in anchors:
-                    raise _refused(f"the alias {name!r} stands for nothing or for itself", event)
+                    raise _invalid(
+                        f"the alias {name!r} must refer to an earlier anchor that does not contain "
+                        "the alias itself",
+                        event,
+                    )
                 (value, size), anchor = anchors[name], None
             case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
                 mapping = isinstance(event, yaml.MappingStartEvent)
                 if event.tag not in (None, "!", _TAG + ("map" if mapping else "seq")):
-                    raise _refused(f"the tag {event.tag!r} is not allowed", event)
+                    raise _invalid(_unknown_tag(event), event)
                 if len(unfinished) == _MAX_DEPTH:
-                    raise _refused(f"nested more than {_MAX_DEPTH} deep", event)
-                # Until its end an anchor is not there, so that nothing contains itself.
+                    raise _invalid(_TOO_DEEP, event)
+                # An anchor is unknown until its value ends, so that no value contains itself.
                 anchors.pop(event.anchor, None)
                 unfinished.append(_Open({} if mapping else [], event.anchor))
                 continue
@@ -269,7 +288,7 @@ def _compose(text: str) -> object:
             case yaml.DocumentStartEvent():
                 documents += 1
                 if documents > 1:
-                    raise _refused("more than one document", event)
+                    raise _invalid("must hold one document only; remove the others", event)
                 continue
             case _:
                 continue
@@ -292,18 +311,22 @@ def _scalar(event: yaml.ScalarEvent) -> object:
         return text
     pattern, convert = _PLAIN.get(event.tag, (None, None))
     if pattern is None or convert is None:
-        raise _refused(f"the tag {event.tag!r} is not allowed", event)
+        raise _invalid(_unknown_tag(event), event)
     if not pattern.fullmatch(text):
-        raise _refused(f"{text!r} is not what the tag {event.tag!r} says", event)
+        raise _invalid(f"{text!r} is not a value of the tag {event.tag!r}; remove the tag", event)
     return convert(text)
 
 
-def _refused(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
+def _unknown_tag(event: yaml.NodeEvent) -> str:
+    return f"must not have the tag {event.tag!r}; remove it"
+
+
+def _invalid(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, or its name where it has no text."""
+    """Returns the first line of an error's message, or the name of its type."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,7 +1,6 @@
-"""Downloading a description from an address that a person names.
+"""Downloads a description from an address that the maintainer gives.
 
-The server may send anything, for as long as it likes: the bytes, the time and the ways that it can
-lead to are bounded before it is asked.
+The server is not trusted: the size, the time and the redirects of a download are limited.
 """
 
 from __future__ import annotations
@@ -15,47 +14,48 @@ import httpx
 from client_parts import ACCEPTED, InflateError, Inflater, coding_of, is_loopback
 from regeneration import RegenerationError
 
-#: Of a description, decompressed. Intercom's have 1.5 MB.
+#: The largest description, decompressed. Intercom's have 1.5 MB.
 MAX_BYTES = 64 * 1024 * 1024
-#: For one wait, and for all of a download with its redirects.
+#: The timeouts for one network operation and for a whole download with its redirects.
 _STEP_SECONDS = 60
 _DOWNLOAD_SECONDS = 300
 _MAX_REDIRECTS = 5
 _LAST_PORT = 65_535
-#: What an address may have besides the place that it names: user and password, a query, a fragment.
+#: The parts of an address that can be secret: user and password; query and fragment.
 _USER = re.compile(r"(?<=//)[^?#]*@")
 _MORE = re.compile(r"[?#].*", re.DOTALL)
 
 
 class DownloadError(RegenerationError):
-    """A description cannot be fetched."""
+    """A description could not be downloaded."""
 
 
 class MissingError(DownloadError):
-    """The server has nothing at an address: 404 or 410."""
+    """The server answered 404 or 410: there is nothing at the address."""
 
 
 def is_address(location: str) -> bool:
-    """Whether a location is an http(s) address, and not a path."""
+    """Returns whether a location is an http(s) address and not a path."""
     return re.match(r"https?://", location, re.IGNORECASE) is not None
 
 
 def shown(address: str) -> str:
-    """Returns an address as messages name it: without user, password and query."""
+    """Returns an address for messages: without user, password, query and fragment."""
     return _MORE.sub("?…", _USER.sub("", address))
 
 
 def download(address: str) -> bytearray:
-    """Returns what is at an address, decompressed.
+    """Downloads and decompresses the document at an address.
 
-    Redirects are followed on the same scheme, host and port alone.
+    Redirects are followed only to the same scheme, host and port.
 
     Args:
-        address: An https address; http only where it leads to this machine.
+        address: An https address, or an http address of this machine.
 
     Raises:
         MissingError: There is nothing at this address.
-        DownloadError: It cannot be reached, takes too long, is too large, or leads elsewhere.
+        DownloadError: The server cannot be reached, the download takes too long or is too large, or
+            the server redirects to another server.
     """
     try:
         return asyncio.run(_within_time(address))
@@ -65,17 +65,17 @@ def download(address: str) -> bytearray:
     except DownloadError as error:
         raise type(error)(f"{shown(address)}: cannot be fetched: {error}") from error
     except (httpx.InvalidURL, UnicodeError) as error:
-        # What these say repeats parts of the address.
-        problem = "this is not an address; check its spelling"
+        # The messages of these errors repeat parts of the address.
+        problem = "the address is not valid; check its spelling"
         raise DownloadError(f"{shown(address)}: cannot be fetched: {problem}") from error
     except (httpx.HTTPError, InflateError, ImportError, ValueError) as error:
-        # httpx raises the last two for proxies in the environment that it cannot use.
+        # httpx raises the last two if it cannot use a proxy that the environment names.
         problem = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DownloadError(f"{shown(address)}: cannot be fetched: {problem}") from error
 
 
 async def _within_time(address: str) -> bytearray:
-    # Awaited, since a wait for a name, a header or a byte can be ended from outside only so.
+    # Asynchronous, because only then can a timeout end a wait for a name, a header or a byte.
     async with asyncio.timeout(_DOWNLOAD_SECONDS):
         headers = {"Accept-Encoding": ACCEPTED}
         async with httpx.AsyncClient(timeout=_STEP_SECONDS, headers=headers) as client:
@@ -88,9 +88,9 @@ async def _follow(client: httpx.AsyncClient, request: httpx.Request) -> bytearra
         raise httpx.InvalidURL("there is no such host or port")
     if begin.scheme != "https" and not is_loopback(begin.host):
         raise DownloadError(
-            "it must begin with https://, since others can change what http:// brings"
+            "the address must begin with https://, because others can change what http:// transfers"
         )
-    # Followed here, because httpx reads the bodies of redirects, however large.
+    # httpx would read the whole body of each redirect, however large.
     for _ in range(_MAX_REDIRECTS + 1):
         answer = await client.send(request, stream=True)
         try:
@@ -102,14 +102,14 @@ async def _follow(client: httpx.AsyncClient, request: httpx.Request) -> bytearra
             await answer.aclose()
         if _origin(request.url) != _origin(begin):
             raise DownloadError(
-                f"it redirects to another server, {shown(str(request.url))}; if you trust that, "
-                "pass its address instead"
+                f"it redirects to another server, {shown(str(request.url))}; if you trust that "
+                "server, pass its address"
             )
-    raise DownloadError(f"it redirects more than {_MAX_REDIRECTS} times; pass the last address")
+    raise DownloadError(f"it redirects more than {_MAX_REDIRECTS} times; pass the final address")
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    # httpx leaves out the port where it is the scheme's own.
+    # httpx leaves out the default port of a scheme, so equal origins compare equal.
     return url.scheme, url.host, url.port
 
 
@@ -121,23 +121,23 @@ def _check_status(status: int) -> None:
     except ValueError:
         problem = str(status)
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        raise MissingError(f"{problem}; check its spelling")
+        raise MissingError(f"{problem}; check the spelling of the address")
     raise DownloadError(f"{problem}; try again later, or pass another address")
 
 
 async def _body(answer: httpx.Response) -> bytearray:
-    """Reads an answer, of which no more than is allowed is decompressed."""
+    """Reads an answer and decompresses it, up to the limit."""
     coding = coding_of(answer.headers.get_list("content-encoding"))
     inflater = None if coding is None else Inflater(coding)
     body = bytearray()
-    # As it was sent: httpx decompresses as often as an answer says, and without end.
+    # The raw bytes: httpx would decompress as many times as an answer says, and without a limit.
     async for chunk in answer.aiter_raw():
         for piece in [chunk] if inflater is None else inflater.feed(chunk):
             body += piece
             if len(body) > MAX_BYTES:
                 raise DownloadError(
-                    f"it is larger than {MAX_BYTES:,} bytes, decompressed; Intercom's descriptions "
-                    "are smaller"
+                    f"it must not be larger than {MAX_BYTES:,} bytes when decompressed; check that "
+                    "the address is that of a description"
                 )
     if inflater is not None:
         inflater.close()

@@ -1,6 +1,6 @@
-"""Leaving of a slice what the client is generated from.
+"""Reduces a slice to the facts that shape the generated code.
 
-A slice holds every fact; of these, few shape the generated code, and no other may change it.
+A slice holds every fact of the description. The others must not change the generated code.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-#: What holds further schemas: one, a list, or a mapping by names.
+#: Keywords whose value is one schema, and keywords whose value is a list of schemas.
 ONE = ("items", "not", "additionalProperties")
 MANY = ("oneOf", "anyOf", "allOf")
 _SCHEMA = {
@@ -17,7 +17,7 @@ _SCHEMA = {
     "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "required", "properties",
     *ONE, *MANY,
 }  # fmt: skip
-#: Of alternatives that say nothing else, the generator makes a union of nothing.
+#: The generator makes an empty union from alternatives that have only these keywords.
 _CONDITIONS = {"required", "not"}
 _PARAMETER = {"name", "in", "required", "style", "explode", "schema"}
 _OPERATION = {"tags", "operationId", "parameters", "requestBody", "responses"}
@@ -25,15 +25,14 @@ _JSON = "application/json"
 
 
 def essential(sliced: Json, *, conditions: bool) -> Json:
-    """Returns a copy of a slice without the facts that mean nothing to the generator.
+    """Returns a copy of a slice without the facts that the generator does not use.
 
-    How requests are authenticated is not among these either: the corrections say how the client
-    does it.
+    The copy has no authentication either: the corrections say how the client authenticates.
 
     Args:
         sliced: The slice.
-        conditions: Whether combinations that only say what is required, of which no code can be
-            made, are kept.
+        conditions: Whether to keep combinations that only require or exclude fields, from which no
+            code can be generated.
     """
     components = sliced["components"]
     reader = _Essence(conditions=conditions)
@@ -87,7 +86,7 @@ class _Essence:
         return kept
 
     def _answer(self, node: Json) -> Json:
-        """An answer as JSON; the client reads no other."""
+        """Keeps the JSON body of an answer only, because the client reads no other."""
         kept = self._content(_of(node, {"description", "content"}))
         if "content" in kept:
             kept["content"] = _of(kept["content"], {_JSON})

@@ -1,7 +1,7 @@
-"""What a slice records of the keywords that it does not read, so that a change of them shows.
+"""Records the keywords that the pipeline does not use, so that the report shows their changes.
 
-Harmless JSON of a few words is recorded as it is, everything else by a digest: it is text from
-outside, which must not get anywhere.
+Short, harmless JSON is recorded unchanged, and all other values as digests: text from outside must
+not get into the project.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from regeneration.pointers import keys
 _PROSE = {
     "title", "summary", "description", "example", "examples", "externalDocs", "$comment",
 }  # fmt: skip
-#: The keys of these are names, which can be called like prose.
+#: Keywords whose value is a mapping by names. A name can be equal to a keyword of prose.
 _NAMING = {
     "properties", "patternProperties", "dependentSchemas", "$defs", "definitions", "headers",
     "links", "callbacks", "variables", "mapping", "schemas",
 }  # fmt: skip
 _KEY = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_.$@-]{0,63}")
-# Without what ends a text or a comment, in any language that it may come to stand in.
+# Without the characters that end a string or a comment in a language that may quote the text.
 _TEXT = re.compile(r"[A-Za-z0-9_ .,:^$*+?|\[\]<>!@%&~-]{0,100}")
-#: A record is for reading: what has more in it is a digest.
+#: The most values in a record that is not a digest: maintainers read records.
 _MOST = 20
-#: All that is looked at for the records of a slice, and how many they can be.
+#: The limits of one slice: values that are read for its records, and records.
 _MAX_VALUES = 1_000_000
 _MAX_RECORDS = 5_000
-#: Stands for all keywords that have odd names.
+#: The name of the record for all keywords whose names are not harmless.
 ODD = "*"
 
 
 class TooMuchError(Exception):
-    """There is more to look at than any description of ours has."""
+    """A description exceeds the limits, which are far above Intercom's descriptions."""
 
 
 class Recorder:
     """Records keywords of one description.
 
     Args:
-        root: The description, which references lead into.
+        root: The description, in which references are resolved.
     """
 
     def __init__(self, root: dict[str, Any]) -> None:
@@ -51,10 +51,10 @@ class Recorder:
         self._records = 0
 
     def unread(self, node: dict[str, Any], known: set[str]) -> dict[str, object]:
-        """The records of a node's keywords but for the known ones and prose, sorted.
+        """Returns records of a node's keywords except for known ones and prose, sorted.
 
         Raises:
-            TooMuchError: There is too much to look at.
+            TooMuchError: The description exceeds the limits.
         """
         found: dict[str, object] = {}
         odd: dict[str, object] = {}
@@ -77,10 +77,10 @@ class Recorder:
         return dict(sorted(found.items()))
 
     def fact(self, value: object) -> object:
-        """A value without its prose, or a digest of it and of what its references lead to.
+        """Returns a value without prose, or a digest of it and of the targets of its references.
 
         Raises:
-            TooMuchError: There is too much to look at.
+            TooMuchError: The description exceeds the limits.
         """
         held = self._held(value)
         return held if is_harmless(held) else digest(held)
@@ -120,12 +120,12 @@ class Recorder:
 
 
 def is_prose(keyword: str) -> bool:
-    """Whether a keyword holds words for people, or an extension, which mean nothing to callers."""
+    """Returns whether a keyword is prose or an extension: neither has an effect on callers."""
     return keyword in _PROSE or keyword.startswith("x-")
 
 
 def is_harmless(value: object) -> bool:
-    """Whether a value is short, and of texts that are harmless wherever they come to stand."""
+    """Returns whether a value is short and all its strings are harmless in any file."""
     pending, seen = [value], 0
     while pending:
         each = pending.pop()

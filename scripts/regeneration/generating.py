@@ -1,4 +1,4 @@
-"""From a corrected description to a formatted Python package."""
+"""Generates a formatted Python package from a corrected description."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from regeneration.operations import Operations
 from regeneration.pointers import escape
 
 PACKAGE = "intercom_data_events_api"
-#: What generated models call things for themselves: a property of such a name would replace them.
+#: Names that generated models use internally: a property of the same name would replace them.
 _NAMES_OF_MODELS = {
     "additional_keys",
     "additional_properties",
@@ -35,7 +35,7 @@ _NAMES_OF_MODELS = {
     "from_dict",
     "to_dict",
 }
-#: What generated endpoint functions call things for themselves.
+#: Names that generated endpoint functions use internally.
 _NAMES_OF_ENDPOINTS = {
     "asyncio_detailed",
     "body",
@@ -50,7 +50,7 @@ _NAMES_OF_ENDPOINTS = {
     "sync_detailed",
 }
 
-#: Imports a package and all in it, and looks for what our code calls; run in a process of its own.
+#: Imports a package with all its modules, and checks that it has the functions that our code calls.
 _LOADING = """
 import importlib, pkgutil, sys
 sys.dont_write_bytecode = True
@@ -65,20 +65,20 @@ for name in named:
 
 
 def validate(document: dict[str, Any], name: str) -> None:
-    """Checks a document against OpenAPI's own rules.
+    """Checks that a document is valid OpenAPI.
 
     Raises:
-        RegenerationError: It breaks one; names the place.
+        RegenerationError: The document is invalid. The message names the place.
     """
     validators = {"3.0": OpenAPIV30SpecValidator, "3.1": OpenAPIV31SpecValidator}
     try:
         errors = list(validators[document["openapi"][:3]](document).iter_errors())
     except RecursionError as error:
         raise RegenerationError(
-            f"{name}: #/components/schemas: they refer to each other too deeply"
+            f"{name}: #/components/schemas: the schemas must not refer to each other too deeply"
         ) from error
     if errors:
-        # The most particular of the reasons; best_match fails on OpenAPI's own keywords.
+        # The most specific reason. jsonschema's best_match fails on OpenAPI's own keywords.
         error = errors[0]
         while error.context:
             error = max(error.context, key=lambda reason: len(reason.absolute_path))
@@ -94,11 +94,19 @@ def generate(
     operations: Operations,
     name: str,
 ) -> None:
-    """Writes the package for a description, called `name` in errors, below `root`, formatted.
+    """Generates and formats the package for a description, below `root`.
+
+    Args:
+        description: The corrected description.
+        settings: The settings of openapi-python-client.
+        templates: The folder with our templates.
+        root: The folder that gets the package.
+        operations: The operations that the package must have.
+        name: The description's name in messages.
 
     Raises:
-        RegenerationError: The generator or the formatter complains, or leaves something out, or
-            what they write cannot be imported.
+        RegenerationError: The generator or the formatter fails or warns, or the package lacks an
+            operation or cannot be imported.
     """
     package = root / PACKAGE
     try:
@@ -110,29 +118,30 @@ def generate(
             overwrite=False,
             output_path=package,
         )
-    except Exception as error:  # whatever a reader of YAML and pydantic can raise
+    except Exception as error:  # The YAML reader and pydantic document no common base class.
         raise RegenerationError(f"{settings}: cannot be used: {error}") from error
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             complaints = run_generator(config=config, custom_template_path=templates)
-    except Exception as error:  # whatever a generator can raise that did not expect its input
+    except Exception as error:  # The generator can raise anything on input that it did not expect.
         raise RegenerationError(
-            f"{name}: openapi-python-client fails: {type(error).__name__}: {error}"
+            f"{name}: openapi-python-client failed: {type(error).__name__}: {error}"
         ) from error
     if complaints:
-        # Warnings too: to the generator, an operation that it leaves out is a warning.
+        # Warnings count too: the generator only warns when it leaves out an operation.
         said = "; ".join(
             " ".join(f"{complaint.header} {complaint.detail or ''}".split())
             for complaint in complaints
         )
-        # Its own wrappers of text from outside show themselves by their addresses.
+        # The generator's wrappers of strings print memory addresses, which differ in each run.
         said = re.sub(r"<\S+ object at 0x[0-9a-f]+>", "…", said)
-        raise RegenerationError(f"{name}: openapi-python-client: {said}")
+        raise RegenerationError(f"{name}: openapi-python-client reported: {said}")
     _check_names(read(str(description)).content, package, name)
-    # `--meta none` writes none; type checkers look for it.
+    # The generator does not write it without metadata, and type checkers need it.
     (package / "py.typed").touch()
     _parse(package)
-    # Never our own settings, nor the user's, nor what they have git ignore: same input, same bytes.
+    # Without the settings of the project and the user, and without .gitignore, so that the same
+    # input always gives the same bytes.
     for command in (
         ("check", "--fix-only", "--extend-select", "I"),
         ("format",),
@@ -142,13 +151,13 @@ def generate(
 
 
 def python_name(name: str) -> str:
-    """Returns what the generated code calls a property or parameter."""
+    """Returns the name of a property or parameter in the generated code."""
     return PythonIdentifier(name, "field_")
 
 
 def _check_names(document: dict[str, Any], package: Path, name: str) -> None:
-    """Refuses properties and parameters with names that the generated code needs for itself."""
-    # Reading an enum is a function of that name.
+    """Rejects properties and parameters whose names the generated code uses internally."""
+    # A model reads an enum with a function of that name.
     taken = _NAMES_OF_MODELS | {f"check_{path.stem}" for path in (package / "models").glob("*.py")}
     parts = {
         "#/paths": document["paths"],
@@ -166,11 +175,14 @@ def _check_names(document: dict[str, Any], package: Path, name: str) -> None:
             ]
     for at, key, names in found:
         if python_name(key) in names:
-            raise RegenerationError(f"{name}: {at}: the generated code needs this name for itself")
+            raise RegenerationError(
+                f"{name}: {at}: the generated code reserves this name; remove it with an action in "
+                "openapi/corrections.yaml"
+            )
 
 
 def _properties(node: object, at: str, *, named: bool = False) -> Iterator[tuple[str, str]]:
-    """The properties of a schema and of those inside it, each with its place."""
+    """Yields the place and the name of each property of a schema and of the schemas inside it."""
     children: Iterable[tuple[object, object]] = ()
     if isinstance(node, dict):
         children = node.items()
@@ -189,20 +201,20 @@ def _parse(package: Path) -> None:
             compile(module.read_bytes(), module.name, "exec", dont_inherit=True)
         except (SyntaxError, ValueError) as error:
             raise RegenerationError(
-                f"{module.relative_to(package.parent)}: the generator wrote Python that does not "
-                f"parse: {error}; the description needs a correction"
+                f"{module.relative_to(package.parent)}: the generated Python does not parse: "
+                f"{error}; add an action to openapi/corrections.yaml"
             ) from error
 
 
 def _load(package: Path, operations: Operations) -> None:
-    """Imports what our code is made of: every operation by its name, with every model."""
+    """Imports the package in another process and checks that it has every operation."""
     tag = PythonIdentifier(operations.tag, "tag")
     named = [
         f"{package.name}.api.{tag}.{PythonIdentifier(each.name, 'field_')}"
         for each in operations.client
     ]
     done = subprocess.run(
-        # Apart from this process, which may have imported another such package.
+        # This process may have imported another version of the package.
         [sys.executable, "-I", "-c", _LOADING, str(package.parent), package.name, *named],
         capture_output=True,
         text=True,
@@ -211,8 +223,8 @@ def _load(package: Path, operations: Operations) -> None:
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
         raise RegenerationError(
-            "the generated package does not load, or lacks an operation that "
-            f"openapi/operations.yaml names: {said[-1]}"
+            "the generated package must be importable and have every operation of "
+            f"openapi/operations.yaml, but: {said[-1]}"
         )
 
 
@@ -237,4 +249,4 @@ def _ruff(package: Path, *command: str) -> None:
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise RegenerationError(f"ruff {command[0]} fails on the generated package: {said[0]}")
+        raise RegenerationError(f"ruff {command[0]} failed on the generated package: {said[0]}")

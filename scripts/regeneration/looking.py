@@ -1,4 +1,7 @@
-"""What a person has to look at before a release: what it is, what it means, what to do."""
+"""Makes the list in the report that the maintainer decides on before a release.
+
+Each item says what changed, what the change means for callers, and what to do about it.
+"""
 
 from __future__ import annotations
 
@@ -27,28 +30,28 @@ Kind = Literal[
     "server", "security", "status",
 ]  # fmt: skip
 
-#: A parameter or field that an operation requires now.
+#: An operation, and the name of a parameter or field that it requires now.
 Cause = tuple[Operation, str]
 
-#: Of values, differences and names in one line.
+#: The most values, differences or names on one line.
 _MOST = 3
-#: Characters of a value that may have a line of its own.
+#: The longest value, in characters, on a line for one value.
 _LINE = 100
 
 
 @dataclass(frozen=True)
 class Look:
-    """Something to look at.
+    """An item of the list.
 
     Attributes:
-        kind: What it is, for programs.
-        title: What it is, for people; a sentence.
-        place: Where: an operation, a JSON pointer, a name.
-        facts: Further lines, each with its heading.
-        meaning: What it means for callers.
-        to_do: What the person does about it.
-        data: What else a program needs, as JSON.
-        causes: What is required now, to tell items of the same cause.
+        kind: The kind of the change, for programs.
+        title: The change in one sentence.
+        place: The place of the change: an operation, a JSON pointer, a name or an address.
+        meaning: The effect on callers.
+        to_do: The choices of the maintainer.
+        facts: Further lines, as pairs of heading and text.
+        data: Further facts for programs, as JSON.
+        causes: The new requirements behind the item; `joined` merges items by them.
     """
 
     kind: Kind
@@ -62,44 +65,45 @@ class Look:
 
 
 def at_requirements(found: Iterable[Requirement]) -> Iterator[Look]:
-    """What requests lack, by operation."""
+    """Yields an item for each operation whose requests lack something."""
     for (operation, optional), group in groupby(found, lambda one: (one.operation, one.optional)):
         parts = list(group)
         names = [each.name for each in parts]
         listed = and_([f"`{name}`" if name != "a body" else name for name in names])
         who, several = verbs([operation]), len(operation.verbs) > 1
         send = ("do not" if several else "does not") + (" always" if optional else "") + " send"
+        them = "them" if len(names) > 1 else "it"
         yield Look(
             "break",
             f"{who} {send} {listed}, which {operation} requires now.",
             str(operation),
-            f"Intercom may refuse the requests of {who}.",
-            "send it (overlays/intercom_data_events/_sending/operations.py), or correct it where "
-            "Intercom does not require it (openapi/corrections.yaml)",
+            f"Intercom may reject the requests of {who}.",
+            f"send {them} (overlays/intercom_data_events/_sending/operations.py) or, if Intercom "
+            f"does not require {them}, correct the description (openapi/corrections.yaml)",
             data={"required": names},
             causes=frozenset((operation, each.part[-1]) for each in parts),
         )
 
 
 def at_narrowings(found: Iterable[Narrowing]) -> Iterator[Look]:
-    """What Intercom accepts less of, by the operations that send it."""
+    """Yields an item for each group of operations whose requests may hold fewer values now."""
     for operations, group in groupby(found, lambda one: one.operations):
         differences = [one.difference for one in group]
         who = verbs(operations)
         yield Look(
             "narrowed",
-            f"Intercom accepts less in the requests of {who}: "
+            f"Intercom accepts fewer values in the requests of {who}: "
             f"{_some([describe(each) for each in differences], separator='; ')}.",
             differences[0].pointer,
-            "Intercom may refuse what callers send now.",
-            "where it holds, check it in the client (overlays/intercom_data_events) or say it in "
-            "CHANGELOG.md; else correct it (openapi/corrections.yaml)",
+            "Intercom may reject values that callers send now.",
+            "if Intercom enforces this, check it in the client (overlays/intercom_data_events) or "
+            "note it in CHANGELOG.md; otherwise correct the description (openapi/corrections.yaml)",
             data={"pointers": [each.pointer for each in differences]},
         )
 
 
 def at_python(changes: Iterable[api_diff.Change]) -> Iterator[Look]:
-    """What breaks those who use the generated package, and what may."""
+    """Yields an item for the generated names that break callers, and one for those that may."""
     for verdict, kind, how in (
         ("yes", "break", "changed or are gone"),
         ("maybe", "may-break", "changed, which may break callers"),
@@ -110,14 +114,15 @@ def at_python(changes: Iterable[api_diff.Change]) -> Iterator[Look]:
                 kind,
                 f"generated names {how}: {_some(short_names(names))}.",
                 "generated/intercom_data_events_api",
-                "the table of Python below says how.",
-                "correct the description where Intercom's is wrong, else say it in CHANGELOG.md",
+                "the table under Python has the details.",
+                "if Intercom's description is wrong, correct it (openapi/corrections.yaml); "
+                "otherwise note the change in CHANGELOG.md",
                 data={"names": names},
             )
 
 
 def at_corrections(unknown: Iterable[Unknown], sliced: Json, uses: Uses) -> Iterator[Look]:
-    """Corrections that were written for something else than upstream has now."""
+    """Yields an item for each correction that was not written against upstream's current value."""
     for each in unknown:
         correction = each.correction
         known = _nearest(each)
@@ -132,13 +137,14 @@ def at_corrections(unknown: Iterable[Unknown], sliced: Json, uses: Uses) -> Iter
             facts = _contrasted(known, each.found, each.pointer)
         yield Look(
             "correction",
-            f"Correction {correction.number} ({_cut(correction.target)}) was not written for what "
-            "upstream has now.",
+            f"Correction {correction.number} ({_cut(correction.target)}) was not written against "
+            "the value that upstream has now.",
             each.pointer,
             _meaning(paths, uses),
-            "change the correction, or, where it still holds, add to its x-written-against:\n"
+            "change or delete the correction or, if it is still right, add to its "
+            "x-written-against:\n"
             f"   - {_as_written(each)}",
-            (("Written for", facts[0]), ("Upstream now", facts[1])),
+            (("Written against", facts[0]), ("Upstream now", facts[1])),
             {
                 "correction": {
                     "number": correction.number,
@@ -154,9 +160,10 @@ def at_corrections(unknown: Iterable[Unknown], sliced: Json, uses: Uses) -> Iter
 
 
 def joined(looks: Iterable[Look]) -> tuple[Look, ...]:
-    """Returns one item for each cause: a correction is part of the item that says what changed.
+    """Merges each correction into the item that has the same cause, and returns all items.
 
-    The correction still has to be told, else it is an item of the next regeneration.
+    The merged item also asks for the entry in the correction's `x-written-against`: without it, the
+    correction is an item of the next report.
     """
     kept: list[Look] = []
     for each in looks:
@@ -179,7 +186,7 @@ def joined(looks: Iterable[Look]) -> tuple[Look, ...]:
             other,
             facts=(
                 *other.facts,
-                (f"{named} was written for", each.facts[0][1]),
+                (f"{named} was written against", each.facts[0][1]),
                 *each.facts[1:],
             ),
             to_do=f"{other.to_do}; then add to x-written-against of correction {number}:\n"
@@ -190,66 +197,67 @@ def joined(looks: Iterable[Look]) -> tuple[Look, ...]:
 
 
 def at_operations(unoffered: Iterable[Unoffered]) -> Iterator[Look]:
-    """Operations of data events that the client does not have."""
+    """Yields an item for each operation of data events that the client does not have."""
     for each in unoffered:
         name = f"{each.method.upper()} {each.path}"
         yield Look(
             "operation",
-            f"{each} is not in the client, but belongs to data events: {', '.join(each.why)}.",
+            f"{each} is not in the client but belongs to data events by {and_(list(each.why))}.",
             name,
             "callers cannot use it.",
-            "to offer it, see openapi/README.md; else add to `unsupported` in "
+            "to offer it, see openapi/README.md; otherwise add to `unsupported` in "
             f"openapi/operations.yaml:\n   - {{operation: {name}, reason: …}}",
             data={"why": list(each.why)},
         )
 
 
 def at_version(sliced: Json) -> Iterator[Look]:
-    """A version that the description has, and does not list."""
+    """Yields an item if the description's version is missing from its own list of versions."""
     version, listed = versions.described(sliced), versions.listed(sliced)
     if listed and version not in listed:
         yield Look(
             "version",
-            f"The description is of {version}, which its own list of versions lacks.",
+            f"The description is of version {version}, which its own list of versions lacks.",
             "#/info/version",
-            f"each request would carry Intercom-Version: {version}, which Intercom may refuse.",
-            f"try a request with Intercom-Version: {version} before you release",
+            f"each request would have Intercom-Version: {version}, which Intercom may reject.",
+            f"send a test request with Intercom-Version: {version} before you release",
         )
 
 
 def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
-    """What operations of the client lost."""
+    """Yields an item for each thing that operations of the client lost."""
     for each in found:
         operations, lost = each.operations, each.what
         names, who = and_([str(one) for one in operations]), verbs(operations)
         what = and_(list(lost)) if len(lost) <= _MOST else _some(list(lost))
         several, plural = len(operations) > 1, len(lost) > 1
         are = "are" if plural else "is"
+        accept = "accept" if several else "accepts"
         title, meaning, to_do = {
             "deprecated": (
                 f"{names} {'are' if several else 'is'} deprecated now.",
-                f"{who} stop working when Intercom removes {'them' if several else 'it'}.",
-                "look for a successor in Intercom's documentation",
+                f"calls of {who} will fail when Intercom removes {'them' if several else 'it'}.",
+                "look for a replacement in Intercom's documentation",
             ),
             "header": (
                 f"The header {what} is gone ({names}).",
-                f"Intercom may pass over the version that {who} ask for.",
-                "look for how requests say their version now in Intercom's documentation",
+                f"Intercom may ignore the version in the requests of {who}.",
+                "find out from Intercom's documentation how requests select a version now",
             ),
             "server": (
                 f"The {'servers' if plural else 'server'} {what} {are} gone ({names}).",
-                f"clients of {'these addresses' if plural else 'that address'} may get no answer.",
-                "compare the regions of the client (overlays/intercom_data_events/_sending)",
+                f"clients that use {'them' if plural else 'it'} may fail.",
+                "check the regions of the client (overlays/intercom_data_events/_sending)",
             ),
             "security": (
-                f"{names} no longer {'accept' if several else 'accepts'} {what} as before.",
-                f"Intercom may refuse the token of {who}.",
-                "compare with how the client sends its token",
+                f"{names} no longer {accept} {what} authentication as before.",
+                f"Intercom may reject the token in the requests of {who}.",
+                "compare the description with how the client sends its token",
             ),
             "status": (
-                f"{names} {'do' if several else 'does'} not answer {what} any more.",
-                f"{who} may take another success for a failure, or read it otherwise.",
-                "compare with the answers that the description has now",
+                f"{names} no longer {'answer' if several else 'answers'} with status {what}.",
+                f"{who} may treat another success status as a failure, or misread the body.",
+                "compare the client with the statuses that the description has now",
             ),
         }[each.kind]
         place_ = what if each.kind == "server" else str(operations[0])
@@ -257,12 +265,12 @@ def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
 
 
 def short_names(names: Iterable[str]) -> list[str]:
-    """Returns names in the generated package; for an operation's five functions, their module."""
+    """Returns names without the package; the five functions of an operation become their module."""
     return list(dict.fromkeys(".".join(name.split(".")[1:4]) for name in names))
 
 
 def _placed(value: object, pointer: str) -> Json:
-    """A document that has nothing but a value, in its place."""
+    """Returns a document that holds only this value, in its place."""
     held: Any = value
     for key in reversed(keys(pointer)):
         held = {} if held is ABSENT else {key: held}
@@ -270,7 +278,7 @@ def _placed(value: object, pointer: str) -> Json:
 
 
 def _nearest(unknown: Unknown) -> object | None:
-    """What is most like upstream of what a correction was written for; None where nothing is."""
+    """Returns the known value that differs least from upstream's, or None if none is similar."""
     now = _placed(unknown.found, unknown.pointer)
     alike = [
         value
@@ -283,10 +291,10 @@ def _nearest(unknown: Unknown) -> object | None:
 
 
 def _contrasted(known: object, found: object, pointer: str) -> tuple[str, str]:
-    """What differs between two values, in one line each."""
+    """Returns the differing parts of two values, one line for each value."""
     said = []
     for at, was, now in _contrast(known, found, keys(pointer)[-1]):
-        # Of the way to a field, its names are enough.
+        # The names of fields are enough to find the part.
         names = [name for name in at[:-1] if name != "properties"] + list(at[-1:])
         said.append((f"{'.'.join(names)}: " if names else "", was, now))
     return (
@@ -298,7 +306,7 @@ def _contrasted(known: object, found: object, pointer: str) -> tuple[str, str]:
 def _contrast(
     known: object, found: object, keyword: str, at: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], object, object]]:
-    """The parts in which two values differ, each as large as a person reads at a glance."""
+    """Yields the parts in which two values differ; a part that is too long to read is split."""
     if canonical(known) == canonical(found):
         return
     were, are = members(known, keyword), members(found, keyword)
@@ -313,7 +321,7 @@ def _contrast(
 def _causes(
     found: Iterable[Difference], paths: Iterable[tuple[str, ...]], uses: Uses
 ) -> frozenset[Cause]:
-    """What is required now, if nothing else changed."""
+    """Returns the new requirements, or an empty set if anything else changed, too."""
     causes: set[Cause] = set()
     for difference, path in zip(found, paths, strict=True):
         match difference.path:
@@ -340,7 +348,7 @@ def _cut(text: str, longest: int = 70) -> str:
 
 
 def _meaning(paths: Iterable[tuple[str, ...]], uses: Uses) -> str:
-    """What changes of some places mean for callers."""
+    """Returns what changes in some places mean for callers."""
     found = [uses.of(path) for path in paths]
     sent, read = (
         verbs(dict.fromkeys(one for each in found for one in each[direction]))
@@ -348,12 +356,13 @@ def _meaning(paths: Iterable[tuple[str, ...]], uses: Uses) -> str:
     )
     said = []
     if sent:
-        said.append(f"Intercom may refuse the requests of {sent}, which stay as they are.")
+        said.append(f"Intercom may reject the requests of {sent}, which do not change.")
     if read:
         said.append(
-            f"what {read} cannot read is None, and is kept as it came in additional_properties."
+            f"a value that {read} cannot read is None, and is kept unchanged in "
+            "additional_properties."
         )
-    return " ".join(said) or "no request and no answer is made of it."
+    return " ".join(said) or "no request and no answer uses it."
 
 
 def _some(texts: list[str], separator: str = ", ") -> str:

@@ -272,10 +272,10 @@ def test_it_says_by_what_an_operation_belongs_to_data_events(described):
         "deleteDataEvents",
     )
     assert found.why == (
-        "tagged Data Event",
+        "its tag Data Event",
         "its path",
         "its operationId",
-        "uses the schema data_event_list",
+        "its reference to the schema data_event_list",
     )
 
 

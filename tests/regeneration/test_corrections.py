@@ -411,13 +411,14 @@ def test_every_correction_that_cannot_be_applied_is_named_at_once(describe):
 
     said = str(caught.value)
     for words in (
-        "c.yaml: action 2 ($.[): the target is not JSONPath",
-        "action 3 ($.nowhere): matches nothing in this version of the description; fix the target",
-        "action 4 ($.info): says no reason; give it a description",
-        "action 5 ($.info): does not say what it was written against; give it x-written-against",
+        "c.yaml: action 2 ($.[): its target must be a JSONPath: ",
+        "action 3 ($.nowhere): its target matches nothing in this version of the description; ",
+        "; fix the target, remove the action, or add `absent` to its x-written-against",
+        "action 4 ($.info): must have a `description` that says why the correction is needed",
+        "action 5 ($.info): must have `x-written-against`: a list of values, digests and `absent`",
         "action 6 ($): cannot be applied",
-        "action 7: has no target; give it a JSONPath",
-        "action 8 ($.info): needs either an update or `remove: true`",
+        "action 7: must have a `target`, a JSONPath",
+        "action 8 ($.info): must have either `update` or `remove: true`, and not both",
     ):
         assert words in said
     assert "action 1" not in said

@@ -69,7 +69,7 @@ FIELDS = (*EVENT, "properties")
         (
             (*LIST, "operationId"),
             "getEvents",
-            'GET /events: called "listEvents" → "getEvents" (the client pins its own name)',
+            'GET /events: operationId "listEvents" → "getEvents" (the client uses its own)',
         ),
         ((*LIST, "parameters"), [], "GET /events: query parameter `summary` is gone"),
         (

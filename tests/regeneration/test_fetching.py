@@ -114,11 +114,11 @@ def test_a_url_gives_what_the_file_gives(project, make_project, describe, server
         ("/to-another-scheme", "cannot be fetched: it redirects to another server"),
         ("/to-another-name", "cannot be fetched: it redirects to another server"),
         ("/page", "must be OpenAPI 3.0 or 3.1, but is missing"),
-        ("/binary", "not UTF-8 at byte 0"),
+        ("/binary", "byte 0 is not UTF-8"),
         ("/short", "cannot be fetched"),
         (
             "/brotli",
-            "cannot be fetched: its Content-Encoding must be either gzip or deflate, not 'b",
+            "cannot be fetched: its Content-Encoding must be either gzip or deflate, not 'br'",
         ),
         ("/damaged", "cannot be fetched: damaged gzip data"),
         ("/cut", "cannot be fetched: truncated gzip data"),
@@ -160,7 +160,7 @@ def test_a_url_that_leads_nowhere_is_refused(project, refused, monkeypatch, url)
 def test_http_leads_to_this_machine_alone(project, refused, host):
     url = f"http://{host}/description.yaml"
 
-    refused(project.run(url), url, "cannot be fetched: it must begin with https://")
+    refused(project.run(url), url, "cannot be fetched: the address must begin with https://")
 
 
 @pytest.mark.parametrize("path", ["/broken", "/nothing", "/to-another-port", "/page", "/binary"])
@@ -202,7 +202,7 @@ def test_other_schemes_are_no_urls_but_paths_that_are_not_there(project, refused
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/bomb", "larger than 67,108,864 bytes"),
+        ("/bomb", "it must not be larger than 67,108,864 bytes"),
         ("/twice", "not 'gzip, gzip'"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_file_has_the_bound_of_a_download(project, refused, tmp_path):
         file.truncate(downloading.MAX_BYTES + 1)
 
     with peak_below(100 * MIB):
-        refused(project.run(path), f"{path}: larger than 67,108,864 bytes")
+        refused(project.run(path), f"{path}: must not be larger than 67,108,864 bytes")
 
 
 TRICKLES = {

@@ -177,7 +177,7 @@ def test_a_narrowed_request_heads_the_report(project, describe):
 
     assert outcome.code == 3
     assert outcome.out.startswith(
-        "Review this item before you release:\n1. Intercom accepts less in"
+        "Review this item before you release:\n1. Intercom accepts fewer values in"
     )
     assert "event_name" in outcome.out.split("What changed upstream")[0]
     assert "Python: no name and no signature changed." in outcome.out

@@ -39,32 +39,35 @@ BOMB = "a: &a [{items}]\n".format(items=", ".join("lol" for _ in range(10))) + "
 @pytest.mark.parametrize(
     ("content", "mentioned"),
     [
-        ("", ["no mapping"]),
-        ("# nothing but a comment\n", ["no mapping"]),
-        ("just some words", ["no mapping"]),
-        ("- openapi: 3.0.1\n- paths: {}\n", ["no mapping"]),
-        ("openapi: 3.0.1\npaths: [\n", [":3:1: not YAML"]),
-        ("openapi: 3.0.1\n\tpaths: {}\n", [":2:1: not YAML"]),
-        ("openapi: 3.0.1\n--- \nopenapi: 3.0.1\n", [":2:1", "more than one document"]),
-        ("openapi: *nothing\n", [":1:10", "'nothing'"]),
-        ("? [openapi]\n: 3.0.1\n", [":1:11", "key"]),
-        ("openapi: 3.0.1\nx: \u0000\n".encode(), ["not YAML"]),
-        ('{"openapi": "3.0.1", "paths": }', [":1:31: not JSON"]),
-        ('{"openapi": "3.0.1"', [":1:20: not JSON"]),
-        ('{"a": ' * 100 + "1" + "}" * 100, ["64 deep"]),
+        ("", ["must be a mapping at its top level, not an empty document"]),
+        ("# nothing but a comment\n", ["not an empty document"]),
+        ("just some words", ["must be a mapping", "not a string"]),
+        ("- openapi: 3.0.1\n- paths: {}\n", ["must be a mapping", "not a list"]),
+        ("openapi: 3.0.1\npaths: [\n", [":3:1: cannot be read as YAML"]),
+        ("openapi: 3.0.1\n\tpaths: {}\n", [":2:1: cannot be read as YAML"]),
+        ("openapi: 3.0.1\n--- \nopenapi: 3.0.1\n", [":2:1", "must hold one document only"]),
+        ("openapi: *nothing\n", [":1:10", "'nothing' must refer to an earlier anchor"]),
+        ("? [openapi]\n: 3.0.1\n", [":1:11", "a key must be a string, not a list"]),
+        ("openapi: 3.0.1\nx: \u0000\n".encode(), ["cannot be read as YAML"]),
+        ('{"openapi": "3.0.1", "paths": }', [":1:31: cannot be read as JSON"]),
+        ('{"openapi": "3.0.1"', [":1:20: cannot be read as JSON"]),
+        ('{"a": ' * 100 + "1" + "}" * 100, ["must not be nested more than 64 levels deep"]),
         ('{"a": ' * 200_000, ["cannot be parsed"]),
-        ("[" * 200_000, ["64 deep"]),
-        ("x: " + "{a: " * 200_000, ["64 deep"]),
-        ("- " * 200_000, ["64 deep"]),
-        ("openapi: 3.0.1\npaths: &a {x: *a}\n", [":2:15", "'a'", "itself"]),
-        ("paths: &a [[*a]]\n", ["'a'", "itself"]),
-        ('{"a": [' + "{}, " * 1_000_000 + "{}]}", ["more than 1,000,000 values"]),
-        (BOMB, ["not YAML", "1,000,000"]),
+        ("[" * 200_000, ["must not be nested more than 64 levels deep"]),
+        ("x: " + "{a: " * 200_000, ["must not be nested more than 64 levels deep"]),
+        ("- " * 200_000, ["must not be nested more than 64 levels deep"]),
+        (
+            "openapi: 3.0.1\npaths: &a {x: *a}\n",
+            [":2:15", "'a'", "does not contain the alias itself"],
+        ),
+        ("paths: &a [[*a]]\n", ["'a'", "does not contain the alias itself"]),
+        ('{"a": [' + "{}, " * 1_000_000 + "{}]}", ["must not have more than 1,000,000 values"]),
+        (BOMB, ["cannot be read as YAML", "1,000,000"]),
         (f"openapi: 3.0.1\ninfo: {{version: '2.1'}}\n{BOMB}paths: *e\n", ["1,000,000"]),
         (f"x: {'9' * 5000}\n", ["cannot be parsed"]),
-        (b"openapi: 3.0.1\n# caf\xe9\n", ["byte 20", "not UTF-8"]),
-        ("openapi: 3.0.1".encode("utf-16"), ["byte 0", "not UTF-8"]),
-        (b"\x89PNG\r\n\x1a\n", ["not UTF-8"]),
+        (b"openapi: 3.0.1\n# caf\xe9\n", ["byte 20 is not UTF-8"]),
+        ("openapi: 3.0.1".encode("utf-16"), ["byte 0 is not UTF-8"]),
+        (b"\x89PNG\r\n\x1a\n", ["must be YAML or JSON in UTF-8"]),
         ("swagger: '2.0'\npaths: {}\n", ["#/openapi", "Swagger 2"]),
         ("openapi: 4.0.0\npaths: {}\n", ["#/openapi", "4.0.0"]),
         ("openapi: 3.0\npaths: {}\n", ["#/openapi", "3.0"]),
@@ -111,7 +114,7 @@ def test_no_tag_is_executed(project, describe, refuses, monkeypatch, tmp_path, t
     text = project.write(describe()).read_text(encoding="utf-8")
     path = project.write(f"{text}x-more: {tagged}\n", "tagged.yaml")
 
-    refuses(path, f"{path}:{len(text.splitlines()) + 1}:9: not YAML", "tag")
+    refuses(path, f"{path}:{len(text.splitlines()) + 1}:9: cannot be read as YAML", "tag")
 
     assert not (tmp_path / "canary").exists()
 
@@ -130,7 +133,7 @@ def test_a_name_that_no_file_can_have_is_refused(refuses):
 
 
 def test_an_endless_file_is_refused(refuses):
-    refuses("/dev/zero", "/dev/zero", "larger than")
+    refuses("/dev/zero", "/dev/zero", "must not be larger than")
 
 
 def test_a_description_without_data_events_is_refused(describe, refuses):
@@ -381,7 +384,7 @@ def test_a_property_whose_name_the_generated_code_needs_is_refused(describe, ref
     _schemas(description)["data_event_list"]["properties"][name] = {"type": "string"}
 
     place = f"#/components/schemas/data_event_list/properties/{name}"
-    refuses(description, "description.yaml", place, "the generated code needs this name")
+    refuses(description, "description.yaml", place, "the generated code reserves this name")
 
 
 @pytest.mark.parametrize(
@@ -411,25 +414,25 @@ def test_two_schemas_that_would_be_one_class_are_refused(describe, refuses, name
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "no mapping"),
-        ("[", "not YAML"),
-        ("a: b", "not an OpenAPI Overlay"),
-        ("overlay: 2.0.0\nactions: [{target: $, update: {}}]", "not an OpenAPI Overlay"),
-        ("overlay: 1.0.0\n", "not an OpenAPI Overlay"),
-        ("overlay: 1.0.0\nactions: []", "not an OpenAPI Overlay"),
-        ("overlay: 1.0.0\nactions: 5", "not an OpenAPI Overlay"),
-        ("overlay: 1.0.0\nactions: {target: $}", "not an OpenAPI Overlay"),
-        ("overlay: 1.0.0\nactions: [5]", "action 1: has no target"),
-        ("overlay: 1.0.0\nactions: [{update: {}}]", "action 1: has no target"),
-        ("overlay: 1.0.0\nactions: [{target: $.info, description: why}]", "either an update or"),
+        ("", "must be a mapping"),
+        ("[", "cannot be read as YAML"),
+        ("a: b", "must be an OpenAPI Overlay"),
+        ("overlay: 2.0.0\nactions: [{target: $, update: {}}]", "must be an OpenAPI Overlay"),
+        ("overlay: 1.0.0\n", "must be an OpenAPI Overlay"),
+        ("overlay: 1.0.0\nactions: []", "must be an OpenAPI Overlay"),
+        ("overlay: 1.0.0\nactions: 5", "must be an OpenAPI Overlay"),
+        ("overlay: 1.0.0\nactions: {target: $}", "must be an OpenAPI Overlay"),
+        ("overlay: 1.0.0\nactions: [5]", "action 1: must have a `target`"),
+        ("overlay: 1.0.0\nactions: [{update: {}}]", "action 1: must have a `target`"),
+        ("overlay: 1.0.0\nactions: [{target: $.info, description: why}]", "either `update` or"),
         (
             "overlay: 1.0.0\nactions: [{target: $.info, remove: true, update: {}}]",
-            "either an update or",
+            "either `update` or",
         ),
-        ("overlay: 1.0.0\nactions: [{target: $.info, update: {}}]", "says no reason"),
+        ("overlay: 1.0.0\nactions: [{target: $.info, update: {}}]", "must have a `description`"),
         (
             "overlay: 1.0.0\nactions: [{target: $.info, update: {}, description: ' '}]",
-            "says no reason",
+            "must have a `description`",
         ),
     ],
 )
@@ -473,7 +476,7 @@ def test_a_template_that_fails_is_refused(project, refuses):
     template = project.root / "openapi" / "templates" / "package_init.py.jinja"
     template.write_text("{{ nothing.at.all }}", encoding="utf-8")
 
-    refuses(project.root / "openapi" / "upstream.yaml", "openapi-python-client fails")
+    refuses(project.root / "openapi" / "upstream.yaml", "openapi-python-client failed")
 
 
 def test_a_template_that_gives_no_python_is_refused(project, refuses):

@@ -196,8 +196,8 @@ def test_where_a_change_ends_is_said(report):
         [
             "  POST /events: answer 418 is new [comes through]",
             (
-                '  POST /events: called "createDataEvent" → "submitDataEvent" (the client pins its '
-                "own name) [levelled]"
+                '  POST /events: operationId "createDataEvent" → "submitDataEvent" (the client '
+                "uses its own) [levelled]"
             ),
             "  GET /events: new query parameter `per_page`, integer [levelled]",
             "  create_data_event_request: new field `source`, string [comes through]",
@@ -316,7 +316,7 @@ def test_a_cause_is_one_item_also_where_a_correction_was_not_written_for_it(repo
         (correction,) = each["corrections"]
         number, target = correction["correction"]["number"], correction["correction"]["target"]
         told.append((each["kind"], target))
-        heading = f"   Correction {number} ({target}) was written for: "
+        heading = f"   Correction {number} ({target}) was written against: "
         assert any(line.startswith(heading) for line in lines)
         assert f"   - {correction['as_written']}" in lines
     assert told == [
@@ -339,16 +339,16 @@ def test_of_what_a_correction_was_written_for_the_part_is_shown_that_differs(rep
     assert lines[0] == "Review these 3 items before you release:"
     shown = [line[3:] for line in lines if line[3:].startswith(("Written", "Upstream", "Means"))]
     assert shown == [
-        'Written for: created_at: {"type": "integer", "format": "date-time"}',
+        'Written against: created_at: {"type": "integer", "format": "date-time"}',
         'Upstream now: created_at: {"type": "string", "format": "date-time"}',
-        "Means: Intercom may refuse the requests of create and send, which stay as they are.",
-        "Written for: query filter.required: true",
+        "Means: Intercom may reject the requests of create and send, which do not change.",
+        "Written against: query filter.required: true",
         "Upstream now: query filter.required: absent",
-        "Means: Intercom may refuse the requests of list and summary, which stay as they are.",
-        'Written for: email: {"type": "string"}',
+        "Means: Intercom may reject the requests of list and summary, which do not change.",
+        'Written against: email: {"type": "string"}',
         "Upstream now: email: absent",
         (
-            "Means: what list and summary cannot read is None, and is kept as it came in "
+            "Means: a value that list and summary cannot read is None, and is kept unchanged in "
             "additional_properties."
         ),
     ]
@@ -381,7 +381,7 @@ def test_a_field_that_the_body_must_have_is_said_once(report):
         "Breaks callers: create and send do not send `source`, which POST /events requires now."
     )
     assert len(said["breaks"]) == 1
-    assert "Intercom may refuse the requests of create and send." in "\n".join(lines)
+    assert "Intercom may reject the requests of create and send." in "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
@@ -412,8 +412,8 @@ def test_names_that_go_break_callers_and_types_that_change_may(extended, make_pr
         "models.CreateDataEventRequest.origin, models.DataEvent.source."
     )
     assert (
-        "2. Intercom accepts less in the requests of create and send: create_data_event_request: "
-        "field `size`: type"
+        "2. Intercom accepts fewer values in the requests of create and send: "
+        "create_data_event_request: field `size`: type"
     ) in " ".join(outcome.out.split())
     assert [breaks for breaks, *_ in _python(lines)] == ["yes", "yes", "maybe"]
     assert "  data_event: field `source` is gone [comes through]" in lines
@@ -436,9 +436,9 @@ def test_what_operations_lost_is_to_be_looked_at(report):
     text = "\n".join(lines)
     assert "The server https://api.au.intercom.io is gone" in text
     assert "POST /events/summaries is deprecated now." in text
-    assert "POST /events does not answer 202 any more." in text
+    assert "POST /events no longer answers with status 202." in text
     operations = "POST /events, GET /events and POST /events/summaries"
-    assert f"{operations} no longer accept bearerAuth as before." in text
+    assert f"{operations} no longer accept bearerAuth authentication as before." in text
 
 
 @pytest.mark.parametrize("version", ["3.0", "Preview"])
@@ -449,8 +449,8 @@ def test_a_version_that_its_own_description_does_not_list_is_to_be_looked_at(rep
     project, lines, _ = report(change, 3, version)
 
     assert lines[0] == "Review this item before you release:"
-    assert lines[1].startswith(f"1. The description is of {version}, which its own list ")
-    assert f"   Means: each request would carry Intercom-Version: {version}, " in "\n".join(lines)
+    assert lines[1].startswith(f"1. The description is of version {version}, which its own list ")
+    assert f"   Means: each request would have Intercom-Version: {version}, " in "\n".join(lines)
     assert project.run().code == 3
 
 

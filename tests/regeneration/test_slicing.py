@@ -282,7 +282,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_place(tmp_path, kind, text,
     with pytest.raises(RegenerationError) as caught:
         read(str(path))
 
-    start = f"{path}:{place}: the key {key!r} stands twice in one mapping"
+    start = f"{path}:{place}: the keys of a mapping must be unique, but {key!r} occurs"
     assert str(caught.value).startswith(start)
 
 
@@ -293,7 +293,7 @@ def test_our_own_documents_are_held_to_that_too(project, refused, name):
     first = next(line for line in text.splitlines() if line[:1].isalpha())
     path.write_text(f"{text}{first.partition(':')[0]}: again\n", encoding="utf-8")
 
-    refused(project.run(), f"{path}:", "stands twice")
+    refused(project.run(), f"{path}:", "occurs twice")
 
 
 def test_the_same_key_in_other_mappings_is_fine(tmp_path):

@@ -178,11 +178,11 @@ def test_a_description_that_regeneration_refuses_is_a_change(
         (None, "cannot be fetched: 404 Not Found"),
         (b"broken", "cannot be fetched: 500 Internal Server Error"),
         (b"<!doctype html><p>A: page</p>", "must be an OpenAPI description"),
-        (b"", "holds no mapping"),
-        (b"- a\n- list\n", "holds no mapping"),
+        (b"", "must be a mapping at its top level, not an empty document"),
+        (b"- a\n- list\n", "must be a mapping at its top level, not a list"),
         (b"message: Not here\n", "must be an OpenAPI description"),
-        (b"\xff\xfe", "not UTF-8"),
-        (b"a: [b\n", "not YAML"),
+        (b"\xff\xfe", "byte 0 is not UTF-8"),
+        (b"a: [b\n", "cannot be read as YAML"),
     ],
 )
 def test_what_is_not_a_description_is_unreachable(watch, published, content, words):
@@ -233,7 +233,7 @@ def test_the_newest_version_is_asked_for_upwards(watch, published, there, taken,
     [
         ({}, "/2.16/api.yaml: cannot be fetched: 404 Not Found"),
         ({"/2.17/api.yaml": b"broken"}, "/2.17/api.yaml: cannot be fetched: 500"),
-        ({"/2.17/api.yaml": b"- a page\n"}, "/2.17/api.yaml: holds no mapping"),
+        ({"/2.17/api.yaml": b"- a page\n"}, "/2.17/api.yaml: must be a mapping"),
     ],
 )
 def test_where_no_newest_can_be_found_it_is_unreachable(watch, published, files, words):

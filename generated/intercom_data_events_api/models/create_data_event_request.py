@@ -25,8 +25,8 @@ class CreateDataEventRequest:
         user_id (str | Unset): Your own identifier of the contact.
         id (str | Unset): Intercom's identifier of the contact; the only one that a lead has.
         email (str | Unset): The contact's e-mail address, where it identifies contacts.
-        metadata (CreateDataEventRequestMetadata | Unset): Up to 10 keys that say more about the event; further ones are
-            ignored.
+        metadata (CreateDataEventRequestMetadata | Unset): Up to 10 keys with more facts about the event; further keys
+            are ignored.
     """
 
     event_name: str

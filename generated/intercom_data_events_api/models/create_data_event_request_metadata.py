@@ -16,7 +16,7 @@ T = TypeVar("T", bound="CreateDataEventRequestMetadata")
 
 @_attrs_define(kw_only=True)
 class CreateDataEventRequestMetadata:
-    """Up to 10 keys that say more about the event; further ones are ignored."""
+    """Up to 10 keys with more facts about the event; further keys are ignored."""
 
     additional_properties: dict[str, float | MonetaryAmount | RichLink | str] = _attrs_field(
         init=False, factory=dict

@@ -27,7 +27,7 @@ class DataEvent:
         id (None | str | Unset): The event's own identifier.
         intercom_user_id (None | str | Unset): Intercom's identifier of the contact.
         email (None | str | Unset): The contact's e-mail address.
-        metadata (DataEventMetadata | None | Unset): What the event was submitted with.
+        metadata (DataEventMetadata | None | Unset): The metadata that the event was submitted with.
     """
 
     event_name: str

@@ -24,7 +24,7 @@ class DataEventList:
     Attributes:
         type_ (DataEventListType):
         events (list[DataEvent | None] | None | Unset): The page's events.
-        pages (DataEventListPages | None | Unset): Where to go on.
+        pages (DataEventListPages | None | Unset): The addresses to continue from.
     """
 
     type_: DataEventListType

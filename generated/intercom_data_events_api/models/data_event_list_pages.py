@@ -13,11 +13,11 @@ T = TypeVar("T", bound="DataEventListPages")
 
 @_attrs_define(kw_only=True)
 class DataEventListPages:
-    """Where to go on.
+    """The addresses to continue from.
 
     Attributes:
         next_ (None | str | Unset): The address of the next page, if there is one.
-        since (None | str | Unset): The address that lists what is newer, later.
+        since (None | str | Unset): The address that will list newer events later.
     """
 
     next_: None | str | Unset = UNSET

@@ -11,7 +11,7 @@ T = TypeVar("T", bound="DataEventMetadata")
 
 @_attrs_define(kw_only=True)
 class DataEventMetadata:
-    """What the event was submitted with."""
+    """The metadata that the event was submitted with."""
 
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 

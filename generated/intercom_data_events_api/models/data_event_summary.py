@@ -27,7 +27,7 @@ class DataEventSummary:
         intercom_user_id (None | str | Unset): Intercom's identifier of the contact.
         user_id (None | str | Unset): Your own identifier of the contact.
         events (list[DataEventSummaryItem | None] | None | Unset): One item for each name.
-        pages (DataEventSummaryPages | None | Unset): Where to go on.
+        pages (DataEventSummaryPages | None | Unset): The addresses to continue from.
     """
 
     type_: DataEventSummaryType

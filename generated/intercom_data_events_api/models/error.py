@@ -21,7 +21,7 @@ class Error:
 
     Attributes:
         type_ (None | str | Unset): Always error.list.
-        request_id (None | str | Unset): What Intercom's support asks for.
+        request_id (None | str | Unset): The identifier that Intercom's support asks for.
         errors (list[ErrorErrorsItem | None] | None | Unset): One or more reasons.
     """
 

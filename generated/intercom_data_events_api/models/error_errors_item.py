@@ -17,7 +17,7 @@ class ErrorErrorsItem:
     Attributes:
         code (None | str | Unset): The kind of failure, for programs.
         message (None | str | Unset): The kind of failure, for people.
-        field (None | str | Unset): The field or parameter that is in error.
+        field (None | str | Unset): The field or parameter with the error.
     """
 
     code: None | str | Unset = UNSET

@@ -11,7 +11,7 @@ T = TypeVar("T", bound="RichLink")
 
 @_attrs_define(kw_only=True)
 class RichLink:
-    """A link with a text to show for it.
+    """A link and the text to show.
 
     Attributes:
         url (str): An http or https address.

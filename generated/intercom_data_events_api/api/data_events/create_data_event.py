@@ -113,7 +113,7 @@ def parse_response(status_code: int, data: Any) -> Any | Error:
 
 
 def _data(response: httpx.Response) -> Any:
-    """What parse_response reads of a response; the body is decoded only where it has a schema"""
+    """Returns the data for parse_response; decodes the body only if it has a schema"""
     if response.status_code in {400, 401, 403, 404, 409, 422, 429, 500}:
         return response.json()
     return None
@@ -145,8 +145,7 @@ def sync_detailed(
     """Submit a data event
 
      Records that a contact did something. Answers 202 with an empty body once the event is accepted,
-    also where it was taken for a duplicate of one that was sent before: same contact, name and
-    created_at.
+    even if it is a duplicate of an earlier event: same contact, name and created_at.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -180,8 +179,7 @@ def sync(
     """Submit a data event
 
      Records that a contact did something. Answers 202 with an empty body once the event is accepted,
-    also where it was taken for a duplicate of one that was sent before: same contact, name and
-    created_at.
+    even if it is a duplicate of an earlier event: same contact, name and created_at.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -213,8 +211,7 @@ async def asyncio_detailed(
     """Submit a data event
 
      Records that a contact did something. Answers 202 with an empty body once the event is accepted,
-    also where it was taken for a duplicate of one that was sent before: same contact, name and
-    created_at.
+    even if it is a duplicate of an earlier event: same contact, name and created_at.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -248,8 +245,7 @@ async def asyncio(
     """Submit a data event
 
      Records that a contact did something. Answers 202 with an empty body once the event is accepted,
-    also where it was taken for a duplicate of one that was sent before: same contact, name and
-    created_at.
+    even if it is a duplicate of an earlier event: same contact, name and created_at.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description

@@ -112,7 +112,7 @@ def parse_response(status_code: int, data: Any) -> Any | Error:
 
 
 def _data(response: httpx.Response) -> Any:
-    """What parse_response reads of a response; the body is decoded only where it has a schema"""
+    """Returns the data for parse_response; decodes the body only if it has a schema"""
     if response.status_code in {400, 401, 403, 404, 409, 422, 429, 500}:
         return response.json()
     return None
@@ -143,8 +143,8 @@ def sync_detailed(
 ) -> Response[Any | Error]:
     """Import a summary of events
 
-     Adds events that happened elsewhere to a contact's summary, without listing each. Not known to be
-    safe to repeat.
+     Adds events that happened elsewhere to a contact's summary, without listing each. The operation is
+    not known to be idempotent.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -176,8 +176,8 @@ def sync(
 ) -> Any | Error | None:
     """Import a summary of events
 
-     Adds events that happened elsewhere to a contact's summary, without listing each. Not known to be
-    safe to repeat.
+     Adds events that happened elsewhere to a contact's summary, without listing each. The operation is
+    not known to be idempotent.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -207,8 +207,8 @@ async def asyncio_detailed(
 ) -> Response[Any | Error]:
     """Import a summary of events
 
-     Adds events that happened elsewhere to a contact's summary, without listing each. Not known to be
-    safe to repeat.
+     Adds events that happened elsewhere to a contact's summary, without listing each. The operation is
+    not known to be idempotent.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description
@@ -240,8 +240,8 @@ async def asyncio(
 ) -> Any | Error | None:
     """Import a summary of events
 
-     Adds events that happened elsewhere to a contact's summary, without listing each. Not known to be
-    safe to repeat.
+     Adds events that happened elsewhere to a contact's summary, without listing each. The operation is
+    not known to be idempotent.
 
     Args:
         intercom_version (IntercomVersion | Unset): The versions of the API that this description

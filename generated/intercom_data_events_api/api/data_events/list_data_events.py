@@ -158,7 +158,7 @@ def parse_response(status_code: int, data: Any) -> DataEventList | DataEventSumm
 
 
 def _data(response: httpx.Response) -> Any:
-    """What parse_response reads of a response; the body is decoded only where it has a schema"""
+    """Returns the data for parse_response; decodes the body only if it has a schema"""
     if response.status_code in {200, 400, 401, 403, 404, 409, 422, 429, 500}:
         return response.json()
     return None
@@ -195,7 +195,7 @@ def sync_detailed(
     """List or summarise a contact's data events
 
      Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
-    by name. Exactly one of user_id, email and intercom_user_id says whose.
+    by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
         type_ (ListDataEventsType):
@@ -243,7 +243,7 @@ def sync(
     """List or summarise a contact's data events
 
      Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
-    by name. Exactly one of user_id, email and intercom_user_id says whose.
+    by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
         type_ (ListDataEventsType):
@@ -289,7 +289,7 @@ async def asyncio_detailed(
     """List or summarise a contact's data events
 
      Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
-    by name. Exactly one of user_id, email and intercom_user_id says whose.
+    by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
         type_ (ListDataEventsType):
@@ -337,7 +337,7 @@ async def asyncio(
     """List or summarise a contact's data events
 
      Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
-    by name. Exactly one of user_id, email and intercom_user_id says whose.
+    by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
         type_ (ListDataEventsType):
