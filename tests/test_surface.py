@@ -9,8 +9,6 @@ import inspect
 import pkgutil
 import pydoc
 import re
-from functools import cache
-from importlib.util import resolve_name
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +18,7 @@ from verbs import VERBS
 
 import intercom_data_events as package
 from intercom_data_events_api import models
+from public_names import definitions, modules, public
 
 
 def public_modules():
@@ -86,65 +85,17 @@ def test_whatever_public_signatures_mention_of_ours_is_public():
     }
 
 
-def documented_modules():
-    """The modules that programs import names from: neither private ones nor the command line."""
-    for module in (package, *public_modules()):
-        parts = module.__name__.split(".")[1:]
-        if parts[:1] != ["cli"] and not any(part.startswith("_") for part in parts):
-            yield module
-
-
 def test_every_module_that_programs_import_lists_its_public_names():
-    for module in documented_modules():
-        assert module.__all__ == sorted(module.__all__), module
-        assert set(module.__all__) <= set(dir(module)), module
-
-
-@cache
-def in_source(module_name):
-    """What the source of a module says of its names, and where it imports others from.
-
-    The docstring of a class or a function counts, and the ``#:`` comment above an assignment, which
-    sphinx reads, too.
-    """
-    module = importlib.import_module(module_name)
-    source = Path(module.__file__).read_text(encoding="utf-8")
-    lines, tree = source.splitlines(), ast.parse(source)
-    docs, origins = {}, {}
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            docs[node.name] = inspect.cleandoc(ast.get_docstring(node) or "")
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            first = node.lineno - 1
-            while lines[first - 1].startswith("#:"):
-                first -= 1
-            comment = [line.removeprefix("#:").removeprefix(" ") for line in lines[first:]]
-            docs[ast.unparse(target)] = "\n".join(comment[: node.lineno - 1 - first])
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            here = module_name if hasattr(module, "__path__") else module_name.rpartition(".")[0]
-            there = resolve_name("." * node.level + (node.module or ""), here)
-            origins |= {alias.asname or alias.name: (there, alias.name) for alias in node.names}
-    return docs, origins
-
-
-def documentation(module_name, name):
-    """Where a public name is defined, and what the source says about it there."""
-    docs, origins = in_source(module_name)
-    if name in docs:
-        return f"{module_name}.{name}", docs[name]
-    return documentation(*origins[name])
+    for name in modules():
+        if not name.startswith("intercom_data_events.cli"):
+            module = importlib.import_module(name)
+            assert module.__all__ == sorted(module.__all__), module
+            assert set(module.__all__) <= set(dir(module)), module
 
 
 def public_names():
     """Every public name once: where it is defined, its documentation, and what it is."""
-    found = {}
-    for module in documented_modules():
-        for name in module.__all__:
-            place, doc = documentation(module.__name__, name)
-            found[place] = doc, getattr(module, name)
-    return found
+    return {f"{one.origin}.{one.name}": (one.doc, one.value) for one in public().values()}
 
 
 def public_members(thing):
@@ -330,7 +281,7 @@ def all_examples():
     """
     defined, found = {}, set()
     for module in public_modules():
-        names = {*in_source(module.__name__)[0], *getattr(module, "__all__", ())}
+        names = {*definitions(module.__name__), *getattr(module, "__all__", ())}
         defined[module.__name__] = {
             name: value for name, value in vars(module).items() if name in names
         }

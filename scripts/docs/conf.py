@@ -13,14 +13,16 @@ from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
-import names
+from intercom_data_events import __version__
+from public_names import PACKAGE, is_private, kind, members, public
+from signatures import arguments
 
-NAMES = names.public()
+NAMES = public()
 #: The full path of each public name.
 HOMES = {name.name: name.path for name in NAMES.values()}
 
 project = "intercom-data-events"
-version = release = names.intercom_data_events.__version__
+version = release = __version__
 author = "The intercom-data-events authors"
 copyright = author  # noqa: A001  # sphinx calls it so
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
@@ -33,7 +35,6 @@ html_css_files = ["site.css"]
 nitpicky = True
 default_role = "py:obj"
 myst_heading_anchors = 6
-myst_heading_slug_func = "links.slug"
 
 add_module_names = False
 python_use_unqualified_type_names = True
@@ -55,14 +56,10 @@ TYPE_BELOW = re.compile(
 
 def setup(app: Sphinx) -> None:
     for name in NAMES.values():
-        if names.kind(name) == "data":
+        if kind(name) == "data":
             # Of a name that is imported, sphinx does not look for the comment where it is made.
-            comments = ModuleAnalyzer.for_module(name.origin).find_attr_docs()
-            if ("", name.name) in comments:
-                here = ModuleAnalyzer.for_module(name.home).find_attr_docs()
-                here["", name.name] = comments["", name.name]
-            else:
-                log.warning("%s has no comment that begins with #:", name.path)
+            comments = ModuleAnalyzer.for_module(name.home).find_attr_docs()
+            comments["", name.name] = [*name.doc.split("\n"), ""]
     app.connect("autodoc-process-docstring", parse_sections)
     app.connect("autodoc-process-signature", write_arguments)
     app.connect("autodoc-process-bases", hide_private_bases)
@@ -77,8 +74,8 @@ def parse_sections(
     app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
     """Reads the sections of a docstring, of whatever it is."""
-    kind = "function" if what in ("attribute", "data", "property") else what
-    read = "\n".join(GoogleDocstring(lines, app.config, app, kind, name, value, options).lines())
+    form = "function" if what in ("attribute", "data", "property") else what
+    read = "\n".join(GoogleDocstring(lines, app.config, app, form, name, value, options).lines())
     lines[:] = TYPE_BELOW.sub(r"\1\2   :type: \4\n\3", read).split("\n")
 
 
@@ -93,7 +90,7 @@ def write_arguments(
 ) -> tuple[str | None, str | None]:
     """Shows the arguments of a class or function as callers know them."""
     if signature:
-        signature = names.arguments(value, signature)
+        signature = arguments(value, signature)
     return signature, returned
 
 
@@ -101,7 +98,7 @@ def hide_private_bases(
     _app: Sphinx, _name: str, _value: object, _options: object, bases: list[type]
 ) -> None:
     """Leaves out bases that callers cannot import."""
-    bases[:] = [base for base in bases if not names.is_private(base)]
+    bases[:] = [base for base in bases if not is_private(base)]
 
 
 def link_names(app: Sphinx, document: nodes.document) -> None:
@@ -134,7 +131,7 @@ def find_name(
         return env.domains.python_domain.resolve_xref(
             env, node["refdoc"], app.builder, "obj", path, node, content
         )
-    is_ours = not rest or first == names.PACKAGE
+    is_ours = not rest or first == PACKAGE
     is_written = isinstance(content, nodes.literal) and node["reftype"] != "obj"
     must_be_found = is_ours and (is_written or node["reftype"] == "exc")
     return None if must_be_found else content
@@ -142,14 +139,10 @@ def find_name(
 
 def check_names(_app: Sphinx, env: BuildEnvironment) -> None:
     """Fails where a public name, or a member of a public class, has no documentation."""
-    expected = {path for name in NAMES.values() for path in (name.path, *names.members(name))}
+    expected = {path for name in NAMES.values() for path in (name.path, *members(name))}
     found = set(env.domains.python_domain.objects)
-    # A page has a class without a docstring, too; `setup` has looked at the comments of data.
-    found -= {
-        name.path
-        for name in NAMES.values()
-        if names.kind(name) != "data" and not name.value.__doc__
-    }
+    # A page has a class or a constant without documentation, too.
+    found -= {name.path for name in NAMES.values() if not name.doc}
     for path in sorted(expected - found):
         log.warning("%s has no docstring", path)
 

@@ -20,7 +20,7 @@ import typer
 from guides import PAGES, PROJECT
 from intercom_data_events.cli.app import app
 from links import links, target
-from names import PACKAGE, Name, is_private, kind, modules, public
+from public_names import PACKAGE, Name, is_private, kind, modules, public
 
 #: Characters of a constant or an alias beyond which the site does not show it.
 LONGEST_VALUE = 120
@@ -64,12 +64,13 @@ def write(folder: Path) -> None:
 def _module(module: str, names: dict[str, Name]) -> str:
     """Returns the page of a module, in reStructuredText."""
     own = {name for name in names.values() if name.home == module}
+    # In the order of the source; first what the module itself defines.
+    ordered = sorted(own, key=lambda name: (name.origin != module, name.origin, name.line))
     parts = [
         *_title(module),
         f".. automodule:: {module}\n",
         f".. currentmodule:: {module}\n",
-        # In the order of the source; first what the module itself defines.
-        *map(_directive, sorted(own, key=lambda name: (name.origin != module, *name[2:]))),
+        *map(_directive, ordered),
     ]
     elsewhere = defaultdict(list)
     for path, name in names.items():

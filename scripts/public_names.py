@@ -1,4 +1,4 @@
-"""The public names of the package, and how the site shows each."""
+"""The public names of the package: where each is defined, and what the source says about it."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ import importlib
 import inspect
 import pkgutil
 import re
-import sys
 import typing
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from itertools import takewhile
 from types import FunctionType
 from typing import Any, NamedTuple
 
 import attrs
-from sphinx.util.inspect import object_description
-from sphinx.util.typing import stringify_annotation
 
 import intercom_data_events
 
 PACKAGE = intercom_data_events.__name__
-#: Characters of a default beyond which the site does not show it.
-LONGEST_DEFAULT = 40
 
 
 class Name(NamedTuple):
-    """A public name: the module whose page documents it, and the one that defines it."""
+    """A public name: the module whose page documents it, and the one that defines it.
+
+    The `doc` is the docstring of a class or function, or the ``#:`` comment above an assignment.
+    """
 
     name: str
     home: str
     origin: str
     line: int
+    doc: str
 
     @property
     def path(self) -> str:
@@ -45,11 +44,12 @@ class Name(NamedTuple):
         return getattr(importlib.import_module(self.home), self.name)
 
 
-def modules() -> list[str]:
+@cache
+def modules() -> tuple[str, ...]:
     """Returns the public modules: those with no private part in their path."""
     found = pkgutil.walk_packages(intercom_data_events.__path__, f"{PACKAGE}.")
     names = (PACKAGE, *(each.name for each in found))
-    return [name for name in names if not any(p.startswith("_") for p in name.split("."))]
+    return tuple(name for name in names if not re.search(r"\b_", name))
 
 
 def public() -> dict[str, Name]:
@@ -68,7 +68,7 @@ def _find(module: str, name: str) -> Name:
         module, name = step
         if module in modules():
             home = module
-    return Name(name, home, module, _lines(module).get(name, 0))
+    return Name(name, home, module, *definitions(module)[name])
 
 
 @cache
@@ -91,16 +91,19 @@ def _imports(module: str) -> dict[str, tuple[str, str]]:
 
 
 @cache
-def _lines(module: str) -> dict[str, int]:
-    """Returns the lines of what a module defines."""
-    lines = {}
+def definitions(module: str) -> dict[str, tuple[int, str]]:
+    """Returns the line and the documentation of each name that a module defines."""
+    source = inspect.getsource(importlib.import_module(module)).splitlines()
+    found = {}
     for node in _tree(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            lines[node.name] = node.lineno
+            found[node.name] = node.lineno, ast.get_docstring(node) or ""
         elif isinstance(node, ast.Assign | ast.AnnAssign):
+            above = takewhile(lambda line: line[:2] == "#:", reversed(source[: node.lineno - 1]))
+            comment = "\n".join(line[2:].removeprefix(" ") for line in reversed([*above]))
             for to in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                lines[ast.unparse(to)] = node.lineno
-    return lines
+                found[ast.unparse(to)] = node.lineno, comment
+    return found
 
 
 def kind(name: Name) -> str:
@@ -138,49 +141,3 @@ def members(name: Name) -> Iterator[str]:
         described = re.search(rf"^ +{member}: ", value.__doc__ or "", re.MULTILINE)
         if not member.startswith("_") and not described:
             yield f"{name.path}.{member}"
-
-
-def arguments(value: Any, signature: str) -> str:
-    """Returns the arguments as callers know them.
-
-    Those of a class are left out if callers do not make its objects themselves.
-    """
-    for base in getattr(value, "__orig_bases__", ()):
-        variables = getattr(typing.get_origin(base), "__parameters__", ())
-        for variable, bound in zip(variables, typing.get_args(base), strict=False):
-            name = getattr(bound, "__forward_arg__", None) or stringify_annotation(bound, "smart")
-            signature = re.sub(rf"\b{variable.__name__}\b", name, signature)
-    if inspect.isclass(value) and attrs.has(value):
-        # A converter takes any value; the field says what it is for.
-        for name, field in attrs.fields_dict(value).items():
-            signature = re.sub(rf"\b{name}: ~?(typing\.)?Any\b", f"{name}: {field.type}", signature)
-    is_protocol = signature == "(*args, **kwargs)"
-    if inspect.isclass(value) and (is_protocol or _mentions_internals(signature)):
-        return ""
-    for parameter in inspect.signature(value).parameters.values():
-        default = object_description(parameter.default)
-        if parameter.default is attrs.NOTHING or len(default) > LONGEST_DEFAULT:
-            signature = signature.replace(f"= {default}", "= ...")
-    return signature
-
-
-def _mentions_internals(signature: str) -> bool:
-    """Returns whether a signature has a class that is not public."""
-    for path in re.findall(r"[\w.]+", signature):
-        top, last = path.split(".")[0], path.split(".")[-1]
-        is_ours = top in (last, PACKAGE) or top not in sys.modules
-        if is_ours and last in _internal_classes():
-            return True
-    return False
-
-
-@cache
-def _internal_classes() -> set[str]:
-    """Returns the names of all classes that are not public."""
-    found = {
-        node.name
-        for path in Path(*intercom_data_events.__path__).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(node, ast.ClassDef)
-    }
-    return found - {name.name for name in public().values()}
