@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -16,6 +15,7 @@ from hatchling.plugin.manager import PluginManager
 import prepare_release
 import project_links
 from intercom_data_events import __version__
+from links import links, target
 from needs import require
 
 pytestmark = pytest.mark.once
@@ -61,17 +61,21 @@ def test_all_links_come_from_the_one_address(metadata):
 
 def test_no_link_or_picture_of_the_description_is_relative(metadata):
     core = metadata(REPOSITORY)
-    page = (PROJECT / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)]+)\)", core.readme)
+    page = PROJECT / "README.md"
+    written = links(page.read_text(encoding="utf-8"))
+    published = links(core.readme)
 
     assert core.readme_content_type == "text/markdown"
-    assert len(links) == len(re.findall(r"\]\(([^)]+)\)", page)) > 10
-    assert [link for link in links if not link.startswith("https://")] == []
-    # They lead to files of the project.
-    for link in links:
-        if link.startswith(REPOSITORY):
-            path = re.fullmatch(rf"{REPOSITORY}/(?:blob|raw)/v{__version__}/([^#]+)(#.+)?", link)[1]
-            assert (PROJECT / path).exists(), link
+    assert len(published) == len(written) > 10
+    assert [link for link in published if not link.is_external] == []
+    for before, after in zip(written, published, strict=True):
+        if before.is_external:
+            assert after == before
+        else:
+            path = target(page, before).relative_to(PROJECT).as_posix()
+            view = "raw" if path.endswith(".svg") else "blob"
+            assert after.path == f"{REPOSITORY}/{view}/v{__version__}/{path}"
+            assert after.anchor == before.anchor
 
 
 @pytest.mark.parametrize(
