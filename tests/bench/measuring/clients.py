@@ -8,10 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from measuring.events import HEADERS, TOKEN, different, installed, official
-from measuring.figures import HTTPX, OFFICIAL, OURS
+from measuring.figures import AIOHTTP, FAST, HTTPX, OFFICIAL, OURS
 
-FAST = f"{OURS}[fast]"
-AIOHTTP = "aiohttp"
 # What is imported where the extra is installed.
 _ENGINE = "intercom_data_events._sending.engines.aiohttp_engine"
 #: Sends so many events to an address, by as many at once as there are connections.

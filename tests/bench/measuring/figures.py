@@ -13,6 +13,12 @@ from attrs import asdict, define, field, frozen
 HTTPX = "httpx"
 OURS = "intercom-data-events"
 OFFICIAL = "python-intercom"
+AIOHTTP = "aiohttp"
+FAST = f"{OURS}[fast]"
+#: What a question compares its other subjects with: the same work done without a client.
+BARE = "without a client"
+#: Each has one column in the README's table and one colour in the chart.
+PEERS = (BARE, OURS, FAST, OFFICIAL, AIOHTTP)
 
 
 @frozen
@@ -38,8 +44,9 @@ class Question:
         subjects: What measures each of them, in seconds, bytes or whatever it is.
         scale: What that is multiplied by, to be in the unit.
         more_is_better: Whether it is.
-        goals: What is to be reached, by subject.
-        most: Rounds that are enough for it; 0 for what is the same each time.
+        goals: The goal of a subject, by its name.
+        most: The largest number of rounds that is useful; 0 if each round gives the same.
+        headline: Whether the README and the chart show it.
     """
 
     title: str
@@ -49,6 +56,7 @@ class Question:
     more_is_better: bool = False
     goals: Mapping[str, Goal] = field(factory=dict[str, Goal])
     most: int = 1_000
+    headline: bool = False
 
     def answer(self, rounds: int) -> list[Figure]:
         """Measures each subject in each round, in turn: a noisy moment is everybody's."""
@@ -70,6 +78,7 @@ class Question:
                 goal=self._goal(name, medians),
                 more_is_better=self.more_is_better,
                 rounds=max(wanted, 1),
+                headline=self.headline,
             )
             for name, value in medians.items()
         ]
@@ -99,7 +108,8 @@ class Figure:
         ratio: How many times that is what the first subject has; None where that has nothing.
         goal: What is to be reached, in words, or nothing.
         more_is_better: Whether it is.
-        rounds: Of how many rounds it is the median.
+        rounds: The number of rounds that it is the median of.
+        headline: Whether the README and the chart show it.
     """
 
     question: str
@@ -110,6 +120,7 @@ class Figure:
     goal: str
     more_is_better: bool
     rounds: int
+    headline: bool = False
 
 
 @define
@@ -124,25 +135,52 @@ class Run:
     machine: Mapping[str, str]
     figures: list[Figure] = field(factory=list[Figure])
 
-    def questions(self) -> Iterable[tuple[str, list[Figure]]]:
-        """The figures of each question."""
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """Reads what `to_json` wrote."""
+        plain = json.loads(text)
+        return cls(plain["machine"], [Figure(**figure) for figure in plain["figures"]])
+
+    def questions(self, *, headlines: bool) -> Iterable[tuple[str, list[Figure]]]:
+        """Groups the figures by question: those of headline questions, or all."""
         grouped: dict[str, list[Figure]] = {}
         for figure in self.figures:
-            grouped.setdefault(figure.question, []).append(figure)
+            if figure.headline or not headlines:
+                grouped.setdefault(figure.question, []).append(figure)
         return grouped.items()
 
     def to_json(self) -> str:
-        """All of it for machines."""
+        """Returns all figures for programs."""
         plain: dict[str, Any] = {
             "machine": dict(self.machine),
             "figures": [asdict(figure) for figure in self.figures],
         }
         return json.dumps(plain, indent=2, ensure_ascii=False)
 
-    def to_markdown(self) -> str:
-        """The table for the README, which shows figures and no goals."""
-        lines = (HEADINGS, ("---", "---", "---:", "---:", "---"), *cells(self.figures))
-        return "".join(f"| {' | '.join(line[:-1])} |\n" for line in lines)
+    def to_markdown(self, *, headlines: bool) -> str:
+        """Returns the README's table, without goals: headline questions, or all."""
+        lines = [("", *PEERS), ("---", *("---:" for _ in PEERS))]
+        for title, group in self.questions(headlines=headlines):
+            columns: dict[str, list[str]] = {peer: [] for peer in PEERS}
+            for figure in group:
+                peer, variant = peer_of(figure, group)
+                ratio = (
+                    "" if figure is group[0] or figure.ratio is None else f", {figure.ratio:.2f} x"
+                )
+                beside = f" ({variant})" if variant else ""
+                columns[peer].append(f"{shown(figure.value)} {figure.unit}{ratio}{beside}")
+            lines.append((title, *map("<br>".join, columns.values())))
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def peer_of(figure: Figure, group: list[Figure]) -> tuple[str, str]:
+    """Returns the one of PEERS that a figure of a question belongs to, and what differs from it."""
+    if figure is group[0]:
+        return BARE, figure.subject
+    # The longest name first: OURS is also the beginning of FAST.
+    named = (one for one in sorted(PEERS, key=len, reverse=True) if figure.subject.startswith(one))
+    peer = next(named, OURS)
+    return peer, figure.subject.removeprefix(peer).strip(" ()")
 
 
 HEADINGS = ("what", "of", "", "ratio", "goal")

@@ -48,7 +48,7 @@ def questions(windows: int) -> Iterator[Question]:
     if installed(OFFICIAL):
         clients[OFFICIAL] = _by_official
     yield Question(
-        f"quota used at least, in each of {windows - 1} windows; {LATENCY * 1000:.0f} ms an answer",
+        f"lowest use of the quota in {windows - 1} windows, {LATENCY * 1000:.0f} ms per answer",
         "%",
         {name: partial(used, name) for name in clients},
         scale=100,
@@ -56,11 +56,12 @@ def questions(windows: int) -> Iterator[Question]:
         most=0,
     )
     yield Question(
-        "requests of these that were answered with 429",
+        f"requests answered with 429, {AT_ONCE} at once",
         "%",
         {name: partial(limited.__getitem__, name) for name in clients},
         scale=100,
         most=0,
+        headline=True,
     )
 
 

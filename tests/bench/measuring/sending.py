@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient
-from measuring.clients import AIOHTTP, FAST, Client, clients
+from measuring.clients import Client, clients
 from measuring.events import CREATED, HEADERS, TOKEN, installed, official
-from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
+from measuring.figures import AIOHTTP, FAST, HTTPX, OFFICIAL, OURS, Goal, Question
 
 CONNECTIONS = (1, 8, 20, 50)
 #: The one that there is a goal for.
@@ -46,6 +46,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
             {name: partial(_cpu, one, creates) for name, one in _creators(url, stack).items()},
             scale=1e6 / creates,
             goals={OURS: Goal(1.05, of=HTTPX)},
+            headline=True,
         )
     awaited_stack = AsyncExitStack()
     awaited = runner.run(_awaited_creators(url, awaited_stack))
@@ -61,21 +62,23 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
     for connections in CONNECTIONS:
         best = FAST if FAST in found else OURS
         yield Question(
-            f"events a second, async, {connections} connection{'s' * (connections > 1)}",
+            f"events per second, async, {connections} connection{'s' * (connections > 1)}",
             "/s",
             {name: partial(rate, client, connections) for name, client in found.items()},
             more_is_better=True,
             goals={best: Goal(8, of=OFFICIAL)} if connections == USUAL else {},
             most=5,
+            headline=connections == USUAL,
         )
     if not Path("/proc/self/status").exists():
         return  # Only Linux says how much it was.
     yield Question(
-        f"peak memory of a process that sends {events:,} events, {USUAL} at once",
+        f"peak memory while sending {events:,} events, {USUAL} at once",
         "MB",
         {name: partial(_peak, name, url, events) for name in found if name != AIOHTTP},
         scale=1e-6,
         most=3,
+        headline=True,
     )
 
 

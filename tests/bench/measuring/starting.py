@@ -81,7 +81,9 @@ def questions(
     for kind, address in (("in-process transport", None), ("over a socket", url)):
         programs = _first_events(address)
         title = f"cold start to first event, {kind}"
-        yield Question(title, "ms", of_each(_wall_time, programs), 1e3)
+        yield Question(
+            title, "ms", of_each(_wall_time, programs), 1e3, headline=address is not None
+        )
         if count is not None and not quick:
             yield Question(
                 f"{title}: instructions",
@@ -92,11 +94,12 @@ def questions(
                 most=0,
             )
     yield Question(
-        "installed size, with all dependencies, uncompiled",
+        "installed size with all dependencies",
         "MB",
         {name: partial(_installed_size, *of) for name, of in _present(_DISTRIBUTIONS).items()},
         scale=1e-6,
         most=0,
+        headline=True,
     )
 
 
