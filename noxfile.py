@@ -72,7 +72,7 @@ WITH_EXTRAS = [*DEPENDENCIES, *(need for extra in OPTIONAL.values() for need in 
 #: What Pythons after the oldest run of these. How programs end differs between Pythons: 3.12 starts
 #: no thread once the main one has ended.
 ON_NEWEST = "ends or not (costly or once)"
-ON_OTHERS = "not costly and (ends or not processes)"
+ON_OTHERS = "not costly and (ends or not (processes or libraries or once))"
 #: The workflows, and what checks them besides zizmor.
 WORKFLOWS = Path(".github", "workflows")
 ACTIONLINT = Path("scripts", "actionlint")
@@ -269,8 +269,8 @@ def tests(session: nox.Session) -> None:
 
     The oldest Python has the lowest dependencies, the others have the newest. The oldest runs all
     of the package's tests, the newest those that are not marked as costly and all of how programs
-    end, those between the tests of the overlays that are not costly and start no processes, and
-    again how programs end. (All tests run on the newest in `build`.) The oldest also measures
+    end, those between the tests of the overlays that depend on the Python itself, and again how
+    programs end. (All tests run on the newest in `build`.) The oldest also measures
     coverage, and tests the regeneration; the others test that it gives the same bytes. With files
     or folders among the options, only these run.
     """
@@ -289,16 +289,18 @@ def tests(session: nox.Session) -> None:
         _tell_parts(session)
         return
     options = (*SPREAD, *session.posargs)
-    package = f"package, {resolution}"
+    name, chosen = f"package, {resolution}", PACKAGE
+    if session.python == NEWEST != PYTHON:
+        chosen += ("-m", ON_NEWEST)
+    elif session.python != PYTHON:
+        name, chosen = f"overlays, {resolution}", ("tests/overlays", "-m", ON_OTHERS)
+    # Compiles tests and libraries once; else, each process of pytest-xdist would do so.
+    collect = ("pytest", "--collect-only", "--quiet", "--quiet", *chosen)
+    session.run(*collect, silent=True, success_codes=range(6))
     if session.python == PYTHON and not session.posargs:
-        _run_measured(session, package, *PACKAGE, *options)
-    elif session.python == PYTHON:
-        _run_part(session, package, "pytest", *PACKAGE, *options)
-    elif session.python == NEWEST:
-        _run_part(session, package, "pytest", *PACKAGE, "-m", ON_NEWEST, *options)
+        _run_measured(session, name, *chosen, *options)
     else:
-        kept = ("tests/overlays", "-m", ON_OTHERS)
-        _run_part(session, f"overlays, {resolution}", "pytest", *kept, *options)
+        _run_part(session, name, "pytest", *chosen, *options)
     _run_pipeline(session, *options)
     _tell_parts(session)
 
@@ -345,7 +347,7 @@ def build(session: nox.Session) -> None:
     """Builds and checks sdist and wheel, and tests the wheel: nox -s build [-- --quick].
 
     The wheel is tested on the oldest Python with the lowest dependencies, and on the newest with
-    the newest; with --quick only that everything public is there.
+    the newest; with --quick only that it imports with nothing but its dependencies.
     """
     if session.posargs not in ([], ["--quick"]):
         session.error(f"{' '.join(session.posargs)}: there is only --quick")
@@ -368,9 +370,7 @@ def build(session: nox.Session) -> None:
             session.error(f"built from the clone again, other bytes come out: {names}")
     session.log(f"{wheel.name}: the same bytes from the sdist and from the clone.")
     for version in dict.fromkeys((PYTHON, NEWEST)):
-        session.notify(
-            f"wheel-{version}", posargs=["tests/test_surface.py"] if session.posargs else ()
-        )
+        session.notify(f"wheel-{version}", posargs=session.posargs)
 
 
 @nox.session(python=list(FOUND), default=False)
@@ -384,6 +384,8 @@ def wheel(session: nox.Session) -> None:
         "python", "-c",
         "from intercom_data_events import *; from intercom_data_events.emulator import *",
     )  # fmt: skip
+    if session.posargs == ["--quick"]:
+        return
     session.install(*_group("test"), *_package(str(built), resolution))
     _print_versions(session)
     session.run("pytest", *(session.posargs or (*PACKAGE, *SPREAD)))

@@ -78,7 +78,9 @@ def main() -> int:
         return _write_earlier(options)
     parts = options.only or PARTS
     count, how = (
-        instructions.counter() if "starting" in parts else (None, "not counted in these parts")
+        instructions.counter()
+        if "starting" in parts and options.amounts is not QUICK
+        else (None, "not counted in these parts, or with --quick")
     )
     run = Run({**_machine(options.rounds), "instructions": how})
     print("\n".join(f"- {name}: {said}" for name, said in run.machine.items()), end="\n\n")
@@ -214,7 +216,7 @@ def _questions(
 
     if "starting" in parts:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        yield from starting.questions(accepting(), folder, count, quick=amounts is QUICK)
+        yield from starting.questions(accepting(), folder, count)
     if "reading" in parts:
         yield from reading.questions(amounts.listed, amounts.pages)
     if "sending" in parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -170,16 +171,16 @@ def parse_number(default, text):
         ("stress", "--speed", "number"),
     ],
 )
-def test_programs_refuse_numbers_that_are_not_positive(program, option, wanted):
+def test_programs_refuse_numbers_that_are_not_positive(
+    program, option, wanted, monkeypatch, capsys
+):
     path = Path(harness.__file__).with_name(f"{program}.py")
+    monkeypatch.setattr(sys, "argv", [str(path), option, "-1"])
 
-    ended = subprocess.run(
-        [sys.executable, path, option, "-1"],
-        capture_output=True, text=True, check=False, timeout=harness.PATIENCE,
-    )  # fmt: skip
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module(program).main()
 
-    assert ended.returncode == 2
-    assert ended.stderr.endswith(
+    assert capsys.readouterr().err.endswith(
         f"{program}.py: error: {option} must be a positive {wanted}, not -1\n"
     )
 

@@ -40,10 +40,8 @@ transport = httpx.MockTransport(lambda request: httpx.Response(202))
 """
 
 
-def questions(
-    url: str, folder: Path, count: Count | None, *, quick: bool = False
-) -> Iterator[Question]:
-    """What is asked about beginning, each time in new processes.
+def questions(url: str, folder: Path, count: Count | None) -> Iterator[Question]:
+    """Yields the questions about starting, each answered by new processes.
 
     Each subject has an environment that holds nothing but its package and the dependencies.
 
@@ -51,7 +49,6 @@ def questions(
         url: The address of a server that accepts everything.
         folder: Where to make the environments.
         count: Counts instructions; None to leave the counts out.
-        quick: Whether to count only the instructions of our own import.
     """
 
     @cache
@@ -69,11 +66,10 @@ def questions(
     goals = {OURS: Goal(1.15, of=BASE)}
     yield Question("import, in a new process", "ms", of_each(_printed, timed), 1e3, goals=goals)
     if count is not None:
-        imports = {name: _IMPORTS[name] for name in (BASE, OURS)} if quick else _IMPORTS
         yield Question(
             "import: instructions",
             "million",
-            of_each(partial(_counted_import, count), imports),
+            of_each(partial(_counted_import, count), _IMPORTS),
             scale=1e-6,
             goals=goals,
             most=0,
@@ -84,7 +80,7 @@ def questions(
         yield Question(
             title, "ms", of_each(_wall_time, programs), 1e3, headline=address is not None
         )
-        if count is not None and not quick:
+        if count is not None:
             yield Question(
                 f"{title}: instructions",
                 "million",
