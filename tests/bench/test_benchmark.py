@@ -1,4 +1,4 @@
-"""A benchmark's figures are medians of rounds that take turns, and are shown in all four ways."""
+"""The benchmark's figures are medians of rounds, printed and written in three formats."""
 
 from __future__ import annotations
 

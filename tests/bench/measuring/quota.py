@@ -1,4 +1,4 @@
-"""How much of Intercom's quota is used, in simulated time."""
+"""Questions about the use of Intercom's quota, in simulated time."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _Client = Callable[[httpx.AsyncClient, Clock, _Events], Coroutine[Any, Any, None
 
 
 def questions(windows: int) -> Iterator[Question]:
-    """What is asked about the quota.
+    """Yields the questions about the quota.
 
     Args:
-        windows: For how many of them events are sent, one after the other.
+        windows: The number of windows in which events are sent.
     """
     limited: dict[str, float] = {}
 
@@ -66,7 +66,7 @@ def questions(windows: int) -> Iterator[Question]:
 
 
 async def _used(send: _Client, seconds: float) -> tuple[float, float]:
-    """The share of the least used whole window, and the share of answers that were 429."""
+    """Returns the use of the least used whole window, and the share of 429 among the answers."""
     clock = _EventLoopClock()
     emulator = Emulator(
         clock=clock, rate_limit=LIMIT, window=WINDOW, faults=repeat(Fault.slow(LATENCY)),
@@ -130,7 +130,7 @@ async def _at_once(
 
 
 class _EventLoopClock(Clock):
-    """The time of an event loop, which is simulated."""
+    """The simulated time of an event loop."""
 
     def __init__(self) -> None:
         self._begin = _BEGIN - trio.current_time()

@@ -1,4 +1,4 @@
-"""What sending costs, and how fast it is."""
+"""Questions about sending: its cost and its speed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ USUAL = 20
 
 
 def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> Iterator[Question]:
-    """What is asked about sending to a server that accepts everything.
+    """Yields the questions about sending to a server that accepts everything.
 
     Args:
-        url: Where it is.
-        runner: What async clients are run by.
-        creates: Events that are sent one after the other.
-        events: Events that are sent as fast as possible.
+        url: The server's address.
+        runner: Runs the async clients.
+        creates: The number of events to send in sequence.
+        events: The number of events to send as fast as possible.
     """
 
     def awaited_cpu(create: Callable[[], Awaitable[object]]) -> float:
@@ -137,7 +137,7 @@ async def _seconds(doing: Awaitable[object]) -> float:
 
 
 def _peak(name: str, url: str, events: int) -> float:
-    """Peak memory, in bytes, of a process that does nothing else."""
+    """Returns the peak memory, in bytes, of a process that only sends."""
     # What getrusage says of a new process may be what the one has that began it.
     program = (
         "import asyncio, re; from measuring.clients import clients; "

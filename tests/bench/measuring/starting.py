@@ -1,4 +1,4 @@
-"""What it takes to begin: import, cold start, installed size; and to regenerate."""
+"""Questions about starting: import, cold start, installed size; and about regenerating."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _Measure = Callable[[Path, str], float]
 
 ROOT = Path(__file__).parents[3]
-#: What the package builds on, doing the same; what is above it is the package's own share.
+#: The same work with the package's dependencies; the difference is the package's own share.
 BASE = f"{HTTPX}, attrs"
 
 _DISTRIBUTIONS = {BASE: ("httpx", "attrs"), OURS: (OURS,), OFFICIAL: (OFFICIAL,)}
@@ -47,7 +47,7 @@ def questions(url: str, folder: Path, count: Count | None) -> Iterator[Question]
 
     Args:
         url: The address of a server that accepts everything.
-        folder: Where to make the environments.
+        folder: The folder for the environments.
         count: Counts instructions; None to leave the counts out.
     """
 
@@ -130,7 +130,7 @@ Intercom(token={TOKEN!r}, {official_to}).events.create(
 
 
 def regeneration() -> Iterator[Question]:
-    """How long it takes to make the client anew."""
+    """Yields the question of how long a regeneration takes."""
     if installed("openapi-python-client") is None:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -152,7 +152,7 @@ def regeneration() -> Iterator[Question]:
 
 
 def _present(subjects: Mapping[str, T]) -> dict[str, T]:
-    """Those that are installed."""
+    """Returns the subjects that are installed."""
     return {
         name: one
         for name, one in subjects.items()
@@ -183,7 +183,7 @@ def _counted(count: Count, python: Path, program: str) -> float:
 
 
 def _counted_import(count: Count, python: Path, program: str) -> float:
-    """Leaves out what the interpreter itself takes."""
+    """Counts an import without the interpreter's own instructions."""
     return _counted(count, python, program) - _counted(count, python, "pass")
 
 
@@ -204,7 +204,7 @@ def _output(command: list[str], folder: Path, environment: dict[str, str] | None
 
 
 def _installed_size(*names: str) -> float:
-    """Bytes of the files of distributions and of all that they need."""
+    """Returns the size in bytes of distributions with all dependencies."""
     files = (
         Path(str(each.locate_file(file)))
         for each in environments.needed(*names).values()

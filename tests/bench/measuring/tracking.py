@@ -1,4 +1,4 @@
-"""What a call of `track` takes of the thread that makes it, while events are being sent."""
+"""Questions about `track`: how long a call takes while events are being sent."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _WARM = 50
 
 
 def questions(url: str, away: str, calls: int) -> Iterator[Question]:
-    """What is asked about tracking.
+    """Yields the questions about tracking.
 
     Args:
-        url: What sends at Intercom's pace, and answers as slowly.
+        url: The address of a server with Intercom's rate limit and latency.
         away: An address where no server listens.
-        calls: How many are measured in a round.
+        calls: The number of calls to measure in a round.
     """
     tails: dict[str, deque[float]] = defaultdict(deque)
 
@@ -83,7 +83,7 @@ def _between(
 
 
 def _calls(address: str | None, outbox: bool, calls: int, between: float) -> list[float]:
-    """Seconds that each call took."""
+    """Returns the seconds that each call took."""
     numbers = count()
     given: dict[str, Any] = {key: CREATED[key] for key in ("created_at", "metadata")}
     waiting = queue.SimpleQueue[Event]()
@@ -114,7 +114,7 @@ def _calls(address: str | None, outbox: bool, calls: int, between: float) -> lis
             tracker.track("placed-order", user_id=user_id, **given)
 
         try:
-            # Some more than are sent while it waits for the first answers, or for Intercom.
+            # More events than are sent before the first answers, or before Intercom is available.
             for number in range(20 * _WARM):
                 track(f"warm {number}")
             while tracker.counters.sent < _WARM and tracker.counters.failing is None:
@@ -122,7 +122,7 @@ def _calls(address: str | None, outbox: bool, calls: int, between: float) -> lis
             return times(track)
         finally:
             tracker.close(0)
-            # What it still sends shall not slow down the next.
+            # Events still in flight must not slow down the next subject.
             for thread in threading.enumerate():
                 if thread.name.startswith("intercom-tracker"):
                     thread.join()
