@@ -43,15 +43,22 @@ UNMEASURED = {
     "test_vocabulary.py",
     "test_whose_context.py",
 }
-#: Files of tests that are marked as "libraries": bytes, rules, files and simulated time.
+#: Files of tests that are marked as "libraries": bytes and types that libraries read and write.
 LIBRARIES = {
     f"test_{name}.py"
     for name in (
-        "addresses", "bounds", "failure_classes", "libraries", "logging", "metadata",
-        "misplaced_answers", "outbox_crafted", "outbox_full_disk", "outbox_remedies",
-        "outbox_rescue", "outbox_size", "outbox_states", "outbox_taken", "pacing", "reading",
-        "reading_leniently", "retrying", "said_by_failures", "settings", "successes",
-        "systemic_answers", "token", "tracker_metrics", "tracker_preparation", "unknown_contacts",
+        "addresses", "bounds", "libraries", "logging", "metadata", "misplaced_answers", "reading",
+        "reading_leniently", "said_by_failures", "settings", "successes", "token",
+        "tracker_metrics",
+    )
+}  # fmt: skip
+#: Files of tests that are marked as "once": rules of our own, by simulated time or in a file.
+ONCE = {
+    f"test_{name}.py"
+    for name in (
+        "failure_classes", "outbox_crafted", "outbox_full_disk", "outbox_remedies",
+        "outbox_rescue", "outbox_size", "outbox_states", "outbox_taken", "pacing", "retrying",
+        "systemic_answers", "tracker_preparation", "unknown_contacts",
     )
 }  # fmt: skip
 
@@ -60,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in LIBRARIES:
             item.add_marker(pytest.mark.libraries)
+        if item.path.name in ONCE:
+            item.add_marker(pytest.mark.once)
 
 
 @pytest.hookimpl(wrapper=True)

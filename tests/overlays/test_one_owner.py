@@ -477,7 +477,7 @@ def test_several_threads_track_flush_and_close_at_once(outbox):
             said.append([sorted(lost), set(flushed) == {True}, closed == [True] * 4])
         return said
 
-    assert done(use) == [[[], True, True]] * 15
+    assert done(use) == [[[], True, True]] * 8
 
 
 class Slow:
