@@ -630,25 +630,6 @@ def celery_load(session: nox.Session) -> None:
     session.run("python", "tests/endurance/celery_load.py", *session.posargs)
 
 
-def _run_renamed(session: nox.Session, name: str) -> None:
-    session.warn(
-        f"this session is now called {name}; use that name, as the next release removes this one"
-    )
-    session.notify(f"{name}-{PYTHON}", posargs=session.posargs)
-
-
-@nox.session(python=False, default=False)
-def rounds(session: nox.Session) -> None:
-    """Runs `crashes`, which once had this name."""
-    _run_renamed(session, "crashes")
-
-
-@nox.session(python=False, default=False, name="celery_load")
-def former_celery_load(session: nox.Session) -> None:
-    """Runs `celery-load`, which once had this name."""
-    _run_renamed(session, "celery-load")
-
-
 @nox.session(python=PYTHON)
 def conformance(session: nox.Session) -> None:
     """Checks client and emulator against the description with independent tools.

@@ -14,11 +14,9 @@ pytestmark = pytest.mark.once
 
 
 def sessions():
-    """The names that `nox -s` takes, without those that only lead to a new name."""
+    """The names that `nox -s` takes."""
     for node in ast.parse((ROOT / "noxfile.py").read_text("utf-8")).body:
-        if not isinstance(node, ast.FunctionDef) or "former name" in (
-            ast.get_docstring(node) or ""
-        ):
+        if not isinstance(node, ast.FunctionDef):
             continue
         for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "nox.session":
