@@ -266,7 +266,7 @@ class EventTask(_Task):
         """Whether the current message came from a queue, and can go back to it."""
         return not (self.request.called_directly or self.request.is_eager)
 
-    def _again(self, error: Exception, error_class: ErrorClass) -> Retry:
+    def _requeue(self, error: Exception, error_class: ErrorClass) -> Retry:
         """Puts the event back into the queue, for a later attempt.
 
         Args:
@@ -406,12 +406,12 @@ def send_event(self: EventTask, event: _Queued) -> None:
             )
         self.client.send(received)
     except SoftTimeLimitExceeded as error:
-        raise self._again(error, ErrorClass.TRANSIENT) from None
+        raise self._requeue(error, ErrorClass.TRANSIENT) from None
     except IntercomError as error:
         error_class = self._classify(error, others_passed=others_passed)
         if error_class is ErrorClass.PERMANENT:
             raise
-        raise self._again(error, error_class) from None
+        raise self._requeue(error, error_class) from None
     self._accepted.append(SYSTEM.monotonic())
 
 
