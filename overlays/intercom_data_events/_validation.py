@@ -125,7 +125,7 @@ def invalid(
 
     Args:
         error: The type of the error.
-        must: The name of the value, and what it must be.
+        must: The name of the value, and what it must be: "count must be at least 1".
         value: What was given.
         remedy: What to do; empty if that is clear.
         plain: What it must be, for readers who do not write Python; None for the same.
@@ -148,9 +148,7 @@ def invalid_type(
 
 
 def _must(error: type[E], must: str, said: str, plain: str | None, shown: str) -> E:
-    name, found, rest = must.partition(" must ")
-    if not found:
-        return Flaw((), f"{must}, not {said}", f"{must}, not {shown}").error(error)
+    name, rest = must.split(" must ", 1)
     sentence = f"must {rest}"
     return flawed(
         error,

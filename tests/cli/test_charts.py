@@ -17,7 +17,6 @@ from intercom_data_events.cli.charts import Chart, counts, svg, timeline
 from intercom_data_events.pagination import EventSummary
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-YEAR_1 = datetime.min.replace(tzinfo=UTC)
 YEAR_9999 = datetime.max.replace(tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

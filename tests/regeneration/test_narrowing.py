@@ -41,14 +41,6 @@ def _set(name, **keywords):
     return change
 
 
-def _dropped(name, keyword):
-    def change(description):
-        request = description["components"]["schemas"]["create_data_event_request"]
-        request["properties"][name].pop(keyword)
-
-    return change
-
-
 def _whole(**keywords):
     def change(description):
         description["components"]["schemas"]["create_data_event_request"].update(keywords)
