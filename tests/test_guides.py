@@ -31,6 +31,8 @@ ELSEWHERE = {
     "Recording with VCR": "overlays/test_mocking_libraries.py",
     "Traces": "overlays/test_tracing.py",
 }
+#: The name of each guide.
+PLACES = {path: name or "readme" for name, path in GUIDES.items()}
 EXAMPLES = [
     (path, *example)
     for path, text in TEXTS.items()
@@ -49,8 +51,8 @@ def emulator():
 
 
 def named(path, line):
-    """Which example it is, for a reader."""
-    return f"{path.relative_to(PROJECT).parent.name} line {line}".strip()
+    """Returns an example's name: its guide and its line."""
+    return f"{PLACES[path]} line {line}"
 
 
 def parameters(path, line, code):
