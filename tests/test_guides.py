@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
-from guides import GUIDES, PROJECT, examples, under
+from guides import GUIDES, PAGES, PROJECT, examples, under
 from intercom_data_events import DataEventsClient
 from intercom_data_events._sending import settings
 from intercom_data_events.emulator import Emulator
@@ -119,6 +120,19 @@ def test_examples_that_are_tests_pass(monkeypatch, tmp_path):
 )
 def test_a_guide_has_examples(name, least):
     assert len([path for path, *_ in EXAMPLES if path == GUIDES[name]]) >= least
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_every_block_of_python_is_an_example(path):
+    text = path.read_text(encoding="utf-8")
+    blocks = [
+        block.content
+        for block in MarkdownIt("commonmark").parse(text)
+        if block.type in ("fence", "code_block") and re.match(r"py|$", block.info)
+    ]
+
+    assert [code for _, code in examples(text)] == blocks
+    assert blocks == [] or path in TEXTS
 
 
 @pytest.mark.parametrize("heading", ELSEWHERE)
