@@ -5,6 +5,7 @@ Those of frameworks are run by the frameworks, in tests/frameworks and tests/cel
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
 import re
@@ -140,6 +141,54 @@ def test_what_is_left_out_here_is_run_elsewhere(heading):
     assert sum(len(under(text, heading)) for text in TEXTS.values()) == 1
     source = (Path(__file__).parent / ELSEWHERE[heading]).read_text(encoding="utf-8")
     assert f'"{heading}"' in source
+
+
+def quotes(markdown):
+    """The messages in the first column of the tables of problems: in quotation marks or code."""
+    for table in re.findall(r"^\| (?:error|message)\b.*\n(?:\|.*\n)+", markdown, re.MULTILINE):
+        for cell in re.findall(r"^\| (.+?) \|", table, re.MULTILINE):
+            for said, code in re.findall(r'"([^"]+)"|`([^`]+)`', cell):
+                # Code of one word is a name.
+                quote = said or (code if " " in code else "")
+                yield from filter(None, (part.strip(" ,:") for part in quote.split("…")))
+
+
+@pytest.fixture(scope="module")
+def literals():
+    """All strings of the code but docstrings; the parts of an f-string are separate."""
+    found = []
+    for folder in ("overlays", "scripts"):
+        for path in (PROJECT / folder).rglob("*.py"):
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+            found += [
+                node.value
+                for node in nodes
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                if node not in docstrings
+            ]
+    return "\n".join(found)
+
+
+#: Messages of others: of Intercom, OpenSSL and asyncio.
+OF_OTHERS = {"hosted in", "certificate verify failed", "Event loop is closed"}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.parent.name)
+def test_the_messages_that_a_guide_explains_are_those_of_the_code(path, literals):
+    def is_written(words):
+        if len(words) < 2:
+            return not words
+        return any(
+            " ".join(words[:end]) in literals and is_written(words[end:])
+            for end in range(len(words), 1, -1)
+        )
+
+    quoted = set(quotes(TEXTS[path])) - OF_OTHERS
+
+    assert [
+        quote for quote in quoted if quote not in literals and not is_written(quote.split())
+    ] == []
 
 
 def test_the_guide_to_regenerating_names_each_file_and_only_files_that_are_there():
