@@ -52,8 +52,8 @@ def check(path: str | Path, found: os.stat_result, name: str, error: type[E]) ->
     if _is_foreign(found) and not is_shared:
         raise error(
             f"{name} {path} must belong to {user(os.geteuid())}, who runs this process, not to "
-            f"{user(found.st_uid)}; run it as the owner, make the file writable by a group of both "
-            "users, or choose another path"
+            f"{user(found.st_uid)}; run it as the owner, make the file writable by a group that "
+            "both users belong to, or choose another path"
         )
 
 
@@ -69,7 +69,8 @@ def tell(path: Path, name: str) -> None:
     if stat.S_ISREG(found.st_mode) and mode & 0o077 and path not in _told:
         _told.add(path)
         log.warning(
-            "users other than its owner can access %s %s, which contains personal data (mode %04o)",
+            "%s %s contains personal data, but users other than its owner can access it "
+            "(mode %04o)",
             name,
             printable(str(path), None),
             mode,

@@ -401,8 +401,8 @@ def send_event(self: EventTask, event: _Queued) -> None:
         received = _event(event)
         if self.is_queued and not isinstance(event, Event) and "created_at" not in event:
             raise InvalidInputError(
-                "created_at is missing from the queued event, so each attempt would send another "
-                "event; add it before you queue the event"
+                "created_at is missing from the queued event, so each attempt would count as "
+                "another event; add it before you queue the event"
             )
         self.client.send(received)
     except SoftTimeLimitExceeded as error:

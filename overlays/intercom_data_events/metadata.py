@@ -94,7 +94,7 @@ def _check_value(_: object, __: object, value: str) -> None:
 
 def _check_amount(_: object, __: object, amount: int) -> None:
     if type(amount) is not int or not 0 <= amount < check.BEYOND:
-        must = f"amount must be an integer of minor currency units from 0 to {check.BEYOND - 1}"
+        must = f"amount must be an integer from 0 to {check.BEYOND - 1} in minor currency units"
         plain = "pass 2999 for 29.99"
         remedy = f'{plain}, or use MonetaryAmount.from_decimal("29.99", "usd")'
         raise check.invalid(MetadataError, must, amount, remedy, plain_remedy=plain)
@@ -106,7 +106,7 @@ def _is_currency(text: str) -> bool:
 
 def _check_currency(_: object, __: object, currency: str) -> None:
     if not isinstance(currency, str) or not _is_currency(currency):
-        must = "currency must be three letters as in ISO 4217, such as 'eur'"
+        must = "currency must be a three-letter ISO 4217 code such as 'eur'"
         raise check.invalid(MetadataError, must, currency)
 
 
@@ -377,7 +377,7 @@ _REFUSALS: Mapping[Any, str] = {
     "join it into a string",
     Mapping: "is an object, which the API supports only as a rich link (url, value) or a monetary "
     "amount (amount, currency); give each of its fields its own key",
-    object: f"{_TYPES}; pass str(value) to send its text",
+    object: f"{_TYPES}; pass str(value) to send it as a string",
 }
 # The same for readers who do not write Python.
 _PLAIN = {

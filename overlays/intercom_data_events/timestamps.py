@@ -97,7 +97,7 @@ def from_unix(seconds: float) -> datetime:
     try:
         return _EPOCH + timedelta(0, seconds)
     except OverflowError as error:
-        raise ValueError(f"{seconds} is out of the range of datetime") from error
+        raise ValueError(f"{seconds} is out of range for datetime") from error
 
 
 def is_unix(value: object) -> TypeGuard[int]:

@@ -293,8 +293,8 @@ def check_token(token: object) -> Secret[str]:
         raise flawed(ConfigurationError, "access_token", "must not be empty")
     if not (held.value.isascii() and held.value.isprintable() and " " not in held.value):
         said = (
-            "must contain only visible ASCII characters, without spaces or line breaks; remove "
-            "those that were copied or read from a file with it"
+            "must contain only visible ASCII characters; remove spaces, line breaks and all other "
+            "characters"
         )
         raise flawed(ConfigurationError, "access_token", said)
     return held
@@ -342,7 +342,7 @@ def resolve_address(
     ):
         said = (
             f"must begin with https://, not {short_repr(address)}, because http:// does not "
-            "encrypt the access token; to send it nevertheless, pass {} or set "
+            "encrypt the access token; to send it anyway, pass {} or set "
             "INTERCOM_ALLOW_HTTP=1"
         )
         raise flawed(

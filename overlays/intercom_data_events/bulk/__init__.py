@@ -467,7 +467,7 @@ def _shown(outcomes: object, dispatcher: BulkDispatcher) -> str:
 
 def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
     """Warns about a missing loop, as Python warns about a missing await."""
-    said = "create_many(...) was never iterated: no event was sent"
+    said = "create_many(...) was never iterated, so no event was sent; iterate over it"
     # The level is the line that dropped the last reference, mostly the call itself. With
     # tracemalloc, the warning also shows where the object was made.
     warnings.warn(said, RuntimeWarning, stacklevel=3, source=outcomes)
@@ -477,8 +477,8 @@ def _check_events(events: object, kind: type | UnionType) -> None:
     # Iterating a frame yields its columns, or their names.
     if hasattr(events, "columns") and hasattr(events, "shape"):
         remedy = (
-            'pass frame.to_dict("records") of pandas, frame.iter_rows(named=True) of polars, or '
-            "table.to_pylist() of Arrow"
+            'pass frame.to_dict("records") for pandas, frame.iter_rows(named=True) for polars, or '
+            "table.to_pylist() for Arrow"
         )
         raise invalid_type(InvalidInputError, "events must be rows", events, remedy)
     if not isinstance(events, kind) or isinstance(events, Mapping | str | bytes):

@@ -131,7 +131,7 @@ class OutboxFile:
             self.path = Path(path).absolute()
         except OSError as error:
             raise OutboxError(
-                f"the outbox {os.fspath(path)} cannot be found, because the working directory of "
+                f"the outbox {os.fspath(path)} cannot be found because the working directory of "
                 "this process was deleted; pass an absolute path"
             ) from error
         self.patience = patience
@@ -270,8 +270,8 @@ class OutboxFile:
 
     def in_use(self, seconds: float) -> SlotInUseError:
         return SlotInUseError(
-            f"the outbox {self.path} must be free within {seconds:g} s, but other threads of this "
-            f"process are using it; try again{UNHARMED}"
+            f"the outbox {self.path} is still in use by other threads of this process after "
+            f"{seconds:g} s; try again{UNHARMED}"
         )
 
     def _log_remarks(self) -> None:
@@ -341,8 +341,8 @@ class OutboxFile:
             raise RuntimeError(f"the outbox {self.name} is closed; open it again")
         if self._is_rescuing:
             raise OutboxLockedError(
-                f"the outbox {self.name} cannot be used by a finalizer or signal handler while its "
-                f"thread moves events into a new log; try again{UNHARMED}"
+                f"the outbox {self.name} cannot be used by a finalizer or signal handler while the "
+                f"interrupted thread is moving events into a new log; try again{UNHARMED}"
             )
 
     def check_place(self) -> None:
@@ -860,8 +860,8 @@ class OutboxFile:
             self.look_at_database(connection)
         if not whole:
             self._remarks.append(
-                f"some events in the log of the outbox {self.path} could not be saved, because "
-                "another program has written to the database meanwhile"
+                f"some events in the log of the outbox {self.path} could not be saved because "
+                "another program has written to the database in the meantime"
             )
             raise OutboxError(self._remarks[-1])
 

@@ -1,4 +1,4 @@
-"""Calls functions when the process ends, through the hook that its kind of process has.
+"""Calls functions when the process ends, through the hook that this kind of process has.
 
 The interpreter calls atexit functions when it exits. Some processes end without that: a child of
 multiprocessing runs multiprocessing's finalizers (from Python 3.13 on, atexit functions too), a

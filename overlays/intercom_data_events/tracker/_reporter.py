@@ -207,7 +207,7 @@ class ThreadReporter(Reporter):
                 SYSTEM.alarm().wait(_TURN)
             self._wait_until(min(grace, SYSTEM.monotonic() + LOOK))
         if left := sum(isinstance(item, _Call) for item in list(self._items)):
-            line = "on_error was not called for %s, because earlier calls did not return"
+            line = "on_error was not called for %s because earlier calls have not returned"
             _log(logging.ERROR, line, counted(left))
         return self.is_idle
 

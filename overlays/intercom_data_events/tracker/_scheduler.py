@@ -405,7 +405,7 @@ class Scheduler:
         self._accepted += accepted
         if self.paused:
             waiting = counted(self.queue.size)
-            self.say(logging.INFO, "Intercom answers again, with %s in the queue", waiting)
+            self.say(logging.INFO, "sending resumed with %s in the queue", waiting)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -130,7 +130,7 @@ class Options:
             from intercom_data_events.outbox._queue import MOST, OutboxQueue
         except OSError as error:
             raise OutboxError(
-                f"the outbox {os.fspath(self.outbox)} cannot be opened, because Python cannot read "
+                f"the outbox {os.fspath(self.outbox)} cannot be opened because Python cannot read "
                 f"a module ({error.strerror}); if this process has too many files open, close some "
                 "or raise the limit (ulimit -n)"
             ) from error

@@ -155,7 +155,7 @@ def setting_up() -> Generator[None]:
         raise _not_set_up(error) from error
     except (ValueError, httpx.InvalidURL):
         # Its message quotes a part of a proxy's address, which may be the password.
-        raise _not_set_up("an address is not valid") from None
+        raise _not_set_up("the address of a proxy is not valid") from None
 
 
 def _not_set_up(reason: object) -> ConfigurationError:

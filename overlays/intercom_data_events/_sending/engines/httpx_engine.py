@@ -208,7 +208,7 @@ class _HTTPXBase(Generic[C]):
         if "idna" in named:
             # The libraries do not check the host of a proxy before they connect.
             raise ConfigurationError(
-                "the http_client or transport cannot connect, because the host of its proxy is not "
+                "the http_client or transport cannot connect because the host of its proxy is not "
                 "valid; check its proxies and the proxy variables in the environment"
             ) from None
         if not is_failure(error):
