@@ -10,13 +10,14 @@
     │   └── MetadataError                    metadata that the API does not accept; .key
     ├── OutboxError                          a tracker's file cannot be used
     │   └── OutboxLockedError                another program keeps the file locked
-    ├── NotSentError                         a tracker gave up on an event │   └── QueueFullError
-    the tracker's queue is full ├── APIConnectionError                   no complete answer arrived
-    │   └── APITimeoutError                  no complete answer arrived in time └── APIResponseError
-    an answer arrived; .response, .request_id
-        ├── InvalidResponseError             a success that is not in the documented format │   └──
-        PaginationError              a listing does not end, or loops └── APIStatusError
-        any other status; .status_code .codes .message .field
+    ├── NotSentError                         a tracker gave up on an event
+    │   └── QueueFullError                   the tracker's queue is full
+    ├── APIConnectionError                   no complete answer arrived
+    │   └── APITimeoutError                  no complete answer arrived in time
+    └── APIResponseError                     an answer arrived; .response, .request_id
+        ├── InvalidResponseError             a success not in the documented format
+        │   └── PaginationError              a listing does not end, or loops
+        └── APIStatusError                   any other status; .status_code .codes .message .field
             ├── BadRequestError              400
             │   └── InvalidVersionError      mostly 400, Intercom rejects the API version
             ├── AuthenticationError          401

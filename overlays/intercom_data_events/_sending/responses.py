@@ -137,11 +137,8 @@ def _hint(
         return advice or "Intercom does not accept the request"
     check = f"check the base URL, the region and any proxy in between ({route})"
     if advice is None:
-        nothing, other = (
-            "there is nothing at this address",
-            "the answer is not in Intercom's format",
-        )
-        return f"{nothing if status == 404 else other}; {check}"
+        other = "the answer is not in Intercom's format"
+        return f"{'there is nothing at this address' if status == 404 else other}; {check}"
     return (
         f"{advice}; the answer is not in Intercom's format and may come from another "
         f"server or a proxy: {check}"

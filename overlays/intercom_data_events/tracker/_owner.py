@@ -313,9 +313,7 @@ class Owner(_Shared[ThreadReporter]):
         self._dispatcher.tracked.append(event)
         # While earlier events wait for quota or for workers, the dispatcher finds it after them.
         self.wake(urgent=not self._scheduler.may_claim)
-        if (
-            self._scheduler.stopped
-        ):  # The dispatcher has stopped in the meantime, so the event came too late.
+        if self._scheduler.stopped:  # The dispatcher has stopped since: the event came too late.
             self._give_up_late()
             self._reporter.finish(SYSTEM.monotonic())
 
