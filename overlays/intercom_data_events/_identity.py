@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from intercom_data_events.event import Event
 
-#: What Intercom tells events apart by.
+#: The key by which Intercom identifies an event: contact, name and second (documented).
 Key: TypeAlias = tuple[str, str, str, float]
 
 _REPLACED = {".": "-", "$": "-"}
@@ -23,7 +23,7 @@ _HYPHENATED = str.maketrans(_REPLACED)
 
 
 def key(event: Event) -> Key:
-    """Returns what Intercom tells events apart by, as documented: contact, name and second."""
+    """Returns the key of an event."""
     return *_contact(event), name_key(event.event_name), event.created_at.timestamp()
 
 

@@ -19,8 +19,8 @@ _MOST = 20
 _DEEPEST = 8
 # Values of a whole body; a body with more is not searched.
 _MOST_VALUES = 20_000
-# Bytes: the most that an engine reads of the answer to a failure. Characters: the words of a page
-# are at its beginning.
+# Bytes: how much of a failure's answer an engine reads at most. Characters: the words of a page are
+# at its beginning.
 _LARGEST = 1024 * 1024
 _LARGEST_PAGE = 64 * 1024
 

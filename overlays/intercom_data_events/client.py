@@ -51,8 +51,8 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
         version: The API version of every request. The default is ``INTERCOM_VERSION`` from the
             environment, otherwise the version that this package was generated from.
         region: Where Intercom keeps the workspace's data: "us", "eu" or "au". The default is
-            ``INTERCOM_REGION`` from the environment, otherwise "us". Passing a region while
-            ``INTERCOM_BASE_URL`` is set is an error.
+            ``INTERCOM_REGION`` from the environment, otherwise "us". Do not pass a region while
+            ``INTERCOM_BASE_URL`` is set.
         base_url: The address of the API; do not pass a region as well. The default is
             ``INTERCOM_BASE_URL`` from the environment, which takes precedence over
             ``INTERCOM_REGION``.

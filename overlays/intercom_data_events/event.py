@@ -179,7 +179,7 @@ class Event:
 
 
 def to_json(value: object, **options: Any) -> str:
-    """Returns JSON, also of an answer with NaN or infinity, which JSON does not have: as null.
+    """Returns JSON, with null for NaN and infinity, which an answer can contain but JSON cannot.
 
     Args:
         value: What to write.

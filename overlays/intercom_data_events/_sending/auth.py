@@ -66,7 +66,10 @@ class BearerToken:
                         raise
                     raise _token_error(error) from error
             if scope.cancelled_caught:
-                slow = TimeoutError(f"the access_token function took more than {seconds:g} s")
+                slow = TimeoutError(
+                    f"the access_token function took more than {seconds:g} s; speed it up, or pass "
+                    "a longer timeout"
+                )
                 raise SendError(slow, possibly_sent=False, timed_out=True)
         return check_token(token)
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from intercom_data_events._sending.quota import ClockSkew, read_quota, retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
-# Slots: the most requests in flight on own connections, except those that a scheduler bounds.
+# Slots: the largest number of requests in flight on own connections, except those that a scheduler
+# bounds.
 _MOST_IN_FLIGHT = 100
 # Requests that may go at once to learn the quota while the window is unknown. Before the first
 # answer, and after a window without room for a request, only one may.

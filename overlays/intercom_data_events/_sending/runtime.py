@@ -78,7 +78,7 @@ class _Forks(threading.local):
 
 
 _forks = _Forks()
-# Held during a fork, so that forks do not overlap and no guard is added meanwhile.
+# Held during a fork, so that forks do not overlap and no guard is added during one.
 _forking = threading.RLock()
 _numbers = count()
 # In the order of creation.

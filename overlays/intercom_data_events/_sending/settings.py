@@ -164,7 +164,7 @@ class Settings:
         timeout: Seconds that an attempt may take, or an httpx.Timeout for its phases. None means
             the time limits of the connections.
         deadline: Seconds for all attempts and waits; infinite for no deadline.
-        max_retries: The most times that a failed request is repeated.
+        max_retries: How often a failed request is repeated.
         pace: Whether requests wait for room within the rate limit.
         quota_share: The largest part of each window's requests, greater than 0 and at most 1.
         headers: Additional headers of every request, which may be secret; their names are in lower

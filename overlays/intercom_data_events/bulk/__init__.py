@@ -81,7 +81,7 @@ class _Arrival:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is something to do; reading is not, if another thread does it."""
+        """Whether there is something to do; reading does not count if another thread does it."""
         return self._dispatcher.has_news(reads=not self._reading.locked())
 
 
@@ -94,8 +94,8 @@ class Outcomes:
     requests in flight may still arrive.
 
     Raises:
-        APIStatusError: While iterating: several events in a row got a failure that is not about the
-            event, such as that of a revoked token, a lapsed plan or a wrong address.
+        APIStatusError: While iterating: several events in a row failed for a reason that is not
+            about the event, such as a revoked token, a lapsed plan or a wrong address.
         ConfigurationError: While iterating: a setting fails, such as the function that returns the
             access token.
 
@@ -164,8 +164,8 @@ class Outcomes:
         ``counts`` says what was sent before it.
 
         Raises:
-            APIStatusError: Several events in a row got a failure that is not about the event, such
-                as that of a revoked token, a lapsed plan or a wrong address.
+            APIStatusError: Several events in a row failed for a reason that is not about the event,
+                such as a revoked token, a lapsed plan or a wrong address.
             ConfigurationError: A setting fails, such as the function that returns the access token.
 
         Example:
@@ -249,8 +249,8 @@ class AsyncOutcomes:
     they end after the last reference to the iterator is gone.
 
     Raises:
-        APIStatusError: While iterating: several events in a row got a failure that is not about the
-            event, such as that of a revoked token, a lapsed plan or a wrong address.
+        APIStatusError: While iterating: several events in a row failed for a reason that is not
+            about the event, such as a revoked token, a lapsed plan or a wrong address.
         ConfigurationError: While iterating: a setting fails, such as the function that returns the
             access token.
 
@@ -314,8 +314,8 @@ class AsyncOutcomes:
         It does what :meth:`Outcomes.run` does: ``await client.create_many(events).run()``.
 
         Raises:
-            APIStatusError: Several events in a row got a failure that is not about the event, such
-                as that of a revoked token, a lapsed plan or a wrong address.
+            APIStatusError: Several events in a row failed for a reason that is not about the event,
+                such as a revoked token, a lapsed plan or a wrong address.
             ConfigurationError: A setting fails, such as the function that returns the access token.
         """
         async with self:

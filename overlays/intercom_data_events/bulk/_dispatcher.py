@@ -38,13 +38,13 @@ class BulkDispatcher:
     continue during a step, and never waits for one.
 
     Args:
-        most: The most requests at once.
+        most: The largest number of requests in flight.
         rate: The bound of events per second.
 
     Attributes:
         waiting: Alarms of consumers that wait for an outcome, a request for input, or the end.
         readers: Alarms of consumers that wait only for a request for input.
-        has_ended: Whether there are no outcomes but those that wait to be read.
+        has_ended: Whether there will be no more outcomes than those waiting to be read.
         was_used: Whether a consumer asked for an outcome or closed it.
     """
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 if sys.platform == "linux":
     import fcntl
 
-# The most rows whose numbers are read at once, and the most that are skipped in one turn.
+# The largest number of rows whose numbers are read at once, and of rows skipped in one turn.
 _AT_ONCE = 500
 _PASSED_OVER = 5_000
 # Seconds until the search for rows that were added or released starts at the beginning again.
@@ -197,12 +197,12 @@ class Lock:
 
     @contextmanager
     def sharing(self) -> Generator[bool]:
-        """Keeps others from taking the lock meanwhile; yields whether no other process has it."""
+        """Keeps others from taking the lock in a block; yields whether no other process has it."""
         result = None if self.is_held or not self._is_open() else self._try(shared=True)
         try:
             yield result is not False
         finally:
-            # It may have been acquired meanwhile.
+            # It may have been acquired since.
             if result and not self.is_held:
                 self._unlock()
 

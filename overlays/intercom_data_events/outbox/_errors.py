@@ -45,7 +45,8 @@ _REMEDIES = {
 _CHANGED = "does not have the schema of an outbox; move it aside, or choose another path"
 # The errors that harm no event in the file.
 _HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_IOERR"}
-# The most files that opening an outbox opens: the database and its log twice, and the log's index.
+# How many files opening an outbox opens at most: the database and its log twice, and the log's
+# index.
 _FILES = 6
 # PyPy's errors have no names.
 _NAMES = {

@@ -327,7 +327,7 @@ class OutboxFile:
                 if not _schema.CAN_REFUSE:
                     self._check_schema(connection)
             except sqlite3.ProgrammingError:
-                self.check_open()  # If the file is open, only the connection was closed meanwhile.
+                self.check_open()  # If the file is open, only the connection was closed.
             else:
                 return connection, locked
 
@@ -543,7 +543,7 @@ class OutboxFile:
             if self._copies:
                 self._restore(patience)
             connection = self.connect(patience, create=create, cached_statements=cached)
-            slot.disconnect()  # A finalizer may have opened a connection meanwhile.
+            slot.disconnect()  # A finalizer may have opened a connection.
             slot.connection = connection
             _schema.migrate(connection, self.path, patience, create=create or bool(self._copies))
             self._check_binding(connection, patience)
@@ -913,7 +913,7 @@ class OutboxFile:
                 ):
                     break
                 # Not during a use by this thread, which continues after a handler. Another thread
-                # may have saved the events meanwhile.
+                # may have saved the events since.
                 if any(slot.uses for slot in file._slots) or self._is_well:
                     break
             else:
@@ -922,7 +922,7 @@ class OutboxFile:
             yield ()
 
     def _close_after_rescue(self) -> None:
-        if self.is_closed:  # A finalizer closed it meanwhile.
+        if self.is_closed:  # A finalizer has closed it.
             self._close()
 
     # Forks.
@@ -1039,7 +1039,7 @@ def _inodes(paths: tuple[str, ...]) -> _Inodes:
 
 
 def _retried(open_: Callable[[], Any]) -> Any:
-    """Opens a file, with retries if it is deleted or replaced meanwhile, or its log is."""
+    """Opens a file, with retries if it or its log is deleted or replaced in the meantime."""
     for wait in (0.0, 0.01, 0.1, 0.3, 0.6, 1.0):
         try:
             return open_()

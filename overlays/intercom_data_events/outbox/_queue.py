@@ -65,7 +65,7 @@ _LONG_LOG = LONG_LOG
 _TOO_LONG_LOG = 256 * 1024 * 1024
 # Milliseconds that writers then wait for a process that is reading.
 _WAITING_FOR_READERS = 100
-# Free pages that a file may keep, and the most that are returned to the disk at once.
+# Free pages that a file may keep, and the largest number to return to the disk at once.
 _FREE_PAGES = 256
 _GIVEN_BACK = 1_000
 # Seconds that returning pages may take at once, because writers wait, and seconds until the next
@@ -705,7 +705,7 @@ class OutboxQueue(Outbox):
         The last number shows what others added. If they removed the oldest events, that shows at
         once; other removals show after the rounds that it takes to count all events in parts.
         """
-        # Events that other threads enqueue meanwhile may or may not be counted.
+        # Events that other threads enqueue in the meantime may or may not be counted.
         before = self._inserted
         bounds = (self._swept_to, _COUNTED)
         number, rows, last, span = connection.execute(_COUNT_SOME, bounds).fetchone()
@@ -734,7 +734,7 @@ class OutboxQueue(Outbox):
         self._claimed.pop(number, None)
 
     def _remove(self, connection: sqlite3.Connection) -> None:
-        """Removes accepted events, even if another process saw them rejected meanwhile."""
+        """Removes accepted events, even if another process saw them rejected."""
         # Not all at once, because each ack on a full disk starts here.
         while numbers := list(islice(self._leaving, _AT_ONCE)):
             if not self._remove_some(connection, numbers):

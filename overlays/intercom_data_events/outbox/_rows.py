@@ -10,13 +10,13 @@ from intercom_data_events._validation import decode_json
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
 
-# The most failed attempts; more would take decades.
+# The largest number of failed attempts; more would take decades.
 _MOST_TRIES = 1_000_000
-# The most bytes of an event, of another string, and of the rows that are read at once.
+# The largest number of bytes of an event, of another string, and of the rows read at once.
 _LONGEST = 16 * 1024 * 1024
 _LONGEST_TEXT = 100_000
 _MOST_BYTES = 32 * 1024 * 1024
-# The most levels of an event's JSON; our events have four.
+# The maximum nesting of an event's JSON; our events have four levels.
 _DEEPEST = 20
 # The first and the last second that a datetime can express, in Unix seconds.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799

@@ -1,4 +1,4 @@
-"""Owns a tracker's scheduling state: takes in events, hands them out, and answers callers."""
+"""Owns a tracker's scheduling state: accepts events, hands them out, and answers callers."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class TrackerDispatcher:
         self._has_ended = False
 
     def step(self, workers: Workers[QueuedEvent]) -> float | None:
-        """Takes in everything new, and hands out the events that can be sent now."""
+        """Collects everything new, and hands out the events that can be sent now."""
         if self._has_ended:
             self._refuse_requests()
             return None

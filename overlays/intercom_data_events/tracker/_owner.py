@@ -183,7 +183,7 @@ class _Shared(Generic[R]):
     def _is_recursive(self) -> bool:
         """Whether the calling code runs while an event is sent; if so, drops its event.
 
-        Otherwise a log handler that tracks each line would track without end.
+        Otherwise, a log handler that tracks each line would never stop tracking.
         """
         if ROLE.get() != "sending" or is_collecting():
             return False
@@ -291,7 +291,7 @@ class Owner(_Shared[ThreadReporter]):
         # While the program ends, no thread can be started, and closing sends the events.
         short = self._workers.lacks_all and threading.main_thread().is_alive()
         if short and not self._is_short:
-            self._reporter.say(logging.ERROR, "events wait: %s", _no_threads())
+            self._reporter.say(logging.ERROR, "events are waiting: %s", _no_threads())
         self._is_short = short
 
     def track(self, event: Event) -> None:

@@ -93,7 +93,7 @@ def _log(
     role = ROLE.set("sending")  # A log handler must not track without end.
     try:
         log.log(level, message, *arguments, exc_info=failure)
-    except Exception:  # noqa: BLE001  # a log handler may raise it; reporting goes on
+    except Exception:  # noqa: BLE001  # a log handler may raise it; reporting continues
         if logging.raiseExceptions:  # As logging's own handlers do.
             traceback.print_exc()
     finally:

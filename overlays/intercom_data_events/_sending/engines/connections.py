@@ -87,7 +87,7 @@ class Connections(Generic[T]):
 
         Raises:
             ConfigurationError: The connection cannot be set up.
-            SendError: The client was closed meanwhile.
+            SendError: The client was closed in the meantime.
         """
         if self._closed:
             raise SendError(RuntimeError(CLOSED), possibly_sent=False, recurs=True)
@@ -110,7 +110,7 @@ class Connections(Generic[T]):
         connection.idle_since = now
         idle = self._idle.get(connection.origin)
         if idle is None or self._closed:
-            return  # The client was closed meanwhile.
+            return  # The client was closed in the meantime.
         closing.clear()
         idle.append(connection)
         with suppress(IndexError):  # Another thread took the last one.
@@ -123,7 +123,7 @@ class Connections(Generic[T]):
         return connection
 
     def forget_all(self) -> list[Connection[T]]:
-        """Removes and returns all connections, also those in use; the caller closes them."""
+        """Removes and returns all connections, including those in use; the caller closes them."""
         self._closed = True
         found, self._all = list(self._all), set()
         self._idle = {}

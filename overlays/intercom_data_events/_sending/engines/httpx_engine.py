@@ -50,7 +50,7 @@ _RECURRING = ("LocalProtocolError", "UnsupportedProtocol")
 
 
 class _HTTPXBase(Generic[C]):
-    """The common part of both twins.
+    """The common part of the blocking and the async engine.
 
     Args:
         client: The client of httpx or httpx2 that sends.
@@ -354,7 +354,7 @@ def connect(transport: Any, clock: Clock) -> HTTPXEngine:
 
 
 def aconnect(transport: Any, clock: Clock) -> AsyncHTTPXEngine:
-    """The twin of :func:`connect` for an async client."""
+    """Does what :func:`connect` does, for an async client."""
     client = new_client(library_of(transport), "AsyncClient", transport)
     return AsyncHTTPXEngine(client, owned=True, clock=clock)
 

@@ -1,4 +1,4 @@
-"""Guarded network streams, blocking.
+"""Blocking guarded network streams.
 
 httpx's parser keeps bytes that arrive after an answer and reads them as the next answer. It also
 restarts the time limit with each read. These streams pass on at most one answer, refuse to write
@@ -192,7 +192,7 @@ def translated(errors: Mapping[type[Exception], type[Exception]]) -> Generator[N
 
 
 class GuardedStream:
-    """A guarded network stream, blocking.
+    """A blocking guarded network stream.
 
     Args:
         stream: The underlying network stream of httpcore or httpcore2.
@@ -272,7 +272,7 @@ class GuardedStream:
 
 
 class GuardedBackend:
-    """Makes guarded connections, blocking.
+    """Makes blocking guarded connections.
 
     Args:
         core: httpcore or httpcore2.
