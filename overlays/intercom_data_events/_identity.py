@@ -38,9 +38,9 @@ def hyphenated(name: str) -> str:
 
 
 def person(event: Event) -> tuple[str, str]:
-    """Returns the key by which events keep their order; it guesses that e-mails ignore case.
+    """Returns the key by which events keep their order; it ignores the case of e-mail addresses.
 
-    Two kinds of identities count as two persons.
+    Whether Intercom does so is a guess. Two kinds of identities count as two persons.
     """
     kind, identity = _contact(event)
     return kind, identity.casefold() if kind == "email" else identity

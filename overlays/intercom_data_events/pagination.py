@@ -1,7 +1,7 @@
 """The answers to queries: listings, by page or by event, and summaries.
 
-Of the address of a next page, only the query is used, with the client's own host and path. The
-access token is never sent to a host that an answer names.
+Only the query of a next page's address is used, with the client's own host and path. The access
+token is never sent to a host that an answer names.
 """
 
 from __future__ import annotations
@@ -384,8 +384,8 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
             has another kind than the query. The case of an e-mail address is not compared, either.
 
     Raises:
-        InvalidInputError: `since` is not a cursor, or has another value than was given.
-        IdentityError: `since` has another identity than was given, or there is no identity.
+        InvalidInputError: `since` is not a cursor, or its parameters differ from those given.
+        IdentityError: `since` has a different identity than the one given, or there is no identity.
     """
     query = _query(since)
     inside = dict(parse_qsl(query or ""))

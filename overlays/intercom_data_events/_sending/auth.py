@@ -21,7 +21,7 @@ class BearerToken:
 
     Attributes:
         is_function: Whether a function returns the token.
-        known_token: The token, or None where a function returns it.
+        known_token: The token, or None if a function returns it.
     """
 
     def __init__(self, token: Secret[AsyncAccessToken] | None) -> None:

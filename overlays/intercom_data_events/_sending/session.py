@@ -85,7 +85,7 @@ class _State:
 
 
 class Session(Generic[E]):
-    """The connections of a client and its views, and what answers have told.
+    """The connections of a client and its views, and what answers have reported.
 
     Connections are made when they are first needed, so that creating a client is cheap. A forked
     child makes new ones, and so does another event loop. A caller opens and closes their own

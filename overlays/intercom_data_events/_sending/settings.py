@@ -144,7 +144,7 @@ def _check_headers(headers: Secret[Any] | None) -> dict[str, str]:
                 f"the value of header {name!r} must be a string of printable ASCII characters, "
                 "without leading or trailing spaces"
             )
-    # Header names ignore case.
+    # Header names are case-insensitive.
     return {name.lower(): value for name, value in headers.value.items()}
 
 
@@ -155,7 +155,7 @@ def _is_header_value(value: object) -> bool:
 class Settings:
     """The immutable settings of requests; `with_options` makes a changed copy.
 
-    A plain class, as those of the engines. It is compared by identity, so that engines can keep
+    A plain class, like those of the engines. It is compared by identity, so that engines can keep
     models of requests by settings.
 
     Attributes:

@@ -32,7 +32,7 @@ log = logging.getLogger("intercom_data_events")
 
 
 class BulkDispatcher:
-    """Runs the scheduler of a bulk; see :class:`~intercom_data_events._dispatch.Dispatcher`.
+    """The :class:`~intercom_data_events._dispatch.Dispatcher` of one ``create_many``.
 
     The consumer reads the input and the outcomes: any thread, or any task of the event loop. It may
     continue during a step, and never waits for one.
@@ -130,7 +130,7 @@ class BulkDispatcher:
         self._input.append((item, read_event(item)))
 
     def end_input(self, error: BaseException | None = None) -> None:
-        """Ends the input; an error of it is raised after all outcomes."""
+        """Ends the input; its error, if any, is raised after all outcomes."""
         self._input_error = error
         self._input_has_ended = True
 

@@ -319,7 +319,7 @@ class Outbox:
         return found
 
     def _all_dead(self) -> Iterator[int]:
-        """Yields the ids of the present dead letters, not of later ones."""
+        """Yields the ids of the current dead letters, not of later ones."""
         with self._file.using(self._file.main) as connection:
             last = one(connection, "SELECT coalesce(max(id), 0) FROM dead")
         numbers = (row[0] for row in self._each("SELECT id FROM dead WHERE id > ? ORDER BY id"))

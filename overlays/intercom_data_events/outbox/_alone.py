@@ -2,7 +2,7 @@
 """Sends without claims, in one process at a time, while a full disk has no room for claims.
 
 The process remembers which events were accepted, rejected or delayed, and writes that when there is
-room. If it ends before, the accepted events are sent again.
+room. If it ends before that, the accepted events are sent again.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Alone:
 
         Args:
             connection: The file.
-            now: The present, in Unix seconds.
-            is_known: Whether this process knows more about an event than the file.
+            now: The current time in Unix seconds.
+            is_known: Whether this process knows more about an event than the file does.
             others_died: Whether the owners of expired claims have ended.
         """
         passed_over = 0
@@ -234,7 +234,7 @@ class Lock:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _is_open(self) -> bool:
-        """Opens the file if needed, also if the outbox has moved on to another file."""
+        """Opens the file if needed, even if the outbox now uses another file."""
         if sys.platform != "linux":
             # Windows has no such locks, and on BSD and macOS they conflict with SQLite's locks.
             return False

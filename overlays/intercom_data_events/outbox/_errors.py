@@ -45,7 +45,7 @@ _REMEDIES = {
 _CHANGED = "does not have the schema of an outbox; move it aside, or choose another path"
 # The errors that harm no event in the file.
 _HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_IOERR"}
-# How many files opening an outbox opens at most: the database and its log twice, and the log's
+# The number of files that opening an outbox may open: the database and its log twice, and the log's
 # index.
 _FILES = 6
 # PyPy's errors have no names.

@@ -1,7 +1,7 @@
 """The file of an outbox: its connections, and what happens if it is deleted or replaced.
 
 In WAL mode, a database is three files that belong together: the database, its log (``-wal``) and
-the log's index (``-shm``). If they are deleted or replaced, a process that has them open goes on
+the log's index (``-shm``). If they are deleted or replaced, a process that has them open continues
 with the old files, and no other process sees what it writes. So each use checks whether they are
 still the files that were opened. If not, it copies the old files, closes them without a checkpoint,
 and inserts the events that only the copy holds into the new files.
@@ -47,7 +47,8 @@ OPENING = 5.0
 # Seconds that close() waits for each thread that uses the file. A thread that is interrupted, for
 # example by the signal handler that closes the file, closes its connection itself later.
 _CLOSING = 0.2
-# The least seconds to wait for other threads of this process if the log was deleted or replaced.
+# The minimum number of seconds to wait for other threads of this process if the log was deleted or
+# replaced.
 _GATHERING = 0.05
 # Nanoseconds after which a change of a folder is certain to change its time: file systems keep
 # times in steps of some milliseconds, or of full seconds, at most two.
@@ -467,7 +468,7 @@ class OutboxFile:
 
     @contextmanager
     def beside(self, patience: float) -> Generator[sqlite3.Connection]:
-        """Opens a separate connection for long work, so that other threads can go on.
+        """Opens a separate connection for long work, so that other threads can continue.
 
         Raises:
             OutboxError: The file cannot be used.

@@ -315,7 +315,7 @@ class OutboxQueue(Outbox):
         """Claims the next event to send, or returns None; the queue's docstring has the order.
 
         Args:
-            now: The present, in Unix seconds.
+            now: The current time in Unix seconds.
             avoid: Contacts, as :func:`intercom_data_events._identity.person` returns them. If one
                 of the next 500 events is of another contact, it goes first.
         """
@@ -439,7 +439,7 @@ class OutboxQueue(Outbox):
         Args:
             queued: The event; its `rejected_at` is written, too.
             delay: Seconds until the next attempt.
-            now: The present, in Unix seconds.
+            now: The current time in Unix seconds.
         """
         until = now + delay
         if self._alone is not None and queued.id in self._alone.handed:
@@ -462,7 +462,7 @@ class OutboxQueue(Outbox):
         The dispatcher calls it about once a second, even if nothing happens.
 
         Args:
-            now: The present, in Unix seconds.
+            now: The current time in Unix seconds.
             in_flight: The events that this process has claimed.
 
         Returns:

@@ -227,7 +227,7 @@ def _read(counters: Callable[[], Counters] | None) -> Counters | None:
     """Returns a tracker's counters, or None if it was deleted or they cannot be read."""
     try:
         return None if counters is None else counters()
-    except Exception:  # noqa: BLE001  # an exporter's thread must go on
+    except Exception:  # noqa: BLE001  # an exporter's thread must continue
         return None
 
 

@@ -90,7 +90,7 @@ _Item: TypeAlias = _Call | Callable[[], None]
 def _log(
     level: int, message: str, *arguments: object, failure: BaseException | None = None
 ) -> None:
-    role = ROLE.set("sending")  # A log handler must not track without end.
+    role = ROLE.set("sending")  # A log handler must not track forever.
     try:
         log.log(level, message, *arguments, exc_info=failure)
     except Exception:  # noqa: BLE001  # a log handler may raise it; reporting continues

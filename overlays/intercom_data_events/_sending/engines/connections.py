@@ -83,7 +83,7 @@ class Connections(Generic[T]):
         self._closed = False
 
     def take(self, url: httpx.URL) -> Connection[T]:
-        """Returns a connection for a request, which alone uses it until it is given back.
+        """Returns a connection for a request, which has exclusive use of it until it is given back.
 
         Raises:
             ConfigurationError: The connection cannot be set up.
@@ -170,7 +170,7 @@ class Proxy:
 
     Attributes:
         address: Its address, with its user and password, held.
-        variable: The name of the variable that it is from.
+        variable: The name of the variable that it comes from.
     """
 
     __slots__ = ("address", "variable")
@@ -195,10 +195,10 @@ def proxy_of(url: httpx.URL) -> Proxy | None:
 
     Raises:
         ConfigurationError: A variable cannot be used. The message does not show its value, which
-            may have a password anywhere.
+            may contain a password.
     """
     scheme, host = url.scheme, url.host
-    # Held, because addresses have passwords in them.
+    # Held, because addresses may contain passwords.
     found = Secret(getproxies())
     kind = scheme if found.value.get(scheme) else "all"
     proxy = hold(found.value.get(kind) or None)
@@ -241,7 +241,7 @@ def _is_in(host: str, network: str) -> bool:
 
 
 def _variable(kind: str, value: Secret[str] | None) -> str:
-    """Returns the variable that a proxy is from; as in urllib, lower case takes precedence."""
+    """Returns the variable that a proxy comes from; as in urllib, lower case takes precedence."""
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
     of_value = (name for name in names if value is None or os.environ[name] == value.value)
     return next(of_value, f"the system's setting for {kind}_proxy")
