@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", AccessToken]):
-    """Submits, lists and summarises data events with blocking calls; thread-safe.
+    """Submits, lists and summarizes data events with blocking calls; thread-safe.
 
     The client connects when it first sends. It keeps its connections until ``close()`` or the end
     of a ``with`` block.
@@ -92,7 +92,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
             unless ``INTERCOM_ALLOW_HTTP`` is 1.
 
     Raises:
-        ConfigurationError: A setting cannot be used; the message says which one, and the remedy.
+        ConfigurationError: A setting cannot be used; the message names it and the remedy.
 
     Example:
         >>> from intercom_data_events.emulator import Emulator
@@ -116,8 +116,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
         """Submits any number of events, and yields the outcome of each as soon as it is known.
 
         The thread that iterates reads the input as needed; while the input blocks, no outcome is
-        returned.
-        The events of one contact are sent in their order, all others in any order. A rejected or
+        returned. The events of one contact are sent in order, others in any order. A rejected or
         failed event does not stop the rest. If the failure is not about the event, for example
         because the token was revoked, the answers to up to three other events decide: if they fail
         the same way, sending stops with the error. Sending keeps to the rate limit and to the
@@ -239,7 +238,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
 class AsyncDataEventsClient(
     BaseClient["AsyncEngine", "AsyncHTTPClient", "AsyncHTTPTransport", AsyncAccessToken]
 ):
-    """Submits, lists and summarises data events, async, under asyncio and trio.
+    """Submits, lists and summarizes data events asynchronously, under asyncio and trio.
 
     It has the arguments, verbs and errors of :class:`DataEventsClient`. Await every verb except
     ``list`` and ``create_many``, which are iterated with ``async for``. ``aclose()`` or an
@@ -285,13 +284,13 @@ class AsyncDataEventsClient(
         """Submits any number of events, and yields the outcome of each as soon as it is known.
 
         Do not await it; iterate it with ``async for``. If the loop may end early, write
-        ``async with client.create_many(…) as outcomes`` around it. The input is read as needed.
-        The events of one contact are sent in their order, all others in any order. A rejected or
-        failed event does not stop the rest. If the failure is not about the event, for example
-        because the token was revoked, the answers to up to three other events decide: if they fail
-        the same way, sending stops with the error. Sending keeps to the rate limit and to the
-        client's `quota_share`. Events wait for the rate limit as long as necessary; the deadline of
-        each starts afterwards.
+        ``async with client.create_many(…) as outcomes`` around it. The input is read as needed. The
+        events of one contact are sent in order, others in any order. A rejected or failed event
+        does not stop the rest. If the failure is not about the event, for example because the token
+        was revoked, the answers to up to three other events decide: if they fail the same way,
+        sending stops with the error. Sending keeps to the rate limit and to the client's
+        `quota_share`. Events wait for the rate limit as long as necessary; the deadline of each
+        starts afterwards.
 
         With the ``[fast]`` extra and under asyncio, it sends through aiohttp, unless the client has
         an `http_client` or `transport`, or the environment names a SOCKS proxy.

@@ -493,7 +493,7 @@ def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if not isinstance(events, list):
         # Without the value, which may be personal data.
         raise TypeError(f"its events must be a list, not a value of type {type(events).__name__}")
-    # Each event is released as soon as it is read. Otherwise the garbage collector visits all of
+    # Each event is released as soon as it is read. Otherwise, the garbage collector visits all of
     # them repeatedly, which takes as long as reading them.
     events.reverse()
     while events:

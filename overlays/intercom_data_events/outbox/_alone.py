@@ -288,7 +288,7 @@ class _Children:
     def before_fork(self) -> bool:
         return True
 
-    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # as all guards
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # like all guards
         if not in_child:
             return
         for reference in _locks.valuerefs():

@@ -304,7 +304,7 @@ class Tracker(_Tracker):
         owner = self._owners.setdefault(None)
         done = owner is None or owner.close(seconds)
         if owner is None or owner.has_stopped:
-            if ROLE.get() != "reporting":  # Otherwise the exit waits for the other calls.
+            if ROLE.get() != "reporting":  # Otherwise, the exit waits for the other calls.
                 _exits.cancel(self._end)
             self._stop_metrics()
             if self._options.owns_client:

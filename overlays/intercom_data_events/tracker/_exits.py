@@ -43,7 +43,7 @@ _watched = set[object]()
 
 
 def at_exit(function: Callable[[], object]) -> None:
-    """Registers a function that is called once when this process ends, but not when a fork ends.
+    """Registers a function to call once when this process, not a forked child, ends.
 
     It is called before functions that were registered with atexit earlier.
     """
@@ -84,7 +84,7 @@ def _watch_ends() -> None:
     """Registers with the hooks that this process calls at its end instead of atexit functions."""
     if "multiprocessing.util" in sys.modules:
         _watch_child()
-        # A child clears its finalizers after it imported the main module.
+        # A child clears its finalizers after it has imported the main module.
         sys.modules["multiprocessing.util"].register_after_fork(_watch_child, lambda watch: watch())
     if (signals := sys.modules.get("celery.signals")) is not None:
         signals.worker_process_shutdown.connect(_call_all, weak=False, dispatch_uid=__name__)

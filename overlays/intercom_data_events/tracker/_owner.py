@@ -218,7 +218,7 @@ class _Shared(Generic[R]):
         self._give_up(event, error)
 
     def _give_up(self, event: Event, error: IntercomError) -> None:
-        # Otherwise an on_error that tracks events could run forever.
+        # Otherwise, an on_error that tracks events could run forever.
         if ROLE.get() != "reporting":
             self._reporter.give_up(event, error)
 
@@ -270,7 +270,7 @@ class Owner(_Shared[ThreadReporter]):
         """Waits for nothing, because a child uses none of this."""
         return True
 
-    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # as all guards
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # like all guards
         """Prevents retries in a child, where gevent's greenlets continue."""
         if in_child:
             self._scheduler.withdraw()
@@ -456,7 +456,7 @@ class AsyncOwner(_Shared[TaskReporter]):
         if self._scheduler.stopped:
             self._give_up_late()
         elif self.queue.size > self._scheduler.most:
-            # Otherwise a task that tracks many events in a row would keep the others from sending.
+            # Otherwise, a task that tracks many events in a row would keep the others from sending.
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def flush(self, seconds: float | None) -> bool:

@@ -148,7 +148,7 @@ class Connections(Generic[T]):
 
 @contextmanager
 def setting_up() -> Generator[None]:
-    """Raises a ConfigurationError for a wrong proxy or certificate variable of the environment."""
+    """Raises a ConfigurationError for an invalid proxy or certificate variable."""
     try:
         yield
     except (ImportError, OSError) as error:
@@ -169,7 +169,7 @@ class Proxy:
     """A proxy of the environment.
 
     Attributes:
-        address: Its address, with its user and password, held.
+        address: Its address, with its username and password, held.
         variable: The name of the variable that it comes from.
     """
 
@@ -179,7 +179,7 @@ class Proxy:
         self.address, self.variable = address, variable
 
     def __str__(self) -> str:
-        """Returns its address without user and password, and the variable."""
+        """Returns its address without username and password, and the variable."""
         return f"{origin_of(httpx.URL(self.address.value))} ({self.variable})"
 
 
