@@ -50,7 +50,7 @@ def some(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def fields(text: bytes | None) -> Mapping[str, object]:
-    """Returns the fields of an event, or its text if that is not JSON of an object."""
+    """Returns the fields of an event, or its text if that is not a JSON object."""
     try:
         decoded = decode_json(text or b"")
     except (ValueError, RecursionError):
@@ -78,7 +78,7 @@ def event(text: bytes | None) -> Event:
     try:
         decoded: Any = decode_json(text or b"")
         if isinstance(decoded, dict) and "created_at" not in decoded:
-            # Each attempt would send another event.
+            # Each attempt would count as another event.
             raise OutboxError("created_at is missing from the row's event")
         return Event.from_dict(decoded)
     except IntercomError:

@@ -129,7 +129,7 @@ def _checked(event: Event, result: object) -> tuple[Event | None, NotSentError |
     """Returns the result of `before_send`, or None and the error if it cannot be tracked."""
     if not isinstance(result, Event):
         if inspect.iscoroutine(result):
-            result.close()  # Otherwise Python would warn that it was never awaited.
+            result.close()  # Otherwise, Python would warn that it was never awaited.
         kind = f"a value of type {type(result).__name__}"
         return None, _not_sent(event, f"before_send must return an Event or None, not {kind}")
     try:
