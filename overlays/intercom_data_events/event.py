@@ -31,8 +31,8 @@ __all__ = ["Event"]
 MAPPING = "an event must be a mapping of field names to values"
 
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
-# Of these, a row that has no value lacks the field. An event without a time would be stamped with
-# the current second, so a missing time of a frame is an error.
+# A row without a value for one of these lacks the field. `created_at` is not among them, because an
+# event without a time would be stamped with the current second.
 _OPTIONAL = {"user_id", "id", "email", "metadata"}
 
 
