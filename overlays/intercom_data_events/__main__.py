@@ -1,4 +1,4 @@
-"""``python -m intercom_data_events`` is ``intercom-events``."""
+"""Lets ``python -m intercom_data_events`` run ``intercom-events``."""
 
 from intercom_data_events.cli import main
 

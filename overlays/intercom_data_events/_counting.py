@@ -1,4 +1,4 @@
-"""Numbers of things, as messages have them."""
+"""Numbers with their nouns, for messages."""
 
 from __future__ import annotations
 

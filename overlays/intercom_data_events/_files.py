@@ -19,7 +19,7 @@ log = logging.getLogger("intercom_data_events")
 
 E = TypeVar("E", bound=Exception)
 
-_MOST_LINKS = 40  # As Linux.
+_MOST_LINKS = 40  # As on Linux.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _has_users = hasattr(os, "geteuid")  # Windows has no such permissions.
 _told: set[Path] = set()
@@ -52,8 +52,8 @@ def check(path: str | Path, found: os.stat_result, name: str, error: type[E]) ->
     if _is_foreign(found) and not is_shared:
         raise error(
             f"{name} {path} must belong to {user(os.geteuid())}, who runs this process, not to "
-            f"{user(found.st_uid)}; run it as the owner, make the file writable by a group of both "
-            "users, or choose another path"
+            f"{user(found.st_uid)}; run it as the owner, make the file writable by a group that "
+            "both users belong to, or choose another path"
         )
 
 
@@ -69,7 +69,8 @@ def tell(path: Path, name: str) -> None:
     if stat.S_ISREG(found.st_mode) and mode & 0o077 and path not in _told:
         _told.add(path)
         log.warning(
-            "users other than its owner can access %s %s, which contains personal data (mode %04o)",
+            "%s %s contains personal data, but users other than its owner can access it "
+            "(mode %04o)",
             name,
             printable(str(path), None),
             mode,
@@ -98,7 +99,7 @@ def open_checked(path: Path, name: str, error: type[E], flags: int = 0) -> int:
         return os.open(place, flags | os.O_CREAT | os.O_EXCL, 0o600)
     descriptor = os.open(place, flags if _is_of_process(place) else flags | _NOFOLLOW)
     try:
-        # The opened file, because another one can be at the path by now.
+        # The opened file, because another file can be at the path by now.
         check(place, os.fstat(descriptor), name, error)
     except BaseException:
         os.close(descriptor)
@@ -170,7 +171,7 @@ def followed(path: Path, error: type[E]) -> Path:
 
     Raises:
         E: The link belongs to another user.
-        OSError: The link cannot be read, or it leads in a circle.
+        OSError: The link cannot be read, or it is part of a loop.
     """
     for _ in range(_MOST_LINKS):
         try:

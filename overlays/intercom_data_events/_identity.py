@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from intercom_data_events.event import Event
 
-#: What Intercom tells events apart by.
+#: The key by which Intercom identifies an event: contact, name and second (documented).
 Key: TypeAlias = tuple[str, str, str, float]
 
 _REPLACED = {".": "-", "$": "-"}
@@ -23,7 +23,7 @@ _HYPHENATED = str.maketrans(_REPLACED)
 
 
 def key(event: Event) -> Key:
-    """Returns what Intercom tells events apart by, as documented: contact, name and second."""
+    """Returns the key of an event."""
     return *_contact(event), name_key(event.event_name), event.created_at.timestamp()
 
 
@@ -38,9 +38,9 @@ def hyphenated(name: str) -> str:
 
 
 def person(event: Event) -> tuple[str, str]:
-    """Returns the key by which events keep their order; it guesses that e-mails ignore case.
+    """Returns the key by which events keep their order; it ignores the case of e-mail addresses.
 
-    Two kinds of identities count as two persons.
+    Whether Intercom does so is a guess. Two kinds of identities count as two persons.
     """
     kind, identity = _contact(event)
     return kind, identity.casefold() if kind == "email" else identity

@@ -40,7 +40,7 @@ def coding_of(values: Iterable[str]) -> str | None:
     if not codings:
         return None
     if len(codings) > 1 or codings[0].lower() not in _WBITS:
-        # Not in lower case, in which an access token would not be found and removed.
+        # Not in lower case, because an access token in it would not be found and removed.
         given = short_repr(", ".join(codings))
         raise InflateError(f"its Content-Encoding must be either gzip or deflate, not {given}")
     return codings[0].lower()
@@ -50,7 +50,8 @@ class Inflater:
     """Decompresses one body or file, a piece at a time.
 
     Args:
-        coding: "gzip" (or "x-gzip"), of one or more members, or "deflate", also without a header.
+        coding: "gzip" (or "x-gzip"), of one or more members, or "deflate", with or without a
+        header.
     """
 
     def __init__(self, coding: str = "gzip") -> None:

@@ -1,4 +1,4 @@
-"""Checks of input that several modules share, and the one form of the messages about it."""
+"""Checks of input that several modules share, and the common form of their messages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ E = TypeVar("E", bound=Exception)
 SURROGATE = "remove the lone surrogate"
 #: Inferred: JSON parsers read integers of at most 64 bits.
 BEYOND = 2**63
-#: Floats below it have all digits of an integer.
+#: Floats below it represent all integers exactly.
 EXACT = 2**53
-#: Characters; more than a number has, or a time in ISO 8601.
+#: Characters: more than a number or an ISO 8601 time has.
 LONGEST_NUMBER = 40
 # Values of one answer. Each takes up to 30 times its bytes in memory; an event has about 20.
 _MOST_VALUES = 500_000
@@ -40,7 +40,7 @@ def short_repr(value: object) -> str:
 
 
 def plain_repr(value: object) -> str:
-    """Returns a value as :func:`short_repr` does, but as JSON where Python has other words."""
+    """Returns a value as :func:`short_repr` does, but in JSON where Python differs."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is None or isinstance(value, bool | list | dict):
@@ -55,8 +55,8 @@ def plain_repr(value: object) -> str:
 def printable(text: str, longest: int | None = 500) -> str:
     """Returns text from outside so that it cannot forge log lines or control a terminal.
 
-    Line ends, control characters, marks that change the direction of a line, lone surrogates and
-    all other characters that are not printable are escaped.
+    Line ends, control characters, bidirectional marks, lone surrogates and all other non-printable
+    characters are escaped.
 
     Args:
         text: Any string.
@@ -191,7 +191,7 @@ def whole_number(value: Any) -> int | None:
         return None
     try:
         number = index(value)
-    except Exception:  # noqa: BLE001  # another library may raise anything; so does one of numpy
+    except Exception:  # noqa: BLE001  # another library may raise anything; numpy does
         return None
     return number if -BEYOND <= number < BEYOND else None
 
@@ -199,7 +199,7 @@ def whole_number(value: Any) -> int | None:
 def number(value: Any) -> int | float | None:
     """Returns a number, which may be of another library's type, as an equal int or float, or None.
 
-    A fraction must be what its float reads back as: ``Decimal("29.99")`` is, a third is not.
+    A fraction must survive the conversion to a float: ``Decimal("29.99")`` does, a third does not.
     """
     if isinstance(value, float):
         return float.__float__(value)
@@ -263,18 +263,18 @@ def decode_json(content: bytes, most: int = _MOST_VALUES) -> object:
 
     Args:
         content: The JSON.
-        most: How many values it may have.
+        most: The largest number of values.
 
     Raises:
         ValueError: It is not JSON, or it is too large.
         RecursionError: Its values are nested too deeply.
     """
-    # An estimate: one too low, and too high if strings contain these characters. Short bodies are
-    # not counted, because counting takes time.
+    # An estimate: too low by one, and too high if strings contain these characters. Short bodies
+    # are not counted, because counting takes time.
     if len(content) > most and sum(map(content.count, (b",", b"[", b"{"))) > most:
         raise ValueError(f"it has more than {most:,} values")
     if len(content) > _MOST_WIDE and (not content.isascii() or b"\\u" in content):
-        raise ValueError(f"it has characters beyond ASCII, and more than {_MOST_WIDE >> 20} MiB")
+        raise ValueError(f"it has non-ASCII characters and more than {_MOST_WIDE >> 20} MiB")
     is_bounded = 0 < sys.get_int_max_str_digits() <= _MOST_DIGITS
     try:
         return json.loads(content, parse_int=None if is_bounded else _integer)

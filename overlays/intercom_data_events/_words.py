@@ -19,8 +19,8 @@ _MOST = 20
 _DEEPEST = 8
 # Values of a whole body; a body with more is not searched.
 _MOST_VALUES = 20_000
-# Bytes: the most that an engine reads of the answer to a failure. Characters: the words of a page
-# are at its beginning.
+# Bytes: how much of a failure's answer an engine reads at most. Characters: the words of a page are
+# at its beginning.
 _LARGEST = 1024 * 1024
 _LARGEST_PAGE = 64 * 1024
 
@@ -36,7 +36,7 @@ _FIELDS = ("field", "param", "parameter")
 _UNNAMED = {*_MESSAGES, *_HEADS, *_LISTS, "code"}
 # Keys that say nothing about the failure.
 _MARKS = {"type", "request_id", "status", "instance", "id"}
-# "invalid_token" alone is a code, "Forbidden" is not.
+# "invalid_token" alone is a code; "Forbidden" is not.
 _CODE = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)+")
 _WORD = re.compile(r"[\w.-]{1,100}")
 
@@ -69,7 +69,7 @@ class Words(NamedTuple):
     """What an answer says.
 
     Attributes:
-        reasons: The reasons, in their order.
+        reasons: The reasons, in order.
         of_intercom: Whether they are Intercom's own list of errors, not the words of a proxy or
             another server.
     """
@@ -79,7 +79,7 @@ class Words(NamedTuple):
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """The codes, in their order."""
+        """The codes, in order."""
         return tuple(reason.code for reason in self.reasons if reason.code)
 
     @property
@@ -164,7 +164,7 @@ def _own(value: Mapping[str, object], at: str | None, depth: int) -> Reason:
     """Returns the reason that an object itself is."""
     message, code = _first(value, _MESSAGES), value.get("code")
     if depth and not code:
-        # Some servers call the code of a reason its type; the type of a whole body differs.
+        # Some servers call the code of a reason its type; the type of a whole body is not a code.
         code = value.get("type")
     code = code if isinstance(code, str) and _WORD.fullmatch(code) else None
     for key in _HEADS:
@@ -213,7 +213,7 @@ def _page(content: bytes) -> str:
     """Returns the words of a body that is not JSON: a title, else a heading, else its text."""
     text = _decoded(content)[:_LARGEST_PAGE]
     if not text.lstrip("\ufeff \t\r\n").startswith("<"):
-        return "" if b"\0" in content else text  # With a zero, it is binary.
+        return "" if b"\0" in content else text  # A zero byte means that it is binary.
     from html import unescape
 
     shown = _HIDDEN.sub(" ", text).replace("<![CDATA[", " ").replace("]]>", " ")

@@ -1,7 +1,7 @@
-"""A Celery task that sends an event, for applications that run Celery already.
+"""A Celery task that sends an event, for applications that already run Celery.
 
-The queue is that of the application. An event is checked where it is queued. Celery retries it
-after transient failures until it is sent.
+It uses the application's queue. An event is checked where it is queued. Celery retries it after
+transient failures until it is sent.
 
     >>> from celery import Celery
     >>> from intercom_data_events import Event
@@ -42,14 +42,14 @@ message again.
 **Errors.** An event that breaks a documented rule raises an `InvalidInputError` where it is queued.
 If Intercom rejects an event, the task fails at once with the `IntercomError`: Celery logs it and
 calls ``task_failure`` and ``link_error``. After all other errors of this package, after soft time
-limits, and if no client can be made, the task is retried. Two cases lie between:
+limits, and if no client can be made, the task is retried. Two cases are in between:
 
 - Intercom may not know a contact that was created a moment ago (observed). If the answer is 404
   with the code ``not_found``, the task is retried for ``unknown_contact_patience`` seconds from the
   first such answer; then it fails with the `NotFoundError`. With 0 it fails at once.
 - A systemic answer, such as 402 or 404 in HTML, is not about the event, so the task is retried, and
   a log line at ERROR names the failure by type, status and Intercom's codes. The task fails if the
-  answer seems to be about the event nevertheless: if the worker process has sent three other events
+  answer seems to be about the event after all: if the worker process has sent three other events
   since this event's first systemic answer in the same worker, and the event is rejected once more.
   With a small ``--max-tasks-per-child``, no process lives long enough for that: limit
   ``max_retries``.
@@ -67,8 +67,8 @@ taking out of the queue at that moment, because Celery's transport does that in 
 5.7). If the app has time limits, give the client a ``deadline`` below them (the default is 120
 seconds).
 
-**The rate limit.** All processes keep to the rate limit, which Intercom's answers tell them, so
-neither the task's ``rate_limit`` nor a lock is needed. A task waits for room in its slot of the
+**The rate limit.** All processes keep to the rate limit, which they learn from Intercom's answers,
+so neither the task's ``rate_limit`` nor a lock is needed. A task waits for room in its slot of the
 worker's pool, usually for the rest of a window of 10 seconds. If many events are sent at once, give
 them a separate queue and worker, so that other tasks do not wait. ``worker_eta_task_limit`` (Celery
 5.6) bounds the number of retries that a worker holds in memory while Intercom is down.
@@ -121,7 +121,7 @@ if TYPE_CHECKING:
 
     from intercom_data_events.clock import Clock
 
-    # A queue takes no rows of a database.
+    # Rows of a database cannot be queued.
     _Queued: TypeAlias = Event | Mapping[str, object]
     _Task = Task[[_Queued], None]
 else:
@@ -138,19 +138,19 @@ _JITTER = 0.5
 # Celery's JSON reads such an object as a value of another type, or fails to read it (kombu 5.3 to
 # 5.7).
 _KOMBU_TYPE = {"__type__", "__value__"}
-# The header of a message that says what its earlier attempts met. Celery keeps headers that it does
-# not know when it retries a task (5.6 and 5.7: `Context._get_custom_headers`).
+# The header of a message that says how its earlier attempts failed. Celery keeps headers that it
+# does not know when it retries a task (5.6 and 5.7: `Context._get_custom_headers`).
 _HEADER = "intercom_data_events"
 
 
 class _Request(Request):
-    """A message that a worker has taken; it shows monitors nothing of its event."""
+    """A message that a worker has taken; it hides its event from monitors."""
 
     def info(self, safe: bool = False) -> Any:  # noqa: ARG002  # as Celery has it
         """Returns what ``celery inspect`` shows.
 
-        Celery shows the arguments themselves, of whatever waits or runs; with `safe`, the texts
-        that `EventTask.apply_async` gives for them.
+        Celery shows the arguments themselves, of all waiting and running tasks; with `safe`, the
+        texts that `EventTask.apply_async` gives for them.
         """
         return super().info(safe=True)
 
@@ -329,7 +329,7 @@ class EventTask(_Task):
 
     @property
     def _state(self) -> dict[str, object]:
-        """What this message's earlier attempts met. Without any, and in unknown forms, it is empty.
+        """How this message's earlier attempts failed; empty if none did, or if the form is unknown.
 
         "unknown" is when Intercom first did not know the contact, in Unix seconds, and how often.
         "systemic" is the worker that got the first systemic answer, and when by its own clock.
@@ -347,7 +347,7 @@ class EventTask(_Task):
         return now, 0
 
     def _patience_left(self) -> float:
-        """Seconds until an unknown contact rejects the event."""
+        """Seconds until the event is rejected because its contact is unknown."""
         since, _ = self._unknown()
         return since + self.unknown_contact_patience - self._clock.time()
 
@@ -355,7 +355,7 @@ class EventTask(_Task):
         """When this worker first got a systemic answer for this event; None if it did not.
 
         Only a worker's own times are compared: its processes share a machine, and so a monotonic
-        clock. A time in the future is from before the machine was started anew.
+        clock. A time in the future is from before the machine was restarted.
         """
         match self._state.get("systemic"):
             case [str(worker), int() | float() as since] if worker == self.request.hostname:
@@ -401,8 +401,8 @@ def send_event(self: EventTask, event: _Queued) -> None:
         received = _event(event)
         if self.is_queued and not isinstance(event, Event) and "created_at" not in event:
             raise InvalidInputError(
-                "created_at is missing from the queued event, so each attempt would send another "
-                "event; add it before you queue the event"
+                "created_at is missing from the queued event, so each attempt would count as "
+                "another event; add it before you queue the event"
             )
         self.client.send(received)
     except SoftTimeLimitExceeded as error:
@@ -420,7 +420,7 @@ def _event(event: _Queued) -> Event:
 
 
 def _queued(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Replaces the event, if there is one, by its fields, which any serializer can write."""
+    """Replaces the event, if there is one, with its fields, which any serializer can write."""
     args, kwargs = tuple(args or ()), dict(kwargs or {})
     if args:
         args = (_fields(args[0]), *args[1:])

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", AccessToken]):
-    """Submits, lists and summarises data events, blocking; thread-safe.
+    """Submits, lists and summarises data events with blocking calls; thread-safe.
 
     The client connects when it first sends. It keeps its connections until ``close()`` or the end
     of a ``with`` block.
@@ -51,8 +51,8 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
         version: The API version of every request. The default is ``INTERCOM_VERSION`` from the
             environment, otherwise the version that this package was generated from.
         region: Where Intercom keeps the workspace's data: "us", "eu" or "au". The default is
-            ``INTERCOM_REGION`` from the environment, otherwise "us". Passing a region while
-            ``INTERCOM_BASE_URL`` is set is an error.
+            ``INTERCOM_REGION`` from the environment, otherwise "us". Do not pass a region while
+            ``INTERCOM_BASE_URL`` is set.
         base_url: The address of the API; do not pass a region as well. The default is
             ``INTERCOM_BASE_URL`` from the environment, which takes precedence over
             ``INTERCOM_REGION``.
@@ -61,21 +61,21 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
             the parts of a body. An ``httpx.Timeout`` or ``httpx2.Timeout`` limits each phase of an
             attempt. The default is 30 seconds, or the timeout of your own `http_client`.
         deadline: Seconds that a request may take in all, retries and waits included;
-            ``math.inf`` for no deadline. The client does not begin a wait that it knows to end
-            after the deadline; how long the rate limit delays a request is known only for the first
-            one in the queue. On its own connections, a client has at most 100 requests in flight;
-            waiting for one of these places counts, too.
+            ``math.inf`` for no deadline. The client does not begin a wait that would end after the
+            deadline; how long the rate limit delays a request is known only for the first one in
+            the queue. On its own connections, a client has at most 100 requests in flight; waiting
+            for one of these slots counts towards the deadline.
         max_retries: How often the client repeats a failed request; 0 turns retries off. It
             retries if there is no connection or no complete answer in time, after the statuses
             408, 425, 429, 444, 460, 499 and 5xx, and after an answer to a query that cannot be
             read. Repeating an event is safe. ``create_summary`` is repeated only if it was
             certainly not processed.
         pace: Whether requests wait while the app's rate limit leaves no room for them, instead of
-            running into 429. Every answer says how much is left.
+            getting a 429. Every answer says how much is left.
         quota_share: The largest part of the app's quota that this client uses, greater than 0 and
             at most 1; 0.5 leaves half to others. The share applies to each process separately.
         headers: Additional headers of every request. ``Expect`` and the headers that the client
-            sets itself are errors.
+            sets itself are not allowed.
         enabled: Whether to send anything. If False, the client still checks and logs everything,
             and listings are empty. The default is True, unless ``INTERCOM_DISABLED`` is 1.
         transport: A transport of httpx or httpx2 to send through, such as
@@ -83,16 +83,16 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
             after a fork.
         http_client: Your own ``httpx.Client`` or ``httpx2.Client``, with your proxies, certificates
             and hooks. This client never closes it, and it must not be used both before and after a
-            fork. httpx and httpx2 take bytes that a server sends after an answer for the answer to
-            the next request. The client guards its own connections against that, but not those of
-            your `http_client` or `transport`.
+            fork. httpx and httpx2 mistake extra bytes after an answer for the answer to the next
+            request. The client guards its own connections against that, but not those of your
+            `http_client` or `transport`.
         clock: The source of time and of waits, for tests.
         allow_http: Whether to accept an ``http://`` address of another machine, to which the access
             token goes unencrypted. By default only localhost, 127.0.0.0/8 and ::1 are accepted,
             unless ``INTERCOM_ALLOW_HTTP`` is 1.
 
     Raises:
-        ConfigurationError: A setting cannot be used; the message says which one, and the remedy.
+        ConfigurationError: A setting cannot be used; the message names it and the remedy.
 
     Example:
         >>> from intercom_data_events.emulator import Emulator
@@ -116,12 +116,12 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
         """Submits any number of events, and yields the outcome of each as soon as it is known.
 
         The thread that iterates reads the input as needed; while the input blocks, no outcome is
-        returned.
-        The events of one contact are sent in their order, all others in any order. A rejected or
-        failed event does not stop the rest. If the failure is not about the event, such as that of
-        a revoked token, the answers to up to three other events decide: if they fail the same way,
-        sending stops with the error. Sending keeps to the rate limit and to the client's
-        `quota_share`. Events wait for room as long as necessary; their deadline begins afterwards.
+        returned. The events of one contact are sent in order, others in any order. A rejected or
+        failed event does not stop the rest. If the failure is not about the event, for example
+        because the token was revoked, the answers to up to three other events decide: if they fail
+        the same way, sending stops with the error. Sending keeps to the rate limit and to the
+        client's `quota_share`. Events wait for the rate limit as long as necessary; the deadline of
+        each starts afterwards.
 
         Args:
             events: An iterable of :class:`Event`, or of mappings of their fields as the API names
@@ -129,20 +129,20 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
                 ``keys()`` method, such as those of a database cursor, count as mappings.
                 Identifiers and metadata whose value is missing (None, NaN, ``pandas.NA``) are left
                 out. A time that is NaN or NaT rejects the event, and so does a missing value within
-                the metadata; a time of None stands for now.
+                the metadata; a time of None means the current time.
             concurrency: The largest number of requests in flight. Fewer are used if more would not
                 be faster.
             max_rate: The largest number of events per second; None for the rate limit only.
 
         Returns:
             An iterator that yields one :class:`Outcome` for each event. Nothing is sent before the
-            first step; a RuntimeWarning tells if there never was one. Its ``run()`` sends all
+            first step; if there never is one, a RuntimeWarning says so. Its ``run()`` sends all
             events and returns the counts.
 
         Raises:
             InvalidInputError: `events` is not an iterable, or another argument is out of range.
-            APIStatusError: While iterating: several events in a row got a failure that is not about
-                the event, such as that of a revoked token, a lapsed plan or a wrong address.
+            APIStatusError: While iterating: several events in a row failed for a reason that is not
+                about the event, such as a revoked token, a lapsed plan or a wrong address.
             ConfigurationError: While iterating: a setting fails, such as the function that returns
                 the access token.
             RuntimeError: The client is closed.
@@ -190,7 +190,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
             id: Intercom's identifier for the contact, the only one that works for leads.
 
         Raises:
-            IdentityError: None or several of them were passed.
+            IdentityError: None of them, or several, were passed.
 
         Example:
             >>> from intercom_data_events.emulator import Emulator
@@ -238,7 +238,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
 class AsyncDataEventsClient(
     BaseClient["AsyncEngine", "AsyncHTTPClient", "AsyncHTTPTransport", AsyncAccessToken]
 ):
-    """Submits, lists and summarises data events, async, under asyncio and trio.
+    """Submits, lists and summarises data events asynchronously, under asyncio and trio.
 
     It has the arguments, verbs and errors of :class:`DataEventsClient`. Await every verb except
     ``list`` and ``create_many``, which are iterated with ``async for``. ``aclose()`` or an
@@ -284,12 +284,13 @@ class AsyncDataEventsClient(
         """Submits any number of events, and yields the outcome of each as soon as it is known.
 
         Do not await it; iterate it with ``async for``. If the loop may end early, write
-        ``async with client.create_many(…) as outcomes`` around it. The input is read as needed.
-        The events of one contact are sent in their order, all others in any order. A rejected or
-        failed event does not stop the rest. If the failure is not about the event, such as that of
-        a revoked token, the answers to up to three other events decide: if they fail the same way,
+        ``async with client.create_many(…) as outcomes`` around it. The input is read as needed. The
+        events of one contact are sent in order, others in any order. A rejected or failed event
+        does not stop the rest. If the failure is not about the event, for example because the token
+        was revoked, the answers to up to three other events decide: if they fail the same way,
         sending stops with the error. Sending keeps to the rate limit and to the client's
-        `quota_share`. Events wait for room as long as necessary; their deadline begins afterwards.
+        `quota_share`. Events wait for the rate limit as long as necessary; the deadline of each
+        starts afterwards.
 
         With the ``[fast]`` extra and under asyncio, it sends through aiohttp, unless the client has
         an `http_client` or `transport`, or the environment names a SOCKS proxy.
@@ -303,13 +304,13 @@ class AsyncDataEventsClient(
 
         Returns:
             An async iterator that yields one :class:`Outcome` for each event. Nothing is sent
-            before the first step; a RuntimeWarning tells if there never was one. Its ``run()``,
+            before the first step; if there never is one, a RuntimeWarning says so. Its ``run()``,
             which is awaited, sends all events and returns the counts.
 
         Raises:
             InvalidInputError: `events` is not an iterable, or another argument is out of range.
-            APIStatusError: While iterating: several events in a row got a failure that is not about
-                the event, such as that of a revoked token, a lapsed plan or a wrong address.
+            APIStatusError: While iterating: several events in a row failed for a reason that is not
+                about the event, such as a revoked token, a lapsed plan or a wrong address.
             ConfigurationError: While iterating: a setting fails, such as the function that returns
                 the access token.
             RuntimeError: The client is closed.
@@ -343,7 +344,7 @@ class AsyncDataEventsClient(
             id: Intercom's identifier for the contact, the only one that works for leads.
 
         Raises:
-            IdentityError: None or several of them were passed.
+            IdentityError: None of them, or several, were passed.
         """
         from intercom_data_events.contact import AsyncContact, Identity
 

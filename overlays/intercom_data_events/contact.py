@@ -166,7 +166,7 @@ def _summary(_contact: Identity, /) -> Operation[ContactSummary]:
 def _create_summary(
     _contact: Identity, /, *, event_name: str, count: int, first: Timestamp, last: Timestamp
 ) -> Operation[None]:
-    """Adds events that happened elsewhere to this contact's summary, by their number only.
+    """Adds events that happened elsewhere to this contact's summary, as a number only.
 
     Unlike an event, a summary that is sent twice is probably counted twice (inferred). After an
     error whose ``may_have_been_processed`` is True, look at the summary before you call again.

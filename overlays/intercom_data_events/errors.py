@@ -10,13 +10,13 @@
     │   └── MetadataError                    metadata that the API does not accept; .key
     ├── OutboxError                          a tracker's file cannot be used
     │   └── OutboxLockedError                another program keeps the file locked
-    ├── NotSentError                         a tracker gave an event up
+    ├── NotSentError                         a tracker gave up on an event
     │   └── QueueFullError                   the tracker's queue is full
     ├── APIConnectionError                   no complete answer arrived
     │   └── APITimeoutError                  no complete answer arrived in time
     └── APIResponseError                     an answer arrived; .response, .request_id
-        ├── InvalidResponseError             a success that is not as described
-        │   └── PaginationError              a listing does not end, or goes in a circle
+        ├── InvalidResponseError             a success not in the documented format
+        │   └── PaginationError              a listing does not end, or loops
         └── APIStatusError                   any other status; .status_code .codes .message .field
             ├── BadRequestError              400
             │   └── InvalidVersionError      mostly 400, Intercom rejects the API version
@@ -80,7 +80,7 @@ REMOVED = "[access token]"
 
 
 def __getattr__(name: str) -> object:
-    if name == "APIResponse":  # On demand, as few programs need it.
+    if name == "APIResponse":  # On demand, because few programs need it.
         from intercom_data_events.response import APIResponse
 
         return APIResponse
@@ -234,7 +234,7 @@ class OutboxError(IntercomError):
 
 
 class OutboxLockedError(OutboxError):
-    """Another program or thread keeps the outbox locked for longer than a call waits.
+    """Another program or thread kept the outbox locked for longer than a call waits.
 
     ``track`` waits for one second. The event was not tracked and is not sent; call again, or end
     the program that holds the lock.
@@ -258,10 +258,10 @@ class OutboxLockedError(OutboxError):
 
 
 class NotSentError(IntercomError):
-    """A tracker gave an event up.
+    """A tracker gave up on an event.
 
     The tracker was closed before it had sent the event, or `before_send` failed. The tracker passes
-    this error to `on_error`, with the event. Only an event that was in flight as the tracker was
+    this error to `on_error`, with the event. Only an event that was in flight when the tracker was
     closed may have been processed. Tracking it again is safe: Intercom counts an event once.
 
     Example:
@@ -283,7 +283,7 @@ class NotSentError(IntercomError):
 
 
 class QueueFullError(NotSentError):
-    """A tracker did not accept an event, because `max_queued` events wait. The event was not sent.
+    """A tracker did not accept an event because `max_queued` events are waiting. It was not sent.
 
     ``track`` raises it with ``when_full="raise"``; with "drop", `on_error` receives it. Track fewer
     events, raise `max_queued`, or pass ``when_full="block"``.
@@ -307,7 +307,7 @@ class QueueFullError(NotSentError):
 class APIConnectionError(IntercomError):
     """No complete answer arrived: no connection, an answer cut off, or one that is not HTTP.
 
-    The client has already retried unless that could duplicate something. An event can be sent
+    The client has already retried, unless a retry could have a second effect. An event can be sent
     again at any time. If `may_have_been_processed` is False, the request never reached Intercom.
 
     Example:
@@ -386,7 +386,7 @@ class InvalidResponseError(APIResponseError):
 
     Another server may have sent it, such as a proxy with a login page: check `base_url` and the
     proxy. An event or a summary may have been processed. The client has already repeated queries,
-    because Intercom was observed to answer 200 without JSON at times.
+    because Intercom sometimes answers 200 without JSON (observed).
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -427,9 +427,9 @@ class PaginationError(InvalidResponseError):
 class APIStatusError(APIResponseError):
     """The answer reports a failure.
 
-    Statuses without a class of their own, such as 402, raise this class. A request with a status
-    from 400 to 499 was not processed, except for 408, 444, 460 and 499, with which a server only
-    says that it stopped waiting. Any other may have been processed.
+    Statuses without a specific class, such as 402, raise this class. A request with a status from
+    400 to 499 was not processed, except for 408, 444, 460 and 499, which only say that a server
+    stopped waiting. Any other request may have been processed.
 
     Attributes:
         status_code: The HTTP status, such as 404.
@@ -540,9 +540,9 @@ class PermissionDeniedError(APIStatusError):
 class NotFoundError(APIStatusError):
     """404: the workspace has no such contact, or the address is wrong.
 
-    The request was not processed. Create the contact first; Intercom was observed to answer 404 for
-    a second or more after a contact was created, so a later attempt may succeed. A lead is found by
-    `id` only.
+    The request was not processed. Create the contact first; Intercom may answer 404 for a second or
+    more after a contact was created (observed), so a later attempt may succeed. A lead can be found
+    only by `id`.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -614,7 +614,7 @@ class RateLimitError(APIStatusError):
 
 
 class ServerError(APIStatusError):
-    """500 and above: Intercom failed, or a proxy in front of it.
+    """500 and above: Intercom or a proxy in front of it failed.
 
     The request may have been processed. The client has already retried events and queries; sending
     an event again later is safe. After ``create_summary``, look at the summary first.

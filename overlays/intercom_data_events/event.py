@@ -31,8 +31,8 @@ __all__ = ["Event"]
 MAPPING = "an event must be a mapping of field names to values"
 
 _FIELDS = ("event_name", "created_at", "user_id", "id", "email", "metadata")
-# Of these, a row that has no value lacks the field. An event without a time would be stamped with
-# the current second, so a missing time of a frame is an error.
+# A row without a value for one of these lacks the field. `created_at` is not among them, because an
+# event without a time would be stamped with the current second.
 _OPTIONAL = {"user_id", "id", "email", "metadata"}
 
 
@@ -45,7 +45,7 @@ class Event:
 
     Args:
         event_name: What happened, as a past-tense verb and a noun, such as ``placed-order``.
-            Intercom ignores case, and replaces ``.`` and ``$`` by ``-``.
+            Intercom ignores case, and replaces ``.`` and ``$`` with ``-``.
         user_id: Your own identifier for the contact.
         email: The contact's e-mail address, if it identifies the contact.
         id: Intercom's identifier for the contact, the only one that works for leads.
@@ -99,7 +99,7 @@ class Event:
             created_at = int(time.time())
         decoded: dict[str, object] = {}
         if metadata is not None:
-            # Imported here, as not all programs have metadata.
+            # Imported here, because not all programs use metadata.
             from intercom_data_events import metadata as _metadata
 
             if drop_excess_metadata and isinstance(metadata, Mapping):
@@ -119,7 +119,7 @@ class Event:
         """Returns the event as the API's JSON, without the fields that are not set.
 
         Raises:
-            MetadataError: The metadata was changed since, to what the API does not accept.
+            MetadataError: The metadata has since been changed to something that the API rejects.
         """
         fields: dict[str, object] = {
             "event_name": self.event_name,
@@ -139,7 +139,7 @@ class Event:
         """Returns the result of :meth:`to_dict` as an ASCII string of JSON.
 
         Raises:
-            MetadataError: The metadata was changed since, to what the API does not accept.
+            MetadataError: The metadata has since been changed to something that the API rejects.
         """
         return to_json(self.to_dict())
 
@@ -179,7 +179,7 @@ class Event:
 
 
 def to_json(value: object, **options: Any) -> str:
-    """Returns JSON, also of an answer with NaN or infinity, which JSON does not have: as null.
+    """Returns JSON, with null for NaN and infinity, which an answer can contain but JSON cannot.
 
     Args:
         value: What to write.

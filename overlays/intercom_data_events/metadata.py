@@ -20,9 +20,10 @@ errors. Rename the key if the value is not a time.
 
 Values of other types are converted if the number or string stays exactly the same, otherwise they
 are errors. Numbers of numpy, ``Decimal`` and ``Fraction`` are accepted if an integer of 64 bits or
-a float equals them; members of ``IntEnum`` and ``StrEnum`` are sent as their values. Errors are
-bools, also those of numpy; missing values such as ``pandas.NA``; datetimes without a time zone,
-such as ``numpy.datetime64``; and all other types, such as ``UUID``, ``bytes`` and ``timedelta``.
+a float equals them; members of ``IntEnum`` and ``StrEnum`` are sent as their values. These are
+errors: bools, including numpy's; missing values such as ``pandas.NA``; datetimes without a time
+zone, such as ``numpy.datetime64``; and all other types, such as ``UUID``, ``bytes`` and
+``timedelta``.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _check_value(_: object, __: object, value: str) -> None:
 
 def _check_amount(_: object, __: object, amount: int) -> None:
     if type(amount) is not int or not 0 <= amount < check.BEYOND:
-        must = f"amount must be an integer of minor currency units from 0 to {check.BEYOND - 1}"
+        must = f"amount must be an integer from 0 to {check.BEYOND - 1} in minor currency units"
         plain = "pass 2999 for 29.99"
         remedy = f'{plain}, or use MonetaryAmount.from_decimal("29.99", "usd")'
         raise check.invalid(MetadataError, must, amount, remedy, plain_remedy=plain)
@@ -106,7 +107,7 @@ def _is_currency(text: str) -> bool:
 
 def _check_currency(_: object, __: object, currency: str) -> None:
     if not isinstance(currency, str) or not _is_currency(currency):
-        must = "currency must be three letters as in ISO 4217, such as 'eur'"
+        must = "currency must be a three-letter ISO 4217 code such as 'eur'"
         raise check.invalid(MetadataError, must, currency)
 
 
@@ -137,12 +138,11 @@ class MonetaryAmount:
     Intercom documents "a positive integer representing the amount in cents", and does not mention
     currencies without cents. In ISO 4217, the minor unit of the yen is the yen itself (2999 is
     2,999 yen), and that of the Kuwaiti dinar is one thousandth. It is not documented whether
-    Intercom divides such amounts by 100 nevertheless. Zero is accepted: a free order has a price,
-    too.
+    Intercom divides such amounts by 100 anyway. Zero is accepted: a free order has a price, too.
 
     Attributes:
         amount: An integer of minor currency units, such as cents, at least 0.
-        currency: A currency code of three letters (ISO 4217), in upper or lower case.
+        currency: A three-letter currency code (ISO 4217), in upper or lower case.
 
     Raises:
         MetadataError: `amount` is not such an integer, or `currency` is not three letters.
@@ -166,8 +166,8 @@ class MonetaryAmount:
         Args:
             amount: Major currency units, such as dollars. Floats are errors, because 0.1 is not
                 exactly one tenth.
-            currency: A currency code of three letters. ISO 4217 gives the number of decimals; a
-                code that it does not list has 2.
+            currency: A three-letter currency code. ISO 4217 gives the number of decimals; a code
+                that it does not list has 2.
 
         Raises:
             MetadataError: `amount` is a float or not a number, or has more decimals than the
@@ -237,8 +237,8 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
     Raises:
         MetadataError: There are more than 10 keys, or an empty key, or the API does not support a
             value: a nested object, a list, None, a bool, NaN, a datetime whose key does not end in
-            _date or _at, or another value than a time whose key does. The message names the key and
-            the remedy.
+            _date or _at, or a value that is not a time although its key does. The message names the
+            key and the remedy.
 
     Example:
         >>> encode({"plan": "pro", "price": MonetaryAmount(2999, "usd")})
@@ -377,7 +377,7 @@ _REFUSALS: Mapping[Any, str] = {
     "join it into a string",
     Mapping: "is an object, which the API supports only as a rich link (url, value) or a monetary "
     "amount (amount, currency); give each of its fields its own key",
-    object: f"{_TYPES}; pass str(value) to send its text",
+    object: f"{_TYPES}; pass str(value) to send it as a string",
 }
 # The same for readers who do not write Python.
 _PLAIN = {

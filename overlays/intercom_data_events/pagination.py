@@ -1,7 +1,7 @@
 """The answers to queries: listings, by page or by event, and summaries.
 
-Of the address of a next page, only the query is used, with the client's own host and path. The
-access token is never sent to a host that an answer names.
+Only the query of a next page's address is used, with the client's own host and path. The access
+token is never sent to a host that an answer names.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class ListedEvent:
         """
         for name in ("event_name", "created_at"):
             if getattr(self, name) is None:
-                must = f"{name} of a listed event must be valid to send it again"
+                must = f"{name} of a listed event must be valid for the event to be sent again"
                 remedy = f"create an Event from its fields, with a valid {name}"
                 came = self.additional_properties.get(name)
                 raise invalid(InvalidInputError, must, came, remedy)
@@ -343,7 +343,7 @@ def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | No
             unread = page.additional_properties.get("pages")
             if isinstance(unread, dict) and unread.get("next"):
                 raise PaginationError(
-                    "the address of the next page must have a query that can be sent, not "
+                    "the address of the next page must be a URL with a valid query, not "
                     f"{short_repr(_without_email(unread['next']))}; the events so far are complete",
                     _without_page(response),
                 )
@@ -358,8 +358,8 @@ def _steps(start: str, left: int | None) -> Generator[_Wanted, Answer[Page] | No
         parameters = _parameters(query)
         if parameters in seen:
             raise PaginationError(
-                f"the listing goes in a circle: page {len(seen)} names a next page that was listed "
-                "before; the events so far are complete",
+                f"the listing loops: page {len(seen)} names a next page that was already "
+                "listed; the events so far are complete",
                 _without_page(response),
             )
         seen.add(parameters)
@@ -384,8 +384,8 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
             has another kind than the query. The case of an e-mail address is not compared, either.
 
     Raises:
-        InvalidInputError: `since` is not a cursor, or has another value than was given.
-        IdentityError: `since` has another identity than was given, or there is no identity.
+        InvalidInputError: `since` is not a cursor, or its parameters differ from those given.
+        IdentityError: `since` has a different identity than the one given, or there is no identity.
     """
     query = _query(since)
     inside = dict(parse_qsl(query or ""))
@@ -398,7 +398,7 @@ def query_since(since: object, given: Mapping[str, object]) -> str:
         if name in inside and compared(inside[name]) != compared(str(value)):
             kind = IdentityError if name in _IDENTITIES else InvalidInputError
             shown = short_email(inside[name]) if is_email else inside[name]
-            must = f"{name} must be that of the cursor, {short_repr(shown)}"
+            must = f"{name} must match the cursor's, {short_repr(shown)}"
             raise invalid(kind, must, short_email(str(value)) if is_email else value)
     if inside.keys() & _IDENTITIES:
         given = {name: value for name, value in given.items() if name not in _IDENTITIES}
@@ -493,7 +493,7 @@ def _take_objects(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if not isinstance(events, list):
         # Without the value, which may be personal data.
         raise TypeError(f"its events must be a list, not a value of type {type(events).__name__}")
-    # Each event is released as soon as it is read. Otherwise the garbage collector visits all of
+    # Each event is released as soon as it is read. Otherwise, the garbage collector visits all of
     # them repeatedly, which takes as long as reading them.
     events.reverse()
     while events:

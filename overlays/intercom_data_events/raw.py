@@ -18,8 +18,8 @@ T = TypeVar("T")
 class RawDataEventsClient:
     """The verbs of a client, which return the whole :class:`APIResponse`.
 
-    ``client.with_raw_response`` is one. Arguments and errors are those of the client. ``list``
-    returns one page: the first one, or with `since` the first one after the cursor.
+    ``client.with_raw_response`` is an instance. Arguments and errors are those of the client.
+    ``list`` returns one page: the first one, or with `since` the first one after the cursor.
 
     Example:
         >>> from intercom_data_events import DataEventsClient
@@ -50,8 +50,8 @@ class RawDataEventsClient:
 class AsyncRawDataEventsClient:
     """The verbs of an async client, which return the whole :class:`APIResponse`.
 
-    ``client.with_raw_response`` is one. Await every verb. ``list`` returns one page: the first
-    one, or with `since` the first one after the cursor.
+    ``client.with_raw_response`` is an instance. Await every verb. ``list`` returns one page: the
+    first one, or with `since` the first one after the cursor.
 
     Example:
         >>> import asyncio

@@ -1,4 +1,4 @@
-"""An answer of the API. Programs without failures do not load this module."""
+"""An answer from the API. Programs without failures do not load this module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @frozen(eq=False)
 class APIResponse(Generic[T_co]):
-    """An answer of the API, as received and as parsed.
+    """An answer from the API, as received and as parsed.
 
     Attributes:
         status_code: The HTTP status, such as 202.

@@ -87,7 +87,7 @@ def from_unix(seconds: float) -> datetime:
     """Returns Unix seconds as an aware datetime in UTC.
 
     Raises:
-        ValueError: `seconds` is out of the range of datetime.
+        ValueError: `seconds` is out of range for datetime.
         TypeError: `seconds` is not a number.
 
     Example:
@@ -97,7 +97,7 @@ def from_unix(seconds: float) -> datetime:
     try:
         return _EPOCH + timedelta(0, seconds)
     except OverflowError as error:
-        raise ValueError(f"{seconds} is out of the range of datetime") from error
+        raise ValueError(f"{seconds} is out of range for datetime") from error
 
 
 def is_unix(value: object) -> TypeGuard[int]:
@@ -108,9 +108,10 @@ def is_unix(value: object) -> TypeGuard[int]:
 def read(value: object) -> datetime | None:
     """Returns a time from an answer in UTC, or None if it is not a time.
 
-    It accepts Unix seconds and milliseconds, told apart by their size, as numbers or as digits in a
-    string, and ISO 8601. Blanks around a string are ignored: a documented example of a summary ends
-    in one. A string without an offset is read as UTC, which the documentation assumes throughout.
+    It accepts Unix seconds and milliseconds, distinguished by their size, as numbers or as digits
+    in a string, and ISO 8601. Spaces around a string are ignored: a documented example of a summary
+    ends in one. A string without an offset is read as UTC, which the documentation assumes
+    throughout.
     """
     if type(value) is int and _FIRST <= value <= _LAST:  # Most are, and need no other check.
         return _EPOCH + timedelta(0, value)

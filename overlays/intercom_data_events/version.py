@@ -1,4 +1,4 @@
-"""The version of Intercom's API that requests are made for."""
+"""The version of Intercom's API that requests use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WELL_FORMED = re.compile(r"[1-9]\d?\.\d{1,2}|Preview|Unstable", re.ASCII)
 
 
 def check_version(version: object) -> str:
-    """Returns a version as the ``Intercom-Version`` header has it.
+    """Returns a version in the form of the ``Intercom-Version`` header.
 
     ``IntercomVersion`` lists the known versions. Others of the same form, such as a future "2.17",
     are accepted, too, because Intercom publishes versions before this package lists them.

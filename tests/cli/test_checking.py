@@ -206,7 +206,7 @@ def test_a_server_that_is_slow_is_told_from_one_that_is_away(serve, checked):
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (b"200 OK", 3, "a success"),
+        (b"200 OK", 3, "the body is not JSON, so the answer is not from Intercom"),
         (b"404 Not Found", 3, "there is nothing at this address"),
         (b"407 Proxy Authentication Required", 3, "407"),
         (b"301 Moved\r\nLocation: https://a.example", 3, "redirects to https://a.example"),

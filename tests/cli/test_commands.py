@@ -137,7 +137,7 @@ def test_questions_are_not_answered_by_silence_where_intercom_is_not_asked(
         (
             ["--base-url", "http://a.example"],
             2,
-            "to send it nevertheless, pass --allow-http or set INTERCOM_ALLOW_HTTP=1",
+            "to send it anyway, pass --allow-http or set INTERCOM_ALLOW_HTTP=1",
         ),
         (["--api-version", "x"], 2, "--api-version must be an API version such as"),
         (["--timeout", "-1"], 2, "greater than 0 and at most 86400, not -1"),

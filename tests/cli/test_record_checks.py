@@ -69,7 +69,7 @@ def test_problems_of_a_row_are_told_at_once(command, tmp_path):
     for part in (
         "metadata.a:number must be",
         "metadata.paid_at must have an offset",
-        "metadata.b.amount must be an integer of minor currency units",
+        "metadata.b.amount must be an integer from 0 to 9223372036854775807 in minor currency",
         "pass 2999 for 29.99",
         "metadata.c is an object, which the API supports only as",
         "no contact",

@@ -291,8 +291,8 @@ NO_VERSION = "must be an API version such as '2.16' or 'Preview', not 'x'"
         (
             ["track", "ran", "-m", "a.amount=x", "-m", "a.currency=usd", "--id", "1"],
             (
-                "--metadata a.amount must be an integer of minor currency units from 0 to "
-                "9223372036854775807, not 'x'; pass 2999 for 29.99"
+                "--metadata a.amount must be an integer from 0 to 9223372036854775807 in minor "
+                "currency units, not 'x'; pass 2999 for 29.99"
             ),
         ),
         (
@@ -324,8 +324,8 @@ def test_an_error_of_the_package_names_the_option(given, said, command, monkeypa
             "INTERCOM_ACCESS_TOKEN",
             "a b",
             (
-                "the access token must contain only visible ASCII characters, without spaces or "
-                "line breaks; remove those that were copied or read from a file with it"
+                "the access token must contain only visible ASCII characters; remove spaces, "
+                "line breaks and all other characters"
             ),
         ),
     ],

@@ -23,7 +23,7 @@ from intercom_data_events import (
 )
 from intercom_data_events.emulator import EmulatedContact, Emulator, Fault
 
-NEVER = r"create_many\(...\) was never iterated: no event was sent"
+NEVER = r"create_many\(...\) was never iterated, so no event was sent; iterate over it"
 
 
 def events(number, **fields):
@@ -260,7 +260,9 @@ def test_create_many_that_is_forgotten_until_the_program_ends_warns(kind):
 
     assert (done.returncode, done.stdout) == (0, "")
     (line,) = done.stderr.splitlines()
-    assert line.endswith("create_many(...) was never iterated: no event was sent")
+    assert line.endswith(
+        "create_many(...) was never iterated, so no event was sent; iterate over it"
+    )
 
 
 def test_run_of_a_missing_contact_names_it_in_its_problem():

@@ -525,10 +525,10 @@ def test_a_message_says_what_to_do_where_an_answer_is_not_intercoms(answering):
         (404, HTML, "nothing at this address; check the base URL"),
         (400, listed("unauthorized"), "the access token is missing, wrong or revoked"),
         (422, listed("token_expired"), "the access token is missing, wrong or revoked"),
-        (403, listed("api_plan_restricted"), "plan does not include this"),
+        (403, listed("api_plan_restricted"), "plan does not include this request"),
         (403, HTML, "may come from another server or a proxy"),
-        (200, HTML, "not JSON, so it is not Intercom's answer"),
-        (200, b"\xff\xfe\x00", "not JSON, so it is not Intercom's answer"),
+        (200, HTML, "the body is not JSON, so the answer is not from Intercom"),
+        (200, b"\xff\xfe\x00", "the body is not JSON, so the answer is not from Intercom"),
     ):
         call, _ = answering(response((status, body)))
         with pytest.raises(IntercomError) as caught:

@@ -413,7 +413,7 @@ def test_each_exception_of_a_library_ends_a_request_as_it_should(call, library, 
         assert len(raises) == expected.tries, kind
         if expected.kind is None:
             assert error is raises[-1], kind
-            assert error.__notes__ == ["POST /events may have been processed nevertheless."]
+            assert error.__notes__ == ["POST /events may have been processed."]
             continue
         assert type(error) is expected.kind, kind
         assert (error.tries, error.may_have_been_processed) == (expected.tries, expected.possible)

@@ -228,11 +228,11 @@ def test_a_message_about_a_cursor_or_a_next_page_has_no_whole_address(answering,
     assert all("email" in message.lower() for message in messages)
     assert not [one for one in messages if re.search("frodo|sam", one)]
     if "since" in link:
-        assert "must be that of the cursor, 'f…@example.com', not 's…@example.org'" in messages[0]
+        assert "must match the cursor's, 'f…@example.com', not 's…@example.org'" in messages[0]
 
 
 def test_a_page_size_other_than_that_of_a_since_cursor_is_refused(call, emulator):
-    with pytest.raises(InvalidInputError, match="per_page must be that of the cursor, '50', not 5"):
+    with pytest.raises(InvalidInputError, match="per_page must match the cursor's, '50', not 5"):
         call(lambda client: client.list(since="user_id=1&since=5&per_page=50", per_page=5))
 
     assert emulator.requests == ()
@@ -288,7 +288,7 @@ def test_the_clients_own_address_is_used_for_every_page(answering):
 def test_a_listing_in_a_circle_ends_in_an_error_after_all_its_pages(answering, links):
     call, transport = answering(*(page(str(n), next_page=link) for n, link in enumerate(links)))
 
-    with pytest.raises(PaginationError, match="circle") as caught:
+    with pytest.raises(PaginationError, match="the listing loops: page ") as caught:
         call(lambda client: client.list(user_id="1"))
 
     assert len(transport.requests) == len(links)
@@ -299,7 +299,7 @@ def test_a_listing_in_a_circle_ends_in_an_error_after_all_its_pages(answering, l
 def test_a_next_link_without_a_query_is_an_error_that_holds_the_answer(answering, link):
     call, _ = answering(page("a", next_page=link))
 
-    with pytest.raises(InvalidResponseError, match=r"must (be a string|have a query)") as caught:
+    with pytest.raises(InvalidResponseError, match="must be a URL with a valid query,") as caught:
         call(lambda client: client.list(user_id="1"))
 
     assert b"event.list" in caught.value.response.content

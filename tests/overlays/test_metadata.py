@@ -62,7 +62,7 @@ def test_each_type_of_the_table_can_be_given_as_its_json(key, value, wire):
         ),
         ("order", {"url": "ftp://example.org", "value": "1"}, "http or https"),
         ("order", {"amount": 29.99, "currency": "usd"}, "minor currency units"),
-        ("order", {"amount": 2999, "currency": "dollars"}, "three letters"),
+        ("order", {"amount": 2999, "currency": "dollars"}, "three-letter"),
         ("order", {}, "give each of its fields its own key"),
         ("tags", ["a", "b"], "join it"),
         ("tags", ("a",), "join it"),
@@ -381,9 +381,9 @@ def test_an_amount_of_major_units_becomes_minor_ones_by_iso_4217(amount, currenc
         ("a lot", "usd", "decimal number of at most 60 digits"),
         ("nan", "usd", "decimal number of at most 60 digits"),
         ("inf", "usd", "decimal number of at most 60 digits"),
-        ("1", "us", "three letters"),
-        ("1", "üsd", "three letters"),
-        ("1", None, "three letters"),
+        ("1", "us", "three-letter"),
+        ("1", "üsd", "three-letter"),
+        ("1", None, "three-letter"),
         ("1e999999999", "usd", "decimal number of at most 60 digits"),
     ],
 )
@@ -475,7 +475,7 @@ def test_anything_else_is_an_error_of_ours_or_json_that_can_be_sent(metadata):
         (
             {"amount": 1, "currency": "x"},
             (
-                "metadata['a']['currency'] must be three letters as in ISO 4217, such as 'eur', "
+                "metadata['a']['currency'] must be a three-letter ISO 4217 code such as 'eur', "
                 "not 'x'"
             ),
         ),

@@ -1605,7 +1605,7 @@ def test_what_a_full_disk_has_no_room_for_is_refused_and_the_rest_is_kept(tmp_pa
     with Process(script, *files, command=small_disk) as process:
         said, well = process.end()
 
-    assert "cannot be written, because the disk is full; free some space" in said
+    assert "cannot be written because the disk is full; free some space" in said
     assert said.endswith("; the events in it are safe")
     assert well == "well"
 
@@ -1647,7 +1647,7 @@ def test_what_a_limit_has_no_room_for_is_refused_and_the_rest_is_kept(path):
     with Process(script, path) as process:
         said, well = process.end()
 
-    assert "cannot be written, because the disk is full, a quota or limit is reached, or" in said
+    assert "cannot be written because the disk is full, a quota or limit is reached, or" in said
     assert said.endswith("; the events in it are safe")
     assert well == "well"
     assert is_sound(path)
@@ -2538,7 +2538,7 @@ def test_without_patience_it_says_at_once_that_another_thread_writes(opened):
 
     errors = {one for one in said if one is not True}
     assert len(errors) == 1
-    assert "must be free within 0 s, but other threads of this process are using it" in errors.pop()
+    assert "is still in use by other threads of this process after 0 s; try again" in errors.pop()
     assert sorted(users(box.waiting())) == [0, *[1] * said.count(True)]
     assert True in said
 

@@ -115,7 +115,7 @@ def test_a_relative_path_needs_a_working_directory(tmp_path):
     *refused, well, flushed, queued = run(script, folder, tmp_path / "outbox.db")
     assert len(refused) == 2
     for message in refused:
-        assert message.startswith("the outbox outbox.db cannot be found, because the working direc")
+        assert message.startswith("the outbox outbox.db cannot be found because the working direct")
         assert message.endswith("; pass an absolute path")
     assert (well, flushed, queued) == ("well", "well", "0")
 

@@ -649,5 +649,5 @@ def test_compact_without_room_leaves_the_file_and_the_room_as_they_were(tmp_path
     with Process(script, *files, command=small_disk) as process:
         said, well = process.end()
 
-    assert "cannot be written, because the disk is full; free some space" in said
+    assert "cannot be written because the disk is full; free some space" in said
     assert well == "well"

@@ -118,7 +118,7 @@ def test_that_others_may_read_a_file_is_logged_once(used, caplog):
     for _ in range(2):
         Outbox(used).close()
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "personal data (mode 0644)" in line
+    assert "personal data, but users other than its owner can access it (mode 0644)" in line
     assert caplog.records[0].levelno == logging.WARNING
 
 

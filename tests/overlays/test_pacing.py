@@ -512,7 +512,7 @@ def test_a_wait_that_would_pass_the_deadline_is_not_begun(answering):
         create(client)
         create(client)
 
-    with pytest.raises(APITimeoutError, match="rate limit left no room") as caught:
+    with pytest.raises(APITimeoutError, match="rate limit did not permit it within") as caught:
         call(twice, deadline=5)
 
     assert call.clock.waits == []

@@ -275,7 +275,7 @@ def test_a_code_gets_its_advice_under_any_status(answering, code, usual, others)
     for status in others:
         assert advice(status) == advice(usual)
     assert advice(usual).partition(". Intercom says")[0] in advice(500)
-    assert "Intercom failed" in advice(500)
+    assert "Intercom or a proxy in front of it failed" in advice(500)
 
 
 def test_of_several_codes_a_systemic_one_counts(answering):
@@ -289,7 +289,7 @@ def test_a_code_of_another_server_is_not_intercoms(answering):
         error = said(answering, 400, body)
 
         assert type(error) is BadRequestError
-        assert "this is not in Intercom's format; check the base URL" in str(error)
+        assert "the answer is not in Intercom's format; check the base URL" in str(error)
 
 
 # Remedies.
@@ -331,19 +331,23 @@ def test_a_version_that_is_known_may_be_one_that_the_app_lacks(calling):
 
         error = raised(call, kind=InvalidVersionError, version=version)
 
-        assert (", which exists, but not for the app or the resource;" in str(error)) is is_known
+        assert (
+            ", which exists but is not available for the app or the resource;" in str(error)
+        ) is is_known
 
 
 def test_404_by_e_mail_says_how_a_lead_is_known(calling):
     call = calling(Emulator(contacts=[]).transport())
     uses = {
-        "identify a lead by its id instead": lambda c: c.create("a", email="a@b.co"),
-        "identify a lead by its intercom_user_id instead": lambda c: c.list(email="a@b.co"),
-        "a lead by its intercom_user_id instead, the only": lambda c: c.summary(email="a@b.co"),
+        "for a lead, pass the id instead, because": lambda c: c.create("a", email="a@b.co"),
+        "for a lead, pass the intercom_user_id instead, because": lambda c: c.list(email="a@b.co"),
+        "a lead, pass the intercom_user_id instead, because a lead": lambda c: c.summary(
+            email="a@b.co"
+        ),
     }
     for remedy, use in uses.items():
         message = str(raised(call, use))
-        assert "instead, the only identity that it has" in message
+        assert "instead, because a lead has no other identity" in message
         assert remedy in message
     for use in (
         lambda c: c.create("a", user_id="5"),
@@ -525,7 +529,7 @@ def test_tls_that_fails_says_what_to_look_at(sending, server_context):
 
 
 def test_a_proxy_that_opens_no_tunnel_is_told_what_it_wants(sending, monkeypatch):
-    remedies = {407: "set the proxy's user and password", 403: "does not allow requests"}
+    remedies = {407: "set the proxy's username and password", 403: "does not allow requests"}
     with RawServer(lambda connection: answer(connection, status, b"")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         for status, remedy in remedies.items():

@@ -152,7 +152,7 @@ def test_more_than_ten_keys_in_all_are_an_error_that_says_whose_they_are(trackin
     assert str(caught.value) == (
         "metadata must have at most 10 keys, not 11: 9 from the event and 2 from the tracker's "
         "metadata= ('plan', 'region'); remove 1 of them, or pass drop_excess_metadata=True to "
-        "track, which drops the tracker's last ones"
+        "track(), which drops the tracker's last keys"
     )
     assert caught.value.key == "region"
     assert metadata() == [{**eight, **DEFAULTS}]
@@ -493,7 +493,7 @@ def test_a_before_send_that_tracks_ends_and_is_logged_once(emulator, caplog):
     assert names["called-before-send"] + counters.dropped == next(numbers) <= 5 * 4
     assert counters.dropped == 5
     assert [record.getMessage() for record in package_records(caplog)] == [
-        "event 'called-before-send' was dropped: before_send tracks events recursively"
+        "event 'called-before-send' was dropped: before_send must not track events recursively"
     ]
 
 

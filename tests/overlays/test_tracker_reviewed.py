@@ -196,7 +196,7 @@ def test_an_outbox_that_is_locked_as_an_outage_ends_does_not_have_it_told_twice(
         simulated(use, decide, outbox=path)
 
     assert len(refused) == attempts
-    assert len(lines(caplog, "answers again")) == 1
+    assert len(lines(caplog, "sending resumed with")) == 1
 
 
 # An on_error that does not do as it should.

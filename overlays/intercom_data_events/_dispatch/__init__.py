@@ -1,7 +1,7 @@
 """The worker pool that bulk sending and trackers share.
 
 A *dispatcher* decides what is sent when; see :class:`Dispatcher`. Its state has one owner at a
-time: the thread or task that runs :meth:`Dispatcher.step`, which is the dispatcher's or that of a
+time: the thread or task that runs :meth:`Dispatcher.step`, either the dispatcher's or that of a
 worker that has just sent. All other code appends news to a deque and wakes the pool. That waits for
 nothing, so signal handlers and finalizers can do it, too. *Workers* send, and put the results into
 a deque.
@@ -63,7 +63,7 @@ Item = TypeVar("Item", bound=Sendable)
 
 @define(eq=False)
 class Result(Generic[Item]):
-    """What became of an event.
+    """The outcome of sending an event.
 
     Attributes:
         item: The event, as the dispatcher handed it out.

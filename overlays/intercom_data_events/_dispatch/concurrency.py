@@ -30,16 +30,16 @@ class Concurrency:
     Requests that wait for each other, in this process, on the network or at the server, take longer
     without raising throughput. So each round compares the average latency with the lowest average
     so far. A significant difference is waiting time, from which the number of waiting requests
-    follows (as in TCP Vegas). If few wait, more requests go at once; if many wait, fewer do. From
-    time to time all of this is learned anew, because networks and servers change.
+    follows (as in TCP Vegas). If few wait, more requests are sent at once; if many wait, fewer are.
+    From time to time, all of this is learned again, because networks and servers change.
 
     Args:
-        most: The bound, whatever the latency.
+        most: The upper bound for any latency.
         few: Requests that may wait, to keep every part of the path busy.
         cost: The interpreter's seconds for a request, divided by the share of its time that
             requests may take: 0.002 for 1 ms and a half. Latency divided by it bounds the number of
             requests. 0 for no such bound.
-        first: The number of requests that go at once in the beginning.
+        first: The number of requests that are sent at once in the beginning.
     """
 
     _SAMPLE = 16

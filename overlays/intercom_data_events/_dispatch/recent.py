@@ -8,7 +8,7 @@ _MOST = 10_000
 
 
 class RecentEvents:
-    """The latest events, by the key that Intercom tells events apart by.
+    """The latest events, by the key by which Intercom identifies an event.
 
     Args:
         most: How many events it remembers, and for how many positions if events have positions.

@@ -119,7 +119,7 @@ class TaskWorkers(Generic[Item]):
         self._alarm = session.clock.async_alarm()
         self._due = math.inf
         self._results = deque[Result[Item]]()
-        # The list in which a worker that asks for its next event gets it.
+        # Where a worker that asks for its next event receives it.
         self._asked: list[Item] | None = None
         #: Whether the dispatcher has ended.
         self.has_ended = False
@@ -141,7 +141,7 @@ class TaskWorkers(Generic[Item]):
             self._alarm.set()
 
     async def run(self, *others: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Runs the dispatcher and its workers until it ends; cancels their requests then.
+        """Runs the dispatcher and its workers until it ends, then cancels their requests.
 
         Args:
             others: Functions that run until then, each in its own task.

@@ -1,4 +1,4 @@
-"""Runs a dispatcher in its own thread and in those of workers, in one at a time.
+"""Runs a dispatcher in its own thread and in those of workers, one at a time.
 
 Code here never waits for a lock or a thread if a signal handler, a finalizer or a forked child
 would wait forever: a new thread may run the garbage collector before its starter continues, and
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: Seconds after which a waiting thread checks whether other threads are missing.
 LOOK = 0.05
-# Seconds after which threads that were started and do not run may never run.
+# Seconds after which threads that were started, but do not run, may never run.
 _UNBORN = 0.2
 
 
@@ -345,7 +345,7 @@ class ThreadWorkers(Generic[Item]):
 
     @property
     def lacks_all(self) -> bool:
-        """Whether nothing is sent, because no threads can be started."""
+        """Whether nothing is sent because no threads can be started."""
         lacks_workers = len(self._threads) <= self._is_dispatched
         return self.is_short and (lacks_workers or not self._is_dispatched)
 
@@ -354,7 +354,7 @@ class ThreadWorkers(Generic[Item]):
         return not self._is_dispatched or len(self._threads) - 1 < min(self._started, self._busy)
 
     def _is_unborn(self) -> bool:
-        """Whether threads were started a while ago and do not run, so that they may never run."""
+        """Whether threads that were started a while ago do not run, and so may never run."""
         if not self._lacks_threads:
             self._unborn_since = math.inf
             return False

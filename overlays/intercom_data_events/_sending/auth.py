@@ -21,7 +21,7 @@ class BearerToken:
 
     Attributes:
         is_function: Whether a function returns the token.
-        known_token: The token, or None where a function returns it.
+        known_token: The token, or None if a function returns it.
     """
 
     def __init__(self, token: Secret[AsyncAccessToken] | None) -> None:
@@ -66,7 +66,10 @@ class BearerToken:
                         raise
                     raise _token_error(error) from error
             if scope.cancelled_caught:
-                slow = TimeoutError(f"the access_token function took more than {seconds:g} s")
+                slow = TimeoutError(
+                    f"the access_token function took more than {seconds:g} s; speed it up, or pass "
+                    "a longer timeout"
+                )
                 raise SendError(slow, possibly_sent=False, timed_out=True)
         return check_token(token)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # The modules between a caller's code and their function, hook or transport.
 _BETWEEN = {"intercom_data_events", "httpx", "httpx2"}
-# Bytes. A decoding error has the whole body, and searching more takes seconds.
+# Bytes. A decoding error contains the whole body, and searching more takes seconds.
 _LONGEST = 1024 * 1024
 
 
@@ -65,7 +65,7 @@ def lay_bare(failure: IntercomError, token: Secret[str] | None) -> None:
 def place_of(error: BaseException) -> str:
     """Returns the file and line at which the caller's code failed, after " at "; or nothing.
 
-    Messages have it, because the traceback is removed.
+    Messages contain it, because the traceback is removed.
     """
     at = error.__traceback__
     while at is not None:
@@ -77,7 +77,7 @@ def place_of(error: BaseException) -> str:
 
 
 def _remove_request(error: BaseException) -> None:
-    """Replaces the request of a library's error by one without headers, because tools show it."""
+    """Replaces the request of a library's error with one without headers, because tools show it."""
     library: Any = library_of(error)
     if library is None or not isinstance(error, library.RequestError | library.HTTPStatusError):
         return

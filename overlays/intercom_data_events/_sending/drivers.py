@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run(steps: Steps[T], session: Session[Engine]) -> T:
-    """Performs the steps, blocking."""
+    """Performs the steps with blocking calls."""
     try:
         step = next(steps)
         while True:
@@ -41,7 +41,7 @@ def run(steps: Steps[T], session: Session[Engine]) -> T:
 
 
 async def arun(steps: Steps[T], session: Session[AsyncEngine]) -> T:
-    """Performs the steps, awaiting."""
+    """Performs the steps with await."""
     try:
         step = next(steps)
         while True:

@@ -44,8 +44,8 @@ _QUOTA = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
 _HEADERS = {b"date", b"intercom-version", b"retry-after", b"x-request-id", *_QUOTA}
 # Seconds that must be left before the deadline for another attempt.
 _LEAST_LEFT = 0.1
-# Errors of reading and of the standard library for an answer that is not as described; they have no
-# common base.
+# Errors of reading and of the standard library for an answer that is not in the documented format;
+# they have no common base.
 _MISREAD = (RecursionError, TypeError, ValueError)
 
 
@@ -90,7 +90,7 @@ class Exchange(Generic[T]):
 
     def __init__(self, operation: Operation[T], session: Session[Any], settings: Settings) -> None:
         self.operation, self.session, self.settings = operation, session, settings
-        # An attempt that has begun is not made if the function for the token takes too long.
+        # A begun attempt sends nothing if the token function takes too long.
         self.begun_attempts = self.attempts = 0
         self.recurs = self.possibly_processed = False
         self.begun = session.clock.monotonic()
@@ -127,7 +127,7 @@ class Exchange(Generic[T]):
         except Exception as error:
             # An error of the caller's hook, transport or token function.
             if self.possibly_processed:
-                error.add_note(f"{self.operation.label} may have been processed nevertheless.")
+                error.add_note(f"{self.operation.label} may have been processed.")
             raise
         finally:
             if reservation is not None and reservation.held:
@@ -135,7 +135,7 @@ class Exchange(Generic[T]):
             if state is not None:
                 state.leave()
         if isinstance(result, errors.IntercomError):
-            # Outside the handler, so that it does not count as what the caller was handling.
+            # Outside the handler, so that the handled exception does not become its context.
             raise self._conclude(result)
         return result
 
@@ -152,15 +152,16 @@ class Exchange(Generic[T]):
                 acquired = yield from acquire(limiter, reservation, clock, operation, ends)
             if not acquired:
                 waits_for_slot = reservation.waits_for_slot
-                what = "the requests in flight" if waits_for_slot else "the app's rate limit"
+                slot, limit = "no connection was free", "the app's rate limit did not permit it"
+                what = slot if waits_for_slot else limit
                 return failure or errors.APITimeoutError(
-                    f"{operation.label} was not sent: {what} left no room for it within the "
-                    f"deadline of {settings.deadline:g} s; send fewer requests at once, or pass a "
-                    "longer deadline"
+                    f"{operation.label} was not sent: {what} within the deadline of "
+                    f"{settings.deadline:g} s; send fewer requests at once, or pass a longer "
+                    "deadline"
                 )
             if reservation.withdrawn:
                 return failure or errors.NotSentError(
-                    f"{operation.label} was not sent: its sender was closed"
+                    f"{operation.label} was not sent: its tracker or create_many was closed"
                 )
             result = yield from self._attempt(state, reservation, ends)
             if not isinstance(result, errors.IntercomError):
@@ -291,7 +292,7 @@ class Exchange(Generic[T]):
         if self.attempts > 1:
             message += f"; tried {self.attempts} times in {failure.elapsed:.1f} s"
         if self.possibly_processed:
-            message += "; it may have been processed nevertheless"
+            message += "; the request may have been processed"
         failure.args = (message,)
         return failure
 

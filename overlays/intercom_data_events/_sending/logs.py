@@ -72,8 +72,7 @@ class _WritingHandler(logging.Handler):
 def reason_of(error: Exception) -> str:
     """Returns a failure in a few words, without personal data.
 
-    Of an answer, it has only the codes of Intercom's own list: those of other servers may repeat
-    what was sent.
+    It quotes only the codes of Intercom's own list, because other servers may repeat what was sent.
     """
     if isinstance(error, APIResponseError):
         # Imported after a failure only, so that programs start faster.

@@ -110,7 +110,7 @@ def send(event: Event) -> Operation[None]:
         reading.read_acceptance,
         # Documented: contact, name and time identify an event; its time is fixed here.
         Idempotency.IDEMPOTENT,
-        # Without the metadata, which the caller may change meanwhile.
+        # Without the metadata, which the caller may change in the meantime.
         lambda: {name: getattr(event, name) for name in ("event_name", "user_id", "id", "email")},
     )
 
@@ -199,7 +199,7 @@ def summary(
         intercom_user_id: Intercom's identifier for the contact, the only one that works for leads.
 
     Raises:
-        IdentityError: None or several of them were passed; nothing was sent.
+        IdentityError: None of them, or several, were passed; nothing was sent.
         ConfigurationError: The function that returns the access token failed.
         APIConnectionError: No attempt got a complete answer.
         APIStatusError: Intercom rejects the request; a NotFoundError if there is no such contact.
@@ -223,7 +223,7 @@ def summary(
 def create_summary(
     *, user_id: str, event_name: str, count: int, first: Timestamp, last: Timestamp
 ) -> Operation[None]:
-    """Adds events that happened elsewhere to a contact's summary, by their number only.
+    """Adds events that happened elsewhere to a contact's summary, as a number only.
 
     Unlike an event, a summary that is sent twice is probably counted twice (inferred). After an
     error whose ``may_have_been_processed`` is True, look at the summary before you call again.
@@ -270,7 +270,7 @@ def create_summary(
     return Operation(
         create_data_event_summaries.build_request(body=body),
         reading.read_acceptance,
-        # Inferred: no documented field tells a repeated summary from a second one.
+        # Inferred: no documented field distinguishes a repeated summary from a second one.
         Idempotency.UNSAFE,
         lambda: {**identity, "event_name": name},
     )

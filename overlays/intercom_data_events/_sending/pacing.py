@@ -1,8 +1,8 @@
-"""Keeps requests within the app's rate limit, which Intercom's answers tell; without I/O.
+"""Keeps requests within the app's rate limit, learned from Intercom's answers; without I/O.
 
 Intercom grants an app a quota for each window of 10 seconds, and every answer says how much of the
-current window is left. A :class:`RateLimiter` learns from that. A request goes at once if there is
-room for it, and waits in a queue until the window resets otherwise.
+current window is left. A :class:`RateLimiter` learns from that. A request is sent at once if there
+is room for it; otherwise it waits in a queue until the window resets.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from intercom_data_events._sending.quota import ClockSkew, read_quota, retry_after
 from intercom_data_events.clock import Alarm, AsyncAlarm, Clock
 
-# Slots: the most requests in flight on own connections, except those that a scheduler bounds.
+# Slots: the largest number of requests in flight on own connections, except those that a scheduler
+# bounds.
 _MOST_IN_FLIGHT = 100
-# Requests that may go at once to learn the quota while the window is unknown. Before the first
+# Requests that may be sent at once to learn the quota while the window is unknown. Before the first
 # answer, and after a window without room for a request, only one may.
 _PROBES = 10
 # Seconds that a request waits for other requests' answers to learn the quota.
@@ -29,7 +30,7 @@ _PATIENCE = 0.1
 _SAMPLE = 2
 # Seconds by which the ends of one window may differ, because some servers add up rounded times.
 _JITTER = 2.0
-# Seconds that a 429 that names no window delays all requests, at most.
+# Maximum seconds for which a 429 without a window delays all requests.
 _LONGEST_DELAY = 60.0
 
 
@@ -37,13 +38,13 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Waker(Protocol):
-        """An object that is set when a request may go."""
+        """An object that is set when a request may be sent."""
 
         def set(self) -> None:
             """Wakes the request's sender."""
 
 
-# Plain classes, as those of the engines.
+# Plain classes, like those of the engines.
 
 
 class Reservation:
@@ -56,8 +57,8 @@ class Reservation:
         uses_slot: Whether it takes a slot while it is in flight.
         thread: The thread that it belongs to; None if one thread has several reservations at a
             time.
-        waker: Set when it may go, instead of an alarm to wait on.
-        alarm: Set when it may go.
+        waker: Set when it may be sent, instead of an alarm to wait on.
+        alarm: Set when it may be sent.
         sent: When the request got its quota, or began with it, by our clock.
         latency: Seconds that the latest answer took; 0 before the first.
         waits_for_slot: Whether its latest wait was for a slot, not for the rate limit.
@@ -118,13 +119,13 @@ class RateLimiter:
 
     There are two states of the server's current window:
 
-    - *Unknown.* Up to ``_PROBES`` requests go, to learn the quota, or one if quota is scarce; the
-      others wait for their answers, at most ``_PATIENCE`` seconds for each.
-    - *Known*, since an answer said what is left. A request goes as long as the smallest remaining
-      number is enough for all requests in flight. Other processes with the same quota have requests
-      in flight, too; their number is estimated from how much faster the quota shrinks than this
-      process uses it. While quota is scarce, at most as many requests are in flight as the window
-      had answers. Their number doubles, so the estimate exists before it matters.
+    - *Unknown.* Up to ``_PROBES`` requests are sent to learn the quota, or one if quota is scarce;
+      the others wait for their answers, at most ``_PATIENCE`` seconds for each.
+    - *Known*, since an answer said what is left. A request is sent as long as the smallest
+      remaining number is enough for all requests in flight. Other processes with the same quota
+      have requests in flight, too; their number is estimated from how much faster the quota shrinks
+      than this process uses it. While quota is scarce, at most as many requests are in flight as
+      the window had answers. Their number doubles, so the estimate exists before it matters.
 
     A window ends by time, or when an answer names a later one. Independently of windows, a 429 that
     does not name one delays all requests for as long as it asks.
@@ -169,7 +170,7 @@ class RateLimiter:
         self._others = 0.0
         # When the last request got its quota.
         self._granted = -math.inf
-        # While the window is unknown: the probes, and how many may go.
+        # While the window is unknown: the probes, and how many may be sent.
         self._probes: set[Reservation] = set()
         self._most_probes: float = 1
 
@@ -183,7 +184,7 @@ class RateLimiter:
             paced: Whether the request waits for room within the quota.
             uses_slot: Whether it takes a slot, and waits while all are taken. A scheduler bounds
                 its requests itself; they take none, so they neither wait for others nor delay them.
-            waker: Set when it may go, for a caller that does not wait on an alarm.
+            waker: Set when it may be sent, for a caller that does not wait on an alarm.
         """
         # A scheduler has several reservations at a time, and other threads send their requests.
         thread = None if waker or not self._thread else self._thread()
@@ -200,8 +201,8 @@ class RateLimiter:
         """Grants a request quota, or puts it into its queue.
 
         Returns:
-            0 if the request may go; otherwise the seconds to wait for ``reservation.alarm`` before
-            the next call, infinite for a request that is not at the head of the queue.
+            0 if the request may be sent; otherwise the seconds to wait for ``reservation.alarm``
+            before the next call, infinite for a request that is not at the head of the queue.
         """
         with self._lock:
             reservation.held = True

@@ -53,7 +53,7 @@ def read_quota(headers: Mapping[str, str], now: float, latency: float = 0.0) -> 
     Args:
         headers: The headers of the answer, with names in lower case.
         now: Unix seconds by the server's clock, to which seconds from now are added.
-        latency: How many seconds ago the server may have written the answer, at most.
+        latency: The largest number of seconds for which the answer may have existed.
     """
     if "x-ratelimit-limit" not in headers:
         return None  # Most answers of other servers.

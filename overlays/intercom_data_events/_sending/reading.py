@@ -35,7 +35,7 @@ def read_page(answer: RawResponse, most: int | None = None) -> Page:
     """Reads a page of a listing, at most `most` of its events.
 
     Raises:
-        Exception: The answer is not a listing; one of the types that the exchange expects.
+        Exception: The answer is not a listing. The exchange expects errors of this type.
     """
     from intercom_data_events import pagination
 
@@ -46,7 +46,7 @@ def read_summary(answer: RawResponse) -> ContactSummary:
     """Reads a summary.
 
     Raises:
-        Exception: The answer is not a summary; one of the types that the exchange expects.
+        Exception: The answer is not a summary. The exchange expects errors of this type.
     """
     from intercom_data_events import pagination
 

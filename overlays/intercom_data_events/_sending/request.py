@@ -38,7 +38,7 @@ class Idempotency(Enum):
 class Operation(Generic[T]):
     """One request to the API and how its answer is read, without I/O.
 
-    A plain class, as those of the engines.
+    A plain class, like those of the engines.
 
     Attributes:
         parts: The request, as the generated `build_request` returns it.
@@ -83,7 +83,7 @@ class Operation(Generic[T]):
 def endpoint_of(operation: Operation[Any], settings: Settings) -> Endpoint:
     """Returns the endpoint of an operation with these settings."""
     parts = operation.parts
-    # Header names ignore case, so each group overrides headers of the same name.
+    # Header names are case-insensitive, so each group overrides headers of the same name.
     headers = httpx.Headers({"Accept": "application/json", "User-Agent": _USER_AGENT})
     headers.update(parts.get("headers"))
     headers.update(settings.headers)

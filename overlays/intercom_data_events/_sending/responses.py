@@ -47,9 +47,9 @@ _TYPES: Mapping[int, type[errors.APIStatusError]] = {
 # Causes and remedies by the meaning of an answer (see `retry.meaning`).
 _ADVICE: Mapping[int, str] = {
     401: "the access token is missing, wrong or revoked, or it belongs to another region",
-    402: "the workspace's plan does not include this",
-    403: "the access token does not permit this; it needs access to events",
-    407: "a proxy requires a user and a password; set them in its address",
+    402: "the workspace's plan does not include this request",
+    403: "the access token does not permit this request; give its app access to events",
+    407: "a proxy requires a username and a password; set them in its address",
     408: "the request did not arrive in time",
     429: "the app's rate limit is used up until its window resets",
 }
@@ -81,7 +81,7 @@ class Route:
             return f" through your {self.session.sender}"
         url = httpx.URL(self.settings.base_url)
         proxy = None
-        with suppress(errors.ConfigurationError):  # The variable was changed since.
+        with suppress(errors.ConfigurationError):  # The variable has changed since.
             proxy = proxy_of(url)
         return f" through the proxy {proxy}" if proxy else ""
 
@@ -124,7 +124,7 @@ def _hint(
     status = response.status_code
     said = ""
     if status >= 500:
-        said = "Intercom failed, or a proxy in front of it"
+        said = "Intercom or a proxy in front of it failed"
     elif 300 <= status < 400:
         to = _redirected_to(response.headers.get("location", ""), route)
         said = f"redirects{to} are not followed, to protect the access token"
@@ -137,11 +137,11 @@ def _hint(
         return advice or "Intercom does not accept the request"
     check = f"check the base URL, the region and any proxy in between ({route})"
     if advice is None:
-        nothing, other = "there is nothing at this address", "this is not in Intercom's format"
-        return f"{nothing if status == 404 else other}; {check}"
+        other = "the answer is not in Intercom's format"
+        return f"{'there is nothing at this address' if status == 404 else other}; {check}"
     return (
-        f"{advice}; this is not in Intercom's format and may come from another server or a proxy: "
-        f"{check}"
+        f"{advice}; the answer is not in Intercom's format and may come from another "
+        f"server or a proxy: {check}"
     )
 
 
@@ -179,12 +179,12 @@ def _is_bare_422(response: APIResponse[None]) -> bool:
 def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -> str:
     said = f"there is no contact with {_contact(context)} in the token's workspace"
     if operation.changes:
-        said += "; Intercom accepts events of existing contacts only, so create the contact first"
+        said += "; Intercom accepts events only for existing contacts, so create the contact first"
     else:
         said += "; check the identity, and which workspace the access token is for"
     identity = "id" if operation.changes else "intercom_user_id"
     if context.get("email") and not context.get(identity):
-        said += f"; identify a lead by its {identity} instead, the only identity that it has"
+        said += f"; for a lead, pass the {identity} instead, because a lead has no other identity"
     return said
 
 
@@ -234,7 +234,7 @@ def _connection_remedy(cause: Exception, reason: str) -> str:
     names = {type(one).__name__ for one in causes(cause)}
     if "ProxyError" in names:
         if reason.startswith("407"):
-            return "set the proxy's user and password in its address, http://USER:PASSWORD@HOST"
+            return "set the proxy's username and password in its address, http://USERNAME:PASSWORD@HOST"
         return "the proxy does not allow requests to this host; ask its administrator"
     if "SSLCertVerificationError" in names:
         return (
@@ -279,7 +279,7 @@ def failed_attempt(
         answer = cast("RawResponse", answer)
         reason = _unreadable(cast("Exception", problem), answer.content, route)
         failure = errors.InvalidResponseError(
-            f"{answer.status_code} for {operation.label}: a success {reason}",
+            f"{answer.status_code} for {operation.label}: {reason}",
             answer.with_parsed(None),
             may_have_been_processed=operation.changes,
         )
@@ -293,7 +293,7 @@ def failed_attempt(
 def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
     """Returns what is wrong with a success that cannot be read."""
     if isinstance(problem, BodyError):
-        return f"whose body cannot be read: {problem}"
+        return f"the body cannot be read: {problem}"
     words = read_words(content)
     quoted = "; ".join(map(str, words.reasons))
     # The fields of an event would look like reasons, and can be personal.
@@ -301,10 +301,12 @@ def _unreadable(problem: Exception, content: bytes, route: Route) -> str:
     said = f". The answer says: {printable(quoted, _LONGEST_QUOTE)}" if is_failure else ""
     if isinstance(problem, JSONDecodeError | UnicodeDecodeError | RecursionError):
         return (
-            "with a body that is not JSON, so it is not Intercom's answer; check the base URL and "
-            f"any proxy or login page in between ({route}){said}"
+            "the body is not JSON, so the answer is not from Intercom; check the base URL and any "
+            f"proxy or login page in between ({route}){said}"
         )
-    return f"with a body that is not as described: {str(problem) or type(problem).__name__}{said}"
+    return (
+        f"the body is not in the documented format: {str(problem) or type(problem).__name__}{said}"
+    )
 
 
 def _contact(log_context: Mapping[str, object], otherwise: str = "this identity") -> str:
@@ -327,7 +329,7 @@ def _unknown_version(version: str) -> str:
     # The description may list numbers only; "Preview" and "Unstable", its earlier name, exist too.
     is_known = version in known or not version[0].isdecimal()
     # Observed.
-    why = ", which exists, but not for the app or the resource" * is_known
+    why = ", which exists but is not available for the app or the resource" * is_known
     return (
         f"Intercom does not accept the API version {version}{why}; set the version, or "
         f"INTERCOM_VERSION, to one of {', '.join(known)}"

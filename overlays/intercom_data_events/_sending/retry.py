@@ -1,7 +1,7 @@
 """Decides what a failure means: its class, whether to repeat the request, and how long to wait.
 
-Client, bulk sending, tracker, Celery task and command line call this module. Nothing here does I/O.
-The engine tells whether a request without an answer was possibly sent.
+The client, bulk sending, the tracker, the Celery task and the command line call this module.
+Nothing here does I/O. The engine reports whether a request without an answer was possibly sent.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def seconds_to_wait(failure: errors.IntercomError, attempts: int, now: float) ->
             asked = seconds_until_reset(headers, now)
     if asked:
         return asked
-    # A wait of 0, too, becomes backoff, because all clients may get it at the same time.
+    # A wait of 0 also becomes a backoff, because all clients may get it at the same time.
     return backoff(attempts, _FIRST_WAIT, _LONGEST_WAIT)
 
 

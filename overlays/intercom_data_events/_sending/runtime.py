@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: Seconds that a fork waits for each guard, at most.
 FORK_PATIENCE = 5.0
 
-# Tokens, because process ids are reused, and containers have the same ones. By process id, because
+# Tokens, because process ids are reused, and containers may have equal ones. By process id, because
 # uWSGI by default forks without calling Python's hooks.
 _tokens: dict[int, object] = {}
 
@@ -78,7 +78,7 @@ class _Forks(threading.local):
 
 
 _forks = _Forks()
-# Held during a fork, so that forks do not overlap and no guard is added meanwhile.
+# Held during a fork, so that forks do not overlap and no guard is added during one.
 _forking = threading.RLock()
 _numbers = count()
 # In the order of creation.
@@ -177,7 +177,7 @@ def running_loop() -> object:
     """Returns the event loop of the running task.
 
     Raises:
-        RuntimeError: There is none.
+        RuntimeError: No event loop is running.
     """
     if running_trio():
         import trio

@@ -1,8 +1,9 @@
 """A holder that keeps a value out of tracebacks.
 
 Tools such as Sentry and pytest show the local variables of each frame in a traceback, by their repr
-and item by item. So a holder has the access token from the moment it enters the package, and the
-token leaves it only within an expression, never into a variable, list or mapping of the package.
+and item by item. So a holder contains the access token from the moment it enters the package, and
+the token leaves it only within an expression, never into a variable, list or mapping of the
+package.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class _State:
 
 
 class Session(Generic[E]):
-    """The connections of a client and its views, and what answers have told.
+    """The connections of a client and its views, and what answers have reported.
 
     Connections are made when they are first needed, so that creating a client is cheap. A forked
     child makes new ones, and so does another event loop. A caller opens and closes their own
@@ -252,9 +252,9 @@ class Session(Generic[E]):
     def _first_use(self) -> ProcessState[E]:
         if self._process.was_used_before_fork and self._is_shared():
             raise ConfigurationError(
-                "an http_client or transport must not be used before and after a fork, because "
-                "both processes would share its connections; create it and the client after the "
-                "fork"
+                "an http_client or transport must not be used both before and after a fork, "
+                "because both processes would share its connections; create it and the client "
+                "after the fork"
             )
         with self._lock():
             state = self._process.get()
@@ -277,7 +277,7 @@ class Session(Generic[E]):
             if calls and not has_ended(old.use.loop):
                 raise ConfigurationError(
                     "the client has requests in flight in another event loop; await them first, or "
-                    "use one client for each event loop"
+                    "use one client per event loop"
                 )
             # Requests of a loop that has ended would stay in the queues and slots forever.
             limiter = self._limiter() if calls else old.limiter

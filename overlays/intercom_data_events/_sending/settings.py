@@ -144,7 +144,7 @@ def _check_headers(headers: Secret[Any] | None) -> dict[str, str]:
                 f"the value of header {name!r} must be a string of printable ASCII characters, "
                 "without leading or trailing spaces"
             )
-    # Header names ignore case.
+    # Header names are case-insensitive.
     return {name.lower(): value for name, value in headers.value.items()}
 
 
@@ -155,7 +155,7 @@ def _is_header_value(value: object) -> bool:
 class Settings:
     """The immutable settings of requests; `with_options` makes a changed copy.
 
-    A plain class, as those of the engines. It is compared by identity, so that engines can keep
+    A plain class, like those of the engines. It is compared by identity, so that engines can keep
     models of requests by settings.
 
     Attributes:
@@ -164,7 +164,7 @@ class Settings:
         timeout: Seconds that an attempt may take, or an httpx.Timeout for its phases. None means
             the time limits of the connections.
         deadline: Seconds for all attempts and waits; infinite for no deadline.
-        max_retries: The most times that a failed request is repeated.
+        max_retries: How often a failed request is repeated.
         pace: Whether requests wait for room within the rate limit.
         quota_share: The largest part of each window's requests, greater than 0 and at most 1.
         headers: Additional headers of every request, which may be secret; their names are in lower
@@ -293,8 +293,8 @@ def check_token(token: object) -> Secret[str]:
         raise flawed(ConfigurationError, "access_token", "must not be empty")
     if not (held.value.isascii() and held.value.isprintable() and " " not in held.value):
         said = (
-            "must contain only visible ASCII characters, without spaces or line breaks; remove "
-            "those that were copied or read from a file with it"
+            "must contain only visible ASCII characters; remove spaces, line breaks and all other "
+            "characters"
         )
         raise flawed(ConfigurationError, "access_token", said)
     return held
@@ -342,7 +342,7 @@ def resolve_address(
     ):
         said = (
             f"must begin with https://, not {short_repr(address)}, because http:// does not "
-            "encrypt the access token; to send it nevertheless, pass {} or set "
+            "encrypt the access token; to send it anyway, pass {} or set "
             "INTERCOM_ALLOW_HTTP=1"
         )
         raise flawed(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-# Plain classes, as those of the engines.
+# Plain classes, like those of the engines.
 
 
 class Authorize:

@@ -30,12 +30,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 if TYPE_CHECKING:
 
     class Performer(Protocol):
-        """An object that performs operations, blocking."""
+        """An object that performs operations with blocking calls."""
 
         def _perform(self, operation: Operation[T], /) -> Answer[T]: ...
 
     class AsyncPerformer(Protocol):
-        """An object that performs operations, awaiting."""
+        """An object that performs operations asynchronously."""
 
         async def _perform(self, operation: Operation[T], /) -> Answer[T]: ...
 
@@ -60,7 +60,7 @@ def verb(make: Callable[P, Operation[T]]) -> Callable[Concatenate[Performer, P],
 def averb(
     make: Callable[P, Operation[T]],
 ) -> Callable[Concatenate[AsyncPerformer, P], Coroutine[Any, Any, T]]:
-    """The awaited twin of :func:`verb`."""
+    """The async counterpart of :func:`verb`."""
 
     async def method(self: AsyncPerformer, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return (await self._perform(make(*args, **kwargs))).parsed
@@ -80,7 +80,7 @@ def raw(make: Callable[P, Operation[T]]) -> Callable[Concatenate[Performer, P], 
 def araw(
     make: Callable[P, Operation[T]],
 ) -> Callable[Concatenate[AsyncPerformer, P], Coroutine[Any, Any, APIResponse[T]]]:
-    """The awaited twin of :func:`raw`."""
+    """The async counterpart of :func:`raw`."""
 
     async def method(self: AsyncPerformer, /, *args: P.args, **kwargs: P.kwargs) -> APIResponse[T]:
         return (await self._perform(make(*args, **kwargs))).response()
@@ -116,7 +116,7 @@ def listing(make: Callable[P, Operation[Page]]) -> Callable[Concatenate[Performe
 def alisting(
     make: Callable[P, Operation[Page]],
 ) -> Callable[Concatenate[AsyncPerformer, P], AsyncEventList]:
-    """The twin of :func:`listing` for ``async for``; it is not awaited itself."""
+    """The counterpart of :func:`listing` for ``async for``; it is not awaited itself."""
 
     def method(self: AsyncPerformer, /, *args: P.args, **kwargs: P.kwargs) -> AsyncEventList:
         from intercom_data_events.pagination import AsyncEventList

@@ -81,7 +81,7 @@ class _Arrival:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is something to do; reading is not, if another thread does it."""
+        """Whether there is something to do; reading does not count if another thread does it."""
         return self._dispatcher.has_news(reads=not self._reading.locked())
 
 
@@ -94,8 +94,8 @@ class Outcomes:
     requests in flight may still arrive.
 
     Raises:
-        APIStatusError: While iterating: several events in a row got a failure that is not about the
-            event, such as that of a revoked token, a lapsed plan or a wrong address.
+        APIStatusError: While iterating: several events in a row failed for a reason that is not
+            about the event, such as a revoked token, a lapsed plan or a wrong address.
         ConfigurationError: While iterating: a setting fails, such as the function that returns the
             access token.
 
@@ -164,8 +164,8 @@ class Outcomes:
         ``counts`` says what was sent before it.
 
         Raises:
-            APIStatusError: Several events in a row got a failure that is not about the event, such
-                as that of a revoked token, a lapsed plan or a wrong address.
+            APIStatusError: Several events in a row failed for a reason that is not about the event,
+                such as a revoked token, a lapsed plan or a wrong address.
             ConfigurationError: A setting fails, such as the function that returns the access token.
 
         Example:
@@ -249,8 +249,8 @@ class AsyncOutcomes:
     they end after the last reference to the iterator is gone.
 
     Raises:
-        APIStatusError: While iterating: several events in a row got a failure that is not about the
-            event, such as that of a revoked token, a lapsed plan or a wrong address.
+        APIStatusError: While iterating: several events in a row failed for a reason that is not
+            about the event, such as a revoked token, a lapsed plan or a wrong address.
         ConfigurationError: While iterating: a setting fails, such as the function that returns the
             access token.
 
@@ -314,8 +314,8 @@ class AsyncOutcomes:
         It does what :meth:`Outcomes.run` does: ``await client.create_many(events).run()``.
 
         Raises:
-            APIStatusError: Several events in a row got a failure that is not about the event, such
-                as that of a revoked token, a lapsed plan or a wrong address.
+            APIStatusError: Several events in a row failed for a reason that is not about the event,
+                such as a revoked token, a lapsed plan or a wrong address.
             ConfigurationError: A setting fails, such as the function that returns the access token.
         """
         async with self:
@@ -467,7 +467,7 @@ def _shown(outcomes: object, dispatcher: BulkDispatcher) -> str:
 
 def _warn_of_unused(outcomes: Outcomes | AsyncOutcomes) -> None:
     """Warns about a missing loop, as Python warns about a missing await."""
-    said = "create_many(...) was never iterated: no event was sent"
+    said = "create_many(...) was never iterated, so no event was sent; iterate over it"
     # The level is the line that dropped the last reference, mostly the call itself. With
     # tracemalloc, the warning also shows where the object was made.
     warnings.warn(said, RuntimeWarning, stacklevel=3, source=outcomes)
@@ -477,8 +477,8 @@ def _check_events(events: object, kind: type | UnionType) -> None:
     # Iterating a frame yields its columns, or their names.
     if hasattr(events, "columns") and hasattr(events, "shape"):
         remedy = (
-            'pass frame.to_dict("records") of pandas, frame.iter_rows(named=True) of polars, or '
-            "table.to_pylist() of Arrow"
+            'pass frame.to_dict("records") for pandas, frame.iter_rows(named=True) for polars, or '
+            "table.to_pylist() for Arrow"
         )
         raise invalid_type(InvalidInputError, "events must be rows", events, remedy)
     if not isinstance(events, kind) or isinstance(events, Mapping | str | bytes):

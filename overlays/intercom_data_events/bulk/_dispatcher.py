@@ -32,19 +32,19 @@ log = logging.getLogger("intercom_data_events")
 
 
 class BulkDispatcher:
-    """Runs the scheduler of a bulk; see :class:`~intercom_data_events._dispatch.Dispatcher`.
+    """The :class:`~intercom_data_events._dispatch.Dispatcher` of one ``create_many``.
 
     The consumer reads the input and the outcomes: any thread, or any task of the event loop. It may
     continue during a step, and never waits for one.
 
     Args:
-        most: The most requests at once.
+        most: The largest number of requests in flight.
         rate: The bound of events per second.
 
     Attributes:
         waiting: Alarms of consumers that wait for an outcome, a request for input, or the end.
         readers: Alarms of consumers that wait only for a request for input.
-        has_ended: Whether there are no outcomes but those that wait to be read.
+        has_ended: Whether there will be no more outcomes than those waiting to be read.
         was_used: Whether a consumer asked for an outcome or closed it.
     """
 
@@ -130,7 +130,7 @@ class BulkDispatcher:
         self._input.append((item, read_event(item)))
 
     def end_input(self, error: BaseException | None = None) -> None:
-        """Ends the input; an error of it is raised after all outcomes."""
+        """Ends the input; its error, if any, is raised after all outcomes."""
         self._input_error = error
         self._input_has_ended = True
 

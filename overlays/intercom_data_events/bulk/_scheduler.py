@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 # Outcomes that are kept as examples of what went wrong.
 _MOST_PROBLEMS = 10
-# The most events that are held: in flight, or waiting for one of the same person.
+# The largest number of events held: in flight, or waiting for one of the same person.
 _HELD = 10_000
-# The fewest events that are read ahead.
+# The smallest number of events to read ahead.
 _AHEAD = 16
 #: The number of unread outcomes at which no more requests start.
 UNREAD = 1_000
 
 
 class Row(Protocol):
-    """What has keys and their values, such as a row of a database cursor."""
+    """Anything with keys and values, such as a row of a database cursor."""
 
     def keys(self) -> Iterable[Any]:
         """Returns the names of the fields."""
@@ -64,9 +64,10 @@ class Outcome:
     """The outcome of one event.
 
     The status "accepted" means that Intercom accepted the event. "refused" means that this package
-    or Intercom rejected it, and would again. "failed" means that all attempts failed transiently;
-    sending the event again later is safe, whether or not it has arrived. "duplicate" means that it
-    was not sent, because to Intercom it is the same event as one accepted shortly before.
+    or Intercom rejected it, and would reject it again. "failed" means that all attempts failed
+    transiently; sending the event again later is safe, whether or not it has arrived. "duplicate"
+    means that it was not sent, because to Intercom it is the same event as one accepted shortly
+    before.
 
     Attributes:
         position: The place of the event in the input, counted from 0.
@@ -97,7 +98,7 @@ class Counts:
 
     Attributes:
         accepted: Events that Intercom accepted.
-        refused: Events that this package or Intercom rejected, and would again.
+        refused: Events that this package or Intercom rejected, and would reject again.
         failed: Events whose attempts all failed transiently; sending them again later is safe.
         duplicate: Events that were not sent, because the same event was accepted shortly before.
         problems: The first 10 outcomes that are "refused" or "failed".
@@ -117,7 +118,7 @@ class Counts:
     refused: int = 0
     failed: int = 0
     duplicate: int = 0
-    # Not shown: it has personal data.
+    # Not shown: it contains personal data.
     problems: tuple[Outcome, ...] = field(default=(), repr=False)
 
     @property
@@ -132,7 +133,7 @@ class QueuedEvent:
 
     Attributes:
         person: The key of its person; two identities of one person count as two persons.
-        key: The key that Intercom tells events apart by.
+        key: The key by which Intercom identifies the event.
         reservation: The quota for sending it, while it is in flight.
         suspected_at: How many events had been accepted when it got a systemic answer; None before.
         overtaken: Whether later events of its person did not wait for it.

@@ -104,9 +104,9 @@ class Status:
     """The content of an outbox, counted.
 
     Attributes:
-        queued: Events that wait or are in flight.
+        queued: Events that are waiting or in flight.
         claimed: Queued events that a process has claimed to send.
-        held: Queued events that wait for another attempt after a transient failure.
+        held: Queued events that are waiting for another attempt after a transient failure.
         dead: Dead letters.
         oldest: When the oldest queued event was tracked, in Unix seconds, or None.
         address: The address of Intercom, or None if no tracker has used the file yet.
@@ -145,7 +145,7 @@ class Outbox:
     OutboxError with the remedy if the file cannot be used, and a RuntimeError after ``close()``.
 
     Args:
-        path: The file that a tracker has made.
+        path: The file that a tracker has created.
 
     Raises:
         OutboxError: The file does not exist or cannot be used.
@@ -237,7 +237,7 @@ class Outbox:
         """Queues dead letters again, to be sent by a tracker or ``intercom-events outbox drain``.
 
         Args:
-            numbers: The ids of the dead letters; None for all present ones.
+            numbers: The ids of the dead letters; None for all of them.
 
         Returns:
             The number of events that were queued again.
@@ -248,7 +248,7 @@ class Outbox:
         """Deletes dead letters.
 
         Args:
-            numbers: The ids of the dead letters; None for all present ones.
+            numbers: The ids of the dead letters; None for all of them.
 
         Returns:
             The number of events that were deleted.
@@ -260,7 +260,7 @@ class Outbox:
 
         Files shrink by themselves while few events arrive. A file that an earlier version made does
         so only after it was compacted once. Compacting needs free disk space for twice the content,
-        and no other process or thread can write meanwhile.
+        and no other process or thread can write during that time.
 
         Returns:
             The bytes of the file and its log.
@@ -319,7 +319,7 @@ class Outbox:
         return found
 
     def _all_dead(self) -> Iterator[int]:
-        """Yields the ids of the present dead letters, not of later ones."""
+        """Yields the ids of the current dead letters, not of later ones."""
         with self._file.using(self._file.main) as connection:
             last = one(connection, "SELECT coalesce(max(id), 0) FROM dead")
         numbers = (row[0] for row in self._each("SELECT id FROM dead WHERE id > ? ORDER BY id"))

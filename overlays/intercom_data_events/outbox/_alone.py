@@ -2,7 +2,7 @@
 """Sends without claims, in one process at a time, while a full disk has no room for claims.
 
 The process remembers which events were accepted, rejected or delayed, and writes that when there is
-room. If it ends before, the accepted events are sent again.
+room. If it ends before that, the accepted events are sent again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 if sys.platform == "linux":
     import fcntl
 
-# The most rows whose numbers are read at once, and the most that are skipped in one turn.
+# The largest number of rows whose numbers are read at once, and of rows skipped in one turn.
 _AT_ONCE = 500
 _PASSED_OVER = 5_000
 # Seconds until the search for rows that were added or released starts at the beginning again.
@@ -84,8 +84,8 @@ class Alone:
 
         Args:
             connection: The file.
-            now: The present, in Unix seconds.
-            is_known: Whether this process knows more about an event than the file.
+            now: The current time in Unix seconds.
+            is_known: Whether this process knows more about an event than the file does.
             others_died: Whether the owners of expired claims have ended.
         """
         passed_over = 0
@@ -197,12 +197,12 @@ class Lock:
 
     @contextmanager
     def sharing(self) -> Generator[bool]:
-        """Keeps others from taking the lock meanwhile; yields whether no other process has it."""
+        """Keeps others from taking the lock in a block; yields whether no other process has it."""
         result = None if self.is_held or not self._is_open() else self._try(shared=True)
         try:
             yield result is not False
         finally:
-            # It may have been acquired meanwhile.
+            # It may have been acquired since.
             if result and not self.is_held:
                 self._unlock()
 
@@ -234,7 +234,7 @@ class Lock:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _is_open(self) -> bool:
-        """Opens the file if needed, also if the outbox has moved on to another file."""
+        """Opens the file if needed, even if the outbox now uses another file."""
         if sys.platform != "linux":
             # Windows has no such locks, and on BSD and macOS they conflict with SQLite's locks.
             return False
@@ -288,7 +288,7 @@ class _Children:
     def before_fork(self) -> bool:
         return True
 
-    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # as all guards
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # like all guards
         if not in_child:
             return
         for reference in _locks.valuerefs():

@@ -17,7 +17,7 @@ from intercom_data_events.errors import ConfigurationError, OutboxError
 from intercom_data_events.outbox._errors import code_of, is_full
 from intercom_data_events.outbox._schema import in_turn, one, transaction
 
-# The most characters of each value.
+# The largest number of characters of each value.
 _LONGEST = 10_000
 #: The query for a file's binding; notes about rescues are in the same table.
 BOUND = (
@@ -163,7 +163,7 @@ def bound(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
 
 
 def _is_free(connection: sqlite3.Connection) -> bool:
-    """Whether the file is empty and no other connection is open, found out by leaving WAL mode."""
+    """Whether the file is empty and no other connection is open; leaving WAL mode shows it."""
     if one(connection, "SELECT EXISTS (SELECT 1 FROM events UNION SELECT 1 FROM dead)"):
         return False
     try:

@@ -16,13 +16,13 @@ UNHARMED = "; the events in it are safe"
 _LOCKED = "is locked by another program; end the program that holds the lock"
 _ALLOW = "allow this process to write to it, to its -wal and -shm files, and to their folder"
 _NO_DESCRIPTORS = (
-    "cannot be opened, because this process has too many files open; close some, or raise the "
+    "cannot be opened because this process has too many files open; close some, or raise the "
     "limit (ulimit -n)"
 )
 _DAMAGED = (
     "is damaged; move it and its -wal file aside, and recover its events with sqlite3's .recover"
 )
-_FULL = "cannot be written, because the disk is full"
+_FULL = "cannot be written because the disk is full"
 # SQLite does not distinguish an exhausted quota or a file size limit from a failure of the disk.
 _FULL_OR_FAILED = (
     f"{_FULL}, a quota or limit is reached, or the disk failed; free some space, or see the system "
@@ -39,13 +39,14 @@ _REMEDIES = {
     "SQLITE_PROTOCOL": _LOCKED,
     "SQLITE_NOTADB": "is damaged or not an outbox; move it aside, or choose another path",
     "SQLITE_CORRUPT": _DAMAGED,
-    "SQLITE_IOERR": "cannot be read or written, because the disk failed; see the system log",
+    "SQLITE_IOERR": "cannot be read or written because the disk failed; see the system log",
 }
 # For example, another program removed or changed a table.
 _CHANGED = "does not have the schema of an outbox; move it aside, or choose another path"
 # The errors that harm no event in the file.
 _HARMLESS = _REMEDIES.keys() - {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_IOERR"}
-# The most files that opening an outbox opens: the database and its log twice, and the log's index.
+# The number of files that opening an outbox may open: the database and its log twice, and the log's
+# index.
 _FILES = 6
 # PyPy's errors have no names.
 _NAMES = {
@@ -110,7 +111,7 @@ def unopened(error: OSError | ValueError, path: Path) -> OutboxError:
         return OutboxError(f"the outbox {path} {_NO_DESCRIPTORS}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutboxError(
-            f"the outbox {path} cannot be created, because the disk is full; free some space"
+            f"the outbox {path} cannot be created because the disk is full; free some space"
         )
     if isinstance(error, FileNotFoundError) and path.parent.is_dir():
         link = "is a symbolic link to a file that does not exist; remove the link"

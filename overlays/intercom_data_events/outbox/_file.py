@@ -1,7 +1,7 @@
 """The file of an outbox: its connections, and what happens if it is deleted or replaced.
 
 In WAL mode, a database is three files that belong together: the database, its log (``-wal``) and
-the log's index (``-shm``). If they are deleted or replaced, a process that has them open goes on
+the log's index (``-shm``). If they are deleted or replaced, a process that has them open continues
 with the old files, and no other process sees what it writes. So each use checks whether they are
 still the files that were opened. If not, it copies the old files, closes them without a checkpoint,
 and inserts the events that only the copy holds into the new files.
@@ -47,7 +47,8 @@ OPENING = 5.0
 # Seconds that close() waits for each thread that uses the file. A thread that is interrupted, for
 # example by the signal handler that closes the file, closes its connection itself later.
 _CLOSING = 0.2
-# The least seconds to wait for other threads of this process if the log was deleted or replaced.
+# The minimum number of seconds to wait for other threads of this process if the log was deleted or
+# replaced.
 _GATHERING = 0.05
 # Nanoseconds after which a change of a folder is certain to change its time: file systems keep
 # times in steps of some milliseconds, or of full seconds, at most two.
@@ -131,7 +132,7 @@ class OutboxFile:
             self.path = Path(path).absolute()
         except OSError as error:
             raise OutboxError(
-                f"the outbox {os.fspath(path)} cannot be found, because the working directory of "
+                f"the outbox {os.fspath(path)} cannot be found because the working directory of "
                 "this process was deleted; pass an absolute path"
             ) from error
         self.patience = patience
@@ -270,8 +271,8 @@ class OutboxFile:
 
     def in_use(self, seconds: float) -> SlotInUseError:
         return SlotInUseError(
-            f"the outbox {self.path} must be free within {seconds:g} s, but other threads of this "
-            f"process are using it; try again{UNHARMED}"
+            f"the outbox {self.path} is still in use by other threads of this process after "
+            f"{seconds:g} s; try again{UNHARMED}"
         )
 
     def _log_remarks(self) -> None:
@@ -327,7 +328,7 @@ class OutboxFile:
                 if not _schema.CAN_REFUSE:
                     self._check_schema(connection)
             except sqlite3.ProgrammingError:
-                self.check_open()  # If the file is open, only the connection was closed meanwhile.
+                self.check_open()  # If the file is open, only the connection was closed.
             else:
                 return connection, locked
 
@@ -341,8 +342,8 @@ class OutboxFile:
             raise RuntimeError(f"the outbox {self.name} is closed; open it again")
         if self._is_rescuing:
             raise OutboxLockedError(
-                f"the outbox {self.name} cannot be used by a finalizer or signal handler while its "
-                f"thread moves events into a new log; try again{UNHARMED}"
+                f"the outbox {self.name} cannot be used by a finalizer or signal handler while the "
+                f"interrupted thread is moving events into a new log; try again{UNHARMED}"
             )
 
     def check_place(self) -> None:
@@ -467,7 +468,7 @@ class OutboxFile:
 
     @contextmanager
     def beside(self, patience: float) -> Generator[sqlite3.Connection]:
-        """Opens a separate connection for long work, so that other threads can go on.
+        """Opens a separate connection for long work, so that other threads can continue.
 
         Raises:
             OutboxError: The file cannot be used.
@@ -543,7 +544,7 @@ class OutboxFile:
             if self._copies:
                 self._restore(patience)
             connection = self.connect(patience, create=create, cached_statements=cached)
-            slot.disconnect()  # A finalizer may have opened a connection meanwhile.
+            slot.disconnect()  # A finalizer may have opened a connection.
             slot.connection = connection
             _schema.migrate(connection, self.path, patience, create=create or bool(self._copies))
             self._check_binding(connection, patience)
@@ -860,8 +861,8 @@ class OutboxFile:
             self.look_at_database(connection)
         if not whole:
             self._remarks.append(
-                f"some events in the log of the outbox {self.path} could not be saved, because "
-                "another program has written to the database meanwhile"
+                f"some events in the log of the outbox {self.path} could not be saved because "
+                "another program has written to the database in the meantime"
             )
             raise OutboxError(self._remarks[-1])
 
@@ -913,7 +914,7 @@ class OutboxFile:
                 ):
                     break
                 # Not during a use by this thread, which continues after a handler. Another thread
-                # may have saved the events meanwhile.
+                # may have saved the events since.
                 if any(slot.uses for slot in file._slots) or self._is_well:
                     break
             else:
@@ -922,7 +923,7 @@ class OutboxFile:
             yield ()
 
     def _close_after_rescue(self) -> None:
-        if self.is_closed:  # A finalizer closed it meanwhile.
+        if self.is_closed:  # A finalizer has closed it.
             self._close()
 
     # Forks.
@@ -1039,7 +1040,7 @@ def _inodes(paths: tuple[str, ...]) -> _Inodes:
 
 
 def _retried(open_: Callable[[], Any]) -> Any:
-    """Opens a file, with retries if it is deleted or replaced meanwhile, or its log is."""
+    """Opens a file, with retries if it or its log is deleted or replaced in the meantime."""
     for wait in (0.0, 0.01, 0.1, 0.3, 0.6, 1.0):
         try:
             return open_()

@@ -29,7 +29,7 @@ def check(paths: tuple[str, ...]) -> None:
         if stat.S_ISLNK(found.st_mode):
             # SQLite creates no links, but would follow this one and write to its target.
             raise OutboxError(
-                f"the outbox {paths[0]} cannot be used, because {path} is a symbolic link, created "
+                f"the outbox {paths[0]} cannot be used because {path} is a symbolic link created "
                 f"by {_files.user(found.st_uid)}; remove the link"
             )
         _files.check(path, found, "the outbox", OutboxError)

@@ -53,7 +53,7 @@ _STALLED_AFTER = 30.0
 _HEARTBEAT = 10.0
 # The value of SQLite's setting "auto_vacuum" in files that can return free pages to the disk.
 _INCREMENTAL = 2
-# The most rows that are counted at once: a count of all rows takes longer the more there are.
+# The largest number of rows to count at once: counting all rows takes longer the more there are.
 _COUNTED = 5_000
 # Checks, about one a second, after which an unchanged log is checkpointed, however short it is. The
 # next writer then waits for the disk, so this should not happen between the events of a burst.
@@ -65,28 +65,29 @@ _LONG_LOG = LONG_LOG
 _TOO_LONG_LOG = 256 * 1024 * 1024
 # Milliseconds that writers then wait for a process that is reading.
 _WAITING_FOR_READERS = 100
-# Free pages that a file may keep, and the most that are returned to the disk at once.
+# Free pages that a file may keep, and the largest number to return to the disk at once.
 _FREE_PAGES = 256
 _GIVEN_BACK = 1_000
 # Seconds that returning pages may take at once, because writers wait, and seconds until the next
 # pages. To move a page, SQLite searches the list of free pages: 0.1 ms if there are 50,000.
 _GIVING_BACK = 0.001
 _NEXT_BACK = 0.004
-# How often pages are returned in a row although others write.
+# How many times in a row pages are returned while others write.
 _BESIDE_WRITERS = 20
-# The most rows changed in one transaction, and seconds until the next one, for other writers.
+# The largest number of rows to change in one transaction, and seconds until the next one, for other
+# writers.
 _AT_ONCE = 500
 _BREAK = 0.001
 # Seconds that a write of the dispatcher waits for enqueue's lock.
 _TURN = 0.05
 # Seconds between two log lines about a full disk.
 _SELDOM = 60.0
-# The most free events that claim() searches for one of another contact.
+# The largest number of free events that claim() searches for one of another contact.
 _LOOKED_THROUGH = 500
 # If claim() fails for this many events in a row that are free by the index, the index is damaged.
 _MOST_MISSED = 1_000
 
-# Processes of an earlier version may use the same file, so every statement names its columns.
+# Processes of earlier versions may use the same file, so every statement names its columns.
 _INSERT = "INSERT INTO events (event, tracked_at) VALUES (?, ?)"
 _FREE = (
     f"SELECT id, {_rows.EVENT}, {_rows.number('tracked_at')}, {_rows.number('tries')}, "
@@ -156,7 +157,8 @@ class OutboxQueue(Outbox):
     Args:
         path: The path. A missing file is created for its owner alone (mode 0600).
         binding: The workspace of the events; None to only inspect the file.
-        most: The most events that the file holds; exact in one process, approximate in several.
+        most: The largest number of events in the file; exact in one process, approximate in
+            several.
         patience: Seconds to wait for another process that writes, once the file is open.
         create: Whether to create a missing file.
 
@@ -313,13 +315,13 @@ class OutboxQueue(Outbox):
         """Claims the next event to send, or returns None; the queue's docstring has the order.
 
         Args:
-            now: The present, in Unix seconds.
+            now: The current time in Unix seconds.
             avoid: Contacts, as :func:`intercom_data_events._identity.person` returns them. If one
                 of the next 500 events is of another contact, it goes first.
         """
         if self._alone is None:
             try:
-                # Other processes cannot start to send alone meanwhile.
+                # Meanwhile, no other process can start to send alone.
                 with self._lock.sharing() as allowed:
                     # Only the process that sends alone knows which events were accepted.
                     return self._claim(now, avoid) if allowed else None
@@ -389,7 +391,7 @@ class OutboxQueue(Outbox):
             return queued
 
     def _is_known(self, number: int) -> bool:
-        """Whether this process knows more about an event than the file."""
+        """Whether this process knows more about an event than the file does."""
         return number in self._claimed or number in self._dying or number in self._unwritten
 
     def _is_full(self, error: OutboxError) -> bool:
@@ -402,7 +404,8 @@ class OutboxQueue(Outbox):
             if now - self._warned_at >= _SELDOM:
                 self._warned_at = now
                 log.warning(
-                    "the disk of the outbox %s is full; only this process sends its events",
+                    "the disk of the outbox %s is full, so only this process sends its events; "
+                    "free some space",
                     self._file.name,
                 )
         elif self._alone is None:
@@ -436,7 +439,7 @@ class OutboxQueue(Outbox):
         Args:
             queued: The event; its `rejected_at` is written, too.
             delay: Seconds until the next attempt.
-            now: The present, in Unix seconds.
+            now: The current time in Unix seconds.
         """
         until = now + delay
         if self._alone is not None and queued.id in self._alone.handed:
@@ -459,7 +462,7 @@ class OutboxQueue(Outbox):
         The dispatcher calls it about once a second, even if nothing happens.
 
         Args:
-            now: The present, in Unix seconds.
+            now: The current time in Unix seconds.
             in_flight: The events that this process has claimed.
 
         Returns:
@@ -559,7 +562,7 @@ class OutboxQueue(Outbox):
     def checkpoint(self) -> None:
         """Moves the log into the database, and waits for the disk.
 
-        It uses a separate connection, so that other threads can write meanwhile.
+        It uses a separate connection, so that other threads can write in the meantime.
         """
         file = self._file
         if not self._has_checkpoint() or not file.is_intact:
@@ -702,7 +705,7 @@ class OutboxQueue(Outbox):
         The last number shows what others added. If they removed the oldest events, that shows at
         once; other removals show after the rounds that it takes to count all events in parts.
         """
-        # Events that other threads enqueue meanwhile may or may not be counted.
+        # Events that other threads enqueue in the meantime may or may not be counted.
         before = self._inserted
         bounds = (self._swept_to, _COUNTED)
         number, rows, last, span = connection.execute(_COUNT_SOME, bounds).fetchone()
@@ -731,7 +734,7 @@ class OutboxQueue(Outbox):
         self._claimed.pop(number, None)
 
     def _remove(self, connection: sqlite3.Connection) -> None:
-        """Removes accepted events, even if another process saw them rejected meanwhile."""
+        """Removes accepted events, even if another process saw them rejected."""
         # Not all at once, because each ack on a full disk starts here.
         while numbers := list(islice(self._leaving, _AT_ONCE)):
             if not self._remove_some(connection, numbers):

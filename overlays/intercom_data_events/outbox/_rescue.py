@@ -25,9 +25,9 @@ _LATEST_NOTES = f"FROM binding WHERE name GLOB '{_NOTE}*' ORDER BY rowid DESC LI
 _NOTES = f"SELECT CAST(name AS TEXT), CAST(value AS INTEGER) {_LATEST_NOTES}"
 _KEPT = f"SELECT rowid {_LATEST_NOTES}"
 _FORGET_NOTES = f"DELETE FROM binding WHERE name GLOB '{_NOTE}*' AND rowid NOT IN ({_KEPT})"
-# The most rows that are changed in one transaction; other processes can write in between.
+# The largest number of rows changed in one transaction; other processes can write in between.
 _AT_ONCE = 500
-# The most rows whose numbers are compared at once.
+# The largest number of rows whose numbers are compared at once.
 _COMPARED = 5_000
 _NUMBERS_BEGIN = -(2**63)
 # SQLite's error code while another process writes.
@@ -73,7 +73,7 @@ class Copy:
         # A temporary file, which is deleted with the copy.
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
-            # Others may have made the database larger meanwhile; SQLite still reads it then.
+            # Others may have made the database larger since; SQLite still reads it then.
             unlock(source)
             source.backup(self._rows)
             unlock(self._rows)
@@ -109,7 +109,7 @@ class Copy:
 
         Returns:
             Whether all events could be read. If another process has written to the database
-            meanwhile, a part of the copy may be damaged.
+            in the meantime, a part of the copy may be damaged.
         """
         self._is_intact = is_intact
         with self._writing(connection):

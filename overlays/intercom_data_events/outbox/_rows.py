@@ -10,13 +10,13 @@ from intercom_data_events._validation import decode_json
 from intercom_data_events.errors import IntercomError, OutboxError
 from intercom_data_events.event import Event
 
-# The most failed attempts; more would take decades.
+# The largest number of failed attempts; more would take decades.
 _MOST_TRIES = 1_000_000
-# The most bytes of an event, of another string, and of the rows that are read at once.
+# The largest number of bytes of an event, of another string, and of the rows read at once.
 _LONGEST = 16 * 1024 * 1024
 _LONGEST_TEXT = 100_000
 _MOST_BYTES = 32 * 1024 * 1024
-# The most levels of an event's JSON; our events have four.
+# The maximum nesting of an event's JSON; our events have four levels.
 _DEEPEST = 20
 # The first and the last second that a datetime can express, in Unix seconds.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
@@ -50,7 +50,7 @@ def some(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def fields(text: bytes | None) -> Mapping[str, object]:
-    """Returns the fields of an event, or its text if that is not JSON of an object."""
+    """Returns the fields of an event, or its text if that is not a JSON object."""
     try:
         decoded = decode_json(text or b"")
     except (ValueError, RecursionError):
@@ -78,7 +78,7 @@ def event(text: bytes | None) -> Event:
     try:
         decoded: Any = decode_json(text or b"")
         if isinstance(decoded, dict) and "created_at" not in decoded:
-            # Each attempt would send another event.
+            # Each attempt would count as another event.
             raise OutboxError("created_at is missing from the row's event")
         return Event.from_dict(decoded)
     except IntercomError:

@@ -19,7 +19,7 @@ from intercom_data_events.outbox._errors import is_busy
 
 #: Marks a database as an outbox: "IDEO".
 APPLICATION = 0x4944454F
-# Bytes of a page. The log takes at least a page for each event, however small.
+# Bytes of a page. Each event takes at least one page of the log, however small it is.
 _PAGE = 1024
 # The statements that bring a file from each version to the next.
 _MIGRATIONS = (
@@ -50,9 +50,9 @@ _MIGRATIONS = (
     # When Intercom first did not know the contact of an event, in Unix seconds.
     "ALTER TABLE events ADD COLUMN rejected_at REAL",
 )
-# The most entries of a schema that are read; ours has far fewer.
+# The largest number of entries to read from a schema; ours has far fewer.
 _MOST_ENTRIES = 50
-# The most characters of an entry's statement; ours are shorter.
+# The largest number of characters of an entry's statement; ours are shorter.
 _LONGEST_STATEMENT = 5_000
 # SQLite's own statistics, which any database may have. They are known by their statements, because
 # SQLite ignores the type and the name of an entry.
@@ -97,9 +97,9 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     """Compares the schema with that of the migrations; returns the version, 0 of an empty file.
 
     Raises:
-        OutboxError: The file is not an outbox, or is one of a newer version.
+        OutboxError: The file is not an outbox, or a newer version wrote it.
     """
-    # Repeated until nothing changes meanwhile: a transaction would block a finalizer that writes.
+    # Repeated until nothing changes in between: a transaction would block a finalizer that writes.
     changed, found, application, version = -1, Counter[_Entry](), 0, 0
     while changed != (changed := pragma(connection, "schema_version")):
         found = _entries(connection)
@@ -141,14 +141,14 @@ def check_newer(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def check_numbers(connection: sqlite3.Connection, path: Path) -> None:
-    """Checks that numbers for new events are left; SQLite reports their lack as a full disk.
+    """Checks that numbers for new events are left; if none is, SQLite reports a full disk.
 
     Raises:
-        OutboxError: An event has had the highest number of SQLite.
+        OutboxError: An event has had SQLite's highest row number.
     """
     if max(last_number(connection), one(connection, _GREATEST)) >= 2**63 - 1:
         raise OutboxError(
-            f"the outbox {path} has no number left for another event, because another program used "
+            f"the outbox {path} has no number left for another event because another program used "
             "the highest one; send its events with intercom-events outbox drain, then move it "
             "aside, or choose another path"
         ) from None
@@ -180,7 +180,7 @@ def _run(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
 
 
 def migrate(connection: sqlite3.Connection, path: Path, patience: float, *, create: bool) -> None:
-    """Brings a file to the present version; several processes may do so at once.
+    """Migrates a file to the current version; several processes may do so at once.
 
     Raises:
         OutboxError: The file is not an outbox, or is empty and `create` is False.

@@ -1,8 +1,8 @@
 """Records events from a running application without waiting for Intercom.
 
-``track`` checks an event, stamps it and returns. The tracker sends it in the background. Until then
-events wait in memory, or in an *outbox*: a file that outlasts crashes, deploys and days without
-network. See :mod:`intercom_data_events.outbox`.
+``track`` checks an event, stamps it and returns. The tracker sends it in the background. Until
+then, events wait in memory, or in an *outbox*: a file that outlasts crashes, deploys and days
+without network. See :mod:`intercom_data_events.outbox`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class _Tracker:
     def __repr__(self) -> str:
         """Shows the client, without its token, and the outbox."""
         if not hasattr(self, "_options"):
-            return f"{type(self).__name__}(…)"  # A traceback shows one that could not be made.
+            # A traceback may show a tracker whose constructor failed.
+            return f"{type(self).__name__}(…)"
         return f"{type(self).__name__}({self._options.client!r}, outbox={self._options.outbox!r})"
 
     def __copy__(self) -> Self:
@@ -98,11 +99,11 @@ class Tracker(_Tracker):
     """Records events from any thread, and sends them in the background.
 
     A tracker is thread-safe, and can be made before a process forks: each process sends what it
-    tracked, on its own connections and threads. As the interpreter exits, queued events are sent
+    tracked, on its own connections and threads. When the interpreter exits, queued events are sent
     within `close_timeout`. The tracker does not close the client; close the tracker first.
 
-    Events are sent first come, first served. After an outage, three of four are from the last
-    minute, and every fourth is the one that has waited longest.
+    Events are sent first come, first served. After an outage, three of every four are from the last
+    minute, and the fourth is the one that has waited longest.
 
     A copy of a tracker is the same tracker. A pickle holds its settings, but neither the access
     token nor events; the token is read from the environment again.
@@ -112,15 +113,15 @@ class Tracker(_Tracker):
         outbox: A file that keeps events until Intercom has accepted them; None to keep them in
             memory. Several processes may share it. It is not used if the client is disabled.
         workspace: Your own name for the workspace that the outbox belongs to. Without it, an outbox
-            with events is an error if the access token has changed.
+            that holds events raises an error if the access token has changed.
         concurrency: The largest number of requests in flight.
         max_queued: The largest number of events that may wait. The default is 10,000 in memory and
             1,000,000 in an outbox.
-        when_full: What ``track`` does if `max_queued` events wait: "drop" the event, "block" until
-            there is room, or "raise" a QueueFullError.
+        when_full: What ``track`` does if `max_queued` events are waiting: "drop" the event, "block"
+            until there is room, or "raise" a QueueFullError.
         on_error: A function that is called with each event that will not arrive, and with the error
             that says why: Intercom rejected it, it was dropped, or it was not sent before the
-            tracker was closed. It runs in a thread of its own, or in the thread that closes the
+            tracker was closed. It runs in a separate thread, or in the thread that closes the
             tracker. It may track, flush and close.
         close_timeout: Seconds that closing may take, also at the interpreter's exit.
         before_send: A function that ``track`` calls with each event before it is stored. It returns
@@ -219,7 +220,7 @@ class Tracker(_Tracker):
 
         Raises:
             InvalidInputError: The API would not accept an argument.
-            QueueFullError: `max_queued` events wait, and `when_full` is "raise".
+            QueueFullError: `max_queued` events are waiting, and `when_full` is "raise".
             OutboxError: The outbox cannot be written, so the event is not tracked. If another
                 program keeps the file locked, ``track`` waits for a second first.
             RuntimeError: The tracker is closed.
@@ -243,7 +244,7 @@ class Tracker(_Tracker):
 
         Raises:
             InvalidInputError: `event` is not an Event.
-            QueueFullError: `max_queued` events wait, and `when_full` is "raise".
+            QueueFullError: `max_queued` events are waiting, and `when_full` is "raise".
             OutboxError: The outbox cannot be written, so the event is not tracked.
             RuntimeError: The tracker is closed.
         """
@@ -278,7 +279,7 @@ class Tracker(_Tracker):
     def close(self, timeout: float | None = None) -> bool:
         """Accepts no more events, and sends the queued ones.
 
-        Events that are left at the end of the time stay in the outbox, for the next process. In
+        Events that are left when the time is over stay in the outbox for the next process. In
         memory they are lost, and `on_error` is called with each.
 
         Args:
@@ -286,7 +287,7 @@ class Tracker(_Tracker):
 
         Returns:
             Whether no event is left. In code that runs while an event is sent, such as a hook, it
-            returns False at once; queued events are sent nevertheless.
+            returns False at once; queued events are still sent.
 
         Example:
             >>> from intercom_data_events import DataEventsClient
@@ -303,7 +304,7 @@ class Tracker(_Tracker):
         owner = self._owners.setdefault(None)
         done = owner is None or owner.close(seconds)
         if owner is None or owner.has_stopped:
-            if ROLE.get() != "reporting":  # Otherwise the exit waits for the other calls.
+            if ROLE.get() != "reporting":  # Otherwise, the exit waits for the other calls.
                 _exits.cancel(self._end)
             self._stop_metrics()
             if self._options.owns_client:
@@ -337,7 +338,7 @@ class Tracker(_Tracker):
         return self.counters
 
     def _end(self) -> None:
-        """Closes as the process ends, even if a signal handler or `on_error` exits meanwhile."""
+        """Closes when the process ends, even if a signal handler or `on_error` exits."""
         ends = SYSTEM.monotonic() + self._options.close_timeout
         while (left := ends - SYSTEM.monotonic()) > -_GRACE:
             try:
@@ -461,12 +462,12 @@ class AsyncTracker(_Tracker):
         if (prepared := self._prepared(owner, event, drop_excess_metadata)) is not None:
             await owner.track(prepared)
 
-    async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
+    async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as in Tracker
         """Sends all queued events now, and waits for them; see :meth:`Tracker.flush`."""
         seconds = None if timeout is None else check_seconds("timeout", timeout)
         return await self._owner().flush(seconds)
 
-    async def aclose(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as its twin
+    async def aclose(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as in Tracker
         """Accepts no more events, and sends the queued ones; see :meth:`Tracker.close`."""
         done = await self._owner().aclose(self._options.closing_seconds(timeout))
         self._stop_metrics()

@@ -1,7 +1,7 @@
 """Tells whether the garbage collector is running, and perhaps a finalizer with it.
 
-Code that runs while an event is sent must not track, because that could go on without end. A
-finalizer may: the collector runs it in whatever thread happens to allocate memory.
+Code that runs while an event is sent must not track, because that could go on forever. A finalizer
+may: the collector runs it in whatever thread happens to allocate memory.
 """
 
 from __future__ import annotations

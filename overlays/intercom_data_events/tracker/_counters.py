@@ -15,18 +15,18 @@ class Counters:
     """The number of events that a tracker has tracked and sent in this process.
 
     Attributes:
-        queued: Events that wait or are in flight. In an outbox, those of all its processes.
+        queued: Events that are waiting or in flight, across all processes of an outbox.
         sent: Events that Intercom has accepted.
         refused: Events that were rejected. `on_error` was called for each.
-        dropped: Events that were given up, because the queue was full, the tracker was closed
-            before they were sent, or `before_send` failed. `on_error` was called for each, except
-            for events that were dropped because the queue was full while they were tracked by
+        dropped: Events that were dropped because the queue was full, the tracker was closed before
+            they were sent, or `before_send` failed. `on_error` was called for each, except for
+            events that were dropped because the queue was full while they were tracked by
             `on_error`, or by code that runs while an event is sent.
-        collisions: Events that are the same to Intercom as an event tracked shortly before: same
+        collisions: Events that Intercom treats as duplicates of one tracked shortly before: same
             contact, name and second. They are sent; Intercom keeps one.
-        oldest_age: Seconds since the longest waiting event was tracked; 0 if none waits or the
+        oldest_age: Seconds since the oldest waiting event was tracked; 0 if none is waiting or the
             tracker is closed.
-        failing: The error because of which nothing is sent at present, or None.
+        failing: The error that prevents sending at the moment, or None.
         filtered: Events for which `before_send` returned None.
 
     Example:

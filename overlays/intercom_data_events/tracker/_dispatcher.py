@@ -1,4 +1,4 @@
-"""Owns a tracker's scheduling state: takes in events, hands them out, and answers callers."""
+"""Owns a tracker's scheduling state: accepts events, hands them out, and answers callers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from intercom_data_events.tracker._reporter import Answer, Reporter
     from intercom_data_events.tracker._scheduler import Scheduler
 
-# Seconds between two checks of a queue that other processes empty, too, while a caller waits.
+# Seconds between two checks, while a caller waits, of a queue that other processes empty, too.
 _LOOK = 0.1
-#: If SQLite itself does not wait for a locked outbox: for how long to retry, and the pause between
-#: two attempts, in seconds.
+#: Seconds for which to retry, and between two attempts, if SQLite itself does not wait for a locked
+#: outbox.
 PATIENCE = 5.0
 TURN = 0.005
 
@@ -74,7 +74,7 @@ class TrackerDispatcher:
         requests: New calls of `flush` and `close`.
         tracked: New events that the queue has taken in.
         waiting_for_room: The alarms of threads or tasks that found the queue full.
-        collisions: Events that are the same to Intercom as one tracked shortly before.
+        collisions: Events that Intercom treats as duplicates of one tracked shortly before.
         drained: Whether nothing was left when the dispatcher stopped.
     """
 
@@ -108,7 +108,7 @@ class TrackerDispatcher:
         self._has_ended = False
 
     def step(self, workers: Workers[QueuedEvent]) -> float | None:
-        """Takes in everything new, and hands out the events that can be sent now."""
+        """Collects everything new, and hands out the events that can be sent now."""
         if self._has_ended:
             self._refuse_requests()
             return None
@@ -171,7 +171,7 @@ class TrackerDispatcher:
             error = None if result.error is None else self._as_ours(result.error)
             try:
                 given_up = self._scheduler.ended(result.item, error)
-            except Exception as failure:  # noqa: BLE001  # whatever it is, sending goes on
+            except Exception as failure:  # noqa: BLE001  # whatever it is, sending continues
                 self._raise_if_passing(failure)
                 self._scheduler.give_in(failure, result.item, accepted=error is None)
             else:
@@ -209,7 +209,7 @@ class TrackerDispatcher:
             return
         try:
             scheduler.run_maintenance()
-        except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
+        except Exception as error:  # noqa: BLE001  # whatever it is, sending continues later
             self._raise_if_passing(error)
             scheduler.give_in(error)
         self._maintained_at = scheduler.clock.monotonic()
@@ -236,7 +236,7 @@ class TrackerDispatcher:
                     break
                 workers.submit(queued)
             self._quota.cancel()  # No event needs the place in the queue for quota.
-        except Exception as error:  # noqa: BLE001  # whatever it is, sending goes on after a while
+        except Exception as error:  # noqa: BLE001  # whatever it is, sending continues later
             self._raise_if_passing(error)
             scheduler.give_in(self._as_ours(error))
         return self._seconds
@@ -250,7 +250,8 @@ class TrackerDispatcher:
                 return  # An earlier request closed the tracker, which answered all of them.
             closing = request.kind == "close"
             if closing and not scheduler.queue.durable:
-                # Include events that came during the close: there is still time to send them.
+                # Include events that came while the tracker was closing: there is still time to
+                # send them.
                 request.mark = scheduler.queue.high_watermark()
             try:
                 done = scheduler.is_drained(request.mark)

@@ -1,4 +1,4 @@
-"""Calls functions when the process ends, through the hook that its kind of process has.
+"""Calls functions when the process ends, through the hook that this kind of process has.
 
 The interpreter calls atexit functions when it exits. Some processes end without that: a child of
 multiprocessing runs multiprocessing's finalizers (from Python 3.13 on, atexit functions too), a
@@ -43,7 +43,7 @@ _watched = set[object]()
 
 
 def at_exit(function: Callable[[], object]) -> None:
-    """Registers a function that is called once when this process ends, but not when a fork ends.
+    """Registers a function to call once when this process, not a forked child, ends.
 
     It is called before functions that were registered with atexit earlier.
     """
@@ -84,7 +84,7 @@ def _watch_ends() -> None:
     """Registers with the hooks that this process calls at its end instead of atexit functions."""
     if "multiprocessing.util" in sys.modules:
         _watch_child()
-        # A child clears its finalizers after it imported the main module.
+        # A child clears its finalizers after it has imported the main module.
         sys.modules["multiprocessing.util"].register_after_fork(_watch_child, lambda watch: watch())
     if (signals := sys.modules.get("celery.signals")) is not None:
         signals.worker_process_shutdown.connect(_call_all, weak=False, dispatch_uid=__name__)

@@ -24,7 +24,7 @@ class MemoryQueue:
     without a lock.
 
     Args:
-        most: The most events that it holds.
+        most: The largest number of events that it holds.
     """
 
     durable = False
@@ -61,7 +61,7 @@ class MemoryQueue:
         return True
 
     def oldest(self) -> float | None:
-        # The owner may change the entries meanwhile.
+        # The owner may change the entries in the meantime.
         for _ in range(10):
             with suppress(RuntimeError, IndexError):
                 if self._entries:

@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 _COUNTERS = {
     "sent": "Events that Intercom has accepted.",
     "refused": "Events that Intercom has rejected.",
-    "dropped": "Events that were given up, for example because the queue was full.",
+    "dropped": "Events that were dropped, for example because the queue was full.",
     "filtered": "Events for which before_send returned None.",
-    "collisions": "Events that are the same to Intercom as one tracked shortly before.",
+    "collisions": "Events that Intercom treats as duplicates of one tracked shortly before.",
 }
 _GAUGES = {
     "queued": (
         "events.queued",
         "{event}",
-        "Events that wait or are in flight; in an outbox, those of all its processes.",
+        "Events that are waiting or in flight, across all processes of an outbox.",
     ),
     "oldest_age": ("oldest_age", "s", "Time since the oldest waiting event was tracked."),
     "failing": ("failing", "1", "1 while nothing can be sent, with the error's type; otherwise 0."),
@@ -227,7 +227,7 @@ def _read(counters: Callable[[], Counters] | None) -> Counters | None:
     """Returns a tracker's counters, or None if it was deleted or they cannot be read."""
     try:
         return None if counters is None else counters()
-    except Exception:  # noqa: BLE001  # an exporter's thread must go on
+    except Exception:  # noqa: BLE001  # an exporter's thread must continue
         return None
 
 

@@ -1,4 +1,4 @@
-"""The part of a tracker that belongs to one process: its queue, and what sends from it."""
+"""The part of a tracker that belongs to one process: its queue and its workers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Sending(TypedDict):
     """How a tracker sends.
 
     Attributes:
-        concurrency: The most requests at once.
+        concurrency: The largest number of requests in flight.
         when_full: What to do when the queue is full.
         patience: Seconds for which a contact may be unknown.
     """
@@ -183,7 +183,7 @@ class _Shared(Generic[R]):
     def _is_recursive(self) -> bool:
         """Whether the calling code runs while an event is sent; if so, drops its event.
 
-        Otherwise a log handler that tracks each line would track without end.
+        Otherwise, a log handler that tracks each line would never stop tracking.
         """
         if ROLE.get() != "sending" or is_collecting():
             return False
@@ -191,13 +191,13 @@ class _Shared(Generic[R]):
         if self._recursive.add() == 1:
             self._reporter.say(
                 logging.WARNING,
-                "an event was dropped, because it was tracked by code that runs while another "
-                "event is being sent, such as a log handler; such events are counted as dropped",
+                "an event was dropped because it was tracked while another event was being sent, "
+                "for example by a log handler; later ones are dropped without a message",
             )
         return True
 
     def _drop(self, event: Event) -> None:
-        """Gives up an event because the queue is full.
+        """Drops an event because the queue is full.
 
         Raises:
             QueueFullError: `when_full` is "raise".
@@ -206,11 +206,11 @@ class _Shared(Generic[R]):
         if is_worth_a_line(dropped):
             self._reporter.say(
                 logging.WARNING,
-                "%s was dropped, because the queue is full (%s); dropped so far: %d",
+                "%s was dropped because the queue is full (%s); dropped so far: %d",
                 named(event), counted(waiting), dropped,
             )  # fmt: skip
         error = QueueFullError(
-            f"{named(event)} was not tracked, because the queue is full ({counted(waiting)}); "
+            f"{named(event)} was not tracked because the queue is full ({counted(waiting)}); "
             "track fewer events, or pass a larger max_queued="
         )
         if self._when_full == "raise":
@@ -218,12 +218,12 @@ class _Shared(Generic[R]):
         self._give_up(event, error)
 
     def _give_up(self, event: Event, error: IntercomError) -> None:
-        # Otherwise an on_error that tracks could go on without end.
+        # Otherwise, an on_error that tracks events could run forever.
         if ROLE.get() != "reporting":
             self._reporter.give_up(event, error)
 
     def _give_up_late(self) -> None:
-        """Gives up events that came while the tracker closed."""
+        """Drops events that came while the tracker was closing."""
         for queued in self.queue.remaining():
             self._reporter.give_up(*self._scheduler.lost(queued))
 
@@ -270,7 +270,7 @@ class Owner(_Shared[ThreadReporter]):
         """Waits for nothing, because a child uses none of this."""
         return True
 
-    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # as all guards
+    def after_fork(self, *, in_child: bool, waited: bool) -> None:  # noqa: ARG002  # like all guards
         """Prevents retries in a child, where gevent's greenlets continue."""
         if in_child:
             self._scheduler.withdraw()
@@ -291,11 +291,11 @@ class Owner(_Shared[ThreadReporter]):
         # While the program ends, no thread can be started, and closing sends the events.
         short = self._workers.lacks_all and threading.main_thread().is_alive()
         if short and not self._is_short:
-            self._reporter.say(logging.ERROR, "events wait: %s", _no_threads())
+            self._reporter.say(logging.ERROR, "events are waiting: %s", _no_threads())
         self._is_short = short
 
     def track(self, event: Event) -> None:
-        """Takes in an event.
+        """Queues an event.
 
         Raises:
             QueueFullError: The queue is full, and `when_full` is "raise".
@@ -311,9 +311,9 @@ class Owner(_Shared[ThreadReporter]):
             self._wait_for_room()
             self._check_open()
         self._dispatcher.tracked.append(event)
-        # While earlier events wait for quota or for workers, it is found after them.
+        # While earlier events wait for quota or for workers, the dispatcher finds it after them.
         self.wake(urgent=not self._scheduler.may_claim)
-        if self._scheduler.stopped:  # It has stopped meanwhile, so the event came too late.
+        if self._scheduler.stopped:  # The dispatcher has stopped since: the event came too late.
             self._give_up_late()
             self._reporter.finish(SYSTEM.monotonic())
 
@@ -323,7 +323,7 @@ class Owner(_Shared[ThreadReporter]):
         return self._scheduler.stopped
 
     def flush(self, timeout: float | None) -> bool:
-        """Waits until all events that are queued now have left; returns whether they have."""
+        """Waits until all events queued so far have left the queue; returns whether they have."""
         ends = math.inf if timeout is None else SYSTEM.monotonic() + timeout
         return self._ask(Request("flush", Answer(SYSTEM.alarm())), ends)
 
@@ -340,7 +340,8 @@ class Owner(_Shared[ThreadReporter]):
         self._give_up_late()
         reported = self._reporter.finish(ends)
         if done and ROLE.get() != "reporting":
-            # Events that others tracked meanwhile may be in flight, with no thread to send them.
+            # Events that others tracked in the meantime may be in flight, with no thread to send
+            # them.
             never = Answer(SYSTEM.alarm())
             while self._workers.lacks_all and not self._workers.has_ended:
                 if (left := ends - SYSTEM.monotonic()) <= 0:
@@ -389,14 +390,14 @@ class Owner(_Shared[ThreadReporter]):
 
     def _failing(self) -> IntercomError | None:
         if self._workers.lacks_all and self.queue.size:
-            return NotSentError(f"events wait: {_no_threads()}")
+            return NotSentError(f"events are waiting: {_no_threads()}")
         return self._scheduler.failing
 
 
 def _no_threads() -> str:
     return (
-        "no thread can be started to send them; they are sent once a thread can be started, or by "
-        "flush() or close()"
+        "no thread can be started to send them; they will be sent once a thread can be started, or "
+        "by flush() or close()"
     )
 
 
@@ -439,7 +440,7 @@ class AsyncOwner(_Shared[TaskReporter]):
         self._workers.wake()
 
     async def track(self, event: Event) -> None:
-        """Takes in an event; raises the same errors as :meth:`Owner.track`."""
+        """Queues an event; raises the same errors as :meth:`Owner.track`."""
         import anyio.lowlevel
 
         self._check_open()
@@ -455,11 +456,11 @@ class AsyncOwner(_Shared[TaskReporter]):
         if self._scheduler.stopped:
             self._give_up_late()
         elif self.queue.size > self._scheduler.most:
-            # Otherwise a task that tracks many events in a row would keep the others from sending.
+            # Otherwise, a task that tracks many events in a row would keep the others from sending.
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def flush(self, seconds: float | None) -> bool:
-        """Waits until all events that are queued now have left; returns whether they have."""
+        """Waits until all events queued so far have left the queue; returns whether they have."""
         self._check_loop()
         return await self._ask(Request("flush", self._answer()), seconds)
 

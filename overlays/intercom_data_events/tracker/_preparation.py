@@ -90,7 +90,7 @@ class Preparation:
             return prepared, None
         depth = _depth.get()
         if depth >= _DEEPEST:
-            return None, _not_sent(event, "before_send tracks events recursively")
+            return None, _not_sent(event, "before_send must not track events recursively")
         try:
             # The depth is set in a copy of the context, so nothing has to be reset, even after an
             # interrupt.
@@ -113,7 +113,7 @@ class Preparation:
                     f"metadata must have at most {_metadata.MAX_KEYS} keys, not "
                     f"{len(own) + len(added)}: {len(own)} from the event and {len(added)} from the "
                     f"tracker's metadata= ({keys}); remove {excess} of them, or pass "
-                    "drop_excess_metadata=True to track, which drops the tracker's last ones",
+                    "drop_excess_metadata=True to track(), which drops the tracker's last keys",
                     key=list(added)[len(kept)],
                 )
             added = {key: added[key] for key in kept}
@@ -129,7 +129,7 @@ def _checked(event: Event, result: object) -> tuple[Event | None, NotSentError |
     """Returns the result of `before_send`, or None and the error if it cannot be tracked."""
     if not isinstance(result, Event):
         if inspect.iscoroutine(result):
-            result.close()  # Otherwise Python would warn that it was never awaited.
+            result.close()  # Otherwise, Python would warn that it was never awaited.
         kind = f"a value of type {type(result).__name__}"
         return None, _not_sent(event, f"before_send must return an Event or None, not {kind}")
     try:

@@ -68,11 +68,11 @@ class Queue(Protocol):
 
     @property
     def size(self) -> int:
-        """The number of events, also those in flight; an estimate if other processes add some."""
+        """The number of events, with those in flight; an estimate if other processes add some."""
         ...
 
     def enqueue(self, event: Event, now: float, /) -> bool:
-        """Takes in an event; returns False if the queue is full."""
+        """Adds an event; returns False if the queue is full."""
         ...
 
     def oldest(self) -> float | None:

@@ -90,10 +90,10 @@ _Item: TypeAlias = _Call | Callable[[], None]
 def _log(
     level: int, message: str, *arguments: object, failure: BaseException | None = None
 ) -> None:
-    role = ROLE.set("sending")  # A log handler must not track without end.
+    role = ROLE.set("sending")  # A log handler must not track forever.
     try:
         log.log(level, message, *arguments, exc_info=failure)
-    except Exception:  # noqa: BLE001  # a log handler may raise it; reporting goes on
+    except Exception:  # noqa: BLE001  # a log handler may raise it; reporting continues
         if logging.raiseExceptions:  # As logging's own handlers do.
             traceback.print_exc()
     finally:
@@ -207,7 +207,7 @@ class ThreadReporter(Reporter):
                 SYSTEM.alarm().wait(_TURN)
             self._wait_until(min(grace, SYSTEM.monotonic() + LOOK))
         if left := sum(isinstance(item, _Call) for item in list(self._items)):
-            line = "on_error was not called for %s, because earlier calls did not return"
+            line = "on_error was not called for %s because earlier calls have not returned"
             _log(logging.ERROR, line, counted(left))
         return self.is_idle
 

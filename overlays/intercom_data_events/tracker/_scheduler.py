@@ -80,7 +80,7 @@ class Scheduler:
     Args:
         queue: Where the events wait.
         clock: The client's clock.
-        most: The most requests at once.
+        most: The largest number of requests in flight.
         patience: Seconds for which a contact may be unknown.
         limit: Returns the requests that this client may send in one window of the rate limit, or
             None.
@@ -89,7 +89,7 @@ class Scheduler:
     Attributes:
         sent: Events that were accepted.
         refused: Events that were rejected.
-        dropped: Events that were given up.
+        dropped: The number of dropped events.
         failing: Why nothing is sent at the moment, or None.
         in_flight: The events that workers have.
         stopped: Whether nothing more is handed out.
@@ -143,7 +143,7 @@ class Scheduler:
 
     @property
     def queued(self) -> int:
-        """How many events wait or are in flight; 0 only once every event is counted elsewhere.
+        """How many events are waiting or in flight; 0 only once every event is counted elsewhere.
 
         An event first leaves the queue, then it is counted, then it leaves `in_flight`. So another
         thread that reads this before `sent` and `refused` misses no event.
@@ -198,7 +198,7 @@ class Scheduler:
         return queued
 
     def ended(self, queued: QueuedEvent, error: IntercomError | None) -> GivenUp | None:
-        """Takes in the outcome of an event; returns it with the error if it was rejected."""
+        """Records the outcome of an event; returns it with the error if it was rejected."""
         now = self.clock.time()
         if error is None:
             self.queue.ack(queued)
@@ -240,7 +240,7 @@ class Scheduler:
     def give_in(
         self, error: Exception, queued: QueuedEvent | None = None, *, accepted: bool = False
     ) -> None:
-        """Goes on after the queue could not be used; a claim on an event expires by itself."""
+        """Continues after the queue could not be used; a claim on an event expires by itself."""
         failure = error if isinstance(error, IntercomError) else unexpected(error, closed=False)
         if queued is None and self.paused and self.clock.monotonic() < self._paused_until:
             self.failing = failure  # One log line is enough.
@@ -305,7 +305,7 @@ class Scheduler:
                 queued.reservation.withdrawn = True
 
     def lost(self, queued: QueuedEvent) -> GivenUp:
-        """Gives up an event that was not sent before the tracker was closed."""
+        """Drops an event that was not sent before the tracker was closed."""
         self.dropped.add()
         error = NotSentError(f"{named(queued.event)} was not sent before the tracker was closed")
         error.may_have_been_processed = queued.unsure or queued in self.in_flight
@@ -337,7 +337,7 @@ class Scheduler:
     def _unknown_delay(self, queued: QueuedEvent, error: IntercomError, now: float) -> float | None:
         """Returns the delay of an event whose contact may still be created, else None.
 
-        Other events are sent meanwhile, so these retries get only a part of the quota.
+        Other events are sent in the meantime, so these retries get only a part of the quota.
         """
         if not is_unknown_contact(error) or not self.patience:
             return None
@@ -390,8 +390,8 @@ class Scheduler:
         self, queued: QueuedEvent, *, accepted: bool = False, rejected: bool = False
     ) -> None:
         if self._pauses > 1:
-            # Events that failed meanwhile need not wait any longer. After a single pause, perhaps
-            # only those events fail.
+            # Events that failed during the pause need not wait any longer. After a single pause,
+            # perhaps only those events fail.
             self.queue.release_delayed()
             self._pauses = 1
         if not self._is_given_up:
@@ -405,7 +405,7 @@ class Scheduler:
         self._accepted += accepted
         if self.paused:
             waiting = counted(self.queue.size)
-            self.say(logging.INFO, "Intercom answers again, with %s in the queue", waiting)
+            self.say(logging.INFO, "sending resumed with %s in the queue", waiting)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What ``track`` does if `max_queued` events wait: drop the event, wait for room, or raise a
+#: What ``track`` does if `max_queued` events are waiting: drop the event, wait for room, or raise a
 #: QueueFullError.
 #:
 #: Example:
@@ -41,9 +41,9 @@ T = TypeVar("T")
 #:     ...     tracker.track("placed-order", user_id="314159")
 WhenFull: TypeAlias = Literal["drop", "block", "raise"]
 
-#: The most requests at once.
+#: The largest number of requests in flight.
 CONCURRENCY = 20
-# The most events in memory.
+# The largest number of events in memory.
 _MOST = 10_000
 #: Seconds for which Intercom may not know the contact of an event.
 UNKNOWN_CONTACT_PATIENCE = 120.0
@@ -130,7 +130,7 @@ class Options:
             from intercom_data_events.outbox._queue import MOST, OutboxQueue
         except OSError as error:
             raise OutboxError(
-                f"the outbox {os.fspath(self.outbox)} cannot be opened, because Python cannot read "
+                f"the outbox {os.fspath(self.outbox)} cannot be opened because Python cannot read "
                 f"a module ({error.strerror}); if this process has too many files open, close some "
                 "or raise the limit (ulimit -n)"
             ) from error

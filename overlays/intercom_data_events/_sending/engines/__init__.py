@@ -85,7 +85,7 @@ class Request:
 class RawResponse:
     """An answer, with the part of its body that was read before a problem occurred.
 
-    The body is without the access token; see :class:`Body`.
+    The body does not contain the access token; see :class:`Body`.
     """
 
     __slots__ = ("content", "problem", "raw_headers", "status_code")
@@ -182,7 +182,7 @@ class BodyError(Exception):
 if TYPE_CHECKING:
 
     class Engine(Protocol):
-        """Sends requests, blocking."""
+        """Sends requests with blocking calls."""
 
         def send(self, request: Request) -> RawResponse:
             """Sends a request and reads its answer.
@@ -201,17 +201,17 @@ if TYPE_CHECKING:
             """Closes the connections."""
 
     class AsyncEngine(Protocol):
-        """The awaiting twin of :class:`Engine`."""
+        """The async counterpart of :class:`Engine`."""
 
         async def send(self, request: Request) -> RawResponse:
-            """Sends a request and reads its answer; raises as the twin does."""
+            """Sends a request and reads its answer; raises the same errors as an Engine."""
             ...
 
         async def aclose(self) -> None:
             """Closes the connections."""
 
         def drop(self) -> None:
-            """Closes own connections at once, also those of an event loop that has ended."""
+            """Closes own connections at once, including those of an event loop that has ended."""
 
 
 class Body:

@@ -1,8 +1,8 @@
 """The engine on aiohttp, for create_many with the [fast] extra.
 
-Of the fast libraries that were tried, only aiohttp tells *not sent* from *possibly sent*, works in
-a forked child, and never resends a POST. Causes are httpx's errors on every engine, because callers
-test for them.
+Of the fast libraries that were tried, only aiohttp distinguishes *not sent* from *possibly sent*,
+works in a forked child, and never resends a POST. Causes are httpx's errors on every engine,
+because callers test for them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _REACHED: ContextVar[list[_ClientRequest]] = ContextVar("_REACHED")
 _BROKEN = "the server closed the connection before its answer was complete"
 _MOST_CACHED = 100
 # Whether requests are prepared, which needs undocumented parts of aiohttp. With other versions,
-# each request is made anew, and an event takes 1.5 times the CPU time.
+# each request is built from scratch, and an event takes 1.5 times the CPU time.
 _CAN_PREPARE = aiohttp.__version__.startswith("3.14.")
 # Statuses of interim answers. 101 is not one: no other answer follows it.
 _INTERIM = {status for status in range(100, 200) if status != 101}
@@ -56,9 +56,9 @@ class _Model:
     """The common parts of requests to an endpoint with a token.
 
     Attributes:
-        session: The session, whose headers may have the token.
+        session: The session, whose headers may contain the token.
         url: The address.
-        options: Further arguments of its `request`, which may also have the token.
+        options: Further arguments of its `request`, which may also contain the token.
         prepared: The first request as aiohttp made it, held, and its head up to the length of the
             body. None before the first request, with an http:// proxy, and with versions of aiohttp
             that are not tested for this.
@@ -207,8 +207,8 @@ class AiohttpEngine:
     ) -> RawResponse:
         """Sends a request that differs only in its body from one that aiohttp has made.
 
-        aiohttp's session would spend half of a request's time to make it anew. Its connections and
-        its parser are used as usual.
+        aiohttp's session would spend half of a request's time to build it from scratch. Its
+        connections and its parser are used as usual.
         """
         timeout = self._timeout(request)
         handle = TimeoutHandle(self._loop, timeout.total, math.inf)

@@ -1,8 +1,8 @@
 # ruff: noqa: ASYNC109  # the interface of httpcore
-"""Guarded network streams, awaiting, under asyncio and trio.
+"""Async guarded network streams, under asyncio and trio.
 
 Their sockets do not belong to an event loop, so they can be closed like files after it has ended.
-The module of the blocking twins, `streams`, explains the guard.
+The module of the blocking ones, `streams`, explains the guard.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class LooplessSocket(anyio.abc.ByteStream):
 
 
 class AsyncGuardedStream:
-    """A guarded network stream, awaiting; its methods raise the same as those of the twin.
+    """An async guarded network stream; it raises the same errors as the blocking one.
 
     Args:
         stream: The socket, or TLS on it.
@@ -138,7 +138,7 @@ class AsyncGuardedStream:
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes a part of a request."""
         core = self._core
-        held, buffer = Secret(buffer), b""  # It may have the access token.
+        held, buffer = Secret(buffer), b""  # It may contain the access token.
         if (attempt := ATTEMPT.get()) is not self._attempt:
             self._attempt = attempt
             if self._received.waiting or await self._is_readable():
@@ -233,7 +233,7 @@ class AsyncGuardedStream:
 
 
 class AsyncGuardedBackend:
-    """Makes guarded connections, awaiting.
+    """Makes async guarded connections.
 
     Args:
         core: httpcore or httpcore2.
@@ -255,7 +255,7 @@ class AsyncGuardedBackend:
         local_address: str | None = None,  # noqa: ARG002  # own connections have none
         socket_options: Iterable[tuple[int, int, int]] | None = None,
     ) -> AsyncGuardedStream:
-        """Connects to the address that answers first; raises the same as the twin."""
+        """Connects to the address that answers first; raises what the blocking backend raises."""
         core = self._core
         left = time_left(timeout, core.ConnectTimeout)
         with translated(self._errors), anyio.fail_after(left):

@@ -83,11 +83,11 @@ class Connections(Generic[T]):
         self._closed = False
 
     def take(self, url: httpx.URL) -> Connection[T]:
-        """Returns a connection for a request, which alone uses it until it is given back.
+        """Returns a connection for a request, which has exclusive use of it until it is given back.
 
         Raises:
             ConfigurationError: The connection cannot be set up.
-            SendError: The client was closed meanwhile.
+            SendError: The client was closed in the meantime.
         """
         if self._closed:
             raise SendError(RuntimeError(CLOSED), possibly_sent=False, recurs=True)
@@ -110,7 +110,7 @@ class Connections(Generic[T]):
         connection.idle_since = now
         idle = self._idle.get(connection.origin)
         if idle is None or self._closed:
-            return  # The client was closed meanwhile.
+            return  # The client was closed in the meantime.
         closing.clear()
         idle.append(connection)
         with suppress(IndexError):  # Another thread took the last one.
@@ -123,7 +123,7 @@ class Connections(Generic[T]):
         return connection
 
     def forget_all(self) -> list[Connection[T]]:
-        """Removes and returns all connections, also those in use; the caller closes them."""
+        """Removes and returns all connections, including those in use; the caller closes them."""
         self._closed = True
         found, self._all = list(self._all), set()
         self._idle = {}
@@ -148,14 +148,14 @@ class Connections(Generic[T]):
 
 @contextmanager
 def setting_up() -> Generator[None]:
-    """Raises a ConfigurationError for a wrong proxy or certificate variable of the environment."""
+    """Raises a ConfigurationError for an invalid proxy or certificate variable."""
     try:
         yield
     except (ImportError, OSError) as error:
         raise _not_set_up(error) from error
     except (ValueError, httpx.InvalidURL):
         # Its message quotes a part of a proxy's address, which may be the password.
-        raise _not_set_up("an address is not valid") from None
+        raise _not_set_up("the address of a proxy is not valid") from None
 
 
 def _not_set_up(reason: object) -> ConfigurationError:
@@ -169,8 +169,8 @@ class Proxy:
     """A proxy of the environment.
 
     Attributes:
-        address: Its address, with its user and password, held.
-        variable: The name of the variable that it is from.
+        address: Its address, with its username and password, held.
+        variable: The name of the variable that it comes from.
     """
 
     __slots__ = ("address", "variable")
@@ -179,7 +179,7 @@ class Proxy:
         self.address, self.variable = address, variable
 
     def __str__(self) -> str:
-        """Returns its address without user and password, and the variable."""
+        """Returns its address without username and password, and the variable."""
         return f"{origin_of(httpx.URL(self.address.value))} ({self.variable})"
 
 
@@ -195,10 +195,10 @@ def proxy_of(url: httpx.URL) -> Proxy | None:
 
     Raises:
         ConfigurationError: A variable cannot be used. The message does not show its value, which
-            may have a password anywhere.
+            may contain a password.
     """
     scheme, host = url.scheme, url.host
-    # Held, because addresses have passwords in them.
+    # Held, because addresses may contain passwords.
     found = Secret(getproxies())
     kind = scheme if found.value.get(scheme) else "all"
     proxy = hold(found.value.get(kind) or None)
@@ -241,7 +241,7 @@ def _is_in(host: str, network: str) -> bool:
 
 
 def _variable(kind: str, value: Secret[str] | None) -> str:
-    """Returns the variable that a proxy is from; as in urllib, lower case takes precedence."""
+    """Returns the variable that a proxy comes from; as in urllib, lower case takes precedence."""
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
     of_value = (name for name in names if value is None or os.environ[name] == value.value)
     return next(of_value, f"the system's setting for {kind}_proxy")

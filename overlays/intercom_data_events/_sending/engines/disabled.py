@@ -12,7 +12,7 @@ _EMPTY = b'{"events":[]}'
 
 
 class DisabledEngine:
-    """Answers as a workspace without events does, and logs each request instead of sending it."""
+    """Answers like a workspace without events, and logs each request instead of sending it."""
 
     def send(self, request: Request) -> RawResponse:
         """Answers at once."""
@@ -28,7 +28,7 @@ class DisabledEngine:
 
 
 class AsyncDisabledEngine:
-    """The twin for async clients."""
+    """The engine of a disabled async client."""
 
     async def send(self, request: Request) -> RawResponse:
         """Answers at once."""

@@ -43,14 +43,14 @@ _MOST_MODELS = 100
 # Seconds beyond the time limit of an attempt. The library gives up first, and its error tells
 # whether it was connecting, writing or reading.
 _GRACE = 0.05
-# Errors after which the server has no request, or none that it can parse.
+# Errors after which the server has received no request, or none that it can parse.
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
 # The same request would fail again.
 _RECURRING = ("LocalProtocolError", "UnsupportedProtocol")
 
 
 class _HTTPXBase(Generic[C]):
-    """The common part of both twins.
+    """The common part of the blocking and the async engine.
 
     Args:
         client: The client of httpx or httpx2 that sends.
@@ -140,7 +140,7 @@ class _HTTPXBase(Generic[C]):
         except library.InvalidURL as error:
             raise _bad_address(error) from error
         except ValueError as error:
-            # For example, a cookie from an answer has characters that a header cannot contain.
+            # For example, a cookie from an answer contains characters that a header cannot contain.
             raise ConfigurationError(
                 f"the http_client cannot make the request: {error}; check its headers and cookies"
             ) from error
@@ -208,7 +208,7 @@ class _HTTPXBase(Generic[C]):
         if "idna" in named:
             # The libraries do not check the host of a proxy before they connect.
             raise ConfigurationError(
-                "the http_client or transport cannot connect, because the host of its proxy is not "
+                "the http_client or transport cannot connect because the host of its proxy is not "
                 "valid; check its proxies and the proxy variables in the environment"
             ) from None
         if not is_failure(error):
@@ -354,7 +354,7 @@ def connect(transport: Any, clock: Clock) -> HTTPXEngine:
 
 
 def aconnect(transport: Any, clock: Clock) -> AsyncHTTPXEngine:
-    """The twin of :func:`connect` for an async client."""
+    """Does what :func:`connect` does, for an async client."""
     client = new_client(library_of(transport), "AsyncClient", transport)
     return AsyncHTTPXEngine(client, owned=True, clock=clock)
 
@@ -365,7 +365,7 @@ def new_client(library: Any, name: str, transport: Any) -> Any:
     kind = getattr(library, name)
     client = kind(transport=transport, cookies=_NoCookies())
     # httpx parses the address of a redirect although it must not follow it, and raises errors of
-    # other libraries for an odd one. There is no public way to prevent that.
+    # other libraries for an unusual one. There is no public way to prevent that.
     client._build_redirect_request = lambda request, _: request  # noqa: SLF001  # as above
     return client
 

@@ -1,4 +1,4 @@
-"""Tells objects of httpx from those of httpx2, which has the same names in another module."""
+"""Distinguishes objects of httpx from those of httpx2, which has the same names."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Chosen(httpx.BaseTransport):
 
 
 class AsyncChosen(httpx.AsyncBaseTransport):
-    """The twin for async clients."""
+    """The counterpart for async clients."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request on the running attempt's connection."""

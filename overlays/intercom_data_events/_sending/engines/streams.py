@@ -1,4 +1,4 @@
-"""Guarded network streams, blocking.
+"""Blocking guarded network streams.
 
 httpx's parser keeps bytes that arrive after an answer and reads them as the next answer. It also
 restarts the time limit with each read. These streams pass on at most one answer, refuse to write
@@ -182,7 +182,7 @@ def has_arrived(number: int) -> bool:
 
 @contextmanager
 def translated(errors: Mapping[type[Exception], type[Exception]]) -> Generator[None]:
-    """Raises an error of httpcore for one of the system or of anyio."""
+    """Translates an error of the system or of anyio to one of httpcore."""
     try:
         yield
     except tuple(errors) as error:
@@ -192,7 +192,7 @@ def translated(errors: Mapping[type[Exception], type[Exception]]) -> Generator[N
 
 
 class GuardedStream:
-    """A guarded network stream, blocking.
+    """A blocking guarded network stream.
 
     Args:
         stream: The underlying network stream of httpcore or httpcore2.
@@ -225,7 +225,7 @@ class GuardedStream:
             WriteTimeout: The time limit, or that of the attempt, has passed.
             WriteError: The connection failed.
         """
-        held, buffer = Secret(buffer), b""  # It may have the access token.
+        held, buffer = Secret(buffer), b""  # It may contain the access token.
         if (attempt := ATTEMPT.get()) is not self._attempt:
             self._attempt = attempt
             if self._received.waiting or self._is_readable():
@@ -272,7 +272,7 @@ class GuardedStream:
 
 
 class GuardedBackend:
-    """Makes guarded connections, blocking.
+    """Makes blocking guarded connections.
 
     Args:
         core: httpcore or httpcore2.
@@ -291,7 +291,7 @@ class GuardedBackend:
             host: A name or an IP address.
             port: The port.
             timeout: Seconds for resolving the name and trying all addresses.
-            options: Further arguments of httpcore.
+            options: Other arguments of httpcore.
 
         Raises:
             ConnectTimeout: The time limit, or that of the attempt, has passed.
@@ -303,7 +303,8 @@ class GuardedBackend:
         for tried, (*_, address) in enumerate(found, 1):
             left = time_left(timeout, core.ConnectTimeout)
             last = tried == len(found)
-            # Half of the remaining time for each address but the last, as one may never answer.
+            # Half of the remaining time for each address but the last, because one may never
+            # answer.
             share = left if left is None or last else left / 2
             try:
                 stream = self._backend.connect_tcp(str(address[0]), port, timeout=share, **options)
