@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from intercom_data_events import MonetaryAmount, RichLink
+from intercom_data_events._counting import counted
 from intercom_data_events._validation import printable
 from intercom_data_events.event import to_json as event_json
 from intercom_data_events.metadata import decimals_of
@@ -275,11 +276,6 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
-
-
-def counted(count: int, noun: str = "event") -> str:
-    """Returns a number with its noun in singular or plural."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def word(file: Path) -> str:

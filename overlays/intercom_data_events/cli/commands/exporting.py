@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from intercom_data_events import DataEventsClient, ListedEvent, MetadataError
+from intercom_data_events._counting import counted
 from intercom_data_events._files import replacing
 from intercom_data_events._validation import printable
 from intercom_data_events.cli import output
@@ -75,11 +76,11 @@ def export(
         )
     if not quiet:
         where = to if to is not None else "standard output"
-        contacts = output.counted(len(asked), "contact")
-        output.message(f"{output.counted(count)} of {contacts} written to {where}.")
+        contacts = counted(len(asked), "contact")
+        output.message(f"{counted(count)} of {contacts} written to {where}.")
         if unsupported:
             output.message(
-                f"{output.counted(unsupported)} with metadata that `import` rejects, such as a "
+                f"{counted(unsupported)} with metadata that `import` rejects, such as a "
                 "list, true, false or null; pass --drop-unsupported to `import` to leave it out."
             )
 
