@@ -1,4 +1,4 @@
-"""Bounds the memory that a part of a test allocates."""
+"""Limits the memory that a part of a test allocates."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def peak_below(most: int) -> Iterator[None]:
-    """Fails where more bytes are allocated at one time."""
+    """Fails if the peak of allocated bytes reaches a limit."""
     tracemalloc.start()
     try:
         yield
         if (peak := tracemalloc.get_traced_memory()[1]) >= most:
-            raise AssertionError(f"{peak:,} bytes were allocated at one time, not below {most:,}")
+            raise AssertionError(f"peak memory must be below {most:,} bytes, not {peak:,}")
     finally:
         tracemalloc.stop()

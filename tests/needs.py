@@ -1,4 +1,4 @@
-"""The tools that tests and the benchmark use and a machine may lack, and what installs each.
+"""The tools that tests and the benchmark need, and how to install each.
 
 Tests and fixtures call :func:`require`. `python3 tests/needs.py` prints the Debian packages that
 this machine lacks, for CI to install.
@@ -29,7 +29,7 @@ class Tool:
 
 
 def in_ci() -> bool:
-    """Whether the environment says that this is CI."""
+    """Returns whether the environment says that this is CI."""
     return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}
 
 

@@ -11,8 +11,8 @@ _LOCAL = 100
 
 def load() -> None:
     """Registers the profiles, and loads that of this run; `--hypothesis-profile` names another."""
-    # Machines are noisy, and how long something takes is the benchmark's business. With CI set, the
-    # settings in use are Hypothesis' own for CI, which are not for the others.
+    # Machines are noisy, and durations are the benchmark's task. With CI set, Hypothesis starts
+    # from its own CI settings, which the other profiles must not have.
     untimed = settings(
         settings.get_profile("default"),
         deadline=None,
@@ -26,5 +26,5 @@ def load() -> None:
 
 
 def scaled(examples: int) -> int:
-    """Scales a test's own number of examples, which is for the profile "local", to this run's."""
+    """Scales a number of examples for the profile "local" to the profile of this run."""
     return max(1, examples * settings().max_examples // _LOCAL)

@@ -1,4 +1,4 @@
-"""The operations of the client and their verbs, as openapi/operations.yaml has them, for all tests.
+"""The client's operations and their verbs, from openapi/operations.yaml, for all tests.
 
 A new verb needs one line here; what holds for every verb is then tested of it, too.
 """

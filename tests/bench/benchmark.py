@@ -1,14 +1,14 @@
-"""Measures the client beside bare httpx and the official SDK, in one run, as ratios.
+"""Compares the client's speed and size with bare httpx and the official SDK.
 
     nox -s bench [-- --rounds 9] [--only sending] [--json PATH] [--markdown PATH] [--svg PATH]
+    nox -s bench -- --from tests/bench/figures.json --svg tests/bench/chart.svg
     nox -s bench -- --quick
 
-Machines are noisy: every subject is measured in every round, in turn, and the medians are compared.
-A figure without its neighbours from the same run says nothing. Instructions are counted where
-valgrind is installed; they do not depend on the machine's load. The table that is printed shows
-goals beside the figures, and nothing fails for missing them; the one of --markdown, for the README,
-shows figures only. A run that ends early writes its figures to the file of --json, and leaves those
-of --markdown and --svg as they are.
+Machines are noisy, so each round measures all subjects in turn, and the table compares medians.
+Only compare figures of the same run. Instruction counts do not depend on the machine's load; they
+need valgrind. The printed table shows goals beside the figures; a missed goal is not a failure.
+--markdown and --svg write the headline figures, without goals. If a run ends early, only --json is
+written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PARTS = ("starting", "reading", "sending", "quota", "tracking", "regeneration")
 
 @frozen
 class Amounts:
-    """How much of everything is measured in a round."""
+    """The amounts that one round measures."""
 
     listed: int = 10_000
     pages: int = 1_000
@@ -71,12 +71,16 @@ def main() -> int:
     options = _options()
     logging.disable()
     servers.leave_environment_out()
-    # What cannot be written as it is, shall not end it.
+    # A character that the terminal's encoding lacks must not end the run.
     for stream in (sys.stdout, sys.stderr):
         cast("TextIOWrapper", stream).reconfigure(errors="backslashreplace")
+    if options.earlier:
+        return _write_earlier(options)
     parts = options.only or PARTS
     count, how = (
-        instructions.counter() if "starting" in parts else (None, "not counted in these parts")
+        instructions.counter()
+        if "starting" in parts and options.amounts is not QUICK
+        else (None, "not counted in these parts, or with --quick")
     )
     run = Run({**_machine(options.rounds), "instructions": how})
     print("\n".join(f"- {name}: {said}" for name, said in run.machine.items()), end="\n\n")
@@ -92,31 +96,46 @@ def main() -> int:
                 print("\n".join(figures.rows(answer)), flush=True)
             complete = True
     except KeyboardInterrupt:
-        print("\nStopped: what is above was measured.", file=sys.stderr)
+        print("\nStopped; the figures above are complete.", file=sys.stderr)
         code = 130
     finally:
         _write(run, options, complete=complete)
     return code
 
 
+def _write_earlier(options: argparse.Namespace) -> int:
+    """Writes the figures of earlier runs, in the order of the options."""
+    runs = list[Run]()
+    for path in options.earlier:
+        try:
+            runs.append(Run.from_json(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            sys.exit(f"--from: cannot read {path} ({error.strerror}); choose another path")
+        except (ValueError, LookupError, TypeError):
+            sys.exit(f"--from: {path} has no figures; pass a file that --json wrote")
+    figures = [figure for run in runs for figure in run.figures]
+    _write(Run(runs[0].machine, figures), options, complete=True)
+    return 0
+
+
 def _write(run: Run, options: argparse.Namespace, *, complete: bool) -> None:
     for path, text, of_part in (
         (options.json, run.to_json, True),
-        (options.markdown, run.to_markdown, False),
+        (options.markdown, lambda: run.to_markdown(headlines=not options.all), False),
         (options.svg, lambda: chart.svg(run), False),
     ):
         if path is None:
             continue
         if run.figures and (complete or of_part):
             _replace(path, text())
-            print(f"\n{path} is written.")
+            print(f"\nWrote {path}.")
         else:
             why = "the run is incomplete" if run.figures else "nothing was measured"
-            print(f"{path} is not written: {why}.", file=sys.stderr)
+            print(f"{path} was not written: {why}.", file=sys.stderr)
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all; devices and pipes cannot be replaced."""
+    """Replaces a file atomically; writes in place to a device or a pipe."""
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
@@ -138,7 +157,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _progress(text: str) -> None:
-    """Prints what takes a while."""
+    """Shows on a terminal what is being measured."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
@@ -154,27 +173,34 @@ def _options() -> argparse.Namespace:
         const=QUICK,
         default=Amounts(),
         dest="amounts",
-        help="one round of little, to see that it works: its figures say nothing",
+        help="one round with small amounts: checks that the benchmark works; ignore the figures",
     )
     parser.add_argument(
-        "--only", choices=PARTS, action="append", help="this part; may be given again"
+        "--only", choices=PARTS, action="append", help="measure this part; repeatable"
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures for machines")
+    parser.add_argument(
+        "--from", type=Path, metavar="PATH", action="append", dest="earlier",
+        help="use the figures of an earlier run's --json instead of measuring; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures as JSON")
     parser.add_argument(
         "--markdown", type=Path, metavar="PATH", help="write the README's table, without goals"
     )
-    parser.add_argument("--svg", type=Path, metavar="PATH", help="draw the table as a chart")
+    parser.add_argument(
+        "--all", action="store_true", help="write all figures to --markdown, not only headlines"
+    )
+    parser.add_argument("--svg", type=Path, metavar="PATH", help="draw the headlines as a chart")
     options = parser.parse_args()
     if options.amounts is QUICK:
         options.rounds = 1
     if options.rounds < 1:
-        parser.error("--rounds: at least one")
+        parser.error(f"--rounds must be at least 1, not {options.rounds}")
     for name in ("json", "markdown", "svg"):
         path = getattr(options, name)
         if path is None:
             continue
         try:
-            # Now, and not after everything has been measured.
+            # Fail before anything is measured, not after.
             _check_writable(path)
         except OSError as error:
             parser.error(f"--{name}: cannot write {path} ({error.strerror}); choose another path")
@@ -190,7 +216,7 @@ def _questions(
 
     if "starting" in parts:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        yield from starting.questions(accepting(), folder, count, quick=amounts is QUICK)
+        yield from starting.questions(accepting(), folder, count)
     if "reading" in parts:
         yield from reading.questions(amounts.listed, amounts.pages)
     if "sending" in parts:

@@ -1,4 +1,4 @@
-"""A benchmark's figures are medians of rounds that take turns, and are shown in all four ways."""
+"""The benchmark's figures are medians of rounds, printed and written in three formats."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from needs import require
 pytestmark = pytest.mark.costly
 
 ROOT = Path(__file__).parents[2]
+FOLDER = Path(__file__).parent
 
 
 def question(**given):
@@ -90,15 +91,53 @@ def test_a_line_has_a_cell_for_each_heading():
 def test_the_readme_shows_figures_without_goals():
     run = Run({}, question(goals={"ours": Goal(12)}).answer(3))
 
-    printed, written = "\n".join(figures.rows(run.figures)), run.to_markdown()
+    printed, written = "\n".join(figures.rows(run.figures)), run.to_markdown(headlines=False)
 
     assert "≤ 12 ms" in printed
-    assert written.splitlines() == [
-        "| what | of |  | ratio |",
-        "| --- | --- | ---: | ---: |",
-        "| doing it | theirs | 1,000 ms | 1.00 x |",
-        "|  | ours | 2,000 ms | 2.00 x |",
+    assert "≤" not in written
+
+
+def test_the_readme_has_a_line_for_each_question_and_a_column_for_each_peer():
+    subjects = {
+        "json.loads": lambda: 2.0,
+        "intercom-data-events": lambda: 4.0,
+        "python-intercom (model only)": lambda: 8.0,
+        "with an outbox": lambda: 1.0,
+    }
+    run = Run({}, Question("doing it", "ms", subjects, headline=True).answer(1))
+
+    assert run.to_markdown(headlines=True).splitlines() == [
+        f"|  | {' | '.join(figures.PEERS)} |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        (
+            "| doing it | 2 ms (json.loads) | 4 ms, 2.00 x<br>1 ms, 0.50 x (with an outbox) |  "
+            "| 8 ms, 4.00 x (model only) |  |"
+        ),
     ]
+
+
+def test_the_readme_and_the_chart_show_headlines_only():
+    headline = question(headline=True).answer(1)
+    other = Question("doing more", "s", {"ours": lambda: 1.0}).answer(1)
+    run = Run(dict.fromkeys(("date", "machine", "Python"), ""), [*headline, *other])
+
+    assert "doing more" in run.to_markdown(headlines=False)
+    for shown in (run.to_markdown(headlines=True), chart.svg(run)):
+        assert "doing it" in shown
+        assert "doing more" not in shown
+
+
+def test_eight_questions_are_headlines():
+    run = Run.from_json((FOLDER / "figures.json").read_text("utf-8"))
+
+    assert len(run.questions(headlines=True)) == 8
+
+
+def test_the_readme_has_the_table_and_the_chart_of_the_figures_beside_it():
+    run = Run.from_json((FOLDER / "figures.json").read_text("utf-8"))
+
+    assert run.to_markdown(headlines=True) in (FOLDER / "README.md").read_text("utf-8")
+    assert (FOLDER / "chart.svg").read_text("utf-8") == chart.svg(run)
 
 
 @pytest.mark.parametrize(
@@ -110,21 +149,49 @@ def test_figures_are_shown_with_what_can_be_known_of_them(value, said):
 
 
 def test_the_chart_has_a_bar_for_each_figure_as_long_as_it_says():
-    run = Run(dict.fromkeys(("date", "machine", "Python"), "<&>"), question().answer(3))
+    answer = question(headline=True).answer(3)
+    run = Run(dict.fromkeys(("date", "machine", "Python"), "<&>"), answer)
 
     drawn = ElementTree.fromstring(chart.svg(run))  # drawn here
     bars = [one for one in drawn.iter() if one.tag.endswith("rect")]
     lengths = [float(bar.attrib["width"]) for bar in bars]
-    said = [one.text for one in drawn.iter() if one.tag.endswith("text")]
+    said = ["".join(one.itertext()) for one in drawn.iter() if one.tag.endswith("}text")]
 
     assert lengths[1] == pytest.approx(2 * lengths[0])
-    assert "doing it (less is better)" in said
-    assert "2,000 ms (2.00 x)" in said
-    assert "<&>; <&>; <&>" in said
+    assert said[-5:-1] == ["doing it", "less is better", "1,000 mstheirs", "2,000 msours"]
+    assert said[-1] == "<&>; <&>; <&>"
+
+
+@pytest.mark.parametrize(
+    ("subject", "peer", "beside"),
+    [
+        ("intercom-data-events", "intercom-data-events", ""),
+        ("intercom-data-events[fast]", "intercom-data-events[fast]", ""),
+        ("python-intercom (model only)", "python-intercom", "model only"),
+        ("aiohttp", "aiohttp", ""),
+        ("track, with an outbox", "intercom-data-events", "track, with an outbox"),
+    ],
+)
+def test_a_peer_has_one_colour_and_the_legend_names_it_once(subject, peer, beside):
+    subjects = {name: lambda: 1.0 for name in ("httpx", subject)}
+    run = Run(
+        dict.fromkeys(("date", "machine", "Python"), ""),
+        Question("doing it", "ms", subjects, headline=True).answer(1),
+    )
+
+    drawn = ElementTree.fromstring(chart.svg(run))  # drawn here
+    colour = [one for one in drawn.iter() if one.tag.endswith("rect")][-1].attrib["fill"]
+    said = ["".join(one.itertext()) for one in drawn.iter() if one.tag.endswith("}text")]
+
+    assert colour == chart.COLOURS[peer]
+    assert said[: len(figures.PEERS)] == list(figures.PEERS)
+    assert said[-2] == f"1 ms{beside}"
 
 
 def test_a_chart_of_nothing_is_one():
-    figure = Figure("errors", "ours", 0.0, "", None, "", more_is_better=False, rounds=1)
+    figure = Figure(
+        "errors", "ours", 0.0, "", None, "", more_is_better=False, rounds=1, headline=True
+    )
 
     run = Run(dict.fromkeys(("date", "machine", "Python"), ""), [figure])
 
@@ -221,8 +288,8 @@ def test_nginx_is_found_in_system_folders_that_are_not_in_path(monkeypatch, tmp_
     assert servers.accepting_server() == "nginx"
 
 
-def counts(*given, **options):
-    asked = starting.questions("http://127.0.0.1:1", Path("unused"), *given, **options)
+def counts(given):
+    asked = starting.questions("http://127.0.0.1:1", Path("unused"), given)
     return [one.title for one in asked if one.title.endswith(": instructions")]
 
 
@@ -231,7 +298,6 @@ def test_instructions_are_counted_of_all_that_is_timed_where_they_can_be():
         raise AssertionError
 
     assert counts(None) == []
-    assert counts(count, quick=True) == ["import: instructions"]
     assert counts(count) == [
         "import: instructions",
         "cold start to first event, in-process transport: instructions",
@@ -275,9 +341,41 @@ def test_a_part_is_measured_and_written_down(tmp_path):
     assert drawn.read_text(encoding="utf-8").startswith("<svg")
     assert "| json.loads" in done.stdout
     assert "≤ 8 µs" in done.stdout
-    assert "| json.loads" in table.read_text(encoding="utf-8")
+    assert "(json.loads)" in table.read_text(encoding="utf-8")
     assert "≤" not in table.read_text(encoding="utf-8")
     assert sorted(tmp_path.iterdir()) == sorted((into, table, drawn))
+
+
+@pytest.mark.processes
+def test_the_figures_of_earlier_runs_are_joined_without_measuring(tmp_path):
+    runs = []
+    for name in ("starting", "sending"):
+        answer = Question(name, "ms", {"ours": lambda: 2.0}, headline=True).answer(1)
+        runs.append(tmp_path / f"{name}.json")
+        runs[-1].write_text(Run({"date": name}, answer).to_json(), "utf-8")
+    table = tmp_path / "table.md"
+    earlier = [word for path in runs for word in ("--from", str(path))]
+
+    done = run_benchmark(*earlier, "--markdown", str(table), "--json", str(tmp_path / "joined"))
+
+    assert done.returncode == 0, done.stderr
+    assert table.read_text("utf-8").splitlines()[2:] == [
+        "| starting | 2 ms (ours) |  |  |  |  |",
+        "| sending | 2 ms (ours) |  |  |  |  |",
+    ]
+    assert json.loads((tmp_path / "joined").read_text("utf-8"))["machine"] == {"date": "starting"}
+
+
+@pytest.mark.processes
+def test_a_file_without_figures_is_named(tmp_path):
+    path = tmp_path / "figures.json"
+    path.write_text("{}", "utf-8")
+
+    done = run_benchmark("--from", str(path), "--markdown", str(tmp_path / "table.md"))
+
+    assert done.returncode == 1
+    assert f"--from: {path} has no figures; pass a file that --json wrote" in done.stderr
+    assert not (tmp_path / "table.md").exists()
 
 
 def run_with_nginx(folder, script, *parts):
@@ -301,7 +399,7 @@ def run_with_nginx(folder, script, *parts):
     ("script", "code", "said"),
     [
         ("exit 1", 1, "nginx did not start."),
-        ("kill -INT $PPID", 130, "Stopped: what is above was measured."),
+        ("kill -INT $PPID", 130, "Stopped; the figures above are complete."),
     ],
 )
 def test_a_run_that_ends_early_writes_its_figures_and_keeps_earlier_tables(
@@ -311,7 +409,7 @@ def test_a_run_that_ends_early_writes_its_figures_and_keeps_earlier_tables(
 
     assert done.returncode == code
     assert said in done.stderr
-    assert "file.svg is not written: the run is incomplete." in done.stderr
+    assert "file.svg was not written: the run is incomplete." in done.stderr
     read = json.loads(files.pop("json"))["figures"]
     assert [one["unit"] for one in read] == ["µs"] * len(read)
     assert read
@@ -322,7 +420,7 @@ def test_a_run_that_ends_before_its_first_figure_writes_nothing(tmp_path):
     done, files = run_with_nginx(tmp_path, "exit 1", "sending")
 
     assert done.returncode == 1
-    assert "file.json is not written: nothing was measured." in done.stderr
+    assert "file.json was not written: nothing was measured." in done.stderr
     assert set(files.values()) == {"earlier"}
 
 
@@ -339,7 +437,7 @@ def test_paths_are_checked_without_creating_files(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--rounds", "0"), "--rounds: at least one"),
+        (("--rounds", "0"), "--rounds must be at least 1, not 0"),
         (("--only", "everything"), "invalid choice: 'everything'"),
         (("--json", "no/such/folder.json"), "--json: cannot write no/such/folder.json"),
         (("--markdown", "no/such/table.md"), "--markdown: cannot write no/such/table.md"),

@@ -349,8 +349,8 @@ def in_pieces(begin, repeated, size):
 @pytest.mark.parametrize(
     "pieces",
     [
-        lambda: in_pieces(b'{"a": "', b"x", 200 * MEGABYTE),
-        lambda: in_pieces(HEADER + b'ran,1,"', b"x", 200 * MEGABYTE),
+        lambda: in_pieces(b'{"a": "', b"x", 60 * MEGABYTE),
+        lambda: in_pieces(HEADER + b'ran,1,"', b"x", 60 * MEGABYTE),
         lambda: in_pieces(HEADER + b'ran,1,"', b"fifteen letters\n", 1.2 * MEGABYTE),
         lambda: in_pieces(HEADER, b'a dozen of",",,"\n', 1.2 * MEGABYTE),
         lambda: in_pieces(HEADER + b'ran,1,"', b'""', 20 * MEGABYTE),

@@ -1,4 +1,4 @@
-"""Proves by tools of others that client, emulator and description agree.
+"""Checks by independent tools that client, emulator and description agree.
 
     nox -s conformance [-- --only schemathesis --seed 7]
 
@@ -37,10 +37,10 @@ PACKAGES = {
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     for name in list(os.environ):
-        # Nothing here is meant for the world outside.
+        # No request may leave this machine.
         if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
             del os.environ[name]
-    # They tell of every failure that is provoked.
+    # The scenarios provoke failures, and each would be logged.
     logging.getLogger("intercom_data_events").setLevel(logging.CRITICAL)
     seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311  # guards nothing
     tools: dict[str, Callable[[], Report]] = {
@@ -65,21 +65,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line; what cannot work ends here, before anything has run."""
+    """Reads and checks the command line before anything runs."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.description.is_file():
-        parser.error(f"--description: {options.description} is no file")
+        parser.error(f"--description must be a file, not {options.description}")
     if options.examples < 1:
-        parser.error("--examples: at least one")
+        parser.error(f"--examples must be at least 1, not {options.examples}")
     if options.seed is not None and options.seed < 0:
-        parser.error("--seed: at least zero")
+        parser.error(f"--seed must be at least 0, not {options.seed}")
     for tool in options.only or PACKAGES:
         for package in PACKAGES[tool]:
             try:
                 version(package)
             except PackageNotFoundError:
-                parser.error(f"{package} is not installed: use nox -s conformance")
+                parser.error(f"{package} is not installed; run nox -s conformance")
     return options
 
 
@@ -90,25 +90,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", metavar="TOOL",
         choices=list(PACKAGES),
-        help="one of %(choices)s; repeatable (default: all)",
+        help="run only this tool: %(choices)s; repeatable",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, help="of Schemathesis (default: another each time)")
+    parser.add_argument("--seed", type=int, help="seed of Schemathesis (default: random)")
     parser.add_argument(
         "--examples", type=int, default=100, metavar="N",
-        help="requests that Schemathesis makes up for each operation (default: %(default)s)",
+        help="requests that Schemathesis makes up per operation (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--packages", type=Path, metavar="FOLDER",
-        help="where Prism is installed: a folder with node_modules in it",
+        help="folder with Prism in its node_modules",
     )  # fmt: skip
     parser.add_argument(
         "--description", type=Path, default=PROJECT / "openapi" / "data-events.yaml",
-        metavar="FILE", help="what is compared with (default: the project's own)",
+        metavar="FILE", help="the description (default: the project's)",
     )  # fmt: skip
     return parser
 
 
 if __name__ == "__main__":
-    # What a terminal cannot show must not fail the report.
+    # A character that the terminal's encoding lacks must not end the report.
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

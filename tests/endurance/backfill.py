@@ -1,4 +1,4 @@
-"""Imports a file of events as its users would, and counts, measures, kills and resumes.
+"""Imports files of events by the command line: measures, kills and resumes, and counts.
 
     nox -s backfill [-- --events 100000 --kills 50]
 
@@ -70,7 +70,7 @@ def start_command(
 
 
 def used_by(process: subprocess.Popen[str]) -> tuple[float, int]:
-    """Waits for a process; returns its seconds of CPU, and its peak memory in bytes."""
+    """Waits for a process; returns its CPU seconds and its peak memory in bytes."""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     # Kilobytes on Linux, bytes on macOS.
@@ -79,7 +79,7 @@ def used_by(process: subprocess.Popen[str]) -> tuple[float, int]:
 
 
 def send_with_official_sdk(events: int) -> None:
-    """Sends a sample in a child process, and prints how many events a second that were."""
+    """Sends a sample in a child process and prints the events per second."""
     from intercom import AsyncIntercom
     from intercom.types.create_data_event_request_with_user_id import (
         CreateDataEventRequestWithUserId,
@@ -147,7 +147,7 @@ def memory(options: argparse.Namespace) -> bool:
 
 
 def imported(events: int, url: str, code: str) -> tuple[float, float, int]:
-    """Imports events; returns the seconds, the seconds of CPU, and the peak memory in bytes."""
+    """Imports events; returns the seconds, the CPU seconds and the peak memory in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         file = write_events(folder, events)
         report = Path(folder, "report")
@@ -199,7 +199,7 @@ def killed(options: argparse.Namespace) -> bool:
     table.row(f"killed {done} times", counts.stored, missing, counts.duplicates,
               f"{counts.duplicates / max(done, 1):.1f}", CONCURRENCY)  # fmt: skip
     if done < kills:
-        print("  The import ended before it could be killed so often.")
+        print("  The import ended before all kills were done.")
     return (
         not missing
         and done == kills

@@ -54,7 +54,7 @@ app.conf.update(json.loads(os.environ.get("CELERY_LOAD", "{}")))
 
 @contextmanager
 def serving_redis(folder: str) -> Iterator[Path]:
-    """Runs a Redis server that keeps nothing; yields the path of its socket."""
+    """Runs a Redis server without persistence; yields the path of its socket."""
     program = shutil.which("redis-server")
     if program is None:
         sys.exit("redis-server is not installed; on Debian run: apt install redis-server")
@@ -136,7 +136,7 @@ def load(options: argparse.Namespace) -> bool:
 
 
 def wait_for_stored(server: harness.Server, events: int) -> dict[str, Any]:
-    """Waits until so many events are stored, or none is for QUIET seconds."""
+    """Waits until a number of events is stored, or until none arrives for QUIET seconds."""
     counts = server.counts()
     changed = time.monotonic()
     while counts["stored"] < events and time.monotonic() < changed + QUIET:

@@ -1,4 +1,4 @@
-"""Ends programs that track events in all the ways that they end, and counts their events.
+"""Ends programs that track events in every way that programs end, and counts their events.
 
     nox -s crashes [-- --rounds 20 --outage 20 --full 10]
 
@@ -184,7 +184,7 @@ def killed_workers(options: argparse.Namespace) -> bool:
 def killed_under_load(
     url: str, outbox: str, log: Path, numbers: Iterator[int], source: random.Random
 ) -> list[int]:
-    """One round; returns the numbers of the events for which an answer came."""
+    """Runs one round; returns the numbers of the events that were answered."""
     with (
         gunicorn(url, outbox, log) as (master, address),
         harness.loading(address, numbers, THREADS) as answered,
@@ -201,7 +201,7 @@ def killed_under_load(
 
 @contextmanager
 def gunicorn(url: str, outbox: str, log: Path) -> Iterator[tuple[harness.Leader, str]]:
-    """Runs gunicorn; yields its master and its address."""
+    """Runs gunicorn; yields its master process and its address."""
     with harness.process_group(
         "gunicorn", "--workers", str(WORKERS), "--bind", "127.0.0.1:0",
         f"crashes:application({outbox!r})", url=url, log=log,
@@ -223,7 +223,7 @@ def workers_in(log: Path) -> list[int]:
 
 
 def kill_worker(log: Path, source: random.Random) -> None:
-    """Kills a worker; gunicorn starts another one in its place."""
+    """Kills a worker; gunicorn then starts another."""
     with suppress(ProcessLookupError):
         os.kill(source.choice(workers_in(log)), signal.SIGKILL)
 
@@ -270,7 +270,7 @@ def full_disk(options: argparse.Namespace) -> bool:
         "", "answered", "sent meanwhile", "missing", "sent again", "seconds until tracked again",
     )  # fmt: skip
     if not hasattr(resource, "prlimit"):
-        print("  Only Linux can take the room from other processes: left out.")
+        print("  Skipped: only Linux can limit the disk space of other processes.")
         return True
     # So slow that there is a backlog as the disk becomes full.
     with tempfile.TemporaryDirectory() as folder, harness.serving(0.4, 0.2) as server:
@@ -304,7 +304,7 @@ def is_left(outbox: str) -> bool:
 
 @contextmanager
 def no_room(outbox: str, processes: Iterable[int]) -> Iterator[None]:
-    """Leaves processes no room for an outbox's log, as a full disk does."""
+    """Limits the size of an outbox's log, as a full disk does."""
     with closing(sqlite3.connect(outbox, isolation_level=None)) as reader:
         # As long as it is read, it is not written anew from its beginning.
         reader.execute("BEGIN")

@@ -77,7 +77,7 @@ class Round:
             self.tracked.append(user)
 
     def end(self) -> None:
-        """What a finalizer does."""
+        """Does what the finalizer is for."""
         self.track("finalizer")
         number = next(self._begun)
         if self.kind == "flush" and number % 7 == 0 and number < 7 * FLUSHES:
@@ -87,7 +87,7 @@ class Round:
         self.ended.append(number)
 
     def litter(self) -> None:
-        """Leaves objects to the collector."""
+        """Leaves objects to the garbage collector."""
         for _ in range(EVENTS // THREADS):
             Ending(self)
 
@@ -100,12 +100,12 @@ class Ending:
         self._itself = self
 
     def __del__(self) -> None:
-        """Uses the round's tracker, in whatever thread this is."""
+        """Uses the round's tracker, in the thread that collects."""
         self._round.end()
 
 
 def run_round(round_: Round, threshold: int) -> None:
-    """Tracks in this thread, while others are born, leave objects behind and end."""
+    """Tracks in this thread while others start, leave garbage and end."""
     gc.set_threshold(threshold)
     try:
         threads = []
@@ -130,7 +130,7 @@ def run_round(round_: Round, threshold: int) -> None:
 def run(
     rounds: int, outbox: str | None, seed: int, kinds: tuple[str, ...], patience: float
 ) -> Counter[str]:
-    """Runs the rounds and returns what was counted, `missing` above all."""
+    """Runs the rounds and returns the counts; `missing` must be 0."""
     source = random.Random(seed)  # noqa: S311  # guards nothing
     server = Server()
     told: dict[str, IntercomError] = {}
@@ -176,10 +176,12 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=2000)
-    parser.add_argument("--outbox", help="a file to keep events in, instead of memory")
+    parser.add_argument("--outbox", help="keep events in this file (default: in memory)")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311
-    parser.add_argument("--only", choices=KINDS, help="what finalizers do, instead of each in turn")
-    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds, of a round")
+    parser.add_argument("--only", choices=KINDS, help="what finalizers do (default: each in turn)")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE, help="seconds after which a round is stuck"
+    )
     options = parser.parse_args()
     logging.disable()
     kinds = (options.only,) if options.only else KINDS

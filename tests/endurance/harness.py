@@ -1,4 +1,4 @@
-"""What the endurance programs share: parts, child processes, the emulator, outboxes and tables.
+"""Shared by the endurance programs: parts, child processes, the emulator, outboxes and tables.
 
 Each part of a program prints a table and returns whether its claims hold. `run` runs the parts,
 prints the verdict and returns the exit code; `start` runs a function in a child process.
@@ -75,12 +75,12 @@ def make_parser(
             action="append",
             choices=parts,
             metavar="PART",
-            help=f"a part to run, instead of all: {', '.join(parts)}; may be repeated",
+            help=f"run only this part: {', '.join(parts)}; repeatable",
         )
     if seed_of:
         seed = random.randrange(2**32)  # noqa: S311  # guards nothing
         parser.add_argument(
-            "--seed", type=int, default=seed, help=f"of {seed_of} (default: a new one each time)"
+            "--seed", type=int, default=seed, help=f"seed of {seed_of} (default: random)"
         )
     return parser
 
@@ -113,7 +113,7 @@ def run(
     requires: Iterable[str] = (),
     optional: Iterable[str] = (),
 ) -> int:
-    """Runs the parts. SIGTERM ends the program with what it has started, and exit code 143.
+    """Runs the parts. SIGTERM ends the program and its processes, with exit code 143.
 
     Args:
         parts: Each part by its name.
@@ -126,7 +126,7 @@ def run(
     """
     versions = {package: installed(package) for package in (*requires, *optional)}
     if missing := [package for package in requires if not versions[package]]:
-        sys.exit(f"Not installed: {', '.join(missing)}. Run: pip install {' '.join(missing)}")
+        sys.exit(f"not installed: {', '.join(missing)}; run: pip install {' '.join(missing)}")
     logging.getLogger("intercom_data_events").setLevel(logging.ERROR)
     facts = [
         f"{platform.python_implementation()} {platform.python_version()}",
@@ -146,7 +146,7 @@ def run(
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Lets SIGTERM raise SystemExit, so that process groups are killed by `finally`."""
+    """Makes SIGTERM raise SystemExit, so that `finally` kills the process groups."""
 
     def end(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -159,7 +159,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed PyPI package, None if it is not installed."""
+    """Returns the version of a PyPI package, or None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -176,7 +176,7 @@ class Table:
             self.row(*columns)
 
     def row(self, *cells: object) -> None:
-        """Prints a row; integers with separators of thousands."""
+        """Prints a row, with thousands separators in integers."""
         first, *others = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
         columns = zip(others, self._widths, strict=True)
         texts = (f"{cell:>{max(width, len(cell) + 1)}}" for cell, width in columns)
@@ -187,7 +187,7 @@ class Table:
 
 
 def environment(url: str | None = None, **others: str) -> dict[str, str]:
-    """The environment of a child process: no proxies, and no settings of the client but these."""
+    """Returns a child's environment: no proxies, and only these settings of the client."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -230,9 +230,9 @@ def finish(
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        sys.exit(f"The child process {name} has not ended after {timeout:g} s.")
+        sys.exit(f"Child process {name} did not end within {timeout:g} s.")
     if well and process.returncode:
-        sys.exit(f"The child process {name} failed: exit code {process.returncode}, see above.")
+        sys.exit(f"Child process {name} failed with exit code {process.returncode}; see above.")
     return printed.splitlines()
 
 
@@ -242,7 +242,7 @@ def call(function: Callable[..., None], *arguments: object, url: str) -> list[st
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
-    """Reads the next line that a child process prints; ends the program if there is none."""
+    """Returns the next line of a child process; ends the program if there is none."""
     line: str = process.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
     if not line:
         finish(process)
@@ -293,7 +293,7 @@ def kill_group(leader: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def loading(address: str, numbers: Iterator[int], threads: int = 8) -> Iterator[list[int]]:
-    """Posts numbers to a server from several threads; adds those for which an answer comes."""
+    """Posts numbers to a server from several threads; adds those that are answered."""
     answered: list[int] = []
     over = threading.Event()
 
@@ -338,14 +338,14 @@ def until(condition: Callable[[], _T], awaited: str, seconds: float = PATIENCE) 
 
 
 class _AheadClock(Clock):
-    """By which claims have ended already."""
+    """Returns a clock that is ahead, by which all claims have expired."""
 
     def time(self) -> float:
         return time.time() + CLAIM
 
 
 def note(number: int) -> None:
-    """Prints at once that `track` returned, whatever happens next."""
+    """Prints that `track` returned, without buffering."""
     os.write(sys.stdout.fileno(), b"%d\n" % number)
 
 
@@ -357,7 +357,7 @@ def drain(outbox: str, hurried: bool) -> None:
 
 
 def missing_and_repeated(tracked: Iterable[int], accepted: Counter[int]) -> tuple[int, int]:
-    """How many events were never accepted, and how many were once more."""
+    """Returns how many events were never accepted, and how many more than once."""
     return len(set(tracked) - accepted.keys()), accepted.total() - len(accepted)
 
 
@@ -365,7 +365,7 @@ def missing_and_repeated(tracked: Iterable[int], accepted: Counter[int]) -> tupl
 
 
 def event(number: int) -> dict[str, Any]:
-    """One of the events: many contacts with up to 20 each, all different to Intercom."""
+    """Returns an event by its number: up to 20 for each of many contacts, none a duplicate."""
     return {
         "event_name": "placed-order",
         "user_id": str(number // 20),
@@ -374,7 +374,7 @@ def event(number: int) -> dict[str, Any]:
 
 
 def number_of(stored: EmulatedEvent) -> int:
-    """Which of the events the emulator stored."""
+    """Returns the numbers of the events that the emulator stored."""
     return int(stored.user_id or 0) * 20 + stored.created_at - BEGIN
 
 
@@ -390,11 +390,11 @@ class Server:
         return self._ask("counts")
 
     def arrivals(self) -> list[tuple[int, float, int]]:
-        """Each request's `user_id`, its time, and the status of the answer."""
+        """Returns the `user_id`, the time and the status of each request."""
         return [tuple(arrival) for arrival in self._ask("arrivals")]
 
     def accepted(self) -> Counter[int]:
-        """How often the event of each `user_id` was accepted."""
+        """Counts the accepted events of each `user_id`."""
         return Counter(
             number for number, _, status in self.arrivals() if status == httpx.codes.ACCEPTED
         )

@@ -1,4 +1,4 @@
-"""Ends what others run: uWSGI, Celery's worker, programs of gevent and jobs of other queues.
+"""Ends hosts of trackers: uWSGI, Celery's worker, gevent programs and jobs of other queues.
 
 These are parts of `crashes.py`.
 """
@@ -51,7 +51,7 @@ def application() -> Application:
 
 
 def leave_in_outbox(outbox: str) -> None:
-    """Leaves events in an outbox, as a program that ends at once does."""
+    """Leaves events in an outbox, as a program that is killed does."""
     tracker = Tracker(DataEventsClient(), outbox, close_timeout=0.001)
     for number in range(LEFT):
         tracker.track("placed-order", user_id=str(number))
@@ -59,7 +59,7 @@ def leave_in_outbox(outbox: str) -> None:
 
 
 def work_for_celery(tasks: int, folder: str, outbox: str | None, flushes: bool) -> None:
-    """Runs a Celery worker of which each process ends after one task."""
+    """Runs a Celery worker whose processes end after one task each."""
     from celery import Celery
 
     app = Celery("crashes", broker="filesystem://")
@@ -107,7 +107,7 @@ def run_job(number: int, outbox: str | None, flushes: bool) -> None:
 
 
 def run_jobs(runner: str, outbox: str | None, flushes: bool) -> None:
-    """Runs jobs in child processes, which end as those of the runner do."""
+    """Runs jobs in child processes that end as the runner's do."""
     numbers = range(JOBS)
     job = partial(run_job, outbox=outbox, flushes=flushes)
     if runner == "os._exit":  # As RQ does.
@@ -155,7 +155,7 @@ class Case:
     announced: str | None = None
 
     def try_out(self) -> tuple[tuple[object, ...], bool]:
-        """Runs the programs; returns the table's row, and whether no more was lost than may be."""
+        """Runs the programs; returns the table's row and whether the losses are allowed."""
         with tempfile.TemporaryDirectory() as folder, harness.serving(0.05) as server:
             outbox = str(Path(folder, "outbox")) if self.kept else None
             log = Path(folder, "log")
@@ -175,7 +175,7 @@ class Case:
 
 
 def hold(heading: str, *cases: Case) -> bool:
-    """Tries out all cases at once, as most of their time is waiting."""
+    """Runs all cases at once, because they mostly wait."""
     table = harness.Table(
         heading, "", "tracked", "at its end", "missing", "sent again", "announced"
     )
@@ -319,7 +319,7 @@ def gevent(_: argparse.Namespace) -> bool:
 def ended_program(
     events: int, children: int, server: harness.Server, _: str | None, log: Path
 ) -> list[int]:
-    """Runs a program under gevent, which forks if told to."""
+    """Runs a program under gevent, optionally one that forks."""
     program = ("gevent_program", str(events), str(children))
     with harness.process_group(*program, url=server.url, log=log) as process:
         if failed := process.wait(harness.PATIENCE):

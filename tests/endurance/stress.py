@@ -50,7 +50,7 @@ TIME_LIMIT = 1.0
 
 
 class _FastClock(Clock):
-    """Time that passes faster, so that waiting for it takes less."""
+    """A clock that runs faster, so that waits are shorter."""
 
     def __init__(self, speed: float, origin: float) -> None:
         self._speed = speed
@@ -98,7 +98,7 @@ def report(number: int, error: Exception) -> None:
 
 
 def seconds_of_quiet(with_faults: float) -> float:
-    """How long to wait before the next request."""
+    """Returns the seconds to wait before the next request."""
     left = PERIOD - time.time() % PERIOD
     return left if with_faults and left < QUIET else 0.0
 
@@ -166,7 +166,7 @@ def send_in_tasks(first: int, events: int, at_once: int, *settings: float) -> No
 
 @contextmanager
 def reporting(first: int, events: int) -> Iterator[Callable[[Outcome], None]]:
-    """Yields what reports outcomes; an error that ends all is that of each event without one."""
+    """Yields a function that reports outcomes; an error that ends all is for each open event."""
     missing = set(range(first, first + events))
 
     def take(outcome: Outcome) -> None:
@@ -183,7 +183,7 @@ def reporting(first: int, events: int) -> Iterator[Callable[[Outcome], None]]:
 
 
 def read_events(first: int, events: int, with_faults: float) -> Iterator[dict[str, Any]]:
-    """An input that blocks now and then, as files and databases do: also an event loop."""
+    """Yields events and sometimes blocks, even an event loop, as files and databases do."""
     for number in range(first, first + events):
         time.sleep(seconds_of_quiet(with_faults))
         yield harness.event(number)
@@ -232,7 +232,7 @@ def send_with_official_sdk(first: int, events: int, at_once: int, *_: float) -> 
 def send_from_processes(
     sender: Callable[..., None], processes: int, events: int, url: str, *arguments: float
 ) -> tuple[list[tuple[int, bool, str]], float]:
-    """Sends events from several processes at once; returns all errors, and the most seconds."""
+    """Sends events from several processes at once; returns all errors and the longest duration."""
     each = math.ceil(events / processes)
     children = [
         harness.start(sender, first, min(each, events - first), *arguments, url=url)
@@ -250,7 +250,7 @@ def send_from_processes(
 
 
 def protocol_faults(speed: float, elsewhere: str) -> list[Fault]:
-    """Faults that break HTTP; their waits are in seconds, however fast the emulator's time is."""
+    """Returns faults that break HTTP; their waits are in real seconds, not the emulator's."""
     pause = 0.05 * speed
     return [
         Fault.answered_twice(),
@@ -328,7 +328,7 @@ def through_faults(options: argparse.Namespace) -> bool:
 
 
 def _is_redirect(kind: str) -> bool:
-    """Whether an error is a redirect, which a person must look into, and no retry helps."""
+    """Returns whether an error is a redirect: no retry helps, so a person must look into it."""
     return kind.endswith((" 302", " 307"))
 
 
@@ -410,7 +410,7 @@ def main() -> int:
         action="append",
         choices=sorted({fault.name for fault in [*FAULTS, *protocol_faults(1, "")]}),
         metavar="NAME",
-        help="a fault to try alone; may be repeated",
+        help="test only this fault; repeatable",
     )
     parser.add_argument(
         "--without-official", action="store_true", help="leave out the official SDK"

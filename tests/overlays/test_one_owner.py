@@ -164,7 +164,7 @@ def left_in(outbox):
 
 
 @pytest.mark.costly
-@pytest.mark.parametrize(("kind", "rounds"), [("track", 10), ("flush", 10), ("close", 30)])
+@pytest.mark.parametrize(("kind", "rounds"), [("track", 5), ("flush", 5), ("close", 15)])
 def test_finalizers_can_use_a_tracker_while_threads_are_born(outbox, kind, rounds):
     """In whatever thread the collector runs them; `tests/endurance/finalizers.py` says how."""
     options = ["--rounds", str(rounds), "--only", kind, "--patience", str(PATIENCE)]
@@ -406,7 +406,7 @@ def test_an_async_transport_that_flushes_or_closes_does_not_wait_for_itself(even
 def test_what_is_tracked_while_another_thread_closes_is_sent_or_told_or_an_error(outbox):
     def use():
         lost, wrong, taken_late = [], [], 0
-        for round_ in range(8):
+        for round_ in range(4):
             server, given, taken, rejected = Server(), Given(), [], []
             closing = threading.Event()
 
@@ -450,7 +450,7 @@ def test_what_is_tracked_while_another_thread_closes_is_sent_or_told_or_an_error
 def test_several_threads_track_flush_and_close_at_once(outbox):
     def use():
         said = []
-        for round_ in range(15):
+        for round_ in range(8):
             server, given, taken, flushed, closed = Server(), Given(), [], [], []
 
             def hammer(number):
@@ -477,7 +477,7 @@ def test_several_threads_track_flush_and_close_at_once(outbox):
             said.append([sorted(lost), set(flushed) == {True}, closed == [True] * 4])
         return said
 
-    assert done(use) == [[[], True, True]] * 15
+    assert done(use) == [[[], True, True]] * 8
 
 
 class Slow:

@@ -209,7 +209,7 @@ USES = [
 @pytest.mark.parametrize("name", USES)
 def test_the_files_can_be_taken_between_any_two_steps(tmp_path, refusal, endings, name):
     # Each one with the profile "nightly", and some here: others for each use and each file.
-    between = max(1, 700 // settings().max_examples)
+    between = max(1, 1_900 // settings().max_examples)
     for step in itertools.count(len(name + "".join(endings)) % between, between):
         path = tmp_path / f"{step}.db"
         with contextlib.closing(Outbox(path, here)) as box:

@@ -340,7 +340,7 @@ def test_a_tracker_delivers_after_an_overload(backend):
             AsyncDataEventsClient("token", **options) as client,
             AsyncTracker(client, concurrency=200, close_timeout=0.1) as tracker,
         ):
-            for number in range(1500):
+            for number in range(600):
                 await tracker.track("placed-order", user_id=str(number))
             await tracker.flush(0.5)
             server.go_on()

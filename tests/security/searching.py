@@ -1,4 +1,4 @@
-"""Looks for inputs on which a reader fails, whatever it reads.
+"""Searches for inputs on which a reader fails.
 
 A *target* is a reader with the inputs that it is given. It must hold, on each of them:
 
@@ -75,7 +75,7 @@ PIECES = (
 
 @frozen
 class Target:
-    """A reader, and what it is given.
+    """A reader and the inputs for it.
 
     Attributes:
         name: What the table calls it.
@@ -95,7 +95,7 @@ class Target:
 
 
 class Fault(Exception):  # noqa: N818  # what is looked for is no error of the search
-    """An input on which a reader does what it must not do.
+    """An input on which a reader misbehaves.
 
     Attributes:
         kind: What it does, and where: faults of one kind are told once.
@@ -106,7 +106,7 @@ class Fault(Exception):  # noqa: N818  # what is looked for is no error of the s
         self.target, self.kind, self.details, self.given = target, kind, details, given
 
     def __str__(self) -> str:
-        """All that is needed to repeat it."""
+        """Returns all that is needed to repeat it."""
         given = repr(self.given)
         length = f" [{len(given):,} characters]" if len(given) > _SHOWN else ""
         return f"{self.target}: {self.kind}\n  {self.details}\n  {given[:_SHOWN]}{length}"
@@ -114,7 +114,7 @@ class Fault(Exception):  # noqa: N818  # what is looked for is no error of the s
 
 @define
 class Tally:
-    """What became of a target.
+    """The results of one target.
 
     Attributes:
         examples: How many inputs it read.
@@ -132,12 +132,12 @@ class Tally:
 
 
 class _SlowError(BaseException):
-    """It did not end in time."""
+    """A reader did not end in time."""
 
 
 @contextlib.contextmanager
 def _in_time(seconds: float) -> Iterator[None]:
-    """Raises a _SlowError in the main thread after a time, where the system has such timers."""
+    """Raises _SlowError in the main thread after a time, if the system has such timers."""
 
     def end(_: int, __: FrameType | None) -> None:
         raise _SlowError
@@ -155,7 +155,7 @@ def _in_time(seconds: float) -> Iterator[None]:
 
 
 class _Kept(logging.Handler):
-    """Keeps what is logged, as a handler writes it."""
+    """Keeps the formatted log records."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -184,7 +184,7 @@ def _log() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Lets this process take 1 GiB more of addresses at most, so that a bomb harms no machine."""
+    """Limits this process to 1 GiB more of address space, to protect the machine."""
     try:
         import resource
 
@@ -202,7 +202,7 @@ def bounded() -> Iterator[None]:
 
 
 def judge(target: Target, given: Any) -> tuple[Fault | None, int]:
-    """Reads an input; returns what is wrong with that, if anything, and the peak of memory."""
+    """Reads an input; returns the fault, or None, and the peak memory."""
     said: list[str] = []
     fault = None
     with _log() as logged:
@@ -233,7 +233,7 @@ def judge(target: Target, given: Any) -> tuple[Fault | None, int]:
 
 
 def _said(error: BaseException) -> list[str]:
-    """What is shown of an error: its text, and what its attributes say."""
+    """Returns what an error shows: its message and its attributes."""
     shown = [str(error), repr(error)]
     for name in ("message", "field", "request_id", "codes"):
         value = getattr(error, name, None)
@@ -244,7 +244,7 @@ def _said(error: BaseException) -> list[str]:
 
 
 def _wrong(text: str, target: Target, given: object, *, is_log: bool) -> str | None:
-    """What is in a text and must not be."""
+    """Returns what a text contains and must not."""
     if target.of_server and _PART in text and (TOKEN in text or _is_whole(repr(given))):
         return "shows the access token"
     if is_log and EMAIL in text:
@@ -255,12 +255,12 @@ def _wrong(text: str, target: Target, given: object, *, is_log: bool) -> str | N
 
 
 def _is_whole(given: str) -> bool:
-    """Whether a server sends the token whole: of a part alone, no client can know what it is."""
+    """Returns whether a server sends the whole token: a client cannot recognize a part of it."""
     return given.count(_PART) == sum(map(given.replace("\\\\", "\\").count, _WRITTEN))
 
 
 def _place(error: BaseException) -> str:
-    """Where an error comes from: the innermost place in the project, and the innermost of all."""
+    """Returns where an error comes from: the innermost frame of the project, and of all."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -274,7 +274,7 @@ def _place(error: BaseException) -> str:
 
 
 def example(target: Target, seed: str, tally: Tally, until: float) -> Fault | None:
-    """Reads some inputs that Hypothesis makes up; returns a fault of a new kind, made short."""
+    """Reads inputs that Hypothesis makes up; returns a fault of a new kind, shortened."""
     failed: dict[str, Fault] = {}
     shorten_until = 0.0
 
@@ -318,7 +318,7 @@ def example(target: Target, seed: str, tally: Tally, until: float) -> Fault | No
 
 
 def lengthen(target: Target, seed: str, tally: Tally, until: float) -> Fault | None:
-    """Reads an input that gets four times as long; returns a fault of a new kind."""
+    """Reads an input and one four times as long; returns a fault of a new kind."""
     chance = random.Random(seed)  # noqa: S311  # guards nothing
     lengthened = chance.choice(target.lengthened)
     parts = ["".join(chance.choices(PIECES, k=chance.choice((0, 1, 1, 2)))) for _ in range(3)]
@@ -362,7 +362,7 @@ def lengthen(target: Target, seed: str, tally: Tally, until: float) -> Fault | N
 
 
 def _seconds(target: Target, given: Any) -> float:
-    """CPU seconds of this thread that an input takes, of up to three times the shortest."""
+    """Returns the CPU seconds that an input takes: the shortest of up to three runs."""
     shortest = float(PATIENCE)
     for _ in range(3):
         begin = time.thread_time()
@@ -381,7 +381,7 @@ def search(
     seed: int,
     tell: Callable[[Fault], object] = lambda _: None,
 ) -> dict[str, Tally]:
-    """Reads inputs for so many seconds, which the targets share.
+    """Searches for a number of seconds, which the targets share.
 
     Args:
         targets: What reads them.

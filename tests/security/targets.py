@@ -1,4 +1,4 @@
-"""Everything that reads what comes from outside, as targets of the search, and their inputs."""
+"""The targets of the search: every reader of outside data, with inputs."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _dumped(value: object) -> bytes:
 
 @st.composite
 def _changed(draw: st.DrawFn, original: object) -> object:
-    """A document in which some values are others, or gone."""
+    """Draws a document with some values replaced or removed."""
     document = json.loads(json.dumps(original))
     for _ in range(draw(st.integers(1, 3))):
         root: dict[Any, Any] = {"": document}
@@ -144,7 +144,7 @@ def _changed(draw: st.DrawFn, original: object) -> object:
 
 @st.composite
 def _edited(draw: st.DrawFn, original: bytes) -> bytes:
-    """Bytes of which some are missing, and others inserted."""
+    """Draws bytes with some removed and others inserted."""
     edited = original
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(edited)))
@@ -167,13 +167,13 @@ def _documents(*originals: object) -> st.SearchStrategy[bytes]:
 
 
 def _in_json(text: str) -> bytes:
-    """A listing in which a string is everywhere that a string can be."""
+    """Returns a listing with one string in every place that can hold a string."""
     event = dict.fromkeys(_EVENT, text) | {"metadata": {text: text}}
     return _dumped({"events": [event], "pages": {"next": text, "since": text}, text: text})
 
 
 def _many(item: object) -> Callable[[str], bytes]:
-    """A listing of as many of something as a string is long, in tens."""
+    """Returns a listing with one item for each ten characters of a string."""
     return lambda text: _dumped({"type": "event.list", "events": [item] * (len(text) // 10)})
 
 
@@ -365,7 +365,7 @@ def _gzip_of(content: Callable[[str], bytes], coding: str = "gzip") -> Callable[
 
 
 class _Wire:
-    """A server that sends what it is told to, and then closes the connection."""
+    """A server that sends given bytes and then closes the connection."""
 
     def __init__(self, opened: contextlib.ExitStack) -> None:
         self.reply = b""
@@ -418,7 +418,7 @@ def _headed(text: str) -> bytes:
 
 
 class _Files:
-    """A folder with files that the command line reads, and an Intercom to send their events to."""
+    """A folder of files for the command line, and an emulator for their events."""
 
     def __init__(self, opened: contextlib.ExitStack) -> None:
         self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
@@ -428,7 +428,7 @@ class _Files:
         typer.main.get_command = cache(typer.main.get_command)
 
     def run(self, *arguments: str) -> list[str]:
-        """Runs a command in this process; it must not find fault with itself."""
+        """Runs a command in this process; it must not report a bug of its own."""
         shown = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="surrogateescape", newline="")
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
             code = run(arguments)
@@ -439,7 +439,7 @@ class _Files:
         return [said]
 
     def track(self, given: tuple[str, str, str]) -> list[str]:
-        """Says what an event of arguments would be, and what is wrong with them."""
+        """Prints the event that arguments make, or what is wrong with them."""
         name, user_id, metadata = given
         return self.run("track", name, "--user-id", user_id, "--metadata", metadata, "--dry-run")
 
@@ -453,7 +453,7 @@ class _Files:
         )
 
     def go_on(self, journal: bytes) -> list[str]:
-        """Goes on with an import by its journal."""
+        """Resumes an import by its journal."""
         path, notes, refused = (
             self.folder / name for name in ("resumed.ndjson", "notes", "refused")
         )
@@ -464,7 +464,7 @@ class _Files:
         return self.run("import", f"{path}", "--quiet", "--allow-http", *where)
 
     def journal(self) -> bytes:
-        """The journal of an import that came to its end."""
+        """Returns the journal of a finished import."""
         self.go_on(b"")
         return (self.folder / "notes").read_bytes()
 
@@ -487,7 +487,7 @@ _Change: TypeAlias = tuple[tuple[str, str], object]
 
 
 class _Outboxes:
-    """An outbox of which another program has changed rows."""
+    """An outbox whose rows another program has changed."""
 
     def __init__(self, opened: contextlib.ExitStack, files: _Files) -> None:
         self._files = files
@@ -895,7 +895,7 @@ def _of_descriptions(descriptions: _Descriptions) -> Target:
 
 
 def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
-    """Makes the targets, and what they need until `opened` is closed.
+    """Makes the targets, and what they need until `opened` closes.
 
     Returns:
         The targets, and what is left out here, with the reason.
@@ -919,7 +919,7 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
 
 @st.composite
 def _lines_of(draw: st.DrawFn, journal: bytes) -> bytes:
-    """A journal whose header is right, with lines of its kinds."""
+    """Draws a journal with a valid header and lines of all kinds."""
     number = st.one_of(st.integers(0, 5), st.sampled_from([10**9, 10**12]), st.integers(), _values)
     line = st.one_of(
         st.tuples(st.sampled_from(["accepted", "duplicate", "refused"]), number),
@@ -936,7 +936,7 @@ def _lines_of(draw: st.DrawFn, journal: bytes) -> bytes:
 
 
 def _trust_one_authority(opened: contextlib.ExitStack) -> None:
-    """Trusts one authority, not a hundred, which each client takes 30 ms to load."""
+    """Trusts one certificate authority: each client would take 30 ms to load a hundred."""
     folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
     first, end, _ = (
         Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----\n")

@@ -1,4 +1,4 @@
-"""What an outbox takes, with nothing and with very many events waiting in it."""
+"""Questions about an outbox, empty and with a large backlog."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ with DataEventsClient(token, base_url=url) as client:
 def questions(
     paced: str, accepting: str, folder: Path, calls: int, waiting: int, seconds: float
 ) -> Iterator[Question]:
-    """What is asked about events that wait.
+    """Yields the questions about waiting events.
 
     Args:
-        paced: What sends at Intercom's pace, and answers as slowly.
-        accepting: What accepts everything, as fast as it can.
-        folder: Where outboxes are made.
-        calls: How many are measured in a round.
-        waiting: How many events wait, where many do.
-        seconds: For how long two processes send in a round.
+        paced: The address of a server with Intercom's rate limit and latency.
+        accepting: The address of a server that accepts everything as fast as it can.
+        folder: The folder for the outboxes.
+        calls: The number of calls to measure in a round.
+        waiting: The number of events in the backlog.
+        seconds: How long two processes send in a round.
     """
     tails: dict[str, deque[float]] = defaultdict(deque)
     amounts = {f"{number:,} waiting": number for number in (0, waiting)}
@@ -99,14 +99,14 @@ def questions(
     )
     # Of the same calls, in the same order.
     yield Question(
-        "the same calls, at 99.9 %",
+        "the same calls, 99.9th percentile",
         "µs",
         {name: tails[name].popleft for name in amounts},
         scale=1e6,
         goals=dict.fromkeys(amounts, Goal(5_000)),
     )
     yield Question(
-        "events a second, two processes that track into one outbox",
+        "events per second, two processes that track into one outbox",
         "/s",
         {name: partial(rate, number) for name, number in amounts.items()},
         more_is_better=True,
@@ -126,7 +126,7 @@ def _fill(path: Path, url: str, number: int) -> None:
 
 
 def _calls(path: Path, url: str, calls: int) -> list[float]:
-    """Seconds that each call took."""
+    """Returns the seconds that each call took."""
     given = {key: CREATED[key] for key in ("created_at", "metadata")}
     taken = []
     with DataEventsClient(TOKEN, base_url=url) as client:
@@ -147,7 +147,7 @@ def _calls(path: Path, url: str, calls: int) -> list[float]:
 
 
 def _rate(path: Path, url: str, seconds: float) -> float:
-    """Events that two processes send, each second."""
+    """Returns the events per second of two processes."""
     given = json.dumps({key: CREATED[key] for key in ("created_at", "metadata")})
     command = [sys.executable, "-c", _PROCESS, url, TOKEN, path, str(_MOST), str(seconds), given]
     with ExitStack() as running:
@@ -165,5 +165,5 @@ def _rate(path: Path, url: str, seconds: float) -> float:
                 process.stdin.close()  # It begins with the end of its input.
         said = [next(iter(output), "") for output in outputs]
     if not all(said):
-        sys.exit("A process that tracks into an outbox has failed.")
+        sys.exit("A process that tracks into an outbox failed.")
     return sum(map(int, said)) / seconds

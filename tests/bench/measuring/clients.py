@@ -1,4 +1,4 @@
-"""Ways to send many events, one for each client; what each needs is imported when it is used."""
+"""Ways to send many events, one for each client; each imports its library when used."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from measuring.events import HEADERS, TOKEN, different, installed, official
-from measuring.figures import HTTPX, OFFICIAL, OURS
+from measuring.figures import AIOHTTP, FAST, HTTPX, OFFICIAL, OURS
 
-FAST = f"{OURS}[fast]"
-AIOHTTP = "aiohttp"
 # What is imported where the extra is installed.
 _ENGINE = "intercom_data_events._sending.engines.aiohttp_engine"
-#: Sends so many events to an address, by as many at once as there are connections.
+#: Sends a number of events to an address over a number of connections.
 Client = Callable[[str, int, int], Coroutine[Any, Any, None]]
 
 
 def clients() -> dict[str, Client]:
-    """Those whose packages are installed."""
+    """Returns the clients whose packages are installed."""
     found: dict[str, Client] = {HTTPX: _by_httpx, OURS: _by_ours}
     if installed(OFFICIAL):
         found[OFFICIAL] = _by_official
@@ -32,7 +30,7 @@ def clients() -> dict[str, Client]:
 async def at_once(
     most: int, send: Callable[[dict[str, Any]], Awaitable[object]], events: Iterable[dict[str, Any]]
 ) -> None:
-    """Sends events by a few tasks, each of which takes the next as soon as it can."""
+    """Sends events by a number of tasks; each takes the next event when it is free."""
     waiting = iter(events)
 
     async def take() -> None:

@@ -1,4 +1,4 @@
-"""Environments with nothing but a package and its dependencies, as users of the package have them.
+"""Environments with only a package and its dependencies, as its users have.
 
 The benchmark's own environment cannot measure a cold start: it has click, rich and pygments, and
 with these `import httpx` also loads its command line.
@@ -39,10 +39,10 @@ def needed(*names: str) -> dict[str, Distribution]:
 def create(folder: Path, *names: str) -> Path:
     """Makes an environment with copies of installed distributions, and returns its Python.
 
-    Copies need no package index and have the very versions that everything else is measured with.
+    Copies need no package index and have the same versions as the rest of the run.
 
     Args:
-        folder: Where to make it; what is there is removed.
+        folder: The folder of the environment; existing files are removed.
         names: The distributions; their dependencies are copied too.
     """
     venv.create(folder, clear=True, symlinks=os.name == "posix")

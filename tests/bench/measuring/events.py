@@ -1,4 +1,4 @@
-"""The events that are sent and read, in the shape that each client asks for."""
+"""The events to send and to read, in the form that each client needs."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ CREATED: dict[str, Any] = {
 
 
 def different(events: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yields events of as many people; without end, unless it is said how many."""
+    """Yields events of different people; endlessly, if no number is given."""
     numbers = count() if events is None else range(events)
     return ({**CREATED, "user_id": str(number)} for number in numbers)
 
 
 def official(fields: dict[str, Any]) -> Any:
-    """An event in the official SDK's own type, which refuses metadata that is not text."""
+    """Returns an event of the SDK's type, which rejects metadata that is not a string."""
     from intercom.types.create_data_event_request_with_user_id import (
         CreateDataEventRequestWithUserId,
     )
@@ -51,7 +51,7 @@ def official(fields: dict[str, Any]) -> Any:
 
 
 def installed(distribution: str) -> str | None:
-    """Its version, or None."""
+    """Returns the version of a distribution, or None if it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:

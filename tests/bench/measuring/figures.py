@@ -13,15 +13,21 @@ from attrs import asdict, define, field, frozen
 HTTPX = "httpx"
 OURS = "intercom-data-events"
 OFFICIAL = "python-intercom"
+AIOHTTP = "aiohttp"
+FAST = f"{OURS}[fast]"
+#: What a question compares its other subjects with: the same work done without a client.
+BARE = "without a client"
+#: Each has one column in the README's table and one colour in the chart.
+PEERS = (BARE, OURS, FAST, OFFICIAL, AIOHTTP)
 
 
 @frozen
 class Goal:
-    """What a subject is to reach.
+    """A goal for a subject.
 
     Attributes:
-        limit: At most so much; at least, where more is better.
-        of: A subject, of which it is a multiple; None where it is a figure.
+        limit: The maximum, or the minimum if more is better.
+        of: The subject that it is a multiple of; None for a figure.
     """
 
     limit: float
@@ -30,16 +36,17 @@ class Goal:
 
 @frozen
 class Question:
-    """Something to measure of several subjects, of which the first is what they are compared with.
+    """Something to measure of several subjects; the first is the base of the ratios.
 
     Attributes:
-        title: What it is, and of what amount.
-        unit: In which unit figures are shown.
-        subjects: What measures each of them, in seconds, bytes or whatever it is.
-        scale: What that is multiplied by, to be in the unit.
-        more_is_better: Whether it is.
-        goals: What is to be reached, by subject.
-        most: Rounds that are enough for it; 0 for what is the same each time.
+        title: What is measured, with the amount.
+        unit: The unit of the figures.
+        subjects: By name: a function that returns seconds, bytes or a count.
+        scale: The factor from what it returns to the unit.
+        more_is_better: Whether a larger figure is better.
+        goals: The goal of a subject, by its name.
+        most: The largest number of rounds that is useful; 0 if each round gives the same.
+        headline: Whether the README and the chart show it.
     """
 
     title: str
@@ -49,9 +56,10 @@ class Question:
     more_is_better: bool = False
     goals: Mapping[str, Goal] = field(factory=dict[str, Goal])
     most: int = 1_000
+    headline: bool = False
 
     def answer(self, rounds: int) -> list[Figure]:
-        """Measures each subject in each round, in turn: a noisy moment is everybody's."""
+        """Measures all subjects in turn, in each round, so that noise affects them equally."""
         taken: dict[str, list[float]] = {name: [] for name in self.subjects}
         # The first round fills caches.
         wanted = min(rounds, self.most)
@@ -70,6 +78,7 @@ class Question:
                 goal=self._goal(name, medians),
                 more_is_better=self.more_is_better,
                 rounds=max(wanted, 1),
+                headline=self.headline,
             )
             for name, value in medians.items()
         ]
@@ -89,17 +98,18 @@ class Question:
 
 @frozen
 class Figure:
-    """What was measured of one subject.
+    """The result of one subject.
 
     Attributes:
-        question: What was measured.
-        subject: Of what.
+        question: The title of the question.
+        subject: The name of the subject.
         value: The median, in the unit.
         unit: The unit.
-        ratio: How many times that is what the first subject has; None where that has nothing.
-        goal: What is to be reached, in words, or nothing.
-        more_is_better: Whether it is.
-        rounds: Of how many rounds it is the median.
+        ratio: The ratio to the first subject's value; None if that is 0.
+        goal: The goal in words, or an empty string.
+        more_is_better: Whether a larger value is better.
+        rounds: The number of rounds that it is the median of.
+        headline: Whether the README and the chart show it.
     """
 
     question: str
@@ -110,39 +120,67 @@ class Figure:
     goal: str
     more_is_better: bool
     rounds: int
+    headline: bool = False
 
 
 @define
 class Run:
-    """All figures of one run, and what was measured on.
+    """All figures of one run, and its machine.
 
     Attributes:
         machine: Processor, system, Python and versions, by name.
-        figures: What was measured, question by question.
+        figures: The figures, question by question.
     """
 
     machine: Mapping[str, str]
     figures: list[Figure] = field(factory=list[Figure])
 
-    def questions(self) -> Iterable[tuple[str, list[Figure]]]:
-        """The figures of each question."""
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """Reads what `to_json` wrote."""
+        plain = json.loads(text)
+        return cls(plain["machine"], [Figure(**figure) for figure in plain["figures"]])
+
+    def questions(self, *, headlines: bool) -> Iterable[tuple[str, list[Figure]]]:
+        """Groups the figures by question: those of headline questions, or all."""
         grouped: dict[str, list[Figure]] = {}
         for figure in self.figures:
-            grouped.setdefault(figure.question, []).append(figure)
+            if figure.headline or not headlines:
+                grouped.setdefault(figure.question, []).append(figure)
         return grouped.items()
 
     def to_json(self) -> str:
-        """All of it for machines."""
+        """Returns all figures for programs."""
         plain: dict[str, Any] = {
             "machine": dict(self.machine),
             "figures": [asdict(figure) for figure in self.figures],
         }
         return json.dumps(plain, indent=2, ensure_ascii=False)
 
-    def to_markdown(self) -> str:
-        """The table for the README, which shows figures and no goals."""
-        lines = (HEADINGS, ("---", "---", "---:", "---:", "---"), *cells(self.figures))
-        return "".join(f"| {' | '.join(line[:-1])} |\n" for line in lines)
+    def to_markdown(self, *, headlines: bool) -> str:
+        """Returns the README's table, without goals: headline questions, or all."""
+        lines = [("", *PEERS), ("---", *("---:" for _ in PEERS))]
+        for title, group in self.questions(headlines=headlines):
+            columns: dict[str, list[str]] = {peer: [] for peer in PEERS}
+            for figure in group:
+                peer, variant = peer_of(figure, group)
+                ratio = (
+                    "" if figure is group[0] or figure.ratio is None else f", {figure.ratio:.2f} x"
+                )
+                beside = f" ({variant})" if variant else ""
+                columns[peer].append(f"{shown(figure.value)} {figure.unit}{ratio}{beside}")
+            lines.append((title, *map("<br>".join, columns.values())))
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def peer_of(figure: Figure, group: list[Figure]) -> tuple[str, str]:
+    """Returns the one of PEERS that a figure of a question belongs to, and what differs from it."""
+    if figure is group[0]:
+        return BARE, figure.subject
+    # The longest name first: OURS is also the beginning of FAST.
+    named = (one for one in sorted(PEERS, key=len, reverse=True) if figure.subject.startswith(one))
+    peer = next(named, OURS)
+    return peer, figure.subject.removeprefix(peer).strip(" ()")
 
 
 HEADINGS = ("what", "of", "", "ratio", "goal")
@@ -150,7 +188,7 @@ _WIDTHS = (62, 34, 14, 8, 0)
 
 
 def row(cells: Iterable[str]) -> str:
-    """A line of the table: Markdown that is aligned for reading it as it is."""
+    """Returns a line of the printed table: aligned Markdown."""
     texts = [
         cell.rjust(width) if 2 <= place <= 3 else cell.ljust(width)
         for place, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
@@ -159,19 +197,19 @@ def row(cells: Iterable[str]) -> str:
 
 
 def rule() -> str:
-    """The line below the table's headings."""
+    """Returns the line below the table's headings."""
     lines = ["-" * max(width, 3) for width in _WIDTHS]
     lines[2], lines[3] = f"{lines[2][1:]}:", f"{lines[3][1:]}:"
     return f"| {' | '.join(lines)} |"
 
 
 def rows(figures: Iterable[Figure]) -> Iterable[str]:
-    """The lines of one question."""
+    """Returns the lines of one question."""
     return map(row, cells(figures))
 
 
 def cells(figures: Iterable[Figure]) -> Iterable[tuple[str, ...]]:
-    """What is in the table's lines; a question is named in its first line only."""
+    """Yields the cells of each line; only the first line of a question has its title."""
     title = ""
     for figure in figures:
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} x"
@@ -182,7 +220,7 @@ def cells(figures: Iterable[Figure]) -> Iterable[tuple[str, ...]]:
 
 
 def shown(value: float) -> str:
-    """A figure with three digits that say something."""
+    """Formats a value with three significant digits, or as an integer from 100 on."""
     if not value or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"

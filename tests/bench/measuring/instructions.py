@@ -1,6 +1,6 @@
-"""Counts the instructions of a program: unlike its time, they do not depend on the machine's load.
+"""Counts the instructions of a program, which do not depend on the machine's load.
 
-Valgrind counts them, with its tool cachegrind, which is the fastest of those that do.
+It uses valgrind's cachegrind, the fastest of its tools that count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OPTIONS = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/n
 
 
 def counter() -> tuple[Count | None, str]:
-    """Returns what counts instructions on this machine, and how it does so, or None and why not."""
+    """Returns a counter of instructions and its description, or None and the reason."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         return None, "not counted: valgrind is not installed"
@@ -32,7 +32,7 @@ def counter() -> tuple[Count | None, str]:
 
 
 def works(valgrind: str) -> bool:
-    """Tells whether valgrind can run this Python."""
+    """Returns whether valgrind can run this Python."""
     try:
         count(valgrind, Path(sys.executable), "pass")
     except (OSError, RuntimeError):

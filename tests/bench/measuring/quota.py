@@ -1,4 +1,4 @@
-"""How much of Intercom's quota is used, in simulated time."""
+"""Questions about the use of Intercom's quota, in simulated time."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _Client = Callable[[httpx.AsyncClient, Clock, _Events], Coroutine[Any, Any, None
 
 
 def questions(windows: int) -> Iterator[Question]:
-    """What is asked about the quota.
+    """Yields the questions about the quota.
 
     Args:
-        windows: For how many of them events are sent, one after the other.
+        windows: The number of windows in which events are sent.
     """
     limited: dict[str, float] = {}
 
@@ -48,7 +48,7 @@ def questions(windows: int) -> Iterator[Question]:
     if installed(OFFICIAL):
         clients[OFFICIAL] = _by_official
     yield Question(
-        f"quota used at least, in each of {windows - 1} windows; {LATENCY * 1000:.0f} ms an answer",
+        f"lowest use of the quota in {windows - 1} windows, {LATENCY * 1000:.0f} ms per answer",
         "%",
         {name: partial(used, name) for name in clients},
         scale=100,
@@ -56,16 +56,17 @@ def questions(windows: int) -> Iterator[Question]:
         most=0,
     )
     yield Question(
-        "requests of these that were answered with 429",
+        f"requests answered with 429, {AT_ONCE} at once",
         "%",
         {name: partial(limited.__getitem__, name) for name in clients},
         scale=100,
         most=0,
+        headline=True,
     )
 
 
 async def _used(send: _Client, seconds: float) -> tuple[float, float]:
-    """The share of the least used whole window, and the share of answers that were 429."""
+    """Returns the use of the least used whole window, and the share of 429 among the answers."""
     clock = _EventLoopClock()
     emulator = Emulator(
         clock=clock, rate_limit=LIMIT, window=WINDOW, faults=repeat(Fault.slow(LATENCY)),
@@ -129,7 +130,7 @@ async def _at_once(
 
 
 class _EventLoopClock(Clock):
-    """The time of an event loop, which is simulated."""
+    """The simulated time of an event loop."""
 
     def __init__(self) -> None:
         self._begin = _BEGIN - trio.current_time()

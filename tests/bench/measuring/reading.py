@@ -1,4 +1,4 @@
-"""What reading costs: one long listing, and many pages."""
+"""Questions about reading: one long listing, and many pages."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from intercom_data_events import DataEventsClient
 from measuring.events import HEADERS, LISTED, TOKEN, installed
 from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
 
-#: Events of a page, where there are many pages.
+#: The events of each of many pages.
 PAGE = 20
 _BASE = "https://api.intercom.io"
 
 
 def questions(events: int, pages: int) -> Iterator[Question]:
-    """What is asked about reading; nothing is sent over a socket."""
+    """Yields the questions about reading; no request goes over a socket."""
     content = json.dumps({"type": "event.list", "events": [LISTED] * events, "pages": None})
     readers: dict[str, Callable[[], object]] = {
         "json.loads": partial(json.loads, content),
         OURS: partial(_list, lambda _: httpx.Response(200, content=content)),
     }
     if installed(OFFICIAL):
-        readers[f"{OFFICIAL}'s model, alone"] = _official_reader(content)
+        readers[f"{OFFICIAL} (model only)"] = _official_reader(content)
     yield Question(
-        f"reading a listing of {events:,} events, for each",
+        f"reading a listing of {events:,} events, per event",
         "µs",
         {name: partial(_seconds, read) for name, read in readers.items()},
         scale=1e6 / events,
         goals={OURS: Goal(8)},
+        headline=True,
     )
     bare = f"{HTTPX}, json.loads"
     walkers: dict[str, Callable[[], object]] = {
@@ -41,7 +42,7 @@ def questions(events: int, pages: int) -> Iterator[Question]:
         OURS: partial(_list, _paged(pages)),
     }
     yield Question(
-        f"walking {pages:,} pages of {PAGE} events, for each page",
+        f"walking {pages:,} pages of {PAGE} events, per page",
         "µs",
         {name: partial(_seconds, walk) for name, walk in walkers.items()},
         scale=1e6 / pages,
@@ -83,11 +84,11 @@ def _walk(serve: Callable[[httpx.Request], httpx.Response]) -> None:
 
 
 def _official_reader(content: str) -> Callable[[], object]:
-    """The official SDK cannot list events; this is its own model of one, applied to each."""
+    """Returns a reader by the SDK's model of one event: the SDK itself cannot list events."""
     from intercom.core.pydantic_utilities import parse_obj_as
     from intercom.data_events.types.data_event import DataEvent
 
-    # Its model refuses metadata that is not text.
+    # The model rejects metadata that is not a string.
     texts = json.loads(content)
     for event in texts["events"]:
         event["metadata"] = {key: str(value) for key, value in event["metadata"].items()}

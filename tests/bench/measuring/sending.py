@@ -1,4 +1,4 @@
-"""What sending costs, and how fast it is."""
+"""Questions about sending: its cost and its speed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient
-from measuring.clients import AIOHTTP, FAST, Client, clients
+from measuring.clients import Client, clients
 from measuring.events import CREATED, HEADERS, TOKEN, installed, official
-from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
+from measuring.figures import AIOHTTP, FAST, HTTPX, OFFICIAL, OURS, Goal, Question
 
 CONNECTIONS = (1, 8, 20, 50)
 #: The one that there is a goal for.
@@ -24,13 +24,13 @@ USUAL = 20
 
 
 def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> Iterator[Question]:
-    """What is asked about sending to a server that accepts everything.
+    """Yields the questions about sending to a server that accepts everything.
 
     Args:
-        url: Where it is.
-        runner: What async clients are run by.
-        creates: Events that are sent one after the other.
-        events: Events that are sent as fast as possible.
+        url: The server's address.
+        runner: Runs the async clients.
+        creates: The number of events to send in sequence.
+        events: The number of events to send as fast as possible.
     """
 
     def awaited_cpu(create: Callable[[], Awaitable[object]]) -> float:
@@ -46,6 +46,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
             {name: partial(_cpu, one, creates) for name, one in _creators(url, stack).items()},
             scale=1e6 / creates,
             goals={OURS: Goal(1.05, of=HTTPX)},
+            headline=True,
         )
     awaited_stack = AsyncExitStack()
     awaited = runner.run(_awaited_creators(url, awaited_stack))
@@ -61,21 +62,23 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
     for connections in CONNECTIONS:
         best = FAST if FAST in found else OURS
         yield Question(
-            f"events a second, async, {connections} connection{'s' * (connections > 1)}",
+            f"events per second, async, {connections} connection{'s' * (connections > 1)}",
             "/s",
             {name: partial(rate, client, connections) for name, client in found.items()},
             more_is_better=True,
             goals={best: Goal(8, of=OFFICIAL)} if connections == USUAL else {},
             most=5,
+            headline=connections == USUAL,
         )
     if not Path("/proc/self/status").exists():
         return  # Only Linux says how much it was.
     yield Question(
-        f"peak memory of a process that sends {events:,} events, {USUAL} at once",
+        f"peak memory while sending {events:,} events, {USUAL} at once",
         "MB",
         {name: partial(_peak, name, url, events) for name in found if name != AIOHTTP},
         scale=1e-6,
         most=3,
+        headline=True,
     )
 
 
@@ -134,7 +137,7 @@ async def _seconds(doing: Awaitable[object]) -> float:
 
 
 def _peak(name: str, url: str, events: int) -> float:
-    """Peak memory, in bytes, of a process that does nothing else."""
+    """Returns the peak memory, in bytes, of a process that only sends."""
     # What getrusage says of a new process may be what the one has that began it.
     program = (
         "import asyncio, re; from measuring.clients import clients; "

@@ -1,4 +1,4 @@
-"""What requests are sent to: a server on this machine, in a process of its own."""
+"""Servers for the benchmark's requests: on this machine, in a separate process."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ http {{
 
 
 def accepting_server() -> str:
-    """The name of what :func:`accepting` serves with."""
+    """Returns the name of the server that :func:`accepting` runs."""
     return "nginx" if _nginx() else "the emulator, as nginx is not installed"
 
 
 @contextmanager
 def accepting() -> Iterator[str]:
-    """Yields the address of what accepts everything, as fast as it can."""
+    """Yields the address of a server that accepts everything as fast as it can."""
     program = _nginx()
     if program is None:
         with emulating() as url:
@@ -86,8 +86,8 @@ def emulating(limit: int = 0, latency: float = 0.0) -> Iterator[str]:
     """Yields the address of an emulator.
 
     Args:
-        limit: Requests that it answers in 10 seconds; 0 for all.
-        latency: Seconds that each answer takes.
+        limit: Requests that it accepts in 10 seconds; 0 for no limit.
+        latency: Seconds before each answer.
     """
     with subprocess.Popen(
         [sys.executable, "-c", _EMULATOR, str(limit), str(latency)],
@@ -104,13 +104,13 @@ def emulating(limit: int = 0, latency: float = 0.0) -> Iterator[str]:
 
 
 def unused() -> str:
-    """An address where no server listens."""
+    """Returns an address where no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 def leave_environment_out() -> None:
-    """Keeps proxies and the client's own settings of the environment out of what is measured."""
+    """Removes proxies and the client's settings from the environment."""
     for name in list(os.environ):
         if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
             del os.environ[name]

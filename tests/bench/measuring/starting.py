@@ -1,4 +1,4 @@
-"""What it takes to begin: import, cold start, installed size; and to regenerate."""
+"""Questions about starting: import, cold start, installed size; and about regenerating."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _Measure = Callable[[Path, str], float]
 
 ROOT = Path(__file__).parents[3]
-#: What the package builds on, doing the same; what is above it is the package's own share.
+#: The same work with the package's dependencies; the difference is the package's own share.
 BASE = f"{HTTPX}, attrs"
 
 _DISTRIBUTIONS = {BASE: ("httpx", "attrs"), OURS: (OURS,), OFFICIAL: (OFFICIAL,)}
@@ -40,18 +40,15 @@ transport = httpx.MockTransport(lambda request: httpx.Response(202))
 """
 
 
-def questions(
-    url: str, folder: Path, count: Count | None, *, quick: bool = False
-) -> Iterator[Question]:
-    """What is asked about beginning, each time in new processes.
+def questions(url: str, folder: Path, count: Count | None) -> Iterator[Question]:
+    """Yields the questions about starting, each answered by new processes.
 
     Each subject has an environment that holds nothing but its package and the dependencies.
 
     Args:
         url: The address of a server that accepts everything.
-        folder: Where to make the environments.
+        folder: The folder for the environments.
         count: Counts instructions; None to leave the counts out.
-        quick: Whether to count only the instructions of our own import.
     """
 
     @cache
@@ -69,11 +66,10 @@ def questions(
     goals = {OURS: Goal(1.15, of=BASE)}
     yield Question("import, in a new process", "ms", of_each(_printed, timed), 1e3, goals=goals)
     if count is not None:
-        imports = {name: _IMPORTS[name] for name in (BASE, OURS)} if quick else _IMPORTS
         yield Question(
             "import: instructions",
             "million",
-            of_each(partial(_counted_import, count), imports),
+            of_each(partial(_counted_import, count), _IMPORTS),
             scale=1e-6,
             goals=goals,
             most=0,
@@ -81,8 +77,10 @@ def questions(
     for kind, address in (("in-process transport", None), ("over a socket", url)):
         programs = _first_events(address)
         title = f"cold start to first event, {kind}"
-        yield Question(title, "ms", of_each(_wall_time, programs), 1e3)
-        if count is not None and not quick:
+        yield Question(
+            title, "ms", of_each(_wall_time, programs), 1e3, headline=address is not None
+        )
+        if count is not None:
             yield Question(
                 f"{title}: instructions",
                 "million",
@@ -92,11 +90,12 @@ def questions(
                 most=0,
             )
     yield Question(
-        "installed size, with all dependencies, uncompiled",
+        "installed size with all dependencies",
         "MB",
         {name: partial(_installed_size, *of) for name, of in _present(_DISTRIBUTIONS).items()},
         scale=1e-6,
         most=0,
+        headline=True,
     )
 
 
@@ -131,7 +130,7 @@ Intercom(token={TOKEN!r}, {official_to}).events.create(
 
 
 def regeneration() -> Iterator[Question]:
-    """How long it takes to make the client anew."""
+    """Yields the question of how long a regeneration takes."""
     if installed("openapi-python-client") is None:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +152,7 @@ def regeneration() -> Iterator[Question]:
 
 
 def _present(subjects: Mapping[str, T]) -> dict[str, T]:
-    """Those that are installed."""
+    """Returns the subjects that are installed."""
     return {
         name: one
         for name, one in subjects.items()
@@ -184,7 +183,7 @@ def _counted(count: Count, python: Path, program: str) -> float:
 
 
 def _counted_import(count: Count, python: Path, program: str) -> float:
-    """Leaves out what the interpreter itself takes."""
+    """Counts an import without the interpreter's own instructions."""
     return _counted(count, python, program) - _counted(count, python, "pass")
 
 
@@ -205,7 +204,7 @@ def _output(command: list[str], folder: Path, environment: dict[str, str] | None
 
 
 def _installed_size(*names: str) -> float:
-    """Bytes of the files of distributions and of all that they need."""
+    """Returns the size in bytes of distributions with all dependencies."""
     files = (
         Path(str(each.locate_file(file)))
         for each in environments.needed(*names).values()

@@ -1,4 +1,4 @@
-"""What a call of `track` takes of the thread that makes it, while events are being sent."""
+"""Questions about `track`: how long a call takes while events are being sent."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _WARM = 50
 
 
 def questions(url: str, away: str, calls: int) -> Iterator[Question]:
-    """What is asked about tracking.
+    """Yields the questions about tracking.
 
     Args:
-        url: What sends at Intercom's pace, and answers as slowly.
+        url: The address of a server with Intercom's rate limit and latency.
         away: An address where no server listens.
-        calls: How many are measured in a round.
+        calls: The number of calls to measure in a round.
     """
     tails: dict[str, deque[float]] = defaultdict(deque)
 
@@ -49,7 +49,9 @@ def questions(url: str, away: str, calls: int) -> Iterator[Question]:
         _MEMORY: partial(median, "", url, False, 0.0),
         _FILE: partial(median, "", url, True, 0.0),
     }
-    yield Question("track, one call after the other", "µs", in_a_row, 1e6, goals=_GOALS)
+    yield Question(
+        "track, one call after the other", "µs", in_a_row, 1e6, goals=_GOALS, headline=True
+    )
     yield from _between(median, tails, url, away)
 
 
@@ -72,7 +74,7 @@ def _between(
     )
     # Of the same calls, in the same order.
     yield Question(
-        "the same, at 99.9 %",
+        "the same calls, 99.9th percentile",
         "µs",
         {name: tails[name].popleft for name in subjects},
         scale=1e6,
@@ -81,7 +83,7 @@ def _between(
 
 
 def _calls(address: str | None, outbox: bool, calls: int, between: float) -> list[float]:
-    """Seconds that each call took."""
+    """Returns the seconds that each call took."""
     numbers = count()
     given: dict[str, Any] = {key: CREATED[key] for key in ("created_at", "metadata")}
     waiting = queue.SimpleQueue[Event]()
@@ -112,7 +114,7 @@ def _calls(address: str | None, outbox: bool, calls: int, between: float) -> lis
             tracker.track("placed-order", user_id=user_id, **given)
 
         try:
-            # Some more than are sent while it waits for the first answers, or for Intercom.
+            # More events than are sent before the first answers, or before Intercom is available.
             for number in range(20 * _WARM):
                 track(f"warm {number}")
             while tracker.counters.sent < _WARM and tracker.counters.failing is None:
@@ -120,7 +122,7 @@ def _calls(address: str | None, outbox: bool, calls: int, between: float) -> lis
             return times(track)
         finally:
             tracker.close(0)
-            # What it still sends shall not slow down the next.
+            # Events still in flight must not slow down the next subject.
             for thread in threading.enumerate():
                 if thread.name.startswith("intercom-tracker"):
                     thread.join()

@@ -1,4 +1,4 @@
-"""What a tool compared and what it found."""
+"""A tool's report: what it compared and what it found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import attrs
 
 @attrs.define
 class Report:
-    """What came of one tool.
+    """The results of one tool.
 
     Attributes:
         tool: Its name and version.
@@ -22,7 +22,7 @@ class Report:
     skipped: str | None = None
 
     def text(self, seconds: float) -> str:
-        """The report as it is printed."""
+        """Returns the report for printing."""
         if self.skipped is not None:
             return f"{self.tool}: skipped: {self.skipped}"
         verdict = f"{len(self.violations)} violations" if self.violations else "no violation"
