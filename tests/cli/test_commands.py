@@ -368,7 +368,8 @@ def test_follow_ends_when_a_person_in_the_terminal_says_so(emulator, terminal):
 def test_follow_cannot_be_told_to_look_never_or_all_the_time(seconds, emulator, command):
     done = command("list", "--user-id", "1", "--follow", "--interval", seconds)
     assert (done.code, done.out) == (2, "")
-    assert "--interval must be from 0.1 to 86,400 seconds, not " in done.err
+    said = f"--interval must be from 0.1 to 86,400 seconds, not {float(seconds):g}\n"
+    assert said in done.err
 
 
 @pytest.mark.parametrize(

@@ -182,9 +182,8 @@ def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -
         said += "; Intercom accepts events of existing contacts only, so create the contact first"
     else:
         said += "; check the identity, and which workspace the access token is for"
-    identity = "id" if operation.changes else "intercom_user_id"
-    if context.get("email") and not context.get(identity):
-        said += f"; identify a lead by its {identity} instead, the only identity that it has"
+    if context.get("email") and not context.get("id" if operation.changes else "intercom_user_id"):
+        said += "; identify a lead by its id in Intercom instead, the only identity that it has"
     return said
 
 

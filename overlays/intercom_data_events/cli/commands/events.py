@@ -104,7 +104,7 @@ def list_(
         chart = "--plot" if plot else "--svg"
         raise UsageError(f"pass either --follow or {chart}, not both")
     if not 0.1 <= interval <= _DAY:
-        raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval}")
+        raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval:g}")
     shape, whose = form.shape(plot=plot), contact.to_ask()
     begin = None if since is None else read_time(since, "--since")
     with DataEventsClient(**connection.to_read()) as client:
