@@ -142,8 +142,8 @@ def opened(to: Path | None) -> Iterator[TextIO]:
     if to is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # As `import` reads it.
-        yield sys.stdout
-        sys.stdout.flush()
+        with output.standard_output() as file:
+            yield file
         return
     with replacing(to, UsageError) as file:
         yield file
