@@ -286,7 +286,8 @@ def _contact(text: str) -> EmulatedContact:
         name, _, value = part.partition("=")
         if name not in known or not value or name in fields:
             raise argparse.ArgumentTypeError(
-                f"must be FIELD=VALUE,... with the fields {', '.join(known)}, not {short_repr(text)}"
+                f"must be FIELD=VALUE,... with the fields {', '.join(known)}, "
+                f"not {short_repr(text)}"
             )
         fields[name] = value
     return EmulatedContact(**fields)
