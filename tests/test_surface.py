@@ -18,7 +18,7 @@ from verbs import VERBS
 
 import intercom_data_events as package
 from intercom_data_events_api import models
-from public_names import definitions, modules, public
+from public_names import modules, public
 
 
 def public_modules():
@@ -277,21 +277,19 @@ def test_sync_and_async_have_the_same_verbs_and_arguments():
 def all_examples():
     """The examples of all docstrings, and those of the comments above aliases and constants.
 
-    They are to be copied: an example of a module has what the module defines, and imports the rest.
+    They are to be copied: an example has the name that it documents, and imports the others.
     """
-    defined, found = {}, set()
+    found = set()
     for module in public_modules():
-        names = {*definitions(module.__name__), *getattr(module, "__all__", ())}
-        defined[module.__name__] = {
-            name: value for name, value in vars(module).items() if name in names
-        }
-        for test in doctest.DocTestFinder().find(module, globs=defined[module.__name__]):
+        for test in doctest.DocTestFinder().find(module, globs={}):
+            name = test.name.removeprefix(module.__name__).lstrip(".").partition(".")[0]
+            if name:
+                test.globs[name] = getattr(module, name)
             found.add(test.name)
             yield test
     for place, (doc, thing) in public_names().items():
         if place not in found:
-            module, _, name = place.rpartition(".")
-            own = defined.get(module, {name: thing})
+            own = {place.rpartition(".")[2]: thing}
             yield doctest.DocTestParser().get_doctest(doc, own, place, place, 0)
 
 

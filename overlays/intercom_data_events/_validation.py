@@ -41,7 +41,7 @@ def short_repr(value: object) -> str:
 
 def plain_repr(value: object) -> str:
     """Returns a value as :func:`short_repr` does, but in JSON where Python differs."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         value = int(value)
     if value is None or isinstance(value, bool | list | dict):
         try:

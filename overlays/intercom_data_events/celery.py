@@ -171,6 +171,7 @@ class EventTask(_Task):
     Example:
         >>> from celery import Celery
         >>> from intercom_data_events import Event
+        >>> from intercom_data_events.celery import send_event
         >>> from intercom_data_events.emulator import Emulator
         >>> emulator = Emulator()
         >>> app = Celery("shop", broker="memory://")

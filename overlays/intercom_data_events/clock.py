@@ -24,6 +24,7 @@ class Alarm(Protocol):
     """Lets one thread wait until a time has passed, or until another thread ends the wait.
 
     Example:
+        >>> from intercom_data_events.clock import Clock
         >>> alarm = Clock().alarm()
         >>> alarm.set()
         >>> alarm.wait(60)  # Returns at once.
@@ -43,6 +44,7 @@ class AsyncAlarm(Protocol):
 
     Example:
         >>> import asyncio
+        >>> from intercom_data_events.clock import Clock
         >>> async def main():
         ...     alarm = Clock().async_alarm()
         ...     alarm.set()

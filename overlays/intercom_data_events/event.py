@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from intercom_data_events import timestamps
 from intercom_data_events._validation import (
+    Flaw,
     checked_text,
     flawed,
     invalid,
@@ -92,9 +93,9 @@ class Event:
         name = check_event_name(event_name)
         identities = check_identities({"user_id": user_id, "email": email, "id": id})
         if not identities:
-            raise IdentityError(
-                f"event {short_repr(event_name)} has no contact: pass user_id, email or id"
-            )
+            said = f"event {short_repr(event_name)} has no contact: pass user_id, email or id"
+            plain = "the event has no contact: add user_id, email or id"
+            raise Flaw((), said, plain).error(IdentityError)
         if created_at is None:
             created_at = int(time.time())
         decoded: dict[str, object] = {}

@@ -216,7 +216,7 @@ MetadataValue: TypeAlias = str | int | float | datetime | RichLink | MonetaryAmo
 #: be passed as its JSON.
 #:
 #: Example:
-#:     >>> from intercom_data_events import Event
+#:     >>> from intercom_data_events import Event, RichLink
 #:     >>> order = {
 #:     ...     "plan": "pro",
 #:     ...     "seats": 3,
@@ -241,6 +241,7 @@ def encode(metadata: Metadata) -> dict[str, JSONValue]:
             key and the remedy.
 
     Example:
+        >>> from intercom_data_events import MonetaryAmount
         >>> encode({"plan": "pro", "price": MonetaryAmount(2999, "usd")})
         {'plan': 'pro', 'price': {'amount': 2999, 'currency': 'usd'}}
     """

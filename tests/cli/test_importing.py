@@ -712,22 +712,22 @@ ZIPPED = gzip.compress(f"{json.dumps(event(0))}\n".encode() * 2000, mtime=0)
         (b"\n \n\r\n", "contains no events"),
         (
             "id,event_name\n1,a\n".encode("utf-16"),
-            "line 1: the file is UTF-16; convert it with: iconv",
+            "events: line 1: the file is UTF-16; convert it with: iconv",
         ),
         (b"PK\x03\x04whatever", "looks like a zip archive"),
         (b"event_name,created_at\nran,1\n", "add user_id, id or email"),
-        (b"name,user_id\nran,1\n", "line 1: the CSV header is invalid"),
+        (b"name,user_id\nran,1\n", "events: line 1: the CSV header is invalid"),
         (b'[{"event_name": "ran"}]', "single JSON document; write one event per line"),
         (
             b"event_name,user_id," + b",".join(b"metadata.k%d" % n for n in range(16_000)),
-            "line 1: the CSV header is invalid: there must be at most 1,000 columns, not",
+            "events: line 1: the CSV header is invalid: there must be at most 1,000 columns, not",
         ),
-        (ZIPPED[:-9], "is truncated gzip data"),
-        (ZIPPED[:60] + b"damaged" + ZIPPED[67:], "is damaged gzip data"),
+        (ZIPPED[:-9], "events is truncated gzip data"),
+        (ZIPPED[:60] + b"damaged" + ZIPPED[67:], "events is damaged gzip data"),
         (gzip.compress(b"", mtime=0), "is empty"),
         (
             f"{json.dumps(event(0))}\n".encode() + b"\0",
-            "line 2: the text must not contain a NUL byte",
+            "events: line 2: the text must not contain a NUL byte",
         ),
     ],
 )

@@ -129,7 +129,7 @@ def test_rows_with_problems_are_numbered_and_written_as_lines(write, emulator, c
     done = command("import", path)
 
     assert done.code == 1
-    assert "line 2 rejected: event 'ran' has no contact" in done.err
+    assert "line 2 rejected: the event has no contact: add user_id, email or id" in done.err
     assert "line 3 rejected: metadata.a is true, which" in done.err
     refused = tmp_path / "events.refused.ndjson"
     refused.write_text(refused.read_text().replace("true", "1").replace("{", '{"id": "5f", ', 1))

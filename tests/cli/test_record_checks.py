@@ -50,7 +50,7 @@ def test_what_is_missing_is_told_at_once(problems):
     [said] = problems({"metadata": 5})
     assert said.split("; ")[0] == "event_name is missing"
     for part in (
-        "has no contact",
+        "the event has no contact: add user_id, email or id",
         "created_at is missing; add it, or",
         "metadata must be an object, not ",
     ):

@@ -256,7 +256,8 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
         )
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(
-        rf"Cannot listen on 127\.0\.0\.1:{port}: .+ in use; choose another port\.\n", done.stderr
+        rf"Cannot listen on 127\.0\.0\.1:{port}: .+ in use; choose another port or host\.\n",
+        done.stderr,
     )
 
 
@@ -285,7 +286,7 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
         (["--faults", "-0.1"], "argument --faults: must be from 0 to 1, not '-0.1'"),
         (["--faults", "nan"], "argument --faults: must be from 0 to 1, not 'nan'"),
         (["--seed", "1"], "argument --seed: requires --faults; pass both"),
-        (["--faults", "0.1", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
+        (["--faults", "0.1", "--seed", "one"], "argument --seed: must be an integer, not 'one'"),
         (
             ["--rate-limit", "-1"],
             "argument --rate-limit: must be a positive integer, or 0 for no limit, not '-1'",
@@ -297,9 +298,18 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
         (["--window", "0"], "argument --window: must be greater than 0 seconds, not '0'"),
         (["--window", "inf"], "argument --window: must be greater than 0 seconds, not 'inf'"),
         (["--window", "minute"], "argument --window: must be greater than 0 seconds, not 'minute'"),
-        (["--skew", "inf"], "argument --skew: must be from -1e+09 to 1e+09 seconds, not 'inf'"),
-        (["--skew", "nan"], "argument --skew: must be from -1e+09 to 1e+09 seconds, not 'nan'"),
-        (["--skew", "1e10"], "argument --skew: must be from -1e+09 to 1e+09 seconds, not '1e10'"),
+        (
+            ["--skew", "inf"],
+            "argument --skew: must be from -1,000,000,000 to 1,000,000,000 seconds, not 'inf'",
+        ),
+        (
+            ["--skew", "nan"],
+            "argument --skew: must be from -1,000,000,000 to 1,000,000,000 seconds, not 'nan'",
+        ),
+        (
+            ["--skew", "1e10"],
+            "argument --skew: must be from -1,000,000,000 to 1,000,000,000 seconds, not '1e10'",
+        ),
     ],
 )
 def test_arguments_that_make_no_sense_are_explained(

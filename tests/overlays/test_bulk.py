@@ -1241,7 +1241,7 @@ def test_through_aiohttp_a_proxy_is_not_told_the_access_token(through, monkeypat
         (
             "SSL_CERT_FILE",
             "/nowhere",
-            "^cannot set up connections: .* variables in the environment",
+            "^cannot read the certificates of SSL_CERT_FILE='/nowhere': .*; set it to a file",
         ),
         ("HTTPS_PROXY", "http://me:s3cr3t@a.test:port", "^HTTPS_PROXY must be the address of a"),
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import aiohttp
 import anyio
 import httpx
 import pytest
 import respx
+import vcr
 
 from guides import GUIDES, under
 from intercom_data_events import AsyncDataEventsClient, DataEventsClient
@@ -57,3 +59,39 @@ def test_the_guides_cassette_replays_without_a_server_and_has_no_token(tmp_path,
 
     assert len(emulator.requests) == 2
     assert TOKEN not in (tmp_path / "cassettes" / "orders.yaml").read_text(encoding="utf-8")
+
+
+def outcome_of_one(**settings):
+    """The outcome of an event that create_many sends through aiohttp."""
+
+    async def main():
+        async with AsyncDataEventsClient(TOKEN, max_retries=0, **settings) as client:
+            event = {"event_name": "ran", "user_id": "1", "created_at": 1_767_268_800}
+            [outcome] = [each async for each in client.create_many([event])]
+            return outcome
+
+    return anyio.run(main)
+
+
+def test_a_cassette_of_aiohttp_is_replayed(tmp_path):
+    path = str(tmp_path / "events.yaml")
+    with Emulator().serve() as url, vcr.use_cassette(path):
+        assert outcome_of_one(base_url=url).status == "accepted"
+
+    with vcr.use_cassette(path, record_mode="none") as cassette:
+        assert outcome_of_one(base_url=url).status == "accepted"
+
+    assert cassette.play_count == 1
+
+
+@pytest.mark.parametrize("error", [aiohttp.ClientConnectionError, TimeoutError])
+def test_an_event_that_a_replaced_session_fails_for_was_possibly_sent(monkeypatch, error):
+    async def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", fail)
+
+    outcome = outcome_of_one()
+
+    assert outcome.status == "failed"
+    assert outcome.error.may_have_been_processed

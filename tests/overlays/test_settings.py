@@ -154,7 +154,7 @@ def test_a_wrong_setting_of_the_environment_is_named_as_such(monkeypatch, variab
         (
             "SSL_CERT_FILE",
             "/nowhere",
-            "^cannot set up connections: .* variables in the environment",
+            "^cannot read the certificates of SSL_CERT_FILE='/nowhere': .*; set it to a file",
         ),
         ("ALL_PROXY", "http://[:::", "^ALL_PROXY must be the address of a proxy"),
     ],

@@ -182,9 +182,8 @@ def _unknown_contact(operation: Operation[Any], context: Mapping[str, object]) -
         said += "; Intercom accepts events only for existing contacts, so create the contact first"
     else:
         said += "; check the identity, and which workspace the access token is for"
-    identity = "id" if operation.changes else "intercom_user_id"
-    if context.get("email") and not context.get(identity):
-        said += f"; for a lead, pass the {identity} instead, because a lead has no other identity"
+    if context.get("email") and not context.get("id" if operation.changes else "intercom_user_id"):
+        said += "; for a lead, pass its id in Intercom, because it has no other identity"
     return said
 
 

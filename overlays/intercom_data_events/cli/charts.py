@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from intercom_data_events._counting import counted
 from intercom_data_events._validation import printable
 from intercom_data_events.pagination import EventSummary
 
@@ -110,7 +111,7 @@ def timeline(
     places = {name: min(place, _ROWS) for place, name in enumerate(ranked)}
     titles = ranked[:_ROWS]
     if len(ranked) > _ROWS:
-        titles.append(_counted(len(ranked) - _ROWS, "more name"))
+        titles.append(counted(len(ranked) - _ROWS, "more name"))
     width = max(width, _MINIMUM_WIDTH)
     names, taken = _names(titles, width, ascii)
     # No count is longer than the total.
@@ -134,7 +135,7 @@ def timeline(
         table.add_row("", Text(line), "")
     caption = (
         f"each column is {_in_words(step)}, from {_iso(origin)[:16]} UTC; "
-        f"{heights[-1]} is {_counted(most, 'event')}"
+        f"{heights[-1]} is {counted(most, 'event')}"
     )
     told = ", ".join(
         f"{_shown(title, 200)} {sum(row):,}" for title, row in zip(titles, rows, strict=True)
@@ -313,16 +314,12 @@ def _number(number: int | None) -> str:
     return f"{number:,}" if abs(number) <= _MOST else f"{'<-' if number < 0 else '>'}10^10"
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{_number(number)} {noun}{'' if number == 1 else 's'}"
-
-
 def _in_words(step: timedelta) -> str:
     if step % _YEAR == timedelta():
-        return f"{_counted(step // _YEAR, 'year')} of 365 days"
+        return f"{counted(step // _YEAR, 'year')} of 365 days"
     seconds = step // timedelta(seconds=1)
     unit, length = next((unit, length) for unit, length in _UNITS if seconds % length == 0)
-    return _counted(seconds // length, unit)
+    return counted(seconds // length, unit)
 
 
 def _iso(moment: datetime) -> str:

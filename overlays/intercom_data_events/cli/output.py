@@ -8,8 +8,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from intercom_data_events import MonetaryAmount, RichLink
-from intercom_data_events._counting import counted as counted  # commands use it, too
+from intercom_data_events._counting import counted
 from intercom_data_events._validation import printable
 from intercom_data_events.event import to_json as event_json
 from intercom_data_events.metadata import decimals_of
@@ -51,17 +51,30 @@ def console(file: TextIO) -> Console:
     return Console(file=file, color_system=colours, highlight=False, emoji=False, markup=False)
 
 
+@contextmanager
+def standard_output() -> Iterator[TextIO]:
+    """Yields standard output, and flushes it; names it in errors, which have no path."""
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        raise
+
+
 def result(text: str = "") -> None:
     """Writes a printable line of a result; wraps it at blanks on a terminal."""
     if sys.stdout.isatty():
         line(cell(text))
     else:
-        _write(sys.stdout, text)
+        with standard_output() as file:
+            _write(file, text)
 
 
 def result_json(value: object) -> None:
     """Writes a result as one line of JSON, without wrapping."""
-    _write(sys.stdout, to_json(value))
+    with standard_output() as file:
+        _write(file, to_json(value))
 
 
 def to_json(value: object) -> str:
@@ -118,13 +131,14 @@ def width() -> int:
 
 def draw(renderable: object) -> None:
     """Draws a chart or table on standard output."""
-    console(sys.stdout).print(renderable)
+    with standard_output() as file:
+        console(file).print(renderable)
 
 
 def line(text: Text) -> None:
     """Writes a line of a result; in colours and wrapped at blanks on a terminal."""
-    console(sys.stdout).print(text, soft_wrap=not sys.stdout.isatty())
-    sys.stdout.flush()
+    with standard_output() as file:
+        console(file).print(text, soft_wrap=not file.isatty())
 
 
 def is_ascii() -> bool:
@@ -185,8 +199,8 @@ def _csv_line(values: Sequence[object]) -> None:
     if sys.stdout.isatty():
         result(text)
     else:  # Unchanged: only a terminal interprets control characters.
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        with standard_output() as file:
+            file.write(f"{text}\n")
 
 
 def _plain(value: object) -> object:

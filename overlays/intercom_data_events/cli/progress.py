@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from intercom_data_events import RateLimit
+from intercom_data_events._counting import counted
 from intercom_data_events._validation import printable
-from intercom_data_events.cli.output import cell, console, counted, message
+from intercom_data_events.cli.output import cell, console, message
 
 # Seconds between two lines of progress without a terminal.
 _EVERY = 10.0

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 from attrs import define, field, frozen
 
+from intercom_data_events._counting import counted
 from intercom_data_events.cli import output
 from intercom_data_events.cli.exit_codes import Exit
 from intercom_data_events.cli.progress import Advance, ProgressShown
@@ -148,7 +149,7 @@ class Report:
                 return
             rate = f", {self.done / self.seconds:,.0f} per second" if self.seconds > 1 else ""
             head = self.head or f"in {output.duration(self.seconds)}{rate}"
-            output.result(f"{self.file}: {output.counted(self.events)} {head}")
+            output.result(f"{self.file}: {counted(self.events)} {head}")
             for count in self.counts:
                 if count.number or count.always:
                     output.result(f"{count.number:>12,} {count.words}")

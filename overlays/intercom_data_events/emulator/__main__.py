@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 import attrs
 
 from intercom_data_events._arguments import ArgumentParser
-from intercom_data_events._validation import printable
+from intercom_data_events._validation import printable, short_repr
 from intercom_data_events_api import API_VERSION
 
 from . import _access
@@ -52,7 +52,7 @@ no access token and no body, and hides user_id, email and intercom_user_id.
 """
 
 # A larger one would exceed the years that the Date header can show.
-_SKEW = 1e9
+_SKEW = 10**9
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
@@ -96,7 +96,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> int:
             url = serving.enter_context(emulator.serve(options.host, options.port))
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
-            said = f"Cannot listen on {options.host}:{options.port}: {reason}; choose another port."
+            said = (
+                f"Cannot listen on {options.host}:{options.port}: {reason}; choose another port or "
+                "host."
+            )
             sys.stderr.write(f"{printable(said, None)}\n")
             return 2
         # A program that starts this in the background waits for this line.
@@ -189,7 +192,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=_seed,
         metavar="N",
         help="seed for --faults, to play the same faults each time (default: a random seed)",
     )
@@ -230,34 +233,41 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, not {short_repr(text)}")
     return int(text)
 
 
 def _share(text: str) -> float:
     if not 0 <= (share := _number(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {short_repr(text)}")
     return share
 
 
 def _rate_limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(
-            f"must be a positive integer, or 0 for no limit, not {text!r}"
+            f"must be a positive integer, or 0 for no limit, not {short_repr(text)}"
         )
     return int(text)
 
 
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer, not {short_repr(text)}") from None
+
+
 def _window(text: str) -> float:
     if not 0 < (seconds := _number(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"must be greater than 0 seconds, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be greater than 0 seconds, not {short_repr(text)}")
     return seconds
 
 
 def _skew(text: str) -> float:
     if not abs(seconds := _number(text)) <= _SKEW:
         raise argparse.ArgumentTypeError(
-            f"must be from -{_SKEW:g} to {_SKEW:g} seconds, not {text!r}"
+            f"must be from -{_SKEW:,} to {_SKEW:,} seconds, not {short_repr(text)}"
         )
     return seconds
 
@@ -276,7 +286,8 @@ def _contact(text: str) -> EmulatedContact:
         name, _, value = part.partition("=")
         if name not in known or not value or name in fields:
             raise argparse.ArgumentTypeError(
-                f"must be FIELD=VALUE,... with the fields {', '.join(known)}, not {text!r}"
+                f"must be FIELD=VALUE,... with the fields {', '.join(known)}, "
+                f"not {short_repr(text)}"
             )
         fields[name] = value
     return EmulatedContact(**fields)

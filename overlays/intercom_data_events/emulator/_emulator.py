@@ -55,6 +55,7 @@ class RecordedRequest:
 
     Example:
         >>> from intercom_data_events import DataEventsClient
+        >>> from intercom_data_events.emulator import Emulator
         >>> emulator = Emulator()
         >>> client = DataEventsClient("token", transport=emulator.transport())
         >>> client.create("placed-order", user_id="314159", created_at=1671028894)
@@ -94,6 +95,7 @@ class EmulatorCounts:
 
     Example:
         >>> from intercom_data_events import DataEventsClient, Event
+        >>> from intercom_data_events.emulator import Emulator
         >>> emulator = Emulator()
         >>> client = DataEventsClient("token", transport=emulator.transport())
         >>> event = Event("placed-order", user_id="314159")

@@ -78,6 +78,7 @@ class DeadLetter:
         >>> import pathlib, tempfile
         >>> from intercom_data_events import DataEventsClient
         >>> from intercom_data_events.emulator import Emulator
+        >>> from intercom_data_events.outbox import Outbox
         >>> from intercom_data_events.tracker import Tracker
         >>> path = pathlib.Path(tempfile.mkdtemp(), "events.outbox")
         >>> client = DataEventsClient("token", transport=Emulator(contacts=[]).transport())
@@ -117,6 +118,7 @@ class Status:
         >>> import pathlib, tempfile
         >>> from intercom_data_events import DataEventsClient
         >>> from intercom_data_events.emulator import Emulator
+        >>> from intercom_data_events.outbox import Outbox
         >>> from intercom_data_events.tracker import Tracker
         >>> path = pathlib.Path(tempfile.mkdtemp(), "events.outbox")
         >>> client = DataEventsClient("token", transport=Emulator().transport())

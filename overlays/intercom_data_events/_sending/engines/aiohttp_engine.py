@@ -41,8 +41,9 @@ from intercom_data_events.errors import InvalidInputError
 
 # Bytes: the limit of httpx's parser.
 _LONGEST_LINE = 100 * 1024
-# Not empty once the running attempt has a connection; before that, its request was not sent.
-_REACHED: ContextVar[list[_ClientRequest]] = ContextVar("_REACHED")
+# The requests that aiohttp makes for the running attempt. Anything that replaces its session, such
+# as a mock, makes none.
+_MADE: ContextVar[list[_ClientRequest]] = ContextVar("_MADE")
 _BROKEN = "the server closed the connection before its answer was complete"
 _MOST_CACHED = 100
 # Whether requests are prepared, which needs undocumented parts of aiohttp. With other versions,
@@ -104,6 +105,12 @@ class _ClientRequest(aiohttp.ClientRequest):
 
     #: TLS connections that had a request. Unread bytes of a new one may be a session ticket.
     used: ClassVar[WeakSet[object]]
+    #: Whether the request has a connection; before that, it was not sent.
+    has_connection = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        _MADE.get().append(self)
+        super().__init__(*arguments, **options)
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Sends the request, or closes the connection and fails as not sent."""
@@ -112,7 +119,7 @@ class _ClientRequest(aiohttp.ClientRequest):
         if protocol is None or len(protocol) or (protocol.should_close and self.proxy is None):
             conn.close()
             raise _OutOfStepError
-        _REACHED.get().append(self)
+        self.has_connection = True
         return await super().send(conn)
 
     def has_unread(self, conn: Any) -> bool:
@@ -178,7 +185,7 @@ class AiohttpEngine:
         ends = monotonic() + request.seconds
         if model.prepared is not None and not request.query:
             return await self._send_again(model.prepared, request, ends)
-        reached = _REACHED.set([])
+        token = _MADE.set([])
         try:
             # Held, because its repr shows the server's words.
             response = Secret(
@@ -192,13 +199,15 @@ class AiohttpEngine:
                 )
             )
         except (aiohttp.ClientError, OSError) as error:
-            failure = _failure(error, possibly_sent=bool(_REACHED.get()))
+            made = _MADE.get()
+            not_sent = made and not any(one.has_connection for one in made)
+            failure = _failure(error, possibly_sent=not not_sent)
         else:
-            if not request.query:
-                model.prepare(_REACHED.get()[0])
+            if not request.query and _MADE.get():
+                model.prepare(_MADE.get()[0])
             return await self._read(request, response, ends)
         finally:
-            _REACHED.reset(reached)
+            _MADE.reset(token)
         # Outside the handler, so that it does not refer to aiohttp's error, which has headers.
         raise failure
 
@@ -395,9 +404,10 @@ def _failure(error: Exception, *, possibly_sent: bool) -> SendError:
         kind = httpx.ReadTimeout if possibly_sent else httpx.ConnectTimeout
         said = said or "no complete answer in time"
         return SendError(kind(said), possibly_sent=possibly_sent, timed_out=True)
+    if isinstance(error, aiohttp.InvalidURL):
+        # aiohttp checks the address before it makes a request.
+        return SendError(httpx.UnsupportedProtocol(said), possibly_sent=False, recurs=True)
     if not possibly_sent:
-        if isinstance(error, aiohttp.InvalidURL):
-            return SendError(httpx.UnsupportedProtocol(said), possibly_sent=False, recurs=True)
         if isinstance(error, aiohttp.ClientHttpProxyError):
             refused = httpx.ProxyError(f"{error.status} from the proxy")
             return SendError(refused, possibly_sent=False)

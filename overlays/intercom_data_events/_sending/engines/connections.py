@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import ssl
 import sys
 import time
 import urllib.request
@@ -24,7 +25,7 @@ import httpx
 from intercom_data_events._sending.engines import CLOSED, SendError
 from intercom_data_events._sending.engines.streams import GuardedBackend
 from intercom_data_events._sending.secret import Secret, hold
-from intercom_data_events._validation import has_host, invalid
+from intercom_data_events._validation import has_host, invalid, short_repr
 from intercom_data_events.errors import ConfigurationError
 
 # Seconds that an idle connection is kept: longer than a window of the rate limit, because all
@@ -74,8 +75,7 @@ class Connections(Generic[T]):
         # that is forked while a thread reads certificates waits forever for OpenSSL's locks.
         import httpcore  # noqa: F401  # the first transport would import it
 
-        with setting_up():
-            self.tls = httpx.create_ssl_context()
+        self.tls = _tls()
         self._kind = kind
         # By origin; the most recently used connection is on the right.
         self._idle: dict[str, deque[Connection[T]]] = {}
@@ -144,6 +144,20 @@ class Connections(Generic[T]):
         connection = Connection(transport, guard(transport), origin)
         self._all.add(connection)
         return connection
+
+
+def _tls() -> ssl.SSLContext:
+    """Returns a TLS context with the trusted certificates, which a variable can name."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        file = os.environ.get("SSL_CERT_FILE")
+        if not file:
+            raise _not_set_up(error) from error
+        raise ConfigurationError(
+            f"cannot read the certificates of SSL_CERT_FILE={short_repr(file)}: {error}; set it to "
+            "a file in PEM format, or unset it"
+        ) from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from intercom_data_events import DataEventsClient, Event, IntercomError
+from intercom_data_events._counting import counted
 from intercom_data_events._sending.retry import ErrorClass, classify
 from intercom_data_events.cli import output
 from intercom_data_events.cli.connection import Connection
@@ -87,7 +88,7 @@ def drain(
         word = output.word(file)
         output.message(f"To see the reasons, run: intercom-events outbox dead {word}")
     if run.since:
-        output.message(f"Still waiting: {output.counted(run.since)}, tracked in the meantime.")
+        output.message(f"Still waiting: {counted(run.since)}, tracked in the meantime.")
     end(
         (
             shown.stopped and not run.done,
@@ -225,7 +226,7 @@ class _Drain:
         elif not self._told_failing and now - self._failing_since >= _FAILING:
             self._told_failing = True
             self._shown.tell(
-                f"Sending fails at the moment ({output.counted(counters.queued)} waiting); "
+                f"Sending fails at the moment ({counted(counters.queued)} waiting); "
                 f"retrying: {counters.failing}",
                 always=True,
             )

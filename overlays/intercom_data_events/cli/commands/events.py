@@ -15,6 +15,7 @@ from intercom_data_events import (
     InvalidInputError,
     ListedEvent,
 )
+from intercom_data_events._counting import counted
 from intercom_data_events._files import replacing
 from intercom_data_events._validation import read_number, short_repr
 from intercom_data_events.cli import charts, output
@@ -103,7 +104,7 @@ def list_(
         chart = "--plot" if plot else "--svg"
         raise UsageError(f"pass either --follow or {chart}, not both")
     if not 0.1 <= interval <= _DAY:
-        raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval}")
+        raise UsageError(f"--interval must be from 0.1 to {_DAY:,} seconds, not {interval:g}")
     shape, whose = form.shape(plot=plot), contact.to_ask()
     begin = None if since is None else read_time(since, "--since")
     with DataEventsClient(**connection.to_read()) as client:
@@ -263,7 +264,7 @@ def _moments(events: Iterable[ListedEvent]) -> list[tuple[str, datetime]]:
     times = [(event.event_name or "", event.created_at) for event in events]
     known = [(name, at) for name, at in times if at is not None]
     if unknown := len(times) - len(known):
-        output.message(f"Left out of the chart: {output.counted(unknown)} without a readable time.")
+        output.message(f"Left out of the chart: {counted(unknown)} without a readable time.")
     return known
 
 

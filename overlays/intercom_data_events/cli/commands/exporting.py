@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from intercom_data_events import DataEventsClient, ListedEvent, MetadataError
+from intercom_data_events._counting import counted
 from intercom_data_events._files import replacing
 from intercom_data_events._validation import printable
 from intercom_data_events.cli import output
@@ -75,11 +76,11 @@ def export(
         )
     if not quiet:
         where = to if to is not None else "standard output"
-        contacts = output.counted(len(asked), "contact")
-        output.message(f"{output.counted(count)} of {contacts} written to {where}.")
+        contacts = counted(len(asked), "contact")
+        output.message(f"{counted(count)} of {contacts} written to {where}.")
         if unsupported:
             output.message(
-                f"{output.counted(unsupported)} with metadata that `import` rejects, such as a "
+                f"{counted(unsupported)} with metadata that `import` rejects, such as a "
                 "list, true, false or null; pass --drop-unsupported to `import` to leave it out."
             )
 
@@ -141,8 +142,8 @@ def opened(to: Path | None) -> Iterator[TextIO]:
     if to is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # As `import` reads it.
-        yield sys.stdout
-        sys.stdout.flush()
+        with output.standard_output() as file:
+            yield file
         return
     with replacing(to, UsageError) as file:
         yield file

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 
 from intercom_data_events import AsyncDataEventsClient
+from intercom_data_events._counting import counted
 from intercom_data_events.bulk import check_bounds
 from intercom_data_events.cli import output
 from intercom_data_events.cli.connection import Connection
@@ -153,8 +154,8 @@ def validate(
                     f"{run.counts['refused']:,} invalid",
                 ]
                 if duplicates := run.counts["duplicate"]:
-                    counts.append(output.counted(duplicates, "duplicate"))
-                events = output.counted(run.counts.total())
+                    counts.append(counted(duplicates, "duplicate"))
+                events = counted(run.counts.total())
                 output.message(f"{file}: {events}, {', '.join(counts)}.")
     end(
         (stopped, Exit.INTERRUPTED, "Interrupted; not all events were checked."),
@@ -241,7 +242,7 @@ def _report(run: Import, file: str, *, dry: bool) -> Report:
     before, refused_before = (journal.before, journal.refused) if journal is not None else (0, 0)
     refused_file = run.refused.path if run.refused is not None and run.refused.exists else None
     aside = f"; {refused_file} has the lines and reasons" if refused_file else ""
-    without = f"{output.counted(run.dropped)} sent without metadata that the API does not support"
+    without = f"{counted(run.dropped)} sent without metadata that the API does not support"
     return Report(
         file,
         (

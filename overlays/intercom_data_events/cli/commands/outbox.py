@@ -14,6 +14,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from intercom_data_events import metadata
+from intercom_data_events._counting import counted
 from intercom_data_events.cli import output
 from intercom_data_events.cli.commands.exporting import opened, write_ndjson
 from intercom_data_events.cli.exit_codes import Exit, UsageError
@@ -145,7 +146,7 @@ def retry(
     if as_json:
         output.result_json({"file": str(file), "retried": count})
         return
-    output.result(f"{output.counted(count)} put back into the queue.")
+    output.result(f"{counted(count)} put back into the queue.")
     if count:
         output.message(
             "A tracker that uses the file sends the queue; without one, run: "
@@ -166,7 +167,7 @@ def forget(
     if as_json:
         output.result_json({"file": str(file), "forgotten": count})
     else:
-        output.result(f"{output.counted(count)} deleted.")
+        output.result(f"{counted(count)} deleted.")
 
 
 @command("outbox compact events.outbox", "outbox compact events.outbox --json", codes=_LOCAL)
@@ -215,7 +216,7 @@ def export(
             count = write_ndjson(events, target)
     if not quiet:
         where = to if to is not None else "standard output"
-        output.message(f"{output.counted(count)} written to {where}.")
+        output.message(f"{counted(count)} written to {where}.")
 
 
 def _chosen(

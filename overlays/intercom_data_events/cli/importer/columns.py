@@ -103,6 +103,7 @@ class Plan:
             ColumnError: Cells do not match their columns; the message names the columns.
 
         Example:
+            >>> from intercom_data_events.cli.importer.columns import plan
             >>> plan(["event_name", "id", "metadata.load"]).read(["ran", "5f", "3.67"])
             {'event_name': 'ran', 'id': '5f', 'metadata': {'load': 3.67}}
         """

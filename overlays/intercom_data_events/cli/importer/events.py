@@ -70,10 +70,10 @@ def _problems(fields: Mapping[str, object]) -> Iterator[str]:
             yield f"events have no field {short_repr(name)}; did you mean {field}?"
             known[field] = value
     named = {"event_name": known["event_name"]} if "event_name" in known else {}
-    yield from (faults := list(_faults(named, without="event_name")))
+    yield from _faults(named, without="event_name")
     identities = {kind: known[kind] for kind in IDENTITIES if known.get(kind) is not None}
     if not identities:
-        yield from _faults({} if faults else named, without="user_id")
+        yield from _faults({}, without="user_id")
     for kind, identity in identities.items():
         yield from _faults({kind: identity})
     if known.get("created_at") is not None:
@@ -89,7 +89,7 @@ def _problems(fields: Mapping[str, object]) -> Iterator[str]:
     for key, value in islice(metadata.items(), _metadata.MAX_KEYS):
         yield from _faults({"metadata": {key: value}})
     if not all(map(_metadata.is_supported, metadata.values())):
-        yield "pass --drop-unsupported to leave out metadata that the API does not support"
+        yield "or pass --drop-unsupported to leave out unsupported metadata"
 
 
 def _faults(part: Mapping[str, object], *, without: str | None = None) -> Iterator[str]:

@@ -94,7 +94,9 @@ class Input:
                         )
                     compared = known.popleft().line
                 now = self._now()
-                batches = [batch async for batch in _attentively(self.reader.feed(part))]
+                batches = [
+                    batch async for batch in _attentively(self._named(self.reader.feed(part)))
+                ]
                 line = compared
                 if not known and self.journal is not None and read > self.journal.position:
                     self._note_read(read, digest.hexdigest(), now)
@@ -105,7 +107,7 @@ class Input:
                 f"its text has {read:,} bytes, but earlier runs read {known[-1].position:,}"
             )
         now = self._now()
-        async for batch in _attentively(self.reader.close()):
+        async for batch in _attentively(self._named(self.reader.close())):
             self._note_read(read, digest.hexdigest(), now)
             yield list(self._checked(batch, now))
 
@@ -114,7 +116,16 @@ class Input:
             async for piece in parquet.lines(self.source) if self._is_parquet else self.source:
                 yield piece
         except (SourceError, StoppedError) as error:
-            raise type(error)(f"line {self.reader.lines + 1:,}: {error}") from error
+            if not self.reader.lines:
+                raise
+            raise type(error)(f"after line {self.reader.lines:,}: {error}") from error
+
+    def _named(self, batches: Iterator[list[Record]]) -> Iterator[list[Record]]:
+        """Yields the reader's batches; names the input in its errors."""
+        try:
+            yield from batches
+        except SourceError as error:
+            raise SourceError(f"{self.source.name}: {error}") from error
 
     def _now(self) -> int:
         """The second to stamp events with; constant without --stamp-now, to keep journals short."""
