@@ -135,8 +135,8 @@ def _propose(tree: str, body: str) -> int:
     pushed = tip and _look_at(tip)
     if pushed and pushed[0] != _EMAIL:
         print(
-            f"The branch {BRANCH} has commits of other authors, so it was not changed; merge it "
-            "or delete it and run this workflow again."
+            f"The branch {BRANCH} has commits by other authors, so it was not changed; merge or "
+            "delete it, then run this workflow again."
         )
         return 0
     if not pushed or pushed[1:] != (tree, _git("rev-parse", "HEAD")):

@@ -38,7 +38,7 @@ def _program(name: str, package: str) -> Tool:
 
 
 def _module(name: str) -> Tool:
-    return Tool(lambda: importlib.util.find_spec(name) is not None, "run nox -s conformance")
+    return Tool(lambda: importlib.util.find_spec(name) is not None, "run: nox -s conformance")
 
 
 TOOLS = {
@@ -52,7 +52,7 @@ TOOLS = {
     "npm": _program("npm", "npm"),
     "openapi_core": _module("openapi_core"),
     # An npm package; the session says where it has installed it.
-    "prism": Tool(lambda: bool(os.environ.get("CONFORMANCE_PACKAGES")), "run nox -s conformance"),
+    "prism": Tool(lambda: bool(os.environ.get("CONFORMANCE_PACKAGES")), "run: nox -s conformance"),
     "redis-server": _program("redis-server", "redis-server"),
     "schemathesis": _module("schemathesis"),
     "sh": _program("sh", "dash"),

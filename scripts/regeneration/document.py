@@ -288,7 +288,7 @@ def _compose(text: str) -> object:
             case yaml.DocumentStartEvent():
                 documents += 1
                 if documents > 1:
-                    raise _invalid("must hold one document only; remove the others", event)
+                    raise _invalid("must contain only one document; remove the others", event)
                 continue
             case _:
                 continue

@@ -92,7 +92,7 @@ def main() -> int:
                 print("\n".join(figures.rows(answer)), flush=True)
             complete = True
     except KeyboardInterrupt:
-        print("\nStopped: what is above was measured.", file=sys.stderr)
+        print("\nInterrupted; the figures above are complete.", file=sys.stderr)
         code = 130
     finally:
         _write(run, options, complete=complete)
@@ -154,12 +154,12 @@ def _options() -> argparse.Namespace:
         const=QUICK,
         default=Amounts(),
         dest="amounts",
-        help="one round of little, to see that it works: its figures say nothing",
+        help="one short round that checks that the benchmark runs; its figures mean nothing",
     )
     parser.add_argument(
-        "--only", choices=PARTS, action="append", help="this part; may be given again"
+        "--only", choices=PARTS, action="append", help="a part to run; repeatable (default: all)"
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures for machines")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures as JSON")
     parser.add_argument(
         "--markdown", type=Path, metavar="PATH", help="write the README's table, without goals"
     )
@@ -168,7 +168,7 @@ def _options() -> argparse.Namespace:
     if options.amounts is QUICK:
         options.rounds = 1
     if options.rounds < 1:
-        parser.error("--rounds: at least one")
+        parser.error(f"--rounds must be at least 1, not {options.rounds}")
     for name in ("json", "markdown", "svg"):
         path = getattr(options, name)
         if path is None:

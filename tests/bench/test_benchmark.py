@@ -301,7 +301,7 @@ def run_with_nginx(folder, script, *parts):
     ("script", "code", "said"),
     [
         ("exit 1", 1, "nginx did not start."),
-        ("kill -INT $PPID", 130, "Stopped: what is above was measured."),
+        ("kill -INT $PPID", 130, "Interrupted; the figures above are complete."),
     ],
 )
 def test_a_run_that_ends_early_writes_its_figures_and_keeps_earlier_tables(
@@ -339,7 +339,7 @@ def test_paths_are_checked_without_creating_files(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--rounds", "0"), "--rounds: at least one"),
+        (("--rounds", "0"), "--rounds must be at least 1, not 0"),
         (("--only", "everything"), "invalid choice: 'everything'"),
         (("--json", "no/such/folder.json"), "--json: cannot write no/such/folder.json"),
         (("--markdown", "no/such/table.md"), "--markdown: cannot write no/such/table.md"),

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from intercom_data_events._arguments import ArgumentParser
 from tools import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
-from tools.reporting import Report
+from tools.reporting import Report, counted
 
 PROJECT = Path(__file__).parents[2]
 #: By tool, the packages that it needs.
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{reports[-1].text(time.perf_counter() - begin)}\n", flush=True)
     found = sum(len(report.violations) for report in reports)
     skipped = "".join(f" {report.tool} was skipped." for report in reports if report.skipped)
-    print(f"{found} violations.{skipped}" if found else f"No violation.{skipped}")
+    print(f"{counted(found).capitalize()}.{skipped}")
     return 1 if found else 0
 
 
@@ -69,17 +69,17 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.description.is_file():
-        parser.error(f"--description: {options.description} is no file")
+        parser.error(f"--description must be a file, not {options.description}")
     if options.examples < 1:
-        parser.error("--examples: at least one")
+        parser.error(f"--examples must be at least 1, not {options.examples}")
     if options.seed is not None and options.seed < 0:
-        parser.error("--seed: at least zero")
+        parser.error(f"--seed must be at least 0, not {options.seed}")
     for tool in options.only or PACKAGES:
         for package in PACKAGES[tool]:
             try:
                 version(package)
             except PackageNotFoundError:
-                parser.error(f"{package} is not installed: use nox -s conformance")
+                parser.error(f"{package} must be installed; run: nox -s conformance")
     return options
 
 
@@ -90,20 +90,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", metavar="TOOL",
         choices=list(PACKAGES),
-        help="one of %(choices)s; repeatable (default: all)",
+        help="a tool to run: %(choices)s; repeatable (default: all)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, help="of Schemathesis (default: another each time)")
+    parser.add_argument("--seed", type=int, help="seed of Schemathesis (default: random)")
     parser.add_argument(
         "--examples", type=int, default=100, metavar="N",
-        help="requests that Schemathesis makes up for each operation (default: %(default)s)",
+        help="requests that Schemathesis generates for each operation (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--packages", type=Path, metavar="FOLDER",
-        help="where Prism is installed: a folder with node_modules in it",
+        help="the folder that contains the node_modules folder with Prism",
     )  # fmt: skip
     parser.add_argument(
         "--description", type=Path, default=PROJECT / "openapi" / "data-events.yaml",
-        metavar="FILE", help="what is compared with (default: the project's own)",
+        metavar="FILE", help="the OpenAPI description to compare with (default: the project's)",
     )  # fmt: skip
     return parser
 

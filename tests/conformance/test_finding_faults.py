@@ -88,7 +88,7 @@ def test_prism_is_skipped_where_there_is_no_node(monkeypatch):
     report = with_prism.run(DESCRIPTION, None)
 
     assert report.skipped is not None
-    assert "no Node" in report.text(0)
+    assert "skipped: it requires Node 18 or newer, and npm; install both" in report.text(0)
 
 
 def test_schemathesis_that_does_not_end_is_a_violation(monkeypatch):
@@ -102,9 +102,9 @@ def test_schemathesis_that_does_not_end_is_a_violation(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--description", "nonexistent"], "--description: nonexistent is no file"),
-        (["--examples", "0"], "--examples: at least one"),
-        (["--seed", "-1"], "--seed: at least zero"),
+        (["--description", "nonexistent"], "--description must be a file, not nonexistent"),
+        (["--examples", "0"], "--examples must be at least 1, not 0"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_runs(capsys, arguments, said):
@@ -120,7 +120,7 @@ def test_a_package_that_is_not_there_is_named_before_anything_runs(monkeypatch, 
     with pytest.raises(SystemExit, match="2"):
         conform.main(["--only", "official-sdk"])
 
-    assert "not-there is not installed: use nox -s conformance" in capsys.readouterr().err
+    assert "not-there must be installed; run: nox -s conformance" in capsys.readouterr().err
 
 
 def test_scenarios_are_told_apart_by_their_names():

@@ -108,9 +108,9 @@ def send_with_official_sdk(events: int) -> None:
 
 def speed(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"{options.events:,} events from NDJSON to {accepting_server()} over a real socket, no "
-        f"pacing, at most {CONCURRENCY} requests at once",
-        "", "events", "events/s", "ratio", "CPU an event",
+        f"{options.events:,} events from NDJSON to {accepting_server()} over a real socket, "
+        f"without pacing, at most {CONCURRENCY} requests at once",
+        "", "events", "events/s", "ratio", "CPU per event",
     )  # fmt: skip
     good = True
     with accepting() as url:
@@ -161,7 +161,9 @@ def imported(events: int, url: str, code: str) -> tuple[float, float, int]:
             seconds = time.perf_counter() - begin
         accepted = json.loads(report.read_text("utf-8"))["accepted"]
     if (running.returncode, accepted) != (0, events):
-        sys.exit(f"Of {events:,} events, {accepted:,} were accepted: {running.returncode}.")
+        sys.exit(
+            f"{accepted:,} of {events:,} events were accepted (exit code {running.returncode})."
+        )
     return seconds, used, peak
 
 
@@ -170,7 +172,7 @@ def killed(options: argparse.Namespace) -> bool:
     events = max(options.events, 400 * kills)  # Some 300 events are sent between two kills.
     table = harness.Table(
         f"{events:,} events, killed {kills} times at random moments, and resumed each time",
-        "", "stored", "missing", "repeated", "repeated a kill", "most in flight",
+        "", "stored", "missing", "repeated", "repeated per kill", "most in flight",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
     # So slow that it can be killed so often, whatever the machine.
@@ -199,7 +201,7 @@ def killed(options: argparse.Namespace) -> bool:
     table.row(f"killed {done} times", counts.stored, missing, counts.duplicates,
               f"{counts.duplicates / max(done, 1):.1f}", CONCURRENCY)  # fmt: skip
     if done < kills:
-        print("  The import ended before it could be killed so often.")
+        print(f"  The import ended after {done} of {kills} kills.")
     return (
         not missing
         and done == kills
@@ -212,7 +214,7 @@ def killed(options: argparse.Namespace) -> bool:
 def interrupted(_: argparse.Namespace) -> bool:
     table = harness.Table(
         "Interrupted by Ctrl-C while answers take 20 seconds",
-        "", "seconds until it ended, at most", "exit code",
+        "", "most seconds until the end", "exit code",
     )  # fmt: skip
     taken, codes = [], set()
     with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +228,7 @@ def interrupted(_: argparse.Namespace) -> bool:
                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 )  # fmt: skip
                 harness.until(
-                    lambda emulator=emulator: emulator.counts.requests >= 100, "The 100th request"
+                    lambda emulator=emulator: emulator.counts.requests >= 100, "the 100th request"
                 )
                 running.send_signal(signal.SIGINT)
                 begin = time.perf_counter()

@@ -65,7 +65,7 @@ def serving_redis(folder: str) -> Iterator[Path]:
     )
     try:
         harness.until(
-            lambda: path.exists() or process.poll() is not None, "The start of redis-server"
+            lambda: path.exists() or process.poll() is not None, "the start of redis-server"
         )
         if process.returncode is not None:
             sys.exit(f"redis-server ended with exit code {process.returncode}.")
@@ -89,7 +89,7 @@ def settings(folder: str) -> dict[str, Any]:
 
 def load(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"{options.events:,} events, 2 workers of {options.children} processes, "
+        f"{options.events:,} events, 2 workers with {options.children} processes each, "
         f"{options.limit:,} requests allowed in {options.window:g} s",
         "", "", "",
     )  # fmt: skip
@@ -156,7 +156,7 @@ def claims_hold(
     table.row("stored", counts["stored"], "")
     table.row("lost", lost, "")
     table.row("sent more than once", counts["duplicates"], "")
-    table.row("answers that were 429", counts["limited"], f"{share:.2%} of {counts['requests']:,}")
+    table.row("answers with 429", counts["limited"], f"{share:.2%} of {counts['requests']:,}")
     table.row("seconds", f"{seconds:.0f}", f"{ideal / seconds:.0%} of the quota used")
     again = PREFETCHED * options.children
     return lost <= LOST and counts["duplicates"] <= again and share < 0.01
@@ -166,9 +166,9 @@ def main() -> int:
     parts = {"load": load}
     parser = harness.make_parser(__doc__, parts)
     harness.add_number(parser, "--events", 100_000)
-    harness.add_number(parser, "--limit", 500, "requests in a window")
-    harness.add_number(parser, "--window", 2.0, "in seconds")
-    harness.add_number(parser, "--children", 4, "processes of each worker")
+    harness.add_number(parser, "--limit", 500, "requests per window")
+    harness.add_number(parser, "--window", 2.0, "seconds per window")
+    harness.add_number(parser, "--children", 4, "processes per worker")
     return harness.run(parts, parser.parse_args(), requires=("celery", "redis"))
 
 

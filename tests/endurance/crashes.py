@@ -128,7 +128,7 @@ def track_and_fork(outbox: str | None) -> None:
     forked.set()
     looping.join()
     failed = sum(os.waitpid(process, 0)[1] != 0 for process in children)
-    sys.exit(f"{failed} children hung or failed" if failed else 0)
+    sys.exit(f"children that hung or failed: {failed}" if failed else 0)
 
 
 def track_through_outage(outbox: str, seconds: float) -> None:
@@ -158,8 +158,8 @@ def track_through_outage(outbox: str, seconds: float) -> None:
 def killed_workers(options: argparse.Namespace) -> bool:
     rounds = options.rounds
     table = harness.Table(
-        f"{WORKERS} gunicorn workers and an outbox, under load, all killed in each round",
-        "rounds", "answered", "missing", "stored, no answer", "sent again", "again a round",
+        f"{WORKERS} gunicorn workers with an outbox, under load; each round kills them all",
+        "rounds", "answered", "missing", "stored, no answer", "sent again", "again per round",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
     numbers = count()
@@ -190,7 +190,7 @@ def killed_under_load(
         harness.loading(address, numbers, THREADS) as answered,
     ):
         try:
-            harness.until(lambda: answered, "An answer of gunicorn")
+            harness.until(lambda: answered, "an answer of gunicorn")
             time.sleep(source.uniform(0, 0.5))
             kill_worker(log, source)
             time.sleep(source.uniform(0, 1))
@@ -209,7 +209,7 @@ def gunicorn(url: str, outbox: str, log: Path) -> Iterator[tuple[harness.Leader,
     ) as master:  # fmt: skip
         found = harness.until(
             lambda: re.search(r"http://([\d.:]+)", log.read_text()) or master.poll(),
-            "The start of gunicorn",
+            "the start of gunicorn",
         )
         if not isinstance(found, re.Match):
             sys.exit(f"gunicorn ended with exit code {found}: {log.read_text()[-1000:]}")
@@ -230,7 +230,7 @@ def kill_worker(log: Path, source: random.Random) -> None:
 
 def deleted_logs(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"The log is deleted under {WORKERS} gunicorn workers and load; at times one is killed",
+        f"{WORKERS} gunicorn workers under load, whose log is deleted; some are killed",
         "deleted", "answered", "missing", "sent again",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
@@ -241,7 +241,7 @@ def deleted_logs(options: argparse.Namespace) -> bool:
             with harness.loading(address, count(), THREADS) as answered:
                 for round_ in range(2 * options.rounds):
                     before = len(answered)
-                    harness.until(lambda before=before: len(answered) > before + 20, "An answer")
+                    harness.until(lambda before=before: len(answered) > before + 20, "an answer")
                     time.sleep(source.uniform(0, 0.3))
                     with suppress(FileNotFoundError):
                         Path(f"{outbox}-wal").unlink()
@@ -266,18 +266,18 @@ def deleted_logs(options: argparse.Namespace) -> bool:
 
 def full_disk(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"The disk of {WORKERS} gunicorn workers is full for {options.full:g} s, under load",
-        "", "answered", "sent meanwhile", "missing", "sent again", "seconds until tracked again",
+        f"{WORKERS} gunicorn workers under load, whose disk is full for {options.full:g} s",
+        "", "answered", "sent meanwhile", "missing", "sent again", "seconds to recover",
     )  # fmt: skip
     if not hasattr(resource, "prlimit"):
-        print("  Only Linux can take the room from other processes: left out.")
+        print("  Not run: only Linux can limit the file sizes of other processes.")
         return True
     # So slow that there is a backlog as the disk becomes full.
     with tempfile.TemporaryDirectory() as folder, harness.serving(0.4, 0.2) as server:
         outbox, log = str(Path(folder, "outbox")), Path(folder, "log")
         with gunicorn(server.url, outbox, log) as (master, address):
             with harness.loading(address, count(), THREADS) as answered:
-                harness.until(lambda: len(answered) > 500, "An answer of gunicorn")
+                harness.until(lambda: len(answered) > 500, "an answer of gunicorn")
                 with no_room(outbox, [master.pid, *workers_in(log)]):
                     time.sleep(0.2)
                     before, sent = len(answered), server.accepted().total()
@@ -285,9 +285,9 @@ def full_disk(options: argparse.Namespace) -> bool:
                     refused = len(answered) == before
                     sent = server.accepted().total() - sent
                     freed = time.monotonic()
-                harness.until(lambda: len(answered) > before, "An answer of gunicorn")
+                harness.until(lambda: len(answered) > before, "an answer of gunicorn")
                 again = time.monotonic() - freed
-            harness.until(lambda: not is_left(outbox), "The end of what was left")
+            harness.until(lambda: not is_left(outbox), "the sending of the backlog")
             master.terminate()
             master.wait(harness.PATIENCE)
         harness.call(harness.drain, outbox, options.quick, url=server.url)
@@ -326,7 +326,7 @@ def no_room(outbox: str, processes: Iterable[int]) -> Iterator[None]:
 def ends_of_programs(options: argparse.Namespace) -> bool:
     events = EXIT_EVENTS // (3 if options.quick else 1)
     table = harness.Table(
-        f"Tracks {events} events and ends, answers take {EXIT_LATENCY * 1000:.0f} ms",
+        f"A program tracks {events} events and ends; answers take {EXIT_LATENCY * 1000:.0f} ms",
         "", "at its end", "by the next", "missing", "sent again", "seconds to end",
     )  # fmt: skip
     good = True
@@ -350,8 +350,8 @@ def ends_of_programs(options: argparse.Namespace) -> bool:
 
 def terminated(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        "Terminated (SIGTERM) while it tracks in a loop, again and again",
-        "", "rounds", "tracked", "left to the next", "missing", "sent again",
+        "Programs that track in a loop, ended by SIGTERM",
+        "", "rounds", "tracked", "by the next", "missing", "sent again",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
     good = True
@@ -388,7 +388,7 @@ def terminated(options: argparse.Namespace) -> bool:
 
 def forked(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"Forks {CHILDREN} children while a thread tracks and others send",
+        f"A program forks {CHILDREN} children while one thread tracks and others send",
         "", "rounds", "tracked", "missing", "sent again", "most seconds",
     )  # fmt: skip
     rounds = max(1, options.rounds // 2)
@@ -414,8 +414,8 @@ def forked(options: argparse.Namespace) -> bool:
 def outage(options: argparse.Namespace) -> bool:
     seconds = options.outage
     table = harness.Table(
-        f"{OUTAGE_RATE} events a second; nothing listens for {seconds:g} s, then "
-        f"{OUTAGE_LIMIT / OUTAGE_WINDOW:g} requests a second are allowed",
+        f"{OUTAGE_RATE} events per second; no server for {seconds:g} s, then a rate limit of "
+        f"{OUTAGE_LIMIT / OUTAGE_WINDOW:g} requests per second",
         "", "events", "age at arrival: p50", "p99", "max",
     )  # fmt: skip
     with socket.socket() as unused:
@@ -434,7 +434,7 @@ def outage(options: argparse.Namespace) -> bool:
     stored = [(number, at) for number, at, status in arrivals if status == httpx.codes.ACCEPTED]
     if not stored:
         return False
-    for name, backlog in [("tracked in the outage", True), ("tracked after it", False)]:
+    for name, backlog in [("tracked during the outage", True), ("tracked after it", False)]:
         ages = sorted(at - tracked[number] for number, at in stored
                       if (tracked[number] < back) is backlog)  # fmt: skip
         shown = (
@@ -450,7 +450,7 @@ def outage(options: argparse.Namespace) -> bool:
         tracked, Counter(number for number, _ in stored)
     )
     table = harness.Table(
-        "All of these events, and the quota after the outage",
+        "All events, and the quota used after the outage",
         "", "missing", "sent again", "429", "first after", "backlog sent after", "quota used",
     )  # fmt: skip
     table.row("", missing, repeated, f"{limited / len(arrivals):.2%}", f"{first - back:.1f} s",
@@ -478,13 +478,13 @@ PARTS = {
 def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the moments")
     harness.add_number(parser, "--rounds", 20)
-    harness.add_number(parser, "--outage", 20.0, "how long it is, in seconds")
-    harness.add_number(parser, "--full", 10.0, "how long the disk is full, in seconds")
+    harness.add_number(parser, "--outage", 20.0, "seconds of the outage")
+    harness.add_number(parser, "--full", 10.0, "seconds for which the disk is full")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="for a minute: fewer of everything, and what takes over from dead processes has a "
-        "clock that is ahead, instead of waiting",
+        help="run for about a minute: fewer rounds and events; processes that take over from dead "
+        "ones do not wait, because their clock is ahead",
     )
     options = parser.parse_args()
     if options.quick:

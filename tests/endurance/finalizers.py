@@ -176,10 +176,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=2000)
-    parser.add_argument("--outbox", help="a file to keep events in, instead of memory")
+    parser.add_argument("--outbox", help="the path of an outbox (default: keep events in memory)")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311
-    parser.add_argument("--only", choices=KINDS, help="what finalizers do, instead of each in turn")
-    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds, of a round")
+    parser.add_argument("--only", choices=KINDS, help="what finalizers do (default: each in turn)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        help="most seconds per round (default: %(default)s)",
+    )
     options = parser.parse_args()
     logging.disable()
     kinds = (options.only,) if options.only else KINDS

@@ -42,7 +42,7 @@ def main(events: int, children: int) -> None:
             sys.exit(0)
         started.append(process)
     failed = sum(os.waitpid(process, 0)[1] != 0 for process in started)
-    sys.exit(f"{failed} children hung or failed" if failed else 0)
+    sys.exit(f"children that hung or failed: {failed}" if failed else 0)
 
 
 if __name__ == "__main__":

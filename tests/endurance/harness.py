@@ -75,12 +75,12 @@ def make_parser(
             action="append",
             choices=parts,
             metavar="PART",
-            help=f"a part to run, instead of all: {', '.join(parts)}; may be repeated",
+            help=f"a part to run: {', '.join(parts)}; repeatable (default: all)",
         )
     if seed_of:
         seed = random.randrange(2**32)  # noqa: S311  # guards nothing
         parser.add_argument(
-            "--seed", type=int, default=seed, help=f"of {seed_of} (default: a new one each time)"
+            "--seed", type=int, default=seed, help=f"seed of {seed_of} (default: random)"
         )
     return parser
 
@@ -139,7 +139,7 @@ def run(
     chosen = getattr(options, "only", None) or parts
     with _ended_by_sigterm():
         failed = [name for name, part in parts.items() if name in chosen and not part(options)]
-    verdict = f"Not every claim holds: see {', '.join(failed)}." if failed else "Every claim holds."
+    verdict = f"These parts failed: {', '.join(failed)}." if failed else "All parts passed."
     print(f"\n{verdict}")
     return 1 if failed else 0
 
@@ -246,7 +246,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
     line: str = process.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
     if not line:
         finish(process)
-        sys.exit("A child process ended too early.")
+        sys.exit("A child process ended before it printed a line; see above.")
     return line.strip()
 
 
@@ -329,7 +329,7 @@ def until(condition: Callable[[], _T], awaited: str, seconds: float = PATIENCE) 
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            sys.exit(f"{awaited} did not happen within {seconds:g} s.")
+            sys.exit(f"Timed out after {seconds:g} s while waiting for {awaited}.")
         time.sleep(0.01)
     return value
 

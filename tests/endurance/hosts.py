@@ -191,7 +191,7 @@ def uwsgi(_: argparse.Namespace) -> bool:
     at_once = ("--die-on-term",)
     repeats = WORKERS * CONCURRENCY
     return hold(
-        f"{WORKERS} uWSGI workers, under load, and SIGTERM",
+        f"{WORKERS} uWSGI workers under load, ended by SIGTERM",
         Case("memory, graceful", partial(served_by_uwsgi, (), graceful=True)),
         Case(
             "memory, without teardown",
@@ -265,13 +265,13 @@ def ended_under_load(
     log: Path,
 ) -> list[int]:
     """Ends a web server under load while it sends; returns the events of its answers."""
-    found = harness.until(ready, "The start of the web server")
+    found = harness.until(ready, "the start of the web server")
     if not isinstance(found, re.Match):
         sys.exit(f"The web server ended with exit code {found}: {log.read_text()[-1000:]}")
     with harness.loading(found[1], count(1_000)) as answered:
         harness.until(
             lambda: len(answered) >= ANSWERS and server.accepted(),
-            f"{ANSWERS} answers of the web server, and the first event sent",
+            f"{ANSWERS} answers of the web server and the first sent event",
         )
         master.send_signal(signal.SIGTERM)
         master.wait(harness.PATIENCE)
@@ -281,7 +281,7 @@ def ended_under_load(
 def celery(options: argparse.Namespace) -> bool:
     tasks = TASKS if options.quick else 10 * TASKS
     return hold(
-        f"{tasks} tasks of Celery, each in a process of its own (--max-tasks-per-child 1)",
+        f"{tasks} Celery tasks, each in a new process (--max-tasks-per-child 1)",
         Case("memory", partial(worked_for_celery, tasks, False)),
         Case("memory, flush", partial(worked_for_celery, tasks, True)),
         Case("outbox", partial(worked_for_celery, tasks, False), kept=True),
@@ -303,7 +303,7 @@ def worked_for_celery(
 
 def gevent(_: argparse.Namespace) -> bool:
     return hold(
-        "gevent: programs that end, and gunicorn's workers under load, and SIGTERM",
+        "gevent: programs that end, and gunicorn workers under load, ended by SIGTERM",
         Case("a short program", partial(ended_program, 3, 0)),
         # What is in flight as it forks goes on in the child, on the parent's sockets.
         Case(

@@ -275,7 +275,7 @@ def protocol_faults(speed: float, elsewhere: str) -> list[Fault]:
 def through_faults(options: argparse.Namespace) -> bool:
     events = options.events
     table = harness.Table(
-        f"{events:,} events, {SHARE:.0%} of requests go wrong, over real sockets",
+        f"{events:,} events over real sockets; {SHARE:.0%} of the requests fail",
         "", "stored", "in error", "wrong", "lost", "elsewhere", "retried", "seconds",
     )  # fmt: skip
     clients = {
@@ -334,9 +334,9 @@ def _is_redirect(kind: str) -> bool:
 
 def at_full_speed(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"At full speed, one process, {harness.LIMIT:,} requests in {harness.WINDOW} s, simulated "
-        "time, 50 tasks",
-        "server's clock", "events", "429", "least of a whole window's quota", "seconds",
+        f"At full speed: one process, 50 tasks, {harness.LIMIT:,} requests per {harness.WINDOW} s, "
+        "simulated time",
+        "server's clock", "events", "429", "least quota used per window", "seconds",
     )  # fmt: skip
     events = harness.LIMIT * max(3, options.events // harness.LIMIT)
     good = True
@@ -366,7 +366,7 @@ def at_full_speed(options: argparse.Namespace) -> bool:
 def in_small_windows(options: argparse.Namespace) -> bool:
     events = max(1200, options.events // 5)
     table = harness.Table(
-        "At full speed, processes that share a quota in small windows, real sockets",
+        "At full speed: processes that share a quota in short windows, over real sockets",
         "", "quota", "server's clock", "stored", "in error", "429", "seconds",
     )  # fmt: skip
     # What sends, processes, threads of each, requests in a window, its seconds, skew, and events.
@@ -403,14 +403,14 @@ def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the faults")
     harness.add_number(parser, "--events", 20_000)
     harness.add_number(
-        parser, "--speed", 10.0, "how much faster than real the time of waits and faults passes"
+        parser, "--speed", 10.0, "how many times faster waits and faults pass than in real time"
     )
     parser.add_argument(
         "--fault",
         action="append",
         choices=sorted({fault.name for fault in [*FAULTS, *protocol_faults(1, "")]}),
         metavar="NAME",
-        help="a fault to try alone; may be repeated",
+        help="a fault to inject; repeatable (default: all)",
     )
     parser.add_argument(
         "--without-official", action="store_true", help="leave out the official SDK"

@@ -42,10 +42,8 @@ def judge(out: str, err: str) -> Verdict:
     except (ValueError, KeyError, TypeError):
         last = err.strip().rpartition("\n")[2]
         if _UNREACHABLE.search(last):
-            return Verdict(
-                NOT_RUN, f"not run: the advisory service is not reachable from here\n  {last}"
-            )
-        return Verdict(FOUND, f"failed: {last or 'pip-audit said nothing'}")
+            return Verdict(NOT_RUN, f"not run: the advisory service is not reachable\n  {last}")
+        return Verdict(FOUND, f"failed: {last or 'pip-audit gave no reason'}")
     skipped = [one["name"] for one in found if "skip_reason" in one]
     advisories = [
         f"{one['name']} {one['version']}: {vulnerability['id']} "
@@ -57,9 +55,12 @@ def judge(out: str, err: str) -> Verdict:
     if advisories:
         return Verdict(FOUND, "; ".join(advisories))
     if skipped and len(skipped) == len(found):
-        return Verdict(NOT_RUN, "not run: the advisory service that is reached knows no package")
+        return Verdict(NOT_RUN, "not run: the advisory service knows none of the packages")
     if skipped or not found:
-        return Verdict(FOUND, f"failed: could not be looked up: {', '.join(skipped) or 'nothing'}")
+        return Verdict(
+            FOUND,
+            f"failed: the advisory service does not know {', '.join(skipped) or 'any package'}",
+        )
     return Verdict(FINE, f"no advisory for any of {len(found)} packages")
 
 

@@ -30,9 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=300, help="for all targets (default: 300)")
-    parser.add_argument("--seed", type=int, help="of the inputs (default: a new one each time)")
-    parser.add_argument("--target", action="append", metavar="NAME", help="may be repeated")
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="for all targets together (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the inputs (default: random)")
+    parser.add_argument(
+        "--target",
+        action="append",
+        metavar="NAME",
+        help="a target to search; repeatable (default: all)",
+    )
     options = parser.parse_args(arguments)
     seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311
     for variable in [*os.environ]:
@@ -46,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         targets, left_out = make(opened)
         names = [target.name for target in targets]
         if unknown := set(options.target or ()) - set(names):
-            parser.error(f"{', '.join(unknown)}: the targets are {', '.join(names)}")
+            parser.error(f"--target must be one of {', '.join(names)}, not {', '.join(unknown)}")
         chosen = [target for target in targets if target.name in (options.target or names)]
         print(f"seed {seed}, {options.seconds:g} s, {len(chosen)} targets", flush=True)
         tallies = search(chosen, options.seconds, seed, tell=_tell)
@@ -55,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     for each in left_out:
         print(f"  not run: {each}")
     faults = sum(len(tally.faults) for tally in tallies.values())
-    print(f"\n{faults} faults; --seed {seed} makes the same inputs." if faults else "\nNo fault.")
+    print(f"\nFaults: {faults}.", f"To repeat the inputs, pass --seed {seed}." if faults else "")
     return 1 if faults else 0
 
 

@@ -214,7 +214,7 @@ def judge(target: Target, given: Any) -> tuple[Fault | None, int]:
             said += _said(error)
         except _SlowError as error:
             place = _place(error)
-            fault = Fault(target.name, f"does not end, in {place}", f"{PATIENCE} s passed", given)
+            fault = Fault(target.name, f"hangs in {place}", f"{PATIENCE} s passed", given)
         except Exception as error:  # noqa: BLE001  # that is what is looked for
             kind = f"{type(error).__name__} in {_place(error)}"
             fault = Fault(target.name, kind, str(error)[:500], given)
@@ -222,7 +222,8 @@ def judge(target: Target, given: Any) -> tuple[Fault | None, int]:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     if peak > MOST_MEMORY:
-        return Fault(target.name, "memory", f"{peak:,} bytes were allocated", given), peak
+        details = f"{peak:,} bytes allocated, more than {MOST_MEMORY:,}"
+        return Fault(target.name, "memory", details, given), peak
     if fault is None:
         shown = [*((text, False) for text in said), *((line, True) for line in logged)]
         for text, is_log in shown:
@@ -250,7 +251,7 @@ def _wrong(text: str, target: Target, given: object, *, is_log: bool) -> str | N
     if is_log and EMAIL in text:
         return "logs an e-mail address"
     if not text.replace("\n", "").isprintable():
-        return "shows what is not printable"
+        return "shows unprintable characters"
     return None
 
 
@@ -352,7 +353,7 @@ def lengthen(target: Target, seed: str, tally: Tally, until: float) -> Fault | N
         before, length = after, length * 4
     tally.ratio = max(tally.ratio, ratio)
     if steep > is_late:
-        details = f"{after:.3f} s, {ratio:.1f} times as long as for a quarter"
+        details = f"{after:.3f} s, {ratio:.1f} times as long as for a quarter of the length"
         return explained(Fault(target.name, "slower than linear", details, None))
     fault, peak = judge(target, made(length))
     if fault is None:

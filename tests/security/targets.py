@@ -913,7 +913,7 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
     ]
     needed = ("yaml", "oas_patch")
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        return targets, [f"descriptions: {', '.join(missing)} not installed"]
+        return targets, [f"descriptions: {', '.join(missing)} must be installed"]
     return [*targets, _of_descriptions(_Descriptions(files))], []
 
 

@@ -191,7 +191,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--seed",
         type=int,
         metavar="N",
-        help="seed for --faults, to play the same faults each time (default: a random seed)",
+        help="seed for --faults, to repeat the same faults (default: a random seed)",
     )
     parser.add_argument(
         "--rate-limit",

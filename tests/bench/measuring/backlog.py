@@ -165,5 +165,5 @@ def _rate(path: Path, url: str, seconds: float) -> float:
                 process.stdin.close()  # It begins with the end of its input.
         said = [next(iter(output), "") for output in outputs]
     if not all(said):
-        sys.exit("A process that tracks into an outbox has failed.")
+        sys.exit("A process that tracks into an outbox failed; see above.")
     return sum(map(int, said)) / seconds

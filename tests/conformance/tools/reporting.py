@@ -5,6 +5,10 @@ from __future__ import annotations
 import attrs
 
 
+def counted(violations: int) -> str:
+    return f"{violations or 'no'} {'violation' if violations == 1 else 'violations'}"
+
+
 @attrs.define
 class Report:
     """What came of one tool.
@@ -25,8 +29,7 @@ class Report:
         """The report as it is printed."""
         if self.skipped is not None:
             return f"{self.tool}: skipped: {self.skipped}"
-        verdict = f"{len(self.violations)} violations" if self.violations else "no violation"
-        lines = [f"{self.tool}: {verdict} ({seconds:.0f} s)"]
+        lines = [f"{self.tool}: {counted(len(self.violations))} ({seconds:.0f} s)"]
         lines += [f"  {line}" for line in self.compared]
         for number, violation in enumerate(self.violations, 1):
             first, *rest = violation.splitlines() or [""]

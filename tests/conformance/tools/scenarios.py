@@ -57,8 +57,8 @@ _SHARED = {"email": "shared@example.org"}
 _ACTIVE_NAMES = 120
 
 UNNUMBERED = (
-    "the description has the numbered versions alone, up to its own; that these two are taken "
-    "stands in the documentation"
+    "the description lists only numbered versions, up to its own; the documentation says that "
+    "the API also accepts this one"
 )
 
 
@@ -113,7 +113,7 @@ def _creating() -> Iterator[Scenario]:
         "the Java payload": {"user_id": "314159", "created_at": "2014-01-16T23:12:21Z"},
         "a lead's": {"id": "63a0979a5eeebeaf28dd56ba", "created_at": 1389913941},
         "before 1970": {"user_id": "314159", "created_at": datetime(1912, 6, 23, tzinfo=UTC)},
-        "stamped with the present": {"user_id": "314159"},
+        "stamped with the current time": {"user_id": "314159"},
     }.items():
         yield Scenario(
             name=f"create: {name}",
@@ -123,7 +123,7 @@ def _creating() -> Iterator[Scenario]:
         )
     for version, beyond in {"2.14": None, "Preview": UNNUMBERED, "Unstable": UNNUMBERED}.items():
         yield Scenario(
-            name=f"create: an invitation for version {version}",
+            name=f"create: an invitation, with version {version}",
             use=lambda client: client.send(Event.from_dict(_INVITATION)),
             options={"version": version},
             beyond=beyond,
@@ -160,7 +160,7 @@ def _reading() -> Iterator[Scenario]:
         ):
             arguments = {**identity, **size}
             yield Scenario(
-                name=f"list: the pages of {' '.join(map(str, arguments.values()))}",
+                name=f"list: pages, with {' '.join(map(str, arguments.values()))}",
                 use=lambda client, arguments=arguments: client.list(**arguments).pages(),
                 gives=lambda pages, sizes=sizes: (
                     [len(page.events) for page in pages] == sizes
@@ -169,12 +169,12 @@ def _reading() -> Iterator[Scenario]:
                 ),
             )
     yield Scenario(
-        name="list: nothing, of a lead",
+        name="list: a lead without events",
         use=lambda client: client.list(intercom_user_id="63a0979a5eeebeaf28dd56ba"),
         gives=lambda found: found == [],
     )
     yield Scenario(
-        name="list: what is newer than a page",
+        name="list: events newer than a page",
         use=lambda client: client.list(since="/events?type=user&user_id=20413&since=40"),
         gives=lambda found: [one.metadata.get("number") for one in found] == [39, 38],
     )
@@ -210,9 +210,9 @@ def _failing() -> Iterator[Scenario]:
         for token, status in {WRONG: 401, FORBIDDEN: 403, BROKEN: 500}.items():
             yield _failure(f"{verb}: with a {token} token", use, status, token, user_id="314159")
         if verb != "create_summary":
-            yield _failure(f"{verb}: one of two contacts", use, 409, **_SHARED)
+            yield _failure(f"{verb}: an email of two contacts", use, 409, **_SHARED)
         yield Scenario(
-            name=f"{verb}: the one request of a window",
+            name=f"{verb}: the only request that a window allows",
             use=lambda client, use=use: use(client, user_id="314159"),
             gives=lambda _: True,
             token=f"{LIMITED}-{verb}",
@@ -222,11 +222,11 @@ def _failing() -> Iterator[Scenario]:
         )
     for verb in ("create", "create_summary"):
         yield _failure(
-            f"{verb}: in no version", verbs[verb], 400,
-            options={"version": "9.9"}, beyond="the version is wrong on purpose", user_id="314159",
+            f"{verb}: an unknown version", verbs[verb], 400,
+            options={"version": "9.9"}, beyond="this version does not exist", user_id="314159",
         )  # fmt: skip
     yield _failure(
-        "list: since a cursor that is none",
+        "list: an invalid cursor in since",
         lambda client: client.list(since="/events?type=user&user_id=314159&since=999999"),
         400,
     )
@@ -342,7 +342,7 @@ def _judge(scenario: Scenario, found: Any, error: IntercomError | None) -> str |
     if scenario.fails is not None:
         status = error.status_code if isinstance(error, APIStatusError) else None
         if status != scenario.fails:
-            return f"it should fail with {scenario.fails}, and {_said(found, error)}"
+            return f"it must fail with {scenario.fails}, but {_said(found, error)}"
     elif error is not None or not scenario.gives(found):
         return f"it {_said(found, error)}"
     return None

@@ -20,7 +20,8 @@ _EVENT = {"event_name": "invited-friend", "created_at": 1671028894, "user_id": "
 _TALLY = {"event_name": "invited-friend", "count": 1, "first": 1671028894, "last": 1671028894}
 _SUMMARY = {"user_id": "314159", "event_summaries": _TALLY}
 _QUESTION = "type=user&user_id=314159"
-_RELATION = "a relation between parameters or fields, which OpenAPI has no words for"
+_ALLOWED = "the description must not allow it, but does"
+_RELATION = "a relation between parameters or fields, which OpenAPI cannot express"
 
 #: Parts of addresses that answers give, and that are opaque.
 _CURSORS = {"before", "since"}
@@ -193,11 +194,11 @@ def run(description: Path) -> Report:
         _raw(fixture, url, judge, report, counts)
     report.compared = [
         f"{len(SCENARIOS) * len(KINDS)} scenarios of both clients ({', '.join(KINDS)})",
-        f"{counts['said']} requests of theirs, and the answers",
-        f"{counts['beyond']} requests among them that the description does not have, each refused",
-        f"{counts['taken']} raw requests that description and emulator take",
-        f"{counts['refused']} raw requests that description and emulator refuse",
-        f"{counts['unsaid']} raw requests that the emulator alone refuses: {_RELATION}",
+        f"{counts['said']} requests of these scenarios, with their answers",
+        f"{counts['beyond']} of these requests are not described, and were rejected",
+        f"{counts['taken']} raw requests that both the description and the emulator accept",
+        f"{counts['refused']} raw requests that both the description and the emulator reject",
+        f"{counts['unsaid']} raw requests that only the emulator rejects: {_RELATION}",
     ]
     return report
 
@@ -219,7 +220,7 @@ def _of_a_client(
             if outcome.scenario.beyond is None:
                 wrong += _shown(exchange, "request", refused)
             elif refused is None:
-                wrong.append("the description allows it, which it should not")
+                wrong.append(_ALLOWED)
             else:
                 counts["beyond"] += 1
             wrong += _shown(exchange, "answer", judge.answer(exchange.request, exchange.response))
@@ -236,9 +237,9 @@ def _raw(fixture: Fixture, url: str, judge: Judge, report: Report, counts: Count
             refused = judge.request(exchange.request)
             wrong = _shown(exchange, "answer", judge.answer(exchange.request, exchange.response))
             if response.is_success != raw.good:
-                wrong.append(f"the emulator answers {response.status_code}: {response.text}")
+                wrong.append(f"the emulator answered {response.status_code}: {response.text}")
             if (refused is None) != (raw.good or raw.unsaid is not None):
-                wrong.append(f"the description has this against it: {refused}")
+                wrong.append(f"the description rejects it: {refused}" if refused else _ALLOWED)
             if raw.unsaid is not None:
                 counts["unsaid"] += 1
             else:
@@ -255,7 +256,7 @@ def _shown(exchange: Exchange, what: str, wrong: str | None) -> list[str]:
         if what == "request"
         else f"{response.status_code} {response.text}"
     )
-    return [f"its {what} is not as described: {wrong}\n{said}"]
+    return [f"its {what} does not match the description: {wrong}\n{said}"]
 
 
 def _reason(error: BaseException) -> str:

@@ -58,10 +58,10 @@ def run(description: Path, packages: Path | None) -> Report:
     report = Report(f"Prism {pinned['dependencies'][_PACKAGE]}")
     node = shutil.which("node")
     if node is None:
-        report.skipped = "there is no Node on this machine (18 or newer is needed, with npm)"
+        report.skipped = "it requires Node 18 or newer, and npm; install both"
         return report
     if packages is None or not (packages / _COMMAND).exists():
-        report.skipped = "it is not installed; `nox -s conformance` does that where npm is"
+        report.skipped = "it is not installed; run: nox -s conformance, which installs it with npm"
         return report
     counts = Counter[str]()
     fixture = Fixture()
@@ -77,13 +77,13 @@ def run(description: Path, packages: Path | None) -> Report:
     # What Prism finds is found a second time in its log: nothing of it was missed.
     if len(logged) != counts["refusals"]:
         report.violations.append(
-            f"Prism's log tells of {len(logged)} violations, and {counts['refusals']} were seen:\n"
+            f"Prism logged {len(logged)} violations, but reported {counts['refusals']}:\n"
             + "\n".join(logged)
         )
     report.compared = [
         f"{counts['scenarios']} scenarios of both clients ({', '.join(KINDS)})",
-        f"{counts['answers']} requests of theirs, and the answers",
-        f"{counts['beyond']} requests that the description does not have, each refused",
+        f"{counts['answers']} requests of these scenarios, with their answers",
+        f"{counts['beyond']} requests that are not described, and were rejected",
     ]
     return report
 
@@ -99,7 +99,7 @@ def _through(url: str, kind: str, report: Report, counts: Counter[str]) -> None:
             said = refusals or ([] if outcome.wrong is None else [outcome.wrong])
             report.violations += [f"{outcome.name}: {one}" for one in said]
         elif not refusals:
-            report.violations.append(f"{outcome.name}: Prism lets it pass, which it should not")
+            report.violations.append(f"{outcome.name}: Prism must reject it, but accepts it")
         else:
             counts["beyond"] += 1
 

@@ -93,7 +93,7 @@ def run(description: Path, *, seed: int, examples: int, phases: Sequence[str] = 
             return report
         _read(json.loads(found.read_text(encoding="utf-8")), output, phases, report)
     if code and not report.violations:
-        report.violations.append(f"Schemathesis ends with {code}:\n{output}")
+        report.violations.append(f"Schemathesis ended with exit code {code}:\n{output}")
     return report
 
 
@@ -122,7 +122,7 @@ def _run(command: list[str], said: Path) -> int | None:
 def _read(found: dict[str, Any], output: str, wanted: Sequence[str], report: Report) -> None:
     phases = {name: found["phases"][name] for name in wanted}
     report.compared = [
-        f"{found['test_cases']['generated']} requests, made up with the seed {found['seed']}"
+        f"{found['test_cases']['generated']} requests, generated with the seed {found['seed']}"
     ]
     report.compared += [f"phase {name}: {phase['status']}" for name, phase in phases.items()]
     for operation, rates in sorted(found["valid_rates"].items()):
@@ -131,7 +131,7 @@ def _read(found: dict[str, Any], output: str, wanted: Sequence[str], report: Rep
             for what in ("accepted", "rejected", "unreachable", "conflicts")
         }
         report.compared.append(
-            f"{operation}: of those in order {', '.join(f'{n} {w}' for w, n in told.items())}"
+            f"{operation}: of the valid requests, {', '.join(f'{n} {w}' for w, n in told.items())}"
         )
     for name, phase in phases.items():
         if phase["status"] == "skip":
