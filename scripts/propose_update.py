@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 def as_code(report: bytes) -> str:
     """Returns a report as a Markdown code block, in which mentions notify no account.
 
-    Each line is indented, and no text in it can end such a block. A fence would have to be longer
+    Each line is indented, and nothing in it can end such a block. A fence would have to be longer
     than any fence in the report, so its length would have no limit.
     """
     text = _printable(report.decode("utf-8", "backslashreplace"))

@@ -45,7 +45,8 @@ emulator writes when it stops:
   {prog} --port 8125 \\
     --faults 0.2 --seed 1 --skew 30
 
-Ctrl-C stops the emulator, which then writes its counts; it stores nothing.
+Ctrl-C stops the emulator, which then writes its counts. It keeps events in
+memory only.
 Until then, it writes a line for each request on standard error: time, method,
 path, status, bytes, milliseconds, and the fault, if there is one. The line has
 no access token and no body, and hides user_id, email and intercom_user_id.

@@ -49,9 +49,9 @@ def drain(
 ) -> None:
     """Send all waiting events.
 
-    You can stop or kill it at any moment: unsent events stay in the outbox, and the same command
-    sends them. While Intercom does not answer, it reports that and keeps retrying. It does not wait
-    for events that are tracked after it started.
+    You can stop or kill the command at any time: unsent events stay in the outbox, and the next run
+    sends them. While Intercom does not answer, the command reports that and keeps retrying. It does
+    not wait for events that are tracked after it started.
     """
     if max_time is not None and not max_time >= 0:
         raise UsageError(f"--max-time must be at least 0 seconds, not {max_time}")
