@@ -244,8 +244,8 @@ def interrupted(_: argparse.Namespace) -> bool:
 def in_windows(options: argparse.Namespace) -> bool:
     events = min(20_000, max(2 * options.events, 3 * harness.LIMIT))
     table = harness.Table(
-        f"{events:,} events, answers after {LATENCY * 1000:.0f} ms, {harness.LIMIT:,} requests "
-        f"allowed in {harness.WINDOW} s, simulated time",
+        f"{events:,} events, answers after {LATENCY * 1000:.0f} ms, a quota of {harness.LIMIT:,} "
+        f"requests per {harness.WINDOW} s, simulated time",
         "quota share", "whole windows", "least used", "most used", "429",
     )  # fmt: skip
 

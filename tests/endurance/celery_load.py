@@ -90,7 +90,7 @@ def settings(folder: str) -> dict[str, Any]:
 def load(options: argparse.Namespace) -> bool:
     table = harness.Table(
         f"{options.events:,} events, 2 workers with {options.children} processes each, "
-        f"{options.limit:,} requests allowed in {options.window:g} s",
+        f"a quota of {options.limit:,} requests per {options.window:g} s",
         "", "", "",
     )  # fmt: skip
     with ExitStack() as running:

@@ -356,9 +356,9 @@ def terminated(options: argparse.Namespace) -> bool:
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
     good = True
     for name, kept, handled in [
-        ("memory, a handler exits", False, True),
-        ("outbox, a handler exits", True, True),
-        ("outbox, no handler", True, False),
+        ("memory, with a handler that exits", False, True),
+        ("outbox, with a handler that exits", True, True),
+        ("outbox, without a handler", True, False),
     ]:
         tracked: set[int] = set()
         left = 0

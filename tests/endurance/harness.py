@@ -230,9 +230,9 @@ def finish(
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        sys.exit(f"The child process {name} has not ended after {timeout:g} s.")
+        sys.exit(f"The child process {name} did not end within {timeout:g} s.")
     if well and process.returncode:
-        sys.exit(f"The child process {name} failed: exit code {process.returncode}, see above.")
+        sys.exit(f"The child process {name} failed with exit code {process.returncode}; see above.")
     return printed.splitlines()
 
 

@@ -269,7 +269,7 @@ def test_a_child_that_fails_ends_the_program_and_says_why_in_one_line(capfd):
     with pytest.raises(SystemExit) as ended:
         harness.finish(process)
 
-    assert ended.value.code == "The child process fail failed: exit code 1, see above."
+    assert ended.value.code == "The child process fail failed with exit code 1; see above."
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"fail: LookupError: nothing to find ({__file__}:")
 
@@ -286,7 +286,7 @@ def test_a_child_that_hangs_ends_the_program():
     with pytest.raises(SystemExit) as ended:
         harness.finish(process, timeout=0.1)
 
-    assert ended.value.code == "The child process hang has not ended after 0.1 s."
+    assert ended.value.code == "The child process hang did not end within 0.1 s."
     assert process.returncode == -signal.SIGKILL
 
 

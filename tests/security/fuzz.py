@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--seconds", type=float, default=300, help="for all targets together (default: %(default)s)"
+        "--seconds",
+        type=float,
+        default=300,
+        help="for all targets together (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, help="seed of the inputs (default: random)")
     parser.add_argument(
@@ -69,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 def table(tallies: dict[str, Tally]) -> str:
     """A line for each target."""
     rows = [
-        f"\n  {'target':<20}{'inputs':>8}{'seconds':>9}{'4 times takes':>15}{'peak':>10}  faults"
+        f"\n  {'target':<20}{'inputs':>8}{'seconds':>9}{'4x the length':>15}{'peak':>10}  faults"
     ]
     for name, tally in tallies.items():
         ratio = f"{tally.ratio:.1f} times" if tally.ratio else "-"

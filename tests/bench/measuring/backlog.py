@@ -99,14 +99,14 @@ def questions(
     )
     # Of the same calls, in the same order.
     yield Question(
-        "the same calls, at 99.9 %",
+        "the same calls, 99.9th percentile",
         "µs",
         {name: tails[name].popleft for name in amounts},
         scale=1e6,
         goals=dict.fromkeys(amounts, Goal(5_000)),
     )
     yield Question(
-        "events a second, two processes that track into one outbox",
+        "events per second, two processes that track into one outbox",
         "/s",
         {name: partial(rate, number) for name, number in amounts.items()},
         more_is_better=True,

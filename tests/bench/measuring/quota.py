@@ -48,7 +48,7 @@ def questions(windows: int) -> Iterator[Question]:
     if installed(OFFICIAL):
         clients[OFFICIAL] = _by_official
     yield Question(
-        f"quota used at least, in each of {windows - 1} windows; {LATENCY * 1000:.0f} ms an answer",
+        f"least quota used in {windows - 1} windows; answers take {LATENCY * 1000:.0f} ms",
         "%",
         {name: partial(used, name) for name in clients},
         scale=100,
@@ -56,7 +56,7 @@ def questions(windows: int) -> Iterator[Question]:
         most=0,
     )
     yield Question(
-        "requests of these that were answered with 429",
+        "share of these requests answered with 429",
         "%",
         {name: partial(limited.__getitem__, name) for name in clients},
         scale=100,

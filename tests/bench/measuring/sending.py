@@ -61,7 +61,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
     for connections in CONNECTIONS:
         best = FAST if FAST in found else OURS
         yield Question(
-            f"events a second, async, {connections} connection{'s' * (connections > 1)}",
+            f"events per second, async, {connections} connection{'s' * (connections > 1)}",
             "/s",
             {name: partial(rate, client, connections) for name, client in found.items()},
             more_is_better=True,

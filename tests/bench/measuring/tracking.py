@@ -72,7 +72,7 @@ def _between(
     )
     # Of the same calls, in the same order.
     yield Question(
-        "the same, at 99.9 %",
+        "the same calls, 99.9th percentile",
         "µs",
         {name: tails[name].popleft for name in subjects},
         scale=1e6,
