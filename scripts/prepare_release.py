@@ -121,8 +121,8 @@ def finish(project: Path, archives: Path, folder: Path) -> str:
 
     Args:
         project: The clone.
-        archives: The folder that has the sdist and the wheel.
-        folder: The folder that has the SBOM.
+        archives: The folder with the sdist and the wheel.
+        folder: The folder with the SBOM.
 
     Raises:
         ValueError: The archives have another version.

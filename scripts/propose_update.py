@@ -7,7 +7,7 @@ code, so this script trusts neither. The patch may change only the regular files
 writes, and is never checked out. The report is shown as code, so its mentions notify no account.
 
 The script creates or updates the branch and its pull request. It does not change a branch that has
-commits of other authors. It needs git, gh and a token for them, but no Python package.
+commits by other authors. It needs git, gh and a token for them, but no Python package.
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ def _run(project: Path, location: str | None, options: argparse.Namespace) -> in
             # On the same file system as the project, so that publishing is a rename.
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=project))
         except OSError as error:
-            raise RegenerationError(f"cannot write {project}: {error.strerror}") from error
+            raise RegenerationError(
+                f"cannot write {project}: {error.strerror}; check the path, its permissions and "
+                "the free space"
+            ) from error
         staged = Path(folder)
         made = stage(staged, project, location)
         # Before publishing replaces the files that the report compares with.

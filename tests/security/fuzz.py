@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     for each in left_out:
         print(f"  not run: {each}")
     faults = sum(len(tally.faults) for tally in tallies.values())
-    print(f"\nFaults: {faults}.", f"To repeat the inputs, pass --seed {seed}." if faults else "")
+    advice = f" To repeat the inputs, pass --seed {seed}." if faults else ""
+    print(f"\nFaults: {faults}.{advice}")
     return 1 if faults else 0
 
 

@@ -207,7 +207,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         type=_window,
         default=WINDOW,
         metavar="SECONDS",
-        help="length of the window of the rate limit (default: %(default)g)",
+        help="length of a rate-limit window (default: %(default)g)",
     )
     parser.add_argument(
         "--skew",

@@ -225,7 +225,7 @@ class _Drain:
         elif not self._told_failing and now - self._failing_since >= _FAILING:
             self._told_failing = True
             self._shown.tell(
-                f"Sending fails at the moment ({output.counted(counters.queued)} waiting); "
+                f"Sending is failing ({output.counted(counters.queued)} waiting); "
                 f"retrying: {counters.failing}",
                 always=True,
             )
@@ -267,7 +267,7 @@ def _report(
 ) -> Report:
     sent = total - refused - left
     held = (
-        f"Intercom accepted {kept:,} of the remaining events, but the outbox cannot be written now"
+        f"Intercom accepted {kept:,} of the remaining events, but the outbox cannot record this now"
     )
     return Report(
         str(file),
@@ -279,6 +279,6 @@ def _report(
         seconds,
         sent,
         "waiting; --dry-run or INTERCOM_DISABLED is set, so none are sent" if dry else "",
-        remarks=(f"{held}; they will be sent again.",) if kept else (),
+        remarks=(f"{held}; the events will be sent again.",) if kept else (),
         details={"dead": status.dead, "accepted_and_left": kept, "dry_run": dry},
     )
