@@ -1,4 +1,4 @@
-"""What all tests share: nothing of the environment that they run in."""
+"""Fixtures of all tests, which keep the environment out."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: Files of tests that run no line which others leave out. They are not measured, nor are tests that
-#: are marked as costly.
+#: Files of tests that run only lines that other tests run, too. Coverage leaves them out, and tests
+#: marked as costly.
 UNMEASURED = {
     "test_exits.py",
     "test_import_stopping.py",
@@ -40,7 +40,7 @@ UNMEASURED = {
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Leaves tests that run no line of their own out of coverage, which doubles their CPU time."""
+    """Runs tests that add no lines without coverage, which doubles the CPU time."""
     is_left_out = item.path.name in UNMEASURED or item.get_closest_marker("costly")
     pause: AbstractContextManager[None] = _unmeasured() if is_left_out else nullcontext()
     with pause:
@@ -54,7 +54,7 @@ def _unmeasured() -> Iterator[None]:
     if not measuring:
         yield
         return
-    # By this, programs that a test starts are measured.
+    # With this variable, coverage measures the programs that a test starts.
     started = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     measuring.stop()
     try:
@@ -67,7 +67,7 @@ def _unmeasured() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trusts one authority, not a hundred, which each client takes 30 ms to load."""
+    """Trusts one certificate authority, because each client takes 30 ms to load all."""
     bundle = Path(certifi.where()).read_text("utf-8")
     path = tmp_path_factory.mktemp("authority") / "one.pem"
     first, end, _ = bundle.partition("-----END CERTIFICATE-----\n")

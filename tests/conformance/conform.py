@@ -1,11 +1,11 @@
-"""Proves by tools of others that client, emulator and description agree.
+"""Checks with third-party tools that client, emulator and description agree.
 
     nox -s conformance [-- --only schemathesis --seed 7]
 
-Schemathesis makes up requests from the description, and judges the emulator's answers. Prism stands
-between both clients and the emulator as a validating proxy. openapi-core judges what both clients
-and the emulator say to each other. Intercom's official SDK sends what our client reads, and reads
-what our client sent. The exit code is 1 where one of them finds a violation.
+Schemathesis generates requests from the description, and validates the emulator's answers. Prism is
+a validating proxy between both clients and the emulator. openapi-core validates the requests of
+both clients and the emulator's answers. Intercom's official SDK sends events that our client reads,
+and reads events that our client sent. The exit code is 1 if a tool finds a violation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tools import with_official_sdk, with_openapi_core, with_prism, with_schemat
 from tools.reporting import Report, counted
 
 PROJECT = Path(__file__).parents[2]
-#: By tool, the packages that it needs.
+#: The packages that each tool needs.
 PACKAGES = {
     "schemathesis": ["schemathesis"],
     "prism": ["trio"],
@@ -37,10 +37,10 @@ PACKAGES = {
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     for name in list(os.environ):
-        # Nothing here is meant for the world outside.
+        # All requests go to this machine.
         if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
             del os.environ[name]
-    # They tell of every failure that is provoked.
+    # They log every failure that the tools provoke.
     logging.getLogger("intercom_data_events").setLevel(logging.CRITICAL)
     seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311  # guards nothing
     tools: dict[str, Callable[[], Report]] = {
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line; what cannot work ends here, before anything has run."""
+    """Reads and checks the command line before any tool runs."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.description.is_file():
@@ -109,6 +109,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    # What a terminal cannot show must not fail the report.
+    # Characters that the terminal cannot encode must not fail the report.
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

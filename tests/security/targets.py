@@ -1,4 +1,4 @@
-"""Everything that reads what comes from outside, as targets of the search, and their inputs."""
+"""All code that reads data from outside, as targets of the search, with their inputs."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _dumped(value: object) -> bytes:
 
 @st.composite
 def _changed(draw: st.DrawFn, original: object) -> object:
-    """A document in which some values are others, or gone."""
+    """Generates a document with some values changed or removed."""
     document = json.loads(json.dumps(original))
     for _ in range(draw(st.integers(1, 3))):
         root: dict[Any, Any] = {"": document}
@@ -144,7 +144,7 @@ def _changed(draw: st.DrawFn, original: object) -> object:
 
 @st.composite
 def _edited(draw: st.DrawFn, original: bytes) -> bytes:
-    """Bytes of which some are missing, and others inserted."""
+    """Generates bytes with some removed and others inserted."""
     edited = original
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(edited)))
@@ -167,13 +167,13 @@ def _documents(*originals: object) -> st.SearchStrategy[bytes]:
 
 
 def _in_json(text: str) -> bytes:
-    """A listing in which a string is everywhere that a string can be."""
+    """Returns a listing with a string in every place for strings."""
     event = dict.fromkeys(_EVENT, text) | {"metadata": {text: text}}
     return _dumped({"events": [event], "pages": {"next": text, "since": text}, text: text})
 
 
 def _many(item: object) -> Callable[[str], bytes]:
-    """A listing of as many of something as a string is long, in tens."""
+    """Returns a listing with one item per ten characters of a string."""
     return lambda text: _dumped({"type": "event.list", "events": [item] * (len(text) // 10)})
 
 
@@ -190,11 +190,11 @@ def _keys(text: str) -> bytes:
 
 @frozen
 class _Answer:
-    """What a server answers.
+    """An answer of a server.
 
     Attributes:
-        engine: Through which library it is read.
-        operation: What it answers.
+        engine: The library that reads it.
+        operation: The operation that it answers.
     """
 
     engine: str
@@ -245,7 +245,7 @@ def _read_answer(answer: _Answer) -> list[str]:
     library: ModuleType = _ENGINES[answer.engine]
 
     def reply(_: Any) -> Any:
-        # As a stream, so that the client, and not the library, decodes it.
+        # As a stream, so that the client decodes it, not the library.
         stream = library.ByteStream(answer.body)
         return library.Response(answer.status, headers=answer.raw_headers, stream=stream)
 
@@ -352,7 +352,7 @@ _compressed = st.one_of(
 
 
 def _coded(answer: _Answer, body: tuple[bytes, str]) -> _Answer:
-    """An answer with a body and its coding."""
+    """Returns an answer with a body and its coding."""
     content, coding = body
     return evolve(answer, headers=(("Content-Encoding", coding),), body=content)
 
@@ -365,7 +365,7 @@ def _gzip_of(content: Callable[[str], bytes], coding: str = "gzip") -> Callable[
 
 
 class _Wire:
-    """A server that sends what it is told to, and then closes the connection."""
+    """A server that sends given bytes, then closes the connection."""
 
     def __init__(self, opened: contextlib.ExitStack) -> None:
         self.reply = b""
@@ -418,17 +418,17 @@ def _headed(text: str) -> bytes:
 
 
 class _Files:
-    """A folder with files that the command line reads, and an Intercom to send their events to."""
+    """A folder with files for the command line, and an emulator for their events."""
 
     def __init__(self, opened: contextlib.ExitStack) -> None:
         self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
         self.url = opened.enter_context(Emulator(rate_limit=None).serve())
         os.environ |= {"INTERCOM_ACCESS_TOKEN": TOKEN, "INTERCOM_BASE_URL": self.url}
-        # Made anew for each command, it would take most of the time.
+        # A new one for each command would take most of the time.
         typer.main.get_command = cache(typer.main.get_command)
 
     def run(self, *arguments: str) -> list[str]:
-        """Runs a command in this process; it must not find fault with itself."""
+        """Runs a command in this process; it must not report a bug."""
         shown = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="surrogateescape", newline="")
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
             code = run(arguments)
@@ -439,7 +439,7 @@ class _Files:
         return [said]
 
     def track(self, given: tuple[str, str, str]) -> list[str]:
-        """Says what an event of arguments would be, and what is wrong with them."""
+        """Runs `track --dry-run` with arguments."""
         name, user_id, metadata = given
         return self.run("track", name, "--user-id", user_id, "--metadata", metadata, "--dry-run")
 
@@ -453,7 +453,7 @@ class _Files:
         )
 
     def go_on(self, journal: bytes) -> list[str]:
-        """Goes on with an import by its journal."""
+        """Resumes an import from its journal."""
         path, notes, refused = (
             self.folder / name for name in ("resumed.ndjson", "notes", "refused")
         )
@@ -464,7 +464,7 @@ class _Files:
         return self.run("import", f"{path}", "--quiet", "--allow-http", *where)
 
     def journal(self) -> bytes:
-        """The journal of an import that came to its end."""
+        """Returns the journal of a finished import."""
         self.go_on(b"")
         return (self.folder / "notes").read_bytes()
 
@@ -487,7 +487,7 @@ _Change: TypeAlias = tuple[tuple[str, str], object]
 
 
 class _Outboxes:
-    """An outbox of which another program has changed rows."""
+    """An outbox whose rows another program has changed."""
 
     def __init__(self, opened: contextlib.ExitStack, files: _Files) -> None:
         self._files = files
@@ -517,7 +517,7 @@ class _Outboxes:
         )
 
     def read(self, given: tuple[str, list[_Change]]) -> list[str]:
-        """Changes rows, and uses the file: by `Outbox`, by a tracker or by a command."""
+        """Changes rows, then uses the file with `Outbox`, a tracker or a command."""
         use, changes = given
         for end in ("", "-wal", "-shm"):
             Path(f"{self.path}{end}").unlink(missing_ok=True)
@@ -542,7 +542,7 @@ class _Outboxes:
         return "outbox", [(("dead", "message"), text), (("events", "event"), text)]
 
     def _change(self, changes: list[_Change]) -> None:
-        # The constraints of our tables bind no other program.
+        # Other programs can ignore the constraints of our tables.
         loose = "UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE type = 'table'"
         self._execute([(loose, ())])
         self._execute(
@@ -559,7 +559,7 @@ class _Outboxes:
         with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             connection.execute("PRAGMA writable_schema = ON")
             for statement, values in statements:
-                # Not everything that is made up can be in a file.
+                # Some generated values cannot be stored in a file.
                 with contextlib.suppress(sqlite3.Error, OverflowError, UnicodeEncodeError):
                     connection.execute(statement, values)
 
@@ -579,7 +579,7 @@ _cells = st.one_of(
 
 
 class _Messages:
-    """A Celery task that gets messages."""
+    """A Celery task that receives messages."""
 
     def __init__(self) -> None:
         from celery import Celery
@@ -628,7 +628,7 @@ def _message_errors() -> tuple[type[BaseException], ...]:
 
 
 class _Descriptions:
-    """The regeneration, with its report, but for what is generated."""
+    """The regeneration with its report, without the generator."""
 
     def __init__(self, files: _Files) -> None:
         from regeneration import RegenerationError, document, operations, pipeline, reporting
@@ -685,7 +685,7 @@ def _follow(given: tuple[object, dict[str, object]]) -> list[str]:
         return [repr(listing)]
 
 
-# How gzip is lengthened, of answers and of files.
+# Functions that lengthen gzip data, for answers and files.
 _GZIPPED: tuple[Callable[[str], bytes], ...] = (
     lambda text: _zipped(_bytes(text), "gzip"),
     lambda text: _zipped(b"", "gzip") * (len(text) // 20),
@@ -895,13 +895,13 @@ def _of_descriptions(descriptions: _Descriptions) -> Target:
 
 
 def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
-    """Makes the targets, and what they need until `opened` is closed.
+    """Makes the targets and their resources, until `opened` is closed.
 
     Returns:
-        The targets, and what is left out here, with the reason.
+        The targets, and those left out on this machine with the reason.
     """
     _trust_one_authority(opened)
-    # Not on stderr what is logged while these are made.
+    # Keeps the logs of this setup off stderr.
     logging.getLogger("intercom_data_events").addHandler(logging.NullHandler())
     files = _Files(opened)
     targets = [
@@ -919,7 +919,7 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
 
 @st.composite
 def _lines_of(draw: st.DrawFn, journal: bytes) -> bytes:
-    """A journal whose header is right, with lines of its kinds."""
+    """Returns a journal with a valid header and lines of all kinds."""
     number = st.one_of(st.integers(0, 5), st.sampled_from([10**9, 10**12]), st.integers(), _values)
     line = st.one_of(
         st.tuples(st.sampled_from(["accepted", "duplicate", "refused"]), number),
@@ -936,7 +936,7 @@ def _lines_of(draw: st.DrawFn, journal: bytes) -> bytes:
 
 
 def _trust_one_authority(opened: contextlib.ExitStack) -> None:
-    """Trusts one authority, not a hundred, which each client takes 30 ms to load."""
+    """Trusts one certificate authority, because each client takes 30 ms to load all."""
     folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
     first, end, _ = (
         Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----\n")

@@ -1,4 +1,4 @@
-"""What a tool compared and what it found."""
+"""The report of a tool: what it compared, and the violations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ def counted(violations: int) -> str:
 
 @attrs.define
 class Report:
-    """What came of one tool.
+    """The result of one tool.
 
     Attributes:
         tool: Its name and version.
-        compared: What it looked at, with counts, a line each.
-        violations: What does not agree.
-        skipped: Why it could not be run, where it was not.
+        compared: What it compared, with counts; one line each.
+        violations: The violations, each of one or more lines.
+        skipped: Why it was not run; None if it was.
     """
 
     tool: str
@@ -26,7 +26,7 @@ class Report:
     skipped: str | None = None
 
     def text(self, seconds: float) -> str:
-        """The report as it is printed."""
+        """Returns the report for a terminal."""
         if self.skipped is not None:
             return f"{self.tool}: skipped: {self.skipped}"
         lines = [f"{self.tool}: {counted(len(self.violations))} ({seconds:.0f} s)"]

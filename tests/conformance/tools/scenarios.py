@@ -1,4 +1,4 @@
-"""What both clients are made to do: the documentation's requests, listings, and every failure."""
+"""Scenarios for both clients: the documentation's requests, listings, and every failure."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from intercom_data_events import (
 
 from .fixture import BROKEN, FORBIDDEN, FULL, GOOD, LIMITED, WRONG
 
-#: The ways to use the clients: one that blocks, and one that is awaited, on either event loop.
+#: The kinds of clients: the sync one, and the async one on each event loop.
 KINDS = ("blocking", "asyncio", "trio")
 
-#: What is told of each answer that a client gets, before it reads it.
+#: Is called with each answer before the client reads it.
 Watch = Callable[[httpx.Response], None]
 
 _ORDER = {
@@ -64,16 +64,16 @@ UNNUMBERED = (
 
 @attrs.frozen(kw_only=True)
 class Scenario:
-    """One use of a client, and what has to come of it.
+    """One use of a client, and its expected result.
 
     Attributes:
         name: What it is.
-        use: Does it; what it returns is awaited, or iterated to its end, as the client needs.
-        gives: Whether that is what it ought to return.
-        fails: The status that it fails with instead.
-        token: What the access token begins with.
-        options: Of the client.
-        beyond: Why the description does not allow the request, where it does not.
+        use: Uses the client. Its result is awaited, or iterated to the end, as the client requires.
+        gives: Returns whether the result is as expected.
+        fails: The status of the expected error instead.
+        token: The beginning of the access token.
+        options: The options of the client.
+        beyond: Why the description does not allow the request; None if it does.
     """
 
     name: str
@@ -190,7 +190,7 @@ def _reading() -> Iterator[Scenario]:
         yield Scenario(
             name=f"summary: by {', '.join(identity)}",
             use=lambda client, identity=identity: client.summary(**identity),
-            # Once as the documented example, once stamped, twice three by summaries.
+            # One documented example, one stamped event, and two summaries of three.
             gives=lambda summary: (
                 {item.name: item.count for item in summary}
                 == {"placed-order": 3, "invited-friend": 8}
@@ -256,29 +256,29 @@ def _failure(
     )  # fmt: skip
 
 
-#: Everything, in an order that matters: what is created is read.
+#: All scenarios. The order matters: later ones read what earlier ones create.
 SCENARIOS: Sequence[Scenario] = tuple(_scenarios())
 
 
 def perform(
     url: str, kind: str, before: Callable[[str], None], watch: Watch | None = None
 ) -> Iterator[Outcome]:
-    """Does all scenarios with one kind of client.
+    """Runs all scenarios with one kind of client.
 
     Args:
-        url: Where to.
+        url: The base URL.
         kind: One of `KINDS`; each has a workspace of its own.
-        before: Is told the name of each scenario before it is done.
-        watch: Is told of each answer. Without it, the clients use connections as they choose.
+        before: Is called with the name of each scenario before it runs.
+        watch: Is called with each answer. Without it, the clients choose their connections.
     """
     for scenario in SCENARIOS:
         name = f"{kind}: {scenario.name}"
         before(name)
         options = {
-            # The wrong one is known by its whole name.
+            # The wrong token is matched as a whole.
             "access_token": WRONG if scenario.token == WRONG else f"{scenario.token}-{kind}",
             "base_url": url,
-            # Each failure is to be seen as it is.
+            # A retry would hide a failure.
             "max_retries": 0,
             "pace": False,
             **scenario.options,

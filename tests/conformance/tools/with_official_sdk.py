@@ -1,4 +1,4 @@
-"""Intercom's own SDK sends what our client reads, and reads what our client sent."""
+"""Intercom's own SDK sends events that our client reads, and reads events that our client sent."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _CONTACTS = (
     EmulatedContact(user_id="314159", email="frodo.baggins@example.com", id="63a0979a5eeebeaf28dd"),
     EmulatedContact(id="63a0979a5eeebeaf28dd56ba"),
 )
-#: In words of either side: how the SDK names whose an event is, and how a listing does.
+#: The parameters that name a contact: in the SDK, and in a listing.
 _WHOSE = (
     ("user_id", "314159", "user_id"),
     ("email", "frodo.baggins@example.com", "email"),
     ("id", "63a0979a5eeebeaf28dd56ba", "intercom_user_id"),
 )
-#: What the SDK cannot.
+#: What the SDK cannot do.
 _NOT_COMPARED = (
     "not compared: pages and types of listed events, because the SDK reads a list as a summary",
     "not compared: numbers, links and amounts in metadata, because the SDK's models reject them",
@@ -46,7 +46,7 @@ class _Comparison:
     compared: int = 0
 
     def same(self, what: str, found: Any, expected: Any) -> None:
-        """Notes where something is not what it ought to be."""
+        """Records a violation if a value is not the expected one."""
         self.compared += 1
         if found != expected:
             self.violations.append(f"{what}: must be {expected!r}, not {found!r}")
@@ -94,7 +94,7 @@ def run() -> Report:
 
 @attrs.frozen
 class _Official:
-    """The SDK's blocking client, or the one that is awaited, called alike."""
+    """The SDK's sync or async client, with the same calls."""
 
     kind: str
     url: str
@@ -247,7 +247,7 @@ def _failing(official: _Official, comparison: _Comparison) -> None:
 
 
 def _code(body: Any) -> Any:
-    """The code of the first error, or all that there is where it has none."""
+    """Returns the code of the first error, or the whole body if it has none."""
     try:
         return body["errors"][0]["code"]
     except (KeyError, IndexError, TypeError):
