@@ -1,4 +1,4 @@
-"""The tools that tests and the benchmark use and a machine may lack, and what installs each.
+"""The tools that tests and the benchmark need, and how to install each.
 
 Tests and fixtures call :func:`require`. `python3 tests/needs.py` prints the Debian packages that
 this machine lacks, for CI to install.
@@ -19,7 +19,7 @@ class Tool:
 
     Attributes:
         is_there: Whether this machine has it.
-        remedy: The instruction that is shown where it is missing.
+        remedy: The instruction that is shown if it is missing.
         package: The Debian package that contains it, if there is one.
     """
 
@@ -68,7 +68,7 @@ def require(*names: str) -> None:
     """
     # pytest then lists the skip with the line of the caller.
     __tracebackhide__ = True
-    # Imported here, as CI runs this file before pytest is installed.
+    # Imported here, because CI runs this file before it installs pytest.
     import pytest
 
     missing = [name for name in names if not TOOLS[name].is_there()]

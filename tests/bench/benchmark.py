@@ -1,14 +1,13 @@
-"""Measures the client beside bare httpx and the official SDK, in one run, as ratios.
+"""Compares the client with bare httpx and the official SDK in one run, as ratios.
 
     nox -s bench [-- --rounds 9] [--only sending] [--json PATH] [--markdown PATH] [--svg PATH]
     nox -s bench -- --quick
 
 Machines are noisy: every subject is measured in every round, in turn, and the medians are compared.
-A figure without its neighbours from the same run says nothing. Instructions are counted where
-valgrind is installed; they do not depend on the machine's load. The table that is printed shows
-goals beside the figures, and nothing fails for missing them; the one of --markdown, for the README,
-shows figures only. A run that ends early writes its figures to the file of --json, and leaves those
-of --markdown and --svg as they are.
+Compare figures of one run only. If valgrind is installed, it counts instructions, which do not
+depend on the machine's load. The printed table also shows goals, but a missed goal does not fail
+the run; --markdown writes the table for the README, without goals. A run that ends early writes its
+figures to the file of --json, and leaves those of --markdown and --svg unchanged.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ PARTS = ("starting", "reading", "sending", "quota", "tracking", "regeneration")
 
 @frozen
 class Amounts:
-    """How much of everything is measured in a round."""
+    """The amounts of a round."""
 
     listed: int = 10_000
     pages: int = 1_000
@@ -71,7 +70,7 @@ def main() -> int:
     options = _options()
     logging.disable()
     servers.leave_environment_out()
-    # What cannot be written as it is, shall not end it.
+    # Characters that the terminal cannot encode must not end the run.
     for stream in (sys.stdout, sys.stderr):
         cast("TextIOWrapper", stream).reconfigure(errors="backslashreplace")
     parts = options.only or PARTS
@@ -138,7 +137,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _progress(text: str) -> None:
-    """Prints what takes a while."""
+    """Prints the current step."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
@@ -174,7 +173,7 @@ def _options() -> argparse.Namespace:
         if path is None:
             continue
         try:
-            # Now, and not after everything has been measured.
+            # Checked now, not after everything has been measured.
             _check_writable(path)
         except OSError as error:
             parser.error(f"--{name}: cannot write {path} ({error.strerror}); choose another path")

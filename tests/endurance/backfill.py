@@ -1,17 +1,16 @@
-"""Imports a file of events as its users would, and counts, measures, kills and resumes.
+"""Runs `intercom-events import` as users do: measures, kills, interrupts and resumes it.
 
     nox -s backfill [-- --events 100000 --kills 50]
 
-- speed: how many events a second `intercom-events import` sends over a real socket, with the rate
-  limit left alone, to nginx, which costs less than what is measured, or to the emulator where nginx
-  is not installed; beside the official SDK's async client with as many requests at once, on a
-  sample.
-- memory: how much memory an import of ten times as many events takes, to the same server.
-- killed: whether an import that is killed repeatedly is complete in the end, every event once.
+- speed: the events per second over a real socket, without pacing. The server is nginx, which costs
+  less than the import, or the emulator if nginx is not installed. The official SDK's async client
+  sends a sample, with the same number of requests at once.
+- memory: the memory of an import of ten times as many events, to the same server.
+- killed: whether an import that is killed repeatedly finally stores every event once.
 - interrupted: how soon an interrupted import ends.
-- windows: how much of Intercom's windows is used, in simulated time, where an answer takes 100 ms.
+- windows: the used share of Intercom's windows, in simulated time; an answer takes 100 ms.
 
-The exit code is 1 if one of the claims does not hold; nothing is claimed of the official SDK.
+The exit code is 1 if a part fails. There are no requirements for the official SDK.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ def used_by(process: subprocess.Popen[str]) -> tuple[float, int]:
 
 
 def send_with_official_sdk(events: int) -> None:
-    """Sends a sample in a child process, and prints how many events a second that were."""
+    """Sends a sample in a child process, and prints the events per second."""
     from intercom import AsyncIntercom
     from intercom.types.create_data_event_request_with_user_id import (
         CreateDataEventRequestWithUserId,
@@ -91,7 +90,7 @@ def send_with_official_sdk(events: int) -> None:
     async def send() -> None:
         for number in numbers:
             fields = event(number)
-            # It refuses metadata that is not a string.
+            # The SDK rejects metadata other than strings.
             fields["metadata"] = {key: str(value) for key, value in fields["metadata"].items()}
             await client.events.create(request=CreateDataEventRequestWithUserId(**fields))
 
@@ -103,7 +102,7 @@ def send_with_official_sdk(events: int) -> None:
     print(asyncio.run(main()))
 
 
-# What is measured.
+# The parts.
 
 
 def speed(options: argparse.Namespace) -> bool:
@@ -169,13 +168,13 @@ def imported(events: int, url: str, code: str) -> tuple[float, float, int]:
 
 def killed(options: argparse.Namespace) -> bool:
     kills = options.kills
-    events = max(options.events, 400 * kills)  # Some 300 events are sent between two kills.
+    events = max(options.events, 400 * kills)  # About 300 events are sent between two kills.
     table = harness.Table(
         f"{events:,} events, killed {kills} times at random moments, and resumed each time",
         "", "stored", "missing", "repeated", "repeated per kill", "most in flight",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
-    # So slow that it can be killed so often, whatever the machine.
+    # So slow that it can be killed often enough on any machine.
     slow = (Fault.slow(source.uniform(0.0, 0.1)) for _ in count())
     emulator = Emulator(rate_limit=None, faults=slow, record=False)
     done = 0

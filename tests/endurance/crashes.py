@@ -1,24 +1,23 @@
-"""Ends programs that track events in all the ways that they end, and counts their events.
+"""Ends programs that track events in every possible way, and counts their events.
 
     nox -s crashes [-- --rounds 20 --outage 20 --full 10]
 
-- gunicorn: real workers that share an outbox, under load, are killed in each round, one alone and
-  then all and their master at once, at random moments; the next round goes on with the same outbox.
-- deleted: the outbox's log is deleted again and again under gunicorn workers, of which one is
-  killed now and then.
+- gunicorn: each round kills real workers under load at random moments, first one, then all of them
+  with their master. All rounds share one outbox.
+- deleted: the outbox's log is deleted repeatedly while gunicorn workers use it; some are killed.
 - full: the disk of gunicorn workers is full for 10 s.
-- exit: a program tracks 500 events and comes to its end, while each answer takes 300 ms.
+- exit: a program tracks 500 events and ends, while each answer takes 300 ms.
 - sigterm: a program that tracks in a loop is terminated at a random moment.
 - fork: a program forks ten times while one of its threads tracks and others send.
-- outage: nothing listens at Intercom's address, while four threads go on tracking.
+- outage: no server listens at Intercom's address, while four threads continue to track.
 - uwsgi: uWSGI is terminated under load, with its workers' events in memory or an outbox.
 - celery: each process of a Celery worker runs one task that tracks an event.
 - gevent: a short program ends, one forks while it sends, gunicorn is terminated under load.
 - jobs: child processes that end by os._exit, as RQ's do, or as those of multiprocessing do.
 
-Each event for which `track` returned has to be stored, and no more be sent again than were in
-flight when a process died. The exit code is 1 if one of the claims does not hold. uWSGI can end a
-worker without calling anything: what is lost then has to be announced in the log.
+Each event for which `track` returned must be stored, and only events that were in flight when a
+process died may be sent again. The exit code is 1 if a requirement is not met. uWSGI can end a
+worker without running any handler; the log must then announce that events may be lost.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ FORK_EVENTS, CHILDREN, CHILD_EVENTS, LOOPED = 200, 10, 20, 1_000
 OUTAGE_THREADS, OUTAGE_RATE, OUTAGE_LIMIT, OUTAGE_WINDOW = 4, 100, 300, 2
 
 
-# What runs in child processes. Each prints numbers of events for which `track` returned.
+# Code of child processes. Each prints the numbers of events for which `track` returned.
 
 
 def application(outbox: str) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
@@ -93,13 +92,13 @@ def track_until_terminated(outbox: str | None, handled: bool, first: int) -> Non
     for number in count(first):
         tracker.track("placed-order", user_id=str(number))
         harness.note(number)
-        # No more than can be sent in the time that an exit may take.
+        # At most as many as can be sent before the exit.
         time.sleep(0.0005)
 
 
 def track_and_fork(outbox: str | None) -> None:
     """Forks while it tracks and sends; the children track, too."""
-    # Python warns of forking beside threads, which is what is tested.
+    # Python warns about forks in processes with threads, which this part tests.
     warnings.simplefilter("ignore", DeprecationWarning)
     tracker = Tracker(DataEventsClient(), outbox, close_timeout=harness.PATIENCE)
     for number in range(FORK_EVENTS):
@@ -119,7 +118,7 @@ def track_and_fork(outbox: str | None) -> None:
     children = []
     for child in range(1, CHILDREN + 1):
         if (process := os.fork()) == 0:
-            signal.alarm(harness.PATIENCE)  # It ends a child that hangs.
+            signal.alarm(harness.PATIENCE)  # Ends a child that hangs.
             for number in range(child * 100_000, child * 100_000 + CHILD_EVENTS):
                 tracker.track("placed-order", user_id=str(number))
                 harness.note(number)
@@ -152,7 +151,7 @@ def track_through_outage(outbox: str, seconds: float) -> None:
     print(json.dumps(tracked))
 
 
-# What is counted.
+# The parts.
 
 
 def killed_workers(options: argparse.Namespace) -> bool:
@@ -166,7 +165,7 @@ def killed_workers(options: argparse.Namespace) -> bool:
     answered: set[int] = set()
     with (
         tempfile.TemporaryDirectory() as folder,
-        # So slow that there is always something in flight.
+        # So slow that some events are always in flight.
         harness.serving(0.1, 0.0) as server,
     ):
         outbox = str(Path(folder, "outbox"))
@@ -184,7 +183,7 @@ def killed_workers(options: argparse.Namespace) -> bool:
 def killed_under_load(
     url: str, outbox: str, log: Path, numbers: Iterator[int], source: random.Random
 ) -> list[int]:
-    """One round; returns the numbers of the events for which an answer came."""
+    """Runs one round; returns the numbers of the events with an answer."""
     with (
         gunicorn(url, outbox, log) as (master, address),
         harness.loading(address, numbers, THREADS) as answered,
@@ -205,7 +204,7 @@ def gunicorn(url: str, outbox: str, log: Path) -> Iterator[tuple[harness.Leader,
     with harness.process_group(
         "gunicorn", "--workers", str(WORKERS), "--bind", "127.0.0.1:0",
         f"crashes:application({outbox!r})", url=url, log=log,
-        HOME=str(log.parent),  # gunicorn would leave a socket in the user's.
+        HOME=str(log.parent),  # gunicorn would leave a socket in the user's home.
     ) as master:  # fmt: skip
         found = harness.until(
             lambda: re.search(r"http://([\d.:]+)", log.read_text()) or master.poll(),
@@ -223,7 +222,7 @@ def workers_in(log: Path) -> list[int]:
 
 
 def kill_worker(log: Path, source: random.Random) -> None:
-    """Kills a worker; gunicorn starts another one in its place."""
+    """Kills a worker; gunicorn starts another."""
     with suppress(ProcessLookupError):
         os.kill(source.choice(workers_in(log)), signal.SIGKILL)
 
@@ -256,7 +255,7 @@ def deleted_logs(options: argparse.Namespace) -> bool:
         accepted = server.accepted()
     missing, repeated = harness.missing_and_repeated(answered, accepted)
     table.row(deleted, len(answered), missing, repeated)
-    # Those that are in flight as the log is deleted or a worker is killed.
+    # Events in flight when the log is deleted or a worker is killed.
     return (
         not missing
         and deleted > options.rounds
@@ -272,7 +271,7 @@ def full_disk(options: argparse.Namespace) -> bool:
     if not hasattr(resource, "prlimit"):
         print("  Not run: only Linux can limit the file sizes of other processes.")
         return True
-    # So slow that there is a backlog as the disk becomes full.
+    # So slow that there is a backlog when the disk becomes full.
     with tempfile.TemporaryDirectory() as folder, harness.serving(0.4, 0.2) as server:
         outbox, log = str(Path(folder, "outbox")), Path(folder, "log")
         with gunicorn(server.url, outbox, log) as (master, address):
@@ -304,9 +303,9 @@ def is_left(outbox: str) -> bool:
 
 @contextmanager
 def no_room(outbox: str, processes: Iterable[int]) -> Iterator[None]:
-    """Leaves processes no room for an outbox's log, as a full disk does."""
+    """Prevents processes from extending an outbox's log, as a full disk does."""
     with closing(sqlite3.connect(outbox, isolation_level=None)) as reader:
-        # As long as it is read, it is not written anew from its beginning.
+        # While a reader uses the log, SQLite does not restart it from the beginning.
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM events").fetchone()
         size = Path(f"{outbox}-wal").stat().st_size
@@ -380,7 +379,7 @@ def terminated(options: argparse.Namespace) -> bool:
         missing, repeated = harness.missing_and_repeated(tracked, accepted)
         table.row(name, options.rounds, len(tracked), left, missing, repeated)
         good &= not missing
-        # Without a handler, what was in flight may have arrived.
+        # Without a handler, events in flight may have arrived.
         limit = options.rounds * CONCURRENCY
         good &= not (left or repeated) if handled else repeated <= limit
     return good

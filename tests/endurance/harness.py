@@ -1,7 +1,7 @@
-"""What the endurance programs share: parts, child processes, the emulator, outboxes and tables.
+"""Shared code of the endurance programs: parts, child processes, emulator, outboxes, tables.
 
-Each part of a program prints a table and returns whether its claims hold. `run` runs the parts,
-prints the verdict and returns the exit code; `start` runs a function in a child process.
+Each part of a program prints a table and returns whether it passed. `run` runs the parts,
+prints the result and returns the exit code; `start` runs a function in a child process.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def add_number(
             number = 0
         if 0 < number < math.inf:
             return number
-        # Of an error of another type, argparse would make a sentence that begins otherwise.
+        # argparse would put other words before the message of another type of error.
         raise argparse.ArgumentError(None, f"{option} must be a positive {wanted}, not {text}")
 
     explained = f"{meaning} (default: %(default)s)" if meaning else "default: %(default)s"
@@ -122,7 +122,7 @@ def run(
         optional: PyPI packages that it compares with where they are installed.
 
     Returns:
-        The exit code: 1 if a claim does not hold.
+        The exit code: 1 if a part failed.
     """
     versions = {package: installed(package) for package in (*requires, *optional)}
     if missing := [package for package in requires if not versions[package]]:
@@ -159,7 +159,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed PyPI package, None if it is not installed."""
+    """Returns the version of an installed PyPI package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -176,7 +176,7 @@ class Table:
             self.row(*columns)
 
     def row(self, *cells: object) -> None:
-        """Prints a row; integers with separators of thousands."""
+        """Prints a row; integers have thousands separators."""
         first, *others = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
         columns = zip(others, self._widths, strict=True)
         texts = (f"{cell:>{max(width, len(cell) + 1)}}" for cell, width in columns)
@@ -293,7 +293,7 @@ def kill_group(leader: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def loading(address: str, numbers: Iterator[int], threads: int = 8) -> Iterator[list[int]]:
-    """Posts numbers to a server from several threads; adds those for which an answer comes."""
+    """Posts numbers to a server from several threads; yields those with an answer so far."""
     answered: list[int] = []
     over = threading.Event()
 
@@ -338,7 +338,7 @@ def until(condition: Callable[[], _T], awaited: str, seconds: float = PATIENCE) 
 
 
 class _AheadClock(Clock):
-    """By which claims have ended already."""
+    """A clock by which all claims have expired."""
 
     def time(self) -> float:
         return time.time() + CLAIM
@@ -357,7 +357,7 @@ def drain(outbox: str, hurried: bool) -> None:
 
 
 def missing_and_repeated(tracked: Iterable[int], accepted: Counter[int]) -> tuple[int, int]:
-    """How many events were never accepted, and how many were once more."""
+    """Returns how many events were never accepted, and how many accepted more than once."""
     return len(set(tracked) - accepted.keys()), accepted.total() - len(accepted)
 
 
@@ -365,7 +365,7 @@ def missing_and_repeated(tracked: Iterable[int], accepted: Counter[int]) -> tupl
 
 
 def event(number: int) -> dict[str, Any]:
-    """One of the events: many contacts with up to 20 each, all different to Intercom."""
+    """Returns one of the events: many contacts with up to 20 distinct events each."""
     return {
         "event_name": "placed-order",
         "user_id": str(number // 20),
@@ -374,13 +374,13 @@ def event(number: int) -> dict[str, Any]:
 
 
 def number_of(stored: EmulatedEvent) -> int:
-    """Which of the events the emulator stored."""
+    """Returns the number of an event that the emulator stored."""
     return int(stored.user_id or 0) * 20 + stored.created_at - BEGIN
 
 
 @attrs.frozen
 class Server:
-    """The emulator in a process of its own."""
+    """The emulator in a separate process."""
 
     url: str
     process: subprocess.Popen[str]

@@ -1,4 +1,4 @@
-"""Ends what others run: uWSGI, Celery's worker, programs of gevent and jobs of other queues.
+"""Ends hosts of trackers: uWSGI, Celery's worker, gevent programs and jobs of other queues.
 
 These are parts of `crashes.py`.
 """
@@ -35,7 +35,7 @@ GUIDE = Path(__file__).parents[2] / "overlays/intercom_data_events/tracker/READM
 Application = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
 
-# What runs in child processes. Each prints numbers of events for which `track` returned.
+# Code of child processes. Each prints the numbers of events for which `track` returned.
 
 
 def application() -> Application:
@@ -107,7 +107,7 @@ def run_job(number: int, outbox: str | None, flushes: bool) -> None:
 
 
 def run_jobs(runner: str, outbox: str | None, flushes: bool) -> None:
-    """Runs jobs in child processes, which end as those of the runner do."""
+    """Runs jobs in child processes, which end like those of the runner."""
     numbers = range(JOBS)
     job = partial(run_job, outbox=outbox, flushes=flushes)
     if runner == "os._exit":  # As RQ does.
@@ -132,7 +132,7 @@ def run_jobs(runner: str, outbox: str | None, flushes: bool) -> None:
             pool.map(job, numbers)
 
 
-# What is counted.
+# The parts.
 
 
 @attrs.frozen
@@ -140,12 +140,12 @@ class Case:
     """A way to run programs that track, and what may become of their events.
 
     Args:
-        name: What it is called in the table.
+        name: The name in the table.
         run: Runs the programs with a server, an outbox or None, and a file for their log;
             returns the numbers of the events for which `track` returned.
-        kept: Whether the events are in an outbox, whose rest is sent afterwards.
+        kept: Whether an outbox keeps the events; the rest is then sent afterwards.
         repeats: How many events may be sent again, because a process ended while it sent them.
-        announced: What the log has to announce, where events may be lost.
+        announced: The warning that the log must contain; events may then be lost.
     """
 
     name: str
@@ -155,7 +155,7 @@ class Case:
     announced: str | None = None
 
     def try_out(self) -> tuple[tuple[object, ...], bool]:
-        """Runs the programs; returns the table's row, and whether no more was lost than may be."""
+        """Runs the programs; returns the table's row, and whether the losses are allowed."""
         with tempfile.TemporaryDirectory() as folder, harness.serving(0.05) as server:
             outbox = str(Path(folder, "outbox")) if self.kept else None
             log = Path(folder, "log")
@@ -175,7 +175,7 @@ class Case:
 
 
 def hold(heading: str, *cases: Case) -> bool:
-    """Tries out all cases at once, as most of their time is waiting."""
+    """Tries out all cases at once, because they mostly wait."""
     table = harness.Table(
         heading, "", "tracked", "at its end", "missing", "sent again", "announced"
     )
@@ -197,7 +197,7 @@ def uwsgi(_: argparse.Namespace) -> bool:
             "memory, without teardown",
             partial(served_by_uwsgi, ("--skip-atexit-teardown",), graceful=True),
         ),
-        # A worker in a request runs nothing at its end: the tracker has to say so before.
+        # A worker that ends in a request runs no handler, so the tracker must warn in advance.
         Case("memory", partial(served_by_uwsgi, at_once), announced="hook-master-start = "),
         Case("outbox, forked", partial(served_by_uwsgi, at_once), kept=True, repeats=repeats),
         Case(
@@ -305,7 +305,7 @@ def gevent(_: argparse.Namespace) -> bool:
     return hold(
         "gevent: programs that end, and gunicorn workers under load, ended by SIGTERM",
         Case("a short program", partial(ended_program, 3, 0)),
-        # What is in flight as it forks goes on in the child, on the parent's sockets.
+        # Requests in flight during the fork continue in the child, on the parent's sockets.
         Case(
             "a program that forks",
             partial(ended_program, 30, CHILDREN),
@@ -334,7 +334,7 @@ def served_by_gunicorn(
     with harness.process_group(
         "gunicorn", "--worker-class", "gevent", "--workers", str(WORKERS),
         "--bind", "127.0.0.1:0", *arguments, "hosts:application()", url=server.url, log=log,
-        HOME=str(log.parent),  # gunicorn would leave a socket in the user's.
+        HOME=str(log.parent),  # gunicorn would leave a socket in the user's home.
         **({OUTBOX: outbox} if outbox else {}),
     ) as master:  # fmt: skip
 
@@ -348,7 +348,7 @@ def jobs(_: argparse.Namespace) -> bool:
     return hold(
         f"{JOBS} jobs in child processes",
         Case("os._exit, flush", partial(ran_jobs, "os._exit", True)),
-        # What a process that ended at once had in flight may have arrived.
+        # Events in flight may have arrived before the process ended.
         Case("os._exit, outbox", partial(ran_jobs, "os._exit", False), kept=True, repeats=JOBS),
         Case("with Pool(), flush", partial(ran_jobs, "Pool", True)),
         Case("ProcessPoolExecutor", partial(ran_jobs, "ProcessPoolExecutor", False)),

@@ -1,4 +1,4 @@
-"""What an outbox takes, with nothing and with very many events waiting in it."""
+"""The speed of an outbox, empty and with very many waiting events."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from intercom_data_events.tracker import Tracker
 from measuring.events import CREATED, TOKEN
 from measuring.figures import Goal, Question
 
-# Events that an outbox may hold here, so that the backlog does not fill it.
+# The limit of an outbox, so high that the backlog does not fill it.
 _MOST = 10_000_000
-# Seconds between two calls, in which a thread of an application does other things.
+# Seconds between two calls, in which an application does other work.
 _BETWEEN = 0.0005
-# Events after which a tracker has its threads and connections, and sends without a pause.
+# Events until a tracker has its threads and connections, and sends without a pause.
 _WARM = 50
 _FILL = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?)
 INSERT INTO events (event, tracked_at)
 SELECT json_set(?, '$.user_id', 'backlog ' || i), ? + i / 1000.0 FROM n
 """
-# One of two processes: tracks as fast as events are sent, and prints how many were.
+# One of two processes: it tracks as fast as events are sent, and prints their number.
 _PROCESS = """
 import json, sys, time
 from intercom_data_events import DataEventsClient
@@ -63,15 +63,15 @@ with DataEventsClient(token, base_url=url) as client:
 def questions(
     paced: str, accepting: str, folder: Path, calls: int, waiting: int, seconds: float
 ) -> Iterator[Question]:
-    """What is asked about events that wait.
+    """Yields the questions about waiting events.
 
     Args:
-        paced: What sends at Intercom's pace, and answers as slowly.
-        accepting: What accepts everything, as fast as it can.
-        folder: Where outboxes are made.
-        calls: How many are measured in a round.
-        waiting: How many events wait, where many do.
-        seconds: For how long two processes send in a round.
+        paced: The address of a server with Intercom's rate limit and latency.
+        accepting: The address of a server that accepts everything at once.
+        folder: The folder for the outboxes.
+        calls: The number of measured calls per round.
+        waiting: The number of waiting events in the large outbox.
+        seconds: How long two processes send per round.
     """
     tails: dict[str, deque[float]] = defaultdict(deque)
     amounts = {f"{number:,} waiting": number for number in (0, waiting)}
@@ -126,7 +126,7 @@ def _fill(path: Path, url: str, number: int) -> None:
 
 
 def _calls(path: Path, url: str, calls: int) -> list[float]:
-    """Seconds that each call took."""
+    """Returns the seconds of each call."""
     given = {key: CREATED[key] for key in ("created_at", "metadata")}
     taken = []
     with DataEventsClient(TOKEN, base_url=url) as client:
@@ -147,7 +147,7 @@ def _calls(path: Path, url: str, calls: int) -> list[float]:
 
 
 def _rate(path: Path, url: str, seconds: float) -> float:
-    """Events that two processes send, each second."""
+    """Returns the events per second that two processes send."""
     given = json.dumps({key: CREATED[key] for key in ("created_at", "metadata")})
     command = [sys.executable, "-c", _PROCESS, url, TOKEN, path, str(_MOST), str(seconds), given]
     with ExitStack() as running:
@@ -162,7 +162,7 @@ def _rate(path: Path, url: str, seconds: float) -> float:
             next(iter(output), "")
         for process in processes:
             if process.stdin is not None:
-                process.stdin.close()  # It begins with the end of its input.
+                process.stdin.close()  # The process begins at the end of its input.
         said = [next(iter(output), "") for output in outputs]
     if not all(said):
         sys.exit("A process that tracks into an outbox failed; see above.")

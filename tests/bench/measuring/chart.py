@@ -1,4 +1,4 @@
-"""Draws a run's figures as bars, in one file of SVG that is legible on white and on black."""
+"""Draws a run's figures as bars in one SVG, which is legible on white and on black."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STYLE = """
 
 
 def svg(run: Run) -> str:
-    """Returns the chart: for each question bars, the longest of which fills the width."""
+    """Returns the chart. The longest bar of each question fills the width."""
     parts: list[str] = []
     top = 20
     for title, group in run.questions():

@@ -1,4 +1,4 @@
-"""Ways to send many events, one for each client; what each needs is imported when it is used."""
+"""Functions that send many events, one per client. Each imports its client when called."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from measuring.figures import HTTPX, OFFICIAL, OURS
 
 FAST = f"{OURS}[fast]"
 AIOHTTP = "aiohttp"
-# What is imported where the extra is installed.
+# The module that the extra installs.
 _ENGINE = "intercom_data_events._sending.engines.aiohttp_engine"
-#: Sends so many events to an address, by as many at once as there are connections.
+#: Sends a number of events to an address, over a number of connections.
 Client = Callable[[str, int, int], Coroutine[Any, Any, None]]
 
 
 def clients() -> dict[str, Client]:
-    """Those whose packages are installed."""
+    """Returns the clients whose packages are installed."""
     found: dict[str, Client] = {HTTPX: _by_httpx, OURS: _by_ours}
     if installed(OFFICIAL):
         found[OFFICIAL] = _by_official
@@ -32,7 +32,7 @@ def clients() -> dict[str, Client]:
 async def at_once(
     most: int, send: Callable[[dict[str, Any]], Awaitable[object]], events: Iterable[dict[str, Any]]
 ) -> None:
-    """Sends events by a few tasks, each of which takes the next as soon as it can."""
+    """Sends events from several tasks; each takes the next event when it is free."""
     waiting = iter(events)
 
     async def take() -> None:
@@ -60,7 +60,7 @@ async def _by_fast(url: str, events: int, most: int) -> None:
 
 
 async def _by_ours(url: str, events: int, most: int) -> None:
-    # As if the extra were not installed.
+    # Hides the extra.
     there = sys.modules.pop(_ENGINE, None)
     sys.modules[_ENGINE] = None  # type: ignore[assignment]  # which is what does that
     try:

@@ -1,4 +1,4 @@
-"""The events that are sent and read, in the shape that each client asks for."""
+"""The events to send and to read, in the form that each client requires."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 TOKEN = "t"  # noqa: S105  # any will do
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Intercom-Version": "2.16"}
-#: As the documentation lists one.
+#: An event as the documentation lists it.
 LISTED: dict[str, Any] = {
     "type": "event",
     "event_name": "placed-order",
@@ -25,7 +25,7 @@ LISTED: dict[str, Any] = {
         "price": {"currency": "usd", "amount": 2999},
     },
 }
-#: One to send.
+#: An event to send.
 CREATED: dict[str, Any] = {
     "event_name": "placed-order",
     "created_at": 1389913941,
@@ -35,13 +35,13 @@ CREATED: dict[str, Any] = {
 
 
 def different(events: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yields events of as many people; without end, unless it is said how many."""
+    """Yields events of different contacts, without end unless a number is given."""
     numbers = count() if events is None else range(events)
     return ({**CREATED, "user_id": str(number)} for number in numbers)
 
 
 def official(fields: dict[str, Any]) -> Any:
-    """An event in the official SDK's own type, which refuses metadata that is not text."""
+    """Returns an event in the official SDK's type, which rejects metadata other than strings."""
     from intercom.types.create_data_event_request_with_user_id import (
         CreateDataEventRequestWithUserId,
     )
@@ -51,7 +51,7 @@ def official(fields: dict[str, Any]) -> Any:
 
 
 def installed(distribution: str) -> str | None:
-    """Its version, or None."""
+    """Returns the version of a distribution, or None."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Questions, and the figures that answer them: medians of rounds in which subjects take turns."""
+"""Questions and their figures: medians of rounds in which the subjects take turns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ OFFICIAL = "python-intercom"
 
 @frozen
 class Goal:
-    """What a subject is to reach.
+    """The goal of a subject.
 
     Attributes:
-        limit: At most so much; at least, where more is better.
-        of: A subject, of which it is a multiple; None where it is a figure.
+        limit: The largest value; the smallest if more is better.
+        of: The subject of which the limit is a multiple; None for an absolute limit.
     """
 
     limit: float
@@ -30,16 +30,16 @@ class Goal:
 
 @frozen
 class Question:
-    """Something to measure of several subjects, of which the first is what they are compared with.
+    """Something to measure of several subjects. The first is the baseline.
 
     Attributes:
-        title: What it is, and of what amount.
-        unit: In which unit figures are shown.
-        subjects: What measures each of them, in seconds, bytes or whatever it is.
-        scale: What that is multiplied by, to be in the unit.
-        more_is_better: Whether it is.
-        goals: What is to be reached, by subject.
-        most: Rounds that are enough for it; 0 for what is the same each time.
+        title: What is measured, with the amount.
+        unit: The unit of the figures.
+        subjects: The functions that measure the subjects, in seconds, bytes or another base unit.
+        scale: The factor from the base unit to the unit.
+        more_is_better: Whether larger figures are better.
+        goals: The goals by subject.
+        most: The most rounds; 0 for a figure that is always the same.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Question:
     most: int = 1_000
 
     def answer(self, rounds: int) -> list[Figure]:
-        """Measures each subject in each round, in turn: a noisy moment is everybody's."""
+        """Measures all subjects in turn in each round, so that noise affects all of them."""
         taken: dict[str, list[float]] = {name: [] for name in self.subjects}
         # The first round fills caches.
         wanted = min(rounds, self.most)
@@ -89,17 +89,17 @@ class Question:
 
 @frozen
 class Figure:
-    """What was measured of one subject.
+    """The result of one subject.
 
     Attributes:
-        question: What was measured.
-        subject: Of what.
+        question: The title of the question.
+        subject: The name of the subject.
         value: The median, in the unit.
         unit: The unit.
-        ratio: How many times that is what the first subject has; None where that has nothing.
-        goal: What is to be reached, in words, or nothing.
-        more_is_better: Whether it is.
-        rounds: Of how many rounds it is the median.
+        ratio: The ratio to the first subject; None if that is 0.
+        goal: The goal in words, or an empty string.
+        more_is_better: Whether larger figures are better.
+        rounds: The number of rounds of the median.
     """
 
     question: str
@@ -114,25 +114,25 @@ class Figure:
 
 @define
 class Run:
-    """All figures of one run, and what was measured on.
+    """All figures of one run, and the machine.
 
     Attributes:
         machine: Processor, system, Python and versions, by name.
-        figures: What was measured, question by question.
+        figures: The figures, question by question.
     """
 
     machine: Mapping[str, str]
     figures: list[Figure] = field(factory=list[Figure])
 
     def questions(self) -> Iterable[tuple[str, list[Figure]]]:
-        """The figures of each question."""
+        """Returns the figures of each question."""
         grouped: dict[str, list[Figure]] = {}
         for figure in self.figures:
             grouped.setdefault(figure.question, []).append(figure)
         return grouped.items()
 
     def to_json(self) -> str:
-        """All of it for machines."""
+        """Returns everything as JSON."""
         plain: dict[str, Any] = {
             "machine": dict(self.machine),
             "figures": [asdict(figure) for figure in self.figures],
@@ -140,7 +140,7 @@ class Run:
         return json.dumps(plain, indent=2, ensure_ascii=False)
 
     def to_markdown(self) -> str:
-        """The table for the README, which shows figures and no goals."""
+        """Returns the table for the README, without goals."""
         lines = (HEADINGS, ("---", "---", "---:", "---:", "---"), *cells(self.figures))
         return "".join(f"| {' | '.join(line[:-1])} |\n" for line in lines)
 
@@ -150,7 +150,7 @@ _WIDTHS = (62, 34, 14, 8, 0)
 
 
 def row(cells: Iterable[str]) -> str:
-    """A line of the table: Markdown that is aligned for reading it as it is."""
+    """Returns a line of the table: Markdown that is aligned, so that it is readable as text too."""
     texts = [
         cell.rjust(width) if 2 <= place <= 3 else cell.ljust(width)
         for place, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
@@ -159,19 +159,19 @@ def row(cells: Iterable[str]) -> str:
 
 
 def rule() -> str:
-    """The line below the table's headings."""
+    """Returns the line below the table's headings."""
     lines = ["-" * max(width, 3) for width in _WIDTHS]
     lines[2], lines[3] = f"{lines[2][1:]}:", f"{lines[3][1:]}:"
     return f"| {' | '.join(lines)} |"
 
 
 def rows(figures: Iterable[Figure]) -> Iterable[str]:
-    """The lines of one question."""
+    """Returns the lines of one question."""
     return map(row, cells(figures))
 
 
 def cells(figures: Iterable[Figure]) -> Iterable[tuple[str, ...]]:
-    """What is in the table's lines; a question is named in its first line only."""
+    """Returns the cells of the table; only the first line of a question has its title."""
     title = ""
     for figure in figures:
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} x"
@@ -182,7 +182,7 @@ def cells(figures: Iterable[Figure]) -> Iterable[tuple[str, ...]]:
 
 
 def shown(value: float) -> str:
-    """A figure with three digits that say something."""
+    """Returns a figure with three significant digits."""
     if not value or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"

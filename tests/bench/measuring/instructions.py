@@ -1,6 +1,6 @@
 """Counts the instructions of a program: unlike its time, they do not depend on the machine's load.
 
-Valgrind counts them, with its tool cachegrind, which is the fastest of those that do.
+Cachegrind counts them, the fastest tool of valgrind that does.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 #: Returns the instructions of an interpreter that runs a program.
 Count = Callable[[Path, str], int]
 
-# Nothing else: hashes, and with them the work of dictionaries, depend on the seed.
+# No other variables. The seed fixes hashes, and so the work of dictionaries.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 _OPTIONS = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 
 
 def counter() -> tuple[Count | None, str]:
-    """Returns what counts instructions on this machine, and how it does so, or None and why not."""
+    """Returns a function that counts instructions and its description, or None and the reason."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         return None, "not counted: valgrind is not installed"
@@ -32,7 +32,7 @@ def counter() -> tuple[Count | None, str]:
 
 
 def works(valgrind: str) -> bool:
-    """Tells whether valgrind can run this Python."""
+    """Returns whether valgrind can run this Python."""
     try:
         count(valgrind, Path(sys.executable), "pass")
     except (OSError, RuntimeError):
@@ -46,10 +46,10 @@ def count(valgrind: str, python: Path, program: str) -> int:
     Args:
         valgrind: The path of valgrind.
         python: The interpreter. Run the program once before, so that its modules are compiled.
-        program: What it runs.
+        program: The program to run.
 
     Raises:
-        RuntimeError: If the program fails, or valgrind does.
+        RuntimeError: The program or valgrind failed.
     """
     command = [str(python), "-c", program]
     done = subprocess.run(
@@ -63,6 +63,6 @@ def count(valgrind: str, python: Path, program: str) -> int:
 
 
 def parse(report: str) -> int | None:
-    """Returns the count that is in valgrind's report, or None."""
+    """Returns the count in valgrind's report, or None."""
     found = re.search(r"^==\d+== I +refs: +([\d,]+)$", report, re.MULTILINE)
     return int(found[1].replace(",", "")) if found else None

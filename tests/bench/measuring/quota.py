@@ -1,4 +1,4 @@
-"""How much of Intercom's quota is used, in simulated time."""
+"""The used share of Intercom's quota, in simulated time."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from measuring.servers import LATENCY, LIMIT, WINDOW
 
 AT_ONCE = 50
 _URL = "https://api.intercom.io"
-# Within a window, as most programs begin.
+# In the middle of a window, because most programs begin there.
 _BEGIN = 1_671_028_894 + 3.3
 _Events = Iterator[dict[str, Any]]
 _Client = Callable[[httpx.AsyncClient, Clock, _Events], Coroutine[Any, Any, None]]
 
 
 def questions(windows: int) -> Iterator[Question]:
-    """What is asked about the quota.
+    """Yields the questions about the quota.
 
     Args:
-        windows: For how many of them events are sent, one after the other.
+        windows: The number of windows in a row.
     """
     limited: dict[str, float] = {}
 
@@ -65,7 +65,7 @@ def questions(windows: int) -> Iterator[Question]:
 
 
 async def _used(send: _Client, seconds: float) -> tuple[float, float]:
-    """The share of the least used whole window, and the share of answers that were 429."""
+    """Returns the share of the least used whole window, and the share of answers with 429."""
     clock = _EventLoopClock()
     emulator = Emulator(
         clock=clock, rate_limit=LIMIT, window=WINDOW, faults=repeat(Fault.slow(LATENCY)),
@@ -83,7 +83,7 @@ async def _used(send: _Client, seconds: float) -> tuple[float, float]:
     ) as http:
         await send(http, clock, takewhile(lambda _: trio.current_time() < seconds, different()))
     counts = emulator.counts
-    # The first and the last are cut off.
+    # The first and the last window are incomplete.
     whole = range(min(accepted) + WINDOW, max(accepted), WINDOW)
     return min(accepted[reset] / LIMIT for reset in whole), counts.limited / counts.requests
 
@@ -102,7 +102,7 @@ async def _by_official(http: httpx.AsyncClient, _: Clock, events: _Events) -> No
     client = AsyncIntercom(token=TOKEN, base_url=_URL, httpx_client=http)
 
     async def send(one: dict[str, Any]) -> None:
-        # It raises what it does not try again.
+        # The SDK raises the errors that it does not retry.
         with suppress(ApiError):
             await client.events.create(request=official(one))
 
@@ -129,7 +129,7 @@ async def _at_once(
 
 
 class _EventLoopClock(Clock):
-    """The time of an event loop, which is simulated."""
+    """The simulated time of an event loop."""
 
     def __init__(self) -> None:
         self._begin = _BEGIN - trio.current_time()

@@ -1,4 +1,4 @@
-"""What reading costs: one long listing, and many pages."""
+"""The cost of reading: one long listing, and many pages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from intercom_data_events import DataEventsClient
 from measuring.events import HEADERS, LISTED, TOKEN, installed
 from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
 
-#: Events of a page, where there are many pages.
+#: Events per page.
 PAGE = 20
 _BASE = "https://api.intercom.io"
 
 
 def questions(events: int, pages: int) -> Iterator[Question]:
-    """What is asked about reading; nothing is sent over a socket."""
+    """Yields the questions about reading; nothing is sent over a socket."""
     content = json.dumps({"type": "event.list", "events": [LISTED] * events, "pages": None})
     readers: dict[str, Callable[[], object]] = {
         "json.loads": partial(json.loads, content),
@@ -83,11 +83,11 @@ def _walk(serve: Callable[[httpx.Request], httpx.Response]) -> None:
 
 
 def _official_reader(content: str) -> Callable[[], object]:
-    """The official SDK cannot list events; this is its own model of one, applied to each."""
+    """Applies the official SDK's model to each event, because the SDK cannot list events."""
     from intercom.core.pydantic_utilities import parse_obj_as
     from intercom.data_events.types.data_event import DataEvent
 
-    # Its model refuses metadata that is not text.
+    # The model rejects metadata other than strings.
     texts = json.loads(content)
     for event in texts["events"]:
         event["metadata"] = {key: str(value) for key, value in event["metadata"].items()}

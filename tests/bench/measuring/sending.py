@@ -1,4 +1,4 @@
-"""What sending costs, and how fast it is."""
+"""The cost and the speed of sending."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from measuring.events import CREATED, HEADERS, TOKEN, installed, official
 from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
 
 CONNECTIONS = (1, 8, 20, 50)
-#: The one that there is a goal for.
+#: The number of connections with a goal.
 USUAL = 20
 
 
 def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> Iterator[Question]:
-    """What is asked about sending to a server that accepts everything.
+    """Yields the questions about sending to a server that accepts everything.
 
     Args:
-        url: Where it is.
-        runner: What async clients are run by.
-        creates: Events that are sent one after the other.
-        events: Events that are sent as fast as possible.
+        url: The server's address.
+        runner: Runs async clients.
+        creates: The number of events that are sent one by one.
+        events: The number of events that are sent as fast as possible.
     """
 
     def awaited_cpu(create: Callable[[], Awaitable[object]]) -> float:
@@ -69,7 +69,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
             most=5,
         )
     if not Path("/proc/self/status").exists():
-        return  # Only Linux says how much it was.
+        return  # Only Linux reports the peak.
     yield Question(
         f"peak memory of a process that sends {events:,} events, {USUAL} at once",
         "MB",
@@ -134,8 +134,8 @@ async def _seconds(doing: Awaitable[object]) -> float:
 
 
 def _peak(name: str, url: str, events: int) -> float:
-    """Peak memory, in bytes, of a process that does nothing else."""
-    # What getrusage says of a new process may be what the one has that began it.
+    """Returns the peak memory, in bytes, of a process that does nothing else."""
+    # For a new process, getrusage can report the peak of its parent.
     program = (
         "import asyncio, re; from measuring.clients import clients; "
         f"asyncio.run(clients()[{name!r}]({url!r}, {events}, {USUAL})); "

@@ -1,4 +1,4 @@
-"""What requests are sent to: a server on this machine, in a process of its own."""
+"""The servers that receive the requests, each in a separate process on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Requests that Intercom answers in so many seconds, and seconds that an answer takes.
+#: Intercom's rate limit, its window in seconds, and the seconds that an answer takes.
 LIMIT, WINDOW, LATENCY = 1667, 10, 0.1
 
 #: Where Debian and Homebrew install nginx; the PATH of users other than root may lack them.
@@ -29,7 +29,7 @@ with Emulator(rate_limit=limit, window=10, faults=faults, record=False).serve() 
     print(url, flush=True)
     sys.stdin.read()
 """
-# Accepts everything, and looks at nothing.
+# Accepts everything without reading it.
 _NGINX = """
 daemon off;
 master_process off;
@@ -54,13 +54,13 @@ http {{
 
 
 def accepting_server() -> str:
-    """The name of what :func:`accepting` serves with."""
+    """Returns the name of the server of :func:`accepting`."""
     return "nginx" if _nginx() else "the emulator, as nginx is not installed"
 
 
 @contextmanager
 def accepting() -> Iterator[str]:
-    """Yields the address of what accepts everything, as fast as it can."""
+    """Yields the address of a server that accepts everything, as fast as it can."""
     program = _nginx()
     if program is None:
         with emulating() as url:
@@ -86,8 +86,8 @@ def emulating(limit: int = 0, latency: float = 0.0) -> Iterator[str]:
     """Yields the address of an emulator.
 
     Args:
-        limit: Requests that it answers in 10 seconds; 0 for all.
-        latency: Seconds that each answer takes.
+        limit: The most requests in 10 seconds; 0 for no limit.
+        latency: The seconds that each answer takes.
     """
     with subprocess.Popen(
         [sys.executable, "-c", _EMULATOR, str(limit), str(latency)],
@@ -98,7 +98,7 @@ def emulating(limit: int = 0, latency: float = 0.0) -> Iterator[str]:
         url = next(iter(server.stdout or ()), "").strip()
         if not url:
             sys.exit("The emulator did not start.")
-        # It ends with its input.
+        # The emulator ends when its input ends.
         yield url
         server.communicate()
 
@@ -110,7 +110,7 @@ def unused() -> str:
 
 
 def leave_environment_out() -> None:
-    """Keeps proxies and the client's own settings of the environment out of what is measured."""
+    """Removes proxies and the client's settings from the environment."""
     for name in list(os.environ):
         if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
             del os.environ[name]

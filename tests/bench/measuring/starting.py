@@ -1,4 +1,4 @@
-"""What it takes to begin: import, cold start, installed size; and to regenerate."""
+"""The cost of starting: import, cold start and installed size; also of a regeneration."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
 from measuring.instructions import Count
 
 T = TypeVar("T")
-# Measures an interpreter that runs a program.
+# Measures an interpreter while it runs a program.
 _Measure = Callable[[Path, str], float]
 
 ROOT = Path(__file__).parents[3]
-#: What the package builds on, doing the same; what is above it is the package's own share.
+#: The package's foundation, with the same work; the difference is the package's own share.
 BASE = f"{HTTPX}, attrs"
 
 _DISTRIBUTIONS = {BASE: ("httpx", "attrs"), OURS: (OURS,), OFFICIAL: (OFFICIAL,)}
 _TIMED = "import time; begin = time.perf_counter()\n{}\nprint(time.perf_counter() - begin)"
 _IMPORTS = {
     BASE: "import httpx, attrs",
-    # The package alone does next to nothing: it loads each name when it is asked for.
+    # Importing the package alone does almost nothing: it loads each name on demand.
     OURS: "import attrs; from intercom_data_events import DataEventsClient, Event",
     OFFICIAL: "from intercom import Intercom; from intercom.events.client import EventsClient",
 }
@@ -43,13 +43,13 @@ transport = httpx.MockTransport(lambda request: httpx.Response(202))
 def questions(
     url: str, folder: Path, count: Count | None, *, quick: bool = False
 ) -> Iterator[Question]:
-    """What is asked about beginning, each time in new processes.
+    """Yields the questions about starting; each run uses a new process.
 
-    Each subject has an environment that holds nothing but its package and the dependencies.
+    Each subject has an environment with only its package and the dependencies.
 
     Args:
         url: The address of a server that accepts everything.
-        folder: Where to make the environments.
+        folder: The folder for the environments.
         count: Counts instructions; None to leave the counts out.
         quick: Whether to count only the instructions of our own import.
     """
@@ -101,7 +101,7 @@ def questions(
 
 
 def _first_events(url: str | None) -> dict[str, str]:
-    """Programs that send one event, to an address or else to an in-process transport."""
+    """Returns programs that send one event to an address, or to an in-process transport."""
     accept = _ACCEPT if url is None else ""
     http = "httpx.Client(transport=transport)" if url is None else "httpx.Client()"
     to = "transport=transport" if url is None else f"base_url={url!r}"
@@ -131,7 +131,7 @@ Intercom(token={TOKEN!r}, {official_to}).events.create(
 
 
 def regeneration() -> Iterator[Question]:
-    """How long it takes to make the client anew."""
+    """Yields the question about the time of a regeneration."""
     if installed("openapi-python-client") is None:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +153,7 @@ def regeneration() -> Iterator[Question]:
 
 
 def _present(subjects: Mapping[str, T]) -> dict[str, T]:
-    """Those that are installed."""
+    """Returns the installed ones."""
     return {
         name: one
         for name, one in subjects.items()
@@ -184,13 +184,13 @@ def _counted(count: Count, python: Path, program: str) -> float:
 
 
 def _counted_import(count: Count, python: Path, program: str) -> float:
-    """Leaves out what the interpreter itself takes."""
+    """Returns the count without that of the interpreter itself."""
     return _counted(count, python, program) - _counted(count, python, "pass")
 
 
 def _run(python: Path, program: str) -> str:
     """Runs a program in one of the environments, and returns what it printed."""
-    # PYTHONPATH would lead out of it, and other settings keep modules from being compiled.
+    # PYTHONPATH would add other packages, and other settings prevent compiled modules.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return _output([str(python), "-c", program], python.parent, kept)
 
@@ -205,7 +205,7 @@ def _output(command: list[str], folder: Path, environment: dict[str, str] | None
 
 
 def _installed_size(*names: str) -> float:
-    """Bytes of the files of distributions and of all that they need."""
+    """Returns the size in bytes of distributions and all their dependencies."""
     files = (
         Path(str(each.locate_file(file)))
         for each in environments.needed(*names).values()

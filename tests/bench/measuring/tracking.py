@@ -1,4 +1,4 @@
-"""What a call of `track` takes of the thread that makes it, while events are being sent."""
+"""The time of a call of `track`, while events are being sent."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _PLAIN = "Event(…), queue.put"
 _MEMORY, _FILE = "track", "track, with an outbox"
 _GOALS = {_MEMORY: Goal(20), _FILE: Goal(150)}
 _AWAY, _FILE_AWAY = f"{_MEMORY}, Intercom away", f"{_FILE}, Intercom away"
-# Seconds between two calls, in which a thread of an application does other things.
+# Seconds between two calls, in which an application does other work.
 _BETWEEN = 0.0005
-# Events after which a tracker has its threads and connections, and sends without a pause.
+# Events until a tracker has its threads and connections, and sends without a pause.
 _WARM = 50
 
 
 def questions(url: str, away: str, calls: int) -> Iterator[Question]:
-    """What is asked about tracking.
+    """Yields the questions about tracking.
 
     Args:
-        url: What sends at Intercom's pace, and answers as slowly.
+        url: The address of a server with Intercom's rate limit and latency.
         away: An address where no server listens.
-        calls: How many are measured in a round.
+        calls: The number of measured calls per round.
     """
     tails: dict[str, deque[float]] = defaultdict(deque)
 
@@ -81,7 +81,7 @@ def _between(
 
 
 def _calls(address: str | None, outbox: bool, calls: int, between: float) -> list[float]:
-    """Seconds that each call took."""
+    """Returns the seconds of each call."""
     numbers = count()
     given: dict[str, Any] = {key: CREATED[key] for key in ("created_at", "metadata")}
     waiting = queue.SimpleQueue[Event]()
@@ -112,7 +112,7 @@ def _calls(address: str | None, outbox: bool, calls: int, between: float) -> lis
             tracker.track("placed-order", user_id=user_id, **given)
 
         try:
-            # Some more than are sent while it waits for the first answers, or for Intercom.
+            # More events than the tracker sends before the first answers or the rate limit.
             for number in range(20 * _WARM):
                 track(f"warm {number}")
             while tracker.counters.sent < _WARM and tracker.counters.failing is None:
@@ -120,7 +120,7 @@ def _calls(address: str | None, outbox: bool, calls: int, between: float) -> lis
             return times(track)
         finally:
             tracker.close(0)
-            # What it still sends shall not slow down the next.
+            # Its remaining events must not slow down the next subject.
             for thread in threading.enumerate():
                 if thread.name.startswith("intercom-tracker"):
                     thread.join()
