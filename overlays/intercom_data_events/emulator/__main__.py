@@ -192,7 +192,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--seed",
         type=int,
         metavar="N",
-        help="seed for --faults, to repeat the same faults (default: a random seed)",
+        help="seed for --faults, to repeat the same faults (default: random)",
     )
     parser.add_argument(
         "--rate-limit",
