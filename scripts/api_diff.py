@@ -487,7 +487,9 @@ def _git(project: Path, *arguments: str) -> bytes:
     except FileNotFoundError as error:
         raise APIDiffError("git must be on PATH; install git") from error
     except OSError as error:
-        raise APIDiffError(f"cannot run git in {project}: {error.strerror}") from error
+        raise APIDiffError(
+            f"cannot run git in {project}: {error.strerror}; check the permissions"
+        ) from error
     if b"not a git repository" in done.stderr and done.returncode:
         raise APIDiffError(f"{project} must be a git repository; pass one with --project")
     if done.returncode:

@@ -2,8 +2,8 @@
 
     python scripts/guides.py FOLDER
 
-writes each example into a separate module, for type checkers. It replaces the folder. An example
-keeps its line numbers, so a type checker's message leads to its place in the guide.
+The command replaces FOLDER with one module for each example, for type checkers. An example keeps
+its line numbers, so a type checker's message leads to its place in the guide.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-#: By element, the attributes of HTML that hold an address.
+#: The HTML attributes that hold an address, by element.
 _ADDRESSES = {"href", "src", "srcset"}
 
 
@@ -33,7 +33,7 @@ class Link(NamedTuple):
 
 
 def links(markdown: str) -> list[Link]:
-    """Returns all links and pictures, in their order."""
+    """Returns all links and pictures, in order."""
     return [
         Link(line, unquote(path), anchor)
         for line, token in _tokens(markdown)

@@ -121,8 +121,8 @@ def finish(project: Path, archives: Path, folder: Path) -> str:
 
     Args:
         project: The clone.
-        archives: The folder that has the sdist and the wheel.
-        folder: The folder that has the SBOM.
+        archives: The folder with the sdist and the wheel.
+        folder: The folder with the SBOM.
 
     Raises:
         ValueError: The archives have another version.
@@ -180,8 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = steps.add_parser("check", help="fail if HEAD cannot be released")
     check.add_argument("--tagged", action="store_true", help="also fail if HEAD lacks its tag")
     finishing = steps.add_parser("finish", help="complete the SBOM, and list the files to upload")
-    finishing.add_argument("archives", type=Path, help="the folder that has sdist and wheel")
-    finishing.add_argument("folder", type=Path, help="the folder that has the SBOM")
+    finishing.add_argument("archives", type=Path, help="the folder with the sdist and the wheel")
+    finishing.add_argument("folder", type=Path, help="the folder with the SBOM")
     options = parser.parse_args(arguments)
     if options.step == "finish":
         print(finish(PROJECT, options.archives, options.folder))

@@ -7,7 +7,7 @@ code, so this script trusts neither. The patch may change only the regular files
 writes, and is never checked out. The report is shown as code, so its mentions notify no account.
 
 The script creates or updates the branch and its pull request. It does not change a branch that has
-commits of other authors. It needs git, gh and a token for them, but no Python package.
+commits by other authors. It needs git, gh and a token for them, but no Python package.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 def as_code(report: bytes) -> str:
     """Returns a report as a Markdown code block, in which mentions notify no account.
 
-    Each line is indented, and no text in it can end such a block. A fence would have to be longer
+    Each line is indented, and nothing in it can end such a block. A fence would have to be longer
     than any fence in the report, so its length would have no limit.
     """
     text = _printable(report.decode("utf-8", "backslashreplace"))
@@ -135,8 +135,8 @@ def _propose(tree: str, body: str) -> int:
     pushed = tip and _look_at(tip)
     if pushed and pushed[0] != _EMAIL:
         print(
-            f"The branch {BRANCH} has commits of other authors, so it was not changed; merge it "
-            "or delete it and run this workflow again."
+            f"The branch {BRANCH} has commits by other authors, so it was not changed; merge or "
+            "delete it, then run this workflow again."
         )
         return 0
     if not pushed or pushed[1:] != (tree, _git("rev-parse", "HEAD")):

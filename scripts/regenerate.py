@@ -5,7 +5,7 @@
     python scripts/regenerate.py --check            # writes nothing; fails if files differ
 
 The script writes openapi/upstream.yaml, openapi/data-events.yaml and generated/, all or none, and
-prints a report: the verdict, what to review before a release, and what changed.
+prints a report: the result, what to review before a release, and what changed.
 
 exit codes:
   0  done, and nothing to review; with --check: the committed files are current
@@ -16,12 +16,15 @@ exit codes:
      against the new description, Intercom has an operation that the client lacks, or something
      that callers use is deprecated or removed
 
---json prints one object instead of text. A report has verdict, exit_code, look (kind, title, place,
-meaning, to_do, and further keys for some kinds: a correction has correction, known, found and
-as_written; an item with corrections has the list corrections, each with these keys), breaks,
-changes (pointer, before, after, words, effect), python (name, change, breaks), versions,
-release (level, before, after, changelog), files. A key without a value is omitted: a new part has
-no `before`. A rejection has refused, exit_code. --check has drift, exit_code.
+--json prints one object instead of text; keys without a value are omitted:
+  a report     `verdict`, `exit_code`, `look`, `breaks`, `changes` (`pointer`, `before`, `after`,
+               `words`, `effect`), `python` (`name`, `change`, `breaks`), `versions`, `release`
+               (`level`, `before`, `after`, `changelog`), `files`
+  an item of `look`
+               `kind`, `title`, `place`, `meaning`, `to_do`; a correction also has `correction`,
+               `known`, `found`, `as_written`, or a list `corrections` of objects with these keys
+  a rejection  `refused`, `exit_code`
+  --check      `drift`, `exit_code`
 """
 
 from __future__ import annotations
@@ -69,7 +72,10 @@ def _run(project: Path, location: str | None, options: argparse.Namespace) -> in
             # On the same file system as the project, so that publishing is a rename.
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=project))
         except OSError as error:
-            raise RegenerationError(f"cannot write {project}: {error.strerror}") from error
+            raise RegenerationError(
+                f"cannot write {project}: {error.strerror}; check the path, its permissions and "
+                "the free space"
+            ) from error
         staged = Path(folder)
         made = stage(staged, project, location)
         # Before publishing replaces the files that the report compares with.

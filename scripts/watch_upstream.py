@@ -52,7 +52,7 @@ class Finding:
         code: The exit code.
         verdict: The result in one sentence.
         address: The address of the description, if one was compared.
-        text: The report as text.
+        text: The report in plain text.
         report: The report as JSON.
     """
 
@@ -63,7 +63,7 @@ class Finding:
     report: Json | None = None
 
     def as_text(self) -> str:
-        """Returns the verdict, followed by the report."""
+        """Returns the result, followed by the report."""
         return f"{self.verdict}\n{self.text}".rstrip()
 
     def as_json(self) -> Json:
@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print one JSON object instead of text: exit_code, verdict, address, report",
+        help="print one JSON object instead: `exit_code`, `verdict`, `address`, `report`",
     )
     parser.add_argument(
         "--project",

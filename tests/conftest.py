@@ -87,7 +87,7 @@ def _unmeasured() -> Iterator[None]:
     if not measuring:
         yield
         return
-    # By this, programs that a test starts are measured.
+    # With this variable, coverage measures the programs that a test starts.
     started = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     measuring.stop()
     try:

@@ -19,7 +19,7 @@ class Tool:
 
     Attributes:
         is_there: Whether this machine has it.
-        remedy: The instruction that is shown where it is missing.
+        remedy: The instruction that is shown if it is missing.
         package: The Debian package that contains it, if there is one.
     """
 
@@ -38,7 +38,7 @@ def _program(name: str, package: str) -> Tool:
 
 
 def _module(name: str) -> Tool:
-    return Tool(lambda: importlib.util.find_spec(name) is not None, "run nox -s conformance")
+    return Tool(lambda: importlib.util.find_spec(name) is not None, "run: nox -s conformance")
 
 
 TOOLS = {
@@ -52,7 +52,7 @@ TOOLS = {
     "npm": _program("npm", "npm"),
     "openapi_core": _module("openapi_core"),
     # An npm package; the session says where it has installed it.
-    "prism": Tool(lambda: bool(os.environ.get("CONFORMANCE_PACKAGES")), "run nox -s conformance"),
+    "prism": Tool(lambda: bool(os.environ.get("CONFORMANCE_PACKAGES")), "run: nox -s conformance"),
     "redis-server": _program("redis-server", "redis-server"),
     "schemathesis": _module("schemathesis"),
     "sh": _program("sh", "dash"),
@@ -68,7 +68,7 @@ def require(*names: str) -> None:
     """
     # pytest then lists the skip with the line of the caller.
     __tracebackhide__ = True
-    # Imported here, as CI runs this file before pytest is installed.
+    # Imported here, because CI runs this file before it installs pytest.
     import pytest
 
     missing = [name for name in names if not TOOLS[name].is_there()]

@@ -1,7 +1,7 @@
-"""Docstrings, comments and messages use plain words; CONTRIBUTING.md says which, and why.
+"""Docstrings, comments, messages and guides use plain words; CONTRIBUTING.md says which, and why.
 
-Code is not looked at: neither identifiers, nor strings without a blank, nor names within backticks,
-nor the code of examples. Public names such as `error.tries` stay as they are.
+The tests ignore code: identifiers, strings without a blank, names within backticks, examples and
+the targets of links. Public names such as `error.tries` stay as they are.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import pytest
 
+from guides import PAGES
+
 PROJECT = Path(__file__).parent.parent
 OVERLAYS = PROJECT / "overlays"
-PACKAGE = OVERLAYS / "intercom_data_events"
 
 
 class Avoided(NamedTuple):
@@ -220,19 +221,31 @@ def prose(source):
 
 def without_code(text):
     """A text with its names and examples blanked out, as long as before."""
-    return re.sub(
-        r"``[^`]+``|`[^`]+`|^ *(?:>>>|\.\.\.) .*$",
-        lambda found: re.sub(r"\S", "\0", found[0]),
-        text,
-        flags=re.MULTILINE,
-    )
+    arguments = r"^ {4,}\w+:(?= )"
+    return blanked(rf"``[^`]+``|`[^`]+`|^ *(?:>>>|\.\.\.) .*$|{arguments}", text)
+
+
+def blanked(pattern, text):
+    """A text with its matches blanked out, as long as before."""
+    return re.sub(pattern, lambda found: re.sub(r"\S", "\0", found[0]), text, flags=re.MULTILINE)
+
+
+def page_without_code(markdown):
+    """A page with its code, its links' targets and its tables of words to avoid blanked out."""
+    fenced = r"^(?P<indent> *)```.*\n(?:.*\n)*?(?P=indent)```$"
+    targets = r"\]\([^)\s]+\)|<[^>\n]+>"
+    avoided = r"^\| avoid \|.*\n(?:\|.*\n)*"
+    return without_code(blanked(f"{fenced}|{targets}|{avoided}", markdown))
 
 
 def findings(source, name="module.py"):
-    """Each avoided expression in a module: where it is, and what to use."""
+    """Each avoided expression in a module or a page: where it is, and what to use."""
+    if name.endswith(".md"):
+        texts = [(1, page_without_code(source))]
+    else:
+        texts = [(line, without_code(text)) for line, text in prose(source)]
     found = []
-    for line, text in prose(source):
-        plain = without_code(text)
+    for line, plain in texts:
         for word in AVOIDED:
             for match in re.finditer(word.pattern, plain, re.IGNORECASE | re.MULTILINE):
                 at = line + plain.count("\n", 0, match.start())
@@ -241,7 +254,11 @@ def findings(source, name="module.py"):
     return [message for _, message in sorted(found)]
 
 
-FILES = sorted(OVERLAYS.rglob("*.py"))
+PARTS = {
+    "package": sorted(OVERLAYS.rglob("*.py")),
+    "scripts": [PROJECT / "noxfile.py", *sorted((PROJECT / "scripts").rglob("*.py"))],
+    "guides": PAGES,
+}
 
 
 def all_findings(paths):
@@ -254,8 +271,9 @@ def all_findings(paths):
     ]
 
 
-def test_the_package_uses_plain_words():
-    found = all_findings(FILES)
+@pytest.mark.parametrize("part", PARTS)
+def test_plain_words_are_used(part):
+    found = all_findings(PARTS[part])
 
     assert not found, "\n".join(["words to avoid (CONTRIBUTING.md):", *found])
 
@@ -308,6 +326,38 @@ def test_a_similar_expression_is_allowed(word, way):
 )
 def test_code_is_not_looked_at(source):
     assert findings(source) == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "Run `mend(nobody)`.\n",
+        "See [the guide](the%20keeper.md#the-door) and <https://example.com/keeper/the-door>.\n",
+        "```python\nnobody = mend('a door')\n```\n",
+        "1. Run:\n\n   ```\n   mend the door\n   ```\n",
+        "| avoid | use |\n| --- | --- |\n| nobody | the actor |\n| mend | fix |\n",
+    ],
+)
+def test_code_and_the_table_of_words_are_not_looked_at_in_a_page(page):
+    assert findings(page, "page.md") == []
+    said = findings(f"{page}\nMend it.\n", "page.md")
+    assert said == [f"page.md:{page.count(chr(10)) + 2}: 'Mend': use fix"]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "# Mend\n",
+        "- To mend\n  it\n",
+        "> Mend it.\n",
+        "[mend it](fix.md)\n",
+        "| what | how |\n| --- | --- |\n| a file | mend |\n",
+        "| avoid | use |\n| --- | --- |\n| door | import |\n\nMend it.\n",
+        "```\ncode\n```\nMend it.\n```\ncode\n```\n",
+    ],
+)
+def test_the_prose_of_a_page_is_looked_at(page):
+    assert len(findings(page, "page.md")) == 1
 
 
 def test_a_finding_names_file_line_words_and_remedy():

@@ -117,8 +117,8 @@ def find_name(
 ) -> nodes.Element | None:
     """Finds a public name by itself, or at another path than that of its page.
 
-    Of a public name, every member that a text names must exist. So must what a role or a Raises
-    section names, unless it belongs to another package. All other types and code are shown as text.
+    Members of public names must exist. So must the targets of roles and Raises sections, unless
+    they belong to another package. All other types and code are shown as plain text.
     """
     if node.get("refdomain") != "py":
         return None

@@ -77,7 +77,7 @@ def _module(module: str, names: dict[str, Name]) -> str:
         if path.rpartition(".")[0] == module != name.home:
             elsewhere[name.home].append(f":py:obj:`~{name.path}`")
     if elsewhere:
-        parts.append("These names can be imported from here, too:\n")
+        parts.append("These names can also be imported from here:\n")
     for home, references in sorted(elsewhere.items()):
         parts.append(f":py:mod:`{home}`\n    {', '.join(references)}\n")
     return "\n".join(parts)
@@ -129,10 +129,10 @@ def external() -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Writes what sphinx reads.")
-    parser.add_argument("folder", type=Path, help="where to; the folder is made anew")
+    parser = argparse.ArgumentParser(description="Writes the source pages of the site.")
+    parser.add_argument("folder", type=Path, help="the folder for the pages, which is replaced")
     write(parser.parse_args().folder)
-    print("addresses outside, which are not looked at:", *external(), sep="\n  ")
+    print("external links, which are not checked:", *external(), sep="\n  ")
 
 
 if __name__ == "__main__":

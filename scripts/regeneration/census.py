@@ -172,7 +172,7 @@ def _is_path_of_events(path: str) -> bool:
 
 
 def _tags_of_most(client: Iterable[_Found], found: Iterable[_Found]) -> set[str]:
-    """Returns the tags that all operations of the client and at most as many others have.
+    """Returns the tags that all operations of the client share with at most as many others.
 
     So a renamed tag still counts as that of data events, and a tag of the whole API does not.
     """

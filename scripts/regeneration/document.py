@@ -126,9 +126,13 @@ def _read_file(path: str) -> bytes:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise RegenerationError(f"{path}: cannot be read: {_reason(error)}") from error
+        raise RegenerationError(
+            f"{path}: cannot be read: {_reason(error)}; check the path and its permissions"
+        ) from error
     if len(data) > MAX_BYTES:
-        raise RegenerationError(f"{path}: must not be larger than {MAX_BYTES:,} bytes")
+        raise RegenerationError(
+            f"{path}: must not be larger than {MAX_BYTES:,} bytes; check the path"
+        )
     return data
 
 
@@ -288,7 +292,7 @@ def _compose(text: str) -> object:
             case yaml.DocumentStartEvent():
                 documents += 1
                 if documents > 1:
-                    raise _invalid("must hold one document only; remove the others", event)
+                    raise _invalid("must contain only one document; remove the others", event)
                 continue
             case _:
                 continue

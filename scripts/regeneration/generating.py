@@ -83,7 +83,7 @@ def validate(document: dict[str, Any], name: str) -> None:
         while error.context:
             error = max(error.context, key=lambda reason: len(reason.absolute_path))
         place = "/".join(map(escape, error.absolute_path))
-        raise RegenerationError(f"{name}: #/{place}: not valid OpenAPI: {error.message[:300]}")
+        raise RegenerationError(f"{name}: #/{place}: must be valid OpenAPI: {error.message[:300]}")
 
 
 def generate(

@@ -236,7 +236,7 @@ def at_withdrawals(found: Iterable[Withdrawal]) -> Iterator[Look]:
         title, meaning, to_do = {
             "deprecated": (
                 f"{names} {'are' if several else 'is'} deprecated now.",
-                f"calls of {who} will fail when Intercom removes {'them' if several else 'it'}.",
+                f"calls to {who} will fail when Intercom removes {'them' if several else 'it'}.",
                 "look for a replacement in Intercom's documentation",
             ),
             "header": (

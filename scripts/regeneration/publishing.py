@@ -73,7 +73,8 @@ def publish(staged: Path, project: Path, parts: tuple[str, ...]) -> None:
                 kept.rename(replaced)
         if isinstance(error, OSError):
             raise RegenerationError(
-                f"cannot write {project / part}: {error.strerror}; nothing was changed"
+                f"cannot write {project / part}: {error.strerror}; nothing was changed, so check "
+                "the permissions and the free space, then retry"
             ) from error
         raise
 

@@ -1,4 +1,4 @@
-"""Makes the report of a regeneration: the verdict, items to review, changes, and the release.
+"""Makes the report of a regeneration: the result, items to review, changes, and the release.
 
 It states only what was compared: whole slices, whole corrected descriptions, the public surface of
 the generated package, and the bytes of all files.

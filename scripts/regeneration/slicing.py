@@ -301,7 +301,9 @@ class _Slicer:
             found = self._mapping(value, place)
             name = self._media_type(media, at)
             if name in content and content[name][0] != found:
-                raise self._error(place, f"must be equal to {content[name][1]}, as both are {name}")
+                raise self._error(
+                    place, f"must be equal to {content[name][1]}, because both are for {name}"
+                )
             content[name] = found, place
         # A slice has these records already.
         others = {

@@ -154,7 +154,7 @@ def test_a_clock_that_differs_from_the_servers_is_told(skew, side, serve, checke
     assert told.code == 0
     # `Date` has whole seconds.
     assert re.search(
-        rf"\nclock   1 min (29|3[012]) s {side} the server's; set the clock, because",
+        rf"\nclock   1 min (29|3[012]) s {side} the server's; correct it, because",
         told.out,
     )
     assert seen.json["clock_ahead"] == pytest.approx(skew, abs=2)

@@ -322,7 +322,7 @@ def test_that_intercom_is_away_is_told_and_that_it_is_back(serve, command, monke
     done = command("outbox", "drain", FILE, "--max-retries", "0", "--concurrency", "1", "--quiet")
     assert done.code == 0
     away, back = done.err.splitlines()
-    assert away.startswith("Sending fails at the moment (5 events waiting); retrying: 503 for POST")
+    assert away.startswith("Sending is failing (5 events waiting); retrying: 503 for POST")
     assert back == "Intercom answers again."
     assert times(emulator) == [NOON + number for number in range(5)]
 
@@ -332,7 +332,7 @@ def test_nothing_is_lost_where_intercom_stays_away(serve, command):
     keep(*range(5))
     done = command("outbox", "drain", FILE, "--max-retries", "0", "--max-time", "1.5")
     assert done.code == 3
-    assert "Sending fails at the moment (5 events waiting)" in done.err
+    assert "Sending is failing (5 events waiting)" in done.err
     assert "5 left" in done.out
     assert len(waiting()) == 5
 

@@ -77,7 +77,7 @@ def test_an_option_at_the_end_needs_a_value(command):
     for given in (["track", "ran", "--user-id"], ["track", "ran", "--json", "--user-id"]):
         done = command(*given)
         assert (done.code, done.out) == (2, "")
-        assert "--user-id needs a value" in done.err
+        assert "--user-id must have a value" in done.err
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
     nox -s conformance [-- --only schemathesis --seed 7]
 
-Schemathesis makes up requests from the description, and judges the emulator's answers. Prism stands
-between both clients and the emulator as a validating proxy. openapi-core judges what both clients
-and the emulator say to each other. Intercom's official SDK sends what our client reads, and reads
-what our client sent. The exit code is 1 where one of them finds a violation.
+Schemathesis generates requests from the description, and validates the emulator's answers. Prism is
+a validating proxy between both clients and the emulator. openapi-core validates the requests of
+both clients and the emulator's answers. Intercom's official SDK sends events that our client reads,
+and reads events that our client sent. The exit code is 1 if a tool finds a violation.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pathlib import Path
 
 from intercom_data_events._arguments import ArgumentParser
 from tools import with_official_sdk, with_openapi_core, with_prism, with_schemathesis
-from tools.reporting import Report
+from tools.reporting import Report, counted
 
 PROJECT = Path(__file__).parents[2]
-#: By tool, the packages that it needs.
+#: The packages that each tool needs.
 PACKAGES = {
     "schemathesis": ["schemathesis"],
     "prism": ["trio"],
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{reports[-1].text(time.perf_counter() - begin)}\n", flush=True)
     found = sum(len(report.violations) for report in reports)
     skipped = "".join(f" {report.tool} was skipped." for report in reports if report.skipped)
-    print(f"{found} violations.{skipped}" if found else f"No violation.{skipped}")
+    print(f"{counted(found).capitalize()}.{skipped}")
     return 1 if found else 0
 
 

@@ -88,7 +88,7 @@ def test_prism_is_skipped_where_there_is_no_node(monkeypatch):
     report = with_prism.run(DESCRIPTION, None)
 
     assert report.skipped is not None
-    assert "no Node" in report.text(0)
+    assert "skipped: it requires Node 18 or newer, and npm; install both" in report.text(0)
 
 
 def test_schemathesis_that_does_not_end_is_a_violation(monkeypatch):

@@ -364,7 +364,7 @@ def test_help_says_what_each_option_is_without(capsys: pytest.CaptureFixture[str
     helped = capsys.readouterr().out
     for option, default in [
         ("faults", "0"),
-        ("seed", "a random seed"),
+        ("seed", "random"),
         ("rate-limit", "1667"),
         ("window", "10"),
         ("skew", "0"),

@@ -2,16 +2,15 @@
 
     nox -s backfill [-- --events 100000 --kills 50]
 
-- speed: how many events a second `intercom-events import` sends over a real socket, with the rate
-  limit left alone, to nginx, which costs less than what is measured, or to the emulator where nginx
-  is not installed; beside the official SDK's async client with as many requests at once, on a
-  sample.
-- memory: how much memory an import of ten times as many events takes, to the same server.
-- killed: whether an import that is killed repeatedly is complete in the end, every event once.
+- speed: the events per second over a real socket, without pacing. The server is nginx, which costs
+  less than the import, or the emulator if nginx is not installed. The official SDK's async client
+  sends a sample, with the same number of requests at once.
+- memory: the memory of an import of ten times as many events, to the same server.
+- killed: whether an import that is killed repeatedly finally stores every event once.
 - interrupted: how soon an interrupted import ends.
-- windows: how much of Intercom's windows is used, in simulated time, where an answer takes 100 ms.
+- windows: the used share of Intercom's windows, in simulated time; an answer takes 100 ms.
 
-The exit code is 1 if one of the claims does not hold; nothing is claimed of the official SDK.
+The exit code is 1 if a part fails. There are no requirements for the official SDK.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def send_with_official_sdk(events: int) -> None:
     async def send() -> None:
         for number in numbers:
             fields = event(number)
-            # It refuses metadata that is not a string.
+            # The SDK rejects metadata other than strings.
             fields["metadata"] = {key: str(value) for key, value in fields["metadata"].items()}
             await client.events.create(request=CreateDataEventRequestWithUserId(**fields))
 
@@ -103,14 +102,14 @@ def send_with_official_sdk(events: int) -> None:
     print(asyncio.run(main()))
 
 
-# What is measured.
+# The parts.
 
 
 def speed(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"{options.events:,} events from NDJSON to {accepting_server()} over a real socket, no "
-        f"pacing, at most {CONCURRENCY} requests at once",
-        "", "events", "events/s", "ratio", "CPU an event",
+        f"{options.events:,} events from NDJSON to {accepting_server()} over a real socket, "
+        f"without pacing, at most {CONCURRENCY} requests at once",
+        "", "events", "events/s", "ratio", "CPU per event",
     )  # fmt: skip
     good = True
     with accepting() as url:
@@ -161,19 +160,21 @@ def imported(events: int, url: str, code: str) -> tuple[float, float, int]:
             seconds = time.perf_counter() - begin
         accepted = json.loads(report.read_text("utf-8"))["accepted"]
     if (running.returncode, accepted) != (0, events):
-        sys.exit(f"Of {events:,} events, {accepted:,} were accepted: {running.returncode}.")
+        sys.exit(
+            f"{accepted:,} of {events:,} events were accepted (exit code {running.returncode})."
+        )
     return seconds, used, peak
 
 
 def killed(options: argparse.Namespace) -> bool:
     kills = options.kills
-    events = max(options.events, 400 * kills)  # Some 300 events are sent between two kills.
+    events = max(options.events, 400 * kills)  # About 300 events are sent between two kills.
     table = harness.Table(
         f"{events:,} events, killed {kills} times at random moments, and resumed each time",
-        "", "stored", "missing", "repeated", "repeated a kill", "most in flight",
+        "", "stored", "missing", "repeated", "repeated per kill", "most in flight",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
-    # So slow that it can be killed so often, whatever the machine.
+    # So slow that it can be killed often enough on any machine.
     slow = (Fault.slow(source.uniform(0.0, 0.1)) for _ in count())
     emulator = Emulator(rate_limit=None, faults=slow, record=False)
     done = 0
@@ -212,7 +213,7 @@ def killed(options: argparse.Namespace) -> bool:
 def interrupted(_: argparse.Namespace) -> bool:
     table = harness.Table(
         "Interrupted by Ctrl-C while answers take 20 seconds",
-        "", "seconds until it ended, at most", "exit code",
+        "", "most seconds until the end", "exit code",
     )  # fmt: skip
     taken, codes = [], set()
     with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +227,7 @@ def interrupted(_: argparse.Namespace) -> bool:
                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 )  # fmt: skip
                 harness.until(
-                    lambda emulator=emulator: emulator.counts.requests >= 100, "The 100th request"
+                    lambda emulator=emulator: emulator.counts.requests >= 100, "the 100th request"
                 )
                 running.send_signal(signal.SIGINT)
                 begin = time.perf_counter()
@@ -242,8 +243,8 @@ def interrupted(_: argparse.Namespace) -> bool:
 def in_windows(options: argparse.Namespace) -> bool:
     events = min(20_000, max(2 * options.events, 3 * harness.LIMIT))
     table = harness.Table(
-        f"{events:,} events, answers after {LATENCY * 1000:.0f} ms, {harness.LIMIT:,} requests "
-        f"allowed in {harness.WINDOW} s, simulated time",
+        f"{events:,} events, answers after {LATENCY * 1000:.0f} ms, a quota of {harness.LIMIT:,} "
+        f"requests per {harness.WINDOW} s, simulated time",
         "quota share", "whole windows", "least used", "most used", "429",
     )  # fmt: skip
 

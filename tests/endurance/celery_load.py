@@ -1,16 +1,15 @@
-"""Sends many events by Celery, kills a worker meanwhile, and counts how often each arrived.
+"""Sends many events with Celery, kills a worker, and counts how often each event arrived.
 
     nox -s celery-load [-- --events 100000]
 
-There are a Redis server (Debian: `apt install redis-server`), two Celery workers with several
-processes each, and the emulator with a quota in small windows, all in processes of their own. When
-half of the events are stored, a worker and all its processes are killed with SIGKILL, and another
-is started. Each event has to be stored, except one: Celery takes a message out of Redis and notes
-it there in two steps (kombu 5.7), and a worker that is killed between them loses it, with any
-task. Only what the killed worker had taken out of the queue may be sent twice; and less than one in
-a hundred answers may be 429.
+The program starts a Redis server (Debian: `apt install redis-server`), two Celery workers with
+several processes each, and the emulator with a quota in short windows. When half of the events are
+stored, it kills a worker and all its processes with SIGKILL, and starts another. All events must be
+stored, except one: Celery takes a message from Redis and records it there in two steps (kombu 5.7),
+so a worker that is killed between them loses the message of any task. Only messages that the killed
+worker had taken from the queue may be sent twice, and less than 1 % of the answers may be 429.
 
-The exit code is 1 if one of the claims does not hold.
+The exit code is 1 if a requirement is not met.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is not installed; run: pip install 'celery[redis]'")
 
-# What a worker takes out of the queue for each of its processes: Celery's default.
+# Messages that a worker prefetches for each of its processes: Celery's default.
 PREFETCHED = 4
-# Events that are lost at most, of one that is being taken out of Redis by each killed worker.
+# The most lost events: one message that the killed worker was taking from Redis.
 LOST = 1
-# Seconds after which Redis gives out anew what a killed worker had taken out of the queue.
+# Seconds until Redis redelivers the messages of a killed worker.
 VISIBILITY = 20
-# Seconds in which no event is stored, after which those that are missing are lost.
+# Seconds without a stored event after which the missing events are lost.
 QUIET = 3 * VISIBILITY
 
 app = Celery("celery_load")
@@ -65,7 +64,7 @@ def serving_redis(folder: str) -> Iterator[Path]:
     )
     try:
         harness.until(
-            lambda: path.exists() or process.poll() is not None, "The start of redis-server"
+            lambda: path.exists() or process.poll() is not None, "the start of redis-server"
         )
         if process.returncode is not None:
             sys.exit(f"redis-server ended with exit code {process.returncode}.")
@@ -89,8 +88,8 @@ def settings(folder: str) -> dict[str, Any]:
 
 def load(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"{options.events:,} events, 2 workers of {options.children} processes, "
-        f"{options.limit:,} requests allowed in {options.window:g} s",
+        f"{options.events:,} events, 2 workers with {options.children} processes each, "
+        f"a quota of {options.limit:,} requests per {options.window:g} s",
         "", "", "",
     )  # fmt: skip
     with ExitStack() as running:
@@ -124,7 +123,7 @@ def load(options: argparse.Namespace) -> bool:
         start_worker("third")
         wait_for_stored(server, options.events)
         seconds = time.perf_counter() - begin
-        # What is still to be sent again.
+        # The remaining duplicates.
         end = time.monotonic() + QUIET
         while redis.llen("celery") + redis.hlen("unacked") and time.monotonic() < end:
             time.sleep(0.5)
@@ -156,7 +155,7 @@ def claims_hold(
     table.row("stored", counts["stored"], "")
     table.row("lost", lost, "")
     table.row("sent more than once", counts["duplicates"], "")
-    table.row("answers that were 429", counts["limited"], f"{share:.2%} of {counts['requests']:,}")
+    table.row("answers with 429", counts["limited"], f"{share:.2%} of {counts['requests']:,}")
     table.row("seconds", f"{seconds:.0f}", f"{ideal / seconds:.0%} of the quota used")
     again = PREFETCHED * options.children
     return lost <= LOST and counts["duplicates"] <= again and share < 0.01
@@ -166,9 +165,9 @@ def main() -> int:
     parts = {"load": load}
     parser = harness.make_parser(__doc__, parts)
     harness.add_number(parser, "--events", 100_000)
-    harness.add_number(parser, "--limit", 500, "requests in a window")
-    harness.add_number(parser, "--window", 2.0, "in seconds")
-    harness.add_number(parser, "--children", 4, "processes of each worker")
+    harness.add_number(parser, "--limit", 500, "requests per window")
+    harness.add_number(parser, "--window", 2.0, "seconds per window")
+    harness.add_number(parser, "--children", 4, "processes per worker")
     return harness.run(parts, parser.parse_args(), requires=("celery", "redis"))
 
 

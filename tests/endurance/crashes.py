@@ -2,23 +2,22 @@
 
     nox -s crashes [-- --rounds 20 --outage 20 --full 10]
 
-- gunicorn: real workers that share an outbox, under load, are killed in each round, one alone and
-  then all and their master at once, at random moments; the next round goes on with the same outbox.
-- deleted: the outbox's log is deleted again and again under gunicorn workers, of which one is
-  killed now and then.
+- gunicorn: each round kills real workers under load at random moments, first one, then all of them
+  with their master. All rounds share one outbox.
+- deleted: the outbox's log is deleted repeatedly while gunicorn workers use it; some are killed.
 - full: the disk of gunicorn workers is full for 10 s.
-- exit: a program tracks 500 events and comes to its end, while each answer takes 300 ms.
+- exit: a program tracks 500 events and ends, while each answer takes 300 ms.
 - sigterm: a program that tracks in a loop is terminated at a random moment.
 - fork: a program forks ten times while one of its threads tracks and others send.
-- outage: nothing listens at Intercom's address, while four threads go on tracking.
+- outage: no server listens at Intercom's address, while four threads continue to track.
 - uwsgi: uWSGI is terminated under load, with its workers' events in memory or an outbox.
 - celery: each process of a Celery worker runs one task that tracks an event.
 - gevent: a short program ends, one forks while it sends, gunicorn is terminated under load.
 - jobs: child processes that end by os._exit, as RQ's do, or as those of multiprocessing do.
 
-Each event for which `track` returned has to be stored, and no more be sent again than were in
-flight when a process died. The exit code is 1 if one of the claims does not hold. uWSGI can end a
-worker without calling anything: what is lost then has to be announced in the log.
+Each event for which `track` returned must be stored, and only events that were in flight when a
+process died may be sent again. The exit code is 1 if a requirement is not met. uWSGI can end a
+worker without running any handler; the log must then announce that events may be lost.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ FORK_EVENTS, CHILDREN, CHILD_EVENTS, LOOPED = 200, 10, 20, 1_000
 OUTAGE_THREADS, OUTAGE_RATE, OUTAGE_LIMIT, OUTAGE_WINDOW = 4, 100, 300, 2
 
 
-# What runs in child processes. Each prints numbers of events for which `track` returned.
+# Code of child processes. Each prints the numbers of events for which `track` returned.
 
 
 def application(outbox: str) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
@@ -93,13 +92,13 @@ def track_until_terminated(outbox: str | None, handled: bool, first: int) -> Non
     for number in count(first):
         tracker.track("placed-order", user_id=str(number))
         harness.note(number)
-        # No more than can be sent in the time that an exit may take.
+        # At most as many as can be sent before the exit.
         time.sleep(0.0005)
 
 
 def track_and_fork(outbox: str | None) -> None:
     """Forks while it tracks and sends; the children track, too."""
-    # Python warns of forking beside threads, which is what is tested.
+    # Python warns about forks in processes with threads, which this part tests.
     warnings.simplefilter("ignore", DeprecationWarning)
     tracker = Tracker(DataEventsClient(), outbox, close_timeout=harness.PATIENCE)
     for number in range(FORK_EVENTS):
@@ -119,7 +118,7 @@ def track_and_fork(outbox: str | None) -> None:
     children = []
     for child in range(1, CHILDREN + 1):
         if (process := os.fork()) == 0:
-            signal.alarm(harness.PATIENCE)  # It ends a child that hangs.
+            signal.alarm(harness.PATIENCE)  # Ends a child that hangs.
             for number in range(child * 100_000, child * 100_000 + CHILD_EVENTS):
                 tracker.track("placed-order", user_id=str(number))
                 harness.note(number)
@@ -128,7 +127,7 @@ def track_and_fork(outbox: str | None) -> None:
     forked.set()
     looping.join()
     failed = sum(os.waitpid(process, 0)[1] != 0 for process in children)
-    sys.exit(f"{failed} children hung or failed" if failed else 0)
+    sys.exit(f"children that hung or failed: {failed}" if failed else 0)
 
 
 def track_through_outage(outbox: str, seconds: float) -> None:
@@ -152,21 +151,21 @@ def track_through_outage(outbox: str, seconds: float) -> None:
     print(json.dumps(tracked))
 
 
-# What is counted.
+# The parts.
 
 
 def killed_workers(options: argparse.Namespace) -> bool:
     rounds = options.rounds
     table = harness.Table(
-        f"{WORKERS} gunicorn workers and an outbox, under load, all killed in each round",
-        "rounds", "answered", "missing", "stored, no answer", "sent again", "again a round",
+        f"{WORKERS} gunicorn workers with an outbox, under load; each round kills them all",
+        "rounds", "answered", "missing", "stored, no answer", "sent again", "again per round",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
     numbers = count()
     answered: set[int] = set()
     with (
         tempfile.TemporaryDirectory() as folder,
-        # So slow that there is always something in flight.
+        # So slow that some events are always in flight.
         harness.serving(0.1, 0.0) as server,
     ):
         outbox = str(Path(folder, "outbox"))
@@ -190,7 +189,7 @@ def killed_under_load(
         harness.loading(address, numbers, THREADS) as answered,
     ):
         try:
-            harness.until(lambda: answered, "An answer of gunicorn")
+            harness.until(lambda: answered, "an answer of gunicorn")
             time.sleep(source.uniform(0, 0.5))
             kill_worker(log, source)
             time.sleep(source.uniform(0, 1))
@@ -205,11 +204,11 @@ def gunicorn(url: str, outbox: str, log: Path) -> Iterator[tuple[harness.Leader,
     with harness.process_group(
         "gunicorn", "--workers", str(WORKERS), "--bind", "127.0.0.1:0",
         f"crashes:application({outbox!r})", url=url, log=log,
-        HOME=str(log.parent),  # gunicorn would leave a socket in the user's.
+        HOME=str(log.parent),  # gunicorn would leave a socket in the user's home.
     ) as master:  # fmt: skip
         found = harness.until(
             lambda: re.search(r"http://([\d.:]+)", log.read_text()) or master.poll(),
-            "The start of gunicorn",
+            "the start of gunicorn",
         )
         if not isinstance(found, re.Match):
             sys.exit(f"gunicorn ended with exit code {found}: {log.read_text()[-1000:]}")
@@ -230,7 +229,7 @@ def kill_worker(log: Path, source: random.Random) -> None:
 
 def deleted_logs(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"The log is deleted under {WORKERS} gunicorn workers and load; at times one is killed",
+        f"{WORKERS} gunicorn workers under load, whose log is deleted; some are killed",
         "deleted", "answered", "missing", "sent again",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
@@ -241,7 +240,7 @@ def deleted_logs(options: argparse.Namespace) -> bool:
             with harness.loading(address, count(), THREADS) as answered:
                 for round_ in range(2 * options.rounds):
                     before = len(answered)
-                    harness.until(lambda before=before: len(answered) > before + 20, "An answer")
+                    harness.until(lambda before=before: len(answered) > before + 20, "an answer")
                     time.sleep(source.uniform(0, 0.3))
                     with suppress(FileNotFoundError):
                         Path(f"{outbox}-wal").unlink()
@@ -256,7 +255,7 @@ def deleted_logs(options: argparse.Namespace) -> bool:
         accepted = server.accepted()
     missing, repeated = harness.missing_and_repeated(answered, accepted)
     table.row(deleted, len(answered), missing, repeated)
-    # Those that are in flight as the log is deleted or a worker is killed.
+    # Events in flight when the log is deleted or a worker is killed.
     return (
         not missing
         and deleted > options.rounds
@@ -266,18 +265,18 @@ def deleted_logs(options: argparse.Namespace) -> bool:
 
 def full_disk(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"The disk of {WORKERS} gunicorn workers is full for {options.full:g} s, under load",
-        "", "answered", "sent meanwhile", "missing", "sent again", "seconds until tracked again",
+        f"{WORKERS} gunicorn workers under load, whose disk is full for {options.full:g} s",
+        "", "answered", "sent meanwhile", "missing", "sent again", "seconds to recover",
     )  # fmt: skip
     if not hasattr(resource, "prlimit"):
         print("  Skipped: only Linux can limit the disk space of other processes.")
         return True
-    # So slow that there is a backlog as the disk becomes full.
+    # So slow that there is a backlog when the disk becomes full.
     with tempfile.TemporaryDirectory() as folder, harness.serving(0.4, 0.2) as server:
         outbox, log = str(Path(folder, "outbox")), Path(folder, "log")
         with gunicorn(server.url, outbox, log) as (master, address):
             with harness.loading(address, count(), THREADS) as answered:
-                harness.until(lambda: len(answered) > 500, "An answer of gunicorn")
+                harness.until(lambda: len(answered) > 500, "an answer of gunicorn")
                 with no_room(outbox, [master.pid, *workers_in(log)]):
                     time.sleep(0.2)
                     before, sent = len(answered), server.accepted().total()
@@ -285,9 +284,9 @@ def full_disk(options: argparse.Namespace) -> bool:
                     refused = len(answered) == before
                     sent = server.accepted().total() - sent
                     freed = time.monotonic()
-                harness.until(lambda: len(answered) > before, "An answer of gunicorn")
+                harness.until(lambda: len(answered) > before, "an answer of gunicorn")
                 again = time.monotonic() - freed
-            harness.until(lambda: not is_left(outbox), "The end of what was left")
+            harness.until(lambda: not is_left(outbox), "the sending of the backlog")
             master.terminate()
             master.wait(harness.PATIENCE)
         harness.call(harness.drain, outbox, options.quick, url=server.url)
@@ -306,7 +305,7 @@ def is_left(outbox: str) -> bool:
 def no_room(outbox: str, processes: Iterable[int]) -> Iterator[None]:
     """Limits the size of an outbox's log, as a full disk does."""
     with closing(sqlite3.connect(outbox, isolation_level=None)) as reader:
-        # As long as it is read, it is not written anew from its beginning.
+        # While a reader uses the log, SQLite does not restart it from the beginning.
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM events").fetchone()
         size = Path(f"{outbox}-wal").stat().st_size
@@ -326,7 +325,7 @@ def no_room(outbox: str, processes: Iterable[int]) -> Iterator[None]:
 def ends_of_programs(options: argparse.Namespace) -> bool:
     events = EXIT_EVENTS // (3 if options.quick else 1)
     table = harness.Table(
-        f"Tracks {events} events and ends, answers take {EXIT_LATENCY * 1000:.0f} ms",
+        f"A program tracks {events} events and ends; answers take {EXIT_LATENCY * 1000:.0f} ms",
         "", "at its end", "by the next", "missing", "sent again", "seconds to end",
     )  # fmt: skip
     good = True
@@ -350,15 +349,15 @@ def ends_of_programs(options: argparse.Namespace) -> bool:
 
 def terminated(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        "Terminated (SIGTERM) while it tracks in a loop, again and again",
-        "", "rounds", "tracked", "left to the next", "missing", "sent again",
+        "Programs that track in a loop, ended by SIGTERM",
+        "", "rounds", "tracked", "by the next", "missing", "sent again",
     )  # fmt: skip
     source = random.Random(options.seed)  # noqa: S311  # guards nothing
     good = True
     for name, kept, handled in [
-        ("memory, a handler exits", False, True),
-        ("outbox, a handler exits", True, True),
-        ("outbox, no handler", True, False),
+        ("memory, with a handler that exits", False, True),
+        ("outbox, with a handler that exits", True, True),
+        ("outbox, without a handler", True, False),
     ]:
         tracked: set[int] = set()
         left = 0
@@ -380,7 +379,7 @@ def terminated(options: argparse.Namespace) -> bool:
         missing, repeated = harness.missing_and_repeated(tracked, accepted)
         table.row(name, options.rounds, len(tracked), left, missing, repeated)
         good &= not missing
-        # Without a handler, what was in flight may have arrived.
+        # Without a handler, events in flight may have arrived.
         limit = options.rounds * CONCURRENCY
         good &= not (left or repeated) if handled else repeated <= limit
     return good
@@ -388,7 +387,7 @@ def terminated(options: argparse.Namespace) -> bool:
 
 def forked(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"Forks {CHILDREN} children while a thread tracks and others send",
+        f"A program forks {CHILDREN} children while one thread tracks and others send",
         "", "rounds", "tracked", "missing", "sent again", "most seconds",
     )  # fmt: skip
     rounds = max(1, options.rounds // 2)
@@ -414,8 +413,8 @@ def forked(options: argparse.Namespace) -> bool:
 def outage(options: argparse.Namespace) -> bool:
     seconds = options.outage
     table = harness.Table(
-        f"{OUTAGE_RATE} events a second; nothing listens for {seconds:g} s, then "
-        f"{OUTAGE_LIMIT / OUTAGE_WINDOW:g} requests a second are allowed",
+        f"{OUTAGE_RATE} events per second; no server for {seconds:g} s, then a rate limit of "
+        f"{OUTAGE_LIMIT / OUTAGE_WINDOW:g} requests per second",
         "", "events", "age at arrival: p50", "p99", "max",
     )  # fmt: skip
     with socket.socket() as unused:
@@ -434,7 +433,7 @@ def outage(options: argparse.Namespace) -> bool:
     stored = [(number, at) for number, at, status in arrivals if status == httpx.codes.ACCEPTED]
     if not stored:
         return False
-    for name, backlog in [("tracked in the outage", True), ("tracked after it", False)]:
+    for name, backlog in [("tracked during the outage", True), ("tracked after it", False)]:
         ages = sorted(at - tracked[number] for number, at in stored
                       if (tracked[number] < back) is backlog)  # fmt: skip
         shown = (
@@ -450,7 +449,7 @@ def outage(options: argparse.Namespace) -> bool:
         tracked, Counter(number for number, _ in stored)
     )
     table = harness.Table(
-        "All of these events, and the quota after the outage",
+        "All events, and the quota used after the outage",
         "", "missing", "sent again", "429", "first after", "backlog sent after", "quota used",
     )  # fmt: skip
     table.row("", missing, repeated, f"{limited / len(arrivals):.2%}", f"{first - back:.1f} s",
@@ -478,13 +477,13 @@ PARTS = {
 def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the moments")
     harness.add_number(parser, "--rounds", 20)
-    harness.add_number(parser, "--outage", 20.0, "how long it is, in seconds")
-    harness.add_number(parser, "--full", 10.0, "how long the disk is full, in seconds")
+    harness.add_number(parser, "--outage", 20.0, "seconds of the outage")
+    harness.add_number(parser, "--full", 10.0, "seconds for which the disk is full")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="for a minute: fewer of everything, and what takes over from dead processes has a "
-        "clock that is ahead, instead of waiting",
+        help="run for about a minute: fewer rounds and events; processes that take over from dead "
+        "ones do not wait, because their clock is ahead",
     )
     options = parser.parse_args()
     if options.quick:

@@ -1,12 +1,12 @@
-"""Tracks, flushes and closes in finalizers, which the collector runs while threads are being born.
+"""Tracks, flushes and closes in finalizers, which the collector runs while threads start.
 
     python tests/endurance/finalizers.py [--rounds 2000] [--outbox PATH] [--only KIND] [--seed N]
 
-Each round uses one tracker in this process. Nothing is patched but the collector's threshold:
-threads leave objects behind in reference cycles, and the collector ends them in whatever thread is
-running, which is often one that is being born. Each event for which `track` returned has to be
-sent, handed to `on_error`, or counted as dropped. A round that does not end in time ends the
-program with the stacks of all threads and the exit code 1, as lost events do.
+Each round uses one tracker in this process. Only the collector's threshold is patched: threads
+leave objects in reference cycles, and the collector finalizes them in any thread, often in one that
+is starting. Each event for which `track` returned must be sent, passed to `on_error`, or counted as
+dropped. If a round does not end in time, or events are lost, the program ends with exit code 1; in
+the first case, it prints the stacks of all threads.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from intercom_data_events import DataEventsClient, Event, IntercomError
 from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events.tracker import Tracker
 
-# What finalizers do: each of these, in turn.
+# The calls of the finalizers, in turn.
 KINDS = ("track", "flush", "close")
-# Of a round.
+# Per round.
 EVENTS, THREADS, FLUSHES = 40, 6, 3
 LATENCY, FLUSH_TIMEOUT = 0.001, 0.05
-# Seconds after which a round is stuck, and which are less than closing may take.
+# Seconds after which a round is stuck, and the time limit for closing a tracker, which is longer.
 PATIENCE, CLOSE_TIMEOUT = 60.0, 3600.0
 
 
@@ -48,14 +48,14 @@ class Server(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answers as Intercom does."""
         self.users.append(json.loads(request.content)["user_id"])
-        # So that one worker is too few, and more are born.
+        # Slow enough that the tracker starts more workers.
         time.sleep(LATENCY)
         return httpx.Response(202)
 
 
 @attrs.define
 class Round:
-    """What one round's threads and finalizers use."""
+    """The state that the threads and finalizers of a round share."""
 
     tracker: Tracker
     number: int
@@ -93,7 +93,7 @@ class Round:
 
 
 class Ending:
-    """An object in a reference cycle, which only the collector ends."""
+    """An object in a reference cycle, which only the collector finalizes."""
 
     def __init__(self, round_: Round) -> None:
         self._round = round_

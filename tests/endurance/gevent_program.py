@@ -22,7 +22,7 @@ from intercom_data_events.tracker import Tracker
 
 
 def main(events: int, children: int) -> None:
-    # Python warns of forking beside threads.
+    # Python warns about forks in processes with threads.
     warnings.simplefilter("ignore", DeprecationWarning)
     tracker = Tracker(DataEventsClient())
 
@@ -34,15 +34,15 @@ def main(events: int, children: int) -> None:
     track(0)
     started = []
     for child in range(1, children + 1):
-        time.sleep(0.01)  # Lets the tracker send some.
+        time.sleep(0.01)  # Lets the tracker send some events.
         if (process := os.fork()) == 0:
-            signal.alarm(harness.PATIENCE)  # It ends a child that hangs.
+            signal.alarm(harness.PATIENCE)  # Ends a child that hangs.
             track(child * 1_000)
-            time.sleep(0.2)  # Lets whatever the child inherited from its parent go on.
+            time.sleep(0.2)  # Lets work that the child inherited from its parent continue.
             sys.exit(0)
         started.append(process)
     failed = sum(os.waitpid(process, 0)[1] != 0 for process in started)
-    sys.exit(f"{failed} children hung or failed" if failed else 0)
+    sys.exit(f"children that hung or failed: {failed}" if failed else 0)
 
 
 if __name__ == "__main__":

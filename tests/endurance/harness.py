@@ -1,7 +1,7 @@
 """Shared by the endurance programs: parts, child processes, the emulator, outboxes and tables.
 
-Each part of a program prints a table and returns whether its claims hold. `run` runs the parts,
-prints the verdict and returns the exit code; `start` runs a function in a child process.
+Each part of a program prints a table and returns whether it passed. `run` runs the parts,
+prints the result and returns the exit code; `start` runs a function in a child process.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def add_number(
             number = 0
         if 0 < number < math.inf:
             return number
-        # Of an error of another type, argparse would make a sentence that begins otherwise.
+        # argparse would put other words before the message of another type of error.
         raise argparse.ArgumentError(None, f"{option} must be a positive {wanted}, not {text}")
 
     explained = f"{meaning} (default: %(default)s)" if meaning else "default: %(default)s"
@@ -122,7 +122,7 @@ def run(
         optional: PyPI packages that it compares with where they are installed.
 
     Returns:
-        The exit code: 1 if a claim does not hold.
+        The exit code: 1 if a part failed.
     """
     versions = {package: installed(package) for package in (*requires, *optional)}
     if missing := [package for package in requires if not versions[package]]:
@@ -139,7 +139,7 @@ def run(
     chosen = getattr(options, "only", None) or parts
     with _ended_by_sigterm():
         failed = [name for name, part in parts.items() if name in chosen and not part(options)]
-    verdict = f"Not every claim holds: see {', '.join(failed)}." if failed else "Every claim holds."
+    verdict = f"These parts failed: {', '.join(failed)}." if failed else "All parts passed."
     print(f"\n{verdict}")
     return 1 if failed else 0
 
@@ -246,7 +246,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
     line: str = process.stdout.readline()  # type: ignore[union-attr]  # it is a pipe
     if not line:
         finish(process)
-        sys.exit("A child process ended too early.")
+        sys.exit("A child process ended before it printed a line; see above.")
     return line.strip()
 
 
@@ -329,7 +329,7 @@ def until(condition: Callable[[], _T], awaited: str, seconds: float = PATIENCE) 
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            sys.exit(f"{awaited} did not happen within {seconds:g} s.")
+            sys.exit(f"Timed out after {seconds:g} s while waiting for {awaited}.")
         time.sleep(0.01)
     return value
 
@@ -380,7 +380,7 @@ def number_of(stored: EmulatedEvent) -> int:
 
 @attrs.frozen
 class Server:
-    """The emulator in a process of its own."""
+    """The emulator in a separate process."""
 
     url: str
     process: subprocess.Popen[str]

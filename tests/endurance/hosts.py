@@ -35,7 +35,7 @@ GUIDE = Path(__file__).parents[2] / "overlays/intercom_data_events/tracker/READM
 Application = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
 
-# What runs in child processes. Each prints numbers of events for which `track` returned.
+# Code of child processes. Each prints the numbers of events for which `track` returned.
 
 
 def application() -> Application:
@@ -132,7 +132,7 @@ def run_jobs(runner: str, outbox: str | None, flushes: bool) -> None:
             pool.map(job, numbers)
 
 
-# What is counted.
+# The parts.
 
 
 @attrs.frozen
@@ -140,12 +140,12 @@ class Case:
     """A way to run programs that track, and what may become of their events.
 
     Args:
-        name: What it is called in the table.
+        name: The name in the table.
         run: Runs the programs with a server, an outbox or None, and a file for their log;
             returns the numbers of the events for which `track` returned.
-        kept: Whether the events are in an outbox, whose rest is sent afterwards.
+        kept: Whether an outbox keeps the events; the rest is then sent afterwards.
         repeats: How many events may be sent again, because a process ended while it sent them.
-        announced: What the log has to announce, where events may be lost.
+        announced: The warning that the log must contain; events may then be lost.
     """
 
     name: str
@@ -191,13 +191,13 @@ def uwsgi(_: argparse.Namespace) -> bool:
     at_once = ("--die-on-term",)
     repeats = WORKERS * CONCURRENCY
     return hold(
-        f"{WORKERS} uWSGI workers, under load, and SIGTERM",
+        f"{WORKERS} uWSGI workers under load, ended by SIGTERM",
         Case("memory, graceful", partial(served_by_uwsgi, (), graceful=True)),
         Case(
             "memory, without teardown",
             partial(served_by_uwsgi, ("--skip-atexit-teardown",), graceful=True),
         ),
-        # A worker in a request runs nothing at its end: the tracker has to say so before.
+        # A worker that ends in a request runs no handler, so the tracker must warn in advance.
         Case("memory", partial(served_by_uwsgi, at_once), announced="hook-master-start = "),
         Case("outbox, forked", partial(served_by_uwsgi, at_once), kept=True, repeats=repeats),
         Case(
@@ -265,13 +265,13 @@ def ended_under_load(
     log: Path,
 ) -> list[int]:
     """Ends a web server under load while it sends; returns the events of its answers."""
-    found = harness.until(ready, "The start of the web server")
+    found = harness.until(ready, "the start of the web server")
     if not isinstance(found, re.Match):
         sys.exit(f"The web server ended with exit code {found}: {log.read_text()[-1000:]}")
     with harness.loading(found[1], count(1_000)) as answered:
         harness.until(
             lambda: len(answered) >= ANSWERS and server.accepted(),
-            f"{ANSWERS} answers of the web server, and the first event sent",
+            f"{ANSWERS} answers of the web server and the first sent event",
         )
         master.send_signal(signal.SIGTERM)
         master.wait(harness.PATIENCE)
@@ -281,7 +281,7 @@ def ended_under_load(
 def celery(options: argparse.Namespace) -> bool:
     tasks = TASKS if options.quick else 10 * TASKS
     return hold(
-        f"{tasks} tasks of Celery, each in a process of its own (--max-tasks-per-child 1)",
+        f"{tasks} Celery tasks, each in a new process (--max-tasks-per-child 1)",
         Case("memory", partial(worked_for_celery, tasks, False)),
         Case("memory, flush", partial(worked_for_celery, tasks, True)),
         Case("outbox", partial(worked_for_celery, tasks, False), kept=True),
@@ -303,9 +303,9 @@ def worked_for_celery(
 
 def gevent(_: argparse.Namespace) -> bool:
     return hold(
-        "gevent: programs that end, and gunicorn's workers under load, and SIGTERM",
+        "gevent: programs that end, and gunicorn workers under load, ended by SIGTERM",
         Case("a short program", partial(ended_program, 3, 0)),
-        # What is in flight as it forks goes on in the child, on the parent's sockets.
+        # Requests in flight during the fork continue in the child, on the parent's sockets.
         Case(
             "a program that forks",
             partial(ended_program, 30, CHILDREN),
@@ -334,7 +334,7 @@ def served_by_gunicorn(
     with harness.process_group(
         "gunicorn", "--worker-class", "gevent", "--workers", str(WORKERS),
         "--bind", "127.0.0.1:0", *arguments, "hosts:application()", url=server.url, log=log,
-        HOME=str(log.parent),  # gunicorn would leave a socket in the user's.
+        HOME=str(log.parent),  # gunicorn would leave a socket in the user's home.
         **({OUTBOX: outbox} if outbox else {}),
     ) as master:  # fmt: skip
 
@@ -348,7 +348,7 @@ def jobs(_: argparse.Namespace) -> bool:
     return hold(
         f"{JOBS} jobs in child processes",
         Case("os._exit, flush", partial(ran_jobs, "os._exit", True)),
-        # What a process that ended at once had in flight may have arrived.
+        # Events in flight may have arrived before the process ended.
         Case("os._exit, outbox", partial(ran_jobs, "os._exit", False), kept=True, repeats=JOBS),
         Case("with Pool(), flush", partial(ran_jobs, "Pool", True)),
         Case("ProcessPoolExecutor", partial(ran_jobs, "ProcessPoolExecutor", False)),

@@ -1,20 +1,20 @@
-"""Sends events through all faults and at the rate limit, and counts how often each event arrived.
+"""Sends events through faults and at the rate limit, and counts how often each arrived.
 
     nox -s stress [-- --events 20000]
 
-- faults: an emulator spoils every fifth request, in all the ways that it knows, over real sockets:
-  of 16 threads, 50 tasks, 4 processes, and both `create_many`, the async one with `[fast]`. Each
-  event must be stored, or its caller must get an error; an error that says "not processed" must be
-  right; at most one in a thousand may end in an error that is not a redirect; and no request may
-  follow a redirect to another server. --fault limits this part to some faults.
-- full-speed: one process at Intercom's own figures, in simulated time.
-- windows: 4 and 8 processes that share a quota in small windows, over real sockets; at most 2 % of
+- faults: an emulator fails every fifth request with each of its faults, over real sockets. The
+  senders are 16 threads, 50 tasks, 4 processes, and both `create_many`, the async one with
+  `[fast]`. Each event must be stored, or its caller must get an error. An error that says "not
+  processed" must be right. At most one event in a thousand may end in an error other than a
+  redirect, and no request may follow a redirect to another server. --fault limits the faults.
+- full-speed: one process at Intercom's own rate limit, in simulated time.
+- windows: 4 and 8 processes that share a quota in short windows, over real sockets; at most 2 % of
   the answers may be 429.
 
-The latter two run with the server's clock right, 3 seconds ahead and 3 seconds behind. The official
-SDK does the same as a program of its users would, for comparison, without the faults that break
-HTTP: some have no end, and it has no time limit for those. The exit code is 1 if one of the
-claims does not hold; nothing is claimed of the official SDK.
+The last two run with a server's clock that is right, 3 seconds ahead and 3 seconds behind. The
+official SDK does the same for comparison, without the faults that break HTTP: some never end, and
+the SDK has no time limit for them. The exit code is 1 if a requirement is not met; there are none
+for the official SDK.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _FastAlarm:
         return self._alarm.wait(seconds / self._speed)
 
 
-# What runs in child processes. Each prints its errors, and at last the seconds that it took.
+# Code of child processes. Each prints its errors, and finally its seconds.
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def timed() -> Iterator[None]:
 def report(number: int, error: Exception) -> None:
     """Prints an event's error: its number, whether it may have been processed, the kind."""
     kind = f"{type(error).__name__} {getattr(error, 'status_code', '')}".strip()
-    # A caller that is not told has to expect either.
+    # Without this information, a caller must expect either.
     may_have = getattr(error, "may_have_been_processed", True)
     sys.stdout.write(f"{json.dumps([number, may_have, kind])}\n")
 
@@ -106,9 +106,9 @@ def seconds_of_quiet(with_faults: float) -> float:
 def options_of(
     speed: float, origin: float, with_faults: float, *, limit_is_real: bool = False
 ) -> dict[str, Any]:
-    """The clients' options.
+    """Returns the clients' options.
 
-    Attempts are timed with the client's clock, but by aiohttp, which has its own.
+    The client's clock times attempts, except in aiohttp, which has another.
     """
     limit = TIME_LIMIT if limit_is_real else TIME_LIMIT * speed
     limits = {"timeout": limit} if with_faults else {}
@@ -225,7 +225,7 @@ def send_with_official_sdk(first: int, events: int, at_once: int, *_: float) -> 
     def create(**fields: Any) -> None:
         client.events.create(request=CreateDataEventRequestWithUserId(**fields))
 
-    # Its errors have no class in common.
+    # The errors of the SDK have no common class.
     create_in_threads(create, iter(range(first, first + events)), at_once, Exception)
 
 
@@ -246,7 +246,7 @@ def send_from_processes(
     return errors, seconds
 
 
-# What is measured.
+# The parts.
 
 
 def protocol_faults(speed: float, elsewhere: str) -> list[Fault]:
@@ -275,7 +275,7 @@ def protocol_faults(speed: float, elsewhere: str) -> list[Fault]:
 def through_faults(options: argparse.Namespace) -> bool:
     events = options.events
     table = harness.Table(
-        f"{events:,} events, {SHARE:.0%} of requests go wrong, over real sockets",
+        f"{events:,} events over real sockets; {SHARE:.0%} of the requests fail",
         "", "stored", "in error", "wrong", "lost", "elsewhere", "retried", "seconds",
     )  # fmt: skip
     clients = {
@@ -334,9 +334,9 @@ def _is_redirect(kind: str) -> bool:
 
 def at_full_speed(options: argparse.Namespace) -> bool:
     table = harness.Table(
-        f"At full speed, one process, {harness.LIMIT:,} requests in {harness.WINDOW} s, simulated "
-        "time, 50 tasks",
-        "server's clock", "events", "429", "least of a whole window's quota", "seconds",
+        f"At full speed: one process, 50 tasks, {harness.LIMIT:,} requests per {harness.WINDOW} s, "
+        "simulated time",
+        "server's clock", "events", "429", "least quota used per window", "seconds",
     )  # fmt: skip
     events = harness.LIMIT * max(3, options.events // harness.LIMIT)
     good = True
@@ -366,10 +366,10 @@ def at_full_speed(options: argparse.Namespace) -> bool:
 def in_small_windows(options: argparse.Namespace) -> bool:
     events = max(1200, options.events // 5)
     table = harness.Table(
-        "At full speed, processes that share a quota in small windows, real sockets",
+        "At full speed: processes that share a quota in short windows, over real sockets",
         "", "quota", "server's clock", "stored", "in error", "429", "seconds",
     )  # fmt: skip
-    # What sends, processes, threads of each, requests in a window, its seconds, skew, and events.
+    # Sender, processes, threads per process, requests per window, its seconds, skew, events.
     rows = [(send_in_threads, 4, 4, 400, 2, skew, events) for skew in SKEWS]
     rows += [
         (send_in_threads, 4, 16, 100, 1, 0, events),
@@ -403,7 +403,7 @@ def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the faults")
     harness.add_number(parser, "--events", 20_000)
     harness.add_number(
-        parser, "--speed", 10.0, "how much faster than real the time of waits and faults passes"
+        parser, "--speed", 10.0, "how many times faster waits and faults pass than in real time"
     )
     parser.add_argument(
         "--fault",

@@ -78,14 +78,14 @@ def test_claims_that_all_hold_are_exit_code_0(capsys):
     code = harness.run({"one": lambda _: True, "two": lambda _: True}, options())
 
     assert code == 0
-    assert capsys.readouterr().out.endswith("\nEvery claim holds.\n")
+    assert capsys.readouterr().out.endswith("\nAll parts passed.\n")
 
 
 def test_a_claim_that_fails_is_exit_code_1_and_its_part_is_named(capsys):
     code = harness.run(PARTS, options())
 
     assert code == 1
-    assert capsys.readouterr().out.endswith("\nNot every claim holds: see broken.\n")
+    assert capsys.readouterr().out.endswith("\nThese parts failed: broken.\n")
 
 
 def test_a_part_after_one_that_fails_runs_as_well():
@@ -296,14 +296,14 @@ def test_a_child_that_ends_before_it_answers_ends_the_program():
     with pytest.raises(SystemExit) as ended:
         harness.read_line(harness.start(end_well))
 
-    assert ended.value.code == "A child process ended too early."
+    assert ended.value.code == "A child process ended before it printed a line; see above."
 
 
 def test_a_wait_that_takes_too_long_ends_the_program():
     with pytest.raises(SystemExit) as ended:
-        harness.until(lambda: None, "An answer", seconds=0.01)
+        harness.until(lambda: None, "an answer", seconds=0.01)
 
-    assert ended.value.code == "An answer did not happen within 0.01 s."
+    assert ended.value.code == "Timed out after 0.01 s while waiting for an answer."
 
 
 @pytest.mark.processes

@@ -212,7 +212,7 @@ def test_what_others_have_committed_to_the_branch_is_kept(repository):
     done = repository.propose()
 
     assert done.returncode == 0
-    assert "commits of other authors, so it was not changed" in done.stdout
+    assert "commits by other authors, so it was not changed" in done.stdout
     assert repository.branch() == theirs
     assert repository.calls() == []
 

@@ -79,7 +79,8 @@ def test_a_part_that_cannot_be_replaced_leaves_everything_as_it_was(
 
     assert done.code == 1
     assert done.err == (
-        f"regenerate: cannot write {project.root}{part}: Permission denied; nothing was changed\n"
+        f"regenerate: cannot write {project.root}{part}: Permission denied; nothing was changed, "
+        "so check the permissions and the free space, then retry\n"
     )
     assert project.files() == before
 

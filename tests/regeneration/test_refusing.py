@@ -45,7 +45,7 @@ BOMB = "a: &a [{items}]\n".format(items=", ".join("lol" for _ in range(10))) + "
         ("- openapi: 3.0.1\n- paths: {}\n", ["must be a mapping", "not a list"]),
         ("openapi: 3.0.1\npaths: [\n", [":3:1: cannot be read as YAML"]),
         ("openapi: 3.0.1\n\tpaths: {}\n", [":2:1: cannot be read as YAML"]),
-        ("openapi: 3.0.1\n--- \nopenapi: 3.0.1\n", [":2:1", "must hold one document only"]),
+        ("openapi: 3.0.1\n--- \nopenapi: 3.0.1\n", [":2:1", "must contain only one document"]),
         ("openapi: *nothing\n", [":1:10", "'nothing' must refer to an earlier anchor"]),
         ("? [openapi]\n: 3.0.1\n", [":1:11", "a key must be a string, not a list"]),
         ("openapi: 3.0.1\nx: \u0000\n".encode(), ["cannot be read as YAML"]),
@@ -452,7 +452,7 @@ def test_corrections_that_break_openapi_are_refused(project, refuses):
         "utf-8",
     )
 
-    refuses(project.root / "openapi" / "upstream.yaml", "corrected: #/info/title: not valid")
+    refuses(project.root / "openapi" / "upstream.yaml", "corrected: #/info/title: must be valid")
 
 
 @pytest.mark.parametrize("name", ["corrections.yaml", "generator.yaml"])

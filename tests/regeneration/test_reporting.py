@@ -545,7 +545,7 @@ def test_help_says_what_exit_codes_mean(capsys):
     assert [line.split()[0] for line in said.splitlines() if line[:3].strip().isdecimal()] == list(
         "0123"
     )
-    assert "release (level," in said
+    assert "`release`\n               (`level`," in said
 
 
 # The release.

@@ -2,9 +2,8 @@
 
     python tests/security/auditing.py lowest.txt newest.txt [PIP-AUDIT'S OPTIONS]
 
-It exits with 1 where a version has an advisory, or not all could be looked up. Where no advisory
-service can be reached, or a mirror stands for it that knows no package, nothing was audited, which
-is no fault of these versions: it says so, and exits with 3.
+The exit code is 1 if a version has an advisory or could not be looked up. It is 3 if nothing was
+audited, because the advisory service is unreachable or is a mirror without data.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from pathlib import Path
 from attrs import frozen
 
 FINE, FOUND, NOT_RUN = 0, 1, 3
-# What requests raises, which pip-audit uses, and what pip-audit makes of that.
+# The errors of requests, which pip-audit uses, and the messages that pip-audit makes of them.
 _UNREACHABLE = re.compile(r"requests\.exceptions\.\w+|Could not connect|is not redirecting")
 
 
 @frozen
 class Verdict:
-    """What pip-audit's output means.
+    """The meaning of pip-audit's output.
 
     Attributes:
-        code: What to exit with.
-        said: The same in words.
+        code: The exit code.
+        said: The meaning in words.
     """
 
     code: int
@@ -36,7 +35,7 @@ class Verdict:
 
 
 def judge(out: str, err: str) -> Verdict:
-    """Returns what an output of pip-audit means: its JSON, and what it said on standard error."""
+    """Returns the meaning of pip-audit's JSON and standard error."""
     try:
         found = json.loads(out)["dependencies"]
     except (ValueError, KeyError, TypeError):
@@ -55,9 +54,12 @@ def judge(out: str, err: str) -> Verdict:
     if advisories:
         return Verdict(FOUND, "; ".join(advisories))
     if skipped and len(skipped) == len(found):
-        return Verdict(NOT_RUN, "not run: the advisory service that is reached knows no package")
+        return Verdict(NOT_RUN, "not run: the advisory service knows none of the packages")
     if skipped or not found:
-        return Verdict(FOUND, f"failed: could not be looked up: {', '.join(skipped) or 'nothing'}")
+        return Verdict(
+            FOUND,
+            f"failed: the advisory service does not know {', '.join(skipped) or 'any package'}",
+        )
     return Verdict(FINE, f"no advisory for any of {len(found)} packages")
 
 

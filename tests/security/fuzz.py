@@ -4,8 +4,8 @@
     python tests/security/fuzz.py --seconds 60 --target CSV    # a minute, of one target
     python tests/security/fuzz.py --seed 7 --target CSV        # the same inputs once more
 
-`nox -s security` installs what it needs. It exits with 1 where a reader does what it must not do:
-`searching.py` says what that is, `targets.py` what is read.
+`nox -s security` installs the dependencies. The exit code is 1 if a reader breaks a rule of
+`searching.py`; `targets.py` lists the readers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from intercom_data_events._arguments import ArgumentParser
 from intercom_data_events._validation import printable
 from searching import Fault, Tally, search
 
-# Seconds beyond those that were asked for.
+# Seconds beyond --seconds.
 _HANGS = 180
 
 
@@ -42,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     for variable in [*os.environ]:
         if variable.startswith("INTERCOM_") or variable.upper().endswith("_PROXY"):
             del os.environ[variable]
-    # What not even a signal ends, such as a loop in C, ends the program with the stacks.
+    # A loop in C, which no signal ends, ends the program with the stacks.
     faulthandler.dump_traceback_later(options.seconds + _HANGS, exit=True)
-    from targets import make  # Late, as it takes seconds that --help need not take.
+    from targets import make  # Imported late, because it takes seconds, which --help does not need.
 
     with contextlib.ExitStack() as opened:
         targets, left_out = make(opened)
@@ -64,9 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def table(tallies: dict[str, Tally]) -> str:
-    """A line for each target."""
+    """Returns one line per target."""
     rows = [
-        f"\n  {'target':<20}{'inputs':>8}{'seconds':>9}{'4 times takes':>15}{'peak':>10}  faults"
+        f"\n  {'target':<20}{'inputs':>8}{'seconds':>9}{'4x the length':>15}{'peak':>10}  faults"
     ]
     for name, tally in tallies.items():
         ratio = f"{tally.ratio:.1f} times" if tally.ratio else "-"

@@ -1,14 +1,14 @@
 """Searches for inputs on which a reader fails.
 
-A *target* is a reader with the inputs that it is given. It must hold, on each of them:
+A *target* is a reader with its inputs. For each input:
 
-- only the errors that it documents are raised, and it ends in time;
-- it allocates at most 100 MB, also for a short input that stands for much;
-- it takes time in proportion: four times the input takes at most eight times as long;
-- what it says and logs is printable; logs have no e-mail address; where a server repeats the access
-  token, however it writes that, no part of it is shown.
+- the reader raises only the errors that it documents, and ends in time;
+- it allocates at most 100 MB, also for a short input that expands to a long one;
+- its time is proportional: four times the input takes at most eight times as long;
+- its output and logs are printable; logs have no e-mail address; if a server repeats the access
+  token, in any encoding, no part of it is shown.
 
-Hypothesis makes the inputs up and shortens one that fails. Long inputs are pieces that repeat.
+Hypothesis generates the inputs and shortens one that fails. Long inputs repeat a piece.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ EMAIL = "frodo.baggins@example.com"
 MOST_MEMORY = 100_000_000
 #: How much longer four times the input may take: 4 is linear, 16 is quadratic.
 MOST_RATIO = 8
-#: CPU seconds below which nothing is said of a ratio, because machines are noisy.
+#: CPU seconds below which a ratio is ignored, because machines are noisy.
 MEASURABLE = 0.02
 # CPU seconds that are measured once, because noise is a small part of them.
 _STEADY = 0.1
-# CPU seconds of an input that is not made longer.
+# CPU seconds above which an input is not made longer.
 _LONG_ENOUGH = 0.25
-#: Seconds after which one input is given up, while memory is traced, which is slow.
+#: Time limit for one input in seconds; tracing the memory is slow.
 PATIENCE = 20
-# Seconds for which an input that fails is made shorter.
+# Seconds for shortening an input that fails.
 _SHORTENING = 10
 _EXAMPLES, _TURNS = 20, 2
-# Characters of an input that are shown.
+# The most characters of an input in a report.
 _SHOWN = 1_000
 _SHORTEST, _LONGEST = 4_096, 262_144
 _LOGGER = logging.getLogger("intercom_data_events")
 
-#: The token as servers write it, and a part that is long enough to be told.
+#: The token as servers write it, and a part that is long enough to be recognised.
 _WRITTEN = [TOKEN.replace("=", end) for end in ("=", "\\u003d", "%3D", "%3d", "&#x3d;", "&equals;")]
 _PART = TOKEN[:16]
 
-#: What formats are made of, and what means something to a terminal, a shell or a reader of text.
+#: Parts of formats, and characters with a meaning for terminals, shells and parsers.
 PIECES = (
     *"[]{}\"'\\/<>&%=:;,.#|*@!-+_ 019eaNTé\t\n\r\0\x1b\x9b\u202e\u2028\ufeff\ud800\U0001f600",
     *('{"a":', "[[", "[],", "{},", "0,", '"a",', "null,", "\\u003d", "\\ud800", "%3D", "%00"),
@@ -78,12 +78,12 @@ class Target:
     """A reader and the inputs for it.
 
     Attributes:
-        name: What the table calls it.
-        inputs: Inputs that Hypothesis makes up.
-        read: Reads one, and returns what it showed.
-        lengthened: Functions that make an input of a string, which may be of any length.
-        allowed: The errors that it documents.
-        of_server: Whether a server sends it, which may repeat the token.
+        name: The name in the table.
+        inputs: The strategy for the inputs.
+        read: Reads an input, and returns the output.
+        lengthened: Functions that make an input from a string of any length.
+        allowed: The documented errors.
+        of_server: Whether a server sends the input, which may repeat the token.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Fault(Exception):  # noqa: N818  # what is looked for is no error of the s
     """An input on which a reader misbehaves.
 
     Attributes:
-        kind: What it does, and where: faults of one kind are told once.
+        kind: The rule and the place; faults of one kind are reported once.
     """
 
     def __init__(self, target: str, kind: str, details: str, given: object) -> None:
@@ -117,11 +117,11 @@ class Tally:
     """The results of one target.
 
     Attributes:
-        examples: How many inputs it read.
-        seconds: How long that took.
-        ratio: The largest, of four times the input.
+        examples: The number of inputs.
+        seconds: Their time.
+        ratio: The largest ratio of times, for four times the input.
         peak: The largest allocation, in bytes.
-        faults: By kind.
+        faults: The faults by kind.
     """
 
     examples: int = 0
@@ -214,15 +214,16 @@ def judge(target: Target, given: Any) -> tuple[Fault | None, int]:
             said += _said(error)
         except _SlowError as error:
             place = _place(error)
-            fault = Fault(target.name, f"does not end, in {place}", f"{PATIENCE} s passed", given)
-        except Exception as error:  # noqa: BLE001  # that is what is looked for
+            fault = Fault(target.name, f"hangs in {place}", f"{PATIENCE} s passed", given)
+        except Exception as error:  # noqa: BLE001  # any error is a finding
             kind = f"{type(error).__name__} in {_place(error)}"
             fault = Fault(target.name, kind, str(error)[:500], given)
         finally:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     if peak > MOST_MEMORY:
-        return Fault(target.name, "memory", f"{peak:,} bytes were allocated", given), peak
+        details = f"{peak:,} bytes allocated, more than {MOST_MEMORY:,}"
+        return Fault(target.name, "memory", details, given), peak
     if fault is None:
         shown = [*((text, False) for text in said), *((line, True) for line in logged)]
         for text, is_log in shown:
@@ -238,7 +239,7 @@ def _said(error: BaseException) -> list[str]:
     for name in ("message", "field", "request_id", "codes"):
         value = getattr(error, name, None)
         shown += [value] if isinstance(value, str) else map(str, value or ())
-    # A traceback has line ends, and what other libraries say: only the token is looked for in it.
+    # A traceback has line ends and text of other libraries, so only the token is searched in it.
     whole = "".join(traceback.format_exception(error))
     return [*shown, TOKEN] if TOKEN in whole else shown
 
@@ -250,7 +251,7 @@ def _wrong(text: str, target: Target, given: object, *, is_log: bool) -> str | N
     if is_log and EMAIL in text:
         return "logs an e-mail address"
     if not text.replace("\n", "").isprintable():
-        return "shows what is not printable"
+        return "shows unprintable characters"
     return None
 
 
@@ -264,7 +265,7 @@ def _place(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__  # It raises where it ends what is slow.
+        if frame.filename != __file__  # The timer raises in slow code.
     ]
     ours = [frame for frame in frames if "intercom_data_events" in frame.filename] or frames
     places = dict.fromkeys(
@@ -287,7 +288,7 @@ def example(target: Target, seed: str, tally: Tally, until: float) -> Fault | No
             tally.examples += 1
             fault, peak = judge(target, given)
             if fault is None or fault.kind in tally.faults:
-                # What is known is told once, and its peak too.
+                # A known fault is reported once, and so is its peak.
                 tally.peak = max(tally.peak, peak if fault is None else 0)
                 return
             failed[key] = fault
@@ -311,7 +312,7 @@ def example(target: Target, seed: str, tally: Tally, until: float) -> Fault | No
     except Fault as fault:
         return fault
     except Flaky:
-        # Not each time: the shortest counts if it fails once more.
+        # A flaky fault counts if its shortest input fails once more.
         shortest = min(failed.values(), key=lambda fault: len(repr(fault.given)))
         return judge(target, shortest.given)[0]
     return None
@@ -341,18 +342,18 @@ def lengthen(target: Target, seed: str, tally: Tally, until: float) -> Fault | N
         if before and after > MEASURABLE:
             ratio = after / before
             for _ in range(2):
-                if ratio > MOST_RATIO:  # Something else may have taken the time.
+                if ratio > MOST_RATIO:  # Another process may have used the time.
                     before = _seconds(target, made(length // 4))
                     ratio = min(ratio, _seconds(target, made(length)) / before)
             steep = steep + 1 if ratio > MOST_RATIO else 0
         is_late = time.monotonic() > until
-        # A small jump can come from a cache that is too small: what is steep must stay so.
+        # A cache that is too small can cause a small jump, so a steep ratio must persist.
         if is_late or length >= _LONGEST or after > (_LONG_ENOUGH / 3 if steep else _LONG_ENOUGH):
             break
         before, length = after, length * 4
     tally.ratio = max(tally.ratio, ratio)
     if steep > is_late:
-        details = f"{after:.3f} s, {ratio:.1f} times as long as for a quarter"
+        details = f"{after:.3f} s, {ratio:.1f} times as long as for a quarter of the length"
         return explained(Fault(target.name, "slower than linear", details, None))
     fault, peak = judge(target, made(length))
     if fault is None:
@@ -366,7 +367,7 @@ def _seconds(target: Target, given: Any) -> float:
     shortest = float(PATIENCE)
     for _ in range(3):
         begin = time.thread_time()
-        # What it raises is judged elsewhere.
+        # `judge` checks the errors.
         with _log(), contextlib.suppress(Exception, _SlowError), _in_time(PATIENCE):
             list(target.read(given))
         shortest = min(shortest, time.thread_time() - begin)
@@ -384,22 +385,22 @@ def search(
     """Searches for a number of seconds, which the targets share.
 
     Args:
-        targets: What reads them.
-        seconds: For how long.
-        seed: The same makes up the same inputs, in the same order.
-        tell: Is told of each fault once.
+        targets: The targets.
+        seconds: The duration, for all targets together.
+        seed: The seed; the same seed gives the same inputs in the same order.
+        tell: Is called once with each fault.
 
     Returns:
-        What became of each target, by name.
+        The results of each target, by name.
     """
     tallies = {target.name: Tally() for target in targets}
     by_name = {target.name: target for target in targets}
     turns = dict.fromkeys(tallies, 0)
     end = time.monotonic() + seconds
     with bounded():
-        # Each target gets two turns, however little time there is.
+        # Each target gets at least two turns.
         while (now := time.monotonic()) < end or min(turns.values()) < _TURNS:
-            # The one that had the least time is next.
+            # The target with the least time so far is next.
             name = min(tallies, key=lambda name: (turns[name] >= _TURNS, tallies[name].seconds))
             target, tally, turn = by_name[name], tallies[name], turns[name]
             turns[name] += 1

@@ -190,11 +190,11 @@ def _keys(text: str) -> bytes:
 
 @frozen
 class _Answer:
-    """What a server answers.
+    """An answer of a server.
 
     Attributes:
-        engine: Through which library it is read.
-        operation: What it answers.
+        engine: The library that reads it.
+        operation: The operation that it answers.
     """
 
     engine: str
@@ -245,7 +245,7 @@ def _read_answer(answer: _Answer) -> list[str]:
     library: ModuleType = _ENGINES[answer.engine]
 
     def reply(_: Any) -> Any:
-        # As a stream, so that the client, and not the library, decodes it.
+        # As a stream, so that the client decodes it, not the library.
         stream = library.ByteStream(answer.body)
         return library.Response(answer.status, headers=answer.raw_headers, stream=stream)
 
@@ -352,7 +352,7 @@ _compressed = st.one_of(
 
 
 def _coded(answer: _Answer, body: tuple[bytes, str]) -> _Answer:
-    """An answer with a body and its coding."""
+    """Returns an answer with a body and its coding."""
     content, coding = body
     return evolve(answer, headers=(("Content-Encoding", coding),), body=content)
 
@@ -424,7 +424,7 @@ class _Files:
         self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
         self.url = opened.enter_context(Emulator(rate_limit=None).serve())
         os.environ |= {"INTERCOM_ACCESS_TOKEN": TOKEN, "INTERCOM_BASE_URL": self.url}
-        # Made anew for each command, it would take most of the time.
+        # A new one for each command would take most of the time.
         typer.main.get_command = cache(typer.main.get_command)
 
     def run(self, *arguments: str) -> list[str]:
@@ -517,7 +517,7 @@ class _Outboxes:
         )
 
     def read(self, given: tuple[str, list[_Change]]) -> list[str]:
-        """Changes rows, and uses the file: by `Outbox`, by a tracker or by a command."""
+        """Changes rows, then uses the file with `Outbox`, a tracker or a command."""
         use, changes = given
         for end in ("", "-wal", "-shm"):
             Path(f"{self.path}{end}").unlink(missing_ok=True)
@@ -542,7 +542,7 @@ class _Outboxes:
         return "outbox", [(("dead", "message"), text), (("events", "event"), text)]
 
     def _change(self, changes: list[_Change]) -> None:
-        # The constraints of our tables bind no other program.
+        # Other programs can ignore the constraints of our tables.
         loose = "UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE type = 'table'"
         self._execute([(loose, ())])
         self._execute(
@@ -559,7 +559,7 @@ class _Outboxes:
         with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             connection.execute("PRAGMA writable_schema = ON")
             for statement, values in statements:
-                # Not everything that is made up can be in a file.
+                # Some generated values cannot be stored in a file.
                 with contextlib.suppress(sqlite3.Error, OverflowError, UnicodeEncodeError):
                     connection.execute(statement, values)
 
@@ -579,7 +579,7 @@ _cells = st.one_of(
 
 
 class _Messages:
-    """A Celery task that gets messages."""
+    """A Celery task that receives messages."""
 
     def __init__(self) -> None:
         from celery import Celery
@@ -628,7 +628,7 @@ def _message_errors() -> tuple[type[BaseException], ...]:
 
 
 class _Descriptions:
-    """The regeneration, with its report, but for what is generated."""
+    """The regeneration with its report, without the generator."""
 
     def __init__(self, files: _Files) -> None:
         from regeneration import RegenerationError, document, operations, pipeline, reporting
@@ -685,7 +685,7 @@ def _follow(given: tuple[object, dict[str, object]]) -> list[str]:
         return [repr(listing)]
 
 
-# How gzip is lengthened, of answers and of files.
+# Functions that lengthen gzip data, for answers and files.
 _GZIPPED: tuple[Callable[[str], bytes], ...] = (
     lambda text: _zipped(_bytes(text), "gzip"),
     lambda text: _zipped(b"", "gzip") * (len(text) // 20),
@@ -898,10 +898,10 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
     """Makes the targets, and what they need until `opened` closes.
 
     Returns:
-        The targets, and what is left out here, with the reason.
+        The targets, and those left out on this machine with the reason.
     """
     _trust_one_authority(opened)
-    # Not on stderr what is logged while these are made.
+    # Keeps the logs of this setup off stderr.
     logging.getLogger("intercom_data_events").addHandler(logging.NullHandler())
     files = _Files(opened)
     targets = [
@@ -913,7 +913,7 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
     ]
     needed = ("yaml", "oas_patch")
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        return targets, [f"descriptions: {', '.join(missing)} not installed"]
+        return targets, [f"descriptions: {', '.join(missing)} must be installed"]
     return [*targets, _of_descriptions(_Descriptions(files))], []
 
 

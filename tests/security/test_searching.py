@@ -84,7 +84,7 @@ def first_fault(read, seconds=30.0):
         (recurses, "RecursionError in test_searching.py:recurses"),
         (allocates, "memory"),
         (is_quadratic, "slower than linear"),
-        (is_not_printable, "shows what is not printable"),
+        (is_not_printable, "shows unprintable characters"),
         (repeats_the_token, "shows the access token"),
         (shows_a_part_of_the_token, "shows the access token"),
         (logs_an_address, "logs an e-mail address"),
@@ -103,7 +103,7 @@ def test_a_reader_that_does_not_end_is_found(monkeypatch):
 
     fault = first_fault(never_ends)
 
-    assert fault.kind == "does not end, in test_searching.py:never_ends"
+    assert fault.kind == "hangs in test_searching.py:never_ends"
     assert fault.given == "<"
 
 

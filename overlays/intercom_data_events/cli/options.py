@@ -69,14 +69,14 @@ for_spreadsheets  --for-spreadsheets       Put an apostrophe before CSV cells th
 would run as a formula. Off by default, because `import` keeps the apostrophes.
 to                --output -o FILE         The file to write. [default: standard output]
 stamp_now         --stamp-now              Use the current time for events without created_at.
-drop_unsupported  --drop-unsupported       Leave out metadata keys with the values true, false, \
-null, or nested values.
+drop_unsupported  --drop-unsupported       Leave out metadata keys whose value is true, false, \
+null or nested.
 journal           --journal PATH           The file that records finished lines. [default: \
 FILE.journal; none for a pipe]
 refused           --refused PATH           The file for rejected events and the reasons. [default: \
 NAME.refused.ndjson or .csv beside FILE; for a pipe stdin.refused]
 restart           --restart                Forget earlier runs and import the whole file.
-token_renewed     --token-renewed          Resume with a new access token of the same workspace.
+token_renewed     --token-renewed          Resume with a new access token for the same workspace.
 max_rate          --max-rate NUMBER        Send at most this many events per second.
 concurrency       --concurrency NUMBER     Send at most this many requests at once.
 max_time          --max-time SECONDS       Time limit for the run; unsent events stay in the outbox.
@@ -96,7 +96,7 @@ api_version       --api-version VERSION    The API version. [env: INTERCOM_VERSI
 [default: {API_VERSION}]
 timeout           --timeout SECONDS        Time limit for each attempt of a request.
 deadline          --deadline SECONDS       Time limit for all attempts of an event.
-max_retries       --max-retries NUMBER     Retry a failed request at most this often.
+max_retries       --max-retries NUMBER     Retry a failed request at most this many times.
 quota_share       --quota-share SHARE      The share of the app's rate limit to use, up to 1.
 no_pace           --no-pace                Send without waiting for the rate limit.
 dry_run           --dry-run                Check everything, send nothing. [env: INTERCOM_DISABLED]

@@ -62,7 +62,7 @@ def explained(error: Any) -> tuple[str, str | None]:
         text = _ADVICE if _TOKEN.fullmatch(error.option_name) else _unknown(error, context)
     elif hasattr(error, "option_name"):
         takes_none = "not take" in text
-        text = f"{error.option_name} {'must not have a value' if takes_none else 'needs a value'}"
+        text = f"{error.option_name} must {'not ' if takes_none else ''}have a value"
     elif hasattr(error, "param_type"):
         text = f"{_name(parameter)} is missing; add it"
     elif expected := _expected(parameter):

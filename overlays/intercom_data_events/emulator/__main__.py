@@ -45,7 +45,8 @@ emulator writes when it stops:
   {prog} --port 8125 \\
     --faults 0.2 --seed 1 --skew 30
 
-Ctrl-C stops the emulator, which then writes its counts; it stores nothing.
+Ctrl-C stops the emulator, which then writes its counts. It keeps events in
+memory only.
 Until then, it writes a line for each request on standard error: time, method,
 path, status, bytes, milliseconds, and the fault, if there is one. The line has
 no access token and no body, and hides user_id, email and intercom_user_id.
@@ -194,7 +195,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--seed",
         type=_seed,
         metavar="N",
-        help="seed for --faults, to play the same faults each time (default: a random seed)",
+        help="seed for --faults, to repeat the same faults (default: random)",
     )
     parser.add_argument(
         "--rate-limit",
@@ -209,7 +210,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         type=_window,
         default=WINDOW,
         metavar="SECONDS",
-        help="length of the window of the rate limit (default: %(default)g)",
+        help="length of a rate-limit window (default: %(default)g)",
     )
     parser.add_argument(
         "--skew",

@@ -1,1 +1,1 @@
-"""What `benchmark.py` measures, with what, and how it shows that."""
+"""The questions of `benchmark.py`, the tools that measure them, and the output."""

@@ -19,18 +19,18 @@ from intercom_data_events.tracker import Tracker
 from measuring.events import CREATED, TOKEN
 from measuring.figures import Goal, Question
 
-# Events that an outbox may hold here, so that the backlog does not fill it.
+# The limit of an outbox, so high that the backlog does not fill it.
 _MOST = 10_000_000
-# Seconds between two calls, in which a thread of an application does other things.
+# Seconds between two calls, in which an application does other work.
 _BETWEEN = 0.0005
-# Events after which a tracker has its threads and connections, and sends without a pause.
+# Events until a tracker has its threads and connections, and sends without a pause.
 _WARM = 50
 _FILL = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?)
 INSERT INTO events (event, tracked_at)
 SELECT json_set(?, '$.user_id', 'backlog ' || i), ? + i / 1000.0 FROM n
 """
-# One of two processes: tracks as fast as events are sent, and prints how many were.
+# One of two processes: it tracks as fast as events are sent, and prints their number.
 _PROCESS = """
 import json, sys, time
 from intercom_data_events import DataEventsClient
@@ -162,7 +162,7 @@ def _rate(path: Path, url: str, seconds: float) -> float:
             next(iter(output), "")
         for process in processes:
             if process.stdin is not None:
-                process.stdin.close()  # It begins with the end of its input.
+                process.stdin.close()  # The process begins at the end of its input.
         said = [next(iter(output), "") for output in outputs]
     if not all(said):
         sys.exit("A process that tracks into an outbox failed.")

@@ -58,7 +58,7 @@ async def _by_fast(url: str, events: int, most: int) -> None:
 
 
 async def _by_ours(url: str, events: int, most: int) -> None:
-    # As if the extra were not installed.
+    # Hides the extra.
     there = sys.modules.pop(_ENGINE, None)
     sys.modules[_ENGINE] = None  # type: ignore[assignment]  # which is what does that
     try:

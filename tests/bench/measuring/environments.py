@@ -1,7 +1,7 @@
 """Environments with only a package and its dependencies, as its users have.
 
-The benchmark's own environment cannot measure a cold start: it has click, rich and pygments, and
-with these `import httpx` also loads its command line.
+The benchmark's own environment cannot measure a cold start, because it has click, rich and
+pygments: with these, `import httpx` also loads the command line of httpx.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def needed(*names: str) -> dict[str, Distribution]:
-    """Returns installed distributions with all dependencies, without extras, by name."""
+    """Returns installed distributions and all their dependencies, without extras, by name."""
     from packaging.requirements import Requirement
 
     wanted, found = list(names), dict[str, Distribution]()
@@ -50,7 +50,7 @@ def create(folder: Path, *names: str) -> Path:
     packages = Path(sysconfig.get_path("purelib", "venv", paths))
     for each in needed(*names).values():
         for file in each.files or ():
-            # Scripts are outside of the packages; compiled files name the folder they were in.
+            # Scripts are outside the packages, and compiled files name their old folder.
             if ".." in file.parts or file.suffix == ".pyc":
                 continue
             copy = packages / file

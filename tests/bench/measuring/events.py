@@ -9,7 +9,7 @@ from typing import Any
 
 TOKEN = "t"  # noqa: S105  # any will do
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Intercom-Version": "2.16"}
-#: As the documentation lists one.
+#: An event as the documentation lists it.
 LISTED: dict[str, Any] = {
     "type": "event",
     "event_name": "placed-order",
@@ -25,7 +25,7 @@ LISTED: dict[str, Any] = {
         "price": {"currency": "usd", "amount": 2999},
     },
 }
-#: One to send.
+#: An event to send.
 CREATED: dict[str, Any] = {
     "event_name": "placed-order",
     "created_at": 1389913941,

@@ -1,4 +1,4 @@
-"""Questions, and the figures that answer them: medians of rounds in which subjects take turns."""
+"""Questions and their figures: medians of rounds in which the subjects take turns."""
 
 from __future__ import annotations
 

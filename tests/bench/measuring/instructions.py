@@ -16,7 +16,7 @@ from pathlib import Path
 #: Returns the instructions of an interpreter that runs a program.
 Count = Callable[[Path, str], int]
 
-# Nothing else: hashes, and with them the work of dictionaries, depend on the seed.
+# No other variables. The seed fixes hashes, and so the work of dictionaries.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 _OPTIONS = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 
@@ -46,10 +46,10 @@ def count(valgrind: str, python: Path, program: str) -> int:
     Args:
         valgrind: The path of valgrind.
         python: The interpreter. Run the program once before, so that its modules are compiled.
-        program: What it runs.
+        program: The program to run.
 
     Raises:
-        RuntimeError: If the program fails, or valgrind does.
+        RuntimeError: The program or valgrind failed.
     """
     command = [str(python), "-c", program]
     done = subprocess.run(
@@ -63,6 +63,6 @@ def count(valgrind: str, python: Path, program: str) -> int:
 
 
 def parse(report: str) -> int | None:
-    """Returns the count that is in valgrind's report, or None."""
+    """Returns the count in valgrind's report, or None."""
     found = re.search(r"^==\d+== I +refs: +([\d,]+)$", report, re.MULTILINE)
     return int(found[1].replace(",", "")) if found else None

@@ -21,7 +21,7 @@ from measuring.servers import LATENCY, LIMIT, WINDOW
 
 AT_ONCE = 50
 _URL = "https://api.intercom.io"
-# Within a window, as most programs begin.
+# In the middle of a window, because most programs begin there.
 _BEGIN = 1_671_028_894 + 3.3
 _Events = Iterator[dict[str, Any]]
 _Client = Callable[[httpx.AsyncClient, Clock, _Events], Coroutine[Any, Any, None]]
@@ -84,7 +84,7 @@ async def _used(send: _Client, seconds: float) -> tuple[float, float]:
     ) as http:
         await send(http, clock, takewhile(lambda _: trio.current_time() < seconds, different()))
     counts = emulator.counts
-    # The first and the last are cut off.
+    # The first and the last window are incomplete.
     whole = range(min(accepted) + WINDOW, max(accepted), WINDOW)
     return min(accepted[reset] / LIMIT for reset in whole), counts.limited / counts.requests
 
@@ -103,7 +103,7 @@ async def _by_official(http: httpx.AsyncClient, _: Clock, events: _Events) -> No
     client = AsyncIntercom(token=TOKEN, base_url=_URL, httpx_client=http)
 
     async def send(one: dict[str, Any]) -> None:
-        # It raises what it does not try again.
+        # The SDK raises the errors that it does not retry.
         with suppress(ApiError):
             await client.events.create(request=official(one))
 

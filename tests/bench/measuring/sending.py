@@ -19,7 +19,7 @@ from measuring.events import CREATED, HEADERS, TOKEN, installed, official
 from measuring.figures import AIOHTTP, FAST, HTTPX, OFFICIAL, OURS, Goal, Question
 
 CONNECTIONS = (1, 8, 20, 50)
-#: The one that there is a goal for.
+#: The number of connections with a goal.
 USUAL = 20
 
 
@@ -71,7 +71,7 @@ def questions(url: str, runner: asyncio.Runner, creates: int, events: int) -> It
             headline=connections == USUAL,
         )
     if not Path("/proc/self/status").exists():
-        return  # Only Linux says how much it was.
+        return  # Only Linux reports the peak.
     yield Question(
         f"peak memory while sending {events:,} events, {USUAL} at once",
         "MB",

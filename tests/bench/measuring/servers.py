@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Requests that Intercom answers in so many seconds, and seconds that an answer takes.
+#: Intercom's rate limit, its window in seconds, and the seconds that an answer takes.
 LIMIT, WINDOW, LATENCY = 1667, 10, 0.1
 
 #: Where Debian and Homebrew install nginx; the PATH of users other than root may lack them.
@@ -29,7 +29,7 @@ with Emulator(rate_limit=limit, window=10, faults=faults, record=False).serve() 
     print(url, flush=True)
     sys.stdin.read()
 """
-# Accepts everything, and looks at nothing.
+# Accepts everything without reading it.
 _NGINX = """
 daemon off;
 master_process off;
@@ -98,7 +98,7 @@ def emulating(limit: int = 0, latency: float = 0.0) -> Iterator[str]:
         url = next(iter(server.stdout or ()), "").strip()
         if not url:
             sys.exit("The emulator did not start.")
-        # It ends with its input.
+        # The emulator ends when its input ends.
         yield url
         server.communicate()
 

@@ -18,7 +18,7 @@ from measuring.figures import HTTPX, OFFICIAL, OURS, Goal, Question
 from measuring.instructions import Count
 
 T = TypeVar("T")
-# Measures an interpreter that runs a program.
+# Measures an interpreter while it runs a program.
 _Measure = Callable[[Path, str], float]
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,7 @@ _DISTRIBUTIONS = {BASE: ("httpx", "attrs"), OURS: (OURS,), OFFICIAL: (OFFICIAL,)
 _TIMED = "import time; begin = time.perf_counter()\n{}\nprint(time.perf_counter() - begin)"
 _IMPORTS = {
     BASE: "import httpx, attrs",
-    # The package alone does next to nothing: it loads each name when it is asked for.
+    # Importing the package alone does almost nothing: it loads each name on demand.
     OURS: "import attrs; from intercom_data_events import DataEventsClient, Event",
     OFFICIAL: "from intercom import Intercom; from intercom.events.client import EventsClient",
 }
@@ -43,7 +43,7 @@ transport = httpx.MockTransport(lambda request: httpx.Response(202))
 def questions(url: str, folder: Path, count: Count | None) -> Iterator[Question]:
     """Yields the questions about starting, each answered by new processes.
 
-    Each subject has an environment that holds nothing but its package and the dependencies.
+    Each subject has an environment with only its package and the dependencies.
 
     Args:
         url: The address of a server that accepts everything.
@@ -100,7 +100,7 @@ def questions(url: str, folder: Path, count: Count | None) -> Iterator[Question]
 
 
 def _first_events(url: str | None) -> dict[str, str]:
-    """Programs that send one event, to an address or else to an in-process transport."""
+    """Returns programs that send one event to an address, or to an in-process transport."""
     accept = _ACCEPT if url is None else ""
     http = "httpx.Client(transport=transport)" if url is None else "httpx.Client()"
     to = "transport=transport" if url is None else f"base_url={url!r}"
@@ -189,7 +189,7 @@ def _counted_import(count: Count, python: Path, program: str) -> float:
 
 def _run(python: Path, program: str) -> str:
     """Runs a program in one of the environments, and returns what it printed."""
-    # PYTHONPATH would lead out of it, and other settings keep modules from being compiled.
+    # PYTHONPATH would add other packages, and other settings prevent compiled modules.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return _output([str(python), "-c", program], python.parent, kept)
 

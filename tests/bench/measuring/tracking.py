@@ -23,9 +23,9 @@ _PLAIN = "Event(…), queue.put"
 _MEMORY, _FILE = "track", "track, with an outbox"
 _GOALS = {_MEMORY: Goal(20), _FILE: Goal(150)}
 _AWAY, _FILE_AWAY = f"{_MEMORY}, Intercom away", f"{_FILE}, Intercom away"
-# Seconds between two calls, in which a thread of an application does other things.
+# Seconds between two calls, in which an application does other work.
 _BETWEEN = 0.0005
-# Events after which a tracker has its threads and connections, and sends without a pause.
+# Events until a tracker has its threads and connections, and sends without a pause.
 _WARM = 50
 
 

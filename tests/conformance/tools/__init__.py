@@ -1,6 +1,6 @@
-"""Client, emulator and description, held against each other by tools that were written elsewhere.
+"""Checks of client, emulator and description with third-party tools.
 
 The emulator could share a misunderstanding with the client, and both with the description that
-they were made from. Schemathesis, Prism, openapi-core and Intercom's own SDK know nothing of
-either: what they find is a fault in one of the three, or it is said here why it is none.
+they were made from. Schemathesis, Prism, openapi-core and Intercom's own SDK are independent: what
+they find is a fault in one of the three, or this package says why it is not a fault.
 """

@@ -1,4 +1,4 @@
-"""The workspaces that the clients are exercised in, and everything that is said in them."""
+"""The workspaces for the scenarios, and a record of all requests and answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import httpx
 
 from intercom_data_events.emulator import EmulatedContact, Emulator, EmulatorServer, Fault
 
-#: The documentation's person, a lead (who has Intercom's identifier alone), and two contacts who
-#: share an e-mail address.
+#: The contact of the documentation, a lead (which has only Intercom's identifier), and two contacts
+#: with the same e-mail address.
 CONTACTS: Sequence[EmulatedContact] = (
     EmulatedContact(user_id="314159", email="frodo.baggins@example.com", id="63a0979a5eeebeaf28dd"),
     EmulatedContact(user_id="20413", email="customer@example.org"),
@@ -23,18 +23,18 @@ CONTACTS: Sequence[EmulatedContact] = (
     EmulatedContact(user_id="pippin", email="shared@example.org"),
 )
 
-#: What the access tokens of workspaces begin with: of one that is as it should be, and of one that
-#: gets all the names that it can have.
+#: The beginnings of access tokens: of a normal workspace, and of one that gets as many event names
+#: as it can have.
 GOOD, FULL = "good", "full"
-#: Tokens that begin so are answered so, whatever they ask for.
+#: Tokens with these beginnings get errors: 403, 500, or 429 after the first request.
 FORBIDDEN, BROKEN, LIMITED = "forbidden", "broken", "limited"
-#: No workspace has it.
+#: A token that no workspace has.
 WRONG = "wrong"
 
 
 @attrs.frozen
 class Exchange:
-    """A request as it arrived and its answer, with what was being done at the time."""
+    """A request as it arrived, its answer, and the scenario."""
 
     doing: str
     request: httpx.Request
@@ -42,14 +42,14 @@ class Exchange:
 
 
 class Fixture:
-    """Answers as an emulator does, and keeps what was said.
+    """Answers as an emulator does, and records the exchanges.
 
-    What the API documents and the emulator does not do by itself (403, 500), or not at once (429),
-    has access tokens of its own.
+    Separate access tokens get the documented answers that the emulator does not give by itself
+    (403, 500), or not at once (429).
 
     Attributes:
-        doing: What is being done now, for the exchanges.
-        exchanges: All that was said so far.
+        doing: The name of the current scenario, for the exchanges.
+        exchanges: All exchanges so far.
     """
 
     def __init__(self) -> None:
@@ -59,17 +59,17 @@ class Fixture:
         self._others = {
             FORBIDDEN: Emulator(faults=repeat(_failing(403, "forbidden", "Not allowed"))),
             BROKEN: Emulator(faults=repeat(_failing(500, "server_error", "Server Error"))),
-            # One request in a window that never ends, for each token.
+            # Each token may send one request, because the window never ends.
             LIMITED: Emulator(contacts=CONTACTS, rate_limit=1, clock=lambda: 1_671_028_900.0),
         }
         self._emulator = Emulator(contacts=CONTACTS, rate_limit=None)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """Answers one request, and keeps both."""
+        """Answers one request, and records both."""
         request.read()
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token == WRONG:
-            # An emulator that knows no token refuses this one as it refuses any.
+            # An emulator with an empty list of tokens rejects every token.
             emulator = Emulator(tokens=[])
         else:
             emulator = self._others.get(token.partition("-")[0], self._emulator)
@@ -79,7 +79,7 @@ class Fixture:
         return response
 
     def serve(self) -> AbstractContextManager[str]:
-        """Serves it on a real socket, and yields the base URL."""
+        """Serves on a real socket, and yields the base URL."""
         return EmulatorServer(self.answer)
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import attrs
 
 
+def counted(violations: int) -> str:
+    return f"{violations or 'no'} {'violation' if violations == 1 else 'violations'}"
+
+
 @attrs.define
 class Report:
     """The results of one tool.
 
     Attributes:
         tool: Its name and version.
-        compared: What it looked at, with counts, a line each.
-        violations: What does not agree.
-        skipped: Why it could not be run, where it was not.
+        compared: What it compared, with counts; one line each.
+        violations: The violations, each of one or more lines.
+        skipped: Why it was not run; None if it was.
     """
 
     tool: str
@@ -25,8 +29,7 @@ class Report:
         """Returns the report for printing."""
         if self.skipped is not None:
             return f"{self.tool}: skipped: {self.skipped}"
-        verdict = f"{len(self.violations)} violations" if self.violations else "no violation"
-        lines = [f"{self.tool}: {verdict} ({seconds:.0f} s)"]
+        lines = [f"{self.tool}: {counted(len(self.violations))} ({seconds:.0f} s)"]
         lines += [f"  {line}" for line in self.compared]
         for number, violation in enumerate(self.violations, 1):
             first, *rest = violation.splitlines() or [""]

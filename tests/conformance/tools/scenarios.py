@@ -1,4 +1,4 @@
-"""What both clients are made to do: the documentation's requests, listings, and every failure."""
+"""Scenarios for both clients: the documentation's requests, listings, and every failure."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from intercom_data_events import (
 
 from .fixture import BROKEN, FORBIDDEN, FULL, GOOD, LIMITED, WRONG
 
-#: The ways to use the clients: one that blocks, and one that is awaited, on either event loop.
+#: The kinds of clients: the sync one, and the async one on each event loop.
 KINDS = ("blocking", "asyncio", "trio")
 
-#: What is told of each answer that a client gets, before it reads it.
+#: Is called with each answer before the client reads it.
 Watch = Callable[[httpx.Response], None]
 
 _ORDER = {
@@ -57,23 +57,23 @@ _SHARED = {"email": "shared@example.org"}
 _ACTIVE_NAMES = 120
 
 UNNUMBERED = (
-    "the description has the numbered versions alone, up to its own; that these two are taken "
-    "stands in the documentation"
+    "the description lists only numbered versions, up to its own; the documentation says that "
+    "the API also accepts this one"
 )
 
 
 @attrs.frozen(kw_only=True)
 class Scenario:
-    """One use of a client, and what has to come of it.
+    """One use of a client, and its expected result.
 
     Attributes:
         name: What it is.
-        use: Does it; what it returns is awaited, or iterated to its end, as the client needs.
-        gives: Whether that is what it ought to return.
-        fails: The status that it fails with instead.
-        token: What the access token begins with.
-        options: Of the client.
-        beyond: Why the description does not allow the request, where it does not.
+        use: Uses the client. Its result is awaited, or iterated to the end, as the client requires.
+        gives: Returns whether the result is as expected.
+        fails: The status of the expected error instead.
+        token: The beginning of the access token.
+        options: The options of the client.
+        beyond: Why the description does not allow the request; None if it does.
     """
 
     name: str
@@ -113,7 +113,7 @@ def _creating() -> Iterator[Scenario]:
         "the Java payload": {"user_id": "314159", "created_at": "2014-01-16T23:12:21Z"},
         "a lead's": {"id": "63a0979a5eeebeaf28dd56ba", "created_at": 1389913941},
         "before 1970": {"user_id": "314159", "created_at": datetime(1912, 6, 23, tzinfo=UTC)},
-        "stamped with the present": {"user_id": "314159"},
+        "stamped with the current time": {"user_id": "314159"},
     }.items():
         yield Scenario(
             name=f"create: {name}",
@@ -123,7 +123,7 @@ def _creating() -> Iterator[Scenario]:
         )
     for version, beyond in {"2.14": None, "Preview": UNNUMBERED, "Unstable": UNNUMBERED}.items():
         yield Scenario(
-            name=f"create: an invitation for version {version}",
+            name=f"create: an invitation, with version {version}",
             use=lambda client: client.send(Event.from_dict(_INVITATION)),
             options={"version": version},
             beyond=beyond,
@@ -160,7 +160,7 @@ def _reading() -> Iterator[Scenario]:
         ):
             arguments = {**identity, **size}
             yield Scenario(
-                name=f"list: the pages of {' '.join(map(str, arguments.values()))}",
+                name=f"list: pages, with {' '.join(map(str, arguments.values()))}",
                 use=lambda client, arguments=arguments: client.list(**arguments).pages(),
                 gives=lambda pages, sizes=sizes: (
                     [len(page.events) for page in pages] == sizes
@@ -169,12 +169,12 @@ def _reading() -> Iterator[Scenario]:
                 ),
             )
     yield Scenario(
-        name="list: nothing, of a lead",
+        name="list: a lead without events",
         use=lambda client: client.list(intercom_user_id="63a0979a5eeebeaf28dd56ba"),
         gives=lambda found: found == [],
     )
     yield Scenario(
-        name="list: what is newer than a page",
+        name="list: events newer than a page",
         use=lambda client: client.list(since="/events?type=user&user_id=20413&since=40"),
         gives=lambda found: [one.metadata.get("number") for one in found] == [39, 38],
     )
@@ -190,7 +190,7 @@ def _reading() -> Iterator[Scenario]:
         yield Scenario(
             name=f"summary: by {', '.join(identity)}",
             use=lambda client, identity=identity: client.summary(**identity),
-            # Once as the documented example, once stamped, twice three by summaries.
+            # One documented example, one stamped event, and two summaries of three.
             gives=lambda summary: (
                 {item.name: item.count for item in summary}
                 == {"placed-order": 3, "invited-friend": 8}
@@ -210,9 +210,9 @@ def _failing() -> Iterator[Scenario]:
         for token, status in {WRONG: 401, FORBIDDEN: 403, BROKEN: 500}.items():
             yield _failure(f"{verb}: with a {token} token", use, status, token, user_id="314159")
         if verb != "create_summary":
-            yield _failure(f"{verb}: one of two contacts", use, 409, **_SHARED)
+            yield _failure(f"{verb}: an email of two contacts", use, 409, **_SHARED)
         yield Scenario(
-            name=f"{verb}: the one request of a window",
+            name=f"{verb}: the only request that a window allows",
             use=lambda client, use=use: use(client, user_id="314159"),
             gives=lambda _: True,
             token=f"{LIMITED}-{verb}",
@@ -222,11 +222,11 @@ def _failing() -> Iterator[Scenario]:
         )
     for verb in ("create", "create_summary"):
         yield _failure(
-            f"{verb}: in no version", verbs[verb], 400,
-            options={"version": "9.9"}, beyond="the version is wrong on purpose", user_id="314159",
+            f"{verb}: an unknown version", verbs[verb], 400,
+            options={"version": "9.9"}, beyond="this version does not exist", user_id="314159",
         )  # fmt: skip
     yield _failure(
-        "list: since a cursor that is none",
+        "list: an invalid cursor in since",
         lambda client: client.list(since="/events?type=user&user_id=314159&since=999999"),
         400,
     )
@@ -256,29 +256,29 @@ def _failure(
     )  # fmt: skip
 
 
-#: Everything, in an order that matters: what is created is read.
+#: All scenarios. The order matters: later ones read what earlier ones create.
 SCENARIOS: Sequence[Scenario] = tuple(_scenarios())
 
 
 def perform(
     url: str, kind: str, before: Callable[[str], None], watch: Watch | None = None
 ) -> Iterator[Outcome]:
-    """Does all scenarios with one kind of client.
+    """Runs all scenarios with one kind of client.
 
     Args:
-        url: Where to.
+        url: The base URL.
         kind: One of `KINDS`; each has a workspace of its own.
-        before: Is told the name of each scenario before it is done.
-        watch: Is told of each answer. Without it, the clients use connections as they choose.
+        before: Is called with the name of each scenario before it runs.
+        watch: Is called with each answer. Without it, the clients choose their connections.
     """
     for scenario in SCENARIOS:
         name = f"{kind}: {scenario.name}"
         before(name)
         options = {
-            # The wrong one is known by its whole name.
+            # The wrong token is matched as a whole.
             "access_token": WRONG if scenario.token == WRONG else f"{scenario.token}-{kind}",
             "base_url": url,
-            # Each failure is to be seen as it is.
+            # A retry would hide a failure.
             "max_retries": 0,
             "pace": False,
             **scenario.options,
@@ -342,7 +342,7 @@ def _judge(scenario: Scenario, found: Any, error: IntercomError | None) -> str |
     if scenario.fails is not None:
         status = error.status_code if isinstance(error, APIStatusError) else None
         if status != scenario.fails:
-            return f"it should fail with {scenario.fails}, and {_said(found, error)}"
+            return f"it must fail with {scenario.fails}, but {_said(found, error)}"
     elif error is not None or not scenario.gives(found):
         return f"it {_said(found, error)}"
     return None

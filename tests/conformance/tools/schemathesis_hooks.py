@@ -1,4 +1,4 @@
-"""What Schemathesis has to be told, as OpenAPI has no words for it; it loads this itself."""
+"""Rules that OpenAPI cannot express. Schemathesis loads this module."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import schemathesis
 
-#: Whom the workspace knows, with more than a page of events.
+#: A contact of the workspace, with more than one page of events.
 KNOWN = {"user_id": "314159", "email": "frodo.baggins@example.com"}
 _IDENTITIES = ("user_id", "email", "intercom_user_id")
 _EVENT = {
@@ -33,7 +33,7 @@ _SUMMARY = {
 
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:  # noqa: ARG001  # given by name
-    """Adds the documentation's examples, and that what was sent can be listed and summarised."""
+    """Adds the documentation's examples, and links from sent events to listings and summaries."""
     events = raw_schema["paths"]["/events"]
     summaries = raw_schema["paths"]["/events/summaries"]
     for operation, example in ((events["post"], _EVENT), (summaries["post"], _SUMMARY)):
@@ -57,9 +57,9 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
 
 @schemathesis.hook
 def map_case(context: schemathesis.HookContext, case: schemathesis.Case) -> schemathesis.Case:  # noqa: ARG001  # given by name
-    """Keeps what is to be accepted within the relations between its parts.
+    """Makes the parts of a valid request fit together.
 
-    What is to be refused stays as it is: there it does no harm.
+    Invalid requests stay unchanged, because they must be rejected anyway.
     """
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return case
@@ -73,7 +73,7 @@ def map_case(context: schemathesis.HookContext, case: schemathesis.Case) -> sche
 
 
 def _ask_for_one(case: schemathesis.Case) -> None:
-    """Gives exactly one identity; half of them are of a known contact, since chance finds few."""
+    """Sets exactly one identity. Half are of a known contact, which random values rarely hit."""
     query = case.query
     given = [name for name in _IDENTITIES if name in query]
     for name in given[1:]:

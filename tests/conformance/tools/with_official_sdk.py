@@ -1,4 +1,4 @@
-"""Intercom's own SDK sends what our client reads, and reads what our client sent."""
+"""Intercom's own SDK sends events that our client reads, and reads events that our client sent."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _CONTACTS = (
     EmulatedContact(user_id="314159", email="frodo.baggins@example.com", id="63a0979a5eeebeaf28dd"),
     EmulatedContact(id="63a0979a5eeebeaf28dd56ba"),
 )
-#: In words of either side: how the SDK names whose an event is, and how a listing does.
+#: The parameters that name a contact: in the SDK, and in a listing.
 _WHOSE = (
     ("user_id", "314159", "user_id"),
     ("email", "frodo.baggins@example.com", "email"),
     ("id", "63a0979a5eeebeaf28dd56ba", "intercom_user_id"),
 )
-#: What the SDK cannot.
+#: What the SDK cannot do.
 _NOT_COMPARED = (
-    "not compared: pages, and types of listed events, as its `list` takes a list for a summary",
-    "not compared: numbers, links and amounts sent by it, which its models refuse as metadata",
-    "not compared: the version, as it sends no Intercom-Version",
-    "not compared: its unstable client's listing, which sends parameters that the API lacks",
+    "not compared: pages and types of listed events, because the SDK reads a list as a summary",
+    "not compared: numbers, links and amounts in metadata, because the SDK's models reject them",
+    "not compared: the version, because the SDK sends no Intercom-Version",
+    "not compared: lists of the SDK's unstable client, because it sends unknown parameters",
 )
 
 
@@ -46,10 +46,10 @@ class _Comparison:
     compared: int = 0
 
     def same(self, what: str, found: Any, expected: Any) -> None:
-        """Notes where something is not what it ought to be."""
+        """Records a violation if a value is not the expected one."""
         self.compared += 1
         if found != expected:
-            self.violations.append(f"{what}: {found!r}, where {expected!r} was expected")
+            self.violations.append(f"{what}: must be {expected!r}, not {found!r}")
 
 
 @contextmanager
@@ -79,9 +79,9 @@ def run() -> Report:
             with _noting(failures, kind):
                 _failing(official, failures)
     report.compared = [
-        f"sent by the SDK, blocking and awaited, read by our client: {theirs.compared} values",
+        f"sent by the SDK (sync and async), read by our client: {theirs.compared} values",
         f"sent by our client, read by the SDK: {ours.compared} values",
-        f"failures that the SDK reads: {failures.compared} values",
+        f"errors that the SDK reads: {failures.compared} values",
         *_NOT_COMPARED,
     ]
     report.violations = [
@@ -94,7 +94,7 @@ def run() -> Report:
 
 @attrs.frozen
 class _Official:
-    """The SDK's blocking client, or the one that is awaited, called alike."""
+    """The SDK's sync or async client, with the same calls."""
 
     kind: str
     url: str
@@ -164,7 +164,7 @@ def _sent_by_theirs(
     official("summaries", user_id="314159", event_summaries=tally)
     items = {item.name: item for item in client.summary(user_id="314159").events}
     comparison.same(
-        f"{official.kind}, names of the summary",
+        f"{official.kind}, names in the summary",
         set(items),
         {"invited-by-user_id", "invited-by-email", "logged-in"},
     )
@@ -214,7 +214,7 @@ def _sent_by_ours(
         items = {item.name: item for item in summary.events}
         comparison.same(f"{what}: type", summary.type, "event.summary")
         if name not in items:
-            comparison.violations.append(f"{what}: it is not in the summary")
+            comparison.violations.append(f"{what}: missing from the summary")
             continue
         comparison.same(f"{what}: count", items[name].count, 3)
         times = [datetime.fromisoformat(one) for one in (items[name].first, items[name].last)]
@@ -243,11 +243,11 @@ def _failing(official: _Official, comparison: _Comparison) -> None:
             comparison.same(f"{official.kind}, {what}", error.status_code, status)
             comparison.same(f"{official.kind}, {what}: code", _code(error.body), code)
         else:
-            comparison.violations.append(f"{official.kind}, {what}: it does not fail")
+            comparison.violations.append(f"{official.kind}, {what}: must fail, but succeeds")
 
 
 def _code(body: Any) -> Any:
-    """The code of the first error, or all that there is where it has none."""
+    """Returns the code of the first error, or the whole body if it has none."""
     try:
         return body["errors"][0]["code"]
     except (KeyError, IndexError, TypeError):

@@ -1,4 +1,4 @@
-"""Requests and answers of a run, judged by openapi-core: those of both clients, and raw ones."""
+"""openapi-core validates requests and answers: those of both clients, and raw ones."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _SUMMARY = {"user_id": "314159", "event_summaries": _TALLY}
 _QUESTION = "type=user&user_id=314159"
 _RELATION = "a relation between parameters or fields, which OpenAPI cannot express"
 
-#: Parts of addresses that answers give, and that are opaque.
+#: The opaque parameters of the addresses in answers.
 _CURSORS = {"before", "since"}
 
 
 @attrs.frozen
 class Raw:
-    """A request as it might be written by hand, without a client.
+    """A request without a client.
 
     Attributes:
-        method: In capitals.
-        target: The path, and the query.
-        body: Sent as JSON, where there is one.
-        headers: Besides the access token.
-        good: Whether emulator and description both ought to take it.
-        unsaid: Why the description cannot rule it out, where only the emulator does.
+        method: The method, in upper case.
+        target: The path and the query.
+        body: The body, sent as JSON; None for none.
+        headers: Headers besides the access token.
+        good: Whether the emulator and the description must accept it.
+        unsaid: Why only the emulator can reject it, not the description.
     """
 
     method: str
@@ -129,16 +129,16 @@ def _raw_summaries() -> Iterator[Raw]:
     yield Raw("POST", path, {**_SUMMARY, "event_summaries": late}, unsaid=_RELATION)
 
 
-#: The documentation's requests, and each kind of wrong one.
+#: The documentation's requests, and each kind of invalid request.
 RAW: Sequence[Raw] = tuple(_raw_requests())
 
 
 class Judge:
-    """openapi-core with a description; says what it has against requests and answers.
+    """openapi-core with a description; validates requests and answers.
 
     Args:
         description: The description, parsed.
-        url: The server's address, in place of those in the description.
+        url: The server's address, which replaces those in the description.
     """
 
     def __init__(self, description: dict[str, Any], url: str) -> None:
@@ -146,7 +146,7 @@ class Judge:
 
         self._api = OpenAPI.from_dict(
             {**description, "servers": [{"url": url}]},
-            # A description without a field that is sent would pass for one with it otherwise.
+            # Otherwise, a sent field that the description lacks would be valid.
             config=Config(additional_properties_default_policy="forbid"),
         )
         self._parameters = {
@@ -156,20 +156,20 @@ class Judge:
         }
 
     def request(self, request: httpx.Request) -> str | None:
-        """What is wrong with a request, or None."""
+        """Returns what is wrong with a request, or None."""
         from openapi_core.exceptions import OpenAPIError
 
         try:
             self._api.validate_request(_asked(request))
         except OpenAPIError as error:
             return _reason(error)
-        # openapi-core looks at no other parameters than those that are described.
+        # openapi-core ignores parameters that are not described.
         known = self._parameters[request.url.path, request.method.lower()] | _CURSORS
         unknown = set(request.url.params) - known
         return f"undescribed parameters: {', '.join(sorted(unknown))}" if unknown else None
 
     def answer(self, request: httpx.Request, response: httpx.Response) -> str | None:
-        """What is wrong with an answer, or None."""
+        """Returns what is wrong with an answer, or None."""
         from openapi_core.exceptions import OpenAPIError
 
         try:
@@ -180,7 +180,7 @@ class Judge:
 
 
 def run(description: Path) -> Report:
-    """Does all scenarios against the emulator, and judges what was said."""
+    """Runs all scenarios against the emulator, and validates the exchanges."""
     import yaml
 
     report = Report(f"openapi-core {version('openapi-core')}")
@@ -219,7 +219,7 @@ def _of_a_client(
             if outcome.scenario.beyond is None:
                 wrong += _shown(exchange, "request", refused)
             elif refused is None:
-                wrong.append("the description allows it, which it should not")
+                wrong.append(_ALLOWED)
             else:
                 counts["beyond"] += 1
             wrong += _shown(exchange, "answer", judge.answer(exchange.request, exchange.response))
@@ -236,7 +236,7 @@ def _raw(fixture: Fixture, url: str, judge: Judge, report: Report, counts: Count
             refused = judge.request(exchange.request)
             wrong = _shown(exchange, "answer", judge.answer(exchange.request, exchange.response))
             if response.is_success != raw.good:
-                wrong.append(f"the emulator answers {response.status_code}: {response.text}")
+                wrong.append(f"the emulator answered {response.status_code}: {response.text}")
             if (refused is None) != (raw.good or raw.unsaid is not None):
                 wrong.append(f"the description rejects it: {refused}")
             if raw.unsaid is not None:
@@ -255,11 +255,11 @@ def _shown(exchange: Exchange, what: str, wrong: str | None) -> list[str]:
         if what == "request"
         else f"{response.status_code} {response.text}"
     )
-    return [f"its {what} is not as described: {wrong}\n{said}"]
+    return [f"its {what} does not match the description: {wrong}\n{said}"]
 
 
 def _reason(error: BaseException) -> str:
-    """The error, and what it comes from: the outermost only says that there is one."""
+    """Returns an error with its causes, because the outermost gives no reason."""
     said = [str(error)]
     for one in getattr(error.__cause__, "schema_errors", ()):
         said.append(f"{'/'.join(map(str, one.absolute_path)) or 'it'}: {one.message}")  # noqa: PERF401

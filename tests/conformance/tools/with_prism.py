@@ -1,4 +1,4 @@
-"""Both clients talk to the emulator through Prism, which judges each request and each answer."""
+"""Both clients talk to the emulator through Prism, which validates each request and answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COMMAND = Path("node_modules", "@stoplight", "prism-cli", "dist", "index.js")
 _PACKAGE = "@stoplight/prism-cli"
 _START_SECONDS = 60
 _LISTENING = re.compile(r"Prism is listening on (http://\S+)")
-#: How Prism's log tells of what it refused, and what it let through in spite of all.
+#: The lines of Prism's log about violations that it rejected or let through.
 _LOGGED = re.compile(r"terminated with error|Violation")
 
 
@@ -36,11 +36,11 @@ class PrismError(Exception):
 
 @attrs.define
 class _Proxy:
-    """Prism, running.
+    """A running Prism.
 
     Attributes:
-        url: Where it listens.
-        lines: What it has said so far.
+        url: The address on which it listens.
+        lines: Its output so far.
     """
 
     url: str
@@ -48,17 +48,17 @@ class _Proxy:
 
 
 def run(description: Path, packages: Path | None) -> Report:
-    """Does all scenarios through Prism.
+    """Runs all scenarios through Prism.
 
     Args:
-        description: The description that Prism judges by.
-        packages: The folder that has Prism in its `node_modules`.
+        description: The description that Prism validates against.
+        packages: The folder that contains the `node_modules` folder with Prism.
     """
     pinned = json.loads((_HERE / "package.json").read_text(encoding="utf-8"))
     report = Report(f"Prism {pinned['dependencies'][_PACKAGE]}")
     node = shutil.which("node")
     if node is None:
-        report.skipped = "there is no Node on this machine (18 or newer is needed, with npm)"
+        report.skipped = "it requires Node 18 or newer, and npm; install both"
         return report
     if packages is None or not (packages / _COMMAND).exists():
         report.skipped = "it is not installed; install npm and run `nox -s conformance`"
@@ -74,10 +74,10 @@ def run(description: Path, packages: Path | None) -> Report:
         report.violations.append(str(error))
         return report
     logged = [line for line in proxy.lines if _LOGGED.search(line)]
-    # What Prism finds is found a second time in its log: nothing of it was missed.
+    # Prism also logs each violation, which shows that none was missed.
     if len(logged) != counts["refusals"]:
         report.violations.append(
-            f"Prism's log tells of {len(logged)} violations, and {counts['refusals']} were seen:\n"
+            f"Prism logged {len(logged)} violations, but reported {counts['refusals']}:\n"
             + "\n".join(logged)
         )
     report.compared = [
@@ -105,7 +105,7 @@ def _through(url: str, kind: str, report: Report, counts: Counter[str]) -> None:
 
 
 def _refusal(answer: httpx.Response) -> str | None:
-    """What Prism has against a request or an answer, or None."""
+    """Returns Prism's objection to a request or an answer, or None."""
     if "sl-violations" in answer.headers:
         return f"sl-violations: {answer.headers['sl-violations']}"
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
@@ -116,7 +116,7 @@ def _refusal(answer: httpx.Response) -> str | None:
 
 @contextmanager
 def _proxy(command: list[str], description: Path, upstream: str) -> Iterator[_Proxy]:
-    # Its settings come from the environment, too.
+    # Prism also reads settings from the environment.
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -132,13 +132,13 @@ def _proxy(command: list[str], description: Path, upstream: str) -> Iterator[_Pr
         assert process.stdout is not None  # noqa: S101  # it was asked for
         lines: list[str] = []
         reader = Thread(target=_read, args=(process.stdout, lines), daemon=True)
-        # One that never says that it listens has no last line until it is killed.
+        # A Prism that never reports its address prints no last line until it is killed.
         patience = Timer(_START_SECONDS, process.kill)
         patience.start()
         try:
             url = _listening(process.stdout, lines)
             patience.cancel()
-            # It stops when its output is not read.
+            # Prism blocks if nothing reads its output.
             reader.start()
             yield _Proxy(url, lines)
         finally:

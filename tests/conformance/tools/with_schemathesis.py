@@ -1,4 +1,4 @@
-"""Schemathesis makes up requests from the description, and judges what the emulator answers."""
+"""Schemathesis generates requests from the description, and validates the emulator's answers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from intercom_data_events.emulator import Emulator, EmulatorServer
 from .reporting import Report
 
 _HERE = Path(__file__).parent
-#: Of a whole run.
+#: The phases of a whole run.
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 _TOKEN = "token"  # noqa: S105  # the one in schemathesis.toml
-#: A workspace has 120 names at most, and each request can bring one.
+#: A workspace has at most 120 event names, and each request can add one.
 _PROCESSED = 100
-#: Whatever it finds: it is killed by then.
+#: Schemathesis is killed after these seconds.
 _SECONDS = 600
 _SECTION = re.compile(r"(?ms)^=+ (?:FAILURES|ERRORS) =+$\n(.*?)(?=^=+ [A-Z]+ =+$)")
 _FAILURE = re.compile(r"(?m)^\d+\. Test Case ID: \S+\n")
@@ -53,7 +53,7 @@ class Workspace:
             event = {
                 "event_name": "read-book",
                 "created_at": self._begin + number,
-                # Whom the hooks know.
+                # The contact that the hooks use.
                 "user_id": "314159",
                 "email": "frodo.baggins@example.com",
                 "metadata": {"number": number, "price": {"amount": 2999, "currency": "usd"}},
@@ -63,13 +63,13 @@ class Workspace:
 
 
 def run(description: Path, *, seed: int, examples: int, phases: Sequence[str] = PHASES) -> Report:
-    """Lets Schemathesis loose on the emulator.
+    """Runs Schemathesis against the emulator.
 
     Args:
-        description: What requests are made up from, and answers judged by.
-        seed: Makes it do the same again.
-        examples: How many requests it makes up for each operation, at most.
-        phases: Which of its phases to run.
+        description: The description for requests and answers.
+        seed: The seed, to repeat a run.
+        examples: The largest number of generated requests per operation.
+        phases: The phases to run.
     """
     report = Report(f"Schemathesis {version('schemathesis')}")
     with tempfile.TemporaryDirectory() as folder:
@@ -93,13 +93,13 @@ def run(description: Path, *, seed: int, examples: int, phases: Sequence[str] = 
             return report
         _read(json.loads(found.read_text(encoding="utf-8")), output, phases, report)
     if code and not report.violations:
-        report.violations.append(f"Schemathesis ends with {code}:\n{output}")
+        report.violations.append(f"Schemathesis ended with exit code {code}:\n{output}")
     return report
 
 
 def _run(command: list[str], said: Path) -> int | None:
-    """Runs a command that writes what it says to a file; None where it had to be killed."""
-    # From a pipe, what was said before a timeout would come undecoded.
+    """Runs a command with its output in a file; returns None if it had to be killed."""
+    # A pipe would give the output before a timeout as bytes.
     with said.open("wb") as output:
         try:
             return subprocess.run(
@@ -122,7 +122,7 @@ def _run(command: list[str], said: Path) -> int | None:
 def _read(found: dict[str, Any], output: str, wanted: Sequence[str], report: Report) -> None:
     phases = {name: found["phases"][name] for name in wanted}
     report.compared = [
-        f"{found['test_cases']['generated']} requests, made up with the seed {found['seed']}"
+        f"{found['test_cases']['generated']} requests, generated with the seed {found['seed']}"
     ]
     report.compared += [f"phase {name}: {phase['status']}" for name, phase in phases.items()]
     for operation, rates in sorted(found["valid_rates"].items()):
@@ -131,11 +131,11 @@ def _read(found: dict[str, Any], output: str, wanted: Sequence[str], report: Rep
             for what in ("accepted", "rejected", "unreachable", "conflicts")
         }
         report.compared.append(
-            f"{operation}: of those in order {', '.join(f'{n} {w}' for w, n in told.items())}"
+            f"{operation}: of the valid requests, {', '.join(f'{n} {w}' for w, n in told.items())}"
         )
     for name, phase in phases.items():
         if phase["status"] == "skip":
-            # What was not tried proves nothing.
+            # A skipped phase proves nothing.
             report.violations.append(f"the phase {name} was skipped: {phase['skip_reason']}")
     report.violations += list(_failures(output))
 

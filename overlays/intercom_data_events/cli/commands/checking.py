@@ -172,4 +172,4 @@ def _clock(ahead: float | None) -> str:
         return "in sync with the server's"
     side = "behind" if ahead > 0 else "ahead of"
     by = output.duration(abs(ahead))
-    return f"{by} {side} the server's; set the clock, because it stamps events"
+    return f"{by} {side} the server's; correct it, because events get their times from it"

@@ -50,9 +50,9 @@ def drain(
 ) -> None:
     """Send all waiting events.
 
-    You can stop or kill it at any moment: unsent events stay in the outbox, and the same command
-    sends them. While Intercom does not answer, it reports that and keeps retrying. It does not wait
-    for events that are tracked after it started.
+    You can stop or kill the command at any time: unsent events stay in the outbox, and the next run
+    sends them. While Intercom does not answer, the command reports that and keeps retrying. It does
+    not wait for events that are tracked after it started.
     """
     if max_time is not None and not max_time >= 0:
         raise UsageError(f"--max-time must be at least 0 seconds, not {max_time}")
@@ -268,7 +268,7 @@ def _report(
 ) -> Report:
     sent = total - refused - left
     held = (
-        f"Intercom accepted {kept:,} of the remaining events, but the outbox cannot be written now"
+        f"Intercom accepted {kept:,} of the remaining events, but the outbox cannot record this now"
     )
     return Report(
         str(file),
@@ -280,6 +280,6 @@ def _report(
         seconds,
         sent,
         "waiting; --dry-run or INTERCOM_DISABLED is set, so none are sent" if dry else "",
-        remarks=(f"{held}; they will be sent again.",) if kept else (),
+        remarks=(f"{held}; the events will be sent again.",) if kept else (),
         details={"dead": status.dead, "accepted_and_left": kept, "dry_run": dry},
     )

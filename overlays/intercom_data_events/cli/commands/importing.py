@@ -54,9 +54,9 @@ def import_(
 ) -> None:
     """Send the events of a file as fast as the rate limit allows.
 
-    You can stop or kill it at any moment: the same command resumes from the journal beside the
-    file. Sending is idempotent: an event that is sent twice is stored once. Rejected lines
-    go to a separate file with the reasons: fix them there, then import that file.
+    You can stop or kill the command at any time: the next run resumes from the journal beside the
+    file. Sending is idempotent: an event that is sent twice is stored once. Rejected lines go to a
+    separate file with the reasons: fix them there, then import that file.
     """
     check_bounds(concurrency, max_rate)
     with ExitStack() as opened:

@@ -175,8 +175,8 @@ def compact(file: Path, *, as_json: bool = False) -> None:
     """Shrink the file to the size of its contents.
 
     An outbox shrinks automatically, but one from an earlier version does so only after this
-    command. It needs free disk space of twice the contents. While it runs, applications that use
-    the file wait; tracking an event may raise an OutboxLockedError after 1 s.
+    command. It needs free disk space of twice the size of the contents. While it runs,
+    applications that use the file wait; tracking an event may raise OutboxLockedError after 1 s.
     """
     with Outbox(file) as box:
         before = box.status().size

@@ -1,1 +1,1 @@
-"""Importing a file of events: from its bytes to what became of each event."""
+"""Imports a file of events: from its bytes to the outcome of each event."""

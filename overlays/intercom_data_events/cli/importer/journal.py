@@ -159,7 +159,7 @@ class Journal:
                 begun_for, whole = journal._load(file, restart=restart)
             if begun_for is not None:
                 journal._check(*begun_for, address, None if token_renewed else held)
-            # Removes a line that a crash has truncated, so that new ones begin on their own line.
+            # Removes a line that a crash has truncated, so that the next one begins on a new line.
             os.ftruncate(journal._descriptor, whole)
             os.lseek(journal._descriptor, 0, os.SEEK_END)
             if begun_for is None:
