@@ -1,4 +1,4 @@
-"""Checks by independent tools that client, emulator and description agree.
+"""Checks with third-party tools that client, emulator and description agree.
 
     nox -s conformance [-- --only schemathesis --seed 7]
 
@@ -37,10 +37,10 @@ PACKAGES = {
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     for name in list(os.environ):
-        # No request may leave this machine.
+        # All requests go to this machine.
         if name.startswith("INTERCOM_") or name.upper().endswith("_PROXY"):
             del os.environ[name]
-    # The scenarios provoke failures, and each would be logged.
+    # They log every failure that the tools provoke.
     logging.getLogger("intercom_data_events").setLevel(logging.CRITICAL)
     seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311  # guards nothing
     tools: dict[str, Callable[[], Report]] = {
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads and checks the command line before anything runs."""
+    """Reads and checks the command line before any tool runs."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.description.is_file():
@@ -79,7 +79,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
             try:
                 version(package)
             except PackageNotFoundError:
-                parser.error(f"{package} is not installed; run nox -s conformance")
+                parser.error(f"{package} must be installed; run: nox -s conformance")
     return options
 
 
@@ -90,25 +90,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", metavar="TOOL",
         choices=list(PACKAGES),
-        help="run only this tool: %(choices)s; repeatable",
+        help="a tool to run: %(choices)s; repeatable (default: all)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, help="seed of Schemathesis (default: random)")
     parser.add_argument(
         "--examples", type=int, default=100, metavar="N",
-        help="requests that Schemathesis makes up per operation (default: %(default)s)",
+        help="requests that Schemathesis generates for each operation (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--packages", type=Path, metavar="FOLDER",
-        help="folder with Prism in its node_modules",
+        help="the folder that contains the node_modules folder with Prism",
     )  # fmt: skip
     parser.add_argument(
         "--description", type=Path, default=PROJECT / "openapi" / "data-events.yaml",
-        metavar="FILE", help="the description (default: the project's)",
+        metavar="FILE", help="the OpenAPI description to compare with (default: the project's)",
     )  # fmt: skip
     return parser
 
 
 if __name__ == "__main__":
-    # A character that the terminal's encoding lacks must not end the report.
+    # Characters that the terminal cannot encode must not fail the report.
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Each tool finds a fault if there is one; `nox -s conformance` runs these tests."""
+"""Each tool tells of a fault where there is one; `nox -s conformance` runs these with the tools."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_package_that_is_not_there_is_named_before_anything_runs(monkeypatch, 
     with pytest.raises(SystemExit, match="2"):
         conform.main(["--only", "official-sdk"])
 
-    assert "not-there is not installed; run nox -s conformance" in capsys.readouterr().err
+    assert "not-there must be installed; run: nox -s conformance" in capsys.readouterr().err
 
 
 def test_scenarios_are_told_apart_by_their_names():

@@ -1,4 +1,4 @@
-"""Looks up published advisories for exact versions of packages, by pip-audit.
+"""Looks up published advisories for exact versions of packages, with pip-audit.
 
     python tests/security/auditing.py lowest.txt newest.txt [PIP-AUDIT'S OPTIONS]
 
@@ -41,8 +41,8 @@ def judge(out: str, err: str) -> Verdict:
     except (ValueError, KeyError, TypeError):
         last = err.strip().rpartition("\n")[2]
         if _UNREACHABLE.search(last):
-            return Verdict(NOT_RUN, f"not run: the advisory service is unreachable\n  {last}")
-        return Verdict(FOUND, f"failed: {last or 'pip-audit said nothing'}")
+            return Verdict(NOT_RUN, f"not run: the advisory service is not reachable\n  {last}")
+        return Verdict(FOUND, f"failed: {last or 'pip-audit gave no reason'}")
     skipped = [one["name"] for one in found if "skip_reason" in one]
     advisories = [
         f"{one['name']} {one['version']}: {vulnerability['id']} "
@@ -64,7 +64,7 @@ def judge(out: str, err: str) -> Verdict:
 
 
 def main(arguments: list[str]) -> int:
-    """Audits each file of pins; returns the exit code of the worst: found, not run, fine."""
+    """Audits each file of pins; returns the exit code, the worst first: found, not run, fine."""
     files = [Path(one) for one in arguments if one.endswith(".txt")]
     options = [one for one in arguments if not one.endswith(".txt")]
     codes = set()

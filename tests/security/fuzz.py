@@ -1,4 +1,4 @@
-"""Feeds made-up input to every reader of outside data, and reports what fails.
+"""Gives random inputs to all code that reads data from outside, and reports failures.
 
     python tests/security/fuzz.py                              # five minutes
     python tests/security/fuzz.py --seconds 60 --target CSV    # a minute, of one target
@@ -31,11 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--seconds", type=float, default=300, help="time for all targets together (default: 300)"
+        "--seconds",
+        type=float,
+        default=300,
+        help="for all targets together (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, help="seed of the inputs (default: random)")
     parser.add_argument(
-        "--target", action="append", metavar="NAME", help="search only this target; repeatable"
+        "--target",
+        action="append",
+        metavar="NAME",
+        help="a target to search; repeatable (default: all)",
     )
     options = parser.parse_args(arguments)
     seed = random.randrange(2**32) if options.seed is None else options.seed  # noqa: S311
@@ -59,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     for each in left_out:
         print(f"  not run: {each}")
     faults = sum(len(tally.faults) for tally in tallies.values())
-    print(f"\n{faults} faults; run with --seed {seed} to repeat them." if faults else "\nNo fault.")
+    advice = f" To repeat the inputs, pass --seed {seed}." if faults else ""
+    print(f"\nFaults: {faults}.{advice}")
     return 1 if faults else 0
 
 

@@ -75,7 +75,7 @@ PIECES = (
 
 @frozen
 class Target:
-    """A reader and the inputs for it.
+    """A reader with its inputs.
 
     Attributes:
         name: The name in the table.
@@ -94,8 +94,8 @@ class Target:
     of_server: bool = False
 
 
-class Fault(Exception):  # noqa: N818  # what is looked for is no error of the search
-    """An input on which a reader misbehaves.
+class Fault(Exception):  # noqa: N818  # a finding, not an error of the search
+    """An input on which a reader breaks a rule.
 
     Attributes:
         kind: The rule and the place; faults of one kind are reported once.
@@ -106,7 +106,7 @@ class Fault(Exception):  # noqa: N818  # what is looked for is no error of the s
         self.target, self.kind, self.details, self.given = target, kind, details, given
 
     def __str__(self) -> str:
-        """Returns all that is needed to repeat it."""
+        """Returns everything that is needed to repeat it."""
         given = repr(self.given)
         length = f" [{len(given):,} characters]" if len(given) > _SHOWN else ""
         return f"{self.target}: {self.kind}\n  {self.details}\n  {given[:_SHOWN]}{length}"
@@ -114,7 +114,7 @@ class Fault(Exception):  # noqa: N818  # what is looked for is no error of the s
 
 @define
 class Tally:
-    """The results of one target.
+    """The results of a target.
 
     Attributes:
         examples: The number of inputs.
@@ -137,7 +137,7 @@ class _SlowError(BaseException):
 
 @contextlib.contextmanager
 def _in_time(seconds: float) -> Iterator[None]:
-    """Raises _SlowError in the main thread after a time, if the system has such timers."""
+    """Raises a _SlowError in the main thread after a time, if the system has such timers."""
 
     def end(_: int, __: FrameType | None) -> None:
         raise _SlowError
@@ -155,7 +155,7 @@ def _in_time(seconds: float) -> Iterator[None]:
 
 
 class _Kept(logging.Handler):
-    """Keeps the formatted log records."""
+    """Records log lines as a handler formats them."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -184,7 +184,7 @@ def _log() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Limits this process to 1 GiB more of address space, to protect the machine."""
+    """Limits this process to 1 GiB more address space, so that a bomb does no harm."""
     try:
         import resource
 
@@ -202,7 +202,7 @@ def bounded() -> Iterator[None]:
 
 
 def judge(target: Target, given: Any) -> tuple[Fault | None, int]:
-    """Reads an input; returns the fault, or None, and the peak memory."""
+    """Reads an input; returns the fault, if there is one, and the peak memory."""
     said: list[str] = []
     fault = None
     with _log() as logged:
@@ -234,7 +234,7 @@ def judge(target: Target, given: Any) -> tuple[Fault | None, int]:
 
 
 def _said(error: BaseException) -> list[str]:
-    """Returns what an error shows: its message and its attributes."""
+    """Returns the text of an error and of its attributes."""
     shown = [str(error), repr(error)]
     for name in ("message", "field", "request_id", "codes"):
         value = getattr(error, name, None)
@@ -245,7 +245,7 @@ def _said(error: BaseException) -> list[str]:
 
 
 def _wrong(text: str, target: Target, given: object, *, is_log: bool) -> str | None:
-    """Returns what a text contains and must not."""
+    """Returns what a text contains and must not contain."""
     if target.of_server and _PART in text and (TOKEN in text or _is_whole(repr(given))):
         return "shows the access token"
     if is_log and EMAIL in text:
@@ -256,12 +256,12 @@ def _wrong(text: str, target: Target, given: object, *, is_log: bool) -> str | N
 
 
 def _is_whole(given: str) -> bool:
-    """Returns whether a server sends the whole token: a client cannot recognize a part of it."""
+    """Whether a server sends the whole token; no client can recognise a part of it."""
     return given.count(_PART) == sum(map(given.replace("\\\\", "\\").count, _WRITTEN))
 
 
 def _place(error: BaseException) -> str:
-    """Returns where an error comes from: the innermost frame of the project, and of all."""
+    """Returns the innermost place of an error in the project, and the innermost of all."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -275,7 +275,7 @@ def _place(error: BaseException) -> str:
 
 
 def example(target: Target, seed: str, tally: Tally, until: float) -> Fault | None:
-    """Reads inputs that Hypothesis makes up; returns a fault of a new kind, shortened."""
+    """Reads some generated inputs; returns a fault of a new kind, shortened."""
     failed: dict[str, Fault] = {}
     shorten_until = 0.0
 
@@ -319,7 +319,7 @@ def example(target: Target, seed: str, tally: Tally, until: float) -> Fault | No
 
 
 def lengthen(target: Target, seed: str, tally: Tally, until: float) -> Fault | None:
-    """Reads an input and one four times as long; returns a fault of a new kind."""
+    """Reads an input, then ones four times as long; returns a fault of a new kind."""
     chance = random.Random(seed)  # noqa: S311  # guards nothing
     lengthened = chance.choice(target.lengthened)
     parts = ["".join(chance.choices(PIECES, k=chance.choice((0, 1, 1, 2)))) for _ in range(3)]
@@ -363,7 +363,7 @@ def lengthen(target: Target, seed: str, tally: Tally, until: float) -> Fault | N
 
 
 def _seconds(target: Target, given: Any) -> float:
-    """Returns the CPU seconds that an input takes: the shortest of up to three runs."""
+    """Returns the CPU seconds of this thread for an input, the least of up to three."""
     shortest = float(PATIENCE)
     for _ in range(3):
         begin = time.thread_time()
@@ -382,7 +382,7 @@ def search(
     seed: int,
     tell: Callable[[Fault], object] = lambda _: None,
 ) -> dict[str, Tally]:
-    """Searches for a number of seconds, which the targets share.
+    """Reads inputs for some seconds, which the targets share.
 
     Args:
         targets: The targets.

@@ -1,4 +1,4 @@
-"""The targets of the search: every reader of outside data, with inputs."""
+"""All code that reads data from outside, as targets of the search, with their inputs."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _dumped(value: object) -> bytes:
 
 @st.composite
 def _changed(draw: st.DrawFn, original: object) -> object:
-    """Draws a document with some values replaced or removed."""
+    """Generates a document with some values changed or removed."""
     document = json.loads(json.dumps(original))
     for _ in range(draw(st.integers(1, 3))):
         root: dict[Any, Any] = {"": document}
@@ -144,7 +144,7 @@ def _changed(draw: st.DrawFn, original: object) -> object:
 
 @st.composite
 def _edited(draw: st.DrawFn, original: bytes) -> bytes:
-    """Draws bytes with some removed and others inserted."""
+    """Generates bytes with some removed and others inserted."""
     edited = original
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(edited)))
@@ -167,13 +167,13 @@ def _documents(*originals: object) -> st.SearchStrategy[bytes]:
 
 
 def _in_json(text: str) -> bytes:
-    """Returns a listing with one string in every place that can hold a string."""
+    """Returns a listing with a string in every place for strings."""
     event = dict.fromkeys(_EVENT, text) | {"metadata": {text: text}}
     return _dumped({"events": [event], "pages": {"next": text, "since": text}, text: text})
 
 
 def _many(item: object) -> Callable[[str], bytes]:
-    """Returns a listing with one item for each ten characters of a string."""
+    """Returns a listing with one item per ten characters of a string."""
     return lambda text: _dumped({"type": "event.list", "events": [item] * (len(text) // 10)})
 
 
@@ -365,7 +365,7 @@ def _gzip_of(content: Callable[[str], bytes], coding: str = "gzip") -> Callable[
 
 
 class _Wire:
-    """A server that sends given bytes and then closes the connection."""
+    """A server that sends given bytes, then closes the connection."""
 
     def __init__(self, opened: contextlib.ExitStack) -> None:
         self.reply = b""
@@ -418,7 +418,7 @@ def _headed(text: str) -> bytes:
 
 
 class _Files:
-    """A folder of files for the command line, and an emulator for their events."""
+    """A folder with files for the command line, and an emulator for their events."""
 
     def __init__(self, opened: contextlib.ExitStack) -> None:
         self.folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
@@ -428,7 +428,7 @@ class _Files:
         typer.main.get_command = cache(typer.main.get_command)
 
     def run(self, *arguments: str) -> list[str]:
-        """Runs a command in this process; it must not report a bug of its own."""
+        """Runs a command in this process; it must not report a bug."""
         shown = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="surrogateescape", newline="")
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
             code = run(arguments)
@@ -439,7 +439,7 @@ class _Files:
         return [said]
 
     def track(self, given: tuple[str, str, str]) -> list[str]:
-        """Prints the event that arguments make, or what is wrong with them."""
+        """Runs `track --dry-run` with arguments."""
         name, user_id, metadata = given
         return self.run("track", name, "--user-id", user_id, "--metadata", metadata, "--dry-run")
 
@@ -453,7 +453,7 @@ class _Files:
         )
 
     def go_on(self, journal: bytes) -> list[str]:
-        """Resumes an import by its journal."""
+        """Resumes an import from its journal."""
         path, notes, refused = (
             self.folder / name for name in ("resumed.ndjson", "notes", "refused")
         )
@@ -895,7 +895,7 @@ def _of_descriptions(descriptions: _Descriptions) -> Target:
 
 
 def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
-    """Makes the targets, and what they need until `opened` closes.
+    """Makes the targets and their resources, until `opened` is closed.
 
     Returns:
         The targets, and those left out on this machine with the reason.
@@ -919,7 +919,7 @@ def make(opened: contextlib.ExitStack) -> tuple[list[Target], list[str]]:
 
 @st.composite
 def _lines_of(draw: st.DrawFn, journal: bytes) -> bytes:
-    """Draws a journal with a valid header and lines of all kinds."""
+    """Returns a journal with a valid header and lines of all kinds."""
     number = st.one_of(st.integers(0, 5), st.sampled_from([10**9, 10**12]), st.integers(), _values)
     line = st.one_of(
         st.tuples(st.sampled_from(["accepted", "duplicate", "refused"]), number),
@@ -936,7 +936,7 @@ def _lines_of(draw: st.DrawFn, journal: bytes) -> bytes:
 
 
 def _trust_one_authority(opened: contextlib.ExitStack) -> None:
-    """Trusts one certificate authority: each client would take 30 ms to load a hundred."""
+    """Trusts one certificate authority, because each client takes 30 ms to load all."""
     folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
     first, end, _ = (
         Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----\n")

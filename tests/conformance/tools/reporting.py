@@ -1,4 +1,4 @@
-"""A tool's report: what it compared and what it found."""
+"""The report of a tool: what it compared, and the violations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def counted(violations: int) -> str:
 
 @attrs.define
 class Report:
-    """The results of one tool.
+    """The result of one tool.
 
     Attributes:
         tool: Its name and version.
@@ -26,7 +26,7 @@ class Report:
     skipped: str | None = None
 
     def text(self, seconds: float) -> str:
-        """Returns the report for printing."""
+        """Returns the report for a terminal."""
         if self.skipped is not None:
             return f"{self.tool}: skipped: {self.skipped}"
         lines = [f"{self.tool}: {counted(len(self.violations))} ({seconds:.0f} s)"]

@@ -20,6 +20,7 @@ _EVENT = {"event_name": "invited-friend", "created_at": 1671028894, "user_id": "
 _TALLY = {"event_name": "invited-friend", "count": 1, "first": 1671028894, "last": 1671028894}
 _SUMMARY = {"user_id": "314159", "event_summaries": _TALLY}
 _QUESTION = "type=user&user_id=314159"
+_ALLOWED = "the description must not allow it, but does"
 _RELATION = "a relation between parameters or fields, which OpenAPI cannot express"
 
 #: The opaque parameters of the addresses in answers.
@@ -193,10 +194,10 @@ def run(description: Path) -> Report:
         _raw(fixture, url, judge, report, counts)
     report.compared = [
         f"{len(SCENARIOS) * len(KINDS)} scenarios of both clients ({', '.join(KINDS)})",
-        f"{counts['said']} requests and their answers",
-        f"{counts['beyond']} requests that the description lacks, each rejected",
-        f"{counts['taken']} raw requests that description and emulator accept",
-        f"{counts['refused']} raw requests that description and emulator reject",
+        f"{counts['said']} requests of these scenarios, with their answers",
+        f"{counts['beyond']} of these requests are not described, and were rejected",
+        f"{counts['taken']} raw requests that both the description and the emulator accept",
+        f"{counts['refused']} raw requests that both the description and the emulator reject",
         f"{counts['unsaid']} raw requests that only the emulator rejects: {_RELATION}",
     ]
     return report
@@ -238,7 +239,7 @@ def _raw(fixture: Fixture, url: str, judge: Judge, report: Report, counts: Count
             if response.is_success != raw.good:
                 wrong.append(f"the emulator answered {response.status_code}: {response.text}")
             if (refused is None) != (raw.good or raw.unsaid is not None):
-                wrong.append(f"the description rejects it: {refused}")
+                wrong.append(f"the description rejects it: {refused}" if refused else _ALLOWED)
             if raw.unsaid is not None:
                 counts["unsaid"] += 1
             else:

@@ -61,7 +61,7 @@ def run(description: Path, packages: Path | None) -> Report:
         report.skipped = "it requires Node 18 or newer, and npm; install both"
         return report
     if packages is None or not (packages / _COMMAND).exists():
-        report.skipped = "it is not installed; install npm and run `nox -s conformance`"
+        report.skipped = "it is not installed; run: nox -s conformance, which installs it with npm"
         return report
     counts = Counter[str]()
     fixture = Fixture()
@@ -82,8 +82,8 @@ def run(description: Path, packages: Path | None) -> Report:
         )
     report.compared = [
         f"{counts['scenarios']} scenarios of both clients ({', '.join(KINDS)})",
-        f"{counts['answers']} requests and their answers",
-        f"{counts['beyond']} requests that the description lacks, each rejected",
+        f"{counts['answers']} requests of these scenarios, with their answers",
+        f"{counts['beyond']} requests that are not described, and were rejected",
     ]
     return report
 
@@ -99,7 +99,7 @@ def _through(url: str, kind: str, report: Report, counts: Counter[str]) -> None:
             said = refusals or ([] if outcome.wrong is None else [outcome.wrong])
             report.violations += [f"{outcome.name}: {one}" for one in said]
         elif not refusals:
-            report.violations.append(f"{outcome.name}: Prism accepts it but must reject it")
+            report.violations.append(f"{outcome.name}: Prism must reject it, but accepts it")
         else:
             counts["beyond"] += 1
 

@@ -226,7 +226,7 @@ class _Drain:
         elif not self._told_failing and now - self._failing_since >= _FAILING:
             self._told_failing = True
             self._shown.tell(
-                f"Sending fails at the moment ({counted(counters.queued)} waiting); "
+                f"Sending is failing ({counted(counters.queued)} waiting); "
                 f"retrying: {counters.failing}",
                 always=True,
             )
