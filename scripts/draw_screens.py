@@ -184,8 +184,8 @@ class Screen:
 
 
 def _style(char: pyte.screens.Char) -> Style:
-    colours = {"brown": "yellow", "default": None}  # Names of pyte, with those of rich.
-    foreground = colours.get(char.fg, char.fg)
+    colors = {"brown": "yellow", "default": None}  # Names of pyte, with those of rich.
+    foreground = colors.get(char.fg, char.fg)
     if foreground is not None and re.fullmatch(r"[0-9a-f]{6}", foreground):
         foreground = f"#{foreground}"
     foreground = foreground and foreground.replace("bright", "bright_").replace("__", "_")

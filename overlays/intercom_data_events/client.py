@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", AccessToken]):
-    """Submits, lists and summarises data events with blocking calls; thread-safe.
+    """Submits, lists and summarizes data events with blocking calls; thread-safe.
 
     The client connects when it first sends. It keeps its connections until ``close()`` or the end
     of a ``with`` block.
@@ -238,7 +238,7 @@ class DataEventsClient(BaseClient["Engine", "HTTPClient", "HTTPTransport", Acces
 class AsyncDataEventsClient(
     BaseClient["AsyncEngine", "AsyncHTTPClient", "AsyncHTTPTransport", AsyncAccessToken]
 ):
-    """Submits, lists and summarises data events asynchronously, under asyncio and trio.
+    """Submits, lists and summarizes data events asynchronously, under asyncio and trio.
 
     It has the arguments, verbs and errors of :class:`DataEventsClient`. Await every verb except
     ``list`` and ``create_many``, which are iterated with ``async for``. ``aclose()`` or an

@@ -172,7 +172,7 @@ def test_the_chart_has_a_bar_for_each_figure_as_long_as_it_says():
         ("track, with an outbox", "intercom-data-events", "track, with an outbox"),
     ],
 )
-def test_a_peer_has_one_colour_and_the_legend_names_it_once(subject, peer, beside):
+def test_a_peer_has_one_color_and_the_legend_names_it_once(subject, peer, beside):
     subjects = {name: lambda: 1.0 for name in ("httpx", subject)}
     run = Run(
         dict.fromkeys(("date", "machine", "Python"), ""),
@@ -180,10 +180,10 @@ def test_a_peer_has_one_colour_and_the_legend_names_it_once(subject, peer, besid
     )
 
     drawn = ElementTree.fromstring(chart.svg(run))  # drawn here
-    colour = [one for one in drawn.iter() if one.tag.endswith("rect")][-1].attrib["fill"]
+    color = [one for one in drawn.iter() if one.tag.endswith("rect")][-1].attrib["fill"]
     said = ["".join(one.itertext()) for one in drawn.iter() if one.tag.endswith("}text")]
 
-    assert colour == chart.COLOURS[peer]
+    assert color == chart.COLORS[peer]
     assert said[: len(figures.PEERS)] == list(figures.PEERS)
     assert said[-2] == f"1 ms{beside}"
 

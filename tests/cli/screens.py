@@ -45,7 +45,7 @@ class Screen:
         code: Its exit code.
         written: What it wrote, with all escape sequences.
         lines: The rows that are not empty at the end, as they are seen.
-        colours: The colours of what is seen.
+        colors: The colors of what is seen.
         overran: What was written beyond the last column, which a terminal breaks anywhere.
     """
 
@@ -53,7 +53,7 @@ class Screen:
     code: int
     written: str
     lines: tuple[str, ...]
-    colours: frozenset[str]
+    colors: frozenset[str]
     overran: tuple[str, ...]
 
     @property

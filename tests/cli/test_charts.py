@@ -58,8 +58,8 @@ WIDTHS = st.integers(40, 200)
 
 def printed(chart: Chart, width=80, terminal=False):
     file = StringIO()
-    colours = "truecolor" if terminal else None
-    console = Console(file=file, width=width, force_terminal=terminal, color_system=colours)
+    colors = "truecolor" if terminal else None
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=colors)
     console.print(chart.drawn)
     return file.getvalue()
 
@@ -332,10 +332,10 @@ def test_a_document_has_a_row_for_each_of_many_spans():
     assert {one.name for one in spans} <= set(shown)
 
 
-def test_a_document_has_colours_for_light_and_for_dark():
+def test_a_document_has_colors_for_light_and_for_dark():
     for chart in (timeline(at(0)), counts([])):
         [style] = texts(svg(chart, "t"), "style")
         assert "prefers-color-scheme: dark" in style
-        # Text and axes have the page's colours, and bars one that is seen on both.
+        # Text and axes have the page's colors, and bars one that is seen on both.
         of_text = set(re.findall(r"chart-r\d \{ fill: ([^;} ]+)", style))
         assert of_text <= {"currentColor", "#4c8fd0"}

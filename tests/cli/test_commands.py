@@ -47,7 +47,7 @@ COMMANDS = [
     "outbox",
 ]
 OUTBOX_COMMANDS = ["status", "drain", "dead", "show", "retry", "forget", "export"]
-#: What steers terminals: colours, a title, the 8-bit form of both, a bell, a backspace, a return.
+#: What steers terminals: colors, a title, the 8-bit form of both, a bell, a backspace, a return.
 HOSTILE = "\x1b[31m\x1b]0;owned\x07\x9b2J\x08\r\u202e\u2028"
 STEERING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f\u202e\u2028]")
 
@@ -591,7 +591,7 @@ def test_nothing_that_intercom_says_steers_the_terminal(emulator, terminal):
     for asked in (["list"], ["list", "--json"], ["summary"], ["export", "--format", "csv"]):
         done = terminal(*asked, "--user-id", HOSTILE).finish()
         assert done.code == 0
-        # The terminal's own way of ending lines is a return, and colours are the command's.
+        # The terminal's own way of ending lines is a return, and colors are the command's.
         seen = done.out.replace("\r\n", "\n")
         assert not STEERING.search(seen)
         assert set(re.findall(r"\x1b.{,4}?m|\x1b", seen)) <= {

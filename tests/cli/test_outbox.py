@@ -1048,7 +1048,7 @@ def test_nothing_in_an_event_steers_the_terminal(serve, terminal, command):
         seen = (done.out + done.err).replace("\r\n", "\n")
         assert not STEERING.search(seen)
         assert set(re.findall(r"\x1b.{,4}?m|\x1b", seen)) <= {"\x1b[1m", "\x1b[0m"}
-    # Of the bar, which comes and goes, colours and movements are the command's.
+    # Of the bar, which comes and goes, colors and movements are the command's.
     assert sent.code == 1
     assert "owned" in sent.out
     for one in HOSTILE.split("owned")[0], "\x1b]", "\x07", "\x9b", "\x08", "\u202e", "\u2028":

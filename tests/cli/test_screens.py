@@ -125,10 +125,10 @@ def test_a_terminal_of_80_columns_shows_all_of_it(showing):
     # A dead letter has one line; `outbox show` shows all of it.
     cut = [one for one in narrow if "…" in one.text and one.arguments[:2] != ("outbox", "dead")]
     assert told([screen.text for screen in cut]) == ""
-    # Colours that can be read on light and on dark: not yellow, white or black, and none is faint.
-    coloured = frozenset().union(*(screen.colours for screen in narrow))
-    assert coloured <= {"default", "red", "magenta", "blue", "green", "cyan"}
-    assert "red" in coloured
+    # Colors that can be read on light and on dark: not yellow, white or black, and none is faint.
+    colored = frozenset().union(*(screen.colors for screen in narrow))
+    assert colored <= {"default", "red", "magenta", "blue", "green", "cyan"}
+    assert "red" in colored
     assert not [
         screen.arguments for screen in narrow if re.search(r"\x1b\[[\d;]*\b2\b", screen.written)
     ]
@@ -148,11 +148,11 @@ def test_a_terminal_of_80_columns_shows_all_of_it(showing):
 @pytest.mark.parametrize(
     ("columns", "environment"),
     [(80, {"TERM": "dumb"}), (None, {}), (80, {"NO_COLOR": "1"})],
-    ids=["dumb", "piped", "no colour"],
+    ids=["dumb", "piped", "no color"],
 )
 def test_nothing_is_styled_where_no_style_is_wanted(showing, columns, environment):
     for screen in showing(columns, [HELPS[0], *REAL], **environment):
-        # A bar moves without colour, too; it is gone when the command ends.
+        # A bar moves without color, too; it is gone when the command ends.
         styles = r"\x1b\[[\d;]*m" if "NO_COLOR" in environment else "\x1b"
         assert re.findall(styles, screen.written) == []
         assert "Traceback" not in screen.text

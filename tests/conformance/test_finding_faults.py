@@ -65,7 +65,7 @@ def test_a_request_that_the_description_does_not_have_is_found(tmp_path, report_
     other = tmp_path / "data-events.yaml"
     wanted = "required:\n        - event_name\n        - created_at\n      not:"
     assert wanted in described
-    other.write_text(described.replace(wanted, wanted.replace("created_at", "colour")), "utf-8")
+    other.write_text(described.replace(wanted, wanted.replace("created_at", "color")), "utf-8")
 
     assert report_of(other).violations
 

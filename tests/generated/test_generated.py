@@ -118,12 +118,12 @@ def test_a_summary_is_told_from_a_listing_by_its_type():
         assert request.url.params["summary"] == "true"
         return httpx.Response(200, json={"type": "event.summary", "events": [{"name": "a"}, None]})
 
-    async def summarise():
+    async def summarize():
         return await list_data_events.asyncio(
             client=client(answer), type_="user", user_id="1", summary=True
         )
 
-    found = anyio.run(summarise)
+    found = anyio.run(summarize)
 
     assert isinstance(found, models.DataEventSummary)
     assert found.events[0].name == "a"

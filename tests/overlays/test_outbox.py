@@ -856,7 +856,7 @@ def test_what_is_in_a_file_can_be_read_while_others_write(opened, box):
         ("[" * 100_000, {"event": "[" * 100_000}),
         ('{"event_name": "a"}', {"event_name": "a"}),
         ('{"event_name": "a", "user_id": ""}', {"event_name": "a", "user_id": ""}),
-        ('{"user_id": "1", "colour": 1}', {"user_id": "1", "colour": 1}),
+        ('{"user_id": "1", "color": 1}', {"user_id": "1", "color": 1}),
         ("", {"event": ""}),
     ],
 )

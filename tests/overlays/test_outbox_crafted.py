@@ -418,7 +418,7 @@ TEXTS = {
     "a string": '"a"',
     "null": "null",
     "not a number": "NaN",
-    "an unknown field": json.dumps(EVENT | {"colour": 1}),
+    "an unknown field": json.dumps(EVENT | {"color": 1}),
     "no person": '{"event_name": "a", "created_at": 1671028894}',
     "no time": '{"event_name": "a", "user_id": "1"}',
     "a person of another type": json.dumps(EVENT | {"user_id": ["1"]}),

@@ -82,7 +82,7 @@ def page_of(**body):
     return client_of(body).with_raw_response.list(user_id="1").parsed
 
 
-def summarised(*items, **more):
+def summarized(*items, **more):
     return client_of({"events": list(items), **more}).summary(user_id="1")
 
 
@@ -93,7 +93,7 @@ def spelt(number):
 @pytest.mark.parametrize(("came", "meant"), TIMES, ids=spelt)
 def test_a_time_is_read_whatever_its_spelling(came, meant):
     good, odd = listed(EVENT, {**EVENT, "created_at": came})
-    (item,) = summarised({"first": came, "last": came})
+    (item,) = summarized({"first": came, "last": came})
 
     assert good.created_at == WHEN
     assert odd.created_at == item.first == item.last == meant
@@ -105,7 +105,7 @@ def test_a_time_is_read_whatever_its_spelling(came, meant):
 @pytest.mark.parametrize("came", NEITHER, ids=[f"{n}" for n in range(len(NEITHER))])
 def test_what_is_not_a_time_is_none_and_kept_as_it_came(came):
     odd, good = listed({**EVENT, "created_at": came}, EVENT)
-    (item,) = summarised({"name": "a", "first": came, "last": 1389913941})
+    (item,) = summarized({"name": "a", "first": came, "last": 1389913941})
 
     assert (odd.created_at, good.created_at) == (None, WHEN)
     assert (item.first, item.last) == (None, WHEN)
@@ -176,7 +176,7 @@ def test_an_identifier_that_is_a_number_is_its_digits(name):
 def test_digits_that_a_float_does_not_hold_are_not_made_up(digits):
     came = json.loads(digits)
     (odd,) = listed({**EVENT, "user_id": came, "intercom_user_id": came})
-    item, exact = summarised({"name": "a", "count": came}, {"name": "b", "count": 2**53 - 1.0})
+    item, exact = summarized({"name": "a", "count": came}, {"name": "b", "count": 2**53 - 1.0})
 
     assert (odd.user_id, odd.intercom_user_id, item.count) == (None, None, None)
     assert exact.count == 2**53 - 1
@@ -199,7 +199,7 @@ def test_events_that_are_not_objects_are_left_out_and_kept():
     assert [event.event_name for event in page.events] == ["placed-order", None]
     assert page.additional_properties == {"events": [None, 5, "a", [EVENT]], "total": 6}
 
-    summary = summarised(None, {"name": "a"}, 5, total=6)
+    summary = summarized(None, {"name": "a"}, 5, total=6)
     assert [item.name for item in summary] == ["a"]
     assert summary.additional_properties == {"events": [None, 5], "total": 6}
 
@@ -258,7 +258,7 @@ def test_a_next_page_that_is_none_ends_the_listing(nothing):
     ids=spelt,
 )
 def test_a_count_is_read_whatever_its_spelling(came, count):
-    (item,) = summarised({"name": "a", "count": came})
+    (item,) = summarized({"name": "a", "count": came})
 
     assert item.count == count
     assert type(item.count) is int
@@ -267,14 +267,14 @@ def test_a_count_is_read_whatever_its_spelling(came, count):
 
 @pytest.mark.parametrize("came", [True, 3.5, "many", "3 times", [3], {}, 10**400, ENDLESS, "३"])
 def test_what_is_not_a_count_is_none_and_kept(came):
-    (item,) = summarised({"name": "a", "count": came})
+    (item,) = summarized({"name": "a", "count": came})
 
     assert item.count is None
     assert item.additional_properties == {"count": came}
 
 
 def test_every_field_of_a_summary_is_read_by_itself():
-    summary = summarised(
+    summary = summarized(
         {"name": 5, "description": ["a"], "count": 1, "more": 2},
         user_id=314159,
         email={"a": 1},
@@ -316,10 +316,10 @@ def described(model, *others):
 
 def test_every_field_that_the_description_has_is_read():
     (event,) = listed(described(models.DataEvent))
-    (item,) = summarised(described(models.DataEventSummaryItem))
+    (item,) = summarized(described(models.DataEventSummaryItem))
     page = page_of(**{**described(models.DataEventList), "type": "event.list"})
     # Pages of summaries are described, but nothing is known about how to request them.
-    summary = summarised(**described(models.DataEventSummary, "events", "type", "pages"))
+    summary = summarized(**described(models.DataEventSummary, "events", "type", "pages"))
 
     for one in (event, item, page, summary):
         assert one.additional_properties == {}

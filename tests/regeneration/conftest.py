@@ -167,7 +167,7 @@ def _event_schemas() -> Json:
             "type": "object",
             "description": "More about it.",
             "additionalProperties": {"type": "string"},
-            "example": {"colour": "red"},
+            "example": {"color": "red"},
         },
     }
     kinds = {

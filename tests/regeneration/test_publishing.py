@@ -274,7 +274,7 @@ def test_the_command_line_says_how_it_is_used(project, sources):
 def test_a_report_that_the_terminal_cannot_show_is_still_written(project, describe, sources):
     description = describe("2.17")
     properties = description["components"]["schemas"]["data_event"]["properties"]
-    properties["colour"] = {"type": "string", "enum": ["červená", "赤"]}
+    properties["color"] = {"type": "string", "enum": ["červená", "赤"]}
 
     done = subprocess.run(
         [

@@ -57,7 +57,7 @@ _SHOWN = 1_000
 _SHORTEST, _LONGEST = 4_096, 262_144
 _LOGGER = logging.getLogger("intercom_data_events")
 
-#: The token as servers write it, and a part that is long enough to be recognised.
+#: The token as servers write it, and a part that is long enough to be recognized.
 _WRITTEN = [TOKEN.replace("=", end) for end in ("=", "\\u003d", "%3D", "%3d", "&#x3d;", "&equals;")]
 _PART = TOKEN[:16]
 
@@ -256,7 +256,7 @@ def _wrong(text: str, target: Target, given: object, *, is_log: bool) -> str | N
 
 
 def _is_whole(given: str) -> bool:
-    """Whether a server sends the whole token; no client can recognise a part of it."""
+    """Whether a server sends the whole token; no client can recognize a part of it."""
     return given.count(_PART) == sum(map(given.replace("\\\\", "\\").count, _WRITTEN))
 
 

@@ -118,7 +118,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="""Send, list and summarise Intercom data events.
+    help="""Send, list and summarize Intercom data events.
 
 The access token comes from the environment variable INTERCOM_ACCESS_TOKEN, or from a prompt on the
 terminal. It is never an argument.

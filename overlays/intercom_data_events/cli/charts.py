@@ -61,7 +61,7 @@ _BAR = "magenta"  # Visible on light and dark terminals.
 
 _SVG_WIDTH = 100  # Columns.
 _MOST_TOLD = 100_000  # Characters.
-# The bars' colour is visible on light and dark pages; text has the page's colour.
+# The bars' color is visible on light and dark pages; text has the page's color.
 _THEME = TerminalTheme((255, 255, 255), (0, 0, 0), [(76, 143, 208)] * 8)
 _SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}">

@@ -46,9 +46,9 @@ def cell(text: str, style: str = "") -> Text:
 
 
 def console(file: TextIO) -> Console:
-    """Returns a console for a stream; it uses colours on a terminal unless NO_COLOR is set."""
-    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-    return Console(file=file, color_system=colours, highlight=False, emoji=False, markup=False)
+    """Returns a console for a stream; it uses colors on a terminal unless NO_COLOR is set."""
+    colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(file=file, color_system=colors, highlight=False, emoji=False, markup=False)
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def message(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """Writes an error message on standard error, with a coloured label on a terminal."""
+    """Writes an error message on standard error, with a colored label on a terminal."""
     _on_stderr(Text.assemble(("Error:", "bold red"), " ", cell(text)))
 
 
@@ -136,7 +136,7 @@ def draw(renderable: object) -> None:
 
 
 def line(text: Text) -> None:
-    """Writes a line of a result; in colours and wrapped at blanks on a terminal."""
+    """Writes a line of a result; in colors and wrapped at blanks on a terminal."""
     with standard_output() as file:
         console(file).print(text, soft_wrap=not file.isatty())
 
@@ -258,7 +258,7 @@ def second(moment: datetime | None) -> str:
 def event_line(
     name: str | None, created_at: datetime | None, metadata: Mapping[str, object]
 ) -> Text:
-    """Returns an event as one coloured line."""
+    """Returns an event as one colored line."""
     text = Text.assemble(f"{moment(created_at):23}", "  ", cell(name or "-", "bold"))
     for key, value in metadata.items():
         text.append_text(cell(f"  {key}=", "magenta")).append_text(cell(shown(value)))

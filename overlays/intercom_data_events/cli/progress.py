@@ -135,14 +135,14 @@ class ProgressShown(AbstractContextManager["ProgressShown"]):
         if not columns:
             line.add_row(name, told)
             return line
-        total, colour = self._advance.total, "magenta"
+        total, color = self._advance.total, "magenta"
         bar = ProgressBar(
             total,
             self._advance.done,
             _BAR,
             total is None,
-            complete_style=colour,
-            pulse_style=colour,
+            complete_style=color,
+            pulse_style=color,
         )
         line.add_row(name, bar, told)
         return line

@@ -55,7 +55,7 @@ def _create_event(workspace: Workspace, request: httpx.Request, _now: float) -> 
 
 def _create_summary(workspace: Workspace, request: httpx.Request, _now: float) -> Answer:
     summary = read_summary(_declared(request))
-    workspace.summarise(summary.who, summary.tallies)
+    workspace.summarize(summary.who, summary.tallies)
     return Answer(200)
 
 

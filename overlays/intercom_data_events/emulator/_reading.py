@@ -61,7 +61,7 @@ class NewSummary:
 
 @attrs.frozen
 class Question:
-    """The content of a request to list or summarise a contact's events."""
+    """The content of a request to list or summarize a contact's events."""
 
     who: EmulatedContact
     identity: tuple[str, str]
@@ -130,7 +130,7 @@ def read_summary(body: bytes) -> NewSummary:
 
 
 def read_question(query: httpx.QueryParams) -> Question:
-    """Which contact's events to list or to summarise, and how.
+    """Which contact's events to list or to summarize, and how.
 
     Raises:
         RefusalError: A parameter is missing or wrong.

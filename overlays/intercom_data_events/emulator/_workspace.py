@@ -374,7 +374,7 @@ class Workspace:
             number, kept = next(self._event_numbers), json.dumps(metadata) if metadata else "{}"
             contact.store(key, _Occurrence(number, spellings[key], created_at, kept), place)
 
-    def summarise(self, who: EmulatedContact, tallies: Iterable[Tally]) -> None:
+    def summarize(self, who: EmulatedContact, tallies: Iterable[Tally]) -> None:
         """Add to the counts of a contact's events: all tallies or none.
 
         Raises:

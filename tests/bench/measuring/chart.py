@@ -14,8 +14,8 @@ _HEAD = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
     'height="{height}" role="img">'
 )
-#: By peer: the colour of its bars in each facet.
-COLOURS = dict(zip(PEERS, ("#8c959f", "#2f6feb", "#54aeff", "#d0883b", "#8957e5"), strict=True))
+#: By peer: the color of its bars in each facet.
+COLORS = dict(zip(PEERS, ("#8c959f", "#2f6feb", "#54aeff", "#d0883b", "#8957e5"), strict=True))
 _STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .title { font-weight: 600 }
@@ -53,8 +53,8 @@ def svg(run: Run) -> str:
 
 def _legend() -> Iterator[str]:
     left = float(_MARGIN)
-    for name, colour in COLOURS.items():
-        yield f'<circle cx="{left + 5:.1f}" cy="22" r="5" fill="{colour}"/>'
+    for name, color in COLORS.items():
+        yield f'<circle cx="{left + 5:.1f}" cy="22" r="5" fill="{color}"/>'
         yield _text(left + 15, 26, name)
         left += 44 + 6.6 * len(name)
 
@@ -71,7 +71,7 @@ def _facet(title: str, group: list[Figure], left: float, top: float) -> Iterator
         length = max(1.0, _BARS * figure.value / longest)
         yield (
             f'<rect x="{left:.1f}" y="{line}" width="{length:.1f}" height="{_BAR}" rx="2" '
-            f'fill="{COLOURS[peer]}"/>'
+            f'fill="{COLORS[peer]}"/>'
         )
         value = f"{shown(figure.value)} {figure.unit}"
         yield _text(left + length + 6, line + 11, value, more=variant)

@@ -17,7 +17,7 @@ AIOHTTP = "aiohttp"
 FAST = f"{OURS}[fast]"
 #: What a question compares its other subjects with: the same work done without a client.
 BARE = "without a client"
-#: Each has one column in the README's table and one colour in the chart.
+#: Each has one column in the README's table and one color in the chart.
 PEERS = (BARE, OURS, FAST, OFFICIAL, AIOHTTP)
 
 

@@ -51,7 +51,7 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
                     "query.summary": wanted,
                 },
             }
-            for name, wanted in (("listed", "false"), ("summarised", "true"))
+            for name, wanted in (("listed", "false"), ("summarized", "true"))
         }
 
 

@@ -26,7 +26,7 @@ def build_request(
     summary: bool | Unset = UNSET,
     intercom_version: IntercomVersion | Unset = UNSET,
 ) -> dict[str, Any]:
-    """Build the request of: List or summarise a contact's data events
+    """Build the request of: List or summarize a contact's data events
 
     Args:
         type_ (ListDataEventsType):
@@ -192,9 +192,9 @@ def sync_detailed(
     summary: bool | Unset = UNSET,
     intercom_version: IntercomVersion | Unset = UNSET,
 ) -> Response[DataEventList | DataEventSummary | Error]:
-    """List or summarise a contact's data events
+    """List or summarize a contact's data events
 
-     Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
+     Lists a contact's events of the last 90 days page by page, newest first, or summarizes all of them
     by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
@@ -240,9 +240,9 @@ def sync(
     summary: bool | Unset = UNSET,
     intercom_version: IntercomVersion | Unset = UNSET,
 ) -> DataEventList | DataEventSummary | Error | None:
-    """List or summarise a contact's data events
+    """List or summarize a contact's data events
 
-     Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
+     Lists a contact's events of the last 90 days page by page, newest first, or summarizes all of them
     by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
@@ -286,9 +286,9 @@ async def asyncio_detailed(
     summary: bool | Unset = UNSET,
     intercom_version: IntercomVersion | Unset = UNSET,
 ) -> Response[DataEventList | DataEventSummary | Error]:
-    """List or summarise a contact's data events
+    """List or summarize a contact's data events
 
-     Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
+     Lists a contact's events of the last 90 days page by page, newest first, or summarizes all of them
     by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:
@@ -334,9 +334,9 @@ async def asyncio(
     summary: bool | Unset = UNSET,
     intercom_version: IntercomVersion | Unset = UNSET,
 ) -> DataEventList | DataEventSummary | Error | None:
-    """List or summarise a contact's data events
+    """List or summarize a contact's data events
 
-     Lists a contact's events of the last 90 days page by page, newest first, or summarises all of them
+     Lists a contact's events of the last 90 days page by page, newest first, or summarizes all of them
     by name. Exactly one of user_id, email and intercom_user_id names the contact.
 
     Args:

@@ -91,7 +91,7 @@ class Source:
         """
         inflater: Inflater | None = None
         data = await self._read()
-        if len(data) == 1:  # From a pipe; too few bytes to recognise gzip.
+        if len(data) == 1:  # From a pipe; too few bytes to recognize gzip.
             data += await self._read()
         if _GZIP.startswith(data[:2]):
             inflater = Inflater()
