@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import json
 import logging
+import queue
 import threading
 import time
 
@@ -253,6 +254,30 @@ def test_with_fewer_threads_than_there_is_work_for_a_flush_sends(threads, outbox
         assert sorted(server.users) == [*map(str, range(10)), "rejected"]
         assert told == ["rejected"]
         assert tracker.close(5)
+
+
+class Unreliable(queue.SimpleQueue):
+    """As on Python 3.11 and 3.12, where a timeout can pass without an end of the wait."""
+
+    def get(self, block=True, timeout=None):
+        assert timeout is None, "it can wait forever"
+        return super().get(block)
+
+
+def test_a_flush_without_threads_does_not_rely_on_the_timeout_of_a_queue(
+    threads, outbox, monkeypatch
+):
+    monkeypatch.setattr(queue, "SimpleQueue", Unreliable)
+    server = Server()
+    with DataEventsClient("token", transport=server) as client:
+        tracker = Tracker(client, outbox)
+        threads.left = 0
+        track(tracker, *range(10))
+
+        assert tracker.flush(5)
+        assert tracker.close(5)
+
+    assert sorted(server.users) == [*map(str, range(10))]
 
 
 @pytest.mark.processes

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which a waiting thread checks whether other threads are missing.
 LOOK = 0.05
+# Seconds after which a thread that does the work of missing ones looks for the next event.
+_POLL = 0.001
 # Seconds after which threads that were started, but do not run, may never run.
 _UNBORN = 0.2
 
@@ -183,7 +185,7 @@ class ThreadWorkers(Generic[Item]):
                 awaited.alarm.wait(min(seconds, LOOK))
                 return
             try:
-                item = self._work.get(timeout=min(seconds, LOOK))
+                item = self._take(min(seconds, LOOK), awaited)
             except queue.Empty:
                 return
             if item is None:
@@ -195,6 +197,20 @@ class ThreadWorkers(Generic[Item]):
                     raise error  # From a signal handler.
         finally:
             self._assistants.discard(here)
+
+    def _take(self, seconds: float, awaited: Awaited) -> Item | None:
+        """Takes the next event that no worker has taken.
+
+        It polls: on Python 3.11 and 3.12, ``SimpleQueue.get`` with a timeout can wait forever if
+        another thread takes the event that ended the wait.
+
+        Raises:
+            queue.Empty: There is none for that long, or the awaited event has happened.
+        """
+        ends = SYSTEM.monotonic() + seconds
+        while self._work.empty() and not awaited.is_set and SYSTEM.monotonic() < ends:
+            awaited.alarm.wait(_POLL)
+        return self._work.get_nowait()
 
     def join(self, ends: float) -> None:
         """Waits until all threads have ended, or until a time of the system's monotonic clock."""
