@@ -46,7 +46,10 @@ _TYPES: Mapping[int, type[errors.APIStatusError]] = {
 
 # Causes and remedies by the meaning of an answer (see `retry.meaning`).
 _ADVICE: Mapping[int, str] = {
-    401: "the access token is missing, wrong or revoked, or it belongs to another region",
+    401: (
+        "the access token is missing, wrong or revoked, or it belongs to another region; copy it "
+        "again from Intercom's Developer Hub, or change the region"
+    ),
     402: "the workspace's plan does not include this request",
     403: "the access token does not permit this request; give its app access to events",
     407: "a proxy requires a username and a password; set them in its address",
