@@ -286,7 +286,7 @@ def full_disk(options: argparse.Namespace) -> bool:
                     freed = time.monotonic()
                 harness.until(lambda: len(answered) > before, "an answer of gunicorn")
                 again = time.monotonic() - freed
-            harness.until(lambda: not is_left(outbox), "the sending of the backlog")
+            harness.until(lambda: not is_left(outbox), "the backlog to be sent")
             master.terminate()
             master.wait(harness.PATIENCE)
         harness.call(harness.drain, outbox, options.quick, url=server.url)
