@@ -213,7 +213,7 @@ def killed(options: argparse.Namespace) -> bool:
 def interrupted(_: argparse.Namespace) -> bool:
     table = harness.Table(
         "Interrupted by Ctrl-C while answers take 20 seconds",
-        "", "most seconds until the end", "exit code",
+        "", "longest time to exit (s)", "exit code",
     )  # fmt: skip
     taken, codes = [], set()
     with tempfile.TemporaryDirectory() as folder:

@@ -388,7 +388,7 @@ def terminated(options: argparse.Namespace) -> bool:
 def forked(options: argparse.Namespace) -> bool:
     table = harness.Table(
         f"A program forks {CHILDREN} children while one thread tracks and others send",
-        "", "rounds", "tracked", "missing", "sent again", "most seconds",
+        "", "rounds", "tracked", "missing", "sent again", "longest round (s)",
     )  # fmt: skip
     rounds = max(1, options.rounds // 2)
     good = True
