@@ -2,7 +2,7 @@
 
     python scripts/api_diff.py                     # since the last tag, or HEAD~1 without tags
     python scripts/api_diff.py v0.1.0              # since any revision
-    python scripts/api_diff.py --fail-on-breaking  # exits with 1 if callers break
+    python scripts/api_diff.py --fail-on-breaking  # exits with 1 if a change breaks callers
 
 The public API is what `intercom_data_events` and its modules list in `__all__`. Names of the
 generated package can change in any release, except those that `intercom_data_events` lists. griffe
@@ -76,7 +76,7 @@ class Change:
     Attributes:
         name: The name; a parameter's name is in brackets after its function.
         text: What changed.
-        breaks: Whether callers break; "maybe" if only a type changed.
+        breaks: Whether the change breaks callers; "maybe" if only a type changed.
     """
 
     name: str
@@ -420,7 +420,7 @@ def _parameter(parameter: griffe.Parameter) -> str:
 
 
 def _reasons(before: Surface, after: Surface) -> dict[str, list[str]]:
-    """Returns griffe's reasons why callers break, by public name."""
+    """Returns griffe's reasons why changes break callers, by public name."""
     reasons: dict[str, list[str]] = {}
     for package in before.packages.keys() & after.packages.keys():
         for breakage in griffe.find_breaking_changes(
@@ -509,7 +509,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the git revision to compare with (default: the last tag, or HEAD~1 without tags)",
     )
     parser.add_argument(
-        "--fail-on-breaking", action="store_true", help="exit with 1 if callers break"
+        "--fail-on-breaking", action="store_true", help="exit with 1 if a change breaks callers"
     )
     parser.add_argument(
         "--project",

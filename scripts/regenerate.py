@@ -12,9 +12,9 @@ exit codes:
   1  the input was rejected and nothing was written; one sentence names the problem and its place;
      with --check: committed files differ
   2  the command line is invalid
-  3  done, but review the report before you release: callers break, a correction was not written
-     against the new description, Intercom has an operation that the client lacks, or something
-     that callers use is deprecated or removed
+  3  done, but review the report before you release: a change breaks callers, a correction was not
+     written against the new description, Intercom has an operation that the client lacks, or
+     something that callers use is deprecated or removed
 
 --json prints one object instead of text; keys without a value are omitted:
   a report     `verdict`, `exit_code`, `look`, `breaks`, `changes` (`pointer`, `before`, `after`,
@@ -93,7 +93,7 @@ def _check(drift: list[str], *, as_json: bool) -> int:
         print("\n".join(drift), file=sys.stderr)
         print(
             "regenerate: the files above differ from what the description, the corrections and the "
-            "generator give; run: nox -s regenerate",
+            "generator produce; run: nox -s regenerate",
             file=sys.stderr,
         )
     else:

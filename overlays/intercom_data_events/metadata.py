@@ -359,7 +359,7 @@ _NOT_A_TIME = (
     "_date or _at as a time"
 )
 _TYPES = "must be a string, a number, a datetime, a RichLink or a MonetaryAmount, not {given}"
-_DURATION = "is a duration; pass its seconds as a number"
+_DURATION = "is a duration; pass it as a number of seconds"
 _MISSING = "is None, which the API does not support; leave the key out"
 # Why a value is rejected: the reason for the first type that it is an instance of.
 _REFUSALS: Mapping[Any, str] = {

@@ -317,7 +317,9 @@ def _scalar(event: yaml.ScalarEvent) -> object:
     if pattern is None or convert is None:
         raise _invalid(_unknown_tag(event), event)
     if not pattern.fullmatch(text):
-        raise _invalid(f"{text!r} is not a value of the tag {event.tag!r}; remove the tag", event)
+        raise _invalid(
+            f"{text!r} is not a valid value for the tag {event.tag!r}; remove the tag", event
+        )
     return convert(text)
 
 

@@ -88,7 +88,8 @@ async def _follow(client: httpx.AsyncClient, request: httpx.Request) -> bytearra
         raise httpx.InvalidURL("there is no such host or port")
     if begin.scheme != "https" and not is_loopback(begin.host):
         raise DownloadError(
-            "the address must begin with https://, because http:// can be tampered with in transit"
+            "the address must begin with https://, because data sent over http:// can be modified "
+            "in transit"
         )
     # httpx would read the whole body of each redirect, however large.
     for _ in range(_MAX_REDIRECTS + 1):

@@ -105,8 +105,8 @@ def at_narrowings(found: Iterable[Narrowing]) -> Iterator[Look]:
 def at_python(changes: Iterable[api_diff.Change]) -> Iterator[Look]:
     """Yields an item for the generated names that break callers, and one for those that may."""
     for verdict, kind, how in (
-        ("yes", "break", "changed or are gone"),
-        ("maybe", "may-break", "changed, which may break callers"),
+        ("yes", "break", "were changed or removed"),
+        ("maybe", "may-break", "were changed, which may break callers"),
     ):
         names = [change.name for change in changes if change.breaks == verdict]
         if names:
@@ -356,7 +356,7 @@ def _meaning(paths: Iterable[tuple[str, ...]], uses: Uses) -> str:
     )
     said = []
     if sent:
-        said.append(f"Intercom may reject the requests of {sent}, which do not change.")
+        said.append(f"Intercom may reject the unchanged requests of {sent}.")
     if read:
         said.append(
             f"a value that {read} cannot read is None, and is kept unchanged in "

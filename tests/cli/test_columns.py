@@ -279,7 +279,7 @@ ODD_TEXT = st.sampled_from(
         "#",
     ]
 )
-# A lone carriage return in a header reads as the line end of an old Mac.
+# A lone carriage return in a header reads as the line ending of an old Mac.
 KEYS = (
     st.builds(
         "".join,

@@ -407,14 +407,14 @@ def test_what_is_appended_is_imported_and_no_more(emulator, command, ndjson):
         (lambda text: "", "its text has 0 bytes"),
         (
             lambda text: text[:-1] + json.dumps(event(9)),
-            "line 3 had no line end, and was continued",
+            "line 3 had no line ending and was continued",
         ),
     ],
 )
 def test_a_file_that_has_changed_is_not_gone_on_with(change, how, emulator, command, ndjson):
     path = ndjson(3)
     text = path.read_text()
-    if "no line end" in how:
+    if "no line ending" in how:
         path.write_text(text[:-1])
     assert command("import", path).code == 0
     path.write_text(change(text))
@@ -423,6 +423,15 @@ def test_a_file_that_has_changed_is_not_gone_on_with(change, how, emulator, comm
     assert f"{path} was changed after its import began" in done.err
     assert how in done.err
     assert "pass --restart" in done.err
+
+
+def test_a_single_changed_line_is_named_as_one(emulator, command, ndjson):
+    path = ndjson(1)
+    assert command("import", path).code == 0
+    path.write_text(path.read_text().replace("placed-order", "signed-order"))
+    done = command("import", path)
+    assert (done.code, emulator.counts.requests) == (2, 1)
+    assert "began: line 1 is no longer the same; undo the change" in done.err
 
 
 def test_a_last_line_without_an_end_can_be_given_one(emulator, command, ndjson):

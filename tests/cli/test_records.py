@@ -144,7 +144,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text():
             b'{\n  "event_name": "ran"\n}',
             "line 1: the file must not be a single JSON document; write one event per",
         ),
-        (b"x" * (LONGEST + 1), "line 1: the header must have at most 1 MiB"),
+        (b"x" * (LONGEST + 1), "line 1: the header must be at most 1 MiB long"),
     ],
 )
 def test_what_is_no_text_of_events_is_told_as_what_it_looks_like(data, says):
@@ -237,7 +237,7 @@ def test_pairs_of_surrogates_and_blanks_around_an_object_are_fine():
             ),
         ),
         (b'ran,1,"a" b', "the row is not valid CSV ("),
-        (b"ran,1,a\rb", "and put quotes around a cell that contains a line end"),
+        (b"ran,1,a\rb", "and put quotes around a cell that contains a line break"),
         (b'ran,1,"a', "a quote that opens here is not closed within 1 MiB"),
         (b"ran,1,caf\xe9", "the text must be UTF-8, but has byte 0xe9 at position 10"),
     ],

@@ -278,7 +278,7 @@ NO_VERSION = "must be an API version such as '2.16' or 'Preview', not 'x'"
         (
             ["list", "--base-url", "ftp:x"],
             (
-                "--base-url must be an http or https URL without query and fragment, such as "
+                "--base-url must be an http or https URL without a query or fragment, such as "
                 "https://api.intercom.io, not 'ftp:x'"
             ),
         ),

@@ -200,7 +200,7 @@ def killed(options: argparse.Namespace) -> bool:
     table.row(f"killed {done} times", counts.stored, missing, counts.duplicates,
               f"{counts.duplicates / max(done, 1):.1f}", CONCURRENCY)  # fmt: skip
     if done < kills:
-        print("  The import ended before all kills were done.")
+        print(f"  The import ended before it was killed {kills} times.")
     return (
         not missing
         and done == kills
@@ -213,7 +213,7 @@ def killed(options: argparse.Namespace) -> bool:
 def interrupted(_: argparse.Namespace) -> bool:
     table = harness.Table(
         "Interrupted by Ctrl-C while answers take 20 seconds",
-        "", "most seconds until the end", "exit code",
+        "", "longest time to exit (s)", "exit code",
     )  # fmt: skip
     taken, codes = [], set()
     with tempfile.TemporaryDirectory() as folder:

@@ -286,7 +286,7 @@ def full_disk(options: argparse.Namespace) -> bool:
                     freed = time.monotonic()
                 harness.until(lambda: len(answered) > before, "an answer of gunicorn")
                 again = time.monotonic() - freed
-            harness.until(lambda: not is_left(outbox), "the sending of the backlog")
+            harness.until(lambda: not is_left(outbox), "the backlog to be sent")
             master.terminate()
             master.wait(harness.PATIENCE)
         harness.call(harness.drain, outbox, options.quick, url=server.url)
@@ -388,7 +388,7 @@ def terminated(options: argparse.Namespace) -> bool:
 def forked(options: argparse.Namespace) -> bool:
     table = harness.Table(
         f"A program forks {CHILDREN} children while one thread tracks and others send",
-        "", "rounds", "tracked", "missing", "sent again", "most seconds",
+        "", "rounds", "tracked", "missing", "sent again", "longest round (s)",
     )  # fmt: skip
     rounds = max(1, options.rounds // 2)
     good = True

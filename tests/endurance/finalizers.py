@@ -35,7 +35,8 @@ KINDS = ("track", "flush", "close")
 # Per round.
 EVENTS, THREADS, FLUSHES = 40, 6, 3
 LATENCY, FLUSH_TIMEOUT = 0.001, 0.05
-# Seconds after which a round is stuck, and the time limit for closing a tracker, which is longer.
+# Seconds after which a round counts as stuck, and the time limit for closing a tracker, which is
+# longer.
 PATIENCE, CLOSE_TIMEOUT = 60.0, 3600.0
 
 
@@ -180,7 +181,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))  # noqa: S311
     parser.add_argument("--only", choices=KINDS, help="what finalizers do (default: each in turn)")
     parser.add_argument(
-        "--patience", type=float, default=PATIENCE, help="seconds after which a round is stuck"
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        help="seconds after which a round counts as stuck",
     )
     options = parser.parse_args()
     logging.disable()

@@ -403,7 +403,7 @@ def main() -> int:
     parser = harness.make_parser(__doc__, PARTS, seed_of="the faults")
     harness.add_number(parser, "--events", 20_000)
     harness.add_number(
-        parser, "--speed", 10.0, "how many times faster waits and faults pass than in real time"
+        parser, "--speed", 10.0, "speed of waits and faults, as a multiple of real time"
     )
     parser.add_argument(
         "--fault",

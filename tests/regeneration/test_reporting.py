@@ -276,7 +276,7 @@ def test_an_invented_version_is_told_on_one_screen(plain, make_project, describe
         assert of_versions or f"{each['words']} [{each['effect']}]" in text
     assert said["release"]["changelog"] in text
     assert said["breaks"] == [lines[0].removeprefix("Breaks callers: ")]
-    # What is committed does not go away; what callers break by has been said.
+    # What is committed does not go away; what breaks callers has been said.
     again = project.run()
     assert again.code == 3
     assert again.out.splitlines()[0] == "Review these 2 items before you release:"
@@ -341,10 +341,10 @@ def test_of_what_a_correction_was_written_for_the_part_is_shown_that_differs(rep
     assert shown == [
         'Written against: created_at: {"type": "integer", "format": "date-time"}',
         'Upstream now: created_at: {"type": "string", "format": "date-time"}',
-        "Means: Intercom may reject the requests of create and send, which do not change.",
+        "Means: Intercom may reject the unchanged requests of create and send.",
         "Written against: query filter.required: true",
         "Upstream now: query filter.required: absent",
-        "Means: Intercom may reject the requests of list and summary, which do not change.",
+        "Means: Intercom may reject the unchanged requests of list and summary.",
         'Written against: email: {"type": "string"}',
         "Upstream now: email: absent",
         (
@@ -408,7 +408,7 @@ def test_names_that_go_break_callers_and_types_that_change_may(extended, make_pr
     lines = outcome.out.splitlines()
     assert outcome.code == 3
     assert lines[0] == (
-        "Breaks callers: generated names changed or are gone: "
+        "Breaks callers: generated names were changed or removed: "
         "models.CreateDataEventRequest.origin, models.DataEvent.source."
     )
     assert (

@@ -374,7 +374,7 @@ def _check_address(base_url: object) -> str:
     except (httpx.InvalidURL, ValueError):  # A lone surrogate, for example.
         url = httpx.URL()
     if not url.raw_host:
-        usual = f"an http or https URL without query and fragment, such as {HOSTS['us']}"
+        usual = f"an http or https URL without a query or fragment, such as {HOSTS['us']}"
         raise invalid(ConfigurationError, f"base_url must be {usual}", base_url)
     if not has_host(url):
         raise invalid(ConfigurationError, "base_url must have a valid host and port", base_url)

@@ -230,7 +230,7 @@ def _failed(error: Exception, *, as_json: bool) -> Exit:
         case _:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
-            text = f"{type(error).__name__} at {where}: {text}; this is a bug, please report it"
+            text = f"{type(error).__name__} at {where}: {text}; this is a bug; please report it"
     if as_json:
         kind = type(error).__name__
         output.page(json.dumps({"error": kind, "message": text, "exit_code": code}))

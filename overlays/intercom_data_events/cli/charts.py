@@ -187,7 +187,7 @@ def svg(chart: Chart, title: str) -> str:
         _SVG,
     )
     document = console.export_svg(theme=_THEME, code_format=form, unique_id="chart")
-    # rich adds elements for line ends, clips by reference, and gives each character one column.
+    # rich adds elements for line endings, clips by reference, and gives each character one column.
     document = re.sub(r"<text [^>]*>\n</text>|(?<=\") clip-path=\"[^\"]*\"", "", document)
     document = re.sub(
         r'(?<= textLength=")[^"]*(?="[^>]*>([^<]*)<)',

@@ -167,8 +167,8 @@ class Options:
                 raise  # The function refers to the tracker itself.
             except Exception as error:
                 raise _PickleError(
-                    f"a tracker with this {name} cannot be pickled; define the function at the top "
-                    f"level of a module ({error})"
+                    f"a tracker with this {name} cannot be pickled ({error}); define the function "
+                    "at the top level of a module"
                 ) from error
         given = asdict(self, recurse=False, filter=lambda one, _: one.init and one.name != "client")
         return type(self.client), self.client.__getstate__(), given

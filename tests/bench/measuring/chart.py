@@ -43,7 +43,7 @@ def svg(run: Run) -> str:
     return "\n".join(
         (
             _HEAD.format(width=width, height=top + 20),
-            "<title>intercom-data-events beside bare httpx and the official SDK</title>",
+            "<title>intercom-data-events compared with bare httpx and the official SDK</title>",
             f"<style>{_STYLE}</style>",
             *parts,
             "</svg>\n",

@@ -81,7 +81,7 @@ def run() -> Report:
     report.compared = [
         f"sent by the SDK (sync and async), read by our client: {theirs.compared} values",
         f"sent by our client, read by the SDK: {ours.compared} values",
-        f"errors that the SDK reads: {failures.compared} values",
+        f"error responses, read by the SDK: {failures.compared} values",
         *_NOT_COMPARED,
     ]
     report.violations = [
@@ -243,7 +243,7 @@ def _failing(official: _Official, comparison: _Comparison) -> None:
             comparison.same(f"{official.kind}, {what}", error.status_code, status)
             comparison.same(f"{official.kind}, {what}: code", _code(error.body), code)
         else:
-            comparison.violations.append(f"{official.kind}, {what}: must fail, but succeeds")
+            comparison.violations.append(f"{official.kind}, {what}: must fail, but succeeded")
 
 
 def _code(body: Any) -> Any:

@@ -99,7 +99,7 @@ def _through(url: str, kind: str, report: Report, counts: Counter[str]) -> None:
             said = refusals or ([] if outcome.wrong is None else [outcome.wrong])
             report.violations += [f"{outcome.name}: {one}" for one in said]
         elif not refusals:
-            report.violations.append(f"{outcome.name}: Prism must reject it, but accepts it")
+            report.violations.append(f"{outcome.name}: Prism must reject it, but accepted it")
         else:
             counts["beyond"] += 1
 

@@ -78,7 +78,7 @@ class Input:
             rest = piece
             while rest:
                 if line > self.reader.lines and not rest.startswith((b"\n", b"\r")):
-                    raise self._changed(f"line {line:,} had no line end, and was continued")
+                    raise self._changed(f"line {line:,} had no line ending and was continued")
                 # A journal can have many positions, and each takes a while.
                 await anyio.lowlevel.checkpoint()
                 # Up to the next position at which the text can be compared.
@@ -89,9 +89,11 @@ class Input:
                 compared = line
                 while known and known[0].position == read:
                     if known[0].digest != digest.hexdigest():
-                        raise self._changed(
-                            f"lines {compared + 1:,} to {known[0].line:,} are no longer the same"
-                        )
+                        first, last = compared + 1, known[0].line
+                        lines = f"lines {first:,} to {last:,} are"
+                        if first == last:
+                            lines = f"line {last:,} is"
+                        raise self._changed(f"{lines} no longer the same")
                     compared = known.popleft().line
                 now = self._now()
                 batches = [
@@ -132,7 +134,7 @@ class Input:
         return int(time.time()) if self.stamp_now else self._begun
 
     def _note_read(self, position: int, digest: str, now: int) -> None:
-        # Before the first line end, nothing was sent, so there is nothing to compare.
+        # Before the first line ending, nothing was sent, so there is nothing to compare.
         if self.journal is not None and self.reader.lines:
             self.journal.note_read(
                 Read(position, self.reader.lines, digest, now), lasting=self.stamp_now

@@ -74,8 +74,8 @@ class Record(NamedTuple):
 
     Attributes:
         line: The number of its first line in the decompressed text, from 1.
-        raw: The text without the line end and the column ``refused_because``; empty if it was too
-            long.
+        raw: The text without the line ending and the column ``refused_because``; empty if it was
+            too long.
         fields: The unchecked fields; if there is a problem, those that could be read, or None.
         problem: The problem and its remedy; None if none is known.
         event: The event to send, once the fields are checked.
@@ -155,7 +155,7 @@ class Reader:
     def close(self) -> Iterator[list[Record]]:
         """Yields the remaining records after the whole text was fed.
 
-        The last line needs no line end.
+        The last line needs no line ending.
 
         Raises:
             SourceError: The file cannot be read to its end.
@@ -268,7 +268,7 @@ class Reader:
                 self._fail(f"the file must not be a single JSON document; {_ONE_PER_LINE}")
             self.format = Format.NDJSON if line.startswith(b"{") else Format.CSV
         if is_long and self.format is Format.CSV:
-            self._fail("the header must have at most 1 MiB; check that the file is CSV")
+            self._fail("the header must be at most 1 MiB long; check that the file is CSV")
         return True
 
     def _fail(self, what: str) -> NoReturn:
@@ -382,7 +382,7 @@ class Reader:
 def _not_csv(error: csv.Error) -> _RefusedError:
     return _RefusedError(
         f"the row is not valid CSV ({error}); write quotes within a quoted cell twice, and put "
-        "quotes around a cell that contains a line end"
+        "quotes around a cell that contains a line break"
     )
 
 

@@ -130,7 +130,7 @@ class Source:
         """Compares a regular file that was read to its end with what was read.
 
         Args:
-            ends: Whether its last line has a line end.
+            ends: Whether its last line has a line ending.
 
         Raises:
             StoppedError: The file was changed, or its last line is still being written.
