@@ -21,6 +21,7 @@ from guides import GUIDES, PAGES, PROJECT, examples, under
 from intercom_data_events import DataEventsClient
 from intercom_data_events._sending import settings
 from intercom_data_events.emulator import Emulator
+from intercom_data_events.tracker import Tracker
 
 TEXTS = {path: path.read_text(encoding="utf-8") for path in GUIDES.values()}
 #: The headings above examples that are run elsewhere, and by what.
@@ -204,13 +205,21 @@ def test_the_guide_to_regenerating_names_each_file_and_only_files_that_are_there
     assert len(named) > 10
 
 
-def test_every_argument_and_variable_of_the_table_is_there():
-    text = GUIDES["overlays"].read_text(encoding="utf-8")
+def table_of_arguments(name):
+    """The first table of arguments in a guide, and the names in it."""
+    text = GUIDES[name].read_text(encoding="utf-8")
     table = text.partition("| argument |")[2].partition("\n\n")[0]
-    arguments = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
-    parameters = set(inspect.signature(DataEventsClient).parameters)
+    return table, set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
 
-    assert arguments == parameters
+
+def test_the_tables_of_settings_have_every_argument():
+    for name, called in (("overlays", DataEventsClient), ("tracker", Tracker)):
+        _, arguments = table_of_arguments(name)
+        assert arguments == set(inspect.signature(called).parameters)
+
+
+def test_every_variable_of_the_table_of_settings_is_read():
+    table, _ = table_of_arguments("overlays")
     source = Path(settings.__file__).read_text(encoding="utf-8")
     for variable in re.findall(r"INTERCOM_[A-Z_]+", table):
         assert variable in source
