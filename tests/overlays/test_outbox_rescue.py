@@ -315,7 +315,7 @@ def test_a_finalizer_is_refused_while_its_thread_moves_events(opened, path, monk
         with pytest.raises(RuntimeError, match="is closed"):
             box.enqueue(event(1), NOW)
     assert len(refused) == 1
-    assert "while its thread moves events into a new log; try again" in refused[0]
+    assert "while the interrupted thread is moving events into a new log; try again" in refused[0]
     assert users(opened().waiting()) == [0]
 
 

@@ -238,7 +238,7 @@ def test_a_listing_whose_next_page_cannot_be_told_is_not_passed_off_as_whole():
     found = iter(client.list(user_id="1"))
 
     assert next(found).event_name == "placed-order"
-    with pytest.raises(PaginationError, match="must have a query") as caught:
+    with pytest.raises(PaginationError, match="must be a URL with a valid query") as caught:
         next(found)
     assert b"placed-order" in caught.value.response.content
     assert client.list(user_id="1").first().event_name == "placed-order"
