@@ -224,14 +224,13 @@ def _connection_error(
     if problem.possibly_sent:
         message = f"{operation.label}: no complete answer from {place}: {reason}"
     else:
-        message = f"{operation.label}: no connection to {place}: {reason}"
-        if remedy := _connection_remedy(problem.cause, reason):
-            message += f"; {remedy}"
+        remedy = _connection_remedy(problem.cause, reason)
+        message = f"{operation.label}: no connection to {place}: {reason}; {remedy}"
     return errors.APIConnectionError(message, may_have_been_processed=possible)
 
 
 def _connection_remedy(cause: Exception, reason: str) -> str:
-    """Returns the remedy for a kind of failure; empty if place and reason say enough."""
+    """Returns the remedy for a kind of failure."""
     # By name, because engines have errors of different libraries.
     names = {type(one).__name__ for one in causes(cause)}
     if "ProxyError" in names:
@@ -250,7 +249,7 @@ def _connection_remedy(cause: Exception, reason: str) -> str:
             "check the host names of the base URL and of any proxy, DNS, and whether a proxy is "
             "needed"
         )
-    return ""
+    return "check the base URL, the network, and any proxy in between"
 
 
 def failed_attempt(
