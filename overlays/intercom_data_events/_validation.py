@@ -136,6 +136,9 @@ def invalid(
     return _must(error, must, said, plain, shown)
 
 
+_JSON_TYPES = {str: "a string", list: "a list", dict: "an object"}
+
+
 def invalid_type(
     error: type[E], must: str, value: object, remedy: str = "", *, plain: str | None = None
 ) -> E:
@@ -143,8 +146,12 @@ def invalid_type(
 
     The arguments are those of :func:`invalid`.
     """
-    said = f"a value of type {type(value).__name__}{_after(remedy)}"
-    return _must(error, must, said, plain, plain_repr(value))
+    kind = f"a value of type {type(value).__name__}"
+    # Strings and containers are never kept: they may be secret, and errors are pickled.
+    shown = _JSON_TYPES.get(type(value), kind)
+    if value is None or isinstance(value, bool | int | float):
+        shown = plain_repr(value)
+    return _must(error, must, f"{kind}{_after(remedy)}", plain, shown)
 
 
 def _must(error: type[E], must: str, said: str, plain: str | None, shown: str) -> E:

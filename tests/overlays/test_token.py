@@ -210,3 +210,11 @@ def test_adjacent_backslashes_of_a_token_are_searched_in_linear_time():
     assert answered(token, 500, iter([almost * 9])) == almost * 9
     assert answered(token, 500, iter([token.encode() * 2])) == b"[access token]" * 2
     assert process_time() - begin < 0.5
+
+
+def test_headers_that_are_not_a_mapping_stay_out_of_the_whole_error():
+    with pytest.raises(ConfigurationError, match="headers must be a mapping") as caught:
+        DataEventsClient("token", headers="Authorization: Bearer dG9rZW4")
+
+    assert "dG9rZW4" not in repr(vars(caught.value))
+    assert b"dG9rZW4" not in pickle.dumps(caught.value)
