@@ -136,7 +136,8 @@ def invalid(
     return _must(error, must, said, plain, shown)
 
 
-_JSON_TYPES = {str: "a string", list: "a list", dict: "an object"}
+#: How readers who do not write Python call values of these types.
+_JSON_TYPES: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
 
 
 def invalid_type(
